@@ -1,0 +1,208 @@
+"""Everything that can go wrong, by what the caller can do about it.
+
+::
+
+    PiAPIError
+    ├── TransportError         no answer; .sent False: the request never left, True: it may have arrived
+    ├── APIError               the server refused: .status, .message, .body, .request
+    │   ├── AuthenticationError    401, 403: the key
+    │   ├── InvalidRequestError    400, 422: the values
+    │   ├── NotFoundError          no such task on this host
+    │   ├── ParentOutdatedError    the parent task is too old to derive from
+    │   ├── RateLimitError         slow down; .retry_after seconds or None
+    │   └── ServerError            5xx
+    ├── UnexpectedAnswer       answered, but not understood: .path inside the JSON, .excerpt
+    ├── SubmissionUnknown      a submit that may have been accepted and paid: .request, .key, .at
+    ├── TaskFailed             the task ended without a result: .task
+    ├── TaskCancelled          the task was cancelled: .task
+    ├── WaitTimeout            we stopped waiting, the task goes on: .ref or .refs, .task (a TimeoutError too)
+    ├── ClientClosed           the client was closed under a call
+    ├── LedgerError            the ledger file cannot be used: .ref of a task it could not record
+    ├── WebhookRejected        a delivery that is not believed
+    └── DownloadError          a finished picture could not be saved: .url, .path, .status
+
+Each class takes its message as the one positional argument and keeps the rest as attributes.  All of them pickle.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from ._wire import Request
+    from .tasks import Task, TaskRef
+
+
+def _rebuild(cls: type[PiAPIError], args: tuple[Any, ...]) -> PiAPIError:
+    return cls.__new__(cls, *args)
+
+
+class PiAPIError(Exception):
+    """The base of every error this package raises on its own account."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The inherited way calls `cls(*args)`, which cannot fill keyword-only attributes.
+        return _rebuild, (type(self), self.args), self.__dict__
+
+
+class TransportError(PiAPIError):
+    """No answer came.
+
+    `sent` is False when the request certainly never left this machine, True when it may have arrived.
+    """
+
+    def __init__(self, message: str, *, sent: bool) -> None:
+        super().__init__(message)
+        self.sent = sent
+
+
+class APIError(PiAPIError):
+    """The server answered, and refused.
+
+    `status` is the HTTP status; `message` the server's own text ("" when the body was not PiAPI's JSON);
+    `body` an excerpt of the body; `request` the request as the caller made it, or None.
+    """
+
+    def __init__(
+        self, text: str, *, status: int, message: str = "", body: str = "", request: Request[Any] | None = None
+    ) -> None:
+        super().__init__(text)
+        self.status = status
+        self.message = message
+        self.body = body
+        self.request = request
+
+
+class AuthenticationError(APIError):
+    """The API key is missing, wrong, or not allowed to do this."""
+
+
+class InvalidRequestError(APIError):
+    """The server does not accept the values of the request; nothing was made."""
+
+
+class NotFoundError(APIError):
+    """The host does not know the task."""
+
+
+class ParentOutdatedError(APIError):
+    """The parent task is too old to derive from: submit its `Imagine` anew and derive from that."""
+
+
+class RateLimitError(APIError):
+    """Too many requests, or no free bot.  `retry_after`: the seconds the server asked for, or None."""
+
+    def __init__(
+        self,
+        text: str,
+        *,
+        status: int,
+        message: str = "",
+        body: str = "",
+        request: Request[Any] | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(text, status=status, message=message, body=body, request=request)
+        self.retry_after = retry_after
+
+
+class ServerError(APIError):
+    """The server failed (5xx)."""
+
+
+class UnexpectedAnswer(PiAPIError):
+    """The server answered with something that is not understood.
+
+    `path` is the place inside the JSON (`task_result.image_urls[2]`, "" for the whole), `excerpt` what stood there.
+    """
+
+    def __init__(self, message: str, *, path: str = "", excerpt: str = "") -> None:
+        super().__init__(message)
+        self.path = path
+        self.excerpt = excerpt
+
+
+class SubmissionUnknown(PiAPIError):
+    """A submit that may have been accepted, and paid, and must not be repeated blindly.
+
+    `request` is what was submitted, `key` its ledger key (None without a ledger), `at` the unix time in seconds at
+    which sending began; `__cause__` is the error that left it open.
+    """
+
+    def __init__(self, message: str, *, request: Request[Any], at: float, key: str | None = None) -> None:
+        super().__init__(message)
+        self.request = request
+        self.key = key
+        self.at = at
+
+
+class _TaskEnded(PiAPIError):
+    def __init__(self, message: str, *, task: Task[Any]) -> None:
+        super().__init__(message)
+        self.task = task
+
+
+class TaskFailed(_TaskEnded):
+    """The task ended without a result; `task.error` has the server's reasons."""
+
+
+class TaskCancelled(_TaskEnded):
+    """The task was cancelled before it started."""
+
+
+class WaitTimeout(PiAPIError, TimeoutError):
+    """We stopped waiting; the task itself goes on and stays paid for.
+
+    `ref` is the task of a single wait (else None), `refs` all tasks that had not ended, `task` the last that was seen
+    of a single task.  Resume with `piapi.attach(error.ref).wait()`.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        ref: TaskRef | None = None,
+        refs: Sequence[TaskRef] = (),
+        task: Task[Any] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.ref = ref
+        self.refs = tuple(refs) or ((ref,) if ref is not None else ())
+        self.task = task
+
+
+class ClientClosed(PiAPIError):
+    """The client was closed, before the call or under it.  Tasks at the server go on."""
+
+
+class LedgerError(PiAPIError):
+    """The ledger file cannot be used as asked.  `ref` is a task that was accepted but could not be recorded."""
+
+    def __init__(self, message: str, *, ref: TaskRef | None = None) -> None:
+        super().__init__(message)
+        self.ref = ref
+
+
+class WebhookRejected(PiAPIError):
+    """A webhook delivery that is not believed, or not readable."""
+
+
+class DownloadError(PiAPIError):
+    """A finished result could not be saved; the task is done and stays paid for.
+
+    `url` is the link, `path` where the file should have gone, `status` the image host's HTTP status or None.
+    """
+
+    def __init__(
+        self, message: str, *, url: str = "", path: Path | None = None, status: int | None = None
+    ) -> None:
+        super().__init__(message)
+        self.url = url
+        self.path = path
+        self.status = status
