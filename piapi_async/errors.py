@@ -199,9 +199,7 @@ class DownloadError(PiAPIError):
     `url` is the link, `path` where the file should have gone, `status` the image host's HTTP status or None.
     """
 
-    def __init__(
-        self, message: str, *, url: str = "", path: Path | None = None, status: int | None = None
-    ) -> None:
+    def __init__(self, message: str, *, url: str = "", path: Path | None = None, status: int | None = None) -> None:
         super().__init__(message)
         self.url = url
         self.path = path

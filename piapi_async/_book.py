@@ -1,0 +1,379 @@
+"""The book of waits: who waits for what until when, what to ask next, what an answer does.  Pure.
+
+All waits of a client are kept here, and every decision about them is made here, in sync methods that take the time as
+an argument and return what is to be done: the looks to make, the waiters to wake.  The poller makes the looks and rings
+the waiters; it decides nothing.  A waiter is opaque to the book.
+
+Tasks of one family share a `_Lane`: a heap of what is due, and what has been learnt about the host's multi-fetch.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Iterator, Mapping
+from itertools import count
+from random import Random
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from attrs import define, field, frozen
+
+from ._wire import Verdict, judge_read
+from .errors import APIError, AuthenticationError, NotFoundError, PiAPIError, UnexpectedAnswer
+from .tasks import Family, Task, TaskId
+
+if TYPE_CHECKING:
+    from .policy import PollPolicy
+
+GRACE = 5.0
+"""Seconds for which a host may deny a task before we believe it: a new id can be invisible at first."""
+
+LEAD = 1.0
+"""Seconds before a deadline at which the last look begins, so that its answer can still come."""
+
+OVERDUE = 60.0
+"""Seconds of faults without a break after which the operator should hear of it."""
+
+_FAULT_DELAY_MAX = 10.0
+_SLACK = 64  # stale heap entries that are not worth a clean-up
+_DOUBTS = 2  # answers in a row that make no sense before multi-fetch is given up: one may be an accident on the way
+
+AnyTask: TypeAlias = Task[Any]
+Sightings: TypeAlias = Mapping[TaskId, AnyTask | UnexpectedAnswer | None]
+
+
+@define(eq=False, slots=True)
+class Watch:
+    """One task that is or was waited for; its handles share it.
+
+    `task` is the last that was seen, `error` why waiting ended without an end of the task.
+    """
+
+    family: Family[Any]
+    task_id: TaskId
+    due: float
+    task: AnyTask | None = None
+    error: PiAPIError | None = None
+    waiters: list[Waiter] = field(factory=list, repr=False)
+    queued: float = math.inf  # the due time under which the lane's heap holds it; inf: not in the heap
+    looking: bool = False
+    looked_at: float = -math.inf
+    alone: bool = False  # to be asked for by a plain fetch, because a multi-fetch did not show it
+    refused_since: float | None = None
+    failing_since: float = math.inf
+    faults: int = 0
+
+    @property
+    def ended(self) -> bool:
+        """Whether the task itself has ended."""
+        return self.task is not None and self.task.state.terminal
+
+    def restart(self) -> None:
+        """Forget what went wrong."""
+        self.error = self.refused_since = None
+        self.failing_since = math.inf
+        self.faults = 0
+        self.alone = False
+
+
+@define(eq=False, slots=True)
+class Waiter:
+    """Somebody who waits: for the end, with `changes` for anything new, with `once` for no more than one look.
+
+    `bell` is the poller's to ring.
+    """
+
+    bell: Any
+    deadline: float = math.inf
+    changes: bool = False
+    once: bool = False
+
+
+@frozen
+class Look:
+    """One request to make: a plain fetch of one watch, or a multi-fetch of several."""
+
+    family: Family[Any]
+    watches: tuple[Watch, ...]
+    multi: bool
+
+
+@define(eq=False, slots=True)
+class _Lane:
+    family: Family[Any]
+    size: int
+    heap: list[tuple[float, int, Watch]] = field(factory=list)
+    doubts: int = 0
+
+    def head(self) -> float:
+        """Give when the first look is due, dropping what is no longer as the heap has it."""
+        while self.heap and (self.heap[0][0] != (watch := self.heap[0][2]).queued or not watch.waiters):
+            if heapq.heappop(self.heap)[0] == watch.queued:
+                watch.queued = math.inf
+        return self.heap[0][0] if self.heap else math.inf
+
+    def tidy(self) -> None:
+        """Drop everything that is no longer as the heap has it."""
+        self.heap = [entry for entry in self.heap if entry[0] == entry[2].queued and entry[2].waiters]
+        heapq.heapify(self.heap)
+
+    def pop(self) -> Watch:
+        watch = heapq.heappop(self.heap)[2]
+        watch.queued = math.inf
+        return watch
+
+
+@define(eq=False)
+class PollBook:
+    """See the module's text.  `multi_fetch_size` is the most ids that one request may carry."""
+
+    policy: PollPolicy
+    rng: Random
+    multi_fetch_size: int = 20
+    _watches: dict[tuple[str, TaskId], Watch] = field(factory=dict, init=False)
+    _lanes: dict[str, _Lane] = field(factory=dict, init=False)
+    _deadlines: list[tuple[float, int, Watch, Waiter]] = field(factory=list, init=False)
+    _bounded: int = field(default=0, init=False)  # waiters with a deadline
+    _order: Iterator[int] = field(factory=count, init=False)
+
+    def __len__(self) -> int:
+        """Give the number of tasks that are waited for."""
+        return len(self._watches)
+
+    def find(self, family: Family[Any], task_id: TaskId) -> Watch | None:
+        """Give the watch of a task that is waited for."""
+        return self._watches.get((family.name, task_id))
+
+    # -- joining and leaving --------------------------------------------------------------------------------------
+
+    def join(self, watch: Watch, waiter: Waiter, now: float) -> Watch:
+        """Let `waiter` wait, and give the watch to read: another one if the task is waited for already."""
+        watch = self._watches.setdefault((watch.family.name, watch.task_id), watch)
+        if not watch.waiters:
+            watch.restart()
+        watch.waiters.append(waiter)
+        if waiter.deadline < math.inf:
+            self._bounded += 1
+            heapq.heappush(self._deadlines, (waiter.deadline, next(self._order), watch, waiter))
+        if not watch.looking:
+            self._queue(watch, now if waiter.once else max(now, watch.due))
+        return watch
+
+    def leave(self, watch: Watch, waiter: Waiter) -> None:
+        """Let `waiter` go; a task nobody waits for is not looked at."""
+        if waiter in watch.waiters:
+            watch.waiters.remove(waiter)
+            self._gone(waiter)
+        if not watch.waiters:
+            self._forget(watch)
+
+    def close(self, error: PiAPIError) -> list[Waiter]:
+        """End every wait with `error`; give the waiters to wake."""
+        return [waiter for watch in list(self._watches.values()) for waiter in self._settle(watch, error)]
+
+    # -- what to do next ------------------------------------------------------------------------------------------
+
+    def next_event(self, *, looks: bool) -> float:
+        """Give the time of the next deadline or, with `looks`, of the next look if that is sooner; inf for never."""
+        while self._deadlines and self._deadlines[0][3] not in self._deadlines[0][2].waiters:
+            heapq.heappop(self._deadlines)
+        deadline = self._deadlines[0][0] if self._deadlines else math.inf
+        return min([deadline, *(lane.head() for lane in self._lanes.values() if looks)])
+
+    def take(self, now: float, room: int) -> list[Look]:
+        """Give at most `room` looks that are due, each filled up with the next most urgent tasks."""
+        looks: list[Look] = []
+        for lane in self._lanes.values():
+            while len(looks) < room and lane.head() <= now:
+                looks.append(self._pack(lane, now))
+        return looks
+
+    def _pack(self, lane: _Lane, now: float) -> Look:
+        first = lane.pop()
+        watches = [first]
+        set_aside: list[Watch] = []
+        while not first.alone and len(watches) < lane.size and lane.head() < math.inf:
+            watch = lane.pop()
+            (set_aside if watch.alone else watches).append(watch)
+        for watch in set_aside:
+            self._queue(watch, watch.due)
+        for watch in watches:
+            watch.looking, watch.looked_at = True, now
+        return Look(lane.family, tuple(watches), multi=len(watches) > 1)
+
+    def expire(self, now: float) -> list[Waiter]:
+        """Give the waiters whose deadline has come, and let them go."""
+        expired = []
+        while self._deadlines and self._deadlines[0][0] <= now:
+            _, _, watch, waiter = heapq.heappop(self._deadlines)
+            if waiter in watch.waiters:
+                self.leave(watch, waiter)
+                expired.append(waiter)
+        return expired
+
+    # -- what an answer does --------------------------------------------------------------------------------------
+
+    def answered(self, look: Look, sightings: Sightings, now: float) -> list[Waiter]:
+        """Take in what a look found; give the waiters to wake."""
+        if look.multi:
+            self._lane(look.family).doubts = 0
+        woken: list[Waiter] = []
+        for watch in look.watches:
+            watch.looking = False
+            match sightings.get(watch.task_id):
+                case None:
+                    self._missed(watch, now)
+                case UnexpectedAnswer():
+                    woken += self._faulted(watch, now)
+                case task:
+                    woken += self.seen(watch, task, now)
+        return woken
+
+    def seen(self, watch: Watch, task: AnyTask, now: float) -> list[Waiter]:
+        """Take in one sighting of a task, by a look or otherwise; give the waiters to wake."""
+        if watch.ended:  # an end is never taken back; a later look may have newer links
+            watch.task = task if task.state.terminal else watch.task
+            return []
+        watch.restart()
+        changed = differs(watch.task, task)
+        watch.task = task
+        if task.state.terminal:
+            return self._settle(watch, None)
+        news = [waiter for waiter in watch.waiters if waiter.changes and not waiter.once] if changed else []
+        if watch.looking:  # somebody else's sighting; our own look is still to come
+            return news
+        return news + self._again(watch, now + self.policy.next_look(self.rng))
+
+    def failed(self, look: Look, error: PiAPIError, now: float) -> list[Waiter]:
+        """Take in that a look failed; give the waiters to wake."""
+        for watch in look.watches:
+            watch.looking = False
+        if isinstance(error, AuthenticationError):  # the key is wrong for all
+            return self.close(error)
+        if look.multi and self.learn(look.family, len(look.watches), error):
+            for watch in look.watches:
+                watch.alone = isinstance(error, UnexpectedAnswer)
+                self._retake(watch, now)
+            return []
+        woken: list[Waiter] = []
+        for watch in look.watches:
+            if isinstance(error, APIError) and judge_read(error) is Verdict.RAISE:
+                woken += self._refused(watch, error, now)
+            else:
+                woken += self._faulted(watch, now)
+        return woken
+
+    def overdue(self, look: Look, now: float) -> list[Watch]:
+        """Give the watches of a look that have seen nothing but faults for a minute; each is given once."""
+        watches = [watch for watch in look.watches if now - watch.failing_since >= OVERDUE]
+        for watch in watches:
+            watch.failing_since = math.inf
+        return watches
+
+    # -- what is learnt about the host ----------------------------------------------------------------------------
+
+    def size(self, family: Family[Any]) -> int:
+        """Give the most tasks of a family that the host is known to take in one request."""
+        return self._lane(family).size
+
+    def learn(self, family: Family[Any], asked: int, error: PiAPIError) -> bool:
+        """Adapt to a host that has no multi-fetch, or a smaller one; tell whether to ask again at once."""
+        lane = self._lane(family)
+        match error:
+            case APIError(status=404 | 405 | 501):
+                lane.size = 1
+            case UnexpectedAnswer():
+                lane.doubts += 1
+                lane.size = 1 if lane.doubts >= _DOUBTS else lane.size
+            case APIError() if judge_read(error) is Verdict.RAISE:
+                lane.size = max(1, min(lane.size, asked) // 2)
+            case _:
+                return False
+        return True
+
+    def _missed(self, watch: Watch, now: float) -> None:
+        """Ask singly for a task that a multi-fetch did not show: only a plain fetch says that it is unknown."""
+        if watch.refused_since is None:
+            watch.refused_since = now
+        watch.alone = True
+        self._retake(watch, now)
+
+    def _refused(self, watch: Watch, error: APIError, now: float) -> list[Waiter]:
+        """End the wait for a task that the host still denies when the grace is over."""
+        if watch.refused_since is None:
+            watch.refused_since = now
+        patience = watch.refused_since + GRACE
+        if now >= patience:
+            return self._settle(watch, error)
+        watch.alone = isinstance(error, NotFoundError)
+        return self._again(watch, patience)
+
+    def _faulted(self, watch: Watch, now: float) -> list[Waiter]:
+        """Look again after a fault that will pass, ever more slowly: the host has enough to do."""
+        if not watch.faults:
+            watch.failing_since = now
+        delay = self.policy.next_look(self.rng) * 2.0 ** min(watch.faults, 10)
+        watch.faults += 1
+        return self._again(watch, now + min(delay, max(_FAULT_DELAY_MAX, self.policy.interval)))
+
+    def _again(self, watch: Watch, due: float) -> list[Waiter]:
+        """Look again at `due`; give those for whom one look was all."""
+        served = [waiter for waiter in watch.waiters if waiter.once]
+        for waiter in served:
+            self.leave(watch, waiter)
+        watch.due = due
+        if watch.waiters:
+            self._queue(watch, due)
+        return served
+
+    def _retake(self, watch: Watch, now: float) -> None:
+        """Look again at once, because this look told nothing about the task."""
+        watch.due = now
+        if watch.waiters:
+            self._queue(watch, now)
+
+    def _queue(self, watch: Watch, due: float) -> None:
+        """Put a watch into its lane, earlier than `due` where a deadline still wants its last look."""
+        for waiter in watch.waiters:
+            if waiter.deadline - LEAD > watch.looked_at:
+                due = min(due, waiter.deadline - LEAD)
+        if due < watch.queued:
+            watch.queued = due
+            lane = self._lane(watch.family)
+            heapq.heappush(lane.heap, (due, next(self._order), watch))
+            if len(lane.heap) > 2 * len(self._watches) + _SLACK:
+                lane.tidy()
+
+    def _settle(self, watch: Watch, error: PiAPIError | None) -> list[Waiter]:
+        woken, watch.waiters = watch.waiters, []
+        watch.error = error
+        for waiter in woken:
+            self._gone(waiter)
+        self._forget(watch)
+        return woken
+
+    def _gone(self, waiter: Waiter) -> None:
+        """Note that a waiter has left; what it leaves behind in the heap is cleared when it is half of it."""
+        if waiter.deadline == math.inf:
+            return
+        self._bounded -= 1
+        if len(self._deadlines) > 2 * self._bounded + _SLACK:
+            self._deadlines = [entry for entry in self._deadlines if entry[3] in entry[2].waiters]
+            heapq.heapify(self._deadlines)
+
+    def _forget(self, watch: Watch) -> None:
+        key = (watch.family.name, watch.task_id)
+        if self._watches.get(key) is watch:  # a later handle may have opened another watch on the same task
+            del self._watches[key]
+
+    def _lane(self, family: Family[Any]) -> _Lane:
+        lane = self._lanes.get(family.name)
+        if lane is None:
+            size = self.multi_fetch_size if family.fetch_many is not None else 1
+            lane = self._lanes[family.name] = _Lane(family, size)
+        return lane
+
+
+def differs(old: AnyTask | None, new: AnyTask) -> bool:
+    """Tell whether a sighting is news: another status, progress, or other images."""
+    return old is None or (old.status, old.progress, old.images) != (new.status, new.progress, new.images)

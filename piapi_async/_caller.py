@@ -1,0 +1,117 @@
+"""How one call is made: through the gate, as often as the policy says, judged by what it may have cost.
+
+Submits, reads and polls all go through `Caller.attempt`, so a rate limit or a pause that the host asked for holds the
+whole client and not one caller.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from random import Random
+from typing import TYPE_CHECKING, TypeVar
+
+import anyio
+from attrs import define
+
+from ._transport import Sending, Transport
+from ._wire import Request, Verdict, label
+from .errors import ClientClosed, PiAPIError, RateLimitError, TransportError, UnexpectedAnswer
+
+if TYPE_CHECKING:
+    from .policy import RetryPolicy, TokenBucket
+
+A = TypeVar("A")
+
+
+@define(eq=False)
+class Gate:
+    """The one place that every request of a client passes, so that slowing down is decided once for all."""
+
+    bucket: TokenBucket | None
+    rng: Random
+    _closed_until: float = -math.inf
+    _shut: bool = False
+
+    def shut(self) -> None:
+        """Let nobody pass any more: the client is closed."""
+        self._shut = True
+
+    def pause(self, seconds: float) -> None:
+        """Let nobody pass for so long."""
+        self._closed_until = max(self._closed_until, anyio.current_time() + seconds)
+
+    async def enter(self) -> None:
+        """Return when a request may go; raise `ClientClosed` when none may."""
+        if self.bucket is not None and (wait := self.bucket.reserve(anyio.current_time())):
+            await anyio.sleep(wait)
+        while self._closed_until > -math.inf and (wait := self._closed_until - anyio.current_time()) > 0:
+            # Not all at once, and never early; a pause may have been lengthened meanwhile, hence the loop.
+            await anyio.sleep(wait * (1.0 + 0.1 * self.rng.random()))
+        if self._shut:
+            raise ClientClosed("The client is closed. Nothing was sent; make a new PiAPI.")
+
+
+@define(eq=False)
+class Caller:
+    """Makes calls; `timeout` bounds one attempt, `retry` the whole call."""
+
+    transport: Transport
+    retry: RetryPolicy
+    gate: Gate
+    rng: Random
+    timeout: float
+
+    async def attempt(
+        self,
+        request: Request[A],
+        *,
+        timeout: float | None = None,
+        sending: Sending | None = None,
+        submit: bool = False,
+    ) -> A:
+        """Give the answer to one try; raise what `Transport.send` and `request.parse` raise."""
+        await self.gate.enter()
+        try:
+            response = await self.transport.send(
+                request.to_http(), timeout=self.timeout if timeout is None else timeout, sending=sending, submit=submit
+            )
+            return request.parse(response)
+        except RateLimitError as error:
+            if error.retry_after:
+                self.gate.pause(min(error.retry_after, self.retry.total))
+            raise
+        except (TransportError, UnexpectedAnswer) as error:
+            error.args = (f"{label(request)}: {error}",)
+            raise
+
+    async def call(
+        self,
+        request: Request[A],
+        judge: Callable[[PiAPIError], Verdict],
+        *,
+        timeout: float | None = None,
+        sending: Sending | None = None,
+        submit: bool = False,
+    ) -> A:
+        """Give the answer, trying again while `judge` finds that harmless and the policy allows it."""
+        sending = sending or Sending()
+        began = anyio.current_time()
+        tries = 0
+        while True:
+            try:
+                return await self.attempt(request, timeout=timeout, sending=sending, submit=submit)
+            except PiAPIError as error:
+                tries += 1
+                if judge(error) is not Verdict.RETRY:
+                    raise
+                wait = self.retry.delay(
+                    tries,
+                    elapsed=anyio.current_time() - began,
+                    retry_after=getattr(error, "retry_after", None),
+                    rng=self.rng,
+                )
+                if wait is None:
+                    raise
+            sending.begun = False  # what had been sent was refused, so nothing is under way
+            await anyio.sleep(wait)

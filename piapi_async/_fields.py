@@ -1,0 +1,130 @@
+"""What a field of a request may hold: validators and converters for attrs.  Pure.
+
+A validator raises `ValueError` that names the field, the value and what is allowed.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+from attrs import Attribute
+
+from ._wire import is_loopback
+
+
+def refuse(instance: object, attribute: Attribute[Any], value: object, allowed: str) -> ValueError:
+    return ValueError(f"{type(instance).__name__}.{attribute.name}: {value!r} is not allowed; {allowed}")
+
+
+def required_text(instance: object, attribute: Attribute[Any], value: object) -> None:
+    if not isinstance(value, str) or not value.strip():
+        raise refuse(instance, attribute, value, "it must be a text that is not empty")
+
+
+def optional_text(instance: object, attribute: Attribute[Any], value: object) -> None:
+    if value is not None and not isinstance(value, str):
+        raise refuse(instance, attribute, value, "it must be a text or None")
+
+
+def optional_flag(instance: object, attribute: Attribute[Any], value: object) -> None:
+    if value is not None and not isinstance(value, bool):
+        raise refuse(instance, attribute, value, "it must be True, False or None")
+
+
+def optional_whole(instance: object, attribute: Attribute[Any], value: object) -> None:
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
+        raise refuse(instance, attribute, value, "it must be a whole number or None")
+
+
+def one_of(*words: str, optional: bool = False) -> Callable[[object, Attribute[Any], object], None]:
+    def check(instance: object, attribute: Attribute[Any], value: object) -> None:
+        if value in words or (optional and (value is None or value == "")):
+            return
+        listed = ", ".join(map(repr, words))
+        raise refuse(instance, attribute, value, f"use one of {listed}{' or None' if optional else ''}")
+
+    return check
+
+
+_RATIO = re.compile(r"0*[1-9]\d*:0*[1-9]\d*")
+
+
+def optional_ratio(instance: object, attribute: Attribute[Any], value: object) -> None:
+    if value is None or value == "" or (isinstance(value, str) and _RATIO.fullmatch(value)):
+        return
+    raise refuse(instance, attribute, value, "use two whole numbers such as '4:3', or None")
+
+
+def _is_http_url(value: object) -> bool:
+    if not isinstance(value, str):
+        return False
+    try:
+        parts = urlsplit(value)
+        return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number, an unclosed bracket
+        return False
+
+
+def image_url(instance: object, attribute: Attribute[Any], value: object) -> None:
+    if not _is_http_url(value):
+        raise refuse(instance, attribute, value, "it must be an http(s) URL that the host can reach")
+
+
+def image_urls(instance: object, attribute: Attribute[Any], value: object) -> None:
+    if not isinstance(value, tuple) or not 2 <= len(value) <= 5:  # noqa: PLR2004 - the vendor's bounds
+        raise refuse(instance, attribute, value, "it must be 2 to 5 image URLs")
+    for url in value:
+        image_url(instance, attribute, url)
+
+
+def webhook_endpoint(instance: object, attribute: Attribute[Any], value: object) -> None:
+    if value is None or value == "":
+        return
+    if not _is_http_url(value):
+        raise refuse(instance, attribute, value, "it must be an http(s) URL that the host can reach, or None")
+    parts = urlsplit(str(value))
+    if parts.port not in {None, 80, 443} and not is_loopback(parts.hostname or ""):
+        raise refuse(instance, attribute, value, "the host delivers to port 80 or 443 only")
+
+
+def webhook_secret(instance: Any, attribute: Attribute[Any], value: object) -> None:  # noqa: ANN401 - any verb
+    optional_text(instance, attribute, value and "…")
+    if value and not instance.webhook_endpoint:
+        raise ValueError(f"{type(instance).__name__}.webhook_secret: set webhook_endpoint too, or leave both out")
+
+
+def mask(instance: object, attribute: Attribute[Any], value: object) -> None:
+    try:
+        good = isinstance(value, str) and bool(base64.b64decode(value, validate=True))
+    except (binascii.Error, ValueError):
+        good = False
+    if not good:
+        shown = f"{value[:40]}…" if isinstance(value, str) and len(value) > 40 else value  # noqa: PLR2004 - to read
+        raise refuse(instance, attribute, shown, "it must be a base64 text, a data: URI or the image's bytes")
+
+
+def to_mask(value: str | bytes) -> str:
+    """Give base64 text, of an image's bytes or without the prefix of a data: URI."""
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return base64.b64encode(value).decode()
+    if not isinstance(value, str):
+        return value  # for the validator to refuse
+    text = value.partition(",")[2] if value.startswith("data:") else value
+    return "".join(text.split())
+
+
+def to_word(value: str | float) -> str:
+    """Give a number as the text the wire has for it; True is a number only to Python."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return f"{value:g}"
+    return cast("str", value)
+
+
+def to_tuple(value: Sequence[str]) -> tuple[str, ...]:
+    """Give a tuple; a lone text, which is a sequence too, is left for the validator to refuse."""
+    return cast("tuple[str, ...]", value) if isinstance(value, str) else tuple(value)

@@ -1,0 +1,181 @@
+"""JSON to attrs values, leniently: what hosts were seen to send where a text, a number or nothing was meant.  Pure.
+
+A value of the wrong shape (an object for a text) is an `UnexpectedAnswer` that names its place; a value that is merely
+spelt otherwise (``"42"``, ``42.0``, null) is read.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+import attrs
+import cattrs
+import orjson
+from cattrs.errors import AttributeValidationNote, BaseValidationError
+from cattrs.gen import make_dict_structure_fn
+
+from ._wire import excerpt
+from .errors import UnexpectedAnswer
+
+T = TypeVar("T")
+
+
+def read_text(value: object, _type: object = None) -> str:
+    """Give a text; numbers are spelt out, null is ""."""
+    if type(value) is str:
+        return value
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (int, float)):
+        return str(value)
+    raise TypeError("expected a text")
+
+
+class _WrongItem(TypeError):
+    """One item of a list is wrong, not the list."""
+
+    def __init__(self, index: int, message: str) -> None:
+        super().__init__(message)
+        self.index = index
+
+
+def read_texts(value: object, _type: object = None) -> tuple[str, ...]:
+    """Give a tuple of texts; null and "" are empty, a lone text is one of one."""
+    if not value:
+        return ()
+    if type(value) is not list:
+        return (read_text(value),)
+    for index, item in enumerate(value):
+        if type(item) is not str:
+            try:
+                value[index] = read_text(item)
+            except TypeError as error:
+                raise _WrongItem(index, str(error)) from None
+    return tuple(value)
+
+
+def read_number(value: object, _type: object = None) -> float | None:
+    """Give a number; "42" and "42%" are 42, what is no number is None."""
+    if type(value) is int or value is None:
+        return value
+    if isinstance(value, str):
+        try:
+            number = float(value.strip().removesuffix("%"))
+        except ValueError:
+            return None
+        return int(number) if number.is_integer() else number if math.isfinite(number) else None
+    if isinstance(value, (int, float)):
+        return +value
+    raise TypeError("expected a number")
+
+
+def read_int(value: object, _type: object = None) -> int | None:
+    """Give a whole number, rounded towards zero; what is no number is None."""
+    if type(value) is int:
+        return value
+    number = read_number(value)
+    return None if number is None else int(number)
+
+
+def read_flag(value: object, _type: object = None) -> bool:
+    """Give a boolean; the texts "true" and "1" count, null is False."""
+    if isinstance(value, str):
+        return value.strip().lower() in {"true", "1", "yes"}
+    if isinstance(value, (dict, list)):
+        raise TypeError("expected true or false")
+    return bool(value)
+
+
+def _lenient_class(cls: type[Any], converter: cattrs.Converter) -> Callable[[Any, Any], Any]:
+    """Structure an attrs class from an object, or an empty one from null, "" and [] (all are seen for "nothing")."""
+    structure = make_dict_structure_fn(
+        cls,
+        converter,
+        _cattrs_forbid_extra_keys=False,
+        _cattrs_detailed_validation=converter.detailed_validation,
+    )
+
+    def lenient(value: Any, _type: Any) -> Any:  # noqa: ANN401 - the shape of a cattrs hook
+        if type(value) is dict:
+            return structure(value, cls)
+        if not value and value is not False and value != 0:
+            return cls()
+        raise TypeError("expected an object")
+
+    return lenient
+
+
+def _make_converter(*, detailed: bool) -> cattrs.Converter:
+    converter = cattrs.Converter(detailed_validation=detailed)
+    hooks: dict[Any, Callable[[Any, Any], Any]] = {
+        str: read_text,
+        bool: read_flag,
+        tuple[str, ...]: read_texts,
+        int | None: read_int,
+        float | None: read_number,
+    }
+    converter.register_structure_hook_factory(hooks.__contains__, lambda kind: hooks[kind])
+    converter.register_structure_hook_factory(attrs.has, _lenient_class)
+    return converter
+
+
+_CONVERTER = _make_converter(detailed=False)
+_EXPLAINER = _make_converter(detailed=True)
+
+
+class Structure(Generic[T]):
+    """Reads JSON as one attrs class; the fast converter does the work, the explaining one runs only when it failed."""
+
+    def __init__(self, cls: type[T]) -> None:
+        self._cls = cls
+        self._fast = _CONVERTER.get_structure_hook(cls)
+
+    def __call__(self, data: object, path: str = "") -> T:
+        """Give `data` as the class; raise `UnexpectedAnswer` with the place below `path` that does not fit."""
+        try:
+            value: T = self._fast(data, self._cls)
+        except (TypeError, ValueError) as error:
+            raise _explain(data, self._cls, path, error) from None
+        return value
+
+
+def _explain(data: object, cls: type[Any], path: str, error: Exception) -> UnexpectedAnswer:
+    try:
+        _EXPLAINER.structure(data, cls)
+    except BaseValidationError as group:
+        steps, error = _deepest(group)
+        path, data = join(path, *steps), _dig(data, steps)
+    found = excerpt(orjson.dumps(data))
+    return UnexpectedAnswer(
+        f"The answer is not understood at {path or 'its top'}: {error}, got {found}", path=path, excerpt=found
+    )
+
+
+def _deepest(error: Exception) -> tuple[list[str | int], Exception]:
+    """Follow the first error of every nested group down to the value it is about."""
+    steps: list[str | int] = []
+    while isinstance(error, BaseValidationError):
+        error = error.exceptions[0]
+        for note in getattr(error, "__notes__", ()):
+            if isinstance(note, AttributeValidationNote):
+                steps.append(note.name)
+    if isinstance(error, _WrongItem):
+        steps.append(error.index)
+    return steps, error
+
+
+def _dig(data: Any, steps: list[str | int]) -> Any:  # noqa: ANN401 - anything may stand at the bottom
+    for step in steps:
+        data = data[step]
+    return data
+
+
+def join(path: str, *steps: str | int) -> str:
+    """Lengthen a JSON path: names by dots, positions in brackets."""
+    for step in steps:
+        path = f"{path}[{step}]" if isinstance(step, int) else f"{path}.{step}" if path else step
+    return path

@@ -1,0 +1,133 @@
+"""The loop that drives the book: one timer, a few looks in flight, no decision of its own.
+
+There is no task that sleeps.  A timer calls `_tick`, which asks the book what is due, starts a task for each look,
+rings those whose time is up, and sets the timer again.  While nobody waits there is no timer, and nothing to stop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import math
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from attrs import define, field
+
+from ._book import Look, PollBook, Sightings, Waiter, Watch
+from .errors import PiAPIError, UnexpectedAnswer
+from .tasks import Task, is_known_status
+
+if TYPE_CHECKING:
+    from ._caller import Caller
+
+logger = logging.getLogger("piapi_async")
+
+
+@define(eq=False)
+class Poller:
+    """Serves all waits of one client, in its loop; at most `room` looks are in flight."""
+
+    book: PollBook
+    _caller: Caller
+    _room: int
+    _timer: asyncio.TimerHandle | None = field(default=None, init=False)
+    _looks: set[asyncio.Task[None]] = field(factory=set, init=False)
+    _words: set[str] = field(factory=set, init=False)
+    # Looks serve everybody, so they must not run in the context of whoever happened to wait first.
+    _context: contextvars.Context = field(factory=contextvars.Context, init=False)
+
+    def join(self, watch: Watch, timeout: float | None, *, changes: bool = False) -> tuple[Watch, Waiter]:
+        """Begin to wait: the waiter's bell (a future) rings at the end, at the timeout, at news with `changes`.
+
+        A `timeout` of 0 or less waits for one look.
+        """
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        once = timeout is not None and timeout <= 0
+        deadline = math.inf if timeout is None or once else now + timeout
+        waiter = Waiter(loop.create_future(), deadline, changes, once)
+        watch = self.book.join(watch, waiter, now)
+        self._arm()
+        return watch, waiter
+
+    def leave(self, watch: Watch, waiter: Waiter) -> None:
+        """Stop waiting."""
+        self.book.leave(watch, waiter)
+        self._arm()
+
+    def seen(self, watch: Watch, task: Task[Any]) -> None:
+        """Take in a sighting that no look of ours made."""
+        watch = self.book.find(watch.family, watch.task_id) or watch
+        self._ring(self.book.seen(watch, task, asyncio.get_running_loop().time()))
+        self._arm()
+
+    async def close(self, error: PiAPIError) -> None:
+        """End every wait with `error`, drop the looks in flight."""
+        self._ring(self.book.close(error))
+        looks = list(self._looks)
+        for look in looks:
+            look.cancel()
+        await asyncio.gather(*looks, return_exceptions=True)
+        self._arm()
+
+    def _arm(self) -> None:
+        when = self.book.next_event(looks=len(self._looks) < self._room)
+        if self._timer is not None:
+            if self._timer.when() == when:
+                return
+            self._timer.cancel()
+        loop = asyncio.get_running_loop()
+        self._timer = None if when == math.inf else loop.call_at(when, self._tick, context=self._context)
+
+    def _tick(self) -> None:
+        self._timer = None
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        for look in self.book.take(now, self._room - len(self._looks)):
+            task = loop.create_task(self._look(look), name=f"piapi_async look at {len(look.watches)}")
+            self._looks.add(task)
+            task.add_done_callback(self._looked)
+        self._ring(self.book.expire(now))
+        self._arm()
+
+    def _looked(self, task: asyncio.Task[None]) -> None:
+        self._looks.discard(task)
+        self._arm()
+
+    async def _look(self, look: Look) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            sightings = await self._ask(look)
+            self._note_words(sightings)
+            woken = self.book.answered(look, sightings, loop.time())
+        except PiAPIError as error:
+            woken = self.book.failed(look, error, loop.time())
+            logger.debug("a look at %d tasks failed: %s", len(look.watches), error)
+            for watch in self.book.overdue(look, loop.time()):
+                logger.warning("no readable answer about task %s for a minute, still waiting: %s", watch.task_id, error)
+        except Exception as error:
+            logger.exception("a look failed in a way that it never should; still waiting")
+            woken = self.book.failed(look, UnexpectedAnswer(repr(error)), loop.time())
+        self._ring(woken)
+
+    async def _ask(self, look: Look) -> Sightings:
+        family = look.family
+        ids = [watch.task_id for watch in look.watches]
+        if look.multi and family.fetch_many is not None:
+            return await self._caller.attempt(family.fetch_many(ids))
+        return {ids[0]: await self._caller.attempt(family.fetch(ids[0]))}
+
+    def _note_words(self, sightings: Sightings) -> None:
+        """Tell the operator, once per word, of a status that nobody has heard of: it is taken for "still waiting"."""
+        for task in sightings.values():
+            if isinstance(task, Task) and not is_known_status(task.status) and task.status not in self._words:
+                self._words.add(task.status)
+                logger.warning("unknown status %r of task %s: taken for waiting", task.status, task.task_id)
+
+    @staticmethod
+    def _ring(waiters: Iterable[Waiter]) -> None:
+        for waiter in waiters:
+            if not waiter.bell.done():
+                waiter.bell.set_result(None)

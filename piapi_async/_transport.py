@@ -1,0 +1,184 @@
+"""aiohttp, and nothing else: one value goes out, one value comes back, or a `TransportError` that knows what left.
+
+This is the only module that knows the API key and the only one that imports aiohttp for the API (`downloads` has a
+session of its own, without the key).  It judges nothing and repeats nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import aiohttp
+from attrs import define, field
+from yarl import URL
+
+from ._version import __version__
+from ._wire import MAX_ANSWER, HTTPRequest, HTTPResponse, is_loopback
+from .errors import ClientClosed, PiAPIError, TransportError, UnexpectedAnswer
+
+if TYPE_CHECKING:
+    from aiohttp.abc import AbstractStreamWriter
+
+USER_AGENT = f"piapi-async/{__version__}"
+
+_KEEP_ALIVE = 15.0
+# A submit on a connection that the server is just closing is neither sent nor unsent.  Servers keep idle connections
+# for 5 s and more, so one that was busy within the last two seconds is safe to use again; idle clients connect anew.
+_SUBMIT_KEEP_ALIVE = 2.0
+
+
+@define(eq=False)
+class Sending:
+    """Whether a request has begun to leave: before, it certainly did nothing; after, it may have arrived."""
+
+    begun: bool = False
+
+
+class _Body(aiohttp.BytesPayload):
+    """A request body that notes when its writing begins.
+
+    aiohttp holds the headers back until the body's first byte, so nothing at all has left before `write_with_length`;
+    and what is written to a transport that is closing already goes nowhere.  (A `TraceConfig` would tell the same for
+    15 % more CPU per request, and would not be ours to add to a user's session.)
+    """
+
+    def __init__(self, value: bytes, sending: Sending) -> None:
+        super().__init__(value, content_type="application/json")
+        self._sending = sending
+
+    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
+        transport = getattr(writer, "transport", None)
+        if transport is None or not transport.is_closing():
+            self._sending.begun = True
+        await super().write_with_length(writer, content_length)
+
+
+@define(eq=False)
+class Transport:
+    """Sends requests to one base URL.  Sessions are made at first use, in the running loop.
+
+    `session` is a user's own: it is used for everything and never closed.
+    """
+
+    base_url: str
+    _api_key: str = field(repr=False)
+    _connections: int = field(repr=False)
+    _trust_env: bool = field(repr=False)
+    _session: aiohttp.ClientSession | None = field(repr=False)
+    _own: dict[float, aiohttp.ClientSession] = field(factory=dict, init=False, repr=False)  # by keep-alive
+    _headers: Mapping[str, str] = field(init=False, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._headers = {"X-API-Key": self._api_key, "User-Agent": USER_AGENT, "Accept": "application/json"}
+
+    async def send(
+        self, request: HTTPRequest, *, timeout: float, sending: Sending | None = None, submit: bool = False
+    ) -> HTTPResponse:
+        """Give the answer, whatever its status; wait `timeout` seconds at most, connecting and reading included.
+
+        Raises `TransportError` when there is none, `UnexpectedAnswer` for one above 16 MiB (which is not read on),
+        `ClientClosed` when the user's session is closed.  `sending` tells the caller, even a cancelled one, whether
+        the request had begun to leave.
+        """
+        sending = sending or Sending()
+        session = self._session or self._own_session(_SUBMIT_KEEP_ALIVE if submit else _KEEP_ALIVE)
+        if session.closed:
+            raise ClientClosed("The aiohttp session given to PiAPI(session=…) is closed. Nothing was sent.")
+        try:
+            async with session.request(
+                request.method,
+                URL(self.base_url + request.path, encoded=True),
+                data=_Body(request.body, sending) if request.body else None,
+                headers={**request.headers, **self._headers} if request.headers else self._headers,
+                timeout=aiohttp.ClientTimeout(total=timeout, ceil_threshold=timeout + 1.0),
+                allow_redirects=False,
+                raise_for_status=False,
+                auto_decompress=True,
+            ) as response:
+                if not request.body:
+                    sending.begun = True
+                return HTTPResponse(response.status, await _read(response), response.headers)
+        except PiAPIError:
+            raise
+        except Exception as error:  # noqa: BLE001 - a connector or middleware of the user's may raise anything
+            failure = _explain(error, self.base_url, sending.begun, timeout)
+        raise failure
+
+    def _own_session(self, keep_alive: float) -> aiohttp.ClientSession:
+        session = self._own.get(keep_alive)
+        if session is None:
+            session = self._own[keep_alive] = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=self._connections, keepalive_timeout=keep_alive),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                trust_env=self._trust_env,
+            )
+        return session
+
+    async def close(self) -> None:
+        """Close our own sessions; a user's stays open."""
+        while self._own:
+            await self._own.popitem()[1].close()
+
+
+def check_base_url(base_url: str, *, allow_insecure: bool) -> str:
+    """Give the base URL as it is put before a path; raise `ValueError` for one that must not see the key."""
+    try:
+        url = URL(base_url)
+        good = url.scheme in {"http", "https"} and bool(url.host)
+    except ValueError:
+        good = False
+    if not good or url.query_string or url.fragment or url.user is not None:
+        raise ValueError(f"base_url: {base_url!r} is not allowed; it must be like https://api.piapi.ai")
+    if url.scheme == "http" and not allow_insecure and not is_loopback(url.host or ""):
+        raise ValueError(
+            f"base_url: {base_url!r} is not allowed; plain http would show the API key to the network. "
+            "Use https, or allow_insecure=True"
+        )
+    return str(url).rstrip("/")
+
+
+def check_key(api_key: str | None) -> str:
+    """Give the key, stripped; raise `ValueError`, which does not show it, for one that cannot go into a header."""
+    key = (api_key or "").strip()
+    if not key:
+        raise ValueError("No API key: pass PiAPI(api_key) or set the environment variable PIAPI_API_KEY")
+    if not key.isascii() or not key.isprintable() or " " in key:
+        raise ValueError("The API key (api_key, or PIAPI_API_KEY) has characters that no key has")
+    return key
+
+
+def origin_of(base_url: str) -> str:
+    """Give scheme, host and port as in ``https://api.piapi.ai``: what a task's ref remembers."""
+    return str(URL(base_url).origin())
+
+
+async def _read(response: aiohttp.ClientResponse) -> bytes:
+    """Give the body; stop reading where no honest answer goes on, however it is packed."""
+    if (response.content_length or 0) <= MAX_ANSWER:
+        if response.content_length is not None and "Content-Encoding" not in response.headers:
+            return await response.read()
+        body = bytearray()
+        async for chunk in response.content.iter_any():
+            body += chunk
+            if len(body) > MAX_ANSWER:
+                break
+        else:
+            return bytes(body)
+    response.close()
+    raise UnexpectedAnswer(f"The answer (HTTP {response.status}) is larger than 16 MiB and was not read.")
+
+
+def _explain(error: Exception, base_url: str, begun: bool, timeout: float) -> TransportError:  # noqa: FBT001 - private
+    what = type(error).__name__ if not str(error) else str(error)
+    if isinstance(error, TimeoutError):
+        what = f"no answer within {timeout:g} s" if begun else f"no connection within {timeout:g} s"
+    if begun:
+        text = f"The request to {base_url} had begun to leave and may have arrived, but its answer is lost: {what}"
+    else:
+        text = f"Nothing was sent to {base_url}: {what}"
+    failure = TransportError(text, sent=begun)
+    # aiohttp's response errors carry the request's headers, and so the key, in their repr.
+    if not isinstance(error, aiohttp.ClientResponseError):
+        failure.__cause__ = error
+    return failure

@@ -1,0 +1,497 @@
+"""`PiAPI` and `TaskHandle`: submit, and wait well.
+
+The client owns what several tasks share: the transport, the one poller behind all waits, and every POST that has begun
+to leave.  A handle is a task of one client; handles of the same task share what is known about it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import copy
+import math
+import os
+import time
+import warnings
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from random import Random
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, get_args, overload
+
+import anyio
+from attrs import define
+
+from ._book import PollBook, Waiter, Watch, differs
+from ._caller import Caller, Gate
+from ._poller import Poller
+from ._transport import Sending, Transport, check_base_url, check_key, origin_of
+from ._wire import TaskRequest, Verdict, judge_read, judge_submit, label
+from .errors import (
+    APIError,
+    ClientClosed,
+    NotFoundError,
+    PiAPIError,
+    SubmissionUnknown,
+    TaskCancelled,
+    TaskFailed,
+    UnexpectedAnswer,
+    WaitTimeout,
+)
+from .midjourney import LEGACY, MidjourneyResult
+from .policy import PollPolicy, RetryPolicy, TokenBucket
+from .tasks import Family, Task, TaskId, TaskRef, TaskState, check_task_id
+
+if TYPE_CHECKING:
+    import aiohttp
+
+DEFAULT_BASE_URL = "https://api.piapi.ai"
+
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+
+OnCancel = Literal["leave", "cancel_remote"]
+
+
+class PiAPI:
+    """A client of PiAPI's task API, or of a host that speaks the same protocol.
+
+    ::
+
+        async with PiAPI() as piapi:
+            handle = await piapi.submit(Reroll("6886fc4d-…", prompt="a cute cat"))
+            task = await handle.wait(timeout=600)
+
+    Making one does no I/O and needs no running loop; it belongs to the loop in which it is first used.  Close it with
+    ``async with`` or `close`, from any task of that loop.
+
+    api_key
+        Default: the environment's PIAPI_API_KEY.  Sent to the base URL's origin only.
+    base_url
+        Default: the environment's PIAPI_BASE_URL, then https://api.piapi.ai.  Plain http only to this machine, unless
+        `allow_insecure`.
+    timeout
+        Seconds for one attempt of a call, connecting and reading included.
+    retry
+        How often and how long a call is tried; see `RetryPolicy`.
+    poll
+        How closely tasks are watched; see `PollPolicy`.
+    rate_limit
+        ``(requests, seconds)``: no more than that, whatever the requests are for.
+    connections
+        At most so many connections for reading, and as many for submitting.
+    multi_fetch_size
+        At most so many tasks are asked for in one request; hosts do not publish their limit.
+    session
+        Your own `aiohttp.ClientSession`, with its proxy, TLS and traces; it is never closed here.
+    trust_env
+        Whether proxies are taken from the environment (for sessions made here).
+
+    Raises `ValueError` for a missing key, a base URL that is not allowed, and numbers that make no sense.
+    """
+
+    def __init__(
+        self,
+        api_key: str | None = None,
+        *,
+        base_url: str | None = None,
+        timeout: float = 30.0,
+        retry: RetryPolicy | None = None,
+        poll: PollPolicy | None = None,
+        rate_limit: tuple[int, float] | None = None,
+        connections: int = 100,
+        multi_fetch_size: int = 20,
+        session: aiohttp.ClientSession | None = None,
+        trust_env: bool = False,
+        allow_insecure: bool = False,
+    ) -> None:
+        self._closed = True  # until all arguments are found good: a client that never was needs no closing
+        self._loop: asyncio.AbstractEventLoop | None = None
+        base_url = base_url or os.environ.get("PIAPI_BASE_URL") or DEFAULT_BASE_URL
+        base_url = check_base_url(base_url, allow_insecure=allow_insecure)
+        api_key = check_key(api_key or os.environ.get("PIAPI_API_KEY"))
+        self._origin = origin_of(base_url)
+        for name, value in (("timeout", timeout), ("connections", connections), ("multi_fetch_size", multi_fetch_size)):
+            if not value > 0:
+                raise ValueError(f"{name}: {value!r} is not allowed; it must be above 0")
+        transport = Transport(base_url, api_key, connections, trust_env, session)
+        rng = Random()  # noqa: S311 - jitter, not a secret
+        bucket = TokenBucket(*rate_limit) if rate_limit is not None else None
+        self._caller = Caller(transport, retry or RetryPolicy(), Gate(bucket, rng), rng, timeout)
+        book = PollBook(poll or PollPolicy(), rng, multi_fetch_size)
+        self._poller = Poller(book, self._caller, room=max(1, connections // 4))
+        self._submits: dict[asyncio.Task[TaskId], Sending] = {}
+        self._closed = False
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else f"{len(self._poller.book)} waiting, {len(self._submits)} submitting"
+        return f"<PiAPI {self._origin}: {state}>"
+
+    @property
+    def origin(self) -> str:
+        """The host this client speaks to, as in ``https://api.piapi.ai``."""
+        return self._origin
+
+    # -- calls ----------------------------------------------------------------------------------------------------
+
+    async def submit(
+        self, request: TaskRequest[R], *, key: str | None = None, timeout: float | None = None
+    ) -> TaskHandle[R]:
+        """Make a task, and give its handle.  This costs money.
+
+        It is repeated only where certainly nothing was made.  Raises `APIError` when the host refused,
+        `TransportError` (``sent=False``) when it could not be reached, and `SubmissionUnknown` when a task may or may
+        not have been made.  A caller that is cancelled after the request has begun to leave loses only the answer.
+        """
+        self._enter()
+        if key is not None:
+            raise ValueError("key: it needs a ledger, and this client has none")
+        if not hasattr(request, "family"):
+            raise TypeError(f"{label(request)} makes no task, so it cannot be submitted")
+        sending = Sending()
+        task = asyncio.create_task(self._submit(request, timeout, sending), name=f"piapi_async submit {label(request)}")
+        self._submits[task] = sending
+        task.add_done_callback(self._submitted)
+        try:
+            task_id = await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if task.cancelled() and self._closed:
+                raise ClientClosed(f"{label(request)}: the client was closed before it was sent") from None
+            if not sending.begun:
+                task.cancel()
+            raise
+        return TaskHandle(self, self._watch(request.family, task_id, submitted=True))
+
+    async def _submit(self, request: TaskRequest[Any], timeout: float | None, sending: Sending) -> TaskId:
+        at = time.time()
+        try:
+            return await self._caller.call(request, judge_submit, timeout=timeout, sending=sending, submit=True)
+        except PiAPIError as error:
+            if judge_submit(error) is not Verdict.UNKNOWN:
+                raise
+            raise SubmissionUnknown(
+                f"{label(request)} may have been accepted: a task may exist and may have been paid for, but its id did "
+                f"not arrive. It was not sent again, and should not be before you have looked at your account's tasks. "
+                f"What happened: {error}",
+                request=request,
+                at=at,
+            ) from error
+
+    def _submitted(self, task: asyncio.Task[TaskId]) -> None:
+        del self._submits[task]
+        if not task.cancelled():
+            task.exception()  # its caller may be gone, and asyncio would complain that nobody looked
+
+    @overload
+    def attach(self, task: str | TaskRef) -> TaskHandle[MidjourneyResult]: ...
+    @overload
+    def attach(self, task: str | TaskRef, *, family: Family[R]) -> TaskHandle[R]: ...
+    def attach(self, task: str | TaskRef, *, family: Family[Any] = LEGACY) -> TaskHandle[Any]:
+        """Give the handle of a task that exists already; asks nobody.
+
+        Raises `ValueError` for an empty id, or a ref of another host or family.
+        """
+        if isinstance(task, TaskRef):
+            if task.origin != self._origin:
+                raise ValueError(f"task {task} lives at {task.origin}, this client speaks to {self._origin}")
+            if task.family != family.name:
+                raise ValueError(
+                    f"task {task} is of the family {task.family!r}: pass family=, which is {family.name!r}"
+                )
+            task = task.task_id
+        return TaskHandle(self, self._watch(family, check_task_id(task)))
+
+    @overload
+    async def fetch(self, task_id: str) -> Task[MidjourneyResult]: ...
+    @overload
+    async def fetch(self, task_id: str, *, family: Family[R]) -> Task[R]: ...
+    async def fetch(self, task_id: str, *, family: Family[Any] = LEGACY) -> Task[Any]:
+        """Read one task now.  Raises `NotFoundError`, other `APIError`, `TransportError`, `UnexpectedAnswer`."""
+        self._enter()
+        return await self._caller.call(family.fetch(check_task_id(task_id)), judge_read)
+
+    @overload
+    async def fetch_many(self, task_ids: Iterable[str]) -> dict[str, Task[MidjourneyResult] | None]: ...
+    @overload
+    async def fetch_many(self, task_ids: Iterable[str], *, family: Family[R]) -> dict[str, Task[R] | None]: ...
+    async def fetch_many(self, task_ids: Iterable[str], *, family: Family[Any] = LEGACY) -> dict[str, Task[Any] | None]:
+        """Read any number of tasks now, many in one request where the host can; None for one it does not know."""
+        self._enter()
+        ids = list(dict.fromkeys(check_task_id(task_id) for task_id in task_ids))
+        found: dict[str, Task[Any] | None] = {}
+        while (size := self._poller.book.size(family)) > 1 and len(found) < len(ids):
+            chunk = ids[len(found) : len(found) + size]
+            found |= await self._fetch_chunk(chunk, family)
+        for task_id in ids[len(found) :]:
+            found[task_id] = await self._fetch_or_none(task_id, family)
+        return found
+
+    async def _fetch_chunk(self, ids: Sequence[TaskId], family: Family[Any]) -> dict[str, Task[Any] | None]:
+        assert family.fetch_many is not None  # noqa: S101 - the book gives such families the size 1
+        try:
+            sightings = await self._caller.call(family.fetch_many(ids), judge_read)
+        except (APIError, UnexpectedAnswer) as error:
+            if self._poller.book.learn(family, len(ids), error):
+                return {}
+            raise
+        for sighting in sightings.values():
+            if isinstance(sighting, UnexpectedAnswer):
+                raise sighting
+        return dict(sightings)  # type: ignore[arg-type]
+
+    async def _fetch_or_none(self, task_id: TaskId, family: Family[R]) -> Task[R] | None:
+        try:
+            return await self._caller.call(family.fetch(task_id), judge_read)
+        except NotFoundError:
+            return None
+
+    async def cancel(self, *task_ids: str, family: Family[Any] = LEGACY) -> None:
+        """Ask the host to cancel tasks; only those that have not started can be, so `wait` tells the outcome."""
+        self._enter()
+        if ids := [check_task_id(task_id) for task_id in task_ids]:
+            await self._caller.call(family.cancel(ids), judge_read)
+
+    # -- life -----------------------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        self._enter()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """End every wait with `ClientClosed`, let submits under way arrive (within their timeout), free the sockets.
+
+        Tasks at the host go on.  Closing twice does no harm.
+        """
+        if self._loop is None:
+            self._closed = True
+            return
+        self._check_loop()
+        self._closed = True
+        self._caller.gate.shut()
+        await self._poller.close(ClientClosed("The client was closed while this wait was on; the task goes on."))
+        for task, sending in self._submits.items():
+            if not sending.begun:
+                task.cancel()
+        if self._submits:
+            await asyncio.wait(self._submits, timeout=self._caller.timeout)
+        await self._caller.transport.close()
+
+    def __del__(self) -> None:
+        if not self._closed and self._loop is not None:
+            warnings.warn(f"{self!r} was dropped without `await close()`", ResourceWarning, source=self, stacklevel=2)
+
+    def _enter(self) -> None:
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+        self._check_loop()
+        if self._closed:
+            raise ClientClosed("The client is closed. Nothing was sent; make a new PiAPI.")
+
+    def _check_loop(self) -> None:
+        if self._loop is not asyncio.get_running_loop():
+            raise RuntimeError(
+                "This PiAPI belongs to the event loop in which it was first used; make one client per loop"
+            )
+
+    def _watch(self, family: Family[Any], task_id: TaskId, *, submitted: bool = False) -> Watch:
+        book = self._poller.book
+        due = asyncio.get_running_loop().time() + book.policy.first_look() if submitted else -math.inf
+        return book.find(family, task_id) or Watch(family, task_id, due)
+
+    async def _cancel_remote(self, handle: TaskHandle[Any]) -> None:
+        """Try to cancel a task for a caller who is being cancelled itself: not for long, and without complaint."""
+        with anyio.move_on_after(_CANCEL_REMOTE_SECONDS, shield=True), contextlib.suppress(PiAPIError):
+            await self.cancel(handle.task_id, family=handle._watch.family)
+
+
+_CANCEL_REMOTE_SECONDS = 5.0
+
+
+@define(eq=False, repr=False)
+class TaskHandle(Generic[R_co]):
+    """One task of one client: look at it, wait for it, cancel it.
+
+    Handles of the same task are equal, and share what is known about it.
+    """
+
+    _client: PiAPI
+    _watch: Watch
+
+    @property
+    def task_id(self) -> str:
+        """The id, as the host gave it."""
+        return self._watch.task_id
+
+    @property
+    def ref(self) -> TaskRef:
+        """What another process needs to `attach` to the task."""
+        return TaskRef(self._client.origin, self._watch.family.name, self._watch.task_id)
+
+    @property
+    def task(self) -> Task[R_co] | None:
+        """The task as it was last seen, or None; asks nobody."""
+        return self._watch.task
+
+    @property
+    def error(self) -> PiAPIError | None:
+        """Why there is no result: how the task ended, or what ended the last wait.  None while all is well."""
+        task = self._watch.task
+        if task is None or not task.state.terminal:
+            return self._watch.error
+        if task.state is TaskState.FAILED:
+            return TaskFailed(f"Task {task.task_id} failed: {task.error or 'the host gives no reason'}.", task=task)
+        if task.state is TaskState.CANCELLED:
+            return TaskCancelled(f"Task {task.task_id} was cancelled.", task=task)
+        return None
+
+    def __repr__(self) -> str:
+        return f"<TaskHandle {self.task_id}: {self.task.status if self.task else 'not seen yet'}>"
+
+    def __eq__(self, other: object) -> bool:
+        return self.ref == other.ref if isinstance(other, TaskHandle) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.ref)
+
+    async def wait(self, timeout: float | None = None, *, on_cancel: OnCancel = "leave") -> Task[R_co]:
+        """Give the finished task, waiting up to `timeout` seconds (None: for ever; 0: one look).
+
+        Raises `TaskFailed`, `TaskCancelled`, `WaitTimeout` (the task goes on), `AuthenticationError`, `NotFoundError`
+        (after a short grace), `ClientClosed`.  Passing faults of the network and the host do not end it.  With
+        `on_cancel` "cancel_remote" a cancelled caller has the task cancelled at the host too, if it has not started.
+        """
+        if on_cancel not in get_args(OnCancel):
+            raise ValueError(f"on_cancel: {on_cancel!r} is not allowed; use one of {get_args(OnCancel)}")
+        if not self._watch.ended:
+            waiter = self._join(timeout)
+            try:
+                await waiter.bell
+            except asyncio.CancelledError:
+                self._leave(waiter)
+                if on_cancel == "cancel_remote":
+                    await self._client._cancel_remote(self)
+                raise
+        outcome = self._outcome(timeout)
+        if isinstance(outcome, PiAPIError):
+            raise outcome
+        return outcome
+
+    async def refresh(self) -> Task[R_co]:
+        """Read the task now and give it, whatever its state.  Raises as `PiAPI.fetch`."""
+        task = await self._client.fetch(self.task_id, family=self._watch.family)
+        self._client._poller.seen(self._watch, task)
+        return task
+
+    async def updates(self, timeout: float | None = None) -> AsyncGenerator[Task[R_co], None]:
+        """Give the task each time its status, progress or images have changed; the terminal one is the last.
+
+        A slow consumer misses what has been overtaken, never the newest.  Raises as `wait`, but gives a task that
+        failed or was cancelled like any other.
+        """
+        shown: Task[R_co] | None = None
+        waiter = None if self._watch.ended else self._join(timeout, changes=True)
+        watch = self._watch
+        try:
+            while True:
+                if watch.task is not None and differs(shown, watch.task):
+                    shown = watch.task
+                    yield watch.task
+                elif waiter is None or waiter not in watch.waiters:  # ended, or the time is up
+                    break
+                else:
+                    await waiter.bell
+                    waiter.bell = asyncio.get_running_loop().create_future()
+        finally:
+            if waiter is not None:
+                self._client._poller.leave(watch, waiter)
+        if not watch.ended and isinstance(outcome := self._outcome(timeout), PiAPIError):
+            raise outcome
+
+    async def cancel(self) -> None:
+        """Ask the host to cancel the task; only one that has not started can be, so `wait` tells the outcome."""
+        await self._client.cancel(self.task_id, family=self._watch.family)
+
+    def _join(self, timeout: float | None, *, changes: bool = False) -> Waiter:
+        self._client._enter()
+        self._watch, waiter = self._client._poller.join(self._watch, timeout, changes=changes)
+        return waiter
+
+    def _leave(self, waiter: Waiter) -> None:
+        self._client._poller.leave(self._watch, waiter)
+
+    def _outcome(self, timeout: float | None) -> Task[R_co] | PiAPIError:
+        """Give what a wait that is over came to."""
+        task = self._watch.task
+        if (error := self.error) is not None:
+            # Several waits may share an error; each raises its own, with its own traceback.
+            mine = copy.copy(error)
+            mine.__cause__ = error.__cause__
+            return mine
+        if task is not None and task.state.terminal:
+            return task
+        seen = "not seen yet" if task is None else f"last seen {task.status}"
+        if task is not None and task.progress is not None:
+            seen += f" at {task.progress} %"
+        return WaitTimeout(
+            f"Stopped waiting for task {self.task_id} after {timeout:g} s; it was {seen}. It goes on and stays paid "
+            f"for: wait again, or later piapi.attach({self.task_id!r}).wait().",
+            ref=self.ref,
+            task=task,
+        )
+
+
+async def as_completed(
+    handles: Iterable[TaskHandle[R]], timeout: float | None = None
+) -> AsyncGenerator[TaskHandle[R], None]:
+    """Give the handles as they end, each by its `task` or its `error`.
+
+    After `timeout` seconds raises `WaitTimeout`, whose `refs` are the tasks that have not ended.
+    """
+    ended: asyncio.Queue[TaskHandle[R]] = asyncio.Queue()
+    waiting: list[tuple[TaskHandle[R], Waiter]] = []
+    total = 0
+    late: list[TaskRef] = []
+    try:
+        for handle in handles:
+            total += 1
+            if handle._watch.ended:
+                ended.put_nowait(handle)
+                continue
+            waiter = handle._join(timeout)
+            waiting.append((handle, waiter))
+            waiter.bell.add_done_callback(lambda _, handle=handle: ended.put_nowait(handle))
+        for _ in range(total):
+            handle = await ended.get()
+            if handle.error is None and not handle._watch.ended:
+                late.append(handle.ref)
+            else:
+                yield handle
+    finally:
+        for handle, waiter in waiting:
+            handle._leave(waiter)
+    if late:
+        raise WaitTimeout(
+            f"Stopped waiting after {timeout:g} s; {len(late)} of {total} tasks had not ended. They go on and stay "
+            "paid for: see .refs, and piapi.attach(ref).",
+            refs=late,
+        )
+
+
+async def wait_all(handles: Iterable[TaskHandle[R]], timeout: float | None = None) -> list[Task[R] | PiAPIError]:
+    """Wait for all, and give for each, in order, its finished task or what `wait` would have raised."""
+    handles = list(handles)
+    waiting: list[tuple[TaskHandle[R], Waiter]] = []
+    try:
+        for handle in handles:
+            if not handle._watch.ended:
+                waiting.append((handle, handle._join(timeout)))
+        for _, waiter in waiting:
+            await waiter.bell
+    finally:
+        for handle, waiter in waiting:
+            handle._leave(waiter)
+    return [handle._outcome(timeout) for handle in handles]

@@ -1,0 +1,252 @@
+"""From a finished task to files: streamed, checked, and only then given their names.
+
+Links are the host's word, so nothing of them reaches a path, and no API key goes with them.  A file appears under its
+name only when it is whole: until then it is a hidden partial file beside it, removed when anything goes wrong.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from random import Random
+from typing import IO, TYPE_CHECKING, Any, TypeVar
+
+import aiohttp
+import anyio
+from attrs import define, field
+from yarl import URL
+
+from ._transport import USER_AGENT
+from .errors import DownloadError
+from .policy import RetryPolicy
+
+if TYPE_CHECKING:
+    from .tasks import Task
+
+MAX_BYTES = 256 * 1024 * 1024
+"""Bytes of one file that are accepted unless the caller says otherwise; a 4x upscale has about 60 MB."""
+
+RESERVE = 64 * 1024 * 1024
+"""Bytes that stay free on the disk."""
+
+_CHUNK = 256 * 1024
+_GONE = frozenset({401, 403, 404, 410})
+_PASSING = frozenset({408, 425, 429})
+
+T = TypeVar("T")
+
+# What a picture begins with, and the suffix its file gets; a link's own suffix is not to be trusted.
+_SIGNATURES: tuple[tuple[re.Pattern[bytes], str], ...] = (
+    (re.compile(rb"\x89PNG\r\n\x1a\n"), ".png"),
+    (re.compile(rb"\xff\xd8\xff"), ".jpg"),
+    (re.compile(rb"RIFF....WEBP", re.DOTALL), ".webp"),
+    (re.compile(rb"GIF8[79]a"), ".gif"),
+    (re.compile(rb"....ftypavi[fs]", re.DOTALL), ".avif"),
+)
+_SIGNATURE_LENGTH = 16
+
+
+class _PassingError(DownloadError):
+    """A failure that another try may mend."""
+
+
+async def download(
+    task: Task[Any],
+    directory: str | os.PathLike[str],
+    *,
+    session: aiohttp.ClientSession | None = None,
+    retry: RetryPolicy | None = None,
+    timeout: float = 120.0,
+    max_bytes: int = MAX_BYTES,
+) -> list[Path]:
+    """Save the pictures of a finished task, and give their paths in the order of `task.images`.
+
+    The directory is made if need be.  Files are named ``<task id>.png``, or ``<task id>-1.png`` to ``-4.png`` for the
+    quadrants of a grid, the suffix being that of what the file holds; an older file of that name is replaced.
+
+    session
+        Your own session, for a proxy say; it is never closed here.  It must not carry an API key.
+    timeout
+        Seconds for one try of one file.
+    max_bytes
+        A larger file is refused.
+
+    Raises `DownloadError` when a link has expired, the host fails, or what came is no picture, too large for the limit
+    or the disk; files saved until then stay.  The task stays done and paid for: read it again for fresh links.
+    """
+    if not task.images:
+        raise DownloadError(f"Task {task.task_id} is {task.status} and has no pictures to save.")
+    folder = Path(directory)
+    await _in_thread(partial(_prepare, folder))
+    saver = _Saver(task.task_id, folder, retry or RetryPolicy(attempts=3), timeout, max_bytes)
+    stem = safe_stem(task.task_id)
+    names = [stem] if len(task.images) == 1 else [f"{stem}-{number}" for number in range(1, len(task.images) + 1)]
+    async with contextlib.AsyncExitStack() as stack:
+        if session is None:
+            session = await stack.enter_async_context(
+                aiohttp.ClientSession(headers={"User-Agent": USER_AGENT}, cookie_jar=aiohttp.DummyCookieJar())
+            )
+        # One failure does not stop the others: the links expire, so whatever can be saved is.
+        async with asyncio.TaskGroup() as group:
+            saves = [
+                group.create_task(saver.save(session, url, name)) for url, name in zip(task.images, names, strict=True)
+            ]
+    paths = []
+    for save in saves:
+        outcome = save.result()
+        if isinstance(outcome, DownloadError):
+            raise outcome
+        paths.append(outcome)
+    return paths
+
+
+def safe_stem(task_id: str) -> str:
+    """Give a file name's stem for any task id, which is the host's text: no path, nothing hidden, not endless."""
+    return re.sub(r"[^A-Za-z0-9_-]+", "_", task_id)[:100] or "task"
+
+
+def picture_suffix(head: bytes) -> str:
+    """Give the suffix for a file that begins with `head`, "" when that is no picture."""
+    return next((suffix for pattern, suffix in _SIGNATURES if pattern.match(head)), "")
+
+
+@define(eq=False)
+class _Saver:
+    """Saves the files of one task."""
+
+    task_id: str
+    folder: Path
+    retry: RetryPolicy
+    timeout: float
+    max_bytes: int
+    _rng: Random = field(factory=Random, init=False)
+
+    async def save(self, session: aiohttp.ClientSession, url: str, name: str) -> Path | DownloadError:
+        began = anyio.current_time()
+        tries = 0
+        while True:
+            try:
+                return await self._try(session, url, name)
+            except DownloadError as error:
+                tries += 1
+                elapsed = anyio.current_time() - began
+                wait = self.retry.delay(tries, elapsed=elapsed, retry_after=None, rng=self._rng)
+                if wait is None or not isinstance(error, _PassingError):
+                    return error
+            await anyio.sleep(wait)
+
+    async def _try(self, session: aiohttp.ClientSession, url: str, name: str) -> Path:
+        if URL(url).scheme not in {"http", "https"}:
+            raise self._failure(url, "the link is not http(s)")
+        try:
+            async with session.get(
+                url,
+                timeout=aiohttp.ClientTimeout(total=self.timeout, ceil_threshold=self.timeout + 1.0),
+                raise_for_status=False,
+                max_redirects=5,
+            ) as response:
+                self._check_status(response, url)
+                return await self._store(response, url, name)
+        except TimeoutError as error:
+            raise self._failure(url, f"it took longer than {self.timeout:g} s", passing=True) from error
+        except aiohttp.InvalidURL as error:
+            raise self._failure(url, "the link is not a URL") from error
+        except aiohttp.ClientError as error:
+            raise self._failure(url, str(error) or type(error).__name__, passing=True) from error
+        except OSError as error:
+            raise self._failure(url, f"the file cannot be written: {error}") from error
+
+    def _check_status(self, response: aiohttp.ClientResponse, url: str) -> None:
+        status = response.status
+        if status in _GONE:
+            raise self._failure(
+                url,
+                f"the link has expired or was withdrawn (HTTP {status}); read the task again for fresh links",
+                status=status,
+            )
+        if status != 200:  # noqa: PLR2004 - the only status with a whole file
+            passing = status >= 500 or status in _PASSING  # noqa: PLR2004 - HTTP's own classes
+            raise self._failure(url, f"the image host answered HTTP {status}", status=status, passing=passing)
+        length = response.content_length or 0
+        if length > self.max_bytes:
+            raise self._failure(url, f"it has {length} bytes, more than the limit of {self.max_bytes}")
+
+    async def _store(self, response: aiohttp.ClientResponse, url: str, name: str) -> Path:
+        length = response.content_length or 0
+        free = (await _in_thread(partial(shutil.disk_usage, self.folder))).free
+        if free < length + RESERVE:
+            raise self._failure(url, f"the disk has {free} bytes free, which is too little for a file of {length}")
+        unfinished = self.folder / f".{name}.{secrets.token_hex(4)}.part"
+        file = await _in_thread(partial(_create, unfinished))
+        try:
+            head = await self._stream(response, url, file)
+            suffix = self._suffix(head, url)
+            path = self.folder / f"{name}{suffix}"
+            await _in_thread(partial(_finish, file, unfinished, path))
+        except BaseException:
+            await asyncio.shield(_in_thread(partial(_discard, file, unfinished)))
+            raise
+        return path
+
+    def _suffix(self, head: bytes, url: str) -> str:
+        if suffix := picture_suffix(head):
+            return suffix
+        raise self._failure(url, f"what came is no picture; it begins with {head!r}")
+
+    async def _stream(self, response: aiohttp.ClientResponse, url: str, file: IO[bytes]) -> bytes:
+        head, size = b"", 0
+        async for chunk in response.content.iter_chunked(_CHUNK):
+            if len(head) < _SIGNATURE_LENGTH:
+                head = (head + chunk)[:_SIGNATURE_LENGTH]
+            size += len(chunk)
+            if size > self.max_bytes:
+                raise self._failure(url, f"it goes on after the limit of {self.max_bytes} bytes")
+            await _in_thread(partial(file.write, chunk))
+        # aiohttp itself raises when a body is shorter than its announced length.
+        return head
+
+    def _failure(self, url: str, reason: str, *, status: int | None = None, passing: bool = False) -> DownloadError:
+        kind = _PassingError if passing else DownloadError
+        return kind(
+            f"A picture of task {self.task_id} was not saved: {reason}. The task is done and stays paid for. "
+            f"The link: {url}",
+            url=url,
+            path=self.folder,
+            status=status,
+        )
+
+
+async def _in_thread(work: Callable[[], T]) -> T:
+    # Not anyio.to_thread: a virtual clock in tests waits for the loop's executor only.
+    return await asyncio.get_running_loop().run_in_executor(None, work)
+
+
+def _prepare(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DownloadError(f"The directory {folder} cannot be made: {error}", path=folder) from error
+
+
+def _create(unfinished: Path) -> IO[bytes]:
+    return unfinished.open("xb")
+
+
+def _finish(file: IO[bytes], unfinished: Path, path: Path) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+    file.close()
+    unfinished.replace(path)
+
+
+def _discard(file: IO[bytes], unfinished: Path) -> None:
+    with contextlib.suppress(OSError):
+        file.close()
+    unfinished.unlink(missing_ok=True)

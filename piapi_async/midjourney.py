@@ -1,0 +1,383 @@
+"""The legacy Midjourney protocol: ten verbs that make a task, three calls about tasks.  Pure.
+
+Each verb is a small frozen value; what it may hold is checked when it is made, so that a typing error costs nothing.
+``None`` is "not said" and is not sent; ``""`` is sent as it stands (the host takes it for "unset").  The wire rules are
+the vendor's (piapi.ai/docs, section Midjourney API) unless a comment says "observed".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import attrs
+from attrs import field, frozen
+
+from . import _fields as fields
+from ._lenient import Structure, join, read_int, read_text, read_texts
+from ._wire import HTTPRequest, HTTPResponse, post, read_answer, read_object, refusal, says_failed
+from .errors import UnexpectedAnswer
+from .tasks import Family, Life, Reader, Task, TaskId, TaskState, check_task_id, classify, from_unix
+
+__all__ = [
+    "LEGACY",
+    "Blend",
+    "Describe",
+    "Imagine",
+    "Inpaint",
+    "MidjourneyResult",
+    "Outpaint",
+    "Pan",
+    "Reroll",
+    "Seed",
+    "Upscale",
+    "Variation",
+]
+
+# -- the verbs ----------------------------------------------------------------------------------------------------
+
+_mode = fields.one_of("relax", "fast", "turbo", "mixed", optional=True)  # "mixed" is an older word, still taken
+
+
+@frozen(kw_only=True, repr=False)
+class _Verb:
+    """What all verbs share: the webhook fields, and how they go out and come back."""
+
+    verb: ClassVar[str]
+
+    webhook_endpoint: str | None = field(default=None, validator=fields.webhook_endpoint)
+    webhook_secret: str | None = field(default=None, repr=False, validator=fields.webhook_secret)
+    notify_progress: bool | None = field(default=None, validator=fields.optional_flag)
+
+    @property
+    def family(self) -> Family[MidjourneyResult]:
+        return LEGACY
+
+    def __repr__(self) -> str:
+        """Show what was said, and no secret."""
+        shown = (
+            (f, value if f.name != "mask" else f"<{len(value)} characters of base64>")
+            for f in sorted(attrs.fields(type(self)), key=lambda f: (f.kw_only, f.inherited))
+            if f.repr and (value := getattr(self, f.name)) is not None
+        )
+        texts = (f"{f.name}={value!r}" if f.kw_only else repr(value) for f, value in shown)
+        return f"{type(self).__name__}({', '.join(texts)})"
+
+    def to_http(self) -> HTTPRequest:
+        said = {f.name: value for f in attrs.fields(type(self)) if (value := getattr(self, f.name)) is not None}
+        return post(f"/mj/v2/{self.verb}", said)
+
+    def parse(self, response: HTTPResponse, /) -> TaskId:
+        if not 200 <= response.status < 300:  # noqa: PLR2004 - HTTP's own classes
+            raise refusal(response, self, makes_task=True)
+        answer = read_object(response.body)
+        task_id, message = _scalar(answer, "task_id").strip(), _scalar(answer, "message").strip()
+        if says_failed(answer) or (message and not task_id):
+            raise refusal(response, self, message=message or "failed", makes_task=True)
+        if not task_id:
+            raise UnexpectedAnswer("The answer holds no task id", path="task_id")
+        return TaskId(task_id)
+
+
+@frozen(repr=False)
+class Imagine(_Verb):
+    """Draw a grid of four from a prompt."""
+
+    verb = "imagine"
+    prompt: str = field(validator=fields.required_text)
+    process_mode: str | None = field(default=None, kw_only=True, validator=_mode)
+    aspect_ratio: str | None = field(default=None, kw_only=True, validator=fields.optional_ratio)
+    skip_prompt_check: bool | None = field(default=None, kw_only=True, validator=fields.optional_flag)
+    bot_id: int | None = field(default=None, kw_only=True, validator=fields.optional_whole)
+
+
+@frozen(repr=False)
+class Reroll(_Verb):
+    """Draw a grid anew; `prompt` replaces the parent's."""
+
+    verb = "reroll"
+    origin_task_id: str = field(validator=fields.required_text)
+    prompt: str | None = field(default=None, kw_only=True, validator=fields.optional_text)
+    skip_prompt_check: bool | None = field(default=None, kw_only=True, validator=fields.optional_flag)
+
+
+@frozen(repr=False)
+class Upscale(_Verb):
+    """Take one picture of a grid (`index` 1 to 4), or enlarge an upscaled one (2x, 4x, subtle, creative)."""
+
+    verb = "upscale"
+    origin_task_id: str = field(validator=fields.required_text)
+    index: str = field(  # the four words were observed
+        kw_only=True,
+        converter=fields.to_word,
+        validator=fields.one_of("1", "2", "3", "4", "2x", "4x", "subtle", "creative"),
+    )
+
+
+@frozen(repr=False)
+class Variation(_Verb):
+    """Vary one picture of a grid (`index` 1 to 4), or an upscaled one (high_variation, low_variation)."""
+
+    verb = "variation"
+    origin_task_id: str = field(validator=fields.required_text)
+    index: str = field(  # the two words were observed
+        kw_only=True,
+        converter=fields.to_word,
+        validator=fields.one_of("1", "2", "3", "4", "high_variation", "low_variation"),
+    )
+    prompt: str | None = field(default=None, kw_only=True, validator=fields.optional_text)
+    aspect_ratio: str | None = field(default=None, kw_only=True, validator=fields.optional_ratio)
+    skip_prompt_check: bool | None = field(default=None, kw_only=True, validator=fields.optional_flag)
+
+
+@frozen(repr=False)
+class Inpaint(_Verb):
+    """Draw the masked part of an upscaled picture anew; `mask` is base64 text, a data: URI or an image's bytes."""
+
+    verb = "inpaint"
+    origin_task_id: str = field(validator=fields.required_text)
+    mask: str = field(kw_only=True, converter=fields.to_mask, validator=fields.mask)
+    prompt: str | None = field(default=None, kw_only=True, validator=fields.optional_text)
+    skip_prompt_check: bool | None = field(default=None, kw_only=True, validator=fields.optional_flag)
+
+
+@frozen(repr=False)
+class Outpaint(_Verb):
+    """Zoom out of an upscaled picture; `zoom_ratio` 1 makes it square or gives it `aspect_ratio`."""
+
+    verb = "outpaint"
+    origin_task_id: str = field(validator=fields.required_text)
+    zoom_ratio: str = field(kw_only=True, converter=fields.to_word, validator=fields.one_of("1", "1.5", "2"))
+    aspect_ratio: str | None = field(default=None, kw_only=True, validator=fields.optional_ratio)
+    prompt: str | None = field(default=None, kw_only=True, validator=fields.optional_text)
+
+
+@frozen(repr=False)
+class Pan(_Verb):
+    """Extend an upscaled picture to one side."""
+
+    verb = "pan"
+    origin_task_id: str = field(validator=fields.required_text)
+    direction: str = field(kw_only=True, validator=fields.one_of("up", "down", "left", "right"))
+    prompt: str | None = field(default=None, kw_only=True, validator=fields.optional_text)
+
+
+@frozen(repr=False)
+class Describe(_Verb):
+    """Find prompts for a picture; the text is `result.message`."""
+
+    verb = "describe"
+    image_url: str = field(validator=fields.image_url)
+    process_mode: str | None = field(default=None, kw_only=True, validator=_mode)
+
+
+@frozen(repr=False)
+class Blend(_Verb):
+    """Mix two to five pictures into one grid."""
+
+    verb = "blend"
+    image_urls: tuple[str, ...] = field(converter=fields.to_tuple, validator=fields.image_urls)
+    process_mode: str | None = field(default=None, kw_only=True, validator=_mode)
+    dimension: str | None = field(
+        default=None, kw_only=True, validator=fields.one_of("square", "portrait", "landscape", optional=True)
+    )
+
+
+@frozen(repr=False)
+class Seed(_Verb):
+    """Ask for the seed of a finished task; it is `result.seed`."""
+
+    verb = "seed"
+    origin_task_id: str = field(validator=fields.required_text)
+
+
+# -- calls about tasks --------------------------------------------------------------------------------------------
+
+
+def _to_ids(task_ids: Sequence[TaskId]) -> tuple[TaskId, ...]:
+    return tuple(task_ids)
+
+
+@frozen
+class Fetch:
+    """Read one task."""
+
+    task_id: TaskId = field(converter=check_task_id)
+
+    def to_http(self) -> HTTPRequest:
+        return post("/mj/v2/fetch", {"task_id": self.task_id})
+
+    def parse(self, response: HTTPResponse, /) -> Task[MidjourneyResult]:
+        answer = read_answer(response, self)
+        # Some hosts refuse with 200; a task that failed has its id or its result object all the same.
+        no_task = answer.keys().isdisjoint(("meta", "task_result")) and not answer.get("task_id")
+        if no_task and (message := _scalar(answer, "message").strip()):
+            raise refusal(response, self, message=message)
+        return _read_task(answer, self.task_id)
+
+
+@frozen
+class MultiFetch:
+    """Read many tasks in one request (observed; not every host has it)."""
+
+    task_ids: tuple[TaskId, ...] = field(converter=_to_ids)
+
+    def to_http(self) -> HTTPRequest:
+        return post("/mj/v2/multi_fetch", {"task_ids": self.task_ids})
+
+    def parse(self, response: HTTPResponse, /) -> dict[TaskId, Task[MidjourneyResult] | UnexpectedAnswer | None]:
+        answer = read_answer(response, self)
+        tasks = answer.get("data")
+        if not isinstance(tasks, dict):
+            if (message := _scalar(answer, "message").strip()) and "data" not in answer:
+                raise refusal(response, self, message=message)
+            raise UnexpectedAnswer("The answer holds no object of tasks at data", path="data")
+        return {task_id: _read_entry(tasks.get(task_id), task_id) for task_id in self.task_ids}
+
+
+@frozen
+class Cancel:
+    """Ask to cancel tasks; only those that have not started can be."""
+
+    task_ids: tuple[TaskId, ...] = field(converter=_to_ids)
+
+    def to_http(self) -> HTTPRequest:
+        return post("/mj/v2/cancel", {"task_ids": self.task_ids})  # the body is our reading: it is not documented
+
+    def parse(self, response: HTTPResponse, /) -> None:
+        answer = read_answer(response, self)
+        if says_failed(answer):
+            raise refusal(response, self, message=_scalar(answer, "message") or "failed")
+
+
+# -- answers ------------------------------------------------------------------------------------------------------
+
+
+@frozen
+class MidjourneyResult:
+    """The `task_result` of an answer, field by field; what the wire did not have is empty.
+
+    Which fields are filled depends on the verb and on the account's plan.  `Task.images` picks the links.
+    """
+
+    image_url: str = ""
+    image_urls: tuple[str, ...] = ()
+    temporary_image_urls: tuple[str, ...] = ()
+    discord_image_url: str = ""
+    permanent_url: str = ""
+    intermediate_image_urls: tuple[str, ...] = ()
+    task_progress: int | None = None
+    image_id: str = ""
+    seed: str = ""
+    result_message_id: str = ""
+    quota_used: float | None = None
+    credit: float | None = None
+    message: str = ""
+    warning: str = ""
+    error_messages: tuple[str, ...] = ()
+    need_retry: bool = False
+    actions: tuple[str, ...] = ()
+
+
+@frozen
+class _Meta:
+    task_type: str = ""
+    created_at: float | None = None
+    started_at: float | None = None
+    ended_at: float | None = None
+
+
+_structure_result = Structure(MidjourneyResult)
+_structure_meta = Structure(_Meta)
+
+
+def _read_result(raw: Mapping[str, Any], path: str = "") -> MidjourneyResult:
+    return _structure_result(raw.get("task_result"), join(path, "task_result"))
+
+
+def _read_life(raw: Mapping[str, Any]) -> Life:
+    try:
+        meta = _structure_meta(raw.get("meta"))
+    except UnexpectedAnswer:  # nothing hangs on it
+        return Life()
+    return Life(meta.task_type, from_unix(meta.created_at), from_unix(meta.started_at), from_unix(meta.ended_at))
+
+
+_READER = Reader(_read_result, _read_life)
+
+
+def _read_task(data: dict[str, Any], asked: TaskId, path: str = "") -> Task[MidjourneyResult]:
+    status = _scalar(data, "status", path)
+    if not status:
+        raise UnexpectedAnswer(f"The answer holds no status of {asked}", path=join(path, "status"))
+    found = _scalar(data, "task_id", path)
+    if found not in ("", asked):
+        raise UnexpectedAnswer(f"The answer about {asked} is about another task, {found}", path=join(path, "task_id"))
+    state = classify(status)
+    wire = data.get("task_result") or _NOTHING
+    if state.terminal or type(wire) is not dict:
+        _read_result(data, path)  # so that it fails now, not in the hands of whoever looks at the result
+    try:
+        progress, images = read_int(wire.get("task_progress")), _images(wire)
+    except TypeError:
+        _read_result(data, path)  # knows how to say what is wrong
+        raise
+    return Task(
+        task_id=asked,
+        status=status,
+        state=state,
+        progress=progress,
+        error=_error_text(data, wire) if state is TaskState.FAILED else "",
+        images=images,
+        raw=data,
+        reader=_READER,
+    )
+
+
+_NOTHING: dict[str, Any] = {}
+
+
+def _scalar(answer: Mapping[str, Any], name: str, path: str = "") -> str:
+    """Give a text of an answer, "" where it has none."""
+    value = answer.get(name)
+    if type(value) is str:
+        return value
+    try:
+        return read_text(value)
+    except TypeError as error:
+        path = join(path, name)
+        raise UnexpectedAnswer(f"The answer is not understood at {path}: {error}", path=path) from None
+
+
+def _read_entry(data: object, asked: TaskId) -> Task[MidjourneyResult] | UnexpectedAnswer | None:
+    """Give one task of many; an entry that cannot be read is no reason to lose its neighbours."""
+    if data is None:
+        return None
+    path = join("data", asked)
+    if type(data) is not dict:
+        return UnexpectedAnswer(f"The answer about {asked} is not an object", path=path)
+    try:
+        return _read_task(data, asked, path)
+    except UnexpectedAnswer as error:
+        return error
+
+
+def _error_text(data: dict[str, Any], wire: dict[str, Any]) -> str:
+    """Give a failed task's reasons: the documented list, then the other places where hosts put them."""
+    texts = (*read_texts(wire.get("error_messages")), read_text(wire.get("message")), _scalar(data, "message"))
+    return "; ".join(dict.fromkeys(text for raw in texts if (text := raw.strip())))
+
+
+_IMAGE_FIELDS = ("image_urls", "temporary_image_urls", "image_url", "discord_image_url", "permanent_url")
+
+
+def _images(wire: dict[str, Any]) -> tuple[str, ...]:
+    """Give the links of the result: the first field that has any, as the wire has them (grids in reading order)."""
+    for name in _IMAGE_FIELDS:
+        if (value := wire.get(name)) and (links := tuple([url for url in read_texts(value) if url.strip()])):
+            return links
+    return ()
+
+
+LEGACY: Family[MidjourneyResult] = Family(name="legacy", fetch=Fetch, fetch_many=MultiFetch, cancel=Cancel)
+"""Tasks of the legacy Midjourney protocol, `/mj/v2/…`."""

@@ -1,0 +1,101 @@
+"""Time as arithmetic: when to try again, when to look again, how fast to go.  Pure.
+
+Nothing here sleeps or reads a clock.  Times are seconds on whatever clock the caller uses, randomness is handed in.
+"""
+
+from __future__ import annotations
+
+import math
+from random import Random
+from typing import Any
+
+from attrs import Attribute, define, field, frozen
+
+
+def _positive(instance: object, attribute: Attribute[Any], value: object) -> None:
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not value > 0:
+        raise ValueError(f"{type(instance).__name__}.{attribute.name}: {value!r} is not allowed; it must be above 0")
+
+
+def _not_negative(instance: object, attribute: Attribute[Any], value: object) -> None:
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not value >= 0:
+        raise ValueError(f"{type(instance).__name__}.{attribute.name}: {value!r} is not allowed; it must be 0 or more")
+
+
+@frozen(kw_only=True)
+class RetryPolicy:
+    """How often and how long one call is tried.
+
+    Between two tries it waits ``min(maximum, initial · 2ⁿ) · (1 + jitter · random)`` seconds, n counting from 0, or
+    what the server asked for if that is longer.  It gives up after `attempts` tries, or when the wait would end more
+    than `total` seconds after the call began.  Jitter only lengthens: a server that names a time means it.
+
+    Only calls that certainly did nothing are repeated, and reads; a submit that may have arrived never is.
+    """
+
+    attempts: int = field(default=6, validator=_positive)
+    total: float = field(default=120.0, validator=_not_negative)
+    initial: float = field(default=0.5, validator=_not_negative)
+    maximum: float = field(default=16.0, validator=_not_negative)
+    jitter: float = field(default=0.25, validator=_not_negative)
+
+    @classmethod
+    def never(cls) -> RetryPolicy:
+        """Give the policy that tries once."""
+        return cls(attempts=1)
+
+    def delay(self, tries: int, *, elapsed: float, retry_after: float | None, rng: Random) -> float | None:
+        """Give the seconds to wait after `tries` failed ones and `elapsed` seconds, None to give up."""
+        if tries >= self.attempts:
+            return None
+        growth = min(tries - 1, 60)  # beyond, a float overflows before `maximum` can cap it
+        base = max(min(self.maximum, self.initial * 2.0**growth), retry_after or 0.0)
+        wait = base * (1.0 + self.jitter * rng.random())
+        return wait if elapsed + wait <= self.total else None
+
+
+@define
+class TokenBucket:
+    """At most `requests` at once and `requests` per `seconds` in the long run."""
+
+    requests: int = field(validator=_positive)
+    seconds: float = field(validator=_positive)
+    _free_at: float = field(default=-math.inf, init=False)
+
+    def reserve(self, now: float) -> float:
+        """Take one place and give the seconds to wait before using it.
+
+        The bucket is kept as the one time at which it would be full again (the generic cell rate algorithm), so a
+        reservation is two additions and nobody has to refill it.
+        """
+        step = self.seconds / self.requests
+        self._free_at = max(self._free_at, now) + step
+        return max(0.0, self._free_at - self.seconds - now)
+
+
+@frozen
+class PollPolicy:
+    """How closely tasks are watched.
+
+    `delay` is the one knob: 95 % of ends are noticed within that many seconds.
+    """
+
+    delay: float = field(default=1.5, validator=_positive)
+
+    @classmethod
+    def every(cls, seconds: float) -> PollPolicy:
+        """Give the plain schedule: a look every `seconds`."""
+        return cls(delay=seconds * 0.95)
+
+    @property
+    def interval(self) -> float:
+        """Seconds between two looks: an end falls evenly between them, so 95 % are noticed within 0.95 of it."""
+        return self.delay / 0.95
+
+    def first_look(self) -> float:
+        """Give the seconds from a submit to the first look."""
+        return self.interval
+
+    def next_look(self, rng: Random) -> float:
+        """Give the seconds to the next look at a task that had not ended; jitter only lengthens."""
+        return self.interval * (1.0 + 0.05 * rng.random())

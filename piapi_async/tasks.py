@@ -1,0 +1,204 @@
+"""What a task is, whichever API runs it.  Pure.
+
+A `Task` is one observation of a task, never changed afterwards.  A `TaskRef` is all one needs to find it again.  A
+`Family` says how the tasks of one API are read and cancelled; the client, the poller and the ledger know no more of an
+API than that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from enum import Enum
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Generic, NewType, TypeVar
+
+import orjson
+from attrs import field, frozen
+
+if TYPE_CHECKING:
+    from ._wire import Request
+    from .errors import UnexpectedAnswer
+
+R_co = TypeVar("R_co", covariant=True)
+
+TaskId = NewType("TaskId", str)
+"""A task id as the server spelt it; made by `read_task_id` and where a user hands one in, nowhere else."""
+
+
+class TaskState(Enum):
+    """Where a task is in its life, whatever word the host uses for it."""
+
+    WAITING = "waiting"
+    """Not started: staged, queued, or a word we do not know."""
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def terminal(self) -> bool:
+        """Whether nothing more will happen to the task."""
+        return self in _TERMINAL
+
+
+_TERMINAL = frozenset({TaskState.DONE, TaskState.FAILED, TaskState.CANCELLED})
+
+# The words are the vendor's and those observed on compatible hosts; the set is open, so the raw word stays a text.
+_STATES = {
+    "staged": TaskState.WAITING,
+    "pending": TaskState.WAITING,
+    "retry": TaskState.WAITING,
+    "starting": TaskState.RUNNING,
+    "processing": TaskState.RUNNING,
+    "finished": TaskState.DONE,
+    "completed": TaskState.DONE,
+    "success": TaskState.DONE,
+    "failed": TaskState.FAILED,
+    "error": TaskState.FAILED,
+    "cancelled": TaskState.CANCELLED,
+    "canceled": TaskState.CANCELLED,
+}
+
+
+def classify(status: str) -> TaskState:
+    """Give the state behind a status word; a word nobody knows is still waiting."""
+    return _STATES.get(status.lower(), TaskState.WAITING)
+
+
+def is_known_status(status: str) -> bool:
+    """Tell whether `classify` knows the word or merely guesses."""
+    return status.lower() in _STATES
+
+
+@frozen
+class Life:
+    """The facts of a task that never decide anything; all may be missing."""
+
+    task_type: str = ""
+    created_at: datetime | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+
+
+@frozen(eq=False)
+class Reader(Generic[R_co]):
+    """How one API's answers are read in depth: the result, and the life."""
+
+    result: Callable[[Mapping[str, Any]], R_co]
+    life: Callable[[Mapping[str, Any]], Life]
+
+
+@frozen(kw_only=True)
+class Task(Generic[R_co]):
+    """One look at a task.
+
+    `status` is the word on the wire and `state` what it means; `progress` is 0..100 or None where the host does not
+    tell; `error` is "" or the host's reasons, joined; `images` are the links of the result in reading order, and
+    expire: download them.  `raw` is the JSON as received, with any webhook secret blanked.
+
+    The rest is read from `raw` when it is first asked for, because most looks find a task that is still waiting: only
+    the result of a task that has ended has been checked beforehand, that of a waiting one may raise
+    `UnexpectedAnswer`.
+    """
+
+    task_id: TaskId
+    status: str
+    state: TaskState
+    progress: int | None = None
+    error: str = ""
+    images: tuple[str, ...] = ()
+    raw: Mapping[str, Any] = field(repr=False, eq=False)
+    _reader: Reader[R_co] = field(repr=False, eq=False)
+
+    @cached_property
+    def result(self) -> R_co:
+        """The result in the API's own terms; its fields are empty while there is none."""
+        return self._reader.result(self.raw)
+
+    @cached_property
+    def _life(self) -> Life:
+        return self._reader.life(self.raw)
+
+    @property
+    def task_type(self) -> str:
+        """The verb that made the task, "" where the host does not tell."""
+        return self._life.task_type
+
+    @property
+    def created_at(self) -> datetime | None:
+        """When the task was made (UTC)."""
+        return self._life.created_at
+
+    @property
+    def started_at(self) -> datetime | None:
+        """When the work on it began (UTC), None before."""
+        return self._life.started_at
+
+    @property
+    def ended_at(self) -> datetime | None:
+        """When it ended (UTC), None before."""
+        return self._life.ended_at
+
+
+@frozen
+class TaskRef:
+    """Where a task is to be found: the host's origin, the family's name, the id.  Holds no key; keep it anywhere."""
+
+    origin: str
+    family: str
+    task_id: TaskId
+
+    def __str__(self) -> str:
+        return self.task_id
+
+    def to_json(self) -> str:
+        """Give the ref as one line of JSON."""
+        return orjson.dumps({"origin": self.origin, "family": self.family, "task_id": self.task_id}).decode()
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> TaskRef:
+        """Give the ref written by `to_json`; raise `ValueError` for anything else."""
+        try:
+            data = orjson.loads(text)
+        except orjson.JSONDecodeError as error:
+            raise ValueError(f"not a TaskRef: {error}") from None
+        fields = ("origin", "family", "task_id")
+        if not isinstance(data, dict) or not all(isinstance(data.get(name), str) and data[name] for name in fields):
+            raise ValueError(f"not a TaskRef: it needs the texts {', '.join(fields)}")
+        return cls(data["origin"], data["family"], TaskId(data["task_id"]))
+
+
+@frozen(eq=False, kw_only=True)
+class Family(Generic[R_co]):
+    """How the tasks of one API are read and cancelled.
+
+    `fetch_many` gives, for each id it was asked for and could tell about, the task, None for an unknown id, or the
+    error of an entry that could not be read; it is None for an API that reads only one task at a time.
+    """
+
+    name: str
+    fetch: Callable[[TaskId], Request[Task[R_co]]] = field(repr=False)
+    cancel: Callable[[Sequence[TaskId]], Request[None]] = field(repr=False)
+    fetch_many: Callable[[Sequence[TaskId]], Request[Mapping[TaskId, Task[R_co] | UnexpectedAnswer | None]]] | None = (
+        field(default=None, repr=False)
+    )
+
+
+def check_task_id(value: str) -> TaskId:
+    """Give a user's task id, stripped; raise `ValueError` for an empty one, `TypeError` for no text."""
+    if not isinstance(value, str):
+        raise TypeError(f"a task id is a text, not {value!r}")
+    if not value.strip():
+        raise ValueError("the task id is empty")
+    return TaskId(value.strip())
+
+
+def from_unix(seconds: float | None) -> datetime | None:
+    """Give the time, or None for the zero that stands for "not reached" and for what is no time at all."""
+    if not seconds or seconds < 0:
+        return None
+    try:
+        return datetime.fromtimestamp(seconds, UTC)
+    except (ValueError, OverflowError, OSError):  # a year that no calendar has
+        return None
