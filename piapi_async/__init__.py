@@ -54,8 +54,10 @@ from .policy import PollPolicy, RetryPolicy
 from .tasks import Family, Task, TaskRef, TaskState
 
 if TYPE_CHECKING:
-    from .client import PiAPI, TaskHandle, as_completed, wait_all
+    from ._several import as_completed, wait_all
+    from .client import PiAPI, TaskHandle
     from .downloads import download
+    from .ledger import Ledger
 
 __all__ = [
     "LEGACY",
@@ -69,6 +71,7 @@ __all__ = [
     "Imagine",
     "Inpaint",
     "InvalidRequestError",
+    "Ledger",
     "LedgerError",
     "MidjourneyResult",
     "NotFoundError",
@@ -107,8 +110,9 @@ __all__ = [
 _LAZY = {
     "PiAPI": "client",
     "TaskHandle": "client",
-    "as_completed": "client",
-    "wait_all": "client",
+    "Ledger": "ledger",
+    "as_completed": "_several",
+    "wait_all": "_several",
     "download": "downloads",
 }
 

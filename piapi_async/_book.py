@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from attrs import define, field, frozen
 
 from ._wire import Verdict, judge_read
-from .errors import APIError, AuthenticationError, NotFoundError, PiAPIError, UnexpectedAnswer
+from .errors import APIError, AuthenticationError, ClientClosed, NotFoundError, PiAPIError, UnexpectedAnswer
 from .tasks import Family, Task, TaskId
 
 if TYPE_CHECKING:
@@ -80,13 +80,14 @@ class Watch:
 class Waiter:
     """Somebody who waits: for the end, with `changes` for anything new, with `once` for no more than one look.
 
-    `bell` is the poller's to ring.
+    `bell` is the poller's to ring; `error` is why the wait ended, where that was not the task's own end.
     """
 
     bell: Any
     deadline: float = math.inf
     changes: bool = False
     once: bool = False
+    error: PiAPIError | None = None
 
 
 @frozen
@@ -114,8 +115,15 @@ class _Lane:
 
     def tidy(self) -> None:
         """Drop everything that is no longer as the heap has it."""
-        self.heap = [entry for entry in self.heap if entry[0] == entry[2].queued and entry[2].waiters]
-        heapq.heapify(self.heap)
+        kept = []
+        for entry in self.heap:
+            due, _, watch = entry
+            if due == watch.queued and watch.waiters:
+                kept.append(entry)
+            elif due == watch.queued:
+                watch.queued = math.inf
+        heapq.heapify(kept)
+        self.heap = kept
 
     def pop(self) -> Watch:
         watch = heapq.heappop(self.heap)[2]
@@ -191,12 +199,15 @@ class PollBook:
     def _pack(self, lane: _Lane, now: float) -> Look:
         first = lane.pop()
         watches = [first]
-        set_aside: list[Watch] = []
-        while not first.alone and len(watches) < lane.size and lane.head() < math.inf:
+        set_aside: list[tuple[float, Watch]] = []
+        while not first.alone and len(watches) < lane.size and (due := lane.head()) < math.inf:
             watch = lane.pop()
-            (set_aside if watch.alone else watches).append(watch)
-        for watch in set_aside:
-            self._queue(watch, watch.due)
+            if watch.alone:
+                set_aside.append((due, watch))
+            else:
+                watches.append(watch)
+        for due, watch in set_aside:
+            self._queue(watch, due)
         for watch in watches:
             watch.looking, watch.looked_at = True, now
         return Look(lane.family, tuple(watches), multi=len(watches) > 1)
@@ -248,7 +259,7 @@ class PollBook:
         """Take in that a look failed; give the waiters to wake."""
         for watch in look.watches:
             watch.looking = False
-        if isinstance(error, AuthenticationError):  # the key is wrong for all
+        if isinstance(error, (AuthenticationError, ClientClosed)):  # it will not pass, for nobody
             return self.close(error)
         if look.multi and self.learn(look.family, len(look.watches), error):
             for watch in look.watches:
@@ -280,6 +291,8 @@ class PollBook:
         """Adapt to a host that has no multi-fetch, or a smaller one; tell whether to ask again at once."""
         lane = self._lane(family)
         match error:
+            case AuthenticationError():
+                return False
             case APIError(status=404 | 405 | 501):
                 lane.size = 1
             case UnexpectedAnswer():
@@ -348,6 +361,7 @@ class PollBook:
         woken, watch.waiters = watch.waiters, []
         watch.error = error
         for waiter in woken:
+            waiter.error = error  # the watch's own may be gone before the waiter runs: another may wait anew
             self._gone(waiter)
         self._forget(watch)
         return woken

@@ -6,13 +6,14 @@ whole client and not one caller.
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Callable
 from random import Random
 from typing import TYPE_CHECKING, TypeVar
 
 import anyio
-from attrs import define
+from attrs import define, field
 
 from ._transport import Sending, Transport
 from ._wire import Request, Verdict, label
@@ -30,26 +31,38 @@ class Gate:
 
     bucket: TokenBucket | None
     rng: Random
-    _closed_until: float = -math.inf
-    _shut: bool = False
+    _paused_until: float = -math.inf
+    _shut: asyncio.Event = field(factory=asyncio.Event)
 
     def shut(self) -> None:
-        """Let nobody pass any more: the client is closed."""
-        self._shut = True
+        """Let nobody pass any more, and nobody rest: the client is closed."""
+        self._shut.set()
 
     def pause(self, seconds: float) -> None:
         """Let nobody pass for so long."""
-        self._closed_until = max(self._closed_until, anyio.current_time() + seconds)
+        self._paused_until = max(self._paused_until, anyio.current_time() + seconds)
 
     async def enter(self) -> None:
         """Return when a request may go; raise `ClientClosed` when none may."""
-        if self.bucket is not None and (wait := self.bucket.reserve(anyio.current_time())):
-            await anyio.sleep(wait)
-        while self._closed_until > -math.inf and (wait := self._closed_until - anyio.current_time()) > 0:
-            # Not all at once, and never early; a pause may have been lengthened meanwhile, hence the loop.
-            await anyio.sleep(wait * (1.0 + 0.1 * self.rng.random()))
-        if self._shut:
-            raise ClientClosed("The client is closed. Nothing was sent; make a new PiAPI.")
+        while True:
+            while (wait := self._paused_until - anyio.current_time()) > 0:
+                await self.rest(wait * (1.0 + 0.1 * self.rng.random()))  # not all at once, and never early
+            if self.bucket is not None and (wait := self.bucket.reserve(anyio.current_time())):
+                await self.rest(wait)
+                if self._paused_until > anyio.current_time():
+                    continue  # a pause came over it: who has waited longer than the bucket said takes a new place
+            break
+        if self._shut.is_set():
+            raise ClientClosed(_CLOSED)
+
+    async def rest(self, seconds: float) -> None:
+        """Sleep; raise `ClientClosed` as soon as the client is closed."""
+        with anyio.move_on_after(seconds):
+            await self._shut.wait()
+            raise ClientClosed(_CLOSED)
+
+
+_CLOSED = "The client is closed. Nothing was sent; make a new PiAPI."
 
 
 @define(eq=False)
@@ -103,7 +116,7 @@ class Caller:
                 return await self.attempt(request, timeout=timeout, sending=sending, submit=submit)
             except PiAPIError as error:
                 tries += 1
-                if judge(error) is not Verdict.RETRY:
+                if judge(error) is not Verdict.RETRY or sending.abandoned:
                     raise
                 wait = self.retry.delay(
                     tries,
@@ -113,5 +126,5 @@ class Caller:
                 )
                 if wait is None:
                     raise
-            sending.begun = False  # what had been sent was refused, so nothing is under way
-            await anyio.sleep(wait)
+            sending.begun_at = None  # what had been sent was refused, so nothing is under way
+            await self.gate.rest(wait)

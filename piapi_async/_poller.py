@@ -10,7 +10,7 @@ import asyncio
 import contextvars
 import logging
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from attrs import define, field
@@ -32,6 +32,7 @@ class Poller:
     book: PollBook
     _caller: Caller
     _room: int
+    _on_end: Callable[[Watch], None]
     _timer: asyncio.TimerHandle | None = field(default=None, init=False)
     _looks: set[asyncio.Task[None]] = field(factory=set, init=False)
     _words: set[str] = field(factory=set, init=False)
@@ -59,8 +60,11 @@ class Poller:
 
     def seen(self, watch: Watch, task: Task[Any]) -> None:
         """Take in a sighting that no look of ours made."""
-        watch = self.book.find(watch.family, watch.task_id) or watch
-        self._ring(self.book.seen(watch, task, asyncio.get_running_loop().time()))
+        now = asyncio.get_running_loop().time()
+        waited_for = self.book.find(watch.family, watch.task_id)
+        for known in {watch, waited_for or watch}:
+            self._ring(self.book.seen(known, task, now))
+        self._note_ends([watch])
         self._arm()
 
     async def close(self, error: PiAPIError) -> None:
@@ -102,6 +106,7 @@ class Poller:
             sightings = await self._ask(look)
             self._note_words(sightings)
             woken = self.book.answered(look, sightings, loop.time())
+            self._note_ends(look.watches)
         except PiAPIError as error:
             woken = self.book.failed(look, error, loop.time())
             logger.debug("a look at %d tasks failed: %s", len(look.watches), error)
@@ -118,6 +123,11 @@ class Poller:
         if look.multi and family.fetch_many is not None:
             return await self._caller.attempt(family.fetch_many(ids))
         return {ids[0]: await self._caller.attempt(family.fetch(ids[0]))}
+
+    def _note_ends(self, watches: Iterable[Watch]) -> None:
+        for watch in watches:
+            if watch.ended:
+                self._on_end(watch)
 
     def _note_words(self, sightings: Sightings) -> None:
         """Tell the operator, once per word, of a status that nobody has heard of: it is taken for "still waiting"."""

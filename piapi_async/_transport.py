@@ -6,6 +6,8 @@ session of its own, without the key).  It judges nothing and repeats nothing.
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -27,12 +29,26 @@ _KEEP_ALIVE = 15.0
 # for 5 s and more, so one that was busy within the last two seconds is safe to use again; idle clients connect anew.
 _SUBMIT_KEEP_ALIVE = 2.0
 
+# What certainly comes before a request without a body leaves; one with a body tells by itself.
+_BEFORE_SENDING = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL)
+
 
 @define(eq=False)
 class Sending:
-    """Whether a request has begun to leave: before, it certainly did nothing; after, it may have arrived."""
+    """Whether a request has begun to leave: before, it certainly did nothing; after, it may have arrived.
 
-    begun: bool = False
+    `begun_at` is the unix time in seconds; `timeout` bounds its way; `abandoned`, set by whoever owns the request, says
+    that nothing more is to be sent for it.
+    """
+
+    timeout: float = math.inf
+    begun_at: float | None = None
+    abandoned: bool = False
+
+    @property
+    def begun(self) -> bool:
+        """Whether it has begun to leave."""
+        return self.begun_at is not None
 
 
 class _Body(aiohttp.BytesPayload):
@@ -50,7 +66,7 @@ class _Body(aiohttp.BytesPayload):
     async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
         transport = getattr(writer, "transport", None)
         if transport is None or not transport.is_closing():
-            self._sending.begun = True
+            self._sending.begun_at = time.time()
         await super().write_with_length(writer, content_length)
 
 
@@ -96,13 +112,12 @@ class Transport:
                 raise_for_status=False,
                 auto_decompress=True,
             ) as response:
-                if not request.body:
-                    sending.begun = True
                 return HTTPResponse(response.status, await _read(response), response.headers)
         except PiAPIError:
             raise
         except Exception as error:  # noqa: BLE001 - a connector or middleware of the user's may raise anything
-            failure = _explain(error, self.base_url, sending.begun, timeout)
+            begun = sending.begun if request.body else not isinstance(error, _BEFORE_SENDING)
+            failure = _explain(error, self.base_url, begun, timeout)
         raise failure
 
     def _own_session(self, keep_alive: float) -> aiohttp.ClientSession:

@@ -289,3 +289,11 @@ def judge_read(error: PiAPIError) -> Verdict:
         case TransportError() | RateLimitError() | ServerError() | UnexpectedAnswer() | APIError(status=408):
             return Verdict.RETRY
     return Verdict.RAISE
+
+
+def judge_multi_fetch(error: PiAPIError) -> Verdict:
+    """Decide as `judge_read`, except for what says that the host has no multi-fetch: one learns from that."""
+    match error:
+        case UnexpectedAnswer() | ServerError(status=501):
+            return Verdict.RAISE
+    return judge_read(error)

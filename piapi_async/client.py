@@ -11,12 +11,11 @@ import contextlib
 import copy
 import math
 import os
-import time
 import warnings
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from random import Random
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, get_args, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, cast, get_args, overload
 
 import anyio
 from attrs import define
@@ -24,19 +23,20 @@ from attrs import define
 from ._book import PollBook, Waiter, Watch, differs
 from ._caller import Caller, Gate
 from ._poller import Poller
-from ._transport import Sending, Transport, check_base_url, check_key, origin_of
-from ._wire import TaskRequest, Verdict, judge_read, judge_submit, label
+from ._submitter import Submitter
+from ._transport import Transport, check_base_url, check_key, origin_of
+from ._wire import TaskRequest, judge_multi_fetch, judge_read, label
 from .errors import (
     APIError,
     ClientClosed,
     NotFoundError,
     PiAPIError,
-    SubmissionUnknown,
     TaskCancelled,
     TaskFailed,
     UnexpectedAnswer,
     WaitTimeout,
 )
+from .ledger import Ledger
 from .midjourney import LEGACY, MidjourneyResult
 from .policy import PollPolicy, RetryPolicy, TokenBucket
 from .tasks import Family, Task, TaskId, TaskRef, TaskState, check_task_id
@@ -81,6 +81,8 @@ class PiAPI:
         At most so many connections for reading, and as many for submitting.
     multi_fetch_size
         At most so many tasks are asked for in one request; hosts do not publish their limit.
+    ledger
+        Where every submit is written down, so that none is lost or paid twice when the process dies; see `Ledger`.
     session
         Your own `aiohttp.ClientSession`, with its proxy, TLS and traces; it is never closed here.
     trust_env
@@ -100,6 +102,7 @@ class PiAPI:
         rate_limit: tuple[int, float] | None = None,
         connections: int = 100,
         multi_fetch_size: int = 20,
+        ledger: Ledger | None = None,
         session: aiohttp.ClientSession | None = None,
         trust_env: bool = False,
         allow_insecure: bool = False,
@@ -118,12 +121,13 @@ class PiAPI:
         bucket = TokenBucket(*rate_limit) if rate_limit is not None else None
         self._caller = Caller(transport, retry or RetryPolicy(), Gate(bucket, rng), rng, timeout)
         book = PollBook(poll or PollPolicy(), rng, multi_fetch_size)
-        self._poller = Poller(book, self._caller, room=max(1, connections // 4))
-        self._submits: dict[asyncio.Task[TaskId], Sending] = {}
+        self._poller = Poller(book, self._caller, max(1, connections // 4), self._record_end)
+        self._submitter = Submitter(self._caller, self._origin, ledger)
+        self._ledger = ledger
         self._closed = False
 
     def __repr__(self) -> str:
-        state = "closed" if self._closed else f"{len(self._poller.book)} waiting, {len(self._submits)} submitting"
+        state = "closed" if self._closed else f"{len(self._poller.book)} waiting, {len(self._submitter)} submitting"
         return f"<PiAPI {self._origin}: {state}>"
 
     @property
@@ -138,48 +142,24 @@ class PiAPI:
     ) -> TaskHandle[R]:
         """Make a task, and give its handle.  This costs money.
 
-        It is repeated only where certainly nothing was made.  Raises `APIError` when the host refused,
-        `TransportError` (``sent=False``) when it could not be reached, and `SubmissionUnknown` when a task may or may
-        not have been made.  A caller that is cancelled after the request has begun to leave loses only the answer.
+        It is repeated only where certainly nothing was made.  With a ledger, `key` makes it idempotent: the same key
+        and request give the same task however often they are submitted, by this process or another, now or after a
+        crash; a key that stands for another request is a `ValueError`.
+
+        Raises `APIError` when the host refused, `TransportError` (``sent=False``) when it could not be reached,
+        `SubmissionUnknown` when a task may or may not have been made, and `LedgerError`, whose `ref` carries the id of
+        a task that was accepted but could not be recorded.  A caller that is cancelled after the request has begun to
+        leave loses only the answer, which still reaches the ledger.
         """
         self._enter()
-        if key is not None:
-            raise ValueError("key: it needs a ledger, and this client has none")
+        if key is not None and self._ledger is None:
+            raise ValueError("key: it needs a ledger, PiAPI(ledger=Ledger(path)), and this client has none")
         if not hasattr(request, "family"):
             raise TypeError(f"{label(request)} makes no task, so it cannot be submitted")
-        sending = Sending()
-        task = asyncio.create_task(self._submit(request, timeout, sending), name=f"piapi_async submit {label(request)}")
-        self._submits[task] = sending
-        task.add_done_callback(self._submitted)
-        try:
-            task_id = await asyncio.shield(task)
-        except asyncio.CancelledError:
-            if task.cancelled() and self._closed:
-                raise ClientClosed(f"{label(request)}: the client was closed before it was sent") from None
-            if not sending.begun:
-                task.cancel()
-            raise
-        return TaskHandle(self, self._watch(request.family, task_id, submitted=True))
-
-    async def _submit(self, request: TaskRequest[Any], timeout: float | None, sending: Sending) -> TaskId:
-        at = time.time()
-        try:
-            return await self._caller.call(request, judge_submit, timeout=timeout, sending=sending, submit=True)
-        except PiAPIError as error:
-            if judge_submit(error) is not Verdict.UNKNOWN:
-                raise
-            raise SubmissionUnknown(
-                f"{label(request)} may have been accepted: a task may exist and may have been paid for, but its id did "
-                f"not arrive. It was not sent again, and should not be before you have looked at your account's tasks. "
-                f"What happened: {error}",
-                request=request,
-                at=at,
-            ) from error
-
-    def _submitted(self, task: asyncio.Task[TaskId]) -> None:
-        del self._submits[task]
-        if not task.cancelled():
-            task.exception()  # its caller may be gone, and asyncio would complain that nobody looked
+        if timeout is not None and not timeout > 0:
+            raise ValueError(f"timeout: {timeout!r} is not allowed; it must be above 0, or None for the client's")
+        accepted = await self._submitter.submit(request, key, timeout)
+        return TaskHandle(self, self._watch(request.family, accepted.task_id, submitted=accepted.fresh))
 
     @overload
     def attach(self, task: str | TaskRef) -> TaskHandle[MidjourneyResult]: ...
@@ -218,17 +198,18 @@ class PiAPI:
         self._enter()
         ids = list(dict.fromkeys(check_task_id(task_id) for task_id in task_ids))
         found: dict[str, Task[Any] | None] = {}
-        while (size := self._poller.book.size(family)) > 1 and len(found) < len(ids):
-            chunk = ids[len(found) : len(found) + size]
-            found |= await self._fetch_chunk(chunk, family)
-        for task_id in ids[len(found) :]:
-            found[task_id] = await self._fetch_or_none(task_id, family)
+        while rest := ids[len(found) :]:
+            chunk = rest[: self._poller.book.size(family)]
+            if len(chunk) > 1:
+                found |= await self._fetch_chunk(chunk, family)
+            else:
+                found[chunk[0]] = await self._fetch_or_none(chunk[0], family)
         return found
 
     async def _fetch_chunk(self, ids: Sequence[TaskId], family: Family[Any]) -> dict[str, Task[Any] | None]:
         assert family.fetch_many is not None  # noqa: S101 - the book gives such families the size 1
         try:
-            sightings = await self._caller.call(family.fetch_many(ids), judge_read)
+            sightings = await self._caller.call(family.fetch_many(ids), judge_multi_fetch)
         except (APIError, UnexpectedAnswer) as error:
             if self._poller.book.learn(family, len(ids), error):
                 return {}
@@ -236,7 +217,7 @@ class PiAPI:
         for sighting in sightings.values():
             if isinstance(sighting, UnexpectedAnswer):
                 raise sighting
-        return dict(sightings)  # type: ignore[arg-type]
+        return {task_id: cast("Task[Any] | None", sightings.get(task_id)) for task_id in ids}
 
     async def _fetch_or_none(self, task_id: TaskId, family: Family[R]) -> Task[R] | None:
         try:
@@ -273,12 +254,10 @@ class PiAPI:
         self._closed = True
         self._caller.gate.shut()
         await self._poller.close(ClientClosed("The client was closed while this wait was on; the task goes on."))
-        for task, sending in self._submits.items():
-            if not sending.begun:
-                task.cancel()
-        if self._submits:
-            await asyncio.wait(self._submits, timeout=self._caller.timeout)
+        await self._submitter.finish()
         await self._caller.transport.close()
+        if self._ledger is not None:
+            await self._ledger.close()
 
     def __del__(self) -> None:
         if not self._closed and self._loop is not None:
@@ -296,6 +275,11 @@ class PiAPI:
             raise RuntimeError(
                 "This PiAPI belongs to the event loop in which it was first used; make one client per loop"
             )
+
+    def _record_end(self, watch: Watch) -> None:
+        if self._ledger is not None and watch.task is not None:
+            ref = TaskRef(self._origin, watch.family.name, watch.task_id)
+            self._ledger.end(ref, watch.task.state.value, watch.task.raw)
 
     def _watch(self, family: Family[Any], task_id: TaskId, *, submitted: bool = False) -> Watch:
         book = self._poller.book
@@ -366,8 +350,8 @@ class TaskHandle(Generic[R_co]):
         """
         if on_cancel not in get_args(OnCancel):
             raise ValueError(f"on_cancel: {on_cancel!r} is not allowed; use one of {get_args(OnCancel)}")
-        if not self._watch.ended:
-            waiter = self._join(timeout)
+        waiter = None if self._watch.ended else self._join(timeout)
+        if waiter is not None:
             try:
                 await waiter.bell
             except asyncio.CancelledError:
@@ -375,7 +359,7 @@ class TaskHandle(Generic[R_co]):
                 if on_cancel == "cancel_remote":
                     await self._client._cancel_remote(self)
                 raise
-        outcome = self._outcome(timeout)
+        outcome = self._outcome(waiter, timeout)
         if isinstance(outcome, PiAPIError):
             raise outcome
         return outcome
@@ -408,7 +392,7 @@ class TaskHandle(Generic[R_co]):
         finally:
             if waiter is not None:
                 self._client._poller.leave(watch, waiter)
-        if not watch.ended and isinstance(outcome := self._outcome(timeout), PiAPIError):
+        if not watch.ended and isinstance(outcome := self._outcome(waiter, timeout), PiAPIError):
             raise outcome
 
     async def cancel(self) -> None:
@@ -416,6 +400,8 @@ class TaskHandle(Generic[R_co]):
         await self._client.cancel(self.task_id, family=self._watch.family)
 
     def _join(self, timeout: float | None, *, changes: bool = False) -> Waiter:
+        if timeout is not None and math.isnan(timeout):
+            raise ValueError("timeout: NaN is not allowed; use seconds, or None to wait for ever")
         self._client._enter()
         self._watch, waiter = self._client._poller.join(self._watch, timeout, changes=changes)
         return waiter
@@ -423,16 +409,16 @@ class TaskHandle(Generic[R_co]):
     def _leave(self, waiter: Waiter) -> None:
         self._client._poller.leave(self._watch, waiter)
 
-    def _outcome(self, timeout: float | None) -> Task[R_co] | PiAPIError:
+    def _outcome(self, waiter: Waiter | None, timeout: float | None) -> Task[R_co] | PiAPIError:
         """Give what a wait that is over came to."""
         task = self._watch.task
-        if (error := self.error) is not None:
-            # Several waits may share an error; each raises its own, with its own traceback.
-            mine = copy.copy(error)
-            mine.__cause__ = error.__cause__
-            return mine
         if task is not None and task.state.terminal:
-            return task
+            return self.error or task
+        if waiter is not None and waiter.error is not None:
+            # Several waits may share an error; each raises its own, with its own traceback.
+            error = copy.copy(waiter.error)
+            error.__cause__ = waiter.error.__cause__
+            return error
         seen = "not seen yet" if task is None else f"last seen {task.status}"
         if task is not None and task.progress is not None:
             seen += f" at {task.progress} %"
@@ -442,56 +428,3 @@ class TaskHandle(Generic[R_co]):
             ref=self.ref,
             task=task,
         )
-
-
-async def as_completed(
-    handles: Iterable[TaskHandle[R]], timeout: float | None = None
-) -> AsyncGenerator[TaskHandle[R], None]:
-    """Give the handles as they end, each by its `task` or its `error`.
-
-    After `timeout` seconds raises `WaitTimeout`, whose `refs` are the tasks that have not ended.
-    """
-    ended: asyncio.Queue[TaskHandle[R]] = asyncio.Queue()
-    waiting: list[tuple[TaskHandle[R], Waiter]] = []
-    total = 0
-    late: list[TaskRef] = []
-    try:
-        for handle in handles:
-            total += 1
-            if handle._watch.ended:
-                ended.put_nowait(handle)
-                continue
-            waiter = handle._join(timeout)
-            waiting.append((handle, waiter))
-            waiter.bell.add_done_callback(lambda _, handle=handle: ended.put_nowait(handle))
-        for _ in range(total):
-            handle = await ended.get()
-            if handle.error is None and not handle._watch.ended:
-                late.append(handle.ref)
-            else:
-                yield handle
-    finally:
-        for handle, waiter in waiting:
-            handle._leave(waiter)
-    if late:
-        raise WaitTimeout(
-            f"Stopped waiting after {timeout:g} s; {len(late)} of {total} tasks had not ended. They go on and stay "
-            "paid for: see .refs, and piapi.attach(ref).",
-            refs=late,
-        )
-
-
-async def wait_all(handles: Iterable[TaskHandle[R]], timeout: float | None = None) -> list[Task[R] | PiAPIError]:
-    """Wait for all, and give for each, in order, its finished task or what `wait` would have raised."""
-    handles = list(handles)
-    waiting: list[tuple[TaskHandle[R], Waiter]] = []
-    try:
-        for handle in handles:
-            if not handle._watch.ended:
-                waiting.append((handle, handle._join(timeout)))
-        for _, waiter in waiting:
-            await waiter.bell
-    finally:
-        for handle, waiter in waiting:
-            handle._leave(waiter)
-    return [handle._outcome(timeout) for handle in handles]

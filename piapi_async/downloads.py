@@ -143,11 +143,15 @@ class _Saver:
             await anyio.sleep(wait)
 
     async def _try(self, session: aiohttp.ClientSession, url: str, name: str) -> Path:
-        if URL(url).scheme not in {"http", "https"}:
+        try:
+            link = URL(url)
+        except ValueError as error:
+            raise self._failure(url, "the link is not a URL") from error
+        if link.scheme not in {"http", "https"}:
             raise self._failure(url, "the link is not http(s)")
         try:
             async with session.get(
-                url,
+                link,
                 timeout=aiohttp.ClientTimeout(total=self.timeout, ceil_threshold=self.timeout + 1.0),
                 raise_for_status=False,
                 max_redirects=5,
@@ -156,8 +160,8 @@ class _Saver:
                 return await self._store(response, url, name)
         except TimeoutError as error:
             raise self._failure(url, f"it took longer than {self.timeout:g} s", passing=True) from error
-        except aiohttp.InvalidURL as error:
-            raise self._failure(url, "the link is not a URL") from error
+        except (ValueError, RuntimeError) as error:  # no host can have that name; the session is closed
+            raise self._failure(url, str(error) or "the link is not a URL") from error
         except aiohttp.ClientError as error:
             raise self._failure(url, str(error) or type(error).__name__, passing=True) from error
         except OSError as error:
@@ -184,14 +188,15 @@ class _Saver:
         if free < length + RESERVE:
             raise self._failure(url, f"the disk has {free} bytes free, which is too little for a file of {length}")
         unfinished = self.folder / f".{name}.{secrets.token_hex(4)}.part"
-        file = await _in_thread(partial(_create, unfinished))
+        # The thread that opens the file is not stopped by our being cancelled, so the handle is asked for all the same.
+        opening = asyncio.ensure_future(_in_thread(partial(_create, unfinished)))
         try:
+            file = await asyncio.shield(opening)
             head = await self._stream(response, url, file)
-            suffix = self._suffix(head, url)
-            path = self.folder / f"{name}{suffix}"
+            path = self.folder / f"{name}{self._suffix(head, url)}"
             await _in_thread(partial(_finish, file, unfinished, path))
         except BaseException:
-            await asyncio.shield(_in_thread(partial(_discard, file, unfinished)))
+            await asyncio.shield(_discard(opening, unfinished))
             raise
         return path
 
@@ -246,7 +251,9 @@ def _finish(file: IO[bytes], unfinished: Path, path: Path) -> None:
     unfinished.replace(path)
 
 
-def _discard(file: IO[bytes], unfinished: Path) -> None:
+async def _discard(opening: asyncio.Future[IO[bytes]], unfinished: Path) -> None:
+    """Close and remove what a failed or cancelled save has left, once the thread has let go of it."""
     with contextlib.suppress(OSError):
-        file.close()
-    unfinished.unlink(missing_ok=True)
+        file = await opening
+        await _in_thread(file.close)
+    await _in_thread(partial(unfinished.unlink, missing_ok=True))

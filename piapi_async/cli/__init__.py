@@ -164,9 +164,9 @@ async def _submit(
         try:
             handle = await piapi.submit(request)
         except asyncio.CancelledError:
-            for task_id in await asyncio.gather(*piapi._submits, return_exceptions=True):  # noqa: SLF001 - what had left before the interruption
-                if isinstance(task_id, str):
-                    say(f"Task {task_id} was submitted. To wait for it: {resume_command(setup, task_id, directory)}")
+            # What has begun to leave arrives all the same, and its id is worth a moment's wait.
+            for task_id in await piapi._submitter.finish():  # noqa: SLF001 - the client has no other caller now
+                say(f"Task {task_id} was submitted. To wait for it: {resume_command(setup, task_id, directory)}")
             raise
         if not wait:
             click.echo(handle.task_id)

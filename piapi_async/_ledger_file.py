@@ -1,0 +1,315 @@
+"""The ledger's file: SQLite, used by one thread.  The decisions of `ledger` in SQL, all of them sync.
+
+An owner (a ledger that is open in some process) holds an exclusive SQLite lock on an empty file of its own for as long
+as it lives.  SQLite knows on every platform how such a lock is let go of when a process dies, so another process can
+tell a submit that is under way from one whose process is gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import sqlite3
+import time
+from collections.abc import Callable
+from enum import Enum
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import orjson
+from attrs import define, field, frozen
+
+from ._wire import HTTPRequest
+from .errors import LedgerError
+from .tasks import TaskId, TaskRef
+
+_APPLICATION_ID = 0x70694150  # "piAP", so that another program's database is told apart from a damaged ledger
+_VERSION = 1
+_BUSY_SECONDS = 20.0
+_SCHEMA = f"""
+BEGIN IMMEDIATE;
+CREATE TABLE IF NOT EXISTS submits (
+    key TEXT PRIMARY KEY,
+    state TEXT NOT NULL CHECK (state IN ('sending', 'accepted', 'ended', 'unknown')),
+    origin TEXT NOT NULL,
+    family TEXT NOT NULL,
+    digest BLOB NOT NULL,
+    request TEXT NOT NULL,
+    owner TEXT,
+    task_id TEXT,
+    at REAL NOT NULL,
+    outcome TEXT,
+    answer BLOB
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS submits_by_task ON submits (task_id) WHERE task_id IS NOT NULL;
+CREATE INDEX IF NOT EXISTS submits_open ON submits (state) WHERE state <> 'ended';
+PRAGMA application_id = {_APPLICATION_ID};
+PRAGMA user_version = {_VERSION};
+COMMIT;
+"""
+
+
+class LedgerState(Enum):
+    """How far a submit got."""
+
+    SENDING = "sending"
+    """Its POST may be under way, in a process that lives."""
+    ACCEPTED = "accepted"
+    ENDED = "ended"
+    UNKNOWN = "unknown"
+    """A task may exist; only a person or a webhook can tell."""
+
+
+@frozen(kw_only=True)
+class LedgerEntry:
+    """One submit as the ledger has it.
+
+    `request` is what was sent, as ``/path {json}`` without webhook fields; `at` the unix time in seconds at which it
+    was first recorded; `outcome` the state in which the task ended ("" before), `answer` the host's JSON of that end.
+    """
+
+    key: str
+    state: LedgerState
+    origin: str
+    family: str
+    request: str
+    task_id: TaskId | None
+    at: float
+    outcome: str = ""
+    answer: bytes = field(default=b"", repr=False)
+
+    @property
+    def ref(self) -> TaskRef | None:
+        """Where the task is to be found, None while its id is not known."""
+        return None if self.task_id is None else TaskRef(self.origin, self.family, self.task_id)
+
+
+@frozen(kw_only=True)
+class Intent:
+    """A submit as it is claimed: what makes two submits of one key the same."""
+
+    key: str
+    origin: str
+    family: str
+    request: str
+
+    @classmethod
+    def of(cls, request: HTTPRequest, *, key: str | None, origin: str, family: str) -> Intent:
+        """Give the intent behind a request; a key is minted where there is none."""
+        body = orjson.loads(request.body) if request.body else None
+        text = orjson.dumps(_without_webhooks(body), option=orjson.OPT_SORT_KEYS).decode()
+        return cls(key=key or secrets.token_hex(16), origin=origin, family=family, request=f"{request.path} {text}")
+
+
+_WEBHOOK_FIELDS = frozenset({"webhook_endpoint", "webhook_secret", "notify_progress", "webhook_config"})
+
+
+def _without_webhooks(value: Any) -> Any:  # noqa: ANN401 - JSON
+    # Where the answer is delivered does not change what is bought, and a secret has no place in a file.
+    if isinstance(value, dict):
+        return {name: _without_webhooks(item) for name, item in value.items() if name not in _WEBHOOK_FIELDS}
+    return value
+
+
+@define(eq=False)
+class LedgerFile:
+    """One owner's hold on the file.  All methods belong to one thread, those that take `file` to a transaction."""
+
+    path: Path
+    owner: str = field(factory=lambda: secrets.token_hex(8))
+    _file: sqlite3.Connection | None = None
+    _lock: sqlite3.Connection | None = None
+    _mine: dict[str, Intent] = field(factory=dict)  # the submits that are in our own hands
+
+    def open(self) -> sqlite3.Connection:
+        if self._file is None:
+            with contextlib.suppress(FileExistsError):
+                os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+            file = sqlite3.connect(self.path, timeout=_BUSY_SECONDS, isolation_level=None)
+            file.row_factory = sqlite3.Row
+            try:
+                self._prepare(file)
+            except BaseException:
+                file.close()
+                raise
+            self._file = file
+        return self._file
+
+    def _prepare(self, file: sqlite3.Connection) -> None:
+        application, version, filled = (
+            file.execute(query).fetchone()[0]
+            for query in ("PRAGMA application_id", "PRAGMA user_version", "SELECT count(*) FROM sqlite_master")
+        )
+        if application != _APPLICATION_ID and filled:
+            raise LedgerError(f"{self.path} is a database of another program, not a ledger")
+        if version > _VERSION:
+            raise LedgerError(
+                f"The ledger {self.path} was written by a newer piapi_async (its version is {version}, this one reads "
+                f"{_VERSION}): upgrade piapi_async. Nothing was changed"
+            )
+        _use_wal(file)
+        file.execute("PRAGMA synchronous = FULL")
+        if version < _VERSION:
+            file.executescript(_SCHEMA)
+        self._lock = sqlite3.connect(self._lock_path(self.owner), timeout=0, isolation_level=None)
+        self._lock.execute("BEGIN EXCLUSIVE")
+
+    def close(self) -> None:
+        for connection in (self._file, self._lock):
+            if connection is not None:
+                connection.close()
+        if self._lock is not None:
+            self._lock_path(self.owner).unlink(missing_ok=True)
+        self._file = self._lock = None
+
+    def transaction(self, works: list[Callable[[sqlite3.Connection], Any]]) -> list[Any]:
+        """Do all the works in one commit; give for each its result, or the error of its own that it raised."""
+        file = self.open()
+        results: list[Any] = []
+        file.execute("BEGIN IMMEDIATE")
+        try:
+            for work in works:
+                try:
+                    results.append(work(file))
+                except (LedgerError, ValueError) as error:  # raised before anything was written
+                    results.append(error)
+            file.execute("COMMIT")
+        except BaseException:
+            if file.in_transaction:
+                file.execute("ROLLBACK")
+            raise
+        return results
+
+    def claim(self, file: sqlite3.Connection, intent: Intent) -> LedgerEntry | None:
+        """Write the intent down as *sending* and give None, or give what is there already."""
+        digest = sha256(intent.request.encode()).digest()
+        row = file.execute("SELECT * FROM submits WHERE key = ?", (intent.key,)).fetchone()
+        if row is None:
+            file.execute(
+                "INSERT INTO submits (key, state, origin, family, digest, request, owner, at) "
+                "VALUES (?, 'sending', ?, ?, ?, ?, ?, ?)",
+                (intent.key, intent.origin, intent.family, digest, intent.request, self.owner, time.time()),
+            )
+            self._mine[intent.key] = intent
+            return None
+        entry = _entry(row)
+        if (entry.origin, entry.family) != (intent.origin, intent.family):
+            raise LedgerError(
+                f"The key {intent.key!r} belongs to {entry.origin} ({entry.family}), not to {intent.origin} "
+                f"({intent.family}): use another key, or another ledger"
+            )
+        if row["digest"] != digest:
+            raise ValueError(
+                f"key: {intent.key!r} is not allowed; the ledger has it for another request, {entry.request}"
+            )
+        if entry.state is LedgerState.SENDING and not self._alive(row["owner"], intent.key):
+            return self._orphaned(file, intent.key)
+        return entry
+
+    def accept(self, file: sqlite3.Connection, intent: Intent, task_id: str) -> None:
+        """Write down the id that a submit of ours was given."""
+        self._mine.pop(intent.key, None)
+        file.execute(
+            "UPDATE submits SET state = 'accepted', task_id = ?, owner = NULL WHERE key = ?", (task_id, intent.key)
+        )
+
+    def release(self, file: sqlite3.Connection, intent: Intent) -> None:
+        """Forget a submit of ours that made nothing; one that another caller has claimed is not ours."""
+        if self.let_go(intent):
+            file.execute("DELETE FROM submits WHERE key = ? AND state = 'sending'", (intent.key,))
+
+    def doubt(self, file: sqlite3.Connection, intent: Intent) -> None:
+        """Write down that nobody knows what became of a submit of ours."""
+        if self.let_go(intent):
+            self._orphaned(file, intent.key)
+
+    def let_go(self, intent: Intent) -> bool:
+        """Have a submit no longer in our hands; tell whether it was.  Until the file says more, it is *unknown*."""
+        if self._mine.get(intent.key) is not intent:
+            return False
+        del self._mine[intent.key]
+        return True
+
+    def end(self, file: sqlite3.Connection, ref: TaskRef, outcome: str, answer: bytes) -> None:
+        file.execute(
+            "UPDATE submits SET state = 'ended', outcome = ?, answer = ? "
+            "WHERE task_id = ? AND origin = ? AND family = ? AND state = 'accepted'",
+            (outcome, answer, ref.task_id, ref.origin, ref.family),
+        )
+
+    def resolve(self, file: sqlite3.Connection, key: str, task_id: str | None) -> None:
+        self.sweep(file)
+        row = file.execute("SELECT state FROM submits WHERE key = ?", (key,)).fetchone()
+        if row is None:
+            raise LedgerError(f"The ledger {self.path} has no key {key!r}")
+        if row[0] != "unknown":
+            raise LedgerError(f"The submit {key!r} is {row[0]}, not unknown: there is nothing to resolve")
+        if task_id is None:
+            file.execute("DELETE FROM submits WHERE key = ?", (key,))
+        else:
+            file.execute("UPDATE submits SET state = 'accepted', task_id = ? WHERE key = ?", (task_id, key))
+
+    def entries(self, file: sqlite3.Connection, state: LedgerState | None, after: str, limit: int) -> list[LedgerEntry]:
+        self.sweep(file)
+        word = state and state.value
+        rows = file.execute(
+            "SELECT * FROM submits WHERE key > ? AND (? IS NULL OR state = ?) ORDER BY key LIMIT ?",
+            (after, word, word, limit),
+        )
+        return [_entry(row) for row in rows]
+
+    def sweep(self, file: sqlite3.Connection) -> None:
+        """Turn what dead owners left behind into *unknown*."""
+        for key, owner in file.execute("SELECT key, owner FROM submits WHERE state = 'sending'").fetchall():
+            if not self._alive(owner, key):
+                self._orphaned(file, key)
+
+    def _orphaned(self, file: sqlite3.Connection, key: str) -> LedgerEntry:
+        file.execute("UPDATE submits SET state = 'unknown', owner = NULL WHERE key = ?", (key,))
+        return _entry(file.execute("SELECT * FROM submits WHERE key = ?", (key,)).fetchone())
+
+    def _alive(self, owner: str, key: str) -> bool:
+        if owner == self.owner:
+            return key in self._mine
+        path = self._lock_path(owner)
+        if not path.exists():
+            return False
+        with contextlib.closing(sqlite3.connect(path, timeout=0, isolation_level=None)) as lock:
+            try:
+                lock.execute("BEGIN EXCLUSIVE")
+            except sqlite3.OperationalError:  # somebody holds it
+                return True
+        path.unlink(missing_ok=True)
+        return False
+
+    def _lock_path(self, owner: str) -> Path:
+        return self.path.with_name(f"{self.path.name}-owner-{owner}")
+
+
+def _use_wal(file: sqlite3.Connection) -> None:
+    # Only one process can switch the mode, and SQLite does not let the others wait for it as it does elsewhere.
+    for _ in range(100):
+        try:
+            file.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error):
+                raise
+            time.sleep(0.05)
+        else:
+            return
+
+
+def _entry(row: sqlite3.Row) -> LedgerEntry:
+    return LedgerEntry(
+        key=row["key"],
+        state=LedgerState(row["state"]),
+        origin=row["origin"],
+        family=row["family"],
+        request=row["request"],
+        task_id=row["task_id"],
+        at=row["at"],
+        outcome=row["outcome"] or "",
+        answer=row["answer"] or b"",
+    )

@@ -1,0 +1,142 @@
+"""How a submit is sent exactly once, whatever happens to whoever asked for it.
+
+The POST runs in a task of its own.  A caller that is cancelled before it has begun to leave stops it; one that is
+cancelled later only stops listening: the answer is still read, and the id still reaches the ledger.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import Any
+
+import anyio
+from attrs import define, field, frozen
+
+from ._caller import Caller
+from ._ledger_file import Intent, LedgerState
+from ._transport import Sending
+from ._wire import TaskRequest, Verdict, judge_submit, label
+from .errors import ClientClosed, LedgerError, PiAPIError, SubmissionUnknown
+from .ledger import Ledger
+from .tasks import TaskId, TaskRef
+
+logger = logging.getLogger("piapi_async")
+
+
+@frozen
+class Accepted:
+    """The task of a submit; `fresh` unless the ledger knew it already."""
+
+    task_id: TaskId
+    fresh: bool
+
+
+@define(eq=False)
+class Submitter:
+    """Sends the submits of one client, and owns those under way."""
+
+    _caller: Caller
+    _origin: str
+    _ledger: Ledger | None
+    _under_way: dict[asyncio.Task[Accepted], Sending] = field(factory=dict, init=False)
+
+    def __len__(self) -> int:
+        """Give the number of submits under way."""
+        return len(self._under_way)
+
+    async def submit(self, request: TaskRequest[Any], key: str | None, timeout: float | None) -> Accepted:
+        """Give the task that the request made, or that its key has made before.  Raises as `PiAPI.submit`."""
+        sending = Sending(self._caller.timeout if timeout is None else timeout)
+        task = asyncio.create_task(self._run(request, key, sending), name=f"piapi_async {label(request)}")
+        self._under_way[task] = sending
+        task.add_done_callback(self._done)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if task.cancelled():  # by `close`, not by the caller's own cancellation
+                raise ClientClosed(f"{label(request)}: the client was closed before it was sent") from None
+            self._abandon(task, sending)
+            raise
+
+    async def finish(self) -> list[TaskId]:
+        """Stop what has not begun to leave, wait for the rest up to its time-out, and give the ids that arrived."""
+        tasks = list(self._under_way)
+        patience = max((sending.timeout for sending in self._under_way.values()), default=0.0)
+        for task, sending in self._under_way.items():
+            self._abandon(task, sending)
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=patience)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        return [task.result().task_id for task in tasks if not task.cancelled() and task.exception() is None]
+
+    @staticmethod
+    def _abandon(task: asyncio.Task[Accepted], sending: Sending) -> None:
+        """Let what has begun to leave arrive, and send nothing more."""
+        sending.abandoned = True
+        if not sending.begun:
+            task.cancel()
+
+    def _done(self, task: asyncio.Task[Accepted]) -> None:
+        del self._under_way[task]
+        if not task.cancelled():
+            task.exception()  # its caller may be gone, and asyncio would complain that nobody looked
+
+    async def _run(self, request: TaskRequest[Any], key: str | None, sending: Sending) -> Accepted:
+        if self._ledger is None:
+            return Accepted(await self._send(request, None, sending), fresh=True)
+        intent = Intent.of(request.to_http(), key=key, origin=self._origin, family=request.family.name)
+        try:
+            if (task_id := await self._claim(self._ledger, intent, request)) is not None:
+                return Accepted(task_id, fresh=False)
+            task_id = await self._send(request, intent.key, sending)
+        except BaseException as error:
+            await asyncio.shield(self._give_up(self._ledger, intent, error, sending))
+            raise
+        await self._ledger.accept(intent, TaskRef(self._origin, request.family.name, task_id))
+        return Accepted(task_id, fresh=True)
+
+    async def _claim(self, ledger: Ledger, intent: Intent, request: TaskRequest[Any]) -> TaskId | None:
+        """Make the key ours and give None, or give the task that it stands for, waiting for another's submit."""
+        pause = 0.02
+        while (entry := await ledger.claim(intent)) is not None:
+            if entry.task_id is not None:
+                return entry.task_id
+            if entry.state is LedgerState.UNKNOWN:
+                raise self._unknown(request, intent.key, entry.at, "an earlier submit of this key was never answered")
+            await anyio.sleep(pause)
+            pause = min(2 * pause, 0.5)
+        return None
+
+    async def _send(self, request: TaskRequest[Any], key: str | None, sending: Sending) -> TaskId:
+        try:
+            return await self._caller.call(request, judge_submit, timeout=sending.timeout, sending=sending, submit=True)
+        except PiAPIError as error:
+            if judge_submit(error) is Verdict.UNKNOWN:
+                raise self._unknown(request, key, sending.begun_at or time.time(), str(error)) from error
+            raise
+
+    async def _give_up(self, ledger: Ledger, intent: Intent, error: BaseException, sending: Sending) -> None:
+        doubtful = isinstance(error, SubmissionUnknown) or (sending.begun and isinstance(error, asyncio.CancelledError))
+        try:
+            await (ledger.doubt(intent) if doubtful else ledger.release(intent))
+        except LedgerError as failure:  # the submit's own error matters more; the row counts as unknown anyway
+            logger.warning("submit %s could not be recorded: %s", intent.key, failure)
+
+    def _unknown(self, request: TaskRequest[Any], key: str | None, at: float, what: str) -> SubmissionUnknown:
+        advice = "look at your account's tasks before you submit it again"
+        if self._ledger is not None:
+            advice += (
+                f", then tell the ledger: piapi-async ledger resolve {self._ledger.path} {key} "
+                "--task-id ID, or --resubmit if there is none"
+            )
+        return SubmissionUnknown(
+            f"{label(request)} may have been accepted: a task may exist and may have been paid for, but its id did not "
+            f"arrive. It is not sent again by itself; {advice}. What happened: {what}",
+            request=request,
+            at=at,
+            key=key,
+        )
