@@ -44,7 +44,6 @@ CREATE TABLE IF NOT EXISTS submits (
     answer BLOB
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS submits_by_task ON submits (task_id) WHERE task_id IS NOT NULL;
-CREATE INDEX IF NOT EXISTS submits_open ON submits (state) WHERE state <> 'ended';
 PRAGMA application_id = {_APPLICATION_ID};
 PRAGMA user_version = {_VERSION};
 COMMIT;
@@ -252,7 +251,6 @@ class LedgerFile:
             file.execute("UPDATE submits SET state = 'accepted', task_id = ? WHERE key = ?", (task_id, key))
 
     def entries(self, file: sqlite3.Connection, state: LedgerState | None, after: str, limit: int) -> list[LedgerEntry]:
-        self.sweep(file)
         word = state and state.value
         rows = file.execute(
             "SELECT * FROM submits WHERE key > ? AND (? IS NULL OR state = ?) ORDER BY key LIMIT ?",

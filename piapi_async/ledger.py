@@ -119,6 +119,7 @@ class Ledger:
     # -- inside ---------------------------------------------------------------------------------------------------
 
     async def _entries(self, state: LedgerState | None) -> AsyncIterator[LedgerEntry]:
+        await self._do(self._file.sweep)
         after = ""
         while page := await self._do(partial(self._page, state, after)):
             for entry in page:
@@ -136,8 +137,8 @@ class Ledger:
             raise
 
     async def _do(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        # Shielded, because a work that is queued is done: whoever is cancelled only does not hear of it.
-        return await asyncio.shield(self._put(work))
+        # A work that is queued is done: whoever is cancelled here cancels only the future, and does not hear of it.
+        return await self._put(work)
 
     def _put(self, work: Callable[[sqlite3.Connection], T]) -> asyncio.Future[T]:
         loop = asyncio.get_running_loop()

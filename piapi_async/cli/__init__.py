@@ -18,6 +18,7 @@ from .._version import __version__
 from ..client import TaskHandle
 from ..downloads import download as save_pictures
 from ..errors import DownloadError, WaitTimeout
+from ._ledger import ledger
 from ._setup import (
     Setup,
     client,
@@ -110,18 +111,27 @@ _HELP = {
     "notify_progress": "Let the host post progress to the webhook too.",
 }
 _NOT_ON_A_COMMAND_LINE = {"webhook_secret"}  # a process list would show it
+_key_option = click.Option(
+    ["--key"], help="With --ledger: the same key and request give the same task, however often this is run."
+)
 
 
 def _verb_command(cls: type[Any]) -> click.Command:
     """Build the command of one verb from its request class."""
 
-    def submit(*, timeout: float | None, directory: Path | None, no_wait: bool, **values: object) -> None:
+    def submit(
+        *, timeout: float | None, directory: Path | None, no_wait: bool, key: str | None, **values: object
+    ) -> None:
         setup = read_setup()
+        if key is not None and setup.ledger is None:
+            raise click.UsageError("--key needs --ledger FILE, which remembers it")
+        if isinstance(mask := values.get("mask"), str):
+            values["mask"] = _read_mask(mask)
         try:
-            request = cls(**{name: _value(value) for name, value in values.items() if value not in (None, ())})
+            request = cls(**{name: value for name, value in values.items() if value not in (None, ())})
         except ValueError as error:
             raise click.UsageError(str(error)) from None
-        run(_submit(setup, request, timeout, directory, wait=not no_wait))
+        run(_submit(setup, request, key, timeout, directory, wait=not no_wait))
 
     hints = get_type_hints(cls)
     fields = [f for f in attrs.fields(cls) if f.init and f.name not in _NOT_ON_A_COMMAND_LINE]
@@ -130,7 +140,7 @@ def _verb_command(cls: type[Any]) -> click.Command:
     return click.Command(
         cls.__name__.lower(),
         callback=submit,
-        params=[*parameters, timeout_option, directory_option, no_wait, *shared_options()],
+        params=[*parameters, timeout_option, directory_option, no_wait, _key_option, *shared_options()],
         help=cls.__doc__,
     )
 
@@ -147,22 +157,28 @@ def _parameter(attribute: attrs.Attribute[Any], hint: Any) -> click.Parameter:  
     return click.Option([option, attribute.name], type=kind, help=text, required=attribute.default is attrs.NOTHING)
 
 
-def _value(value: object) -> object:
-    """Give a value, read from a file for @FILE."""
-    if not isinstance(value, str) or not value.startswith("@"):
+def _read_mask(value: str) -> str | bytes:
+    """Give a mask as it was typed, or the file's bytes for @FILE."""
+    if not value.startswith("@"):
         return value
     try:
         return Path(value[1:]).read_bytes()
     except OSError as error:
-        raise click.UsageError(f"{value}: {error.strerror}") from None
+        raise click.UsageError(f"--mask {value}: {error.strerror}") from None
 
 
 async def _submit(
-    setup: Setup, request: TaskRequest[Any], timeout: float | None, directory: Path | None, *, wait: bool
+    setup: Setup,
+    request: TaskRequest[Any],
+    key: str | None,
+    timeout: float | None,
+    directory: Path | None,
+    *,
+    wait: bool,
 ) -> None:
     async with client(setup) as piapi:
         try:
-            handle = await piapi.submit(request)
+            handle = await piapi.submit(request, key=key)
         except asyncio.CancelledError:
             # What has begun to leave arrives all the same, and its id is worth a moment's wait.
             for task_id in await piapi._submitter.finish():  # noqa: SLF001 - the client has no other caller now
@@ -178,6 +194,7 @@ async def _submit(
 
 for _verb in VERBS:
     cli.add_command(_verb_command(_verb))
+cli.add_command(ledger)
 
 _ids = click.Argument(["task_ids"], metavar="TASK_ID...", nargs=-1, required=True)
 

@@ -29,6 +29,7 @@ from ..errors import (
     UnexpectedAnswer,
     WaitTimeout,
 )
+from ..ledger import Ledger
 from ..policy import PollPolicy
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ class Setup:
     emulator: bool = False
     api_key_file: Path | None = None
     base_url: str | None = None
+    ledger: Path | None = None
     verbose: bool = False
 
 
@@ -111,6 +113,14 @@ def shared_options() -> list[click.Parameter]:
             callback=_keep,
         ),
         click.Option(
+            ["--ledger"],
+            type=click.Path(dir_okay=False, path_type=Path),
+            metavar="FILE",
+            help="Write down here what is submitted, so that a crash loses nothing; made if need be.",
+            expose_value=False,
+            callback=_keep,
+        ),
+        click.Option(
             ["-v", "--verbose"], is_flag=True, help="Log to stderr what happens.", expose_value=False, callback=_keep
         ),
     ]
@@ -133,10 +143,11 @@ directory_option = click.Option(
 @contextlib.asynccontextmanager
 async def client(setup: Setup, *known: str) -> AsyncGenerator[PiAPI, None]:
     """Give the client that the options ask for; the embedded emulator is told of the ids that are asked about."""
+    ledger = Ledger(setup.ledger) if setup.ledger else None
     if not setup.emulator:
         key = setup.api_key_file.read_text(encoding="utf-8") if setup.api_key_file else None
         try:
-            piapi = PiAPI(key, base_url=setup.base_url)
+            piapi = PiAPI(key, base_url=setup.base_url, ledger=ledger)
         except ValueError as error:
             raise click.UsageError(f"{error} (or use --api-key-file, or --emulator for a try)") from None
         async with piapi:
@@ -146,7 +157,10 @@ async def client(setup: Setup, *known: str) -> AsyncGenerator[PiAPI, None]:
     for task_id in known:
         emulator.adopt(task_id)
     poll = PollPolicy(PollPolicy().delay / EMULATOR_SPEED)
-    async with emulator.run() as base_url, PiAPI(emulator.api_key, base_url=base_url, poll=poll) as piapi:
+    async with (
+        emulator.run() as base_url,
+        PiAPI(emulator.api_key, base_url=base_url, poll=poll, ledger=ledger) as piapi,
+    ):
         say(f"Using an embedded emulator at {base_url}, {EMULATOR_SPEED:g} times faster than life. Nothing is paid.")
         yield piapi
 
@@ -193,6 +207,8 @@ def resume_command(setup: Setup, task_id: str, directory: Path | None) -> str:
         words.append("--emulator")
     if setup.base_url:
         words += ["--base-url", setup.base_url]
+    if setup.ledger:
+        words += ["--ledger", str(setup.ledger)]
     if setup.api_key_file:
         words += ["--api-key-file", str(setup.api_key_file)]
     words += ["wait", task_id]

@@ -1,0 +1,85 @@
+"""`piapi-async ledger`: what a ledger holds, and what a person knows of its unknown submits."""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from ..ledger import Ledger, LedgerEntry, LedgerState
+from ._setup import run, say
+
+_file = click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+
+
+@click.group()
+def ledger() -> None:
+    """Show what a ledger holds, and resolve submits of which nobody knows what became."""
+
+
+@ledger.command()
+@_file
+@click.option("--state", type=click.Choice([state.value for state in LedgerState]), help="Only these.")
+def show(file: Path, state: str | None) -> None:
+    """Print every submit: a table on a terminal, else one JSON object per line."""
+
+    async def main() -> None:
+        book = Ledger(file)
+        try:
+            entries = [entry async for entry in book if state in (None, entry.state.value)]
+        finally:
+            await book.close()
+        _print(entries)
+
+    run(main())
+
+
+@ledger.command()
+@_file
+@click.argument("key")
+@click.option("--task-id", metavar="ID", help="It was accepted: this is its task.")
+@click.option("--resubmit", is_flag=True, help="It made nothing: the key may be submitted again.")
+def resolve(file: Path, key: str, task_id: str | None, *, resubmit: bool) -> None:
+    """Say what became of an unknown submit."""
+    if (task_id is None) == (not resubmit):
+        raise click.UsageError("give either --task-id ID (it was accepted) or --resubmit (it made nothing)")
+
+    async def main() -> None:
+        book = Ledger(file)
+        try:
+            await book.resolve(key, task_id=task_id, resubmit=resubmit)
+        finally:
+            await book.close()
+        say(f"{key}: " + (f"task {task_id}" if task_id else "may be submitted again"))
+
+    run(main())
+
+
+def _print(entries: list[LedgerEntry]) -> None:
+    if not sys.stdout.isatty():
+        for entry in entries:
+            click.echo(json.dumps(_as_json(entry), ensure_ascii=False))
+        return
+    table = Table("key", "state", "task", "at", "request")
+    for entry in entries:
+        when = datetime.fromtimestamp(entry.at, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+        table.add_row(entry.key, entry.outcome or entry.state.value, entry.task_id or "", when, entry.request)
+    Console().print(table)
+
+
+def _as_json(entry: LedgerEntry) -> dict[str, object]:
+    return {
+        "key": entry.key,
+        "state": entry.state.value,
+        "outcome": entry.outcome,
+        "task_id": entry.task_id,
+        "origin": entry.origin,
+        "family": entry.family,
+        "request": entry.request,
+        "at": datetime.fromtimestamp(entry.at, UTC).isoformat(timespec="milliseconds"),
+    }
