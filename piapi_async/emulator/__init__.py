@@ -1,0 +1,59 @@
+"""PiAPI's legacy Midjourney service on a desk: real sockets, real pictures, faults on request.
+
+    async with Emulator(seed=1).run() as base_url:
+        ...  # any client of the service, with `emulator.api_key`
+
+Needs the `emulator` extra (Pillow) as soon as a picture is asked for.
+"""
+
+from ._answers import PLANS, Dialect, Plan
+from ._emulator import Emulator
+from ._life import Constant, Lognormal
+from ._seen import Delivery, Seen
+from ._webhooks import WebhookFaults
+from .faults import (
+    Drop,
+    Fault,
+    Huge,
+    Refuse,
+    Rule,
+    SlowBody,
+    SlowFirstByte,
+    StaleKeepAlive,
+    Status,
+    TaskFails,
+    TaskRetries,
+    TaskTakes,
+    Truncated,
+    UnknownStatus,
+    WrongTypes,
+    load_faults,
+)
+
+__all__ = [
+    "PLANS",
+    "Constant",
+    "Delivery",
+    "Dialect",
+    "Drop",
+    "Emulator",
+    "Fault",
+    "Huge",
+    "Lognormal",
+    "Plan",
+    "Refuse",
+    "Rule",
+    "Seen",
+    "SlowBody",
+    "SlowFirstByte",
+    "StaleKeepAlive",
+    "Status",
+    "TaskFails",
+    "TaskRetries",
+    "TaskTakes",
+    "Truncated",
+    "UnknownStatus",
+    "WebhookFaults",
+    "WrongTypes",
+    "load_faults",
+]

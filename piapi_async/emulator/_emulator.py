@@ -1,0 +1,241 @@
+"""The emulator as its user holds it: what it is like, what happens to it, what it saw."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from random import Random
+from typing import Literal
+
+from attrs import define, evolve, field
+
+from ._answers import PLANS, Dialect, Plan, View
+from ._desk import Desk
+from ._life import DURATIONS, Constant, Duration, Task
+from ._machine import Machine
+from ._seen import Seen
+from ._server import Server
+from ._state import load
+from ._verbs import Kind, is_loopback
+from ._webhooks import Postman, WebhookFaults
+from .faults import Fault, Rule, Schedule
+
+Durations = float | Duration | Mapping[str, "float | Duration"]
+
+
+@define(kw_only=True, eq=False, repr=False)
+class Emulator:
+    """PiAPI's legacy Midjourney service on this machine: the same seed and the same requests give the same run.
+
+        async with Emulator(seed=1).run() as base_url: ...
+
+    `speed`: emulated seconds per second of the event loop; every duration below is in emulated seconds, `latency` and
+    the seconds of faults in the loop's.  `plan`: a name of `PLANS` or a `Plan`; it sets which optional fields are seen
+    and, unless given, `concurrency`; beyond that, `queue` tasks are staged.  `durations`: seconds, a distribution
+    (called with a `random.Random`), or either per verb or process mode.  `failure_rate`, `retry_rate`: shares (0..1).
+    `progress_error`: by what share the reported progress leads or trails, as one standard deviation.
+    `parent_max_age`: when a parent is outdated.  `links_expire_after`: when image links answer `expired_status`.
+    `epoch`: the unix time the run begins at (default: now).  `latency`: seconds before any request is served, or per
+    route.  `state`: a JSON file the tasks are kept in over restarts; while it is down, time passes at the same speed,
+    unless `epoch` is fixed.  `public_url`: what image links begin with, if not the base URL.
+    """
+
+    seed: int = 0
+    speed: float = 1.0
+    api_keys: Iterable[str] = ("emulator-key",)
+    plan: str | Plan = "pro-hya"
+    concurrency: int | None = None
+    queue: int = 50
+    adopt_parents: bool = False
+    parent_max_age: float | None = None
+    banned_words: tuple[str, ...] = ("gore", "nude", "nsfw")
+    durations: Durations | None = None
+    failure_rate: float = 0.0
+    retry_rate: float = 0.0
+    progress_error: float = 0.0
+    progress_step: int = 10
+    dialect: Dialect = field(factory=Dialect)
+    picture_size: int = 1024
+    links_expire_after: float | None = None
+    expired_status: int = 404
+    faults: Iterable[Rule] = ()
+    webhook_faults: WebhookFaults = field(factory=WebhookFaults)
+    latency: float | Mapping[str, float] = 0.0
+    epoch: float | None = None
+    state: str | Path | None = None
+    public_url: str = ""
+    seen: Seen = field(factory=Seen, init=False)
+    machine: Machine = field(init=False)
+    schedule: Schedule = field(init=False)
+    _desk: Desk = field(init=False)
+    _server: Server | None = field(default=None, init=False)
+    _wall: float = field(default=0.0, init=False)
+    _missed: float = field(default=0.0, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        if self.speed <= 0:
+            raise ValueError(f"speed must be above 0: {self.speed}")
+        keys = tuple(self.api_keys)
+        if not keys or isinstance(self.api_keys, str):
+            raise ValueError("api_keys must hold at least one key")
+        plan = _plan(self.plan)
+        self.machine = Machine(
+            seed=self.seed,
+            concurrency=plan.concurrency if self.concurrency is None else self.concurrency,
+            queue=self.queue,
+            durations=_durations(self.durations),
+            failure_rate=self.failure_rate,
+            retry_rate=self.retry_rate,
+            progress_error=self.progress_error,
+            progress_step=self.progress_step,
+            adopt_parents=self.adopt_parents,
+            parent_max_age=self.parent_max_age,
+            banned_words=self.banned_words,
+        )
+        self.schedule = Schedule(_rng(self.seed, "faults"), list(self.faults))
+        view = View(plan, self.dialect, picture_size=self.picture_size)
+        self._desk = Desk(self.machine, view, frozenset(keys), self.seen)
+        self.api_keys = keys
+
+    def __repr__(self) -> str:
+        where = f"at {self.base_url}" if self.base_url else "not running"
+        return f"<Emulator {where}, {len(self.machine.tasks)} tasks, {self.seen.requests.total()} requests>"
+
+    @property
+    def api_key(self) -> str:
+        """A key it accepts."""
+        return next(iter(self.api_keys))
+
+    @property
+    def base_url(self) -> str:
+        """Where it is served, "" when it is not."""
+        return self._server.base_url if self._server else ""
+
+    @property
+    def now(self) -> float:
+        """Emulated seconds since the first start."""
+        return self._server.clock() if self._server else self.machine.now
+
+    @asynccontextmanager
+    async def run(self, host: str = "127.0.0.1", port: int = 0, *, exposed: bool = False) -> AsyncIterator[str]:
+        """Serve inside the block, in this event loop; gives the base URL.
+
+        Any port is found for `port=0`.  A `host` that is not loopback is a `ValueError` unless `exposed`: the
+        emulator trusts whoever reaches it.
+        """
+        if not exposed and not is_loopback(host):
+            raise ValueError(f"{host} is not a loopback address; pass exposed=True to serve it all the same")
+        if self._server is not None:
+            raise RuntimeError("this emulator is running already")
+        self._recall()
+        server = self._server = self._open(host, port)
+        try:
+            server.base_url = await server.start()
+            self._desk.view = evolve(self._desk.view, origin=self.public_url or server.base_url, epoch=self._wall)
+            server.look_for_outage()
+            yield server.base_url
+        finally:
+            self._server = None
+            await server.stop()
+
+    def fail(
+        self,
+        route: str,
+        fault: Fault,
+        *,
+        nth: int = 1,
+        times: int | Literal["auto"] | None = "auto",
+        rate: float | None = None,
+    ) -> None:
+        """Let `fault` happen to requests of `route`: from the `nth` on, `times` of them (None = all).
+
+        With a `rate` (0..1) each is hit by chance.  "auto" is once, or without end where there is a rate.  Counting
+        starts now; of several rules the first that hits a request takes it, and the later ones do not count it.
+        """
+        if times == "auto":
+            times = 1 if rate is None else None
+        self.schedule.rules.append(Rule(route, fault, nth, times, rate))
+        if self._server is not None:
+            self._server.look_for_outage()
+
+    def adopt(self, task_id: str, *, kind: str = "grid", prompt: str = "", age: float = 0.0) -> None:
+        """Know `task_id` as a task ("grid" or "single") that finished `age` seconds ago."""
+        self.machine.advance(self.now)
+        self.machine.adopt(task_id, kind=Kind(kind), prompt=prompt, age=age)
+        self._changed()
+
+    def end(self, task_id: str, *, error: str = "") -> bool:
+        """End a task now, failed if there is an `error`; False when it has ended already, KeyError for no task."""
+        ended = self.machine.end(task_id, error=error, now=self.now)
+        self._changed()
+        return ended
+
+    def task(self, task_id: str) -> Task | None:
+        """Return the task as it is now."""
+        return self.machine.get(task_id, now=self.now)
+
+    def _changed(self) -> None:
+        if self._server is not None:
+            self._server.changed()
+
+    def _recall(self) -> None:
+        self._missed = 0.0
+        saved = load(Path(self.state)) if self.state is not None and not self.machine.tasks else None
+        if saved is None:
+            begun = time.time() if self.epoch is None else self.epoch
+            self._wall = begun - self.machine.now
+            return
+        self._wall = saved.epoch
+        self.machine.restore(saved.tasks, now=saved.now, serial=saved.serial)
+        # What ended in the meantime is played once the server is up, so that webhooks still hear of it.
+        self._missed = max(0.0, time.time() - saved.saved_at) * self.speed if self.epoch is None else 0.0
+
+    def _open(self, host: str, port: int) -> Server:
+        clock = _clock(asyncio.get_running_loop(), self.machine.now + self._missed, self.speed)
+        latency = {"*": self.latency} if isinstance(self.latency, int | float) else self.latency
+        rng = _rng(self.seed, "webhooks")
+        return Server(
+            desk=self._desk,
+            schedule=self.schedule,
+            postman=Postman(self.seen, self.webhook_faults, rng, clock, self.speed),
+            clock=clock,
+            speed=self.speed,
+            latency=latency,
+            links_expire_after=self.links_expire_after,
+            expired_status=self.expired_status,
+            state=None if self.state is None else Path(self.state),
+            host=host,
+            port=port,
+        )
+
+
+def _clock(loop: asyncio.AbstractEventLoop, start: float, speed: float) -> Callable[[], float]:
+    began = loop.time()
+    return lambda: start + (loop.time() - began) * speed
+
+
+def _plan(plan: str | Plan) -> Plan:
+    if isinstance(plan, Plan):
+        return plan
+    if plan not in PLANS:
+        raise ValueError(f"unknown plan {plan!r}; known: {', '.join(PLANS)}")
+    return PLANS[plan]
+
+
+def _durations(given: Durations | None) -> Mapping[str, Duration]:
+    if given is None:
+        return DURATIONS
+    if isinstance(given, Mapping):
+        return {**DURATIONS, **{name: _duration(value) for name, value in given.items()}}
+    return dict.fromkeys(DURATIONS, _duration(given))
+
+
+def _duration(value: float | Duration) -> Duration:
+    return value if callable(value) else Constant(float(value))
+
+
+def _rng(seed: int, use: str) -> Random:
+    return Random(f"{seed}/{use}")  # noqa: S311 - a reproducible run is the point

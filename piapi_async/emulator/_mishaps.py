@@ -1,0 +1,96 @@
+"""How each fault is carried out on a real connection."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+
+from piapi_async._wire import HTTPResponse
+
+from .faults import Drop, Mishap, SlowBody, SlowFirstByte, StaleKeepAlive, Status
+
+#: How requests that got no answer are counted; the number is never sent.
+NO_ANSWER = 444
+
+Produce = Callable[[], Awaitable[HTTPResponse]]
+
+
+async def befall(request: web.BaseRequest, mishap: Mishap, produce: Produce) -> web.StreamResponse:
+    """Return the answer after `mishap`, or nothing usable once the connection is gone.
+
+    `produce` reads the request and serves it: after it, a task was made.
+    """
+    if isinstance(mishap, Drop):
+        return await _drop(request, mishap, produce)
+    if isinstance(mishap, Status):
+        await (produce() if mishap.made else request.read())
+        return plain(mishap.answer())
+    answer = await produce()
+    if isinstance(mishap, SlowFirstByte):
+        await asyncio.sleep(mishap.seconds)
+        return plain(answer)
+    if isinstance(mishap, SlowBody):
+        return await _drip(request, mishap, answer)
+    if isinstance(mishap, StaleKeepAlive):
+        return await _go_stale(request, mishap, answer)
+    return plain(mishap.spoil(answer))
+
+
+def plain(answer: HTTPResponse) -> web.Response:
+    """Return the answer as aiohttp sends it."""
+    return web.Response(status=answer.status, body=answer.body, headers=answer.headers)
+
+
+async def _drop(request: web.BaseRequest, drop: Drop, produce: Produce) -> web.StreamResponse:
+    if drop.inside_answer:
+        _break_off(request, await produce())
+    else:
+        if drop.after_body:
+            await (request.read() if drop.made is False else produce())
+        reset(request.transport)
+    return web.Response(status=NO_ANSWER)  # goes nowhere: the transport is closed
+
+
+def reset(transport: asyncio.BaseTransport | None) -> None:
+    """Reset the connection (RST), as a dying peer or a middlebox does; a closed one stays as it is."""
+    if isinstance(transport, asyncio.Transport):
+        connection = transport.get_extra_info("socket")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        transport.abort()
+
+
+def _break_off(request: web.BaseRequest, answer: HTTPResponse) -> None:
+    """Send the headers, promise the whole body, send half of it and close."""
+    transport = request.transport
+    if transport is None:
+        return
+    head = (
+        f"HTTP/1.1 {answer.status} OK\r\ncontent-type: application/json\r\ncontent-length: {len(answer.body)}\r\n\r\n"
+    )
+    transport.write(head.encode() + answer.body[: len(answer.body) // 2])
+    transport.close()
+
+
+async def _drip(request: web.BaseRequest, slow: SlowBody, answer: HTTPResponse) -> web.StreamResponse:
+    response = web.StreamResponse(status=answer.status, headers=answer.headers)
+    response.content_length = len(answer.body)
+    await response.prepare(request)
+    size = -(-len(answer.body) // slow.pieces) or 1
+    for start in range(0, len(answer.body), size):
+        await asyncio.sleep(slow.seconds / slow.pieces)
+        await response.write(answer.body[start : start + size])
+    await response.write_eof()
+    return response
+
+
+async def _go_stale(request: web.BaseRequest, stale: StaleKeepAlive, answer: HTTPResponse) -> web.StreamResponse:
+    response = plain(answer)
+    await response.prepare(request)
+    await response.write_eof()
+    if request.transport is not None:
+        asyncio.get_running_loop().call_later(stale.seconds, request.transport.close)
+    return response

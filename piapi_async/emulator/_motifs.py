@@ -1,0 +1,406 @@
+"""What the painter knows to paint.  Each motif takes a canvas and leaves a picture on it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from random import Random
+
+from attrs import frozen
+from PIL import Image, ImageDraw
+
+from ._strokes import (
+    Colour,
+    Point,
+    clouds,
+    coloured,
+    disk,
+    glow,
+    gradient,
+    levels,
+    mix,
+    rgb,
+    ridge,
+    silhouette,
+    stars,
+    warp,
+    wash,
+)
+
+#: The share of waves that catch the light, and of planets that wear rings.
+SPARKLE, RINGED = 0.55, 0.65
+
+
+@frozen
+class Palette:
+    """Colours that go together: the sky from top to horizon, a light, what is far, what is near, one accent."""
+
+    sky: tuple[Colour, Colour, Colour, Colour]
+    light: Colour
+    far: Colour
+    near: Colour
+    accent: Colour
+
+    @property
+    def dark(self) -> bool:
+        """Whether it is night in these colours."""
+        return sum(self.sky[0]) < 230  # noqa: PLR2004 - by eye
+
+
+def _palette(sky: str, light: str, far: str, near: str, accent: str) -> Palette:
+    top, upper, lower, horizon = map(rgb, sky.split())
+    return Palette((top, upper, lower, horizon), rgb(light), rgb(far), rgb(near), rgb(accent))
+
+
+PALETTES = (
+    _palette("#1b1f4b #4b3b78 #c0627d #f7b37a", "#ffe3b0", "#8b5a86", "#191632", "#f2709c"),  # dusk
+    _palette("#0f3d4c #2a7f7e #8cc8a8 #f3e9b5", "#fff7cf", "#6fae9a", "#0b2a33", "#f08a4b"),  # lagoon
+    _palette("#7fb0dc #bcd5ea #f7dcc8 #fbbb9b", "#fff4dc", "#b5a3b8", "#35445f", "#e8737a"),  # dawn
+    _palette("#050a1c #0c1b3d #17406b #3f8a9e", "#eaf6ff", "#2a5a78", "#040a18", "#7fd8c8"),  # night
+    _palette("#35507a #a97b8f #eba078 #ffd79a", "#fff0c4", "#d0876b", "#4a1f2e", "#c2453d"),  # desert
+    _palette("#b4dcde #d6eee2 #f4f4dc #fde2b8", "#ffffff", "#a0c8ba", "#1f4d49", "#f2936b"),  # morning
+    _palette("#3a1c4f #8a3f78 #e57f8f #ffd3b8", "#fff1e0", "#b2668a", "#2a1238", "#ffc15e"),  # rose
+    _palette("#1d2733 #3b5162 #7b95a0 #cfd5c8", "#f5f0da", "#7a909a", "#121a22", "#d9a441"),  # storm
+    _palette("#150a16 #45152a #a82f32 #f28a3a", "#ffdf8e", "#8a2b35", "#12060d", "#ffbe5c"),  # ember
+    _palette("#bfa9e0 #dcc7ec #f6dbe4 #ffe9cf", "#fffaf0", "#ae97c8", "#43336a", "#ef8fa7"),  # lilac
+)
+
+
+@frozen
+class Sitting:
+    """One picture in the making: `coarse` decides the composition, `fine` the detail; `bare` leaves out sun and planet.
+
+    The surroundings of an outpaint are bare: what is set into them has its own.
+    """
+
+    canvas: Image.Image
+    palette: Palette
+    coarse: Random
+    fine: Random
+    bare: bool = False
+
+    @property
+    def width(self) -> int:
+        """Pixels across."""
+        return self.canvas.width
+
+    @property
+    def height(self) -> int:
+        """Pixels down."""
+        return self.canvas.height
+
+    @property
+    def unit(self) -> float:
+        """The shorter side, what sizes are measured in."""
+        return float(min(self.canvas.size))
+
+
+def _sky(sitting: Sitting, *, horizon: float = 1.0) -> None:
+    size = (sitting.width, max(2, round(sitting.height * horizon)))
+    sitting.canvas.paste(gradient(size, sitting.palette.sky), (0, 0))
+    if sitting.palette.dark:
+        stars(sitting.canvas, sitting.fine, 110, sitting.palette.light, down_to=0.55 * horizon)
+
+
+def _sun(sitting: Sitting, y: float) -> Point:
+    """Paint sun or moon, and return where it stands."""
+    rng, palette, unit = sitting.coarse, sitting.palette, sitting.unit
+    centre = (sitting.width * rng.uniform(0.22, 0.78), sitting.height * y)
+    radius = unit * rng.uniform(0.04, 0.085)
+    if sitting.bare:
+        return centre
+    glow(sitting.canvas, centre, radius * 7, mix(palette.sky[3], palette.light, 0.5), 0.55)
+    glow(sitting.canvas, centre, radius * 2.6, palette.light, 0.6)
+    disk(sitting.canvas, centre, radius, palette.light)
+    return centre
+
+
+def _cirrus(sitting: Sitting, strength: float) -> None:
+    field = warp(clouds(sitting.fine, (2, 9)), sitting.fine, 0.05)
+    fade = Image.linear_gradient("L").point([round(255 * max(0.0, 1 - value / 190)) for value in range(256)])
+    mask = Image.composite(levels(field, 0.5, 0.95, strength), Image.new("L", field.size, 0), fade)
+    wash(sitting.canvas, sitting.palette.light, mask)
+
+
+def _mist(sitting: Sitting, y: float, depth: float, strength: float) -> None:
+    """Lay a band of mist around height `y`, `depth` deep (shares of the height), torn by noise."""
+    canvas, colour = sitting.canvas, mix(sitting.palette.sky[3], sitting.palette.light, 0.35)
+    band = Image.new("L", (1, 64))
+    band.putdata([round(255 * strength * math.sin(math.pi * (row + 0.5) / 64) ** 2) for row in range(64)])
+    field = levels(clouds(sitting.fine, (3, 2), octaves=3, side=64), 0.1, 0.9)
+    mask = Image.composite(band.resize((64, 64)), Image.new("L", (64, 64), 0), field)
+    size = (sitting.width, max(2, round(sitting.height * depth)))
+    canvas.paste(colour, (0, round(sitting.height * (y - depth / 2))), mask.resize(size, Image.Resampling.BICUBIC))
+
+
+def _below(sitting: Sitting, line: list[float], y: float, reach: float) -> list[Point]:
+    """Return the polygon under a ridge line at height `y` (share), its peaks `reach` (of the unit) high."""
+    step = sitting.width / (len(line) - 1)
+    points = [(index * step, sitting.height * y - value * reach * sitting.unit) for index, value in enumerate(line)]
+    return [*points, (float(sitting.width), float(sitting.height)), (0.0, float(sitting.height))]
+
+
+def _firs(sitting: Sitting, outline: list[Point], count: int, tall: float) -> list[list[Point]]:
+    """Return fir trees standing on an outline."""
+    rng, trees = sitting.fine, []
+    ground = outline[:-2]
+    for _ in range(count):
+        x, y = ground[rng.randrange(len(ground))]
+        height = sitting.unit * tall * rng.uniform(0.5, 1.0)
+        for tier in range(4):
+            base, half = y + height * 0.1 - height * tier * 0.22, height * (0.2 - tier * 0.04)
+            trees.append([(x - half, base), (x, base - height * 0.42), (x + half, base)])
+    return trees
+
+
+def ridges(sitting: Sitting) -> None:
+    """Paint mountains one behind the other, paler the farther, with firs in front."""
+    rng, fine, palette = sitting.coarse, sitting.fine, sitting.palette
+    _sky(sitting)
+    _cirrus(sitting, 0.5)
+    _sun(sitting, rng.uniform(0.2, 0.42))
+    layers = rng.randint(5, 6)
+    haze = mix(palette.sky[3], palette.light, 0.2)
+    for layer in range(layers):
+        near = layer / (layers - 1)
+        colour = mix(palette.far, palette.near, near**0.85)
+        line = ridge(rng, fine, roughness=0.52 if layer < layers - 1 else 0.45)
+        outline = _below(sitting, line, 0.5 + 0.4 * near**1.1, 0.17 - 0.06 * near)
+        shapes = [outline]
+        if layer >= layers - 2:
+            shapes += _firs(sitting, outline, 26 + 22 * (layer - layers + 2), 0.06 + 0.07 * (layer - layers + 2))
+        silhouette(sitting.canvas, shapes, (colour, mix(colour, haze, 0.55 * (1 - near))))
+        if layer < layers - 1:
+            _mist(sitting, 0.62 + 0.36 * near, 0.2, 0.42 * (1 - 0.6 * near))
+
+
+def sea(sitting: Sitting) -> None:
+    """Paint a low sun over water, with islands and the sun's road."""
+    rng, fine, palette, unit = sitting.coarse, sitting.fine, sitting.palette, sitting.unit
+    horizon = rng.uniform(0.5, 0.62)
+    _sky(sitting, horizon=horizon)
+    _cirrus(sitting, 0.6)
+    sun = _sun(sitting, horizon - rng.uniform(0.05, 0.2))
+    edge = round(sitting.height * horizon)
+    water = gradient(
+        (sitting.width, sitting.height - edge),
+        (mix(palette.sky[3], palette.far, 0.25), mix(palette.sky[1], palette.near, 0.35), palette.near),
+        curve=0.7,
+    )
+    sitting.canvas.paste(water, (0, edge))
+    for island in range(2):
+        line = [max(value, -0.02) for value in ridge(rng, fine, roughness=0.5)]
+        colour = mix(palette.far, palette.near, 0.15 + 0.3 * island)
+        outline = _below(sitting, line, horizon + 0.004, 0.09 - 0.03 * island)
+        ground = [(x, min(y, edge + unit * 0.002)) for x, y in outline[:-2]]
+        silhouette(sitting.canvas, [[*ground, (sitting.width, edge + 2), (0, edge + 2)]], colour)
+    _waves(sitting, edge, sun)
+
+
+def _waves(sitting: Sitting, edge: int, sun: Point) -> None:
+    palette, rng, depth = sitting.palette, sitting.fine, sitting.height - edge
+    dark: list[list[Point]] = []
+    bright: list[list[Point]] = []
+    for _ in range(420):
+        share = rng.random() ** 1.7
+        y = edge + 2 + share * depth
+        long, thick = sitting.unit * (0.01 + 0.07 * share), sitting.unit * (0.0012 + 0.0032 * share)
+        lit = rng.random() < SPARKLE
+        x = rng.gauss(sun[0], sitting.unit * (0.03 + 0.08 * share)) if lit else rng.uniform(0, sitting.width)
+        half = long * 0.45
+        lens = [(x - long, y), (x - half, y - thick), (x + half, y - thick), (x + long, y)]
+        lens += [(x + half, y + thick), (x - half, y + thick)]
+        (bright if lit else dark).append(lens)
+    silhouette(sitting.canvas, dark, mix(palette.near, palette.sky[1], 0.25), 0.5)
+    silhouette(sitting.canvas, bright, mix(palette.light, palette.sky[3], 0.25), 0.8)
+
+
+def dunes(sitting: Sitting) -> None:
+    """Paint dunes, each with a lit flank and a shaded one."""
+    rng, palette = sitting.coarse, sitting.palette
+    _sky(sitting)
+    _cirrus(sitting, 0.35)
+    _sun(sitting, rng.uniform(0.16, 0.36))
+    count = rng.randint(4, 5)
+    sand = mix(palette.sky[3], palette.accent, 0.35)
+    for dune in range(count):
+        near = dune / (count - 1)
+        y, tall = 0.5 + 0.36 * near, 0.07 + 0.09 * near
+        phase, crest = rng.uniform(0, 6.28), rng.uniform(0.2, 0.8)
+        line = [_dune(index / 160, crest, phase, near) for index in range(161)]
+        body = mix(mix(sand, palette.far, 0.45 * (1 - near)), palette.near, 0.12 * near)
+        outline = _below(sitting, line, y, tall)
+        silhouette(sitting.canvas, [outline], (mix(body, palette.light, 0.3), body, mix(body, palette.near, 0.35)))
+        silhouette(sitting.canvas, [_shade(sitting, outline, rng)], mix(body, palette.near, 0.5 + 0.25 * near), 0.85)
+
+
+def _dune(x: float, crest: float, phase: float, near: float) -> float:
+    return (
+        1.5 * math.exp(-(((x - crest) / 0.28) ** 2)) + 0.35 * math.sin(5 * x + phase) + 0.12 * near * math.sin(11 * x)
+    )
+
+
+def _shade(sitting: Sitting, outline: list[Point], rng: Random) -> list[Point]:
+    """Return the flank away from the light: along the crest to the right, back along a winding line."""
+    ground = outline[:-2]
+    top = min(range(len(ground)), key=lambda index: ground[index][1])
+    x, y = ground[top]
+    bend, drift = rng.uniform(0.03, 0.07), rng.uniform(0.05, 0.3)
+    fall = sitting.height - y
+    back = []
+    for step in range(41):
+        share = step / 40
+        sway = bend * sitting.unit * math.sin(share * 7) * share
+        back.append((x + drift * sitting.unit * share + sway, y + fall * share))
+    return [*reversed(back), *ground[top:], (float(sitting.width), float(sitting.height))]
+
+
+def planet(sitting: Sitting) -> None:
+    """Paint a planet before a nebula."""
+    rng, fine, palette, unit = sitting.coarse, sitting.fine, sitting.palette, sitting.unit
+    night = mix(palette.near, (4, 5, 14), 0.55)
+    sitting.canvas.paste(gradient(sitting.canvas.size, (night, mix(night, palette.sky[1], 0.35), night)), (0, 0))
+    for colour, strength in ((palette.sky[2], 0.75), (palette.accent, 0.55), (palette.sky[1], 0.6)):
+        field = warp(clouds(rng, (3, 3)), rng, 0.1)
+        wash(sitting.canvas, colour, levels(field, 0.5, 1.05, strength))
+    stars(sitting.canvas, fine, 260, (255, 255, 255), down_to=1.6)
+    if sitting.bare:
+        return
+    centre = (sitting.width * rng.uniform(0.3, 0.7), sitting.height * rng.uniform(0.35, 0.62))
+    radius = unit * rng.uniform(0.19, 0.29)
+    ringed = rng.random() < RINGED
+    tilt = rng.uniform(0.16, 0.34)
+    if ringed:
+        _ring(sitting, centre, radius, tilt, front=False)
+    glow(sitting.canvas, centre, radius * 1.7, mix(palette.sky[3], palette.light, 0.3), 0.6)
+    disk(sitting.canvas, centre, radius, _globe(sitting, round(2 * radius)))
+    if ringed:
+        _ring(sitting, centre, radius, tilt, front=True)
+    moon = (centre[0] + radius * rng.uniform(-1.9, 1.9), centre[1] - radius * rng.uniform(1.15, 1.5))
+    disk(sitting.canvas, moon, radius * rng.uniform(0.08, 0.16), mix(palette.light, palette.far, 0.35))
+
+
+def _globe(sitting: Sitting, side: int) -> Image.Image:
+    """Return the planet's banded face, lit from the upper left."""
+    palette, rng = sitting.palette, sitting.coarse
+    field = warp(clouds(rng, (2, 10)), rng, 0.035)
+    face = coloured(
+        field, (mix(palette.near, palette.far, 0.5), palette.far, palette.sky[2], palette.sky[3], palette.light)
+    )
+    # A gradient whose centre lies to the upper left of the globe's.
+    lit = Image.radial_gradient("L").resize((640, 640), Image.Resampling.BICUBIC).crop((238, 262, 494, 518))
+    shadow = levels(lit, 0.16, 0.56, 0.95)
+    face.paste(mix(palette.near, (2, 2, 8), 0.6), (0, 0), shadow)
+    return face.resize((max(2, side), max(2, side)), Image.Resampling.BICUBIC)
+
+
+def _ring(sitting: Sitting, centre: Point, radius: float, tilt: float, *, front: bool) -> None:
+    palette, lean = sitting.palette, -0.35
+    bands = []
+    for inner, outer, share in ((1.32, 1.5, 0.35), (1.54, 1.82, 0.75), (1.86, 1.98, 0.4)):
+        arc = [math.pi * step / 90 + (0 if front else math.pi) for step in range(91)]
+        edge = [_turned(centre, radius * outer, tilt, angle, lean) for angle in arc]
+        back = [_turned(centre, radius * inner, tilt, angle, lean) for angle in reversed(arc)]
+        bands.append(([*edge, *back], share))
+    for band, share in bands:
+        silhouette(sitting.canvas, [band], mix(palette.light, palette.sky[3], 0.4), share)
+
+
+def _turned(centre: Point, radius: float, tilt: float, angle: float, lean: float) -> Point:
+    x, y = radius * math.cos(angle), radius * tilt * math.sin(angle)
+    return centre[0] + x * math.cos(lean) - y * math.sin(lean), centre[1] + x * math.sin(lean) + y * math.cos(lean)
+
+
+def forest(sitting: Sitting) -> None:
+    """Paint trunks in mist, with the light behind them."""
+    rng, palette, unit = sitting.coarse, sitting.palette, sitting.unit
+    air = (
+        mix(palette.sky[1], palette.sky[2], 0.4),
+        palette.sky[2],
+        palette.sky[3],
+        mix(palette.sky[3], palette.far, 0.4),
+    )
+    sitting.canvas.paste(gradient(sitting.canvas.size, air), (0, 0))
+    light = (sitting.width * rng.uniform(0.3, 0.7), sitting.height * rng.uniform(0.38, 0.55))
+    glow(sitting.canvas, light, unit * 0.85, palette.light, 0.85)
+    if not sitting.bare:
+        disk(sitting.canvas, light, unit * 0.05, palette.light)
+    layers = 5
+    for layer in range(layers):
+        near = layer / (layers - 1)
+        colour = mix(mix(palette.far, palette.sky[3], 0.45), palette.near, near**0.9)
+        ground = 0.74 + 0.2 * near
+        outline = _below(sitting, ridge(rng, sitting.fine, roughness=0.42), ground, 0.035)
+        shapes = [outline]
+        for _ in range(round(13 - 8 * near)):
+            shapes += _trunk(sitting, rng, ground, 0.006 + 0.024 * near**1.4)
+        silhouette(sitting.canvas, shapes, (colour, mix(colour, palette.sky[3], 0.3 * (1 - near))))
+        _mist(sitting, ground - 0.02, 0.34, 0.5 * (1 - near))
+
+
+def _trunk(sitting: Sitting, rng: Random, ground: float, thick: float) -> list[list[Point]]:
+    x, half, lean = (
+        rng.uniform(0, sitting.width),
+        thick * sitting.unit * rng.uniform(0.6, 1.2),
+        rng.uniform(-0.03, 0.03),
+    )
+    foot, top = sitting.height * (ground + 0.03), -sitting.height * 0.05
+    reach = lean * (foot - top)
+    shapes = [
+        [
+            (x - half * 1.7, foot),
+            (x - half, foot - half * 6),
+            (x + reach - half * 0.45, top),
+            (x + reach + half * 0.45, top),
+            (x + half, foot - half * 6),
+            (x + half * 1.7, foot),
+        ]
+    ]
+    for _ in range(rng.randint(3, 6)):
+        share = rng.uniform(0.3, 0.95)
+        y, side, long = foot + (top - foot) * share, rng.choice((-1, 1)), half * rng.uniform(6, 14) * (1.2 - share)
+        start = x + reach * share
+        shapes.append([(start, y), (start + side * long, y - long * 0.55), (start, y - half * 0.7)])
+    return shapes
+
+
+def flow(sitting: Sitting) -> None:
+    """Paint the lines of a current: long strokes that follow one field."""
+    rng, fine, palette = sitting.coarse, sitting.fine, sitting.palette
+    ground = mix(palette.near, palette.sky[0], 0.35)
+    large = Image.new("RGB", (sitting.width * 2, sitting.height * 2))
+    large.paste(gradient(large.size, (ground, mix(ground, palette.sky[1], 0.5), ground)), (0, 0))
+    field = warp(clouds(rng, (3, 3), octaves=2, side=128), rng, 0.06)
+    angles = field.tobytes()
+    turn, start = rng.uniform(1.0, 1.7) * math.pi, rng.uniform(0, 2 * math.pi)
+    inks = [*palette.sky[1:], palette.light, palette.accent, palette.far]
+    draw = ImageDraw.Draw(large)
+    for stroke in range(430):
+        points = _stroke(angles, fine.random(), fine.random(), turn, start)
+        ink = mix(inks[fine.randrange(len(inks))], ground, 0.55 * (1 - stroke / 430))
+        width = max(1, round(large.width * (0.0012 + 0.0075 * fine.random() ** 3)))
+        path = [(x * large.width, y * large.height) for x, y in points]
+        draw.line(path, fill=ink, width=width, joint="curve")
+        for x, y in (path[0], path[-1]):
+            draw.ellipse((x - width / 2, y - width / 2, x + width / 2, y + width / 2), fill=ink)
+    sitting.canvas.paste(large.reduce(2), (0, 0))
+
+
+def _stroke(angles: bytes, x: float, y: float, turn: float, start: float) -> list[Point]:
+    points = [(x, y)]
+    for _ in range(34):
+        column, row = min(max(int(x * 128), 0), 127), min(max(int(y * 128), 0), 127)
+        angle = start + angles[row * 128 + column] / 255 * turn
+        x, y = x + 0.011 * math.cos(angle), y + 0.011 * math.sin(angle)
+        points.append((x, y))
+    return points
+
+
+MOTIFS: Mapping[str, Callable[[Sitting], None]] = {
+    "ridges": ridges,
+    "sea": sea,
+    "planet": planet,
+    "dunes": dunes,
+    "forest": forest,
+    "flow": flow,
+}

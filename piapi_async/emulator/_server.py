@@ -1,0 +1,295 @@
+"""The emulator on a real socket, in the loop of whoever runs it.
+
+Time is the event loop's, times `speed`: under a virtual clock a task of a minute takes no time at all.  No timer is
+kept unless something will happen then: the next change of a task with a webhook, a save, the end of an outage.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import orjson
+from aiohttp import web
+from attrs import Factory, define, field
+
+from piapi_async._wire import HTTPRequest, HTTPResponse
+
+from . import _page, _state
+from ._desk import ROUTES, Desk
+from ._life import Stage, Task
+from ._links import Link, read_link
+from ._mishaps import befall, plain
+from ._verbs import VERBS, Kind
+from ._webhooks import Post, Postman
+from .pictures import Gallery, pictures_of
+
+if TYPE_CHECKING:
+    from .faults import Refuse, Schedule
+
+#: A mask of ten megabytes in base64, and room.
+LARGEST_BODY = 16 * 2**20
+KEEP_ALIVE = 75.0
+#: Seconds of the loop's time from a change to its saving: many changes share one write.
+SAVE_AFTER = 0.2
+#: Seconds of the loop's time a request under way has when the server stops.
+GRACE = 0.1
+
+
+@define(kw_only=True, eq=False)
+class Server:
+    """Serves one desk until closed."""
+
+    desk: Desk
+    schedule: Schedule
+    postman: Postman
+    clock: Callable[[], float]
+    speed: float
+    latency: Mapping[str, float]
+    links_expire_after: float | None
+    expired_status: int
+    state: Path | None
+    host: str
+    port: int
+    base_url: str = ""
+    _gallery: Gallery = field(factory=Gallery)
+    _web: web.Server = field(init=False)
+    _runner: web.ServerRunner = field(init=False)
+    _listener: asyncio.Server | None = None
+    _thread: ThreadPoolExecutor = field(factory=lambda: ThreadPoolExecutor(1, "piapi-emulator"))
+    _busy: set[object] = Factory(set)
+    _chores: set[asyncio.Task[None]] = Factory(set)
+    _alarm: asyncio.TimerHandle | None = None
+    _saving: asyncio.TimerHandle | None = None
+
+    # -- from start to stop ---------------------------------------------------------------------------------------
+
+    async def start(self) -> str:
+        """Listen, and return the base URL."""
+        # The low-level server: no router and no middlewares, which would cost as much as the answer itself.
+        self._web = web.Server(self._handle, request_factory=_request, keepalive_timeout=KEEP_ALIVE, access_log=None)
+        self._runner = web.ServerRunner(self._web, shutdown_timeout=GRACE)
+        await self._runner.setup()
+        await self._listen()
+        self.desk.machine.on_change = self._post
+        self.arm()
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}"
+
+    async def stop(self) -> None:
+        """Close every socket, timer, thread and task that was opened."""
+        for timer in (self._alarm, self._saving):
+            if timer is not None:
+                timer.cancel()
+        for chore in list(self._chores):
+            chore.cancel()
+        await asyncio.gather(*self._chores, return_exceptions=True)
+        self._close_listener()
+        await self._runner.cleanup()
+        await self.postman.close()
+        self.desk.machine.on_change = None
+        self.desk.machine.advance(self.clock())
+        if self.state is not None:
+            _state.write(self.state, self._snapshot())
+        self._thread.shutdown()
+
+    async def _listen(self) -> None:
+        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
+        listening = socket.create_server((self.host, self.port), family=family, backlog=512)
+        self.port = listening.getsockname()[1]
+        self._listener = await asyncio.get_running_loop().create_server(self._web, sock=listening)
+
+    def _close_listener(self) -> None:
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
+
+    # -- requests -------------------------------------------------------------------------------------------------
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        connection = request.protocol
+        self._busy.add(connection)
+        try:
+            response = await self._route(request)
+        finally:
+            self._busy.discard(connection)
+        if not request.rel_url.raw_path.startswith("/_emulator"):
+            self.desk.seen.statuses[response.status] += 1
+        if self._listener is None:
+            response.force_close()
+        return response
+
+    async def _route(self, request: web.BaseRequest) -> web.StreamResponse:
+        path = request.rel_url.raw_path
+        route = ROUTES.get(path)
+        if route is not None:
+            return await self._meet(request, route, lambda: self._serve(request, path, route))
+        link = read_link(path)
+        if link is not None and not link.thumb:
+            self.desk.seen.keys_to_images += "X-API-Key" in request.headers
+            return await self._meet(request, "image", lambda: self._picture(link))
+        if link is not None:
+            return plain(await self._picture(link))
+        return plain(self._own(path, request))
+
+    async def _meet(
+        self, request: web.BaseRequest, route: str, produce: Callable[[], Coroutine[None, None, HTTPResponse]]
+    ) -> web.StreamResponse:
+        """Answer through whatever latency and fault await this request."""
+        seen = self.desk.seen
+        seen.requests[route] += 1
+        wait = self.latency.get(route, self.latency.get("*", 0.0))
+        if wait:
+            await asyncio.sleep(wait)
+        if not self.schedule.rules:
+            return plain(await produce())
+        self.schedule.passed(route)
+        mishap = self.schedule.mishap(route)
+        try:
+            if mishap is None:
+                return plain(await produce())
+            seen.faults[type(mishap).__name__] += 1
+            return await befall(request, mishap, produce)
+        finally:
+            self.look_for_outage()
+
+    async def _serve(self, request: web.BaseRequest, path: str, route: str) -> HTTPResponse:
+        body = await request.read()
+        if route in VERBS and self.schedule.rules:
+            fate = self.schedule.fate(route)
+            if fate is not None:
+                self.desk.machine.destine(route, fate)
+        headers = {"x-api-key": request.headers.get("X-API-Key", "")}
+        answer = self.desk.answer(HTTPRequest(request.method, path, body, headers), self.clock())
+        if route in VERBS or route == "cancel":
+            self.changed()
+        return answer
+
+    def _own(self, path: str, request: web.BaseRequest) -> HTTPResponse:
+        """Answer what the emulator adds to the service: the live page and its numbers."""
+        if path in ("/_emulator", "/_emulator/"):
+            return HTTPResponse(200, _page.html(), {"content-type": "text/html; charset=utf-8"})
+        if path == "/_emulator/stats":
+            return HTTPResponse(200, orjson.dumps(self.stats()), {"content-type": "application/json"})
+        if path == "/_emulator/tasks":
+            self.desk.machine.advance(self.clock())
+            tasks = _page.tasks(self.desk, self.clock(), self.speed)
+            return HTTPResponse(200, orjson.dumps(tasks), {"content-type": "application/json"})
+        return self.desk.answer(HTTPRequest(request.method, path), self.clock())
+
+    def stats(self) -> dict[str, object]:
+        """Return what was seen, and how the tasks stand."""
+        self.desk.machine.advance(self.clock())
+        return {
+            "now": self.clock(),
+            "speed": self.speed,
+            "tasks": _page.stages(self.desk.machine),
+            **self.desk.seen.stats(),
+        }
+
+    # -- pictures -------------------------------------------------------------------------------------------------
+
+    async def _picture(self, link: Link) -> HTTPResponse:
+        task = self.desk.machine.get(link.task_id, now=self.clock())
+        if task is None or not self._shows(task, link):
+            return HTTPResponse(404, b"no such image", {"content-type": "text/plain"})
+        if self._expired(task, link):
+            return HTTPResponse(self.expired_status, b"link has expired", {"content-type": "text/plain"})
+        machine, size = self.desk.machine, self.desk.view.picture_size
+        pictures = pictures_of(task, machine.tasks.get, size)
+        loop = asyncio.get_running_loop()
+        png = await loop.run_in_executor(self._thread, self._gallery.show, pictures, link)
+        return HTTPResponse(200, png, {"content-type": "image/png"})
+
+    def _shows(self, task: Task, link: Link) -> bool:
+        if task.kind not in (Kind.GRID, Kind.SINGLE):
+            return False
+        if link.percent is not None:
+            return task.progress(self.clock()) >= link.percent
+        return task.stage is Stage.FINISHED
+
+    def _expired(self, task: Task, link: Link) -> bool:
+        if link.thumb or self.links_expire_after is None or task.ended is None:
+            return False
+        return self.clock() - task.ended > self.links_expire_after
+
+    # -- webhooks -------------------------------------------------------------------------------------------------
+
+    def arm(self) -> None:
+        """Set the alarm for the next thing that happens, if anyone is to be told of such things."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        due = self.desk.machine.next_due() if self.desk.machine.hooked else None
+        if due is not None:
+            delay = max(0.0, (due - self.clock()) / self.speed)
+            self._alarm = asyncio.get_running_loop().call_later(delay, self._ring, due)
+
+    def _ring(self, due: float) -> None:
+        self._alarm = None
+        self.desk.machine.advance(max(due, self.clock()))
+        self.arm()
+
+    def _post(self, task: Task, at: float) -> None:
+        fetched = self.desk.view.fetched(task, at)
+        endpoint, secret = (str(task.given.get(f"webhook_{name}", "")) for name in ("endpoint", "secret"))
+        self.postman.send(Post(task.task_id, endpoint, secret, orjson.dumps(fetched), str(fetched["status"])))
+
+    # -- outages --------------------------------------------------------------------------------------------------
+
+    def look_for_outage(self) -> None:
+        """Close the port if it is a refusal's turn."""
+        if self._listener is None:
+            return
+        outage = self.schedule.outage()
+        if outage is not None:
+            self.desk.seen.faults["Refuse"] += 1
+            self._do(self._refuse(outage))
+            self._close_port()
+
+    def _close_port(self) -> None:
+        self._close_listener()
+        for connection in self._web.connections:
+            if connection not in self._busy:
+                connection.force_close()
+
+    async def _refuse(self, outage: Refuse) -> None:
+        await asyncio.sleep(outage.seconds)
+        await self._listen()
+        self.look_for_outage()
+
+    # -- state ----------------------------------------------------------------------------------------------------
+
+    def changed(self) -> None:
+        """Note that there is something new: an alarm may be due earlier, a file must be written."""
+        if self.desk.machine.hooked:
+            self.arm()
+        if self.state is not None and self._saving is None:
+            self._saving = asyncio.get_running_loop().call_later(SAVE_AFTER, self._save)
+
+    def _save(self) -> None:
+        self._saving = None
+        self._do(self._write(self._snapshot()))
+
+    async def _write(self, content: bytes) -> None:
+        assert self.state is not None  # noqa: S101 - only called with a file
+        await asyncio.get_running_loop().run_in_executor(self._thread, _state.write, self.state, content)
+
+    def _snapshot(self) -> bytes:
+        return _state.snapshot(self.desk.machine, epoch=self.desk.view.epoch, saved_at=time.time())
+
+    def _do(self, chore: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(chore)
+        self._chores.add(task)
+        task.add_done_callback(self._chores.discard)
+
+
+def _request(message, payload, protocol, writer, task):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    return web.BaseRequest(
+        message, payload, protocol, writer, task, asyncio.get_running_loop(), client_max_size=LARGEST_BODY
+    )

@@ -1,0 +1,95 @@
+"""What the emulator's tests share: an emulator in the test's own loop, and a bare aiohttp session on it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+from aiohttp import web
+
+from piapi_async.emulator import Emulator
+
+#: A 1x1 PNG's first bytes, as base64: any base64 will do for a mask.
+MASK = "iVBORw0KGgo="
+
+
+class Caller:
+    """A bare HTTP caller of one emulator."""
+
+    def __init__(self, emulator: Emulator, session: aiohttp.ClientSession) -> None:
+        self.emulator = emulator
+        self.session = session
+
+    async def post(self, verb: str, **body: Any) -> tuple[int, Any]:
+        """Return status and JSON of one POST under /mj/v2/."""
+        async with self.session.post(f"/mj/v2/{verb}", json=body) as answer:
+            return answer.status, await answer.json()
+
+    async def create(self, verb: str, **body: Any) -> str:
+        """Return the id of a new task."""
+        status, answer = await self.post(verb, **body)
+        assert status == 200, answer
+        return str(answer["task_id"])
+
+    async def fetch(self, task_id: str) -> Any:
+        """Return the fetch object."""
+        status, answer = await self.post("fetch", task_id=task_id)
+        assert status == 200, answer
+        return answer
+
+    async def done(self, verb: str, **body: Any) -> Any:
+        """Return the fetch object of a new task at its end."""
+        task_id = await self.create(verb, **body)
+        while (answer := await self.fetch(task_id))["status"] not in ("finished", "failed", "cancelled"):
+            await asyncio.sleep(5)
+        return answer
+
+    async def get(self, url: str) -> tuple[int, bytes, str]:
+        """Return status, body and content type."""
+        async with self.session.get(url, headers={"X-API-Key": ""}) as answer:
+            return answer.status, await answer.read(), answer.content_type
+
+
+@asynccontextmanager
+async def emulating(**options: Any) -> AsyncIterator[Caller]:
+    """Run an emulator with small pictures and give a caller of it."""
+    emulator = Emulator(**{"picture_size": 64, "seed": 1, **options})
+    async with emulator.run() as base_url:
+        headers = {"X-API-Key": emulator.api_key}
+        timeout = aiohttp.ClientTimeout(total=600)
+        async with aiohttp.ClientSession(base_url, headers=headers, timeout=timeout) as session:
+            yield Caller(emulator, session)
+
+
+class Inbox:
+    """A webhook receiver; answers with the statuses it was given, then 200."""
+
+    def __init__(self, *statuses: int) -> None:
+        self.statuses = list(statuses)
+        self.posts: list[tuple[float, dict[str, Any], str | None]] = []
+        self.url = ""
+
+    async def _receive(self, request: web.BaseRequest) -> web.Response:
+        secret = request.headers.get("x-webhook-secret")
+        self.posts.append((asyncio.get_running_loop().time(), await request.json(), secret))
+        return web.Response(status=self.statuses.pop(0) if self.statuses else 200)
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Inbox]:
+        """Listen on a free port."""
+        runner = web.ServerRunner(web.Server(self._receive, access_log=None))
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        self.url = f"http://127.0.0.1:{runner.addresses[0][1]}/hook"
+        try:
+            yield self
+        finally:
+            await runner.cleanup()
+
+    @property
+    def words(self) -> list[str]:
+        """The status words in the order they came."""
+        return [body["status"] for _, body, _ in self.posts]
