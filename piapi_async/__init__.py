@@ -15,6 +15,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from ._stats import Stats
 from ._version import __version__
 from .errors import (
     APIError,
@@ -86,6 +87,7 @@ __all__ = [
     "RetryPolicy",
     "Seed",
     "ServerError",
+    "Stats",
     "SubmissionUnknown",
     "Task",
     "TaskCancelled",

@@ -14,16 +14,15 @@ import math
 from collections.abc import Iterator, Mapping
 from itertools import count
 from random import Random
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 from attrs import define, field, frozen
 
+from ._stats import Counters
 from ._wire import Verdict, judge_read
 from .errors import APIError, AuthenticationError, ClientClosed, NotFoundError, PiAPIError, UnexpectedAnswer
-from .tasks import Family, Task, TaskId
-
-if TYPE_CHECKING:
-    from .policy import PollPolicy
+from .policy import Pace, PollPolicy
+from .tasks import Family, Task, TaskId, TaskState
 
 GRACE = 5.0
 """Seconds for which a host may deny a task before we believe it: a new id can be invisible at first."""
@@ -52,12 +51,15 @@ class Watch:
     family: Family[Any]
     task_id: TaskId
     due: float
+    began: float = math.nan  # the last time at which it certainly had not begun to run; NaN: not known
+    progress: int = 0  # what the host reported at `began`
     task: AnyTask | None = None
     error: PiAPIError | None = None
     waiters: list[Waiter] = field(factory=list, repr=False)
     queued: float = math.inf  # the due time under which the lane's heap holds it; inf: not in the heap
     looking: bool = False
     looked_at: float = -math.inf
+    seen_at: float = 0.0
     alone: bool = False  # to be asked for by a plain fetch, because a multi-fetch did not show it
     refused_since: float | None = None
     failing_since: float = math.inf
@@ -138,6 +140,7 @@ class PollBook:
     policy: PollPolicy
     rng: Random
     multi_fetch_size: int = 20
+    counters: Counters = field(factory=Counters)
     _watches: dict[tuple[str, TaskId], Watch] = field(factory=dict, init=False)
     _lanes: dict[str, _Lane] = field(factory=dict, init=False)
     _deadlines: list[tuple[float, int, Watch, Waiter]] = field(factory=list, init=False)
@@ -151,6 +154,10 @@ class PollBook:
     def find(self, family: Family[Any], task_id: TaskId) -> Watch | None:
         """Give the watch of a task that is waited for."""
         return self._watches.get((family.name, task_id))
+
+    def first_look(self, now: float) -> float:
+        """Give the time of the first look at a task that is submitted now: not before anything can have ended."""
+        return now + self.policy.next_look(self.rng, age=0.0)
 
     # -- joining and leaving --------------------------------------------------------------------------------------
 
@@ -210,6 +217,8 @@ class PollBook:
             self._queue(watch, due)
         for watch in watches:
             watch.looking, watch.looked_at = True, now
+        self.counters.looks += 1
+        self.counters.asked += len(watches)
         return Look(lane.family, tuple(watches), multi=len(watches) > 1)
 
     def expire(self, now: float) -> list[Waiter]:
@@ -249,11 +258,30 @@ class PollBook:
         changed = differs(watch.task, task)
         watch.task = task
         if task.state.terminal:
+            self.counters.ended += 1
+            self.counters.unseen += (now - watch.seen_at) / 2 if watch.seen_at > 0 else 0.0
             return self._settle(watch, None)
+        watch.seen_at = now
         news = [waiter for waiter in watch.waiters if waiter.changes and not waiter.once] if changed else []
         if watch.looking:  # somebody else's sighting; our own look is still to come
             return news
-        return news + self._again(watch, now + self.policy.next_look(self.rng))
+        return news + self._again(watch, now + self._patience(watch, task, now))
+
+    def _patience(self, watch: Watch, task: AnyTask, now: float) -> float:
+        """Give the seconds to the next look, from what this one has shown."""
+        progress = task.progress or 0
+        if progress < watch.progress or (progress == 0 and task.state is TaskState.WAITING):
+            watch.began, watch.progress = now, progress  # it has not begun, or begins again
+        elapsed, points, first = now - watch.began, progress - watch.progress, watch.progress == 0
+        if math.isnan(elapsed) or (first and points):
+            watch.began, watch.progress = now, progress
+        if math.isnan(elapsed):
+            return self.policy.next_look(self.rng)
+        if points <= 0 or elapsed <= 0:
+            return self.policy.next_look(self.rng, age=elapsed)
+        # It began to run some time after it had last been seen not to, so the first pace is a guess on the slow side.
+        pace = Pace(progress, (points + 1) / elapsed * (1.3 if first else 1.0), rough=first or points < 10)  # noqa: PLR2004
+        return self.policy.next_look(self.rng, pace=pace)
 
     def failed(self, look: Look, error: PiAPIError, now: float) -> list[Waiter]:
         """Take in that a look failed; give the waiters to wake."""
@@ -327,6 +355,7 @@ class PollBook:
             watch.failing_since = now
         delay = self.policy.next_look(self.rng) * 2.0 ** min(watch.faults, 10)
         watch.faults += 1
+        self.counters.faults += 1
         return self._again(watch, now + min(delay, max(_FAULT_DELAY_MAX, self.policy.interval)))
 
     def _again(self, watch: Watch, due: float) -> list[Waiter]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 import anyio
 from attrs import define, field
 
+from ._stats import Counters
 from ._transport import Sending, Transport
 from ._wire import Request, Verdict, label
 from .errors import ClientClosed, PiAPIError, RateLimitError, TransportError, UnexpectedAnswer
@@ -74,6 +75,7 @@ class Caller:
     gate: Gate
     rng: Random
     timeout: float
+    counters: Counters
 
     async def attempt(
         self,
@@ -85,12 +87,14 @@ class Caller:
     ) -> A:
         """Give the answer to one try; raise what `Transport.send` and `request.parse` raise."""
         await self.gate.enter()
+        self.counters.requests[type(request).__name__] += 1
         try:
             response = await self.transport.send(
                 request.to_http(), timeout=self.timeout if timeout is None else timeout, sending=sending, submit=submit
             )
             return request.parse(response)
         except RateLimitError as error:
+            self.counters.pauses += 1
             if error.retry_after:
                 self.gate.pause(min(error.retry_after, self.retry.total))
             raise
@@ -126,5 +130,6 @@ class Caller:
                 )
                 if wait is None:
                     raise
+            self.counters.retries += 1
             sending.begun_at = None  # what had been sent was refused, so nothing is under way
             await self.gate.rest(wait)

@@ -18,11 +18,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, cast, get_args, overload
 
 import anyio
-from attrs import define
+from attrs import asdict, define
 
 from ._book import PollBook, Waiter, Watch, differs
 from ._caller import Caller, Gate
 from ._poller import Poller
+from ._stats import Counters, Stats
 from ._submitter import Submitter
 from ._transport import Transport, check_base_url, check_key, origin_of
 from ._wire import TaskRequest, judge_multi_fetch, judge_read, label
@@ -119,8 +120,9 @@ class PiAPI:
         transport = Transport(base_url, api_key, connections, trust_env, session)
         rng = Random()  # noqa: S311 - jitter, not a secret
         bucket = TokenBucket(*rate_limit) if rate_limit is not None else None
-        self._caller = Caller(transport, retry or RetryPolicy(), Gate(bucket, rng), rng, timeout)
-        book = PollBook(poll or PollPolicy(), rng, multi_fetch_size)
+        self._counters = Counters()
+        self._caller = Caller(transport, retry or RetryPolicy(), Gate(bucket, rng), rng, timeout, self._counters)
+        book = PollBook(poll or PollPolicy(), rng, multi_fetch_size, self._counters)
         self._poller = Poller(book, self._caller, max(1, connections // 4), self._record_end)
         self._submitter = Submitter(self._caller, self._origin, ledger)
         self._ledger = ledger
@@ -134,6 +136,13 @@ class PiAPI:
     def origin(self) -> str:
         """The host this client speaks to, as in ``https://api.piapi.ai``."""
         return self._origin
+
+    @property
+    def stats(self) -> Stats:
+        """What the client has done so far: what an operator would plot."""
+        counted = asdict(self._counters, recurse=False)
+        counted["requests"] = dict(self._counters.requests)
+        return Stats(waiting=len(self._poller.book), submitting=len(self._submitter), **counted)
 
     # -- calls ----------------------------------------------------------------------------------------------------
 
@@ -283,8 +292,12 @@ class PiAPI:
 
     def _watch(self, family: Family[Any], task_id: TaskId, *, submitted: bool = False) -> Watch:
         book = self._poller.book
-        due = asyncio.get_running_loop().time() + book.policy.first_look() if submitted else -math.inf
-        return book.find(family, task_id) or Watch(family, task_id, due)
+        if (watch := book.find(family, task_id)) is not None:
+            return watch
+        if not submitted:
+            return Watch(family, task_id, -math.inf)
+        now = asyncio.get_running_loop().time()
+        return Watch(family, task_id, book.first_look(now), now)
 
     async def _cancel_remote(self, handle: TaskHandle[Any]) -> None:
         """Try to cancel a task for a caller who is being cancelled itself: not for long, and without complaint."""

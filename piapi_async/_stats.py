@@ -1,0 +1,64 @@
+"""What a client has done so far, in numbers.  Pure."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+
+from attrs import define, field, frozen
+
+
+@frozen(kw_only=True)
+class Stats:
+    """A snapshot of `PiAPI.stats`; all but the first two only grow."""
+
+    waiting: int
+    """Tasks that are waited for now."""
+    submitting: int
+    """Submits under way now."""
+    requests: Mapping[str, int]
+    """Requests sent, by kind: ``Reroll``, ``Fetch``, ``MultiFetch``, …"""
+    looks: int
+    """Requests made for the waits (plain and multi-fetches)."""
+    asked: int
+    """Tasks asked for in these; one task is counted at each look."""
+    ended: int
+    """Tasks whose end was seen."""
+    retries: int
+    """Calls that were made again because nothing had happened, reads included."""
+    pauses: int
+    """Times a host asked the client to slow down."""
+    faults: int
+    """Looks that failed in a way that passes."""
+    unseen: float
+    """Seconds between a task's end and its detection, summed up: estimated as half the time since the look before."""
+
+    @property
+    def ids_per_request(self) -> float:
+        """Tasks asked for in one look on average; NaN before the first."""
+        return self.asked / self.looks if self.looks else math.nan
+
+    @property
+    def requests_per_task(self) -> float:
+        """Looks per task that ended: what waiting costs; NaN before the first end."""
+        return self.looks / self.ended if self.ended else math.nan
+
+    @property
+    def detection_delay(self) -> float:
+        """Mean seconds between a task's end and its detection, estimated; NaN before the first end."""
+        return self.unseen / self.ended if self.ended else math.nan
+
+
+@define
+class Counters:
+    """What the parts of a client count; `Stats` is a copy for the user."""
+
+    requests: Counter[str] = field(factory=Counter)
+    looks: int = 0
+    asked: int = 0
+    ended: int = 0
+    retries: int = 0
+    pauses: int = 0
+    faults: int = 0
+    unseen: float = 0.0
