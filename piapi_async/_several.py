@@ -21,7 +21,7 @@ async def as_completed(
 
     After `timeout` seconds raises `WaitTimeout`, whose `refs` are the tasks that have not ended.
     """
-    ended: asyncio.Queue[TaskHandle[R]] = asyncio.Queue()
+    ended: asyncio.Queue[tuple[TaskHandle[R], Waiter | None]] = asyncio.Queue()
     waiting: list[tuple[TaskHandle[R], Waiter]] = []
     total = 0
     late: list[TaskRef] = []
@@ -29,14 +29,14 @@ async def as_completed(
         for handle in handles:
             total += 1
             if handle._watch.ended:
-                ended.put_nowait(handle)
+                ended.put_nowait((handle, None))
                 continue
             waiter = handle._join(timeout)
             waiting.append((handle, waiter))
-            waiter.bell.add_done_callback(lambda _, handle=handle: ended.put_nowait(handle))
+            waiter.bell.add_done_callback(lambda _, pair=(handle, waiter): ended.put_nowait(pair))
         for _ in range(total):
-            handle = await ended.get()
-            if handle.error is None and not handle._watch.ended:
+            handle, over = await ended.get()
+            if over is not None and over.error is None and not handle._watch.ended:
                 late.append(handle.ref)
             else:
                 yield handle

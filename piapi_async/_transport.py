@@ -84,9 +84,11 @@ class Transport:
     _session: aiohttp.ClientSession | None = field(repr=False)
     _own: dict[float, aiohttp.ClientSession] = field(factory=dict, init=False, repr=False)  # by keep-alive
     _headers: Mapping[str, str] = field(init=False, repr=False)
+    _body_headers: Mapping[str, str] = field(init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
         self._headers = {"X-API-Key": self._api_key, "User-Agent": USER_AGENT, "Accept": "application/json"}
+        self._body_headers = {**self._headers, "Content-Type": "application/json"}
 
     async def send(
         self, request: HTTPRequest, *, timeout: float, sending: Sending | None = None, submit: bool = False
@@ -98,6 +100,7 @@ class Transport:
         the request had begun to leave.
         """
         sending = sending or Sending()
+        headers = self._body_headers if request.body else self._headers
         session = self._session or self._own_session(_SUBMIT_KEEP_ALIVE if submit else _KEEP_ALIVE)
         if session.closed:
             raise ClientClosed("The aiohttp session given to PiAPI(session=…) is closed. Nothing was sent.")
@@ -106,7 +109,7 @@ class Transport:
                 request.method,
                 URL(self.base_url + request.path, encoded=True),
                 data=_Body(request.body, sending) if request.body else None,
-                headers={**request.headers, **self._headers} if request.headers else self._headers,
+                headers={**request.headers, **headers} if request.headers else headers,
                 timeout=aiohttp.ClientTimeout(total=timeout, ceil_threshold=timeout + 1.0),
                 allow_redirects=False,
                 raise_for_status=False,
@@ -117,8 +120,23 @@ class Transport:
             raise
         except Exception as error:  # noqa: BLE001 - a connector or middleware of the user's may raise anything
             begun = sending.begun if request.body else not isinstance(error, _BEFORE_SENDING)
-            failure = _explain(error, self.base_url, begun, timeout)
+            failure = self._explain(error, begun=begun, timeout=timeout)
         raise failure
+
+    def _explain(self, error: Exception, *, begun: bool, timeout: float) -> TransportError:
+        what = str(error).replace(self._api_key, "…") or type(error).__name__
+        if isinstance(error, TimeoutError):
+            what = f"no answer within {timeout:g} s" if begun else f"no connection within {timeout:g} s"
+        if begun:
+            text = f"The request to {self.base_url} had begun to leave and may have arrived, but its answer is lost: {what}"
+        else:
+            text = f"Nothing was sent to {self.base_url}: {what}"
+        failure = TransportError(text, sent=begun)
+        # aiohttp's response errors have the request's headers, and so the key, in their repr; what a user's middleware
+        # puts into its own errors nobody knows.
+        if isinstance(error, (aiohttp.ClientError, OSError)) and not isinstance(error, aiohttp.ClientResponseError):
+            failure.__cause__ = error
+        return failure
 
     def _own_session(self, keep_alive: float) -> aiohttp.ClientSession:
         session = self._own.get(keep_alive)
@@ -182,18 +200,3 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
             return bytes(body)
     response.close()
     raise UnexpectedAnswer(f"The answer (HTTP {response.status}) is larger than 16 MiB and was not read.")
-
-
-def _explain(error: Exception, base_url: str, begun: bool, timeout: float) -> TransportError:  # noqa: FBT001 - private
-    what = type(error).__name__ if not str(error) else str(error)
-    if isinstance(error, TimeoutError):
-        what = f"no answer within {timeout:g} s" if begun else f"no connection within {timeout:g} s"
-    if begun:
-        text = f"The request to {base_url} had begun to leave and may have arrived, but its answer is lost: {what}"
-    else:
-        text = f"Nothing was sent to {base_url}: {what}"
-    failure = TransportError(text, sent=begun)
-    # aiohttp's response errors carry the request's headers, and so the key, in their repr.
-    if not isinstance(error, aiohttp.ClientResponseError):
-        failure.__cause__ = error
-    return failure

@@ -312,7 +312,7 @@ _CANCEL_REMOTE_SECONDS = 5.0
 class TaskHandle(Generic[R_co]):
     """One task of one client: look at it, wait for it, cancel it.
 
-    Handles of the same task are equal, and share what is known about it.
+    Handles of the same task are equal, and share the looks at it while they wait.
     """
 
     _client: PiAPI

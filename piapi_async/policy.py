@@ -6,11 +6,8 @@ Nothing here sleeps or reads a clock.  Times are seconds on whatever clock the c
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
-from functools import cache
-from itertools import accumulate
 from random import Random
-from typing import Any, ClassVar
+from typing import Any
 
 from attrs import Attribute, define, field, frozen
 
@@ -76,73 +73,14 @@ class TokenBucket:
         return max(0.0, self._free_at - self.seconds - now)
 
 
-@frozen
-class _Shape:
-    """How likely a task is to end, by the share `x` of its expected duration that has passed: a log-normal hazard.
-
-    The fewest looks for a given mean delay are had when the time between two looks goes with ``1/√hazard``, that is
-    when each look comes after the same increase of ``∫√hazard``.  `effort` is that integral as a table over x, and
-    `scale` makes the 95th percentile of the delay come out as 1.
-    """
-
-    spread: float
-    scale: float
-    effort: tuple[float, ...]
-
-    STEP: ClassVar[float] = 0.005
-    END: ClassVar[float] = 5.0
-
-    @classmethod
-    def of(cls, spread: float) -> _Shape:
-        xs = [cls.STEP * index for index in range(int(cls.END / cls.STEP) + 1)]
-        roots = [math.sqrt(_hazard(x, spread)) for x in xs]
-        effort = tuple(accumulate(root * cls.STEP for root in roots))
-        chances = [_density(x, spread) * cls.STEP for x in xs]
-
-        def late(scale: float) -> float:
-            return sum(chance * max(0.0, 1.0 - root / scale) for chance, root in zip(chances, roots, strict=True))
-
-        low, high = 0.01, 100.0
-        for _ in range(25):
-            middle = (low + high) / 2
-            low, high = (middle, high) if late(middle) < _LATE else (low, middle)
-        return cls(spread, low, effort)
-
-    def wait(self, x: float, delay: float) -> float:
-        """Give the time from `x` to the next look, for a 95th percentile of `delay`, all as shares of the duration."""
-        here = min(int(x / self.STEP), len(self.effort) - 2)
-        wanted = self.effort[here] + self.scale * delay
-        there = bisect_left(self.effort, wanted, here)
-        if there >= len(self.effort):
-            slope = (self.effort[-1] - self.effort[-2]) / self.STEP
-            return self.END - here * self.STEP + (wanted - self.effort[-1]) / slope
-        return max(self.STEP, (there - here) * self.STEP)
-
-
-_LATE = 0.05
-
-
-def _density(x: float, spread: float) -> float:
-    return 0.0 if x <= 0 else math.exp(-((math.log(x) / spread) ** 2) / 2) / (x * spread * math.sqrt(2 * math.pi))
-
-
-def _hazard(x: float, spread: float) -> float:
-    if x <= 0:
-        return 0.0
-    left = math.erfc(math.log(x) / spread / math.sqrt(2)) / 2
-    return _density(x, spread) / left if left > 1e-250 else math.log(x) / spread**2 / x  # noqa: PLR2004 - nearly 0
-
-
-_shape = cache(_Shape.of)
-
-# Fast-mode tasks take 25 to 80 s (the vendor's page); the spread is wider than that, because an upscale takes less.
-_TYPICAL = 45.0
-_SPREAD = 0.7
-# How far a duration predicted from progress is off: hosts were seen to be within 10 %.
-_PREDICTED_SPREAD = 0.12
-_ROUGH_SPREAD = 0.3
+_YOUNG = 18.0  # seconds; of fast-mode tasks hardly any end before 25 (the vendor's page), of turbo ones many do after
+_FIRST = 5.0  # seconds; the shortest tasks, seeds and upscales, take longer
+_NEAR = (
+    0.15  # of the predicted duration: progress was observed to lead or trail by about 0.1, so an end is unlikely before
+)
+_NEAR_INTERVAL = 0.85  # of the interval: when an end is due, one looks more closely
 _JITTER = 0.04
-_ALLOWANCE = 0.93  # of the delay is for waiting, the rest for the jitter and the answer's way
+_ALLOWANCE = 0.93  # of the interval; the rest is for the jitter and the answer's way
 
 
 @frozen
@@ -158,8 +96,8 @@ class Pace:
 class PollPolicy:
     """How closely tasks are watched.
 
-    `delay` is the one knob: 95 % of ends are noticed within that many seconds.  Looks are rare while a task is too
-    young to end, and where the host reports progress also while it has far to go; they never become rarer again.
+    `delay` is the one knob: 95 % of ends are noticed within that many seconds.  There are fewer looks while a task is
+    too young to end, or has by its progress far to go; there is no back-off, for an end is never less likely later.
     """
 
     delay: float = field(default=1.5, validator=_positive)
@@ -172,7 +110,7 @@ class PollPolicy:
 
     @property
     def interval(self) -> float:
-        """Seconds between two looks of the plain schedule: 95 % of ends are noticed within 0.95 of it."""
+        """Seconds between two looks of the plain schedule: an end falls evenly between them."""
         return self.delay / 0.95
 
     def next_look(self, rng: Random, *, age: float | None = None, pace: Pace | None = None) -> float:
@@ -180,11 +118,15 @@ class PollPolicy:
 
         `age` is the seconds since it can have begun, None if that is not known; `pace` what its progress tells.
         """
-        wait = self.interval
-        delay = self.delay * _ALLOWANCE
-        if not self._plain and pace is not None:
-            expected, spread = 100.0 / pace.rate, _ROUGH_SPREAD if pace.rough else _PREDICTED_SPREAD
-            wait = expected * _shape(spread).wait(pace.progress / 100.0, delay / expected)
-        elif not self._plain and age is not None:
-            wait = _TYPICAL * _shape(_SPREAD).wait(age / _TYPICAL, delay / _TYPICAL)
-        return wait * (1.0 + _JITTER * rng.random())
+        return self._wait(age, pace) * (1.0 + _JITTER * rng.random())
+
+    def _wait(self, age: float | None, pace: Pace | None) -> float:
+        if self._plain:
+            return self.interval
+        interval = self.interval * _ALLOWANCE
+        if pace is not None:
+            left = (100.0 - pace.progress) / pace.rate
+            return max(_NEAR_INTERVAL * interval, left / 5.0 if pace.rough else left - _NEAR * 100.0 / pace.rate)
+        if age is None:
+            return interval
+        return max(_FIRST - age, interval * max(1.0, _YOUNG / max(age, _FIRST)))
