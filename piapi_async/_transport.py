@@ -128,7 +128,7 @@ class Transport:
         if isinstance(error, TimeoutError):
             what = f"no answer within {timeout:g} s" if begun else f"no connection within {timeout:g} s"
         if begun:
-            text = f"The request to {self.base_url} had begun to leave and may have arrived, but its answer is lost: {what}"
+            text = f"The request to {self.base_url} had begun to leave and may have arrived; its answer is lost: {what}"
         else:
             text = f"Nothing was sent to {self.base_url}: {what}"
         failure = TransportError(text, sent=begun)

@@ -9,7 +9,7 @@ import math
 from random import Random
 from typing import Any
 
-from attrs import Attribute, define, field, frozen
+from attrs import Attribute, define, evolve, field, frozen
 
 
 def _positive(instance: object, attribute: Attribute[Any], value: object) -> None:
@@ -73,8 +73,9 @@ class TokenBucket:
         return max(0.0, self._free_at - self.seconds - now)
 
 
-_YOUNG = 18.0  # seconds; of fast-mode tasks hardly any end before 25 (the vendor's page), of turbo ones many do after
-_FIRST = 5.0  # seconds; the shortest tasks, seeds and upscales, take longer
+_TYPICAL = 45.0  # seconds; fast-mode tasks take 25 to 80 (the vendor's page)
+_YOUNG = 0.4  # of the typical duration; few tasks end before
+_FIRST = 0.11  # of the typical duration; none ends before
 _NEAR = (
     0.15  # of the predicted duration: progress was observed to lead or trail by about 0.1, so an end is unlikely before
 )
@@ -98,15 +99,22 @@ class PollPolicy:
 
     `delay` is the one knob: 95 % of ends are noticed within that many seconds.  There are fewer looks while a task is
     too young to end, or has by its progress far to go; there is no back-off, for an end is never less likely later.
+
+    `typical` is what a task usually takes, in seconds: turbo tasks about 15, and a sped-up emulator's less.
     """
 
     delay: float = field(default=1.5, validator=_positive)
+    typical: float = field(default=_TYPICAL, kw_only=True, validator=_positive)
     _plain: bool = field(default=False, kw_only=True)
 
     @classmethod
     def every(cls, seconds: float) -> PollPolicy:
         """Give the plain schedule: a look every `seconds`."""
         return cls(delay=seconds * 0.95, plain=True)
+
+    def at_speed(self, speed: float) -> PollPolicy:
+        """Give the policy for a host that is `speed` times faster than life."""
+        return evolve(self, delay=self.delay / speed, typical=self.typical / speed)
 
     @property
     def interval(self) -> float:
@@ -129,4 +137,5 @@ class PollPolicy:
             return max(_NEAR_INTERVAL * interval, left / 5.0 if pace.rough else left - _NEAR * 100.0 / pace.rate)
         if age is None:
             return interval
-        return max(_FIRST - age, interval * max(1.0, _YOUNG / max(age, _FIRST)))
+        first = _FIRST * self.typical
+        return max(first - age, interval * max(1.0, _YOUNG * self.typical / max(age, first)))

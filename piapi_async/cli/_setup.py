@@ -156,7 +156,7 @@ async def client(setup: Setup, *known: str) -> AsyncGenerator[PiAPI, None]:
     emulator = emulator_class()(speed=EMULATOR_SPEED, adopt_parents=True, seed=random.randrange(1 << 31))  # noqa: S311 - pictures
     for task_id in known:
         emulator.adopt(task_id)
-    poll = PollPolicy(PollPolicy().delay / EMULATOR_SPEED)
+    poll = PollPolicy().at_speed(EMULATOR_SPEED)
     async with (
         emulator.run() as base_url,
         PiAPI(emulator.api_key, base_url=base_url, poll=poll, ledger=ledger) as piapi,

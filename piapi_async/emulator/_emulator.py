@@ -213,8 +213,16 @@ class Emulator:
 
 
 def _clock(loop: asyncio.AbstractEventLoop, start: float, speed: float) -> Callable[[], float]:
-    began = loop.time()
-    return lambda: start + (loop.time() - began) * speed
+    last, elapsed = loop.time(), 0.0
+
+    def now() -> float:
+        nonlocal last, elapsed
+        # A virtual clock is switched on, and set back, between a fixture that starts the emulator and its test.
+        elapsed += max(0.0, loop.time() - last)
+        last = loop.time()
+        return start + elapsed * speed
+
+    return now
 
 
 def _plan(plan: str | Plan) -> Plan:
