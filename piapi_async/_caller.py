@@ -7,6 +7,7 @@ whole client and not one caller.
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 from collections.abc import Callable
 from random import Random
@@ -22,6 +23,8 @@ from .errors import ClientClosed, PiAPIError, RateLimitError, TransportError, Un
 
 if TYPE_CHECKING:
     from .policy import RetryPolicy, TokenBucket
+
+logger = logging.getLogger("piapi_async")
 
 A = TypeVar("A")
 
@@ -130,6 +133,7 @@ class Caller:
                 )
                 if wait is None:
                     raise
+                logger.info("%s - trying again in %.1f s (%d of %d).", error, wait, tries + 1, self.retry.attempts)
             self.counters.retries += 1
             sending.begun_at = None  # what had been sent was refused, so nothing is under way
             await self.gate.rest(wait)

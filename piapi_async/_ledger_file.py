@@ -8,6 +8,7 @@ tell a submit that is under way from one whose process is gone.
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import secrets
 import sqlite3
@@ -94,12 +95,22 @@ class Intent:
     family: str
     request: str
 
+    @property
+    def digest(self) -> bytes:
+        """What is compared when the key is submitted again."""
+        return sha256(self.request.encode()).digest()
+
     @classmethod
     def of(cls, request: HTTPRequest, *, key: str | None, origin: str, family: str) -> Intent:
         """Give the intent behind a request; a key is minted where there is none."""
         body = orjson.loads(request.body) if request.body else None
         text = orjson.dumps(_without_webhooks(body), option=orjson.OPT_SORT_KEYS).decode()
-        return cls(key=key or secrets.token_hex(16), origin=origin, family=family, request=f"{request.path} {text}")
+        return cls(
+            key=secrets.token_hex(16) if key is None else key,
+            origin=origin,
+            family=family,
+            request=f"{request.path} {text}",
+        )
 
 
 _WEBHOOK_FIELDS = frozenset({"webhook_endpoint", "webhook_secret", "notify_progress", "webhook_config"})
@@ -112,60 +123,43 @@ def _without_webhooks(value: Any) -> Any:  # noqa: ANN401 - JSON
     return value
 
 
+Work = Callable[[sqlite3.Connection], Any]
+"""What is done within a transaction, by the ledger's thread."""
+
+_HINTS = {
+    "full": " Make room; what was committed is safe.",
+    "readonly": " Make it, and its directory, writable.",
+    "malformed": " It is damaged: keep a copy, and recover what can be with sqlite3's .recover.",
+    "not a database": " It is damaged, or no ledger: keep a copy, and use another path.",
+    "unable to open": " Is it in a directory that exists, and a file that you may write?",
+    "locked": " Another process holds it.",
+}
+
+
 @define(eq=False)
 class LedgerFile:
     """One owner's hold on the file.  All methods belong to one thread, those that take `file` to a transaction."""
 
     path: Path
-    owner: str = field(factory=lambda: secrets.token_hex(8))
+    owner: str = ""
     _file: sqlite3.Connection | None = None
     _lock: sqlite3.Connection | None = None
     _mine: dict[str, Intent] = field(factory=dict)  # the submits that are in our own hands
 
-    def open(self) -> sqlite3.Connection:
-        if self._file is None:
-            with contextlib.suppress(FileExistsError):
-                os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-            file = sqlite3.connect(self.path, timeout=_BUSY_SECONDS, isolation_level=None)
-            file.row_factory = sqlite3.Row
-            try:
-                self._prepare(file)
-            except BaseException:
-                file.close()
-                raise
-            self._file = file
-        return self._file
+    def commit(self, works: list[Work]) -> list[Any]:
+        """Do all the works in one commit; give for each its result, or the error it failed with.
 
-    def _prepare(self, file: sqlite3.Connection) -> None:
-        application, version, filled = (
-            file.execute(query).fetchone()[0]
-            for query in ("PRAGMA application_id", "PRAGMA user_version", "SELECT count(*) FROM sqlite_master")
-        )
-        if application != _APPLICATION_ID and filled:
-            raise LedgerError(f"{self.path} is a database of another program, not a ledger")
-        if version > _VERSION:
-            raise LedgerError(
-                f"The ledger {self.path} was written by a newer piapi_async (its version is {version}, this one reads "
-                f"{_VERSION}): upgrade piapi_async. Nothing was changed"
-            )
-        _use_wal(file)
-        file.execute("PRAGMA synchronous = FULL")
-        if version < _VERSION:
-            file.executescript(_SCHEMA)
-        self._lock = sqlite3.connect(self._lock_path(self.owner), timeout=0, isolation_level=None)
-        self._lock.execute("BEGIN EXCLUSIVE")
+        A group that fails is done again one by one: a work that the file cannot take must not cost the others theirs.
+        """
+        try:
+            return self._transaction(works)
+        except Exception as error:  # noqa: BLE001 - sqlite3 raises more than its own errors on a damaged file
+            if len(works) == 1:
+                return [self._explain(error)]
+        return [self.commit([work])[0] for work in works]
 
-    def close(self) -> None:
-        for connection in (self._file, self._lock):
-            if connection is not None:
-                connection.close()
-        if self._lock is not None:
-            self._lock_path(self.owner).unlink(missing_ok=True)
-        self._file = self._lock = None
-
-    def transaction(self, works: list[Callable[[sqlite3.Connection], Any]]) -> list[Any]:
-        """Do all the works in one commit; give for each its result, or the error of its own that it raised."""
-        file = self.open()
+    def _transaction(self, works: list[Work]) -> list[Any]:
+        file = self._open()
         results: list[Any] = []
         file.execute("BEGIN IMMEDIATE")
         try:
@@ -181,15 +175,73 @@ class LedgerFile:
             raise
         return results
 
+    def _explain(self, error: Exception) -> LedgerError:
+        if isinstance(error, LedgerError):
+            return error
+        hint = next((hint for word, hint in _HINTS.items() if word in str(error)), "")
+        return LedgerError(f"The ledger {self.path} cannot be used: {error}.{hint}")
+
+    def _open(self) -> sqlite3.Connection:
+        if self._file is None:
+            _touch(self.path)
+            file = sqlite3.connect(self.path, timeout=_BUSY_SECONDS, isolation_level=None)
+            file.row_factory = sqlite3.Row
+            try:
+                self._prepare(file)
+                self._take_lock()
+            except BaseException:
+                file.close()
+                raise
+            self._file = file
+        return self._file
+
+    def _prepare(self, file: sqlite3.Connection) -> None:
+        file.execute("BEGIN")  # one snapshot for all three: another process may be making the tables just now
+        application, version, filled = (
+            file.execute(query).fetchone()[0]
+            for query in ("PRAGMA application_id", "PRAGMA user_version", "SELECT count(*) FROM sqlite_master")
+        )
+        file.execute("COMMIT")
+        if application != _APPLICATION_ID and filled:
+            raise LedgerError(f"{self.path} is a database of another program, not a ledger")
+        if version > _VERSION:
+            raise LedgerError(
+                f"The ledger {self.path} was written by a newer piapi_async (its version is {version}, this one reads "
+                f"{_VERSION}): upgrade piapi_async. Nothing was changed"
+            )
+        # A page that was cut off would otherwise read as "no such key", and the key be paid for again.
+        if (finding := file.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
+            raise sqlite3.DatabaseError(f"malformed ({finding})")
+        _use_wal(file)
+        file.execute("PRAGMA synchronous = FULL")
+        if version < _VERSION:
+            file.executescript(_SCHEMA)
+
+    def _take_lock(self) -> None:
+        for path in self.path.parent.glob(f"{glob.escape(self.path.name)}-owner-*"):
+            self._holds(path)  # removes what a killed process has left
+        self.owner = secrets.token_hex(8)
+        path = self._lock_path(self.owner)
+        _touch(path)
+        self._lock = _lock(path)
+
+    def close(self) -> None:
+        """Let go of the file and of the owner's lock."""
+        if self._file is not None:
+            self._file.close()
+        if self._lock is not None:
+            self._lock.close()
+            self._lock_path(self.owner).unlink(missing_ok=True)
+        self._file = self._lock = None
+
     def claim(self, file: sqlite3.Connection, intent: Intent) -> LedgerEntry | None:
         """Write the intent down as *sending* and give None, or give what is there already."""
-        digest = sha256(intent.request.encode()).digest()
         row = file.execute("SELECT * FROM submits WHERE key = ?", (intent.key,)).fetchone()
         if row is None:
             file.execute(
                 "INSERT INTO submits (key, state, origin, family, digest, request, owner, at) "
                 "VALUES (?, 'sending', ?, ?, ?, ?, ?, ?)",
-                (intent.key, intent.origin, intent.family, digest, intent.request, self.owner, time.time()),
+                (intent.key, intent.origin, intent.family, intent.digest, intent.request, self.owner, time.time()),
             )
             self._mine[intent.key] = intent
             return None
@@ -199,7 +251,7 @@ class LedgerFile:
                 f"The key {intent.key!r} belongs to {entry.origin} ({entry.family}), not to {intent.origin} "
                 f"({intent.family}): use another key, or another ledger"
             )
-        if row["digest"] != digest:
+        if row["digest"] != intent.digest:
             raise ValueError(
                 f"key: {intent.key!r} is not allowed; the ledger has it for another request, {entry.request}"
             )
@@ -208,10 +260,13 @@ class LedgerFile:
         return entry
 
     def accept(self, file: sqlite3.Connection, intent: Intent, task_id: str) -> None:
-        """Write down the id that a submit of ours was given."""
+        """Write down the id that a submit of ours was given, whatever the row has come to meanwhile."""
         self._mine.pop(intent.key, None)
         file.execute(
-            "UPDATE submits SET state = 'accepted', task_id = ?, owner = NULL WHERE key = ?", (task_id, intent.key)
+            "INSERT INTO submits (key, state, origin, family, digest, request, task_id, at) "
+            "VALUES (?, 'accepted', ?, ?, ?, ?, ?, ?) ON CONFLICT (key) "
+            "DO UPDATE SET state = 'accepted', task_id = excluded.task_id, owner = NULL",
+            (intent.key, intent.origin, intent.family, intent.digest, intent.request, task_id, time.time()),
         )
 
     def release(self, file: sqlite3.Connection, intent: Intent) -> None:
@@ -271,19 +326,40 @@ class LedgerFile:
     def _alive(self, owner: str, key: str) -> bool:
         if owner == self.owner:
             return key in self._mine
-        path = self._lock_path(owner)
+        return self._holds(self._lock_path(owner))
+
+    @staticmethod
+    def _holds(path: Path) -> bool:
+        """Tell whether somebody alive holds an owner's lock; remove what a dead one has left."""
         if not path.exists():
             return False
-        with contextlib.closing(sqlite3.connect(path, timeout=0, isolation_level=None)) as lock:
-            try:
-                lock.execute("BEGIN EXCLUSIVE")
-            except sqlite3.OperationalError:  # somebody holds it
-                return True
+        try:
+            _lock(path).close()
+        except sqlite3.OperationalError:
+            return True
         path.unlink(missing_ok=True)
         return False
 
     def _lock_path(self, owner: str) -> Path:
         return self.path.with_name(f"{self.path.name}-owner-{owner}")
+
+
+def _touch(path: Path) -> None:
+    """Make an empty file that is private to its user, unless there is one."""
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+
+
+def _lock(path: Path) -> sqlite3.Connection:
+    """Take an owner's lock, which lasts until the connection is closed; `sqlite3.OperationalError` if it is taken."""
+    lock = sqlite3.connect(path, timeout=0, isolation_level=None)
+    try:
+        lock.execute("PRAGMA journal_mode = MEMORY")  # no second file beside the lock
+        lock.execute("BEGIN EXCLUSIVE")
+    except BaseException:
+        lock.close()
+        raise
+    return lock
 
 
 def _use_wal(file: sqlite3.Connection) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import shlex
 import time
 from typing import Any
 
@@ -81,9 +82,12 @@ class Submitter:
             task.cancel()
 
     def _done(self, task: asyncio.Task[Accepted]) -> None:
-        del self._under_way[task]
-        if not task.cancelled():
-            task.exception()  # its caller may be gone, and asyncio would complain that nobody looked
+        sending = self._under_way.pop(task)
+        if task.cancelled():
+            return
+        error = task.exception()  # asked for, as its caller may be gone, and asyncio would complain that nobody looked
+        if sending.abandoned and isinstance(error, LedgerError):
+            logger.error("%s", error)  # nobody else is left to hear of a task that is paid for
 
     async def _run(self, request: TaskRequest[Any], key: str | None, sending: Sending) -> Accepted:
         if self._ledger is None:
@@ -106,7 +110,9 @@ class Submitter:
             if entry.task_id is not None:
                 return entry.task_id
             if entry.state is LedgerState.UNKNOWN:
-                raise self._unknown(request, intent.key, entry.at, "an earlier submit of this key was never answered")
+                raise self._unknown(
+                    request, intent.key, Sending(begun_at=entry.at), "an earlier submit of this key was never answered"
+                )
             await anyio.sleep(pause)
             pause = min(2 * pause, 0.5)
         return None
@@ -116,27 +122,34 @@ class Submitter:
             return await self._caller.call(request, judge_submit, timeout=sending.timeout, sending=sending, submit=True)
         except PiAPIError as error:
             if judge_submit(error) is Verdict.UNKNOWN:
-                raise self._unknown(request, key, sending.begun_at or time.time(), str(error)) from error
+                raise self._unknown(request, key, sending, str(error)) from error
+            raise
+        except Exception as error:
+            if sending.begun:  # a request class that fails on its own answer does not undo what was sent
+                raise self._unknown(request, key, sending, repr(error)) from error
             raise
 
     async def _give_up(self, ledger: Ledger, intent: Intent, error: BaseException, sending: Sending) -> None:
-        doubtful = isinstance(error, SubmissionUnknown) or (sending.begun and isinstance(error, asyncio.CancelledError))
+        # Once sending has begun, only an answer that was understood as a refusal says that nothing was made.
+        refused = isinstance(error, PiAPIError) and not isinstance(error, SubmissionUnknown)
+        doubtful = sending.begun and not refused
         try:
             await (ledger.doubt(intent) if doubtful else ledger.release(intent))
         except LedgerError as failure:  # the submit's own error matters more; the row counts as unknown anyway
             logger.warning("submit %s could not be recorded: %s", intent.key, failure)
 
-    def _unknown(self, request: TaskRequest[Any], key: str | None, at: float, what: str) -> SubmissionUnknown:
+    def _unknown(self, request: TaskRequest[Any], key: str | None, sending: Sending, what: str) -> SubmissionUnknown:
         advice = "look at your account's tasks before you submit it again"
         if self._ledger is not None:
             advice += (
-                f", then tell the ledger: piapi-async ledger resolve {self._ledger.path} {key} "
-                "--task-id ID, or --resubmit if there is none"
+                ", then tell the ledger: "
+                + shlex.join(["piapi-async", "ledger", "resolve", str(self._ledger.path), key or ""])
+                + " --task-id ID, or --resubmit if there is none"
             )
         return SubmissionUnknown(
             f"{label(request)} may have been accepted: a task may exist and may have been paid for, but its id did not "
             f"arrive. It is not sent again by itself; {advice}. What happened: {what}",
             request=request,
-            at=at,
+            at=sending.begun_at or time.time(),
             key=key,
         )

@@ -161,8 +161,8 @@ class PiAPI:
         leave loses only the answer, which still reaches the ledger.
         """
         self._enter()
-        if key is not None and self._ledger is None:
-            raise ValueError("key: it needs a ledger, PiAPI(ledger=Ledger(path)), and this client has none")
+        if key is not None:
+            _check_ledger_key(key, self._ledger)
         if not hasattr(request, "family"):
             raise TypeError(f"{label(request)} makes no task, so it cannot be submitted")
         if timeout is not None and not timeout > 0:
@@ -260,13 +260,15 @@ class PiAPI:
             self._closed = True
             return
         self._check_loop()
+        if self._closed:
+            return
         self._closed = True
         self._caller.gate.shut()
         await self._poller.close(ClientClosed("The client was closed while this wait was on; the task goes on."))
         await self._submitter.finish()
         await self._caller.transport.close()
         if self._ledger is not None:
-            await self._ledger.close()
+            await self._ledger.leave()
 
     def __del__(self) -> None:
         if not self._closed and self._loop is not None:
@@ -275,6 +277,8 @@ class PiAPI:
     def _enter(self) -> None:
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
+            if self._ledger is not None and not self._closed:
+                self._ledger.join()
         self._check_loop()
         if self._closed:
             raise ClientClosed("The client is closed. Nothing was sent; make a new PiAPI.")
@@ -306,6 +310,15 @@ class PiAPI:
 
 
 _CANCEL_REMOTE_SECONDS = 5.0
+
+
+def _check_ledger_key(key: object, ledger: Ledger | None) -> None:
+    if ledger is None:
+        raise ValueError("key: it needs a ledger, PiAPI(ledger=Ledger(path)), and this client has none")
+    if not isinstance(key, str):
+        raise TypeError(f"key: {key!r} is not allowed; it must be a text")
+    if not key.strip() or not key.isprintable():
+        raise ValueError(f"key: {key!r} is not allowed; it must be a printable text that is not empty")
 
 
 @define(eq=False, repr=False)

@@ -11,18 +11,20 @@ into the next, so the cost of a sync is shared by all submits in flight.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import sqlite3
+import threading
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import orjson
-from attrs import define, field
+from attrs import define, field, frozen
 
-from ._ledger_file import Intent, LedgerEntry, LedgerFile, LedgerState
+from ._ledger_file import Intent, LedgerEntry, LedgerFile, LedgerState, Work
 from .errors import LedgerError
 from .tasks import TaskRef
 
@@ -31,6 +33,8 @@ __all__ = ["Ledger", "LedgerEntry", "LedgerState"]
 logger = logging.getLogger("piapi_async")
 
 T = TypeVar("T")
+
+_LOOP_PATIENCE = 0.05  # seconds for which the thread waits for a loop that may have stopped running
 
 
 @define(eq=False)
@@ -43,12 +47,13 @@ class Ledger:
     """
 
     path: Path = field(converter=Path)
-    _thread: ThreadPoolExecutor | None = field(default=None, init=False, repr=False)
     _file: LedgerFile = field(init=False, repr=False)
-    _queue: list[tuple[Callable[[sqlite3.Connection], Any], asyncio.Future[Any]]] = field(
-        factory=list, init=False, repr=False
-    )
-    _writing: asyncio.Task[None] | None = field(default=None, init=False, repr=False)
+    _thread: ThreadPoolExecutor | None = field(default=None, init=False, repr=False)
+    _queue: list[_Job] = field(factory=list, init=False, repr=False)
+    _draining: asyncio.Future[None] | None = field(default=None, init=False, repr=False)
+    _mutex: threading.Lock = field(factory=threading.Lock, init=False, repr=False)
+    _resumed: threading.Event = field(factory=threading.Event, init=False, repr=False)
+    _clients: int = field(default=0, init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
         self._file = LedgerFile(self.path)
@@ -76,15 +81,20 @@ class Ledger:
         await self._do(lambda file: self._file.resolve(file, key, task_id))
 
     async def close(self) -> None:
-        """Finish what is being written and close the file.  It opens again if it is used again."""
-        while self._writing is not None:
-            await asyncio.shield(self._writing)
-        if self._thread is not None:
-            thread, self._thread = self._thread, None
-            await asyncio.get_running_loop().run_in_executor(thread, self._file.close)
-            thread.shutdown()
+        """Finish what is being written and close the file, unless a client still uses it; it opens again if need be."""
+        if self._clients == 0 and self._thread is not None:
+            await self._put(_CLOSE)
 
     # -- for the client -------------------------------------------------------------------------------------------
+
+    def join(self) -> None:
+        """Note that one more client uses the ledger."""
+        self._clients += 1
+
+    async def leave(self) -> None:
+        """Note that a client has done with it; the last one closes it."""
+        self._clients -= 1
+        await self.close()
 
     async def claim(self, intent: Intent) -> LedgerEntry | None:
         """Write down that a submit is about to be sent and give None, or give what the key stands for already.
@@ -112,7 +122,10 @@ class Ledger:
 
     def end(self, ref: TaskRef, outcome: str, answer: Any) -> None:  # noqa: ANN401 - JSON
         """Write down, soon, how a task ended; a task the ledger does not know is none of its business."""
-        data = orjson.dumps(answer)
+        try:
+            data = orjson.dumps(answer)
+        except TypeError:  # nested more deeply than can be written; the outcome is what matters
+            data = b""
         done = self._put(lambda file: self._file.end(file, ref, outcome, data))
         done.add_done_callback(_log_failure)
 
@@ -138,57 +151,66 @@ class Ledger:
 
     async def _do(self, work: Callable[[sqlite3.Connection], T]) -> T:
         # A work that is queued is done: whoever is cancelled here cancels only the future, and does not hear of it.
-        return await self._put(work)
+        return cast("T", await self._put(work))
 
-    def _put(self, work: Callable[[sqlite3.Connection], T]) -> asyncio.Future[T]:
+    def _put(self, work: Work) -> asyncio.Future[Any]:
+        """Queue a work for the thread; it goes on although the loop's tasks are cancelled, or the loop is gone."""
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[T] = loop.create_future()
-        self._queue.append((work, future))
-        if self._writing is None:
-            self._writing = loop.create_task(self._write(), name="piapi_async ledger")
-        return future
+        job = _Job(work, loop.create_future())
+        with self._mutex:
+            self._queue.append(job)
+            if self._draining is None or self._draining.done():
+                self._thread = self._thread or ThreadPoolExecutor(1, thread_name_prefix="piapi_async ledger")
+                self._draining = loop.run_in_executor(self._thread, self._drain)
+        return job.done
 
-    async def _write(self) -> None:
-        """Commit what is queued, one group after the other, until nothing is."""
-        loop = asyncio.get_running_loop()
-        self._thread = self._thread or ThreadPoolExecutor(1, thread_name_prefix="piapi_async ledger")
-        try:
-            while self._queue:
-                group, self._queue = self._queue, []
-                results = await loop.run_in_executor(self._thread, self._commit, [work for work, _ in group])
-                for (_, future), result in zip(group, results, strict=True):
-                    if future.done():
-                        continue
-                    if isinstance(result, BaseException):
-                        future.set_exception(result)
-                        future.exception()  # whoever waited may be gone
-                    else:
-                        future.set_result(result)
-        finally:
-            self._writing = None
+    def _drain(self) -> None:
+        """Commit what is queued, one group after the other, until nothing is.  In the thread."""
+        while group := self._take():
+            if group[0].work is _CLOSE:
+                self._file.close()
+                results: list[Any] = [None]
+            else:
+                results = self._file.commit([job.work for job in group])
+            self._resumed.clear()
+            loop = group[0].done.get_loop()
+            with contextlib.suppress(RuntimeError):  # the loop was closed; what was written stays written
+                loop.call_soon_threadsafe(self._deliver, loop, group, results)
+                # Whoever was waiting for this group goes on first, so that the next one is a whole group again.
+                self._resumed.wait(_LOOP_PATIENCE)
 
-    def _commit(self, works: list[Callable[[sqlite3.Connection], Any]]) -> list[Any]:
-        try:
-            return self._file.transaction(works)
-        except (sqlite3.Error, OSError, LedgerError) as error:
-            return [self._explain(error) for _ in works]
+    def _deliver(self, loop: asyncio.AbstractEventLoop, group: list[_Job], results: list[Any]) -> None:
+        for job, result in zip(group, results, strict=True):
+            if job.done.done():  # whoever asked was cancelled
+                continue
+            if isinstance(result, BaseException):
+                job.done.set_exception(result)
+                job.done.exception()  # whoever asked may be gone, and asyncio would complain that nobody looked
+            else:
+                job.done.set_result(result)
+        loop.call_soon(self._resumed.set)
 
-    def _explain(self, error: Exception) -> LedgerError:
-        if isinstance(error, LedgerError):
-            return LedgerError(str(error))
-        hint = next((hint for word, hint in _HINTS.items() if word in str(error)), "")
-        return LedgerError(f"The ledger {self.path} cannot be used: {error}.{hint}")
-
-
-_HINTS = {
-    "full": " Make room; what was committed is safe.",
-    "readonly": " Make it, and its directory, writable.",
-    "malformed": " It is damaged: keep a copy, and recover what can be with sqlite3's .recover.",
-    "not a database": " It is damaged, or no ledger: keep a copy, and use another path.",
-    "locked": " Another process holds it.",
-}
+    def _take(self) -> list[_Job]:
+        """Give the next group: all that is queued, but a close alone."""
+        with self._mutex:
+            closes = [index for index, job in enumerate(self._queue) if job.work is _CLOSE]
+            end = len(self._queue) if not closes else closes[0] or 1
+            group, self._queue = self._queue[:end], self._queue[end:]
+            if not group:
+                self._draining = None
+            return group
 
 
-def _log_failure(done: asyncio.Future[None]) -> None:
+@frozen(eq=False)
+class _Job:
+    work: Work
+    done: asyncio.Future[Any]
+
+
+def _CLOSE(_: sqlite3.Connection) -> None:  # noqa: N802 - a mark in the queue, never called
+    """Stand in the queue for closing the file."""
+
+
+def _log_failure(done: asyncio.Future[Any]) -> None:
     if not done.cancelled() and (error := done.exception()) is not None:
         logger.warning("the end of a task was not recorded: %s", error)

@@ -41,7 +41,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 async def piapi_emulator(request: pytest.FixtureRequest) -> AsyncGenerator[Emulator, None]:
-    """An emulator that is running, and knows any parent task; the marker of this name gives it other options."""
+    """Give an emulator that is running and knows any parent task; the marker of this name sets it up otherwise."""
     from .emulator import Emulator  # noqa: PLC0415 - see the module's text
 
     marker = request.node.get_closest_marker("piapi_emulator")
@@ -53,7 +53,7 @@ async def piapi_emulator(request: pytest.FixtureRequest) -> AsyncGenerator[Emula
 
 
 async def piapi(piapi_emulator: Emulator) -> AsyncGenerator[PiAPI, None]:
-    """A client of the emulator, closed after the test."""
+    """Give a client of the emulator; it is closed after the test."""
     from .client import PiAPI  # noqa: PLC0415 - see the module's text
     from .policy import PollPolicy  # noqa: PLC0415 - the same
 

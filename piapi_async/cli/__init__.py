@@ -18,12 +18,12 @@ from .._version import __version__
 from ..client import TaskHandle
 from ..downloads import download as save_pictures
 from ..errors import DownloadError, WaitTimeout
+from ._emulator import emulator
 from ._ledger import ledger
 from ._setup import (
     Setup,
     client,
     directory_option,
-    emulator_class,
     read_setup,
     resume_command,
     run,
@@ -195,6 +195,7 @@ async def _submit(
 for _verb in VERBS:
     cli.add_command(_verb_command(_verb))
 cli.add_command(ledger)
+cli.add_command(emulator)
 
 _ids = click.Argument(["task_ids"], metavar="TASK_ID...", nargs=-1, required=True)
 
@@ -277,24 +278,5 @@ def cancel(task_ids: tuple[str, ...]) -> None:
         async with client(setup, *task_ids) as piapi:
             await piapi.cancel(*task_ids)
             say("The host has accepted the request; `fetch` or `wait` tells the outcome.")
-
-    run(main())
-
-
-@cli.command()
-@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
-@click.option("--port", default=8080, show_default=True, type=click.IntRange(0, 65535), help="0 finds a free one.")
-@click.option("--seed", default=0, show_default=True, help="The same seed gives the same run.")
-@click.option("--speed", default=1.0, show_default=True, type=click.FloatRange(min=0, min_open=True))
-@click.option("--adopt-parents/--no-adopt-parents", default=True, show_default=True, help="Know any parent task.")
-def emulator(host: str, port: int, seed: int, speed: float, *, adopt_parents: bool) -> None:
-    """Serve the legacy protocol on this machine until Ctrl-C."""
-    service = emulator_class()(seed=seed, speed=speed, adopt_parents=adopt_parents)
-
-    async def main() -> None:
-        async with service.run(host, port) as base_url:
-            say(f"The emulator listens at {base_url} (watch it at {base_url}/_emulator/). To use it:")
-            say(f"  export PIAPI_BASE_URL={base_url} PIAPI_API_KEY={service.api_key}")
-            await asyncio.Event().wait()
 
     run(main())

@@ -85,7 +85,18 @@ def read_setup() -> Setup:
         raise click.UsageError("--emulator and --base-url exclude each other")
     if setup.verbose:
         logging.basicConfig(level=logging.DEBUG, stream=sys.stderr, format="%(name)s %(levelname)s %(message)s")
+    else:
+        logger = logging.getLogger("piapi_async")
+        logger.setLevel(logging.INFO)
+        logger.addHandler(_Talk())
     return setup
+
+
+class _Talk(logging.Handler):
+    """Tells the person what the client has to say while it works: that it tries again, and why."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say(record.getMessage())
 
 
 def shared_options() -> list[click.Parameter]:

@@ -62,7 +62,7 @@ class Server:
     _runner: web.ServerRunner = field(init=False)
     _listener: asyncio.Server | None = None
     _thread: ThreadPoolExecutor = field(factory=lambda: ThreadPoolExecutor(1, "piapi-emulator"))
-    _busy: set[object] = Factory(set)
+    _busy: dict[object, asyncio.Task[object] | None] = Factory(dict)  # connection -> who serves it
     _chores: set[asyncio.Task[None]] = Factory(set)
     _alarm: asyncio.TimerHandle | None = None
     _saving: asyncio.TimerHandle | None = None
@@ -91,6 +91,11 @@ class Server:
         await asyncio.gather(*self._chores, return_exceptions=True)
         self._close_listener()
         await self._runner.cleanup()
+        # aiohttp lets a handler whose client has gone run on, as a real service does; here it ends with the run.
+        serving = [task for task in self._busy.values() if task is not None]
+        for task in serving:
+            task.cancel()
+        await asyncio.gather(*serving, return_exceptions=True)
         await self.postman.close()
         self.desk.machine.on_change = None
         self.desk.machine.advance(self.clock())
@@ -113,11 +118,11 @@ class Server:
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         connection = request.protocol
-        self._busy.add(connection)
+        self._busy[connection] = asyncio.current_task()
         try:
             response = await self._route(request)
         finally:
-            self._busy.discard(connection)
+            self._busy.pop(connection, None)
         if not request.rel_url.raw_path.startswith("/_emulator"):
             self.desk.seen.statuses[response.status] += 1
         if self._listener is None:

@@ -1,0 +1,99 @@
+"""`piapi-async emulator`: the legacy service on this machine, with all its switches."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import click
+
+from ._setup import emulator_class, run, say
+
+if TYPE_CHECKING:
+    from ..emulator import Dialect
+
+_share = click.FloatRange(0, 1)
+_seconds = click.FloatRange(min=0)
+
+
+@click.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option("--exposed", is_flag=True, help="Allow a --host that others reach: it trusts whoever does.")
+@click.option("--port", default=8080, show_default=True, type=click.IntRange(0, 65535), help="0 finds a free one.")
+@click.option("--seed", default=0, show_default=True, help="The same seed and requests give the same run.")
+@click.option("--speed", default=1.0, show_default=True, type=click.FloatRange(min=0, min_open=True), help="Of life.")
+@click.option("--key", "api_keys", multiple=True, help="A key it accepts (may be repeated). Default: emulator-key.")
+@click.option("--adopt-parents/--no-adopt-parents", default=True, show_default=True, help="Know any parent task.")
+@click.option("--plan", help="Which fields an account sees: free-payg … pro-hya. Default: pro-hya.")
+@click.option("--concurrency", type=click.IntRange(min=1), help="Jobs at once. Default: the plan's.")
+@click.option("--queue", type=click.IntRange(min=0), help="Tasks staged beyond that. Default: 50.")
+@click.option("--duration", "durations", type=_seconds, help="Seconds every task takes. Default: as in life.")
+@click.option("--failure-rate", type=_share, help="The share of tasks that fail.")
+@click.option("--retry-rate", type=_share, help="The share of tasks that the service retries by itself.")
+@click.option("--progress-error", type=_share, help="How far the reported progress is off.")
+@click.option("--parent-max-age", type=_seconds, help="Seconds after which a parent is outdated.")
+@click.option("--links-expire-after", type=_seconds, help="Seconds after which links to pictures expire.")
+@click.option("--picture-size", type=click.IntRange(16, 2048), help="Pixels of a quadrant's side. Default: 1024.")
+@click.option("--latency", type=_seconds, help="Seconds before any answer.")
+@click.option("--banned-word", "banned_words", multiple=True, help="Refuse prompts with it (may be repeated).")
+@click.option(
+    "--dialect",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Answer what the vendor does not document in another way, as multi_fetch=false (may be repeated).",
+)
+@click.option(
+    "--faults", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="A TOML file of [[fault]] tables."
+)
+@click.option("--state", type=click.Path(dir_okay=False, path_type=Path), help="A file that keeps tasks over restarts.")
+def emulator(
+    host: str, port: int, dialect: tuple[str, ...], faults: Path | None, *, exposed: bool, **options: object
+) -> None:
+    """Serve the legacy protocol, with pictures, until Ctrl-C; watch it at /_emulator/."""
+    make = emulator_class()
+    from ..emulator import load_faults  # noqa: PLC0415 - known to be there only now
+
+    given: dict[str, Any] = {name: value for name, value in options.items() if value not in (None, ())}
+    try:
+        service = make(**given, dialect=_dialect(dialect), faults=load_faults(faults) if faults else ())
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+
+    async def main() -> None:
+        try:
+            async with service.run(host, port, exposed=exposed) as base_url:
+                say(f"The emulator listens at {base_url}; watch it at {base_url}/_emulator/. To use it:")
+                say(f"  export PIAPI_BASE_URL={base_url} PIAPI_API_KEY={service.api_key}")
+                await asyncio.Event().wait()
+        except (OSError, ValueError) as error:
+            raise click.UsageError(f"it cannot listen at {host}:{port}: {error}") from None
+
+    run(main())
+
+
+def _dialect(settings: tuple[str, ...]) -> Dialect:
+    """Give the dialect that ``NAME=VALUE`` settings describe."""
+    from ..emulator import Dialect  # noqa: PLC0415 - known to be there only now
+
+    default = Dialect()
+    known = {name: getattr(default, name) for name in attrs.fields_dict(Dialect) if name != "words"}
+    values: dict[str, Any] = {}
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        if not equals or name not in known:
+            raise click.UsageError(f"--dialect {setting}: it must be NAME=VALUE with NAME one of {', '.join(known)}")
+        try:
+            values[name] = _like(known[name], text)
+        except ValueError:
+            raise click.UsageError(f"--dialect {setting}: {name} is like {known[name]!r}") from None
+    return Dialect(**values)
+
+
+def _like(example: object, text: str) -> object:
+    if isinstance(example, bool):
+        if text not in {"true", "false"}:
+            raise ValueError(text)
+        return text == "true"
+    return int(text) if isinstance(example, int) else text
