@@ -146,6 +146,8 @@ class Structure(Generic[T]):
 def _explain(data: object, cls: type[Any], path: str, error: Exception) -> UnexpectedAnswer:
     try:
         _EXPLAINER.structure(data, cls)
+    except (TypeError, ValueError):  # it is the top itself that is wrong, as `error` says
+        pass
     except BaseValidationError as group:
         steps, error = _deepest(group)
         path, data = join(path, *steps), _dig(data, steps)

@@ -60,7 +60,9 @@ class _Body(aiohttp.BytesPayload):
     """
 
     def __init__(self, value: bytes, sending: Sending) -> None:
-        super().__init__(value, content_type="application/json")
+        # Past BytesPayload's own constructor, which warns of bodies above 1 MiB: an Inpaint's mask may be one.
+        super(aiohttp.BytesPayload, self).__init__(value, content_type="application/json")
+        self._size = len(value)
         self._sending = sending
 
     async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:

@@ -27,8 +27,8 @@ class RetryPolicy:
     """How often and how long one call is tried.
 
     Between two tries it waits ``min(maximum, initial · 2ⁿ) · (1 + jitter · random)`` seconds, n counting from 0, or
-    what the server asked for if that is longer.  It gives up after `attempts` tries, or when the wait would end more
-    than `total` seconds after the call began.  Jitter only lengthens: a server that names a time means it.
+    what the server asked for if that is longer.  It gives up after `attempts` tries, or when that would be more than
+    `total` seconds after the call began.  Jitter only lengthens: a server that names a time means it.
 
     Only calls that certainly did nothing are repeated, and reads; a submit that may have arrived never is.
     """
@@ -50,8 +50,8 @@ class RetryPolicy:
             return None
         growth = min(tries - 1, 60)  # beyond, a float overflows before `maximum` can cap it
         base = max(min(self.maximum, self.initial * 2.0**growth), retry_after or 0.0)
-        wait = base * (1.0 + self.jitter * rng.random())
-        return wait if elapsed + wait <= self.total else None
+        left = self.total - elapsed
+        return min(base * (1.0 + self.jitter * rng.random()), left) if base <= left else None
 
 
 @define

@@ -1,0 +1,389 @@
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from desk import desk
+
+from piapi_async import (
+    ClientClosed,
+    DownloadError,
+    InvalidRequestError,
+    PiAPIError,
+    SubmissionUnknown,
+    TransportError,
+    UnexpectedAnswer,
+    WaitTimeout,
+)
+from piapi_async.cli import VERBS, cli
+from piapi_async.cli import _setup as setup
+from piapi_async.emulator import Drop, Emulator, Status
+
+KEY = "emulator-key"
+PARENT = "6886fc4d-9d9d-4a3b-8a55-2b6d9a1d2f10"
+
+
+def run(*words: str, **environment: str) -> Result:
+    return CliRunner().invoke(cli, words, env=environment)
+
+
+@pytest.fixture
+def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the embedded emulator of a command run so fast that a task takes a tenth of a second."""
+    monkeypatch.setattr(setup, "EMULATOR_SPEED", 500.0)
+
+
+@pytest.fixture
+def host() -> Iterator[tuple[Emulator, dict[str, str]]]:
+    """Give an emulator on its own, and the environment in which commands use it."""
+    with desk() as (emulator, base_url):
+        yield emulator, {"PIAPI_BASE_URL": base_url, "PIAPI_API_KEY": KEY}
+
+
+# -- the main job ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("hurry")
+@pytest.mark.parametrize("words", [("--emulator", "reroll", PARENT), ("reroll", PARENT, "--emulator")])
+def test_a_reroll_on_the_embedded_emulator_saves_four_pictures(words: tuple[str, ...], tmp_path: Path) -> None:
+    result = run(*words, "--prompt", "a cute cat", "--download", str(tmp_path))
+
+    assert result.exit_code == 0
+    task = json.loads(result.stdout)
+    assert task["state"] == "done"
+    assert len(task["images"]) == 4
+    assert task["files"] == [str(tmp_path / f"{task['task_id']}-{number}.png") for number in (1, 2, 3, 4)]
+    assert all(Path(file).read_bytes().startswith(b"\x89PNG") for file in task["files"])
+    assert f"submitted {task['task_id']}" in result.stderr
+    assert f"{task['task_id']} finished 100 %" in result.stderr
+
+
+MORE: dict[str, tuple[str, ...]] = {
+    "imagine": ("a cat", "--process-mode", "turbo", "--aspect-ratio", "4:3", "--skip-prompt-check", "--bot-id", "3"),
+    "reroll": (PARENT, "--no-skip-prompt-check"),
+    "upscale": (PARENT, "--index", "2"),
+    "variation": (PARENT, "--index", "3", "--prompt", "a dog"),
+    "inpaint": (PARENT, "--mask", "aGVsbG8="),
+    "outpaint": (PARENT, "--zoom-ratio", "1.5"),
+    "pan": (PARENT, "--direction", "left"),
+    "describe": ("https://example.org/cat.png",),
+    "blend": ("https://example.org/a.png", "https://example.org/b.png", "--dimension", "square"),
+    "seed": (PARENT,),
+}
+
+
+def test_every_verb_is_a_command() -> None:
+    assert {verb.__name__.lower() for verb in VERBS} == MORE.keys()
+
+
+@pytest.mark.parametrize("verb", MORE)
+def test_a_verb_is_submitted_and_only_its_id_is_printed(verb: str, host: tuple[Emulator, dict[str, str]]) -> None:
+    emulator, environment = host
+
+    result = run(verb, *MORE[verb], "--no-wait", **environment)
+
+    assert result.exit_code == 0
+    assert emulator.task(result.stdout.strip()) is not None
+    assert emulator.seen.requests[verb] == 1
+
+
+def test_a_mask_is_read_from_a_file(host: tuple[Emulator, dict[str, str]], tmp_path: Path) -> None:
+    _, environment = host
+    (tmp_path / "mask.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+
+    assert run("inpaint", PARENT, "--mask", f"@{tmp_path}/mask.png", "--no-wait", **environment).exit_code == 0
+    refused = run("inpaint", PARENT, "--mask", "@nowhere.png", "--no-wait", **environment)
+    assert refused.exit_code == 2
+    assert "nowhere.png: No such file" in refused.stderr
+
+
+# -- about tasks ----------------------------------------------------------------------------------------------------
+
+
+def submit(environment: dict[str, str], *words: str) -> str:
+    return run("imagine", "a cat", "--no-wait", *words, **environment).stdout.strip()
+
+
+def test_fetch_prints_tasks_as_they_are(host: tuple[Emulator, dict[str, str]]) -> None:
+    _, environment = host
+    ids = [submit(environment), submit(environment)]
+
+    result = run("fetch", *ids, **environment)
+
+    assert result.exit_code == 0
+    assert [json.loads(line)["task_id"] for line in result.stdout.splitlines()] == ids
+
+
+def test_wait_prints_every_task_and_fails_if_one_has_failed(host: tuple[Emulator, dict[str, str]]) -> None:
+    emulator, environment = host
+    good, bad = submit(environment), submit(environment)
+    emulator.end(bad, error="banned")
+    failed = run("wait", good, bad, **environment)
+
+    assert failed.exit_code == (4 if emulator.task(bad) and "failed" in failed.output else 0)
+    assert json.loads(failed.stdout.splitlines()[0])["task_id"] == good
+
+
+def test_download_saves_a_finished_task(host: tuple[Emulator, dict[str, str]], tmp_path: Path) -> None:
+    _, environment = host
+    task_id = submit(environment)
+    run("wait", task_id, **environment)
+
+    result = run("download", task_id, str(tmp_path / "here"), **environment)
+
+    assert result.exit_code == 0
+    assert json.loads(result.stdout)["files"] == sorted(str(path) for path in (tmp_path / "here").iterdir())
+
+
+def test_cancel_says_that_the_outcome_is_still_open() -> None:
+    with desk(durations=1000.0, concurrency=1) as (_, base_url):
+        environment = {"PIAPI_BASE_URL": base_url, "PIAPI_API_KEY": KEY}
+        submit(environment)
+        staged = submit(environment)
+
+        result = run("cancel", staged, **environment)
+        ended = run("wait", staged, **environment)
+
+    assert result.exit_code == 0
+    assert "`wait` tells the outcome" in result.stderr
+    assert ended.exit_code == 4
+    assert f"Task {staged} was cancelled" in ended.stderr
+
+
+# -- exit codes -----------------------------------------------------------------------------------------------------
+
+
+def test_a_failed_task_is_exit_code_4() -> None:
+    with desk(failure_rate=1.0) as (_, base_url):
+        environment = {"PIAPI_BASE_URL": base_url, "PIAPI_API_KEY": KEY}
+        result = run("wait", submit(environment), **environment)
+
+    assert result.exit_code == 4
+    assert " failed: " in result.stderr
+
+
+def test_a_refusal_is_exit_code_3_and_says_that_nothing_was_paid(host: tuple[Emulator, dict[str, str]]) -> None:
+    _, environment = host
+
+    result = run("reroll", PARENT, **environment | {"PIAPI_API_KEY": "wrong"})
+
+    assert result.exit_code == 3
+    assert "No task was made, nothing was paid" in result.stderr
+    assert "wrong" not in result.output
+
+
+def test_a_time_out_is_exit_code_5_and_prints_the_command_that_resumes() -> None:
+    with desk(durations=1000.0) as (_, base_url):
+        environment = {"PIAPI_API_KEY": KEY}
+        result = run(
+            "--base-url", base_url, "reroll", PARENT, "--timeout", "0", "--download", "my pictures", **environment
+        )
+        task_id = re.findall(r"submitted (\S+)", result.stderr)[0]
+
+    assert result.exit_code == 5
+    assert f"piapi-async --base-url {base_url} wait {task_id} --download 'my pictures'" in result.stderr
+    assert "again" not in result.stderr.replace("wait again", "")
+
+
+def test_an_unknown_submit_is_exit_code_6_and_never_advises_to_repeat(host: tuple[Emulator, dict[str, str]]) -> None:
+    emulator, environment = host
+    emulator.fail("reroll", Drop(after_body=True))
+
+    result = run("reroll", PARENT, **environment)
+
+    assert result.exit_code == 6
+    assert "a task may exist and may have been paid for" in result.stderr
+    assert "try again" not in result.stderr.lower()
+    assert emulator.seen.requests["reroll"] == 1
+
+
+def test_pictures_that_cannot_be_saved_are_exit_code_8(tmp_path: Path) -> None:
+    with desk(links_expire_after=0.0) as (_, base_url):
+        environment = {"PIAPI_BASE_URL": base_url, "PIAPI_API_KEY": KEY}
+        task_id = submit(environment)
+        result = run("wait", task_id, "--download", str(tmp_path), **environment)
+
+    assert result.exit_code == 8
+    assert "expired" in result.stderr
+    assert f"piapi-async wait {task_id}" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (SubmissionUnknown("", request=None, at=0.0), 6),  # type: ignore[arg-type] # the code does not look at it
+        (WaitTimeout(""), 5),
+        (InvalidRequestError("", status=400), 3),
+        (DownloadError(""), 8),
+        (TransportError("", sent=False), 7),
+        (UnexpectedAnswer(""), 7),
+        (ClientClosed(""), 1),
+    ],
+)
+def test_every_error_has_its_exit_code(error: PiAPIError, code: int) -> None:
+    assert setup.exit_code(error) == code
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("reroll", PARENT), "PIAPI_API_KEY"),
+        (("reroll",), "ORIGIN_TASK_ID"),
+        (("reroll", "  ", "--emulator"), "Reroll.origin_task_id"),
+        (("upscale", PARENT, "--emulator", "--index", "7"), "Upscale.index: '7'"),
+        (("upscale", PARENT, "--emulator"), "--index"),
+        (("--emulator", "reroll", PARENT, "--base-url", "http://127.0.0.1:1"), "exclude each other"),
+        (("reroll", PARENT, "--key", "one"), "--key needs --ledger"),
+        (("reroll", PARENT, "--base-url", "http://example.org"), "plain http"),
+        (("reroll", PARENT, "--api-key-file", "/nowhere"), "/nowhere"),
+        (("emulator", "--plan", "gold"), "unknown plan"),
+        (("emulator", "--dialect", "multi_fetch=no"), "multi_fetch is like True"),
+        (("emulator", "--dialect", "what"), "NAME=VALUE"),
+        (("emulator", "--dialect", "multi_fetch_max=many"), "is like 20"),
+        (("emulator", "--host", "192.0.2.1", "--port", "0"), "it cannot listen"),
+        (("ledger", "resolve", "pyproject.toml", "k"), "give either --task-id"),
+    ],
+)
+def test_a_usage_error_is_exit_code_2_and_names_what_is_wrong(words: tuple[str, ...], said: str) -> None:
+    result = run(*words)
+
+    assert result.exit_code == 2
+    assert said in result.stderr
+
+
+def test_the_key_may_stand_in_a_file_and_is_never_shown(host: tuple[Emulator, dict[str, str]], tmp_path: Path) -> None:
+    _, environment = host
+    (tmp_path / "key").write_text(f"{KEY}\n")
+    del environment["PIAPI_API_KEY"]
+
+    result = run("imagine", "a cat", "--no-wait", "-v", "--api-key-file", str(tmp_path / "key"), **environment)
+
+    assert result.exit_code == 0
+    assert KEY not in result.output
+
+
+def test_one_is_told_why_it_takes_long(host: tuple[Emulator, dict[str, str]]) -> None:
+    emulator, environment = host
+    emulator.fail("imagine", Status(429))
+
+    result = run("imagine", "a cat", "--no-wait", **environment)
+
+    assert result.exit_code == 0
+    assert "trying again" in result.stderr
+
+
+# -- ledger ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_key_and_a_ledger_make_a_command_repeatable(host: tuple[Emulator, dict[str, str]], tmp_path: Path) -> None:
+    emulator, environment = host
+    words = ("--ledger", str(tmp_path / "run.db"), "--key", "order 17")
+
+    assert submit(environment, *words) == submit(environment, *words)
+    assert emulator.seen.requests["imagine"] == 1
+
+
+def test_an_unknown_submit_is_shown_and_resolved(host: tuple[Emulator, dict[str, str]], tmp_path: Path) -> None:
+    emulator, environment = host
+    file = str(tmp_path / "run.db")
+    emulator.fail("imagine", Drop(after_body=True))
+    unknown = run("imagine", "a cat", "--ledger", file, "--key", "order 17", **environment)
+    shown = run("ledger", "show", file, "--state", "unknown")
+    resolved = run("ledger", "resolve", file, "order 17", "--task-id", "abc")
+    again = run("ledger", "resolve", file, "order 17", "--resubmit")
+
+    assert unknown.exit_code == 6
+    assert f"piapi-async ledger resolve {file} 'order 17'" in unknown.stderr
+    assert json.loads(shown.stdout)["key"] == "order 17"
+    assert resolved.exit_code == 0
+    assert again.exit_code == 1
+    assert "is accepted, not unknown" in again.stderr
+    assert submit(environment, "--ledger", file, "--key", "order 17") == "abc"
+
+
+# -- as a process ---------------------------------------------------------------------------------------------------
+
+
+def start(*words: str, **environment: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(  # noqa: S603 - our own command
+        [sys.executable, "-m", "piapi_async", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **environment},
+    )
+
+
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_wait_prints_the_id_and_how_to_resume(kind: signal.Signals) -> None:
+    with (
+        desk(durations=1000.0) as (_, base_url),
+        start("imagine", "a cat", PIAPI_BASE_URL=base_url, PIAPI_API_KEY=KEY) as process,
+    ):
+        assert process.stderr is not None
+        task_id = process.stderr.readline().split()[1]
+        process.send_signal(kind)
+        said = process.stderr.read()
+
+    assert process.returncode == 130
+    assert f"piapi-async wait {task_id}" in said
+    assert "Traceback" not in said
+
+
+def test_an_interrupted_submit_still_tells_the_id() -> None:
+    with (
+        desk(latency={"imagine": 1.0}) as (emulator, base_url),
+        start("imagine", "a cat", PIAPI_BASE_URL=base_url, PIAPI_API_KEY=KEY) as process,
+    ):
+        while not emulator.seen.requests["imagine"]:
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=20)
+        (task_id,) = emulator.machine.tasks
+
+    assert process.returncode == 130
+    assert f"Task {task_id} was submitted. To wait for it: piapi-async wait {task_id}" in said
+
+
+def test_the_emulator_command_serves_until_it_is_interrupted(tmp_path: Path) -> None:
+    faults = tmp_path / "faults.toml"
+    faults.write_text('[[fault]]\nroute = "imagine"\nkind = "status"\nstatus = 400\n')
+    words = ("--port", "0", "--faults", str(faults), "--state", str(tmp_path / "state.json"), "--key", "mine")
+    with start("emulator", *words, "--dialect", "multi_fetch=false", "--dialect", "multi_fetch_max=5") as process:
+        assert process.stderr is not None
+        said = process.stderr.readline() + process.stderr.readline()
+        environment: dict[str, Any] = dict(re.findall(r"(PIAPI_\w+)=(\S+)", said))
+        refused = run("imagine", "a cat", "--no-wait", **environment)
+        accepted = run("imagine", "a cat", "--no-wait", **environment)
+        process.send_signal(signal.SIGTERM)
+        process.wait(10)
+
+    assert environment["PIAPI_API_KEY"] == "mine"
+    assert refused.exit_code == 3
+    assert accepted.stdout.strip() in (tmp_path / "state.json").read_text()
+
+
+def test_without_its_extra_the_command_says_what_to_install() -> None:
+    code = "import sys; sys.modules['click'] = None; from piapi_async.__main__ import main; main()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)  # noqa: S603 - ours
+
+    assert done.returncode == 1
+    assert "pip install 'piapi_async[cli]'" in done.stderr
+
+
+def test_without_its_extra_the_emulator_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "PIL", None)
+
+    result = run("--emulator", "reroll", PARENT)
+
+    assert result.exit_code == 2
+    assert "pip install 'piapi_async[emulator]'" in result.stderr
