@@ -8,8 +8,8 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Callable, Sequence
-from typing import Any, cast
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeGuard, cast
 from urllib.parse import urlsplit
 
 from attrs import Attribute
@@ -21,13 +21,21 @@ def refuse(instance: object, attribute: Attribute[Any], value: object, allowed: 
     return ValueError(f"{type(instance).__name__}.{attribute.name}: {value!r} is not allowed; {allowed}")
 
 
+def _is_text(value: object) -> TypeGuard[str]:
+    """Tell whether JSON can carry it: half of a surrogate pair, as a cut emoji leaves, it cannot."""
+    return isinstance(value, str) and not _HALF_PAIR.search(value)
+
+
+_HALF_PAIR = re.compile("[\ud800-\udfff]")
+
+
 def required_text(instance: object, attribute: Attribute[Any], value: object) -> None:
-    if not isinstance(value, str) or not value.strip():
+    if not _is_text(value) or not value.strip():
         raise refuse(instance, attribute, value, "it must be a text that is not empty")
 
 
 def optional_text(instance: object, attribute: Attribute[Any], value: object) -> None:
-    if value is not None and not isinstance(value, str):
+    if value is not None and not _is_text(value):
         raise refuse(instance, attribute, value, "it must be a text or None")
 
 
@@ -36,8 +44,11 @@ def optional_flag(instance: object, attribute: Attribute[Any], value: object) ->
         raise refuse(instance, attribute, value, "it must be True, False or None")
 
 
+_JSON_BITS = 63
+
+
 def optional_whole(instance: object, attribute: Attribute[Any], value: object) -> None:
-    if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value.bit_length() > _JSON_BITS):
         raise refuse(instance, attribute, value, "it must be a whole number or None")
 
 
@@ -61,7 +72,7 @@ def optional_ratio(instance: object, attribute: Attribute[Any], value: object) -
 
 
 def _is_http_url(value: object) -> bool:
-    if not isinstance(value, str):
+    if not _is_text(value):
         return False
     try:
         parts = urlsplit(value)
@@ -93,7 +104,8 @@ def webhook_endpoint(instance: object, attribute: Attribute[Any], value: object)
 
 
 def webhook_secret(instance: Any, attribute: Attribute[Any], value: object) -> None:  # noqa: ANN401 - any verb
-    optional_text(instance, attribute, value and "…")
+    if value is not None and not _is_text(value):
+        raise ValueError(f"{type(instance).__name__}.{attribute.name}: it must be a text or None")
     if value and not instance.webhook_endpoint:
         raise ValueError(f"{type(instance).__name__}.webhook_secret: set webhook_endpoint too, or leave both out")
 
@@ -127,4 +139,4 @@ def to_word(value: str | float) -> str:
 
 def to_tuple(value: Sequence[str]) -> tuple[str, ...]:
     """Give a tuple; a lone text, which is a sequence too, is left for the validator to refuse."""
-    return cast("tuple[str, ...]", value) if isinstance(value, str) else tuple(value)
+    return cast("tuple[str, ...]", value) if isinstance(value, str) or not isinstance(value, Iterable) else tuple(value)

@@ -49,13 +49,14 @@ def read_texts(value: object, _type: object = None) -> tuple[str, ...]:
         return ()
     if type(value) is not list:
         return (read_text(value),)
+    texts = list(value)  # a copy: the JSON is kept as it came
     for index, item in enumerate(value):
         if type(item) is not str:
             try:
-                value[index] = read_text(item)
+                texts[index] = read_text(item)
             except TypeError as error:
                 raise _WrongItem(index, str(error)) from None
-    return tuple(value)
+    return tuple(texts)
 
 
 def read_number(value: object, _type: object = None) -> float | None:
@@ -112,13 +113,14 @@ def _lenient_class(cls: type[Any], converter: cattrs.Converter) -> Callable[[Any
 def _make_converter(*, detailed: bool) -> cattrs.Converter:
     converter = cattrs.Converter(detailed_validation=detailed)
     hooks: dict[Any, Callable[[Any, Any], Any]] = {
-        str: read_text,
-        bool: read_flag,
         tuple[str, ...]: read_texts,
         int | None: read_int,
         float | None: read_number,
     }
     converter.register_structure_hook_factory(hooks.__contains__, lambda kind: hooks[kind])
+    # For these cattrs has hooks of its own, by type, and asks no factory.
+    converter.register_structure_hook(str, read_text)
+    converter.register_structure_hook(bool, read_flag)
     converter.register_structure_hook_factory(attrs.has, _lenient_class)
     return converter
 
@@ -146,12 +148,15 @@ class Structure(Generic[T]):
 def _explain(data: object, cls: type[Any], path: str, error: Exception) -> UnexpectedAnswer:
     try:
         _EXPLAINER.structure(data, cls)
-    except (TypeError, ValueError):  # it is the top itself that is wrong, as `error` says
-        pass
     except BaseValidationError as group:
         steps, error = _deepest(group)
         path, data = join(path, *steps), _dig(data, steps)
-    found = excerpt(orjson.dumps(data))
+    except (TypeError, ValueError):
+        pass  # the whole is of the wrong shape, and `error` says so
+    try:
+        found = excerpt(orjson.dumps(data))
+    except orjson.JSONEncodeError:  # it reads deeper nesting than it writes
+        found = "nesting too deep to show"
     return UnexpectedAnswer(
         f"The answer is not understood at {path or 'its top'}: {error}, got {found}", path=path, excerpt=found
     )

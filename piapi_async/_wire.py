@@ -96,7 +96,7 @@ def label(request: Request[Any]) -> str:
         return cls.__name__
     subject = next((getattr(request, f.name) for f in attrs.fields(cls) if not f.kw_only), "")
     if not isinstance(subject, str):
-        subject = ", ".join(subject)
+        subject = ", ".join(subject) if isinstance(subject, (tuple, list)) else str(subject)
     return f"{cls.__name__}({shorten(subject, 60)!r})"
 
 
@@ -121,7 +121,7 @@ def is_loopback(host: str) -> bool:
 
 # -- bytes to JSON ------------------------------------------------------------------------------------------------
 
-_SECRET = re.compile(rb'("webhook_secret"\s*:\s*)"(?:[^"\\]|\\.)+"')
+_SECRET = re.compile(rb'("webhook_secret"\s*+:\s*+)"(?!")[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
 
 
 def blank_secrets(body: bytes) -> bytes:
@@ -145,6 +145,7 @@ def decode(body: bytes) -> Any:  # noqa: ANN401 - JSON is of any type until it i
 
 def read_object(body: bytes) -> dict[str, Any]:
     """Give the JSON object in `body`; raise `UnexpectedAnswer` for anything else."""
+    body = blank_secrets(body)
     data = decode(body)
     if type(data) is dict:
         return data
@@ -171,6 +172,7 @@ _CLIENT_FAULT = range(400, 500)
 # The first row that fits (status, text) names the error and what the reader can do.  The texts were observed on the
 # legacy hosts; which of them a host uses is not documented.
 _REFUSALS: tuple[tuple[range | frozenset[int], re.Pattern[str], type[APIError], str], ...] = (
+    (frozenset({403}), _BUSY, RateLimitError, "The host is busy; try later."),
     (frozenset({401, 403}), _ANY, AuthenticationError, "Check the API key and what its plan allows."),
     (frozenset({408}), _ANY, APIError, ""),
     (frozenset({429}), _ANY, RateLimitError, "Slow down, or set rate_limit=(requests, seconds)."),
@@ -212,7 +214,7 @@ def refusal(
     if cls is RateLimitError:
         details["retry_after"] = read_retry_after(response.headers)
     error = cls(" ".join(filter(None, (sentence, advice))), **details)
-    if makes_task and judge_submit(error) is not Verdict.UNKNOWN:
+    if makes_task and judge_submit(error) is not Verdict.UNKNOWN and not _TIME_OUT.search(text):
         sentence += " No task was made, nothing was paid."
         error = cls(" ".join(filter(None, (sentence, advice))), **details)
     return error
@@ -229,7 +231,7 @@ def read_retry_after(headers: Mapping[str, str]) -> float | None:
     except ValueError:
         try:
             seconds = (parsedate_to_datetime(value) - parsedate_to_datetime(headers.get("date", ""))).total_seconds()
-        except (ValueError, TypeError):  # unreadable, or one with and one without a zone
+        except (ValueError, TypeError, OverflowError):  # unreadable, or one with and one without a zone
             return None
     return max(0.0, seconds) if math.isfinite(seconds) else None
 
@@ -246,7 +248,7 @@ def _refusal_text(body: bytes) -> str:
     message = data.get("message")
     if isinstance(message, str) and message.strip():
         return message.strip()
-    return "failed" if says_failed(data) else ""
+    return "failed" if str(data.get("status")).lower() == "failed" else ""
 
 
 def says_failed(data: Mapping[str, Any]) -> bool:
@@ -277,7 +279,8 @@ def judge_submit(error: PiAPIError) -> Verdict:
         case APIError(status=408):
             return Verdict.UNKNOWN
         case ServerError(message=message):
-            return Verdict.RAISE if message and not _TIME_OUT.search(message) else Verdict.UNKNOWN
+            timed_out = _TIME_OUT.search(message) or (message == "failed" and _TIME_OUT.search(error.body))
+            return Verdict.RAISE if message and not timed_out else Verdict.UNKNOWN
         case UnexpectedAnswer():
             return Verdict.UNKNOWN
     return Verdict.RAISE

@@ -15,8 +15,9 @@ import warnings
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from random import Random
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, cast, get_args, overload
+from typing import Any, Generic, Literal, Self, TypeVar, cast, get_args, overload
 
+import aiohttp
 import anyio
 from attrs import asdict, define
 
@@ -41,9 +42,6 @@ from .ledger import Ledger
 from .midjourney import LEGACY, MidjourneyResult
 from .policy import PollPolicy, RetryPolicy, TokenBucket
 from .tasks import Family, Task, TaskId, TaskRef, TaskState, check_task_id
-
-if TYPE_CHECKING:
-    import aiohttp
 
 DEFAULT_BASE_URL = "https://api.piapi.ai"
 

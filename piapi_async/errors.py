@@ -37,7 +37,9 @@ if TYPE_CHECKING:
 
 
 def _rebuild(cls: type[PiAPIError], args: tuple[Any, ...]) -> PiAPIError:
-    return cls.__new__(cls, *args)
+    error = cls.__new__(cls, *args)
+    error.args = args  # OSError, and so WaitTimeout, leaves this to __init__
+    return error
 
 
 class PiAPIError(Exception):
@@ -173,7 +175,7 @@ class WaitTimeout(PiAPIError, TimeoutError):
     ) -> None:
         super().__init__(message)
         self.ref = ref
-        self.refs = tuple(refs) or ((ref,) if ref is not None else ())
+        self.refs: tuple[TaskRef, ...] = tuple(refs) or ((ref,) if ref is not None else ())
         self.task = task
 
 

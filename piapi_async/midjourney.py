@@ -72,9 +72,11 @@ class _Verb:
             raise refusal(response, self, makes_task=True)
         answer = read_object(response.body)
         task_id, message = _scalar(answer, "task_id").strip(), _scalar(answer, "message").strip()
-        if says_failed(answer) or (message and not task_id):
+        # A `data` object is another protocol's way of saying yes, whatever the message beside it.
+        refused = bool(message) and not task_id and not isinstance(answer.get("data"), dict)
+        if says_failed(answer) or refused:
             raise refusal(response, self, message=message or "failed", makes_task=True)
-        if not task_id:
+        if not task_id or isinstance(answer["task_id"], bool):
             raise UnexpectedAnswer("The answer holds no task id", path="task_id")
         return TaskId(task_id)
 
@@ -311,7 +313,7 @@ def _read_task(data: dict[str, Any], asked: TaskId, path: str = "") -> Task[Midj
     if not status:
         raise UnexpectedAnswer(f"The answer holds no status of {asked}", path=join(path, "status"))
     found = _scalar(data, "task_id", path)
-    if found not in ("", asked):
+    if found.lower() not in ("", asked.lower()):
         raise UnexpectedAnswer(f"The answer about {asked} is about another task, {found}", path=join(path, "task_id"))
     state = classify(status)
     wire = data.get("task_result") or _NOTHING
@@ -326,8 +328,8 @@ def _read_task(data: dict[str, Any], asked: TaskId, path: str = "") -> Task[Midj
         task_id=asked,
         status=status,
         state=state,
-        progress=progress,
-        error=_error_text(data, wire) if state is TaskState.FAILED else "",
+        progress=None if progress is None else max(0, min(100, progress)),
+        error=_error_text(data, wire, path) if state is TaskState.FAILED else "",
         images=images,
         raw=data,
         reader=_READER,
@@ -362,9 +364,9 @@ def _read_entry(data: object, asked: TaskId) -> Task[MidjourneyResult] | Unexpec
         return error
 
 
-def _error_text(data: dict[str, Any], wire: dict[str, Any]) -> str:
+def _error_text(data: dict[str, Any], wire: dict[str, Any], path: str) -> str:
     """Give a failed task's reasons: the documented list, then the other places where hosts put them."""
-    texts = (*read_texts(wire.get("error_messages")), read_text(wire.get("message")), _scalar(data, "message"))
+    texts = (*read_texts(wire.get("error_messages")), read_text(wire.get("message")), _scalar(data, "message", path))
     return "; ".join(dict.fromkeys(text for raw in texts if (text := raw.strip())))
 
 

@@ -17,6 +17,11 @@ def _positive(instance: object, attribute: Attribute[Any], value: object) -> Non
         raise ValueError(f"{type(instance).__name__}.{attribute.name}: {value!r} is not allowed; it must be above 0")
 
 
+def _finite(instance: object, attribute: Attribute[Any], value: float) -> None:
+    if not math.isfinite(value):
+        raise ValueError(f"{type(instance).__name__}.{attribute.name}: {value!r} is not allowed; it must be finite")
+
+
 def _not_negative(instance: object, attribute: Attribute[Any], value: object) -> None:
     if not isinstance(value, (int, float)) or isinstance(value, bool) or not value >= 0:
         raise ValueError(f"{type(instance).__name__}.{attribute.name}: {value!r} is not allowed; it must be 0 or more")
@@ -58,8 +63,8 @@ class RetryPolicy:
 class TokenBucket:
     """At most `requests` at once and `requests` per `seconds` in the long run."""
 
-    requests: int = field(validator=_positive)
-    seconds: float = field(validator=_positive)
+    requests: int = field(validator=[_positive, _finite])
+    seconds: float = field(validator=[_positive, _finite])
     _free_at: float = field(default=-math.inf, init=False)
 
     def reserve(self, now: float) -> float:
@@ -134,7 +139,8 @@ class PollPolicy:
         interval = self.interval * _ALLOWANCE
         if pace is not None:
             left = (100.0 - pace.progress) / pace.rate
-            return max(_NEAR_INTERVAL * interval, left / 5.0 if pace.rough else left - _NEAR * 100.0 / pace.rate)
+            far = left / 5.0 if pace.rough else left - _NEAR * 100.0 / pace.rate
+            return max(_NEAR_INTERVAL * interval, min(far, self.typical))  # a task that has hung may run on any time
         if age is None:
             return interval
         first = _FIRST * self.typical

@@ -11,14 +11,13 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from enum import Enum
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Generic, NewType, TypeVar
+from typing import Any, Generic, NewType, TypeVar
 
 import orjson
 from attrs import field, frozen
 
-if TYPE_CHECKING:
-    from ._wire import Request
-    from .errors import UnexpectedAnswer
+from ._wire import Request
+from .errors import UnexpectedAnswer
 
 R_co = TypeVar("R_co", covariant=True)
 
@@ -191,6 +190,10 @@ def check_task_id(value: str) -> TaskId:
         raise TypeError(f"a task id is a text, not {value!r}")
     if not value.strip():
         raise ValueError("the task id is empty")
+    try:
+        value.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair, which JSON cannot carry
+        raise ValueError(f"{value!r} is no task id") from None
     return TaskId(value.strip())
 
 

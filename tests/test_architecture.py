@@ -1,0 +1,272 @@
+"""The rooms of the package: each module imports only those above it, and the pure ones do no I/O."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import TypeGuard
+
+import pytest
+from attrs import frozen
+
+import piapi_async
+
+PACKAGE = Path(piapi_async.__file__).parent
+
+# From the ground up: a module imports only what stands before it.  `__init__` gathers the public names of all.
+ORDER = [
+    *("_version", "errors", "_wire", "_fields", "_lenient", "tasks", "midjourney", "unified", "models"),
+    *("policy", "_stats", "_book", "_transport", "_ledger_file", "ledger", "_caller", "_submitter", "_poller"),
+    *("client", "_several", "downloads", "batch", "webhooks", "emulator", "pytest_plugin", "cli", "__main__"),
+]
+PURE = {
+    "errors",
+    "_wire",
+    "_fields",
+    "_lenient",
+    "tasks",
+    "midjourney",
+    "unified",
+    "models",
+    "policy",
+    "_stats",
+    "_book",
+}
+IMPURE_IMPORTS = {
+    *("aiohttp", "anyio", "asyncio", "time", "socket", "ssl", "threading", "selectors", "subprocess", "os", "pathlib"),
+    *("sqlite3", "logging", "urllib.request", "http.client"),
+}
+SHARED_WITH_THE_EMULATOR = {"_wire": {"HTTPRequest", "HTTPResponse"}}
+
+
+@frozen
+class Import:
+    """One import: `module` in full, `name` what is taken from it ("" for the whole)."""
+
+    module: str
+    name: str
+    line: int
+
+    @property
+    def whole(self) -> str:
+        return f"{self.module}.{self.name}" if self.name else self.module
+
+
+def room_of(path: Path) -> str:
+    """Give the module, or the sub-package, that a file belongs to."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def files() -> list[Path]:
+    return sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+
+
+@cache
+def parse(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+
+
+def is_for_type_checkers(node: ast.AST) -> TypeGuard[ast.If]:
+    return isinstance(node, ast.If) and ast.unparse(node.test) in {"TYPE_CHECKING", "typing.TYPE_CHECKING"}
+
+
+def walk(node: ast.AST) -> Iterator[ast.AST]:
+    """Give all that runs: what stands under TYPE_CHECKING does not."""
+    rest = [node]
+    while rest:
+        node = rest.pop()
+        yield node
+        rest += node.orelse if is_for_type_checkers(node) else ast.iter_child_nodes(node)
+
+
+def imports_of(path: Path, tree: ast.Module) -> Iterator[Import]:
+    package = ("piapi_async", *path.relative_to(PACKAGE).parts[:-1])
+    for node in walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield Import(alias.name, "", node.lineno)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            module = ".".join([*base, *filter(None, [node.module])])
+            for alias in node.names:
+                yield Import(module, alias.name, node.lineno)
+
+
+def own_room(found: Import) -> str | None:
+    """Give the room of this package that an import enters, "" for the package itself, None for another package."""
+    package, *parts = found.whole.split(".")
+    if package != "piapi_async":
+        return None
+    if parts and ((PACKAGE / f"{parts[0]}.py").exists() or (PACKAGE / parts[0]).is_dir()):
+        return parts[0]
+    return ""
+
+
+def places(path: Path, lines: list[tuple[int, str]]) -> list[str]:
+    return [f"{path.relative_to(PACKAGE.parent)}:{line}: {text}" for line, text in lines]
+
+
+each_file = pytest.mark.parametrize("path", files(), ids=lambda path: str(path.relative_to(PACKAGE)))
+each_pure_file = pytest.mark.parametrize(
+    "path", [path for path in files() if room_of(path) in PURE], ids=lambda path: str(path.relative_to(PACKAGE))
+)
+
+
+class TestDirection:
+    def test_every_module_has_its_place(self) -> None:
+        assert {room_of(path) for path in files()} - set(ORDER) == set()
+
+    def test_every_place_is_given_once(self) -> None:
+        assert len(ORDER) == len(set(ORDER))
+
+    @each_file
+    def test_a_module_imports_only_those_above_it(self, path: Path) -> None:
+        room = room_of(path)
+        above = {*ORDER[: ORDER.index(room)], room} if room in ORDER else set()
+        wrong = [
+            (found.line, found.whole)
+            for found in imports_of(path, parse(path))
+            if (entered := own_room(found)) is not None and entered not in above
+        ]
+
+        assert places(path, wrong) == []
+
+    def test_the_package_itself_imports_only_what_needs_no_aiohttp(self) -> None:
+        init = PACKAGE / "__init__.py"
+        entered = {own_room(found) for found in imports_of(init, parse(init))} - {None}
+
+        assert entered <= {*PURE, "_version"}
+
+
+class TestPurity:
+    @each_pure_file
+    def test_a_pure_module_neither_waits_nor_tells_the_time_nor_opens_anything(self, path: Path) -> None:
+        wrong = [
+            (found.line, found.whole)
+            for found in imports_of(path, parse(path))
+            if any(f"{found.whole}.".startswith(f"{impure}.") for impure in IMPURE_IMPORTS)
+        ]
+
+        assert places(path, wrong) == []
+
+    @each_pure_file
+    def test_a_pure_module_has_no_coroutine(self, path: Path) -> None:
+        wrong = [
+            (node.lineno, "async")
+            for node in walk(parse(path))
+            if isinstance(node, (ast.AsyncFunctionDef, ast.AsyncFor, ast.AsyncWith, ast.Await))
+        ]
+
+        assert places(path, wrong) == []
+
+    @each_pure_file
+    def test_a_pure_module_is_handed_its_randomness(self, path: Path) -> None:
+        # `Random` as a type is welcome; making one, or calling the module's own generator, is not.
+        wrong = [
+            (node.lineno, ast.unparse(node))
+            for node in walk(parse(path))
+            if isinstance(node, ast.Call)
+            and ast.unparse(node.func).startswith(("random.", "Random", "secrets.", "uuid."))
+        ]
+
+        assert places(path, wrong) == []
+
+
+class TestTheEmulator:
+    def test_shares_nothing_with_the_client_but_two_values(self) -> None:
+        shared: dict[str, set[str]] = {}
+        for path in files():
+            for found in imports_of(path, parse(path)) if room_of(path) == "emulator" else ():
+                if (entered := own_room(found)) not in {None, "emulator", "_version"}:
+                    shared.setdefault(str(entered), set()).add(found.name)
+
+        assert shared.keys() <= SHARED_WITH_THE_EMULATOR.keys()
+        assert all(names <= SHARED_WITH_THE_EMULATOR[module] for module, names in shared.items())
+
+    def test_is_used_by_nothing_but_the_doors(self) -> None:
+        users = {
+            room_of(path)
+            for path in files()
+            for found in imports_of(path, parse(path))
+            if own_room(found) == "emulator"
+        }
+
+        assert users <= {"emulator", "pytest_plugin", "cli", "__main__"}
+
+
+class TestHabits:
+    @each_file
+    def test_anyio_and_aiohttp_are_named_where_they_are_used(self, path: Path) -> None:
+        # anyio has a public TaskHandle of its own; `aiohttp.web` is a module, and stays one.
+        wrong = [
+            (found.line, found.whole)
+            for found in imports_of(path, parse(path))
+            if found.name and found.module.split(".")[0] in {"anyio", "aiohttp"} and found.whole != "aiohttp.web"
+        ]
+
+        assert places(path, wrong) == []
+
+    @each_file
+    def test_what_a_module_holds_at_its_top_and_could_change_is_named_as_a_constant(self, path: Path) -> None:
+        wrong = [
+            (node.lineno, ast.unparse(target))
+            for node in parse(path).body
+            if isinstance(node, (ast.Assign, ast.AnnAssign)) and is_mutable(node.value)
+            for target in (node.targets if isinstance(node, ast.Assign) else [node.target])
+            if not (ast.unparse(target).isupper() or ast.unparse(target) == "__all__")
+        ]
+
+        assert places(path, wrong) == []
+
+    @each_file
+    def test_no_function_changes_its_module(self, path: Path) -> None:
+        wrong = [(node.lineno, ast.unparse(node)) for node in ast.walk(parse(path)) if isinstance(node, ast.Global)]
+
+        assert places(path, wrong) == []
+
+    @each_file
+    def test_every_module_says_what_it_is(self, path: Path) -> None:
+        assert ast.get_docstring(parse(path))
+
+
+MAKERS_OF_MUTABLES = {"list", "dict", "set", "bytearray", "deque", "defaultdict", "Counter", "OrderedDict", "count"}
+
+
+def is_mutable(value: ast.expr | None) -> bool:
+    if isinstance(value, ast.Call):
+        return ast.unparse(value.func).split(".")[-1] in MAKERS_OF_MUTABLES
+    return isinstance(value, (ast.List, ast.Dict, ast.Set, ast.ListComp, ast.DictComp, ast.SetComp))
+
+
+class TestTheseChecks:
+    """A check that never fails checks nothing."""
+
+    @pytest.mark.parametrize(
+        ("source", "expected"),
+        [
+            ("import aiohttp", ["aiohttp"]),
+            ("from . import _fields as fields", ["piapi_async._fields"]),
+            ("from .errors import PiAPIError", ["piapi_async.errors.PiAPIError"]),
+            ("def f():\n    from .client import PiAPI", ["piapi_async.client.PiAPI"]),
+            ("if TYPE_CHECKING:\n    from .client import PiAPI", []),
+            ("if TYPE_CHECKING:\n    import aiohttp\nelse:\n    import anyio", ["anyio"]),
+        ],
+    )
+    def test_see_the_imports_that_run(self, source: str, expected: list[str]) -> None:
+        assert [found.whole for found in imports_of(PACKAGE / "tasks.py", ast.parse(source))] == expected
+
+    def test_see_where_a_sub_packages_imports_lead(self) -> None:
+        tree = ast.parse("from .._wire import HTTPRequest\nfrom ._desk import Desk\nfrom .. import midjourney")
+        found = imports_of(PACKAGE / "emulator" / "_server.py", tree)
+
+        assert {own_room(one) for one in found} == {"_wire", "emulator", "midjourney"}
+
+    @pytest.mark.parametrize("source", ["[]", "{}", "{1}", "dict()", "collections.deque()", "[x for x in y]"])
+    def test_know_what_can_change(self, source: str) -> None:
+        assert is_mutable(ast.parse(source, mode="eval").body)
+
+    @pytest.mark.parametrize("source", ["()", "frozenset()", "'text'", "5", "re.compile('')", "Structure(Task)"])
+    def test_know_what_cannot(self, source: str) -> None:
+        assert not is_mutable(ast.parse(source, mode="eval").body)
