@@ -145,6 +145,7 @@ class LedgerFile:
     _file: sqlite3.Connection | None = None
     _lock: sqlite3.Connection | None = None
     _mine: dict[str, Intent] = field(factory=dict)  # the submits that are in our own hands
+    _settled: list[Intent] = field(factory=list)  # those that the present transaction takes out of them
 
     def commit(self, works: list[Work]) -> list[Any]:
         """Do all the works in one commit; give for each its result, or the error it failed with.
@@ -161,6 +162,7 @@ class LedgerFile:
     def _transaction(self, works: list[Work]) -> list[Any]:
         file = self._open()
         results: list[Any] = []
+        self._settled.clear()
         file.execute("BEGIN IMMEDIATE")
         try:
             for work in works:
@@ -173,6 +175,8 @@ class LedgerFile:
             if file.in_transaction:
                 file.execute("ROLLBACK")
             raise
+        for intent in self._settled:
+            self.let_go(intent)
         return results
 
     def _explain(self, error: Exception) -> LedgerError:
@@ -188,7 +192,9 @@ class LedgerFile:
             file.row_factory = sqlite3.Row
             try:
                 self._prepare(file)
+                file.execute("BEGIN IMMEDIATE")  # nobody may find our lock before we hold it
                 self._take_lock()
+                file.execute("COMMIT")
             except BaseException:
                 file.close()
                 raise
@@ -261,7 +267,7 @@ class LedgerFile:
 
     def accept(self, file: sqlite3.Connection, intent: Intent, task_id: str) -> None:
         """Write down the id that a submit of ours was given, whatever the row has come to meanwhile."""
-        self._mine.pop(intent.key, None)
+        self._settled.append(intent)
         file.execute(
             "INSERT INTO submits (key, state, origin, family, digest, request, task_id, at) "
             "VALUES (?, 'accepted', ?, ?, ?, ?, ?, ?) ON CONFLICT (key) "
@@ -271,20 +277,20 @@ class LedgerFile:
 
     def release(self, file: sqlite3.Connection, intent: Intent) -> None:
         """Forget a submit of ours that made nothing; one that another caller has claimed is not ours."""
-        if self.let_go(intent):
+        if self._mine.get(intent.key) is intent:
+            self._settled.append(intent)
             file.execute("DELETE FROM submits WHERE key = ? AND state = 'sending'", (intent.key,))
 
     def doubt(self, file: sqlite3.Connection, intent: Intent) -> None:
         """Write down that nobody knows what became of a submit of ours."""
-        if self.let_go(intent):
+        if self._mine.get(intent.key) is intent:
+            self._settled.append(intent)
             self._orphaned(file, intent.key)
 
-    def let_go(self, intent: Intent) -> bool:
-        """Have a submit no longer in our hands; tell whether it was.  Until the file says more, it is *unknown*."""
-        if self._mine.get(intent.key) is not intent:
-            return False
-        del self._mine[intent.key]
-        return True
+    def let_go(self, intent: Intent) -> None:
+        """Have a submit no longer in our hands: if the file still says *sending*, that means *unknown*."""
+        if self._mine.get(intent.key) is intent:
+            del self._mine[intent.key]
 
     def end(self, file: sqlite3.Connection, ref: TaskRef, outcome: str, answer: bytes) -> None:
         file.execute(

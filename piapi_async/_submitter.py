@@ -86,8 +86,12 @@ class Submitter:
         if task.cancelled():
             return
         error = task.exception()  # asked for, as its caller may be gone, and asyncio would complain that nobody looked
-        if sending.abandoned and isinstance(error, LedgerError):
-            logger.error("%s", error)  # nobody else is left to hear of a task that is paid for
+        if not sending.abandoned:
+            return
+        if isinstance(error, LedgerError):  # nobody else is left to hear of a task that is paid for
+            logger.error("%s", error)
+        elif error is None and self._ledger is None:
+            logger.warning("a submit whose caller had gone was accepted: task %s", task.result().task_id)
 
     async def _run(self, request: TaskRequest[Any], key: str | None, sending: Sending) -> Accepted:
         if self._ledger is None:
@@ -131,8 +135,8 @@ class Submitter:
 
     async def _give_up(self, ledger: Ledger, intent: Intent, error: BaseException, sending: Sending) -> None:
         # Once sending has begun, only an answer that was understood as a refusal says that nothing was made.
-        refused = isinstance(error, PiAPIError) and not isinstance(error, SubmissionUnknown)
-        doubtful = sending.begun and not refused
+        unknown = isinstance(error, SubmissionUnknown)
+        doubtful = unknown or (sending.begun and not isinstance(error, PiAPIError))
         try:
             await (ledger.doubt(intent) if doubtful else ledger.release(intent))
         except LedgerError as failure:  # the submit's own error matters more; the row counts as unknown anyway

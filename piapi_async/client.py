@@ -108,6 +108,7 @@ class PiAPI:
     ) -> None:
         self._closed = True  # until all arguments are found good: a client that never was needs no closing
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._closing: asyncio.Task[None] | None = None
         base_url = base_url or os.environ.get("PIAPI_BASE_URL") or DEFAULT_BASE_URL
         base_url = check_base_url(base_url, allow_insecure=allow_insecure)
         api_key = check_key(api_key or os.environ.get("PIAPI_API_KEY"))
@@ -258,9 +259,12 @@ class PiAPI:
             self._closed = True
             return
         self._check_loop()
-        if self._closed:
-            return
         self._closed = True
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._close(), name="piapi_async close")
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
         self._caller.gate.shut()
         await self._poller.close(ClientClosed("The client was closed while this wait was on; the task goes on."))
         await self._submitter.finish()
