@@ -15,50 +15,50 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from ._stats import Stats
 from ._version import __version__
-from .errors import (
-    APIError,
-    AuthenticationError,
-    ClientClosed,
-    DownloadError,
-    InvalidRequestError,
-    LedgerError,
-    NotFoundError,
-    ParentOutdatedError,
-    PiAPIError,
-    RateLimitError,
-    ServerError,
-    SubmissionUnknown,
-    TaskCancelled,
-    TaskFailed,
-    TransportError,
-    UnexpectedAnswer,
-    WaitTimeout,
-    WebhookRejected,
-)
-from .midjourney import (
-    LEGACY,
-    Blend,
-    Describe,
-    Imagine,
-    Inpaint,
-    MidjourneyResult,
-    Outpaint,
-    Pan,
-    Reroll,
-    Seed,
-    Upscale,
-    Variation,
-)
-from .policy import PollPolicy, RetryPolicy
-from .tasks import Family, Task, TaskRef, TaskState
 
 if TYPE_CHECKING:
     from ._several import as_completed, wait_all
+    from ._stats import Stats
     from .client import PiAPI, TaskHandle
     from .downloads import download
+    from .errors import (
+        APIError,
+        AuthenticationError,
+        ClientClosed,
+        DownloadError,
+        InvalidRequestError,
+        LedgerError,
+        NotFoundError,
+        ParentOutdatedError,
+        PiAPIError,
+        RateLimitError,
+        ServerError,
+        SubmissionUnknown,
+        TaskCancelled,
+        TaskFailed,
+        TransportError,
+        UnexpectedAnswer,
+        WaitTimeout,
+        WebhookRejected,
+    )
     from .ledger import Ledger
+    from .midjourney import (
+        LEGACY,
+        Blend,
+        Describe,
+        Imagine,
+        Inpaint,
+        MidjourneyResult,
+        Outpaint,
+        Pan,
+        Reroll,
+        Seed,
+        Upscale,
+        Variation,
+    )
+    from .policy import PollPolicy, RetryPolicy
+    from .tasks import Family, Task, TaskRef, TaskState
 
 __all__ = [
     "LEGACY",
@@ -107,22 +107,30 @@ __all__ = [
     "wait_all",
 ]
 
-# What needs aiohttp is loaded when it is first asked for: a program that only builds requests or reads refs, and every
-# pytest run that merely has this package installed, does without those 100 ms.
-_LAZY = {
-    "PiAPI": "client",
-    "TaskHandle": "client",
-    "Ledger": "ledger",
-    "as_completed": "_several",
-    "wait_all": "_several",
-    "download": "downloads",
+# A name is loaded when it is first asked for: a program that only builds requests or reads refs does without aiohttp,
+# and every pytest run that merely has this package installed does without all of it.
+_HOMES = {
+    "_stats": "Stats",
+    "errors": (
+        "APIError AuthenticationError ClientClosed DownloadError InvalidRequestError LedgerError "
+        "NotFoundError ParentOutdatedError PiAPIError RateLimitError ServerError SubmissionUnknown "
+        "TaskCancelled TaskFailed TransportError UnexpectedAnswer WaitTimeout WebhookRejected"
+    ),
+    "midjourney": "LEGACY Blend Describe Imagine Inpaint MidjourneyResult Outpaint Pan Reroll Seed Upscale Variation",
+    "policy": "PollPolicy RetryPolicy",
+    "tasks": "Family Task TaskRef TaskState",
+    "_several": "as_completed wait_all",
+    "client": "PiAPI TaskHandle",
+    "downloads": "download",
+    "ledger": "Ledger",
 }
+_MODULES = {name: module for module, names in _HOMES.items() for name in names.split()}
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever the name stands for
-    if name not in _LAZY:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f".{_LAZY[name]}", __name__), name)
+    value = getattr(importlib.import_module(f".{_MODULES[name]}", __name__), name)
     globals()[name] = value
     return value
 
