@@ -20,6 +20,7 @@ from ._version import __version__
 if TYPE_CHECKING:
     from ._several import as_completed, wait_all
     from ._stats import Stats
+    from .batch import BatchItem, BatchRunner, Outcome
     from .client import PiAPI, TaskHandle
     from .downloads import download
     from .errors import (
@@ -64,6 +65,8 @@ __all__ = [
     "LEGACY",
     "APIError",
     "AuthenticationError",
+    "BatchItem",
+    "BatchRunner",
     "Blend",
     "ClientClosed",
     "Describe",
@@ -76,6 +79,7 @@ __all__ = [
     "LedgerError",
     "MidjourneyResult",
     "NotFoundError",
+    "Outcome",
     "Outpaint",
     "Pan",
     "ParentOutdatedError",
@@ -120,6 +124,7 @@ _HOMES = {
     "policy": "PollPolicy RetryPolicy",
     "tasks": "Family Task TaskRef TaskState",
     "_several": "as_completed wait_all",
+    "batch": "BatchItem BatchRunner Outcome",
     "client": "PiAPI TaskHandle",
     "downloads": "download",
     "ledger": "Ledger",

@@ -240,6 +240,18 @@ class LedgerFile:
             self._lock_path(self.owner).unlink(missing_ok=True)
         self._file = self._lock = None
 
+    def count(self, file: sqlite3.Connection, run: str, intent: Intent) -> int:
+        """Count how often a run has asked for the same thing, and give the number; forgotten when the file closes."""
+        file.execute(
+            "CREATE TEMP TABLE IF NOT EXISTS counts (run TEXT, digest BLOB, number INTEGER, PRIMARY KEY (run, digest)) "
+            "WITHOUT ROWID"
+        )
+        row = file.execute(
+            "INSERT INTO counts VALUES (?, ?, 1) ON CONFLICT DO UPDATE SET number = number + 1 RETURNING number",
+            (run, intent.digest),
+        ).fetchone()
+        return int(row[0])
+
     def claim(self, file: sqlite3.Connection, intent: Intent) -> LedgerEntry | None:
         """Write the intent down as *sending* and give None, or give what is there already."""
         row = file.execute("SELECT * FROM submits WHERE key = ?", (intent.key,)).fetchone()

@@ -16,7 +16,7 @@ import anyio
 from attrs import define, field, frozen
 
 from ._caller import Caller
-from ._ledger_file import Intent, LedgerState
+from ._ledger_file import Intent, LedgerEntry, LedgerState
 from ._transport import Sending
 from ._wire import TaskRequest, Verdict, judge_submit, label
 from .errors import ClientClosed, LedgerError, PiAPIError, SubmissionUnknown
@@ -28,10 +28,10 @@ logger = logging.getLogger("piapi_async")
 
 @frozen
 class Accepted:
-    """The task of a submit; `fresh` unless the ledger knew it already."""
+    """The task of a submit; `known` is what the ledger knew of it before, None for a task that was made just now."""
 
     task_id: TaskId
-    fresh: bool
+    known: LedgerEntry | None = None
 
 
 @define(eq=False)
@@ -74,6 +74,12 @@ class Submitter:
             await asyncio.gather(*tasks, return_exceptions=True)
         return [task.result().task_id for task in tasks if not task.cancelled() and task.exception() is None]
 
+    async def settle(self) -> None:
+        """Wait until the submits whose callers have gone have arrived, no longer than their time-outs."""
+        gone = {task: sending.timeout for task, sending in self._under_way.items() if sending.abandoned}
+        if gone:
+            await asyncio.wait(gone, timeout=max(gone.values()))
+
     @staticmethod
     def _abandon(task: asyncio.Task[Accepted], sending: Sending) -> None:
         """Let what has begun to leave arrive, and send nothing more."""
@@ -95,24 +101,24 @@ class Submitter:
 
     async def _run(self, request: TaskRequest[Any], key: str | None, sending: Sending) -> Accepted:
         if self._ledger is None:
-            return Accepted(await self._send(request, None, sending), fresh=True)
+            return Accepted(await self._send(request, None, sending))
         intent = Intent.of(request.to_http(), key=key, origin=self._origin, family=request.family.name)
         try:
-            if (task_id := await self._claim(self._ledger, intent, request)) is not None:
-                return Accepted(task_id, fresh=False)
+            if (known := await self._claim(self._ledger, intent, request)) is not None:
+                return known
             task_id = await self._send(request, intent.key, sending)
         except BaseException as error:
             await asyncio.shield(self._give_up(self._ledger, intent, error, sending))
             raise
         await self._ledger.accept(intent, TaskRef(self._origin, request.family.name, task_id))
-        return Accepted(task_id, fresh=True)
+        return Accepted(task_id)
 
-    async def _claim(self, ledger: Ledger, intent: Intent, request: TaskRequest[Any]) -> TaskId | None:
+    async def _claim(self, ledger: Ledger, intent: Intent, request: TaskRequest[Any]) -> Accepted | None:
         """Make the key ours and give None, or give the task that it stands for, waiting for another's submit."""
         pause = 0.02
         while (entry := await ledger.claim(intent)) is not None:
             if entry.task_id is not None:
-                return entry.task_id
+                return Accepted(entry.task_id, entry)
             if entry.state is LedgerState.UNKNOWN:
                 raise self._unknown(
                     request, intent.key, Sending(begun_at=entry.at), "an earlier submit of this key was never answered"

@@ -38,7 +38,7 @@ from .errors import (
     UnexpectedAnswer,
     WaitTimeout,
 )
-from .ledger import Ledger
+from .ledger import Ledger, LedgerEntry
 from .midjourney import LEGACY, MidjourneyResult
 from .policy import PollPolicy, RetryPolicy, TokenBucket
 from .tasks import Family, Task, TaskId, TaskRef, TaskState, check_task_id
@@ -159,6 +159,13 @@ class PiAPI:
         a task that was accepted but could not be recorded.  A caller that is cancelled after the request has begun to
         leave loses only the answer, which still reaches the ledger.
         """
+        handle, _ = await self._submit(request, key, timeout)
+        return handle
+
+    async def _submit(
+        self, request: TaskRequest[R], key: str | None, timeout: float | None
+    ) -> tuple[TaskHandle[R], LedgerEntry | None]:
+        """Submit, and tell beside the handle what the ledger knew before."""
         self._enter()
         if key is not None:
             _check_ledger_key(key, self._ledger)
@@ -167,7 +174,8 @@ class PiAPI:
         if timeout is not None and not timeout > 0:
             raise ValueError(f"timeout: {timeout!r} is not allowed; it must be above 0, or None for the client's")
         accepted = await self._submitter.submit(request, key, timeout)
-        return TaskHandle(self, self._watch(request.family, accepted.task_id, submitted=accepted.fresh))
+        watch = self._watch(request.family, accepted.task_id, submitted=accepted.known is None)
+        return TaskHandle(self, watch), accepted.known
 
     @overload
     def attach(self, task: str | TaskRef) -> TaskHandle[MidjourneyResult]: ...

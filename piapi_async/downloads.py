@@ -86,8 +86,7 @@ async def download(
     folder = Path(directory)
     await _in_thread(partial(_prepare, folder))
     saver = _Saver(task.task_id, folder, retry or RetryPolicy(attempts=3), timeout, max_bytes)
-    stem = safe_stem(task.task_id)
-    names = [stem] if len(task.images) == 1 else [f"{stem}-{number}" for number in range(1, len(task.images) + 1)]
+    names = _stems(task)
     async with contextlib.AsyncExitStack() as stack:
         if session is None:
             session = await stack.enter_async_context(
@@ -105,6 +104,22 @@ async def download(
             raise outcome
         paths.append(outcome)
     return paths
+
+
+def saved_files(task: Task[Any], directory: str | os.PathLike[str]) -> list[Path] | None:
+    """Give the files that `download` has saved of a task before, None unless all of them are there."""
+    suffixes = [suffix for _, suffix in _SIGNATURES]
+    found = [
+        next((path for suffix in suffixes if (path := Path(directory, stem + suffix)).exists()), None)
+        for stem in _stems(task)
+    ]
+    return None if None in found else [path for path in found if path is not None]
+
+
+def _stems(task: Task[Any]) -> list[str]:
+    """Give the file names of a task's pictures, without their suffixes."""
+    stem = safe_stem(task.task_id)
+    return [stem] if len(task.images) == 1 else [f"{stem}-{number}" for number in range(1, len(task.images) + 1)]
 
 
 def safe_stem(task_id: str) -> str:

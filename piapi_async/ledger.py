@@ -96,6 +96,10 @@ class Ledger:
         self._clients -= 1
         await self.close()
 
+    async def count(self, run: str, intent: Intent) -> int:
+        """Give the how-manieth of its kind a request is within a run, counting it; not held in memory."""
+        return await self._do(lambda file: self._file.count(file, run, intent))
+
     async def claim(self, intent: Intent) -> LedgerEntry | None:
         """Write down that a submit is about to be sent and give None, or give what the key stands for already.
 

@@ -134,10 +134,11 @@ class Variation(_Verb):
 
 @frozen(repr=False)
 class Inpaint(_Verb):
-    """Draw the masked part of an upscaled picture anew; `mask` is base64 text, a data: URI or an image's bytes."""
+    """Draw the masked part of an upscaled picture anew."""
 
     verb = "inpaint"
     origin_task_id: str = field(validator=fields.required_text)
+    # Base64 text, a data: URI, or an image's bytes.
     mask: str = field(kw_only=True, converter=fields.to_mask, validator=fields.mask)
     prompt: str | None = field(default=None, kw_only=True, validator=fields.optional_text)
     skip_prompt_check: bool | None = field(default=None, kw_only=True, validator=fields.optional_flag)
@@ -381,5 +382,7 @@ def _images(wire: dict[str, Any]) -> tuple[str, ...]:
     return ()
 
 
-LEGACY: Family[MidjourneyResult] = Family(name="legacy", fetch=Fetch, fetch_many=MultiFetch, cancel=Cancel)
+LEGACY: Family[MidjourneyResult] = Family(
+    name="legacy", fetch=Fetch, fetch_many=MultiFetch, cancel=Cancel, read=_read_task
+)
 """Tasks of the legacy Midjourney protocol, `/mj/v2/…`."""

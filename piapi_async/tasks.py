@@ -172,13 +172,15 @@ class TaskRef:
 class Family(Generic[R_co]):
     """How the tasks of one API are read and cancelled.
 
-    `fetch_many` gives, for each id it was asked for and could tell about, the task, None for an unknown id, or the
+    `read` gives the task that a JSON object of this API tells of, as a webhook or the ledger has it.  `fetch_many`
+    gives, for each id it was asked for and could tell about, the task, None for an unknown id, or the
     error of an entry that could not be read; it is None for an API that reads only one task at a time.
     """
 
     name: str
     fetch: Callable[[TaskId], Request[Task[R_co]]] = field(repr=False)
     cancel: Callable[[Sequence[TaskId]], Request[None]] = field(repr=False)
+    read: Callable[[dict[str, Any], TaskId], Task[R_co]] = field(repr=False)
     fetch_many: Callable[[Sequence[TaskId]], Request[Mapping[TaskId, Task[R_co] | UnexpectedAnswer | None]]] | None = (
         field(default=None, repr=False)
     )

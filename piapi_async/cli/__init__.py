@@ -6,6 +6,7 @@ The commands that make a task are built from the request classes, so a verb adde
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
@@ -53,7 +54,7 @@ VERBS = (
 @click.group(context_settings={"help_option_names": ["-h", "--help"]}, params=shared_options())
 @click.version_option(__version__, prog_name="piapi-async")
 def cli() -> None:
-    r"""Midjourney tasks on PiAPI: submitted once, waited for, saved.
+    """Midjourney tasks on PiAPI: submitted once, waited for, saved.
 
     The API key comes from the environment (PIAPI_API_KEY) or --api-key-file. Results are JSON on stdout.
 
@@ -69,7 +70,7 @@ def cli() -> None:
       7  no connection, or no readable answer
       8  done, but the pictures were not saved
       130  interrupted
-    """
+    """  # noqa: D301 - click wants the control character, which keeps the list as it stands
 
 
 async def _finish(
@@ -102,7 +103,7 @@ _HELP = {
     "aspect_ratio": "Such as 4:3.",
     "skip_prompt_check": "Let the host not check the prompt first.",
     "bot_id": "A bot of the account's.",
-    "index": "1 to 4 on a grid, a word such as 2x or high_variation on a single picture.",
+    "index": "1 to 4 on a grid; of a single picture 2x, 4x, subtle, creative (upscale), high_ or low_variation.",
     "mask": "Base64, a data: URI, or @FILE: white where to draw anew.",
     "zoom_ratio": "1, 1.5 or 2.",
     "direction": "up, down, left or right.",
@@ -142,14 +143,22 @@ def _verb_command(cls: type[Any]) -> click.Command:
         callback=submit,
         params=[*parameters, timeout_option, directory_option, no_wait, _key_option, *shared_options()],
         help=cls.__doc__,
+        short_help=_short(cls.__doc__),
     )
+
+
+def _short(text: str | None) -> str:
+    return re.split(r"[.;(]", text or "")[0].strip()
 
 
 def _parameter(attribute: attrs.Attribute[Any], hint: Any) -> click.Parameter:  # noqa: ANN401 - a type is any object
     option = "--" + attribute.name.replace("_", "-")
     if not attribute.kw_only:
         many = get_origin(hint) is tuple
-        return click.Argument([attribute.name], metavar=attribute.name.upper(), nargs=-1 if many else 1, required=True)
+        name = attribute.name.upper()
+        if many:
+            return click.Argument([attribute.name], metavar=f"{name}...", nargs=-1, required=True)
+        return click.Argument([attribute.name], metavar=name, required=True)
     text = _HELP[attribute.name]
     if bool in get_args(hint):
         return click.Option([f"{option}/--no-{option[2:]}", attribute.name], default=None, help=text)
@@ -203,7 +212,11 @@ _ids = click.Argument(["task_ids"], metavar="TASK_ID...", nargs=-1, required=Tru
 def _command(*params: click.Parameter) -> Callable[[Callable[..., None]], click.Command]:
     def register(function: Callable[..., None]) -> click.Command:
         command = click.Command(
-            function.__name__, callback=function, params=[*params, *shared_options()], help=function.__doc__
+            function.__name__,
+            callback=function,
+            params=[*params, *shared_options()],
+            help=function.__doc__,
+            short_help=_short(function.__doc__),
         )
         cli.add_command(command)
         return command

@@ -127,7 +127,7 @@ def shared_options() -> list[click.Parameter]:
             ["--ledger"],
             type=click.Path(dir_okay=False, path_type=Path),
             metavar="FILE",
-            help="Write down here what is submitted, so that a crash loses nothing; made if need be.",
+            help="A file that remembers what is submitted and how it ends, so that a crash loses nothing.",
             expose_value=False,
             callback=_keep,
         ),

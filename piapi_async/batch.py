@@ -1,0 +1,362 @@
+"""Many requests, bounded: submitted, waited for, saved, each on its own account, and resumable with a ledger.
+
+A runner has as many workers as tasks may be in flight.  A worker takes the next request from the one iterator, sees it
+through to its saved pictures, hands the outcome over, and only then takes another: so whoever reads the outcomes slowly
+slows down the submitting, and no more is ever in memory than what is in flight.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import anyio
+import orjson
+from attrs import define, evolve, field, frozen
+
+from ._ledger_file import Intent, LedgerEntry, LedgerState
+from ._wire import TaskRequest, label
+from .client import PiAPI, TaskHandle
+from .downloads import download, saved_files
+from .errors import (
+    DownloadError,
+    LedgerError,
+    NotFoundError,
+    PiAPIError,
+    SubmissionUnknown,
+    TaskCancelled,
+    TaskFailed,
+)
+from .tasks import Task, TaskRef, TaskState
+
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+
+
+@frozen
+class BatchItem(Generic[R_co]):
+    """A request with a key of its own, which makes it the same item in every run with the same ledger."""
+
+    request: TaskRequest[R_co]
+    key: str | None = None
+
+
+@frozen(kw_only=True)
+class Outcome(Generic[R_co]):
+    """What became of one request.
+
+    `task` is the task as it was last seen, `ref` where it is, `files` what was saved of it; `error` is why there is no
+    result and `download_error` why there are no files.  `resumed` says that this run did not submit it: an earlier one
+    had.  `key` is what the ledger has it under ("" without a ledger).
+    """
+
+    index: int
+    request: TaskRequest[R_co]
+    key: str = ""
+    ref: TaskRef | None = None
+    task: Task[R_co] | None = None
+    files: tuple[Path, ...] = ()
+    error: PiAPIError | None = None
+    download_error: DownloadError | None = None
+    resumed: bool = False
+
+    @property
+    def ok(self) -> bool:
+        """Whether the task is done and, if that was asked for, saved."""
+        return self.error is None and self.download_error is None
+
+
+@frozen(kw_only=True)
+class Totals:
+    """The account of a run, exact at any time: every item that was read is in flight or in one of the outcomes."""
+
+    read: int = 0
+    """Items taken from the input."""
+    submitted: int = 0
+    """Tasks made by this run, as far as is known."""
+    resumed: int = 0
+    """Items that an earlier run had submitted."""
+    waiting: int = 0
+    """In flight and not yet begun by the host."""
+    running: int = 0
+    """In flight and being worked on."""
+    done: int = 0
+    failed: int = 0
+    """Tasks that failed or were cancelled, submits that were refused, waits that timed out."""
+    unknown: int = 0
+    """Submits of which nobody knows whether they made a task."""
+    saved: int = 0
+    """Files saved."""
+    unsaved: int = 0
+    """Tasks that are done but could not be saved."""
+    seconds: float = 0.0
+    """Since the run began."""
+
+    @property
+    def ended(self) -> int:
+        """Items with an outcome."""
+        return self.done + self.failed + self.unknown
+
+    @property
+    def rate(self) -> float:
+        """Outcomes per second so far."""
+        return self.ended / self.seconds if self.seconds else 0.0
+
+
+Item = TaskRequest[R] | BatchItem[R]
+Items = Iterable[Item[R]] | AsyncIterable[Item[R]]
+
+
+@define(eq=False)
+class BatchRunner:
+    """Runs many requests on one client, at most `concurrency` at a time.
+
+    ::
+
+        runner = BatchRunner(piapi, concurrency=30, download="pictures")
+        async with runner.stream(requests) as outcomes:
+            async for outcome in outcomes:
+                print(outcome.index, outcome.files, outcome.error)
+
+    timeout
+        Seconds for which one task is waited for; its outcome's error is then a `WaitTimeout`, and the task goes on.
+    download
+        Where to save the pictures of each task before its outcome is given.
+    on_progress
+        Called with the `Totals` whenever a task is submitted and whenever one has its outcome.
+
+    With a ledger in the client a run can be killed at any moment and run again on the same input: it gives an outcome
+    for every item again, but submits only what was never accepted.
+    """
+
+    _piapi: PiAPI
+    concurrency: int = field(default=30, kw_only=True)
+    timeout: float | None = field(default=None, kw_only=True)
+    download: str | os.PathLike[str] | None = field(default=None, kw_only=True)
+    on_progress: Callable[[Totals], None] | None = field(default=None, kw_only=True)
+    _totals: Totals = field(factory=Totals, init=False)
+    _in_flight: set[TaskHandle[Any]] = field(factory=set, init=False)
+    _began: float = field(default=0.0, init=False)
+    _draining: bool = field(default=False, init=False)
+    _active: bool = field(default=False, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        if self.concurrency < 1:
+            raise ValueError(f"concurrency: {self.concurrency!r} is not allowed; it must be 1 or more")
+
+    @property
+    def totals(self) -> Totals:
+        """The account of the present or last run."""
+        running = sum(handle.task is not None and handle.task.state is TaskState.RUNNING for handle in self._in_flight)
+        seconds = anyio.current_time() - self._began if self._active else self._totals.seconds
+        waiting = len(self._in_flight) - running
+        return evolve(self._totals, running=running, waiting=waiting, seconds=seconds)
+
+    def drain(self) -> None:
+        """Take no more requests; what is in flight goes on to its outcome, and then the stream ends."""
+        self._draining = True
+
+    async def run(self, requests: Items[R]) -> list[Outcome[R]]:
+        """Give the outcomes of all requests, in their order."""
+        async with self.stream(requests) as outcomes:
+            gathered = [outcome async for outcome in outcomes]
+        return sorted(gathered, key=lambda outcome: outcome.index)
+
+    @contextlib.asynccontextmanager
+    async def stream(self, requests: Items[R]) -> AsyncGenerator[AsyncIterator[Outcome[R]], None]:
+        """Give the outcomes as they come; the requests may be any iterable, endless or async.
+
+        Leaving early takes no more requests, submits nothing new, and waits for submits that have begun to leave, no
+        longer than their time-out; tasks go on at the host.  An error of the iterable itself is raised to the reader.
+        """
+        if self._active:
+            raise RuntimeError("this runner is running already; make another")
+        self._totals, self._draining, self._active = Totals(), False, True
+        self._began = anyio.current_time()
+        source, desk = _Source(requests), _Desk[R](self.concurrency)
+        workers = [asyncio.create_task(self._work(source, desk)) for _ in range(self.concurrency)]
+        outcomes = desk.outcomes()
+        try:
+            yield outcomes
+        finally:
+            await outcomes.aclose()
+            for worker in workers:
+                worker.cancel()
+            await asyncio.gather(*workers, return_exceptions=True)
+            await self._piapi._submitter.settle()
+            self._totals = self.totals
+            self._active = False
+            self._in_flight.clear()
+
+    # -- one item -------------------------------------------------------------------------------------------------
+
+    async def _work(self, source: _Source[R], desk: _Desk[R]) -> None:
+        try:
+            while not self._draining and (entry := await source.next()) is not None:
+                await desk.hand_over(await self._see_through(*entry, source.run))
+        except Exception as error:  # noqa: BLE001 - it belongs to whoever reads the outcomes
+            desk.fail(error)
+        finally:
+            desk.leave()
+
+    async def _see_through(self, index: int, item: Item[R], run: str) -> Outcome[R]:
+        """Give one item's outcome; nothing that can happen to it is raised."""
+        self._count(read=1)
+        request, key = (item.request, item.key) if isinstance(item, BatchItem) else (item, None)
+        if not hasattr(request, "family"):
+            raise TypeError(f"item {index} of the batch, {label(request)}, makes no task")
+        outcome = Outcome(index=index, request=request, key=key or "")
+        try:
+            key = key or await self._mint_key(request, run)
+            outcome = evolve(outcome, key=key or "")
+            handle, known = await self._piapi._submit(request, key, None)
+        except (PiAPIError, ValueError) as error:  # a ValueError: the key stands for another request
+            failure = error if isinstance(error, PiAPIError) else LedgerError(str(error))
+            return self._concluded(evolve(outcome, error=failure))
+        self._in_flight.add(handle)
+        self._count(submitted=known is None, resumed=known is not None)
+        self._report()
+        try:
+            outcome = evolve(outcome, ref=handle.ref, resumed=known is not None)
+            outcome = await self._end(outcome, handle, known)
+        finally:
+            self._in_flight.discard(handle)
+        return self._concluded(outcome)
+
+    async def _mint_key(self, request: TaskRequest[Any], run: str) -> str | None:
+        """Give the key of an item that brought none: what it asks for, and the how-manieth of its kind it is."""
+        if (ledger := self._piapi._ledger) is None:
+            return None
+        intent = Intent.of(request.to_http(), key="", origin=self._piapi.origin, family=request.family.name)
+        return f"{intent.digest.hex()[:32]}-{await ledger.count(run, intent)}"
+
+    async def _end(self, outcome: Outcome[R], handle: TaskHandle[R], known: LedgerEntry | None) -> Outcome[R]:
+        try:
+            if known is not None and known.state is LedgerState.ENDED:
+                task = await _read_back(handle, known)
+            else:
+                task = await handle.wait(self.timeout)
+        except PiAPIError as error:
+            return evolve(outcome, error=error, task=handle.task)
+        outcome = evolve(outcome, task=task)
+        if self.download is None or not task.images:
+            return outcome
+        try:
+            files = saved_files(task, self.download) if outcome.resumed else None
+            return evolve(outcome, files=tuple(files or await download(task, self.download)))
+        except DownloadError as error:
+            return evolve(outcome, download_error=error)
+
+    # -- the account ----------------------------------------------------------------------------------------------
+
+    def _concluded(self, outcome: Outcome[R]) -> Outcome[R]:
+        unknown = isinstance(outcome.error, SubmissionUnknown)
+        self._count(
+            done=outcome.error is None,
+            unknown=unknown,
+            failed=outcome.error is not None and not unknown,
+            saved=len(outcome.files),
+            unsaved=outcome.download_error is not None,
+        )
+        self._report()
+        return outcome
+
+    def _count(self, **more: int) -> None:
+        self._totals = evolve(
+            self._totals, **{name: getattr(self._totals, name) + number for name, number in more.items()}
+        )
+
+    def _report(self) -> None:
+        if self.on_progress is not None:
+            self.on_progress(self.totals)
+
+
+async def _read_back(handle: TaskHandle[R], known: LedgerEntry) -> Task[R]:
+    """Give a task that ended in an earlier run, from the host or, if that has forgotten it, from the ledger."""
+    try:
+        task = await handle.refresh()
+    except NotFoundError:
+        if not known.answer:
+            raise
+        task = handle._watch.family.read(orjson.loads(known.answer), handle._watch.task_id)
+    if task.state is TaskState.FAILED:
+        raise TaskFailed(f"Task {task.task_id} failed: {task.error or 'the host gives no reason'}.", task=task)
+    if task.state is TaskState.CANCELLED:
+        raise TaskCancelled(f"Task {task.task_id} was cancelled.", task=task)
+    return task
+
+
+@define(eq=False)
+class _Source(Generic[R]):
+    """The one iterator behind all workers, sync or async, with the position of each item."""
+
+    _requests: Items[R]
+    run: str = field(factory=lambda: secrets.token_hex(8), init=False)
+    _next: Callable[[], Any] = field(init=False)
+    _lock: asyncio.Lock = field(factory=asyncio.Lock, init=False)
+    _index: int = field(default=-1, init=False)
+    _over: bool = field(default=False, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        if isinstance(self._requests, AsyncIterable):
+            self._next = self._requests.__aiter__().__anext__
+        else:
+            iterator = iter(self._requests)
+
+            async def following() -> Item[R]:
+                for item in iterator:
+                    return item
+                raise StopAsyncIteration
+
+            self._next = following
+
+    async def next(self) -> tuple[int, Item[R]] | None:
+        async with self._lock:
+            if self._over:
+                return None
+            try:
+                item = await self._next()
+            except BaseException as error:
+                self._over = True
+                if isinstance(error, StopAsyncIteration):
+                    return None
+                raise
+            self._index += 1
+            return self._index, item
+
+
+@define(eq=False)
+class _Desk(Generic[R]):
+    """Where workers hand over outcomes; each waits until its own was taken."""
+
+    _workers: int
+    _queue: asyncio.Queue[tuple[Outcome[R], asyncio.Future[None]] | Exception | None] = field(
+        factory=asyncio.Queue, init=False
+    )
+
+    async def hand_over(self, outcome: Outcome[R]) -> None:
+        taken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._queue.put_nowait((outcome, taken))
+        await taken
+
+    def fail(self, error: Exception) -> None:
+        self._queue.put_nowait(error)
+
+    def leave(self) -> None:
+        self._workers -= 1
+        if self._workers == 0:
+            self._queue.put_nowait(None)
+
+    async def outcomes(self) -> AsyncGenerator[Outcome[R], None]:
+        while (entry := await self._queue.get()) is not None:
+            if isinstance(entry, Exception):
+                raise entry
+            outcome, taken = entry
+            if not taken.done():
+                taken.set_result(None)
+            yield outcome
