@@ -66,8 +66,11 @@ class _Body(aiohttp.BytesPayload):
         self._sending = sending
 
     async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
-        transport = getattr(writer, "transport", None)
-        if transport is None or not transport.is_closing():
+        # aiohttp may have scheduled this in the very turn in which the caller was cancelled.
+        if self._sending.abandoned:
+            raise aiohttp.ClientConnectionError("it was given up before it had begun to leave")
+        transport = getattr(writer, "transport", writer)  # None once the connection is lost: nothing will leave
+        if transport is writer or (transport is not None and not transport.is_closing()):
             self._sending.begun_at = time.time()
         await super().write_with_length(writer, content_length)
 
