@@ -13,6 +13,8 @@ def main() -> None:
         if error.name not in {"click", "rich"}:
             raise
         sys.exit("piapi-async needs its command line extra: pip install 'piapi_async[cli]'")
+    except KeyboardInterrupt:
+        sys.exit(130)
     cli(prog_name="piapi-async")
 
 

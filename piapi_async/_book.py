@@ -55,7 +55,7 @@ class Watch:
     progress: int = 0  # what the host reported at `began`
     task: AnyTask | None = None
     error: PiAPIError | None = None
-    waiters: list[Waiter] = field(factory=list, repr=False)
+    waiters: tuple[Waiter, ...] = field(default=(), repr=False)
     queued: float = math.inf  # the due time under which the lane's heap holds it; inf: not in the heap
     looking: bool = False
     looked_at: float = -math.inf
@@ -105,6 +105,7 @@ class Look:
 class _Lane:
     family: Family[Any]
     size: int
+    watches: dict[TaskId, Watch] = field(factory=dict)
     heap: list[tuple[float, int, Watch]] = field(factory=list)
     doubts: int = 0
 
@@ -141,7 +142,6 @@ class PollBook:
     rng: Random
     multi_fetch_size: int = 20
     counters: Counters = field(factory=Counters)
-    _watches: dict[tuple[str, TaskId], Watch] = field(factory=dict, init=False)
     _lanes: dict[str, _Lane] = field(factory=dict, init=False)
     _deadlines: list[tuple[float, int, Watch, Waiter]] = field(factory=list, init=False)
     _bounded: int = field(default=0, init=False)  # waiters with a deadline
@@ -149,11 +149,11 @@ class PollBook:
 
     def __len__(self) -> int:
         """Give the number of tasks that are waited for."""
-        return len(self._watches)
+        return sum(len(lane.watches) for lane in self._lanes.values())
 
     def find(self, family: Family[Any], task_id: TaskId) -> Watch | None:
         """Give the watch of a task that is waited for."""
-        return self._watches.get((family.name, task_id))
+        return self._lane(family).watches.get(task_id)
 
     def first_look(self, now: float) -> float:
         """Give the time of the first look at a task that is submitted now: not before anything can have ended."""
@@ -163,10 +163,10 @@ class PollBook:
 
     def join(self, watch: Watch, waiter: Waiter, now: float) -> Watch:
         """Let `waiter` wait, and give the watch to read: another one if the task is waited for already."""
-        watch = self._watches.setdefault((watch.family.name, watch.task_id), watch)
+        watch = self._lane(watch.family).watches.setdefault(watch.task_id, watch)
         if not watch.waiters:
-            watch.restart()
-        watch.waiters.append(waiter)
+            watch.error, watch.failing_since, watch.faults = None, math.inf, 0  # what was denied stays denied
+        watch.waiters += (waiter,)
         if waiter.deadline < math.inf:
             self._bounded += 1
             heapq.heappush(self._deadlines, (waiter.deadline, next(self._order), watch, waiter))
@@ -177,14 +177,15 @@ class PollBook:
     def leave(self, watch: Watch, waiter: Waiter) -> None:
         """Let `waiter` go; a task nobody waits for is not looked at."""
         if waiter in watch.waiters:
-            watch.waiters.remove(waiter)
+            watch.waiters = tuple(other for other in watch.waiters if other is not waiter)
             self._gone(waiter)
         if not watch.waiters:
             self._forget(watch)
 
     def close(self, error: PiAPIError) -> list[Waiter]:
         """End every wait with `error`; give the waiters to wake."""
-        return [waiter for watch in list(self._watches.values()) for waiter in self._settle(watch, error)]
+        watches = [watch for lane in self._lanes.values() for watch in lane.watches.values()]
+        return [waiter for watch in watches for waiter in self._settle(watch, error)]
 
     # -- what to do next ------------------------------------------------------------------------------------------
 
@@ -271,17 +272,14 @@ class PollBook:
         """Give the seconds to the next look, from what this one has shown."""
         progress = task.progress or 0
         if progress < watch.progress or (progress == 0 and task.state is TaskState.WAITING):
-            watch.began, watch.progress = now, progress  # it has not begun, or begins again
-        elapsed, points, first = now - watch.began, progress - watch.progress, watch.progress == 0
-        if math.isnan(elapsed) or (first and points):
+            watch.began, watch.progress = now, 0  # it has not begun, or begins again
+        elapsed, points = now - watch.began, progress - watch.progress
+        if math.isnan(elapsed) or (watch.progress == 0 and points > 0):  # from here on its pace can be taken
             watch.began, watch.progress = now, progress
-        if math.isnan(elapsed):
-            return self.policy.next_look(self.rng)
+            return self.policy.next_look(self.rng, age=None if math.isnan(elapsed) else elapsed)
         if points <= 0 or elapsed <= 0:
-            return self.policy.next_look(self.rng, age=elapsed)
-        # It began to run some time after it had last been seen not to, so the first pace is a guess on the slow side.
-        pace = Pace(progress, (points + 1) / elapsed * (1.3 if first else 1.0), rough=first or points < 10)  # noqa: PLR2004
-        return self.policy.next_look(self.rng, pace=pace)
+            return self.policy.next_look(self.rng, age=None if watch.progress else elapsed)
+        return self.policy.next_look(self.rng, pace=Pace(progress, (points + 1) / elapsed))
 
     def failed(self, look: Look, error: PiAPIError, now: float) -> list[Waiter]:
         """Take in that a look failed; give the waiters to wake."""
@@ -383,11 +381,11 @@ class PollBook:
             watch.queued = due
             lane = self._lane(watch.family)
             heapq.heappush(lane.heap, (due, next(self._order), watch))
-            if len(lane.heap) > 2 * len(self._watches) + _SLACK:
+            if len(lane.heap) > 2 * len(lane.watches) + _SLACK:
                 lane.tidy()
 
     def _settle(self, watch: Watch, error: PiAPIError | None) -> list[Waiter]:
-        woken, watch.waiters = watch.waiters, []
+        woken, watch.waiters = list(watch.waiters), ()
         watch.error = error
         for waiter in woken:
             waiter.error = error  # the watch's own may be gone before the waiter runs: another may wait anew
@@ -405,9 +403,9 @@ class PollBook:
             heapq.heapify(self._deadlines)
 
     def _forget(self, watch: Watch) -> None:
-        key = (watch.family.name, watch.task_id)
-        if self._watches.get(key) is watch:  # a later handle may have opened another watch on the same task
-            del self._watches[key]
+        watches = self._lane(watch.family).watches
+        if watches.get(watch.task_id) is watch:  # a later handle may have opened another watch on the same task
+            del watches[watch.task_id]
 
     def _lane(self, family: Family[Any]) -> _Lane:
         lane = self._lanes.get(family.name)

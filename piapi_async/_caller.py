@@ -133,7 +133,8 @@ class Caller:
                 )
                 if wait is None:
                     raise
-                logger.info("%s - trying again in %.1f s (%d of %d).", error, wait, tries + 1, self.retry.attempts)
+                text = str(error).rstrip(".")
+                logger.info("%s; trying again in %.1f s (%d of %d)", text, wait, tries + 1, self.retry.attempts)
             self.counters.retries += 1
             sending.begun_at = None  # what had been sent was refused, so nothing is under way
             await self.gate.rest(wait)

@@ -229,7 +229,7 @@ class LedgerFile:
         self.owner = secrets.token_hex(8)
         path = self._lock_path(self.owner)
         _touch(path)
-        self._lock = _lock(path)
+        self._lock = lock_file(path)
 
     def close(self) -> None:
         """Let go of the file and of the owner's lock."""
@@ -251,6 +251,16 @@ class LedgerFile:
             (run, intent.digest),
         ).fetchone()
         return int(row[0])
+
+    def find(self, file: sqlite3.Connection, key: str) -> LedgerEntry | None:
+        row = file.execute("SELECT * FROM submits WHERE key = ?", (key,)).fetchone()
+        return None if row is None else _entry(row)
+
+    def census(self, file: sqlite3.Connection) -> dict[str, int]:
+        """Count the submits by state, those that ended by how they did."""
+        self.sweep(file)
+        rows = file.execute("SELECT coalesce(outcome, state) AS word, count(*) AS number FROM submits GROUP BY word")
+        return {row["word"]: row["number"] for row in rows}
 
     def claim(self, file: sqlite3.Connection, intent: Intent) -> LedgerEntry | None:
         """Write the intent down as *sending* and give None, or give what is there already."""
@@ -352,7 +362,7 @@ class LedgerFile:
         if not path.exists():
             return False
         try:
-            _lock(path).close()
+            lock_file(path).close()
         except sqlite3.OperationalError:
             return True
         path.unlink(missing_ok=True)
@@ -368,7 +378,7 @@ def _touch(path: Path) -> None:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
 
 
-def _lock(path: Path) -> sqlite3.Connection:
+def lock_file(path: Path) -> sqlite3.Connection:
     """Take an owner's lock, which lasts until the connection is closed; `sqlite3.OperationalError` if it is taken."""
     lock = sqlite3.connect(path, timeout=0, isolation_level=None)
     try:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import define, field
 
-from ._book import Look, PollBook, Sightings, Waiter, Watch
+from ._book import OVERDUE, Look, PollBook, Sightings, Waiter, Watch
 from .errors import PiAPIError, UnexpectedAnswer
 from .tasks import Task, is_known_status
 
@@ -35,6 +35,7 @@ class Poller:
     _on_end: Callable[[Watch], None]
     _timer: asyncio.TimerHandle | None = field(default=None, init=False)
     _looks: set[asyncio.Task[None]] = field(factory=set, init=False)
+    _warned_at: float = field(default=-math.inf, init=False)
     _words: set[str] = field(factory=set, init=False)
     # Looks serve everybody, so they must not run in the context of whoever happened to wait first.
     _context: contextvars.Context = field(factory=contextvars.Context, init=False)
@@ -110,8 +111,7 @@ class Poller:
         except PiAPIError as error:
             woken = self.book.failed(look, error, loop.time())
             logger.debug("a look at %d tasks failed: %s", len(look.watches), error)
-            for watch in self.book.overdue(look, loop.time()):
-                logger.warning("no readable answer about task %s for a minute, still waiting: %s", watch.task_id, error)
+            self._warn(self.book.overdue(look, loop.time()), error)
         except Exception as error:
             logger.exception("a look failed in a way that it never should; still waiting")
             woken = self.book.failed(look, UnexpectedAnswer(repr(error)), loop.time())
@@ -123,6 +123,18 @@ class Poller:
         if look.multi and family.fetch_many is not None:
             return await self._caller.attempt(family.fetch_many(ids))
         return {ids[0]: await self._caller.attempt(family.fetch(ids[0]))}
+
+    def _warn(self, overdue: list[Watch], error: PiAPIError) -> None:
+        """Tell the operator of an outage once a minute, however many tasks are waited for."""
+        now = asyncio.get_running_loop().time()
+        if overdue and now - self._warned_at >= OVERDUE:
+            self._warned_at = now
+            logger.warning(
+                "no readable answer about task %s for a minute, still waiting for %d: %s",
+                overdue[0].task_id,
+                len(self.book),
+                error,
+            )
 
     def _note_ends(self, watches: Iterable[Watch]) -> None:
         for watch in watches:

@@ -47,6 +47,11 @@ class Submitter:
         """Give the number of submits under way."""
         return len(self._under_way)
 
+    @property
+    def sending(self) -> bool:
+        """Whether anything has begun to leave that is not answered."""
+        return any(sending.begun for sending in self._under_way.values())
+
     async def submit(self, request: TaskRequest[Any], key: str | None, timeout: float | None) -> Accepted:
         """Give the task that the request made, or that its key has made before.  Raises as `PiAPI.submit`."""
         sending = Sending(self._caller.timeout if timeout is None else timeout)
@@ -56,7 +61,8 @@ class Submitter:
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
-            if task.cancelled():  # by `close`, not by the caller's own cancellation
+            caller = asyncio.current_task()
+            if task.cancelled() and not (caller and caller.cancelling()):  # by `close`, not with the caller
                 raise ClientClosed(f"{label(request)}: the client was closed before it was sent") from None
             self._abandon(task, sending)
             raise
@@ -106,6 +112,12 @@ class Submitter:
         try:
             if (known := await self._claim(self._ledger, intent, request)) is not None:
                 return known
+        except LedgerError as error:
+            raise LedgerError(f"{error} Nothing was sent, nothing was paid.") from error
+        except asyncio.CancelledError as error:
+            await asyncio.shield(self._give_up(self._ledger, intent, error, sending))
+            raise
+        try:
             task_id = await self._send(request, intent.key, sending)
         except BaseException as error:
             await asyncio.shield(self._give_up(self._ledger, intent, error, sending))

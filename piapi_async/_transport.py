@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 from attrs import define, field
@@ -69,7 +69,7 @@ class _Body(aiohttp.BytesPayload):
         # aiohttp may have scheduled this in the very turn in which the caller was cancelled.
         if self._sending.abandoned:
             raise aiohttp.ClientConnectionError("it was given up before it had begun to leave")
-        transport = getattr(writer, "transport", writer)  # None once the connection is lost: nothing will leave
+        transport: Any = getattr(writer, "transport", writer)  # None once the connection is lost: nothing will leave
         if transport is writer or (transport is not None and not transport.is_closing()):
             self._sending.begun_at = time.time()
         await super().write_with_length(writer, content_length)

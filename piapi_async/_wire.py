@@ -209,7 +209,8 @@ def refusal(
         (APIError, ""),
     )
     said = f": {shorten(text)}" if text else f"; the body begins: {body}" if body else ""
-    sentence = f"{label(request)} was refused: HTTP {response.status}{said}."
+    how = "was refused" if text or (response.status < 500 and response.status != 408) else "was answered with an error"  # noqa: PLR2004 - HTTP's own
+    sentence = f"{label(request)} {how}: HTTP {response.status}{said}."
     details: dict[str, Any] = {"status": response.status, "message": text, "body": body, "request": request}
     if cls is RateLimitError:
         details["retry_after"] = read_retry_after(response.headers)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable
@@ -90,6 +91,8 @@ class Totals:
     """Tasks that failed or were cancelled, submits that were refused, waits that timed out."""
     unknown: int = 0
     """Submits of which nobody knows whether they made a task."""
+    skipped: int = 0
+    """Items left for another run, because `max_submits` was reached."""
     saved: int = 0
     """Files saved."""
     unsaved: int = 0
@@ -127,6 +130,8 @@ class BatchRunner:
         Seconds for which one task is waited for; its outcome's error is then a `WaitTimeout`, and the task goes on.
     download
         Where to save the pictures of each task before its outcome is given.
+    max_submits
+        Make no more tasks than this: items that would need one are left for another run.
     on_progress
         Called with the `Totals` whenever a task is submitted and whenever one has its outcome.
 
@@ -138,10 +143,12 @@ class BatchRunner:
     concurrency: int = field(default=30, kw_only=True)
     timeout: float | None = field(default=None, kw_only=True)
     download: str | os.PathLike[str] | None = field(default=None, kw_only=True)
+    max_submits: int | None = field(default=None, kw_only=True)
     on_progress: Callable[[Totals], None] | None = field(default=None, kw_only=True)
     _totals: Totals = field(factory=Totals, init=False)
     _in_flight: set[TaskHandle[Any]] = field(factory=set, init=False)
     _began: float = field(default=0.0, init=False)
+    _allowed: float = field(default=math.inf, init=False)  # submits that may still be made
     _draining: bool = field(default=False, init=False)
     _active: bool = field(default=False, init=False)
 
@@ -178,6 +185,7 @@ class BatchRunner:
             raise RuntimeError("this runner is running already; make another")
         self._totals, self._draining, self._active = Totals(), False, True
         self._began = anyio.current_time()
+        self._allowed = math.inf if self.max_submits is None else self.max_submits
         source, desk = _Source(requests), _Desk[R](self.concurrency)
         workers = [asyncio.create_task(self._work(source, desk)) for _ in range(self.concurrency)]
         outcomes = desk.outcomes()
@@ -198,22 +206,26 @@ class BatchRunner:
     async def _work(self, source: _Source[R], desk: _Desk[R]) -> None:
         try:
             while not self._draining and (entry := await source.next()) is not None:
-                await desk.hand_over(await self._see_through(*entry, source.run))
+                if (outcome := await self._see_through(*entry, source.run)) is not None:
+                    await desk.hand_over(outcome)
         except Exception as error:  # noqa: BLE001 - it belongs to whoever reads the outcomes
             desk.fail(error)
         finally:
             desk.leave()
 
-    async def _see_through(self, index: int, item: Item[R], run: str) -> Outcome[R]:
-        """Give one item's outcome; nothing that can happen to it is raised."""
+    async def _see_through(self, index: int, item: Item[R], run: str) -> Outcome[R] | None:
+        """Give one item's outcome, None if it was left alone; nothing that can happen to it is raised."""
         self._count(read=1)
         request, key = (item.request, item.key) if isinstance(item, BatchItem) else (item, None)
         if not hasattr(request, "family"):
             raise TypeError(f"item {index} of the batch, {label(request)}, makes no task")
         outcome = Outcome(index=index, request=request, key=key or "")
         try:
-            key = key or await self._mint_key(request, run)
+            key = key or await mint_key(self._piapi, request, run)
             outcome = evolve(outcome, key=key or "")
+            if not await self._may_submit(key):
+                self._count(skipped=1)
+                return None
             handle, known = await self._piapi._submit(request, key, None)
         except (PiAPIError, ValueError) as error:  # a ValueError: the key stands for another request
             failure = error if isinstance(error, PiAPIError) else LedgerError(str(error))
@@ -228,12 +240,15 @@ class BatchRunner:
             self._in_flight.discard(handle)
         return self._concluded(outcome)
 
-    async def _mint_key(self, request: TaskRequest[Any], run: str) -> str | None:
-        """Give the key of an item that brought none: what it asks for, and the how-manieth of its kind it is."""
-        if (ledger := self._piapi._ledger) is None:
-            return None
-        intent = Intent.of(request.to_http(), key="", origin=self._piapi.origin, family=request.family.name)
-        return f"{intent.digest.hex()[:32]}-{await ledger.count(run, intent)}"
+    async def _may_submit(self, key: str | None) -> bool:
+        """Take one of the submits that are allowed; what the ledger knows needs none."""
+        if self._allowed == math.inf:
+            return True
+        ledger = self._piapi._ledger
+        if ledger is not None and key is not None and await ledger.find(key) is not None:
+            return True
+        self._allowed -= 1
+        return self._allowed >= 0
 
     async def _end(self, outcome: Outcome[R], handle: TaskHandle[R], known: LedgerEntry | None) -> Outcome[R]:
         try:
@@ -274,6 +289,14 @@ class BatchRunner:
     def _report(self) -> None:
         if self.on_progress is not None:
             self.on_progress(self.totals)
+
+
+async def mint_key(piapi: PiAPI, request: TaskRequest[Any], run: str) -> str | None:
+    """Give the key of an item that brought none: what it asks for, and the how-manieth of its kind in the run it is."""
+    if (ledger := piapi._ledger) is None:
+        return None
+    intent = Intent.of(request.to_http(), key="", origin=piapi.origin, family=request.family.name)
+    return f"{intent.digest.hex()[:32]}-{await ledger.count(run, intent)}"
 
 
 async def _read_back(handle: TaskHandle[R], known: LedgerEntry) -> Task[R]:

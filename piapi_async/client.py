@@ -13,6 +13,7 @@ import math
 import os
 import warnings
 from collections.abc import AsyncGenerator, Iterable, Sequence
+from functools import partial
 from random import Random
 from types import TracebackType
 from typing import Any, Generic, Literal, Self, TypeVar, cast, get_args, overload
@@ -111,7 +112,7 @@ class PiAPI:
         self._closing: asyncio.Task[None] | None = None
         base_url = base_url or os.environ.get("PIAPI_BASE_URL") or DEFAULT_BASE_URL
         base_url = check_base_url(base_url, allow_insecure=allow_insecure)
-        api_key = check_key(api_key or os.environ.get("PIAPI_API_KEY"))
+        api_key = check_key(os.environ.get("PIAPI_API_KEY") if api_key is None else api_key)
         self._origin = origin_of(base_url)
         for name, value in (("timeout", timeout), ("connections", connections), ("multi_fetch_size", multi_fetch_size)):
             if not value > 0:
@@ -122,7 +123,8 @@ class PiAPI:
         self._counters = Counters()
         self._caller = Caller(transport, retry or RetryPolicy(), Gate(bucket, rng), rng, timeout, self._counters)
         book = PollBook(poll or PollPolicy(), rng, multi_fetch_size, self._counters)
-        self._poller = Poller(book, self._caller, max(1, connections // 4), self._record_end)
+        on_end = partial(_record_end, ledger, self._origin)  # without us in it: a client dropped open is to be noticed
+        self._poller = Poller(book, self._caller, max(1, connections // 4), on_end)
         self._submitter = Submitter(self._caller, self._origin, ledger)
         self._ledger = ledger
         self._closed = False
@@ -299,11 +301,6 @@ class PiAPI:
                 "This PiAPI belongs to the event loop in which it was first used; make one client per loop"
             )
 
-    def _record_end(self, watch: Watch) -> None:
-        if self._ledger is not None and watch.task is not None:
-            ref = TaskRef(self._origin, watch.family.name, watch.task_id)
-            self._ledger.end(ref, watch.task.state.value, watch.task.raw)
-
     def _watch(self, family: Family[Any], task_id: TaskId, *, submitted: bool = False) -> Watch:
         book = self._poller.book
         if (watch := book.find(family, task_id)) is not None:
@@ -320,6 +317,12 @@ class PiAPI:
 
 
 _CANCEL_REMOTE_SECONDS = 5.0
+
+
+def _record_end(ledger: Ledger | None, origin: str, watch: Watch) -> None:
+    if ledger is not None and watch.task is not None:
+        ref = TaskRef(origin, watch.family.name, watch.task_id)
+        ledger.end(ref, watch.task.state.value, watch.task.raw)
 
 
 def _check_ledger_key(key: object, ledger: Ledger | None) -> None:

@@ -14,6 +14,7 @@ import secrets
 import shutil
 from collections.abc import Callable
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from random import Random
 from typing import IO, TYPE_CHECKING, Any, TypeVar
@@ -84,7 +85,7 @@ async def download(
     if not task.images:
         raise DownloadError(f"Task {task.task_id} is {task.status} and has no pictures to save.")
     folder = Path(directory)
-    await _in_thread(partial(_prepare, folder))
+    await _in_thread(partial(prepare_directory, folder))
     saver = _Saver(task.task_id, folder, retry or RetryPolicy(attempts=3), timeout, max_bytes)
     names = _stems(task)
     async with contextlib.AsyncExitStack() as stack:
@@ -124,7 +125,10 @@ def _stems(task: Task[Any]) -> list[str]:
 
 def safe_stem(task_id: str) -> str:
     """Give a file name's stem for any task id, which is the host's text: no path, nothing hidden, not endless."""
-    return re.sub(r"[^A-Za-z0-9_-]+", "_", task_id)[:100] or "task"
+    stem = re.sub(r"[^A-Za-z0-9_-]+", "_", task_id)[:100]
+    if stem and stem == task_id:
+        return stem
+    return f"{stem}-{sha256(task_id.encode()).hexdigest()[:8]}"  # so that two ids never share a name
 
 
 def picture_suffix(head: bytes) -> str:
@@ -248,11 +252,17 @@ async def _in_thread(work: Callable[[], T]) -> T:
     return await asyncio.get_running_loop().run_in_executor(None, work)
 
 
-def _prepare(folder: Path) -> None:
+def prepare_directory(folder: Path) -> None:
+    """Make a directory for pictures, unless it is there; `DownloadError` where it cannot be, or not be written to."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        trial = folder / f".{secrets.token_hex(8)}.part"
+        trial.touch()
+        trial.unlink()
+    except FileExistsError:
+        raise DownloadError(f"{folder} is not a directory.", path=folder) from None
     except OSError as error:
-        raise DownloadError(f"The directory {folder} cannot be made: {error}", path=folder) from error
+        raise DownloadError(f"The directory {folder} cannot be used: {error}.", path=folder) from error
 
 
 def _create(unfinished: Path) -> IO[bytes]:

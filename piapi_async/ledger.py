@@ -26,7 +26,7 @@ from attrs import define, field, frozen
 
 from ._ledger_file import Intent, LedgerEntry, LedgerFile, LedgerState, Work
 from .errors import LedgerError
-from .tasks import TaskRef
+from .tasks import TaskRef, check_task_id
 
 __all__ = ["Ledger", "LedgerEntry", "LedgerState"]
 
@@ -71,6 +71,14 @@ class Ledger:
         """Give the submits of which nobody knows whether they made a task; see `resolve`."""
         return [entry async for entry in self._entries(LedgerState.UNKNOWN)]
 
+    async def find(self, key: str) -> LedgerEntry | None:
+        """Give what a key stands for, None if nothing was submitted under it."""
+        return await self._do(lambda file: self._file.find(file, key))
+
+    async def census(self) -> dict[str, int]:
+        """Count the submits by state; those that have ended by how they did ("done", "failed", "cancelled")."""
+        return await self._do(self._file.census)
+
     async def resolve(self, key: str, *, task_id: str | None = None, resubmit: bool = False) -> None:
         """Say what became of an unknown submit: it made `task_id`, or it made nothing and may be submitted again.
 
@@ -78,7 +86,8 @@ class Ledger:
         """
         if (task_id is None) == (not resubmit):
             raise ValueError("resolve: give either task_id= (it was accepted) or resubmit=True (it was not)")
-        await self._do(lambda file: self._file.resolve(file, key, task_id))
+        known = None if task_id is None else check_task_id(task_id)
+        await self._do(lambda file: self._file.resolve(file, key, known))
 
     async def close(self) -> None:
         """Finish what is being written and close the file, unless a client still uses it; it opens again if need be."""

@@ -85,17 +85,17 @@ _NEAR = (
     0.15  # of the predicted duration: progress was observed to lead or trail by about 0.1, so an end is unlikely before
 )
 _NEAR_INTERVAL = 0.85  # of the interval: when an end is due, one looks more closely
+_TRUST = 10.0  # intervals; hosts need not report steadily, so no task is left alone for longer than that
 _JITTER = 0.04
 _ALLOWANCE = 0.93  # of the interval; the rest is for the jitter and the answer's way
 
 
 @frozen
 class Pace:
-    """How a task comes along: its `progress` (0..100), the `rate` in points per second, and whether that is `rough`."""
+    """How a task comes along: its `progress` (0..100), and the `rate` in points per second."""
 
     progress: float
     rate: float
-    rough: bool
 
 
 @frozen
@@ -139,9 +139,10 @@ class PollPolicy:
         interval = self.interval * _ALLOWANCE
         if pace is not None:
             left = (100.0 - pace.progress) / pace.rate
-            far = left / 5.0 if pace.rough else left - _NEAR * 100.0 / pace.rate
-            return max(_NEAR_INTERVAL * interval, min(far, self.typical))  # a task that has hung may run on any time
+            far = left - _NEAR * 100.0 / pace.rate
+            return max(_NEAR_INTERVAL * interval, min(far, _TRUST * interval, self.typical))
         if age is None:
             return interval
         first = _FIRST * self.typical
-        return max(first - age, interval * max(1.0, _YOUNG * self.typical / max(age, first)))
+        young = _YOUNG * self.typical
+        return max(first - age, interval, min(interval * young / max(age, first), young - age))

@@ -213,6 +213,7 @@ def test_pictures_that_cannot_be_saved_are_exit_code_8(tmp_path: Path) -> None:
         result = run("wait", task_id, "--download", str(tmp_path), **environment)
 
     assert result.exit_code == 8
+    assert json.loads(result.stdout)["images"]
     assert "expired" in result.stderr
     assert f"piapi-async wait {task_id}" in result.stderr
 
@@ -243,7 +244,6 @@ def test_every_error_has_its_exit_code(error: PiAPIError, code: int) -> None:
         (("upscale", PARENT, "--emulator"), "--index"),
         (("--emulator", "reroll", PARENT, "--base-url", "http://127.0.0.1:1"), "exclude each other"),
         (("reroll", PARENT, "--key", "one"), "--key needs --ledger"),
-        (("reroll", PARENT, "--base-url", "http://example.org"), "plain http"),
         (("reroll", PARENT, "--api-key-file", "/nowhere"), "/nowhere"),
         (("emulator", "--plan", "gold"), "unknown plan"),
         (("emulator", "--dialect", "multi_fetch=no"), "multi_fetch is like True"),
@@ -258,6 +258,36 @@ def test_a_usage_error_is_exit_code_2_and_names_what_is_wrong(words: tuple[str, 
 
     assert result.exit_code == 2
     assert said in result.stderr
+
+
+def test_a_host_that_would_see_the_key_in_the_clear_is_refused() -> None:
+    result = run("reroll", PARENT, "--base-url", "http://example.org", PIAPI_API_KEY=KEY)
+
+    assert result.exit_code == 2
+    assert "plain http" in result.stderr
+    assert "allow_insecure" not in result.stderr
+
+
+def test_a_directory_that_cannot_be_used_is_told_before_anything_is_paid(host: tuple[Emulator, dict[str, str]]) -> None:
+    emulator, environment = host
+
+    result = run("imagine", "a cat", "--download", "/dev/null", **environment)
+
+    assert result.exit_code == 2
+    assert "/dev/null is not a directory. Nothing was submitted." in result.stderr
+    assert not emulator.seen.requests
+
+
+@pytest.mark.parametrize("timeout", ["nan", "inf", "-1"])
+def test_a_time_out_that_is_none_is_told_before_anything_is_paid(
+    timeout: str, host: tuple[Emulator, dict[str, str]]
+) -> None:
+    emulator, environment = host
+
+    result = run("imagine", "a cat", "--timeout", timeout, **environment)
+
+    assert result.exit_code == 2
+    assert not emulator.seen.requests
 
 
 def test_the_key_may_stand_in_a_file_and_is_never_shown(host: tuple[Emulator, dict[str, str]], tmp_path: Path) -> None:

@@ -141,7 +141,7 @@ class TestRetryPolicyGivesUpAfterSoLong:
     ) -> None:
         wait = policy.delay(tries, elapsed=elapsed, retry_after=retry_after, rng=Random(seed))
 
-        assert wait is None or elapsed + wait <= policy.total
+        assert wait is None or elapsed + wait <= policy.total * (1 + 1e-12)  # the sum is rounded too
 
     @pytest.mark.parametrize(
         ("elapsed", "expected"), [(0.0, 4.0), (6.0, 4.0), (6.001, None), (10.0, None), (99.0, None)]
@@ -294,7 +294,7 @@ class TestTokenBucketRate:
 
 # A task's age in seconds, and how it comes along, each with "not known".
 ages = st.none() | st.floats(0.0, 1e7)
-paces = st.none() | st.builds(Pace, st.floats(0.0, 100.0), st.floats(1e-3, 1e3), st.booleans())
+paces = st.none() | st.builds(Pace, st.floats(0.0, 100.0), st.floats(1e-3, 1e3))
 
 
 class TestPollPolicyEvery:
@@ -383,8 +383,8 @@ class TestPollPolicyRareLooks:
 
     def test_at_one_that_has_far_to_go(self) -> None:
         policy = PollPolicy()
-        far = policy.next_look(Fixed(0.0), pace=Pace(10.0, 1.0, rough=False))
-        near = policy.next_look(Fixed(0.0), pace=Pace(95.0, 1.0, rough=False))
+        far = policy.next_look(Fixed(0.0), pace=Pace(10.0, 1.0))
+        near = policy.next_look(Fixed(0.0), pace=Pace(95.0, 1.0))
 
         assert far > 2 * near
 

@@ -173,7 +173,7 @@ class TestRefusal:
         assert str(error) == "Reroll('6886fc4d') was refused: HTTP 400: banned prompt words: gore."
 
     def test_without_a_body_is_still_a_sentence(self) -> None:
-        assert str(refusal(answer(500), FETCH)) == "Fetch('c0d39b5a') was refused: HTTP 500."
+        assert str(refusal(answer(500), FETCH)) == "Fetch('c0d39b5a') was answered with an error: HTTP 500."
 
     @pytest.mark.parametrize(
         ("response", "advice"),

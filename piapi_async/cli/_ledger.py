@@ -34,7 +34,7 @@ def show(file: Path, state: str | None) -> None:
             entries = [entry async for entry in book if state in (None, entry.state.value)]
         finally:
             await book.close()
-        _print(entries)
+        _print(sorted(entries, key=lambda entry: entry.at))
 
     run(main())
 
@@ -49,13 +49,16 @@ def resolve(file: Path, key: str, task_id: str | None, *, resubmit: bool) -> Non
     if (task_id is None) == (not resubmit):
         raise click.UsageError("give either --task-id ID (it was accepted) or --resubmit (it made nothing)")
 
+    if task_id is not None and not task_id.strip():
+        raise click.UsageError("--task-id: it is empty")
+
     async def main() -> None:
         book = Ledger(file)
         try:
             await book.resolve(key, task_id=task_id, resubmit=resubmit)
         finally:
             await book.close()
-        say(f"{key}: " + (f"task {task_id}" if task_id else "may be submitted again"))
+        say(f"{key}: " + ("may be submitted again" if resubmit else f"task {task_id}"))
 
     run(main())
 
@@ -65,10 +68,12 @@ def _print(entries: list[LedgerEntry]) -> None:
         for entry in entries:
             click.echo(json.dumps(_as_json(entry), ensure_ascii=False))
         return
-    table = Table("key", "state", "task", "at", "request")
+    table = Table("key", "state", "at")
+    table.add_column("task", no_wrap=True, min_width=36, overflow="fold")
+    table.add_column("request", overflow="ellipsis", no_wrap=True)
     for entry in entries:
         when = datetime.fromtimestamp(entry.at, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
-        table.add_row(entry.key, entry.outcome or entry.state.value, entry.task_id or "", when, entry.request)
+        table.add_row(entry.key, entry.outcome or entry.state.value, when, entry.task_id or "", entry.request)
     Console().print(table)
 
 

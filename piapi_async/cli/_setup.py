@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
+import os
 import random
 import shlex
 import signal
 import sys
+import zlib
 from collections.abc import AsyncGenerator, Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +21,7 @@ from attrs import frozen
 from rich.console import Console
 
 from ..client import PiAPI
+from ..downloads import prepare_directory
 from ..errors import (
     APIError,
     DownloadError,
@@ -69,6 +73,17 @@ class Setup:
     base_url: str | None = None
     ledger: Path | None = None
     verbose: bool = False
+
+    def words(self) -> list[str]:
+        """Give the options as one would type them."""
+        words = ["--emulator"] if self.emulator else []
+        for option, value in (
+            ("--base-url", self.base_url),
+            ("--ledger", self.ledger),
+            ("--api-key-file", self.api_key_file),
+        ):
+            words += [option, str(value)] if value else []
+        return words
 
 
 def _keep(context: click.Context, parameter: click.Parameter, value: object) -> None:
@@ -137,9 +152,22 @@ def shared_options() -> list[click.Parameter]:
     ]
 
 
+class Seconds(click.FloatRange):
+    """A length of time that is finite, and not negative."""
+
+    def __init__(self) -> None:
+        super().__init__(min=0)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:  # noqa: ANN401 - click's shape
+        seconds: float = super().convert(value, param, ctx)
+        if not math.isfinite(seconds):
+            self.fail(f"{value!r} is no number of seconds", param, ctx)
+        return seconds
+
+
 timeout_option = click.Option(
     ["--timeout"],
-    type=click.FloatRange(min=0),
+    type=Seconds(),
     metavar="SECONDS",
     help="Stop waiting after so long; the task goes on. Default: wait for ever.",
 )
@@ -156,24 +184,52 @@ async def client(setup: Setup, *known: str) -> AsyncGenerator[PiAPI, None]:
     """Give the client that the options ask for; the embedded emulator is told of the ids that are asked about."""
     ledger = Ledger(setup.ledger) if setup.ledger else None
     if not setup.emulator:
-        key = setup.api_key_file.read_text(encoding="utf-8") if setup.api_key_file else None
+        key = setup.api_key_file.read_text(encoding="utf-8") if setup.api_key_file else os.environ.get("PIAPI_API_KEY")
+        if not key:
+            raise click.UsageError(
+                "No API key: set the environment variable PIAPI_API_KEY or use --api-key-file FILE; "
+                "--emulator needs none"
+            )
         try:
             piapi = PiAPI(key, base_url=setup.base_url, ledger=ledger)
         except ValueError as error:
-            raise click.UsageError(f"{error} (or use --api-key-file, or --emulator for a try)") from None
+            raise click.UsageError(str(error).replace(", or allow_insecure=True", "")) from None
         async with piapi:
             yield piapi
         return
-    emulator = emulator_class()(speed=EMULATOR_SPEED, adopt_parents=True, seed=random.randrange(1 << 31))  # noqa: S311 - pictures
+    emulator, port = _embedded(setup.ledger)
     for task_id in known:
         emulator.adopt(task_id)
     poll = PollPolicy().at_speed(EMULATOR_SPEED)
     async with (
-        emulator.run() as base_url,
+        emulator.run(port=port) as base_url,
         PiAPI(emulator.api_key, base_url=base_url, poll=poll, ledger=ledger) as piapi,
     ):
         say(f"Using an embedded emulator at {base_url}, {EMULATOR_SPEED:g} times faster than life. Nothing is paid.")
         yield piapi
+
+
+def _embedded(ledger: Path | None) -> tuple[Emulator, int]:
+    """Give the emulator for one command, and its port.
+
+    What a ledger remembers must be there again in the next run, at the same address: so its emulator keeps its tasks in
+    a file beside it, and has a port that follows from the ledger's name.
+    """
+    seed = random.randrange(1 << 31)  # noqa: S311 - it is for pictures
+    make = emulator_class()
+    if ledger is None:
+        return make(speed=EMULATOR_SPEED, adopt_parents=True, seed=seed), 0
+    state = ledger.with_name(f"{ledger.name}-emulator.json")
+    port = 20_000 + zlib.crc32(str(ledger.resolve()).encode()) % 10_000
+    return make(speed=EMULATOR_SPEED, adopt_parents=True, seed=seed, state=state), port
+
+
+def make_directory(directory: Path) -> None:
+    """Make the directory for pictures, before anything is paid for them."""
+    try:
+        prepare_directory(directory)
+    except DownloadError as error:
+        raise click.UsageError(f"{error} Nothing was submitted.") from None
 
 
 def emulator_class() -> type[Emulator]:
@@ -201,6 +257,9 @@ def run(main: Coroutine[Any, Any, None]) -> None:
     except (KeyboardInterrupt, asyncio.CancelledError):
         say("Interrupted.")
         sys.exit(INTERRUPTED)
+    except WaitTimeout as error:  # what to do is said already, in the shell's words
+        say(f"Error: {str(error).partition(': wait again')[0]}.")
+        sys.exit(exit_code(error))
     except PiAPIError as error:
         say(f"Error: {error}")
         sys.exit(exit_code(error))
@@ -212,17 +271,10 @@ def exit_code(error: PiAPIError) -> int:
 
 
 def resume_command(setup: Setup, task_id: str, directory: Path | None) -> str:
-    """Give the command that waits for a task again."""
-    words = ["piapi-async"]
-    if setup.emulator:
-        words.append("--emulator")
-    if setup.base_url:
-        words += ["--base-url", setup.base_url]
-    if setup.ledger:
-        words += ["--ledger", str(setup.ledger)]
-    if setup.api_key_file:
-        words += ["--api-key-file", str(setup.api_key_file)]
-    words += ["wait", task_id]
+    """Say how a task is waited for again."""
+    if setup.emulator and setup.ledger is None:
+        return "there is no way: the embedded emulator ends with this command, and its tasks with it."
+    words = ["piapi-async", *setup.words(), "wait", task_id]
     if directory:
         words += ["--download", str(directory)]
     return shlex.join(words)

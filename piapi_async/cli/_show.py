@@ -38,7 +38,7 @@ class Meter:
         self._bars = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
-            BarColumn(),
+            BarColumn(bar_width=20),
             TextColumn("{task.fields[status]}"),
             TimeElapsedColumn(),
             console=console,
@@ -58,8 +58,9 @@ class Meter:
     def show(self, task: Task[Any]) -> None:
         """Show a task as it is now."""
         if console.is_terminal:
-            row = self._rows.setdefault(task.task_id, self._bars.add_task(task.task_id, total=100, status=""))
-            self._bars.update(row, completed=task.progress or 0, status=task.status)
+            if task.task_id not in self._rows:
+                self._rows[task.task_id] = self._bars.add_task(task.task_id, total=100, status="")
+            self._bars.update(self._rows[task.task_id], completed=task.progress or 0, status=task.status)
             return
         step = (task.status, (task.progress or 0) // 25)
         if self._said.get(task.task_id) != step:

@@ -164,7 +164,11 @@ class Server:
             self.look_for_outage()
 
     async def _serve(self, request: web.BaseRequest, path: str, route: str) -> HTTPResponse:
-        body = await request.read()
+        try:
+            body = await request.read()
+        except web.HTTPRequestEntityTooLarge:
+            refusal = self.desk.view.dialect.refused("the request is too large")
+            return HTTPResponse(413, orjson.dumps(refusal), {"content-type": "application/json"})
         if route in VERBS and self.schedule.rules:
             fate = self.schedule.fate(route)
             if fate is not None:

@@ -1,0 +1,215 @@
+"""The poll book against a model of the host: no sockets, no loop, seconds where the real client takes minutes.
+
+The book decides every look; here are only its surroundings: tasks that are born, run for a lognormal time, tell their
+progress (or not) and end, requests that take `LATENCY`, and a fresh task for each that was seen to have ended.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Callable, Mapping
+from itertools import count
+from random import Random
+from typing import Any
+
+from attrs import define, field, frozen
+
+from piapi_async._book import Look, PollBook, Waiter, Watch
+from piapi_async.midjourney import LEGACY, MidjourneyResult
+from piapi_async.policy import PollPolicy
+from piapi_async.tasks import Life, Reader, Task, TaskId, TaskState
+
+LATENCY = 0.05
+"""Seconds from a request's sending to its answer, which shows the task as it is when it comes."""
+
+MEDIAN, P95 = 45.0, 120.0
+"""Of the durations of tasks in seconds: fast mode, by the vendor's "typical" figures."""
+
+SHORTEST, LONGEST = 8.0, 600.0
+
+MEAN = MEDIAN * math.exp((math.log(P95 / MEDIAN) / 1.6449) ** 2 / 2)
+"""Seconds that a task takes on average."""
+
+PROGRESS_ERROR = 0.1
+"""By what share the reported progress leads or trails, as one standard deviation."""
+
+_ROOM = 25  # looks in flight: what the client allows itself with its default of 100 connections
+_SIGMA = math.log(P95 / MEDIAN) / 1.6449  # the normal quantile of 0.95
+_READER = Reader[MidjourneyResult](result=lambda _: MidjourneyResult(), life=lambda _: Life())
+_RAW: Mapping[str, Any] = {}
+
+
+SHAPES: Mapping[str, Callable[[float], float]] = {
+    "steady": lambda x: x,
+    "in seven steps": lambda x: math.floor(x * 6.4) / 6.4,
+    "ever faster": lambda x: x * x,
+    "ever slower": math.sqrt,
+    "s-shaped": lambda x: 3 * x * x - 2 * x**3,
+    "none until half-time": lambda x: max(0.0, 2 * x - 1),
+    "nearly done by half-time": lambda x: min(0.9, 1.8 * x),
+    "stuck at 10": lambda x: min(0.1, x),
+}
+"""How hosts might report progress: of the share of its time that a task has run."""
+
+
+@frozen
+class Case:
+    """`in_flight` tasks at any time, at most `size` ids per request, a host that reports `progress` or does not.
+
+    `tasks` ends make one measurement, after as many as are in flight have warmed it up.  `shape`: a name of `SHAPES`.
+    """
+
+    in_flight: int
+    size: int
+    progress: bool
+    tasks: int
+    shape: str = "steady"
+
+    @property
+    def packed(self) -> int:
+        """The most ids that a request can carry here."""
+        return min(self.in_flight, self.size)
+
+
+@define
+class Measured:
+    """What waiting cost: poll requests, and for each task the seconds from its end to its detection."""
+
+    requests: int = 0
+    ids: int = 0
+    delays: list[float] = field(factory=list, repr=False)
+
+    @property
+    def per_task(self) -> float:
+        """Poll requests per task."""
+        return self.requests / len(self.delays)
+
+    @property
+    def mean(self) -> float:
+        """Mean detection delay, seconds."""
+        return sum(self.delays) / len(self.delays)
+
+    def quantile(self, share: float) -> float:
+        """Give the detection delay that this share of tasks stays under, seconds."""
+        return sorted(self.delays)[min(len(self.delays) - 1, int(share * len(self.delays)))]
+
+    @property
+    def p95(self) -> float:
+        """95 % are noticed within so many seconds."""
+        return self.quantile(0.95)
+
+
+def seeded(*words: object) -> Random:
+    """Give a generator that draws the same for the same words."""
+    return Random(repr(words))  # noqa: S311 - a reproducible run is the point
+
+
+def draw_duration(rng: Random) -> float:
+    """Give the seconds that one task takes."""
+    return min(max(MEDIAN * math.exp(rng.gauss(0, _SIGMA)), SHORTEST), LONGEST)
+
+
+@define(eq=False)
+class _Job:
+    """One task at the modelled host; it moves as the emulator's do."""
+
+    task_id: TaskId
+    began: float
+    ends: float
+    span: float  # seconds that its progress takes to run from 0 to 100
+    progress: Callable[[float], float] | None
+
+    def shown(self, now: float) -> Task[MidjourneyResult]:
+        """Give the task as a request finds it that is answered at `now`."""
+        if now >= self.ends:
+            return self._task("finished", TaskState.DONE, 100)
+        if now < self.began:
+            return self._task("pending", TaskState.WAITING, 0)
+        return self._task("processing", TaskState.RUNNING, self._progress(min(1.0, (now - self.began) / self.span)))
+
+    def _progress(self, share: float) -> int:
+        return 0 if self.progress is None else max(0, min(99, int(100 * self.progress(share))))
+
+    def _task(self, status: str, state: TaskState, progress: int) -> Task[MidjourneyResult]:
+        told = None if self.progress is None else progress
+        return Task(task_id=self.task_id, status=status, state=state, progress=told, raw=_RAW, reader=_READER)
+
+
+@define(eq=False)
+class Simulation:
+    """One run of a case; `run` gives what it measured."""
+
+    case: Case
+    book: PollBook
+    rng: Random
+    now: float = 0.0
+    measured: Measured = field(factory=Measured)
+    _jobs: dict[TaskId, _Job] = field(factory=dict)
+    _events: list[tuple[float, int, Look | None]] = field(factory=list)  # answers on their way; None: a task is born
+    _order: Any = field(factory=count)
+    _in_flight: int = 0
+    _to_warm: int = 0
+
+    def run(self) -> Measured:
+        """Keep the tasks in flight until enough have ended; the first generation only warms up."""
+        self._to_warm = self.case.in_flight
+        for _ in range(self.case.in_flight):
+            self._later(LATENCY + self.rng.random() * MEDIAN, None)
+        while len(self.measured.delays) < self.case.tasks:
+            self._step()
+        return self.measured
+
+    def _step(self) -> None:
+        due = self.book.next_event(looks=self._in_flight < _ROOM)
+        if self._events and self._events[0][0] <= due:
+            self.now, _, look = heapq.heappop(self._events)
+            if look is None:
+                self._begin()
+            else:
+                self._answer(look)
+            return
+        self.now = max(self.now, due)
+        for look in self.book.take(self.now, _ROOM - self._in_flight):
+            self._in_flight += 1
+            if self._to_warm <= 0:
+                self.measured.requests += 1
+                self.measured.ids += len(look.watches)
+            self._later(LATENCY, look)
+
+    def _later(self, seconds: float, what: Look | None) -> None:
+        heapq.heappush(self._events, (self.now + seconds, next(self._order), what))
+
+    def _begin(self) -> None:
+        """Let a task begin: its submit has just been answered, and somebody waits for it."""
+        number = next(self._order)
+        total = draw_duration(self.rng)
+        queued = min(3.0, total / 15)
+        skew = max(-2.5, min(2.5, self.rng.gauss(0, 1))) * PROGRESS_ERROR
+        task_id = TaskId(f"task-{number}")
+        watch = new_watch(self.book, task_id, self.now)
+        span = (total - queued) * (1 + skew)
+        shape = SHAPES[self.case.shape] if self.case.progress else None
+        self._jobs[task_id] = _Job(task_id, self.now + queued, self.now + total, span, shape)
+        self.book.join(watch, Waiter(task_id), self.now)
+
+    def _answer(self, look: Look) -> None:
+        self._in_flight -= 1
+        sightings = {watch.task_id: self._jobs[watch.task_id].shown(self.now) for watch in look.watches}
+        for waiter in self.book.answered(look, sightings, self.now):
+            job = self._jobs.pop(waiter.bell)
+            self._later(LATENCY, None)
+            self._to_warm -= 1
+            if self._to_warm < 0:
+                self.measured.delays.append(self.now - job.ends)
+
+
+def new_watch(book: PollBook, task_id: TaskId, now: float) -> Watch:
+    """Give the watch of a task that was submitted just now, as the client makes it."""
+    return Watch(LEGACY, task_id, book.first_look(now), now)
+
+
+def simulate(case: Case, policy: PollPolicy, *, seed: int = 1) -> Measured:
+    """Run one case under a policy."""
+    book = PollBook(policy, seeded(seed, "book"), case.size)
+    return Simulation(case, book, seeded(seed, case)).run()

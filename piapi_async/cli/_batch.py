@@ -1,0 +1,400 @@
+"""`piapi-async batch`: a file of requests, seen through to saved pictures, whatever happens on the way."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import secrets
+import shlex
+import signal
+import sqlite3
+import sys
+from collections.abc import AsyncGenerator, Iterator
+from hashlib import sha256
+from pathlib import Path
+from typing import IO, Any, Self
+
+import click
+from attrs import define, field
+from rich.live import Live
+from rich.table import Table
+
+from .._ledger_file import lock_file
+from ..batch import BatchItem, BatchRunner, Outcome, Totals, mint_key
+from ..client import PiAPI
+from ..errors import DownloadError, SubmissionUnknown, TaskCancelled, TaskFailed
+from ..ledger import Ledger, LedgerState
+from ._input import BadLineError, BatchInput, Line, spool
+from ._setup import (
+    Seconds,
+    Setup,
+    client,
+    console,
+    directory_option,
+    make_directory,
+    read_setup,
+    run,
+    say,
+    shared_options,
+)
+from ._verbs import VERBS_BY_NAME
+
+_SHOWN_ERRORS = 50
+_PLAIN_EVERY = 5.0  # seconds
+
+
+class _RunOrStatus(click.Group):
+    """Takes ``batch FILE …`` for ``batch run FILE …``: running is what one comes for."""
+
+    def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
+        if args and args[0] not in self.commands:
+            args = ["run", *args]
+        return super().parse_args(context, args)
+
+
+@click.group(cls=_RunOrStatus, no_args_is_help=True)
+def batch() -> None:
+    """Run a file of requests (`batch FILE`), or look at a run (`batch status LEDGER`).
+
+    See `batch FILE --help` for the options.
+    """
+
+
+@batch.command()
+@click.argument("ledger", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+def status(ledger: Path) -> None:
+    """Print how far a run has got, from another terminal too."""
+
+    async def main() -> None:
+        book = Ledger(ledger)
+        try:
+            click.echo(json.dumps(await book.census()))
+        finally:
+            await book.close()
+
+    run(main())
+
+
+def _run_batch(
+    *,
+    source: Path,
+    out: Path | None,
+    directory: Path | None,
+    concurrency: int,
+    timeout: float | None,
+    max_submits: int | None,
+    dry_run: bool,
+    skip_invalid: bool,
+) -> None:
+    """Submit every line of FILE (JSONL or CSV: `verb`, its fields, optionally `key`; - for standard input).
+
+    With --ledger the same command goes on where a run was stopped or killed. Nothing is submitted if any line is
+    wrong. The first Ctrl-C lets what is in flight end, the second stops at once.
+    """
+    setup = read_setup()
+    spooled = spool() if str(source) == "-" else None
+    try:
+        requests = BatchInput(spooled or source, VERBS_BY_NAME)
+        good = _check(requests, skip_invalid=skip_invalid)
+        if dry_run:
+            run(_rehearse(setup, requests, good))
+            return
+        if directory is not None:
+            make_directory(directory)
+        with _Results.at(out, keep=setup.ledger is not None) as results:
+            job = _Job(setup, requests, good, results, _command(setup, source, out, directory))
+            runner: dict[str, Any] = {
+                "concurrency": concurrency,
+                "timeout": timeout,
+                "download": directory,
+                "max_submits": max_submits,
+            }
+            run(job.main(runner))
+    finally:
+        if spooled is not None:
+            spooled.unlink()
+
+
+batch.add_command(
+    click.Command(
+        "run",
+        callback=_run_batch,
+        help=_run_batch.__doc__,
+        short_help="Submit every line of a file",
+        params=[
+            click.Argument(
+                ["source"],
+                metavar="FILE",
+                type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path),
+            ),
+            click.Option(
+                ["--out"],
+                type=click.Path(dir_okay=False, path_type=Path),
+                metavar="FILE",
+                help="Append outcomes to this JSONL file as they come, each item once. Default: standard output.",
+            ),
+            directory_option,
+            click.Option(["--concurrency"], default=30, show_default=True, type=click.IntRange(min=1)),
+            click.Option(["--timeout"], type=Seconds(), metavar="SECONDS", help="For each task's wait."),
+            click.Option(["--max-submits"], type=click.IntRange(min=0), help="Make no more tasks than this."),
+            click.Option(["--dry-run"], is_flag=True, help="Only say how many would be submitted, and resumed."),
+            click.Option(["--skip-invalid"], is_flag=True, help="Go on without the lines that are wrong."),
+            *shared_options(),
+        ],
+    )
+)
+
+
+def _check(requests: BatchInput, *, skip_invalid: bool) -> int:
+    """Give the number of good lines; say what is wrong with the others, and leave if there are any."""
+    good = bad = 0
+    for line in requests.lines():
+        if isinstance(line, Line):
+            good += 1
+            continue
+        bad += 1
+        if bad <= _SHOWN_ERRORS:
+            say(str(line))
+    if bad > _SHOWN_ERRORS:
+        say(f"… and {bad - _SHOWN_ERRORS} more")
+    if bad and not skip_invalid:
+        raise click.UsageError(f"{bad} of {good + bad} lines are wrong; nothing was submitted (--skip-invalid goes on)")
+    if not good:
+        raise click.UsageError("there is nothing to submit")
+    return good
+
+
+async def _rehearse(setup: Setup, requests: BatchInput, good: int) -> None:
+    """Say what a run would do."""
+    counts = {"items": good, "submit": 0, "resume": 0, "unknown": 0}
+    async with client(setup) as piapi:
+        async for _, _, key in _keyed(piapi, requests):
+            known = await piapi._ledger.find(key) if piapi._ledger is not None and key else None  # noqa: SLF001 - as a run
+            if known is None:
+                counts["submit"] += 1
+            else:
+                counts["unknown" if known.state is LedgerState.UNKNOWN else "resume"] += 1
+    click.echo(json.dumps(counts))
+
+
+async def _keyed(piapi: PiAPI, requests: BatchInput) -> AsyncGenerator[tuple[int, Any, str | None], None]:
+    """Give line number, request and key of every good line; a key is minted as the runner would."""
+    run_id = secrets.token_hex(8)
+    for line in requests.lines():
+        if not isinstance(line, BadLineError):
+            yield line.number, line.request, line.key or await mint_key(piapi, line.request, run_id)
+
+
+def _command(setup: Setup, source: Path, out: Path | None, directory: Path | None) -> str | None:
+    """Give the command that goes on with a run, None where none can: without a ledger, or from standard input."""
+    if setup.ledger is None or str(source) == "-":
+        return None
+    words = ["piapi-async", *setup.words(), "batch", str(source)]
+    for option, path in (("--out", out), ("--download", directory)):
+        words += [option, str(path)] if path is not None else []
+    return shlex.join(words)
+
+
+@define
+class _Results:
+    """The file of outcomes: a line for each item, written when it is known, and never two for one item.
+
+    A later run drops the lines of items that may still come to something else, and skips those that cannot.
+    """
+
+    _file: IO[str]
+    _ended: set[int]
+
+    @classmethod
+    @contextlib.contextmanager
+    def at(cls, path: Path | None, *, keep: bool) -> Iterator[_Results]:
+        if path is None:
+            yield cls(sys.stdout, set())
+            return
+        if path.exists() and path.stat().st_size and not keep:
+            raise click.UsageError(f"{path} exists: move it away, or use --ledger FILE to go on with an earlier run")
+        held = path.with_name(f"{path.name}-lock")
+        try:
+            lock = lock_file(held)
+        except sqlite3.OperationalError:
+            raise click.UsageError(f"another run is writing {path}") from None
+        try:
+            ended = cls._tidy(path) if path.exists() else set()
+            with path.open("a", encoding="utf-8") as file:
+                yield cls(file, ended)
+        finally:
+            lock.close()
+            held.unlink(missing_ok=True)
+
+    @staticmethod
+    def _tidy(path: Path) -> set[int]:
+        """Keep the lines that are final, and give their keys' marks; a line cut off by a crash goes."""
+        ended: set[int] = set()
+        fresh = path.with_name(f"{path.name}-new")
+        with path.open(encoding="utf-8", errors="replace") as old, fresh.open("w", encoding="utf-8") as new:
+            for text in old:
+                try:
+                    row = json.loads(text)
+                    mark = _mark(row["key"])
+                    final = row["final"] and mark not in ended
+                except (ValueError, TypeError, KeyError):
+                    continue
+                if final:
+                    ended.add(mark)
+                    new.write(text if text.endswith("\n") else text + "\n")
+        fresh.replace(path)
+        return ended
+
+    def has(self, key: str | None) -> bool:
+        return key is not None and _mark(key) in self._ended
+
+    def write(self, outcome: Outcome[Any], line: int) -> None:
+        task, error = outcome.task, outcome.error or outcome.download_error
+        ended = outcome.error is None or isinstance(outcome.error, (TaskFailed, TaskCancelled))
+        row = {
+            "line": line,
+            "key": outcome.key,
+            "task_id": outcome.ref.task_id if outcome.ref else None,
+            "state": task.state.value if task else None,
+            "images": task.images if task else [],
+            "files": [str(path) for path in outcome.files],
+            "error": str(error) if error else "",
+            "error_type": type(error).__name__ if error else "",
+            "resumed": outcome.resumed,
+            "final": ended and outcome.download_error is None,
+        }
+        self._file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        self._file.flush()
+
+
+def _mark(key: str) -> int:
+    # 64 bits of a digest instead of the key: a hundred thousand of them are to fit beside the run.
+    return int.from_bytes(sha256(key.encode()).digest()[:8])
+
+
+@define
+class _Job:
+    """One run, from the first line to the exit code."""
+
+    setup: Setup
+    requests: BatchInput
+    total: int
+    results: _Results
+    resume: str | None
+    _had: int = field(default=0, init=False)
+    _signals: int = field(default=0, init=False)
+    _lines: dict[int, int] = field(factory=dict, init=False)  # of what is in flight, by index
+
+    async def main(self, options: dict[str, Any]) -> None:
+        async with client(self.setup) as piapi:
+            runner = BatchRunner(piapi, **options)
+            self._listen(runner)
+            try:
+                with _Display(self.total, runner) as display:
+                    async with runner.stream(self._items(piapi)) as outcomes:
+                        async for outcome in outcomes:
+                            self.results.write(outcome, self._lines.pop(outcome.index))
+                            display.heed(outcome)
+            finally:
+                self._tell(runner.totals)
+        self._leave(runner.totals)
+
+    async def _items(self, piapi: PiAPI) -> AsyncGenerator[BatchItem[Any], None]:
+        index = 0
+        async for number, request, key in _keyed(piapi, self.requests):
+            if self.results.has(key):
+                self._had += 1
+                continue
+            self._lines[index] = number
+            index += 1
+            yield BatchItem(request, key)
+
+    def _listen(self, runner: BatchRunner) -> None:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+
+        def stop() -> None:
+            self._signals += 1
+            if self._signals == 1:
+                runner.drain()
+                say("Stopping: what is in flight goes on to its end. Again to stop at once.")
+            elif task is not None:
+                task.cancel()
+
+        for kind in (signal.SIGINT, signal.SIGTERM):
+            with contextlib.suppress(NotImplementedError):  # Windows' loop has no signal handlers
+                loop.add_signal_handler(kind, stop)
+
+    def _tell(self, totals: Totals) -> None:
+        say(
+            f"{totals.done} done, {totals.failed} failed, {totals.unknown} unknown, {totals.resumed} resumed, "
+            f"{self._had} in the results already, {totals.skipped} left; {totals.submitted} submitted, "
+            f"{totals.saved} files saved, {totals.unsaved} tasks not saved"
+        )
+        complete = totals.ended + self._had == self.total
+        if self.resume and (self._signals or not complete or totals.unknown or totals.unsaved):
+            say(f"To go on: {self.resume}")
+
+    def _leave(self, totals: Totals) -> None:
+        """Exit with the code for the worst that happened."""
+        code = 6 if totals.unknown else 4 if totals.failed else 8 if totals.unsaved else 0
+        if self._signals:
+            code = 130
+        if code:
+            sys.exit(code)
+
+
+@define
+class _Display:
+    """How a run goes: a live table on a terminal, else a line every few seconds."""
+
+    total: int
+    runner: BatchRunner
+    _live: Live | None = field(default=None, init=False)
+    _ticking: asyncio.Task[None] | None = field(default=None, init=False)
+
+    def __enter__(self) -> Self:
+        if console.is_terminal:
+            self._live = Live(get_renderable=self._table, console=console, refresh_per_second=4, transient=True)
+            self._live.start()
+        else:
+            self._ticking = asyncio.create_task(self._tick())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+        if self._ticking is not None:
+            self._ticking.cancel()
+
+    def heed(self, outcome: Outcome[Any]) -> None:
+        """Say at once what a person will have to look at."""
+        if isinstance(outcome.error, SubmissionUnknown) or isinstance(outcome.download_error, DownloadError):
+            say(str(outcome.error or outcome.download_error))
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(_PLAIN_EVERY)
+            say(", ".join(f"{name} {value}" for name, value in self._figures()))
+
+    def _table(self) -> Table:
+        table = Table.grid(padding=(0, 2))
+        for name, value in self._figures():
+            table.add_row(name, value)
+        return table
+
+    def _figures(self) -> list[tuple[str, str]]:
+        totals = self.runner.totals
+        left = self.total - totals.ended
+        eta = f"{left / totals.rate:.0f} s" if totals.rate else "?"
+        return [
+            ("submitted", str(totals.submitted)),
+            ("resumed", str(totals.resumed)),
+            ("staged", str(totals.waiting)),
+            ("running", str(totals.running)),
+            ("done", f"{totals.done} of {self.total}"),
+            ("failed", str(totals.failed)),
+            ("unknown", str(totals.unknown)),
+            ("rate", f"{totals.rate:.2f}/s"),
+            ("left", eta),
+        ]

@@ -1,0 +1,144 @@
+"""The input of a batch: JSONL or CSV, one request per line, read as a stream and checked before anything is sent.
+
+A line names its `verb` and the fields of that verb's request, and may bring a `key`.  Errors are collected, not raised:
+whoever wrote the file wants to hear of all of them at once, each with its line and its field.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, get_args, get_origin, get_type_hints
+
+import attrs
+from attrs import field, frozen
+
+from .._wire import TaskRequest
+
+
+class BadLineError(ValueError):
+    """A line that is no request, and why."""
+
+    def __init__(self, line: int, reason: str) -> None:
+        super().__init__(f"line {line}: {reason}")
+
+
+@frozen
+class Line:
+    """One good line: where it stands, what it asks for, under which key."""
+
+    number: int
+    request: TaskRequest[Any]
+    key: str | None
+
+
+@frozen
+class BatchInput:
+    """A file of requests; it can be read any number of times."""
+
+    path: Path
+    verbs: Mapping[str, type[Any]]
+    is_csv: bool = field(init=False)
+
+    @is_csv.default
+    def _sniff(self) -> bool:
+        return _is_csv(self.path)
+
+    def lines(self) -> Iterator[Line | BadLineError]:
+        """Give every line that is not blank, as a request or as what is wrong with it."""
+        for number, row in self._rows():
+            if isinstance(row, BadLineError):
+                yield row
+                continue
+            try:
+                yield self._read(number, row)
+            except (ValueError, TypeError) as error:
+                yield error if isinstance(error, BadLineError) else BadLineError(number, str(error))
+
+    def _rows(self) -> Iterator[tuple[int, dict[str, Any] | BadLineError]]:
+        read: Callable[[Path], Iterator[tuple[int, dict[str, Any] | BadLineError]]] = (
+            _csv_rows if self.is_csv else _json_rows
+        )
+        return read(self.path)
+
+    def _read(self, number: int, row: dict[str, Any]) -> Line:
+        fields = dict(row)
+        key, verb = fields.pop("key", None), fields.pop("verb", None)
+        cls = self.verbs.get(verb) if isinstance(verb, str) else None
+        if cls is None:
+            raise BadLineError(number, f"verb: {verb!r} is not allowed; use one of {', '.join(self.verbs)}")
+        if key is not None and (not isinstance(key, str) or not key.strip()):
+            raise BadLineError(number, f"key: {key!r} is not allowed; it must be a text that is not empty")
+        known = attrs.fields_dict(cls)
+        if self.is_csv:
+            fields = _from_cells(cls, fields)
+        if unknown := fields.keys() - known.keys():
+            raise BadLineError(number, f"{', '.join(sorted(unknown))}: {verb} takes only {', '.join(known)}")
+        missing = [name for name, f in known.items() if f.default is attrs.NOTHING and name not in fields]
+        if missing:
+            raise BadLineError(number, f"{', '.join(missing)}: missing; {verb} cannot do without")
+        first = next(name for name, f in known.items() if not f.kw_only)
+        return Line(number, cls(fields.pop(first), **fields), key)
+
+
+def spool(stream: Any = None) -> Path:  # noqa: ANN401 - any binary file
+    """Copy standard input to a file, so that it can be read twice; the caller removes it."""
+    with tempfile.NamedTemporaryFile("wb", prefix="piapi-batch-", delete=False) as file:
+        shutil.copyfileobj(stream or sys.stdin.buffer, file)
+    return Path(file.name)
+
+
+def _is_csv(path: Path) -> bool:
+    if path.suffix.lower() in {".csv", ".jsonl", ".ndjson", ".json"}:
+        return path.suffix.lower() == ".csv"
+    with path.open("rb") as file:
+        return not file.read(1024).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{")
+
+
+def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | BadLineError]]:
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            text = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+            if not text.strip():
+                continue
+            try:
+                row = json.loads(text)
+            except ValueError as error:  # of UTF-8 as of JSON
+                yield number, BadLineError(number, f"it is not JSON ({error})")
+                continue
+            yield number, row if isinstance(row, dict) else BadLineError(number, "it is not a JSON object")
+
+
+def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | BadLineError]]:
+    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        reader = csv.DictReader(file, restkey="more cells than the header has", strict=True)
+        while True:
+            try:
+                row = next(reader, None)
+            except csv.Error as error:
+                yield reader.line_num, BadLineError(reader.line_num, f"it is not CSV ({error})")
+                continue
+            if row is None:
+                return
+            yield reader.line_num, {name: cell for name, cell in row.items() if cell not in ("", None)}
+
+
+def _from_cells(cls: type[Any], row: dict[str, Any]) -> dict[str, Any]:
+    """Give a CSV row's cells as the types that the verb's fields have."""
+    hints = get_type_hints(cls)
+    return {name: _from_cell(hints.get(name), cell) for name, cell in row.items()}
+
+
+def _from_cell(hint: Any, cell: str) -> object:  # noqa: ANN401 - a type is any object
+    if get_origin(hint) is tuple:
+        return cell.split()
+    if bool in get_args(hint) and cell.lower() in {"true", "false"}:
+        return cell.lower() == "true"
+    if int in get_args(hint) and cell.lstrip("-").isdecimal():
+        return int(cell)
+    return cell

@@ -1,0 +1,193 @@
+"""The commands that make a task: built from the request classes, so a verb added there is a command here."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
+
+import attrs
+import click
+
+from .. import midjourney
+from ..client import PiAPI, TaskHandle
+from ..downloads import download
+from ._setup import (
+    Setup,
+    client,
+    directory_option,
+    make_directory,
+    read_setup,
+    resume_command,
+    run,
+    say,
+    shared_options,
+    timeout_option,
+)
+from ._show import Meter, print_task
+
+if TYPE_CHECKING:
+    from .._wire import TaskRequest
+
+VERBS = (
+    midjourney.Imagine,
+    midjourney.Reroll,
+    midjourney.Upscale,
+    midjourney.Variation,
+    midjourney.Inpaint,
+    midjourney.Outpaint,
+    midjourney.Pan,
+    midjourney.Describe,
+    midjourney.Blend,
+    midjourney.Seed,
+)
+VERBS_BY_NAME = {verb.__name__.lower(): verb for verb in VERBS}
+
+_HELP = {
+    "origin_task_id": "The task to derive from.",
+    "prompt": "What to draw.",
+    "process_mode": "relax, fast or turbo.",
+    "aspect_ratio": "Such as 4:3.",
+    "skip_prompt_check": "Let the host not check the prompt first.",
+    "bot_id": "A bot of the account's.",
+    "index": "1 to 4 on a grid; of a single picture 2x, 4x, subtle, creative (upscale), high_ or low_variation.",
+    "mask": "Base64, a data: URI, or @FILE: white where to draw anew.",
+    "zoom_ratio": "1, 1.5 or 2.",
+    "direction": "up, down, left or right.",
+    "dimension": "square, portrait or landscape.",
+    "webhook_endpoint": "An http(s) URL the host posts the outcome to.",
+    "notify_progress": "Let the host post progress to the webhook too.",
+}
+_NOT_ON_A_COMMAND_LINE = {"webhook_secret"}  # a process list would show it
+_key_option = click.Option(
+    ["--key"], help="With --ledger: the same key and request give the same task, however often this is run."
+)
+
+
+def verb_command(cls: type[Any]) -> click.Command:
+    """Build the command of one verb from its request class."""
+
+    def submit(
+        *, timeout: float | None, directory: Path | None, no_wait: bool, key: str | None, **values: object
+    ) -> None:
+        setup = read_setup()
+        if key is not None and setup.ledger is None:
+            raise click.UsageError("--key needs --ledger FILE, which remembers it")
+        if isinstance(mask := values.get("mask"), str):
+            values["mask"] = _read_mask(mask)
+        try:
+            request = cls(**{name: value for name, value in values.items() if value not in (None, ())})
+        except ValueError as error:
+            raise click.UsageError(str(error)) from None
+        if directory is not None:
+            make_directory(directory)
+        run(_submit(setup, request, key, timeout, directory, wait=not no_wait))
+
+    hints = get_type_hints(cls)
+    fields = [f for f in attrs.fields(cls) if f.init and f.name not in _NOT_ON_A_COMMAND_LINE]
+    parameters = [_parameter(f, hints[f.name]) for f in sorted(fields, key=lambda f: (f.kw_only, f.inherited))]
+    no_wait = click.Option(["--no-wait"], is_flag=True, help="Print the task's id and leave; `wait` waits for it.")
+    return click.Command(
+        cls.__name__.lower(),
+        callback=submit,
+        params=[*parameters, timeout_option, directory_option, no_wait, _key_option, *shared_options()],
+        help=cls.__doc__,
+        short_help=short(cls.__doc__),
+    )
+
+
+def short(text: str | None) -> str:
+    """Give the first clause of a help text, for a list of commands."""
+    return re.split(r"[.;(]", text or "")[0].strip()
+
+
+def _parameter(attribute: attrs.Attribute[Any], hint: Any) -> click.Parameter:  # noqa: ANN401 - a type is any object
+    option = "--" + attribute.name.replace("_", "-")
+    if not attribute.kw_only:
+        many = get_origin(hint) is tuple
+        name = attribute.name.upper()
+        if many:
+            return click.Argument([attribute.name], metavar=f"{name}...", nargs=-1, required=True)
+        return click.Argument([attribute.name], metavar=name, required=True)
+    text = _HELP[attribute.name]
+    if bool in get_args(hint):
+        return click.Option([f"{option}/--no-{option[2:]}", attribute.name], default=None, help=text)
+    kind = click.INT if int in get_args(hint) else click.STRING
+    return click.Option([option, attribute.name], type=kind, help=text, required=attribute.default is attrs.NOTHING)
+
+
+def _read_mask(value: str) -> str | bytes:
+    """Give a mask as it was typed, or the file's bytes for @FILE."""
+    if not value.startswith("@"):
+        return value
+    try:
+        return Path(value[1:]).read_bytes()
+    except OSError as error:
+        raise click.UsageError(f"--mask {value}: {error.strerror}") from None
+
+
+async def _submit(
+    setup: Setup,
+    request: TaskRequest[Any],
+    key: str | None,
+    timeout: float | None,
+    directory: Path | None,
+    *,
+    wait: bool,
+) -> None:
+    async with client(setup) as piapi:
+        try:
+            handle = await piapi.submit(request, key=key)
+        except ValueError as error:  # the key, which the ledger may have for another request
+            raise click.UsageError(f"{error}. Nothing was sent, nothing was paid.") from None
+        except asyncio.CancelledError:
+            await _await_answer(setup, piapi, directory)
+            raise
+        if not wait:
+            click.echo(handle.task_id)
+            return
+        say(f"submitted {handle.task_id}")
+        with Meter() as meter:
+            await finish(setup, handle, meter, timeout, directory)
+
+
+async def _await_answer(setup: Setup, piapi: PiAPI, directory: Path | None) -> None:
+    """Wait for the answer to a submit that was interrupted: what has begun to leave arrives all the same."""
+    submitter = piapi._submitter  # noqa: SLF001 - the client has no other caller now
+    if not submitter.sending:
+        say("Nothing was sent, nothing was paid.")
+        return
+    say("The submit is on its way; waiting for the task's id. Ctrl-C again to give up.")
+    try:
+        task_ids = await submitter.finish()
+    except asyncio.CancelledError:
+        task_ids = []
+    for task_id in task_ids:
+        say(f"Task {task_id} was submitted. To wait for it: {resume_command(setup, task_id, directory)}")
+    if not task_ids:
+        say("A task may exist and may have been paid for: look at your account's tasks before you submit it again.")
+
+
+async def finish(
+    setup: Setup, handle: TaskHandle[Any], meter: Meter, timeout: float | None, directory: Path | None
+) -> None:
+    """Wait for a task and show how it goes, save its pictures, print it."""
+    resume = resume_command(setup, handle.task_id, directory)
+    try:
+        async for task in handle.updates(timeout):
+            meter.show(task)
+        task = await handle.wait()
+    except BaseException:  # whatever ended the wait: the id is worth money
+        if handle.task is None or not handle.task.state.terminal:
+            say(f"Task {handle.task_id} goes on. To wait for it: {resume}")
+        raise
+    try:
+        files = await download(task, directory) if directory is not None and task.images else None
+    except BaseException:
+        print_task(task)
+        say(f"Task {handle.task_id} is done. To save its pictures: {resume}")
+        raise
+    for path in files or ():
+        say(f"saved {path}")
+    print_task(task, files)

@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterator
+
+import pytest
+import trustme
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_stray_loop() -> None:
+    """Keep pytest-asyncio from asking for a loop when there is none: until Python 3.14 that makes one, never closed."""
+    asyncio.set_event_loop(None)
+
+
+@pytest.fixture(autouse=True)
+def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever runs the tests may have a key and a proxy; the tests must see neither."""
+    for name in ("PIAPI_API_KEY", "PIAPI_BASE_URL", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+
+
+@pytest.fixture
+def everything_logged(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
+    """Every logger's every record, DEBUG included."""
+    with caplog.at_level(logging.DEBUG), caplog.at_level(logging.DEBUG, "piapi_async"):
+        yield caplog
+
+
+@pytest.fixture(scope="session")
+def authority() -> trustme.CA:
+    """A certificate authority that nobody trusts unless told to."""
+    return trustme.CA()
