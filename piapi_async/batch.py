@@ -41,7 +41,10 @@ R_co = TypeVar("R_co", covariant=True)
 
 @frozen
 class BatchItem(Generic[R_co]):
-    """A request with a key of its own, which makes it the same item in every run with the same ledger."""
+    """A request with a key of its own, which makes it the same item in every run with the same ledger.
+
+    Without a ledger the key is only a label, given back on the outcome.
+    """
 
     request: TaskRequest[R_co]
     key: str | None = None
@@ -226,7 +229,7 @@ class BatchRunner:
             if not await self._may_submit(key):
                 self._count(skipped=1)
                 return None
-            handle, known = await self._piapi._submit(request, key, None)
+            handle, known = await self._piapi._submit(request, key if self._piapi._ledger else None, None)
         except (PiAPIError, ValueError) as error:  # a ValueError: the key stands for another request
             failure = error if isinstance(error, PiAPIError) else LedgerError(str(error))
             return self._concluded(evolve(outcome, error=failure))
