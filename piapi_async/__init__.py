@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     )
     from .policy import PollPolicy, RetryPolicy
     from .tasks import Family, Task, TaskRef, TaskState
+    from .webhooks import WebhookEvent, WebhookReceiver
 
 __all__ = [
     "LEGACY",
@@ -104,6 +105,8 @@ __all__ = [
     "Upscale",
     "Variation",
     "WaitTimeout",
+    "WebhookEvent",
+    "WebhookReceiver",
     "WebhookRejected",
     "__version__",
     "as_completed",
@@ -128,6 +131,7 @@ _HOMES = {
     "client": "PiAPI TaskHandle",
     "downloads": "download",
     "ledger": "Ledger",
+    "webhooks": "WebhookEvent WebhookReceiver",
 }
 _MODULES = {name: module for module, names in _HOMES.items() for name in names.split()}
 

@@ -35,6 +35,7 @@ OVERDUE = 60.0
 
 _FAULT_DELAY_MAX = 10.0
 _SLACK = 64  # stale heap entries that are not worth a clean-up
+_MISSES = 3
 _DOUBTS = 2  # answers in a row that make no sense before multi-fetch is given up: one may be an accident on the way
 
 AnyTask: TypeAlias = Task[Any]
@@ -60,6 +61,7 @@ class Watch:
     looking: bool = False
     looked_at: float = -math.inf
     seen_at: float = 0.0
+    told: bool = False  # its end was delivered by a webhook, and is to be confirmed
     alone: bool = False  # to be asked for by a plain fetch, because a multi-fetch did not show it
     refused_since: float | None = None
     failing_since: float = math.inf
@@ -142,6 +144,8 @@ class PollBook:
     rng: Random
     multi_fetch_size: int = 20
     counters: Counters = field(factory=Counters)
+    trusting: bool = False  # tasks tell of their end by webhooks, so looks are only a safety net
+    _misses: int = field(default=0, init=False)  # ends in a row that nobody told of
     _lanes: dict[str, _Lane] = field(factory=dict, init=False)
     _deadlines: list[tuple[float, int, Watch, Waiter]] = field(factory=list, init=False)
     _bounded: int = field(default=0, init=False)  # waiters with a deadline
@@ -157,7 +161,8 @@ class PollBook:
 
     def first_look(self, now: float) -> float:
         """Give the time of the first look at a task that is submitted now: not before anything can have ended."""
-        return now + self.policy.next_look(self.rng, age=0.0)
+        wait = self.policy.next_look(self.rng, age=0.0)
+        return now + (max(wait, self.policy.safety_net(0.0)) if self.trusting else wait)
 
     # -- joining and leaving --------------------------------------------------------------------------------------
 
@@ -260,13 +265,19 @@ class PollBook:
         watch.task = task
         if task.state.terminal:
             self.counters.ended += 1
-            self.counters.unseen += (now - watch.seen_at) / 2 if watch.seen_at > 0 else 0.0
+            self.counters.unseen += (now - watch.seen_at) / 2 if watch.seen_at > 0 and not watch.told else 0.0
+            if self.trusting and not watch.told:
+                self._believe(told=False, now=now)
             return self._settle(watch, None)
         watch.seen_at = now
         news = [waiter for waiter in watch.waiters if waiter.changes and not waiter.once] if changed else []
         if watch.looking:  # somebody else's sighting; our own look is still to come
             return news
-        return news + self._again(watch, now + self._patience(watch, task, now))
+        wait = self._patience(watch, task, now)
+        if self.trusting and not watch.told:
+            wait = max(wait, self.policy.safety_net(now - watch.began))
+        watch.told = False  # an end that was told and not found was told too early, or by a liar
+        return news + self._again(watch, now + wait)
 
     def _patience(self, watch: Watch, task: AnyTask, now: float) -> float:
         """Give the seconds to the next look, from what this one has shown."""
@@ -280,6 +291,31 @@ class PollBook:
         if points <= 0 or elapsed <= 0:
             return self.policy.next_look(self.rng, age=None if watch.progress else elapsed)
         return self.policy.next_look(self.rng, pace=Pace(progress, (points + 1) / elapsed))
+
+    def hurry(self, watch: Watch, now: float) -> None:
+        """Have a watch looked at at once, because a webhook says that it has ended."""
+        watch.told = True
+        self._believe(told=True, now=now)
+        if not watch.looking:
+            self._retake(watch, now)
+
+    def told(self, watch: Watch, task: AnyTask, now: float) -> list[Waiter]:
+        """Take in what a webhook says of a task as if a look had seen it; give the waiters to wake."""
+        watch.told = True
+        self._believe(told=True, now=now)
+        return self.seen(watch, task, now)
+
+    def _believe(self, *, told: bool, now: float) -> None:
+        """Weigh whether webhooks can be relied on: three ends in a row that nobody told of say no, one told says yes."""
+        self._misses = 0 if told else self._misses + 1
+        if told:
+            self.trusting = True
+        elif self._misses == _MISSES and self.trusting:
+            self.trusting = False
+            for lane in self._lanes.values():
+                for watch in lane.watches.values():
+                    if not watch.looking:
+                        self._queue(watch, now + self.policy.next_look(self.rng))
 
     def failed(self, look: Look, error: PiAPIError, now: float) -> list[Waiter]:
         """Take in that a look failed; give the waiters to wake."""

@@ -68,6 +68,17 @@ class Poller:
         self._note_ends([watch])
         self._arm()
 
+    def hurry(self, watch: Watch) -> None:
+        """Look at a task at once, because a webhook tells of its end."""
+        self.book.hurry(watch, asyncio.get_running_loop().time())
+        self._arm()
+
+    def told(self, watch: Watch, task: Task[Any]) -> None:
+        """Take in what a webhook says of a task."""
+        self._ring(self.book.told(watch, task, asyncio.get_running_loop().time()))
+        self._note_ends([watch])
+        self._arm()
+
     async def close(self, error: PiAPIError) -> None:
         """End every wait with `error`, drop the looks in flight."""
         self._ring(self.book.close(error))

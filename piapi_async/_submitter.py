@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 import shlex
 import time
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import anyio
 from attrs import define, field, frozen
@@ -25,6 +26,8 @@ from .tasks import TaskId, TaskRef
 
 logger = logging.getLogger("piapi_async")
 
+R = TypeVar("R")
+
 
 @frozen
 class Accepted:
@@ -34,9 +37,27 @@ class Accepted:
     known: LedgerEntry | None = None
 
 
+class Addressing(Protocol):
+    """What a webhook receiver does for submits."""
+
+    def address(self, request: TaskRequest[R], key: str, /) -> TaskRequest[R]:
+        """Give the request with an endpoint of its own."""
+        ...
+
+    async def adopted(self, key: str, /) -> TaskId | None:
+        """Give the task of a submit whose answer was lost, when its delivery comes; None if it does not."""
+        ...
+
+    def came_early(self, task_id: TaskId, /) -> bool:
+        """Tell whether the end of a task was delivered before its submit was answered."""
+        ...
+
+
 @define(eq=False)
 class Submitter:
     """Sends the submits of one client, and owns those under way."""
+
+    webhooks: Addressing | None = field(default=None, init=False)
 
     _caller: Caller
     _origin: str
@@ -107,7 +128,7 @@ class Submitter:
 
     async def _run(self, request: TaskRequest[Any], key: str | None, sending: Sending) -> Accepted:
         if self._ledger is None:
-            return Accepted(await self._send(request, None, sending))
+            return Accepted(await self._send(request, key, sending))
         intent = Intent.of(request.to_http(), key=key, origin=self._origin, family=request.family.name)
         try:
             if (known := await self._claim(self._ledger, intent, request)) is not None:
@@ -140,10 +161,15 @@ class Submitter:
         return None
 
     async def _send(self, request: TaskRequest[Any], key: str | None, sending: Sending) -> TaskId:
+        nonce_key = key or secrets.token_hex(16)
+        if self.webhooks is not None:
+            request = self.webhooks.address(request, nonce_key)
         try:
             return await self._caller.call(request, judge_submit, timeout=sending.timeout, sending=sending, submit=True)
         except PiAPIError as error:
             if judge_submit(error) is Verdict.UNKNOWN:
+                if self.webhooks is not None and (task_id := await self.webhooks.adopted(nonce_key)) is not None:
+                    return task_id
                 raise self._unknown(request, key, sending, str(error)) from error
             raise
         except Exception as error:

@@ -176,7 +176,9 @@ class PiAPI:
         if timeout is not None and not timeout > 0:
             raise ValueError(f"timeout: {timeout!r} is not allowed; it must be above 0, or None for the client's")
         accepted = await self._submitter.submit(request, key, timeout)
-        watch = self._watch(request.family, accepted.task_id, submitted=accepted.known is None)
+        webhooks = self._submitter.webhooks
+        over = webhooks is not None and webhooks.came_early(accepted.task_id)
+        watch = self._watch(request.family, accepted.task_id, submitted=accepted.known is None and not over)
         return TaskHandle(self, watch), accepted.known
 
     @overload

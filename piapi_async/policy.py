@@ -86,6 +86,7 @@ _NEAR = (
 )
 _NEAR_INTERVAL = 0.85  # of the interval: when an end is due, one looks more closely
 _TRUST = 10.0  # intervals; hosts need not report steadily, so no task is left alone for longer than that
+_PATIENT = 3.5  # typical durations; nearly all tasks have ended by then
 _JITTER = 0.04
 _ALLOWANCE = 0.93  # of the interval; the rest is for the jitter and the answer's way
 
@@ -132,6 +133,12 @@ class PollPolicy:
         `age` is the seconds since it can have begun, None if that is not known; `pace` what its progress tells.
         """
         return self._wait(age, pace) * (1.0 + _JITTER * rng.random())
+
+    def safety_net(self, age: float) -> float:
+        """Give the seconds to the next look at a task that will tell of its end by itself, if nothing is lost."""
+        if math.isnan(age):
+            return self.typical
+        return max(_PATIENT * self.typical - age, self.typical)
 
     def _wait(self, age: float | None, pace: Pace | None) -> float:
         if self._plain:

@@ -18,6 +18,7 @@ from ..downloads import download as save_pictures
 from ._batch import batch
 from ._emulator import emulator
 from ._ledger import ledger
+from ._listen import listen
 from ._setup import client, directory_option, make_directory, read_setup, run, say, shared_options, timeout_option
 from ._show import Meter, print_task
 from ._verbs import VERBS, finish, short, verb_command
@@ -50,6 +51,7 @@ for _verb in VERBS:
 cli.add_command(batch)
 cli.add_command(ledger)
 cli.add_command(emulator)
+cli.add_command(listen)
 
 _ids = click.Argument(["task_ids"], metavar="TASK_ID...", nargs=-1, required=True)
 

@@ -1,0 +1,56 @@
+"""`piapi-async listen`: webhook deliveries as JSON lines, to see what a host sends."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from pathlib import Path
+
+import click
+from aiohttp import web
+
+from ..errors import WebhookRejected
+from ..webhooks import WebhookEvent, read_bounded
+from ._setup import run, say
+
+
+@click.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option("--port", default=8081, show_default=True, type=click.IntRange(0, 65535), help="0 finds a free one.")
+@click.option(
+    "--secret-file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Read the webhook secret from this file (default: the environment's PIAPI_WEBHOOK_SECRET).",
+)
+def listen(host: str, port: int, secret_file: Path | None) -> None:
+    """Print webhook deliveries as JSON lines, until Ctrl-C."""
+    secret = secret_file.read_text(encoding="utf-8") if secret_file else os.environ.get("PIAPI_WEBHOOK_SECRET", "")
+    if not (secret := secret.strip()):
+        raise click.UsageError("No secret: set the environment variable PIAPI_WEBHOOK_SECRET or use --secret-file FILE")
+
+    async def take(request: web.BaseRequest) -> web.StreamResponse:
+        try:
+            event = WebhookEvent.from_http(request.headers, await read_bounded(request), secret=secret)
+        except WebhookRejected as error:
+            say(f"rejected: {error}")
+            return web.Response(status=403)
+        row = {"task_id": event.task_id, "status": event.status, "family": event.family, "task": event.raw}
+        click.echo(json.dumps(row, ensure_ascii=False))
+        return web.Response()
+
+    async def main() -> None:
+        runner = web.ServerRunner(web.Server(take, access_log=None))
+        await runner.setup()
+        try:
+            site = web.TCPSite(runner, host, port)
+            await site.start()
+            (address,) = runner.addresses
+            say(f"Listening at http://{address[0]}:{address[1]}/ for deliveries that carry the secret.")
+            await asyncio.Event().wait()
+        except OSError as error:
+            raise click.UsageError(f"it cannot listen at {host}:{port}: {error}") from None
+        finally:
+            await runner.cleanup()
+
+    run(main())

@@ -1,0 +1,284 @@
+"""Webhooks: tasks that tell of their end, so that nobody has to ask.
+
+A delivery carries a plain shared secret and no signature, may be lost, may come twice, and may come out of order
+(the vendor's page).  So it is trusted to wake, not to decide: it makes the poller look at once, and what the look finds
+counts.  While deliveries keep their promise, polling sinks to a safety net; when ends are found that nobody told of, it
+returns to normal.
+
+A submit is sent with an endpoint of its own: its query holds a nonce that only the owner of the secret could have made.
+A delivery with that nonce proves which submit a task belongs to, even where the submit's answer was lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hmac
+import logging
+from collections import Counter, OrderedDict
+from collections.abc import Mapping
+from hashlib import sha256
+from typing import Any, TypeVar, cast
+from urllib.parse import parse_qs, urlsplit
+
+from aiohttp import web
+from attrs import define, evolve, field, frozen
+from yarl import URL
+
+from ._wire import TaskRequest, read_object
+from .client import PiAPI
+from .errors import LedgerError, UnexpectedAnswer, WebhookRejected
+from .midjourney import LEGACY
+from .tasks import Family, Task, TaskId, TaskRef, TaskState, classify
+
+logger = logging.getLogger("piapi_async")
+
+R = TypeVar("R")
+
+MAX_BYTES = 1024 * 1024
+"""Bytes of one delivery that are read at most."""
+
+NONCE = "piapi_nonce"
+"""The query parameter of an endpoint that says which submit it was made for."""
+
+_READ_SECONDS = 10.0
+_REMEMBERED = 10_000  # deliveries and nonces; beyond, the oldest are forgotten
+
+FAMILIES: Mapping[str, Family[Any]] = {LEGACY.name: LEGACY}
+"""The families whose deliveries are read, by name."""
+
+
+@frozen(kw_only=True)
+class WebhookEvent:
+    """One delivery: what it says of which task.  `raw` is the task's JSON, any webhook secret blanked."""
+
+    task_id: TaskId
+    status: str
+    family: str
+    raw: Mapping[str, Any] = field(repr=False)
+    nonce: str = ""
+
+    @property
+    def state(self) -> TaskState:
+        """What the status word means."""
+        return classify(self.status)
+
+    @classmethod
+    def from_http(cls, headers: Mapping[str, str], body: bytes, *, secret: str) -> WebhookEvent:
+        """Read a delivery, legacy or unified; pure.
+
+        Raises `WebhookRejected` when the secret is missing or wrong, the body too large, or no task is in it, and
+        `ValueError` when no secret is given to compare with: a receiver that believes everybody is a mistake.
+        """
+        if not secret:
+            raise ValueError("secret: it must not be empty")
+        given = next((value for name, value in headers.items() if name.lower() == "x-webhook-secret"), "")
+        if not hmac.compare_digest(given.encode("utf-8", "replace"), secret.encode()):
+            raise WebhookRejected("The delivery does not carry the secret.")
+        if len(body) > MAX_BYTES:
+            raise WebhookRejected(f"The delivery has {len(body)} bytes, more than {MAX_BYTES}.")
+        try:
+            data = read_object(body)
+        except UnexpectedAnswer as error:
+            raise WebhookRejected(f"The delivery cannot be read: {error}") from error
+        family, task = ("unified", data["data"]) if isinstance(data.get("data"), dict) else ("legacy", data)
+        task_id, status = task.get("task_id"), task.get("status")
+        if not isinstance(task_id, str) or not task_id or not isinstance(status, str) or not status:
+            raise WebhookRejected("The delivery tells of no task: it needs the texts task_id and status.")
+        return cls(task_id=TaskId(task_id), status=status, family=family, raw=task, nonce=_echoed_nonce(task))
+
+
+def _echoed_nonce(task: Mapping[str, Any]) -> str:
+    """Give the nonce in the endpoint that the host echoes, for frameworks that do not hand us the query."""
+    meta = task.get("meta")
+    request = meta.get("task_request") if isinstance(meta, dict) else None
+    config = task.get("config")
+    webhook = config.get("webhook_config") if isinstance(config, dict) else None
+    for holder, name in ((request, "webhook_endpoint"), (webhook, "endpoint")):
+        endpoint = holder.get(name) if isinstance(holder, dict) else None
+        if isinstance(endpoint, str):
+            with contextlib.suppress(ValueError):
+                return _nonce_in(urlsplit(endpoint).query)
+    return ""
+
+
+def _nonce_in(query: str) -> str:
+    return parse_qs(query).get(NONCE, [""])[0]
+
+
+@define(eq=False)
+class WebhookReceiver:
+    """Takes deliveries for one client, whose submits then carry endpoint and secret by themselves.
+
+    ::
+
+        receiver = WebhookReceiver(piapi, secret="…", url="https://bot.example.org/piapi")
+        app.add_routes(receiver.routes())  # aiohttp.web; elsewhere: await receiver.handle(headers, body)
+
+    secret
+        What the host sends back with each delivery; keep it to yourself.
+    url
+        Where the host reaches the route: http(s), port 80 or 443 (any port on this machine).
+    confirm
+        Whether an end that is delivered is confirmed by one look.  The secret is static and unsigned, so False believes
+        whoever has seen it.
+    adopt
+        Seconds for which a submit whose answer was lost waits for its delivery before it is `SubmissionUnknown`.
+    """
+
+    _piapi: PiAPI
+    secret: str = field(kw_only=True, repr=False)
+    url: str = field(kw_only=True)
+    confirm: bool = field(default=True, kw_only=True)
+    adopt: float = field(default=600.0, kw_only=True)
+    counts: Counter[str] = field(factory=Counter, init=False)
+    """Deliveries so far: ``accepted``, ``rejected``, ``duplicate``, ``unknown`` (no task of ours), ``adopted``."""
+    _seen: OrderedDict[tuple[str, str, str], None] = field(factory=OrderedDict, init=False, repr=False)
+    _early: OrderedDict[str, None] = field(factory=OrderedDict, init=False, repr=False)
+    _open: OrderedDict[str, asyncio.Future[TaskId]] = field(factory=OrderedDict, init=False, repr=False)
+    _chores: set[asyncio.Task[None]] = field(factory=set, init=False, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        if not self.secret:
+            raise ValueError("secret: it must not be empty")
+        parts = urlsplit(self.url)
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise ValueError(f"url: {self.url!r} is not allowed; it must be an http(s) URL that the host can reach")
+        self._piapi._submitter.webhooks = self
+        self._piapi._poller.book.trusting = True
+
+    def routes(self) -> list[web.RouteDef]:
+        """Give the route for an `aiohttp.web` application, at the path of `url`."""
+        return [web.post(urlsplit(self.url).path or "/", self._serve)]
+
+    async def handle(self, headers: Mapping[str, str], body: bytes, *, query: str = "") -> None:
+        """Take one delivery in, whatever framework brought it; answer 200 when this returns.
+
+        Raises `WebhookRejected`: answer 403, and do not say why.  The work is done after this has returned.
+        """
+        try:
+            event = WebhookEvent.from_http(headers, body, secret=self.secret)
+        except WebhookRejected:
+            self.counts["rejected"] += 1
+            raise
+        if nonce := _nonce_in(query):
+            event = evolve(event, nonce=nonce)
+        asyncio.get_running_loop().call_soon(self._take, event)
+
+    async def _serve(self, request: web.Request) -> web.Response:
+        try:
+            async with asyncio.timeout(_READ_SECONDS):
+                body = await read_bounded(request)
+            await self.handle(request.headers, body, query=request.query_string)
+        except (WebhookRejected, TimeoutError):
+            return web.Response(status=403)
+        return web.Response()
+
+    # -- for the submitter ----------------------------------------------------------------------------------------
+
+    def address(self, request: TaskRequest[R], key: str) -> TaskRequest[R]:
+        """Give the request with an endpoint of its own, unless it brings one."""
+        if getattr(request, "webhook_endpoint", self) is not None:  # no such field, or the user's own
+            return request
+        nonce = self._nonce(key)
+        endpoint = str(URL(self.url).update_query({NONCE: nonce}))
+        _remember(self._open, nonce, asyncio.get_running_loop().create_future())  # a delivery may outrun the answer
+        addressed = evolve(cast("Any", request), webhook_endpoint=endpoint, webhook_secret=self.secret)
+        return cast("TaskRequest[R]", addressed)
+
+    async def adopted(self, key: str) -> TaskId | None:
+        """Give the task of a submit whose answer was lost, when its delivery comes; None if it does not."""
+        nonce = self._nonce(key)
+        told: asyncio.Future[TaskId] = _remember(self._open, nonce, asyncio.get_running_loop().create_future())
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.adopt):
+                found = await asyncio.shield(told)
+                self.counts["adopted"] += 1
+                return found
+        return None
+
+    def came_early(self, task_id: TaskId) -> bool:
+        """Tell whether the end of a task was delivered before its submit was answered."""
+        return self._early.pop(task_id, self) is not self
+
+    def _nonce(self, key: str) -> str:
+        # Made from the key, so that a receiver in a later process knows it again from the ledger.
+        return hmac.new(self.secret.encode(), key.encode(), sha256).hexdigest()[:32]
+
+    # -- what a delivery does -------------------------------------------------------------------------------------
+
+    def _take(self, event: WebhookEvent) -> None:
+        self.counts["accepted"] += 1
+        mark = (event.task_id, event.status, str(event.raw.get("task_result", event.raw.get("output"))))
+        if mark in self._seen:
+            self.counts["duplicate"] += 1
+            return
+        _remember(self._seen, mark, None)
+        family = FAMILIES.get(event.family)
+        poller = self._piapi._poller
+        if family is not None and (watch := poller.book.find(family, event.task_id)) is not None:
+            if event.state.terminal and self.confirm:
+                poller.hurry(watch)
+            elif (task := self._read(family, event)) is not None:
+                poller.told(watch, task)
+            return
+        if event.state.terminal:
+            _remember(self._early, event.task_id, None)
+        if not event.nonce:
+            self.counts["unknown"] += 1
+        elif (waiting := self._open.pop(event.nonce, None)) is not None:
+            if not waiting.done():
+                waiting.set_result(event.task_id)
+        else:
+            self._begin(self._adopt_from_ledger(event))
+
+    def _read(self, family: Family[Any], event: WebhookEvent) -> Task[Any] | None:
+        try:
+            return family.read(dict(event.raw), event.task_id)
+        except UnexpectedAnswer as error:
+            logger.warning("a delivery about task %s is not understood: %s", event.task_id, error)
+            return None
+
+    async def _adopt_from_ledger(self, event: WebhookEvent) -> None:
+        """Give an unknown submit, of this process or an earlier one, the task that its delivery tells of."""
+        ledger = self._piapi._ledger
+        try:
+            entries = [] if ledger is None else await ledger.unknown()
+            for entry in entries:
+                if ledger is not None and hmac.compare_digest(self._nonce(entry.key), event.nonce):
+                    await ledger.resolve(entry.key, task_id=event.task_id)
+                    if event.state.terminal:
+                        ref = TaskRef(entry.origin, entry.family, event.task_id)
+                        ledger.end(ref, event.state.value, dict(event.raw))
+                    self.counts["adopted"] += 1
+                    return
+        except LedgerError as error:
+            logger.warning("task %s could not be given to its submit: %s", event.task_id, error)
+        self.counts["unknown"] += 1
+
+    def _begin(self, chore: Any) -> None:  # noqa: ANN401 - a coroutine
+        task = asyncio.get_running_loop().create_task(chore, name="piapi_async webhook")
+        self._chores.add(task)
+        task.add_done_callback(self._chores.discard)
+
+
+async def read_bounded(request: web.BaseRequest) -> bytes:
+    """Give the body, reading no more than is allowed and a little."""
+    body = bytearray()
+    async for chunk in request.content.iter_any():
+        body += chunk
+        if len(body) > MAX_BYTES:
+            break
+    return bytes(body)
+
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+def _remember(memory: OrderedDict[K, V], key: K, value: V) -> V:
+    """Keep something, forgetting the oldest where that is too much; give what is kept."""
+    kept = memory.setdefault(key, value)
+    while len(memory) > _REMEMBERED:
+        memory.popitem(last=False)
+    return kept
