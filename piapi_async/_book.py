@@ -64,6 +64,7 @@ class Watch:
     told: bool = False  # its end was delivered by a webhook, and is to be confirmed
     alone: bool = False  # to be asked for by a plain fetch, because a multi-fetch did not show it
     refused_since: float | None = None
+    fault: PiAPIError | None = None  # what the last look failed with
     failing_since: float = math.inf
     faults: int = 0
 
@@ -74,7 +75,7 @@ class Watch:
 
     def restart(self) -> None:
         """Forget what went wrong."""
-        self.error = self.refused_since = None
+        self.error = self.refused_since = self.fault = None
         self.failing_since = math.inf
         self.faults = 0
         self.alone = False
@@ -306,7 +307,7 @@ class PollBook:
         return self.seen(watch, task, now)
 
     def _believe(self, *, told: bool, now: float) -> None:
-        """Weigh whether webhooks can be relied on: three ends in a row that nobody told of say no, one told says yes."""
+        """Weigh whether webhooks can be relied on: three ends in a row that none told of say no, one says yes."""
         self._misses = 0 if told else self._misses + 1
         if told:
             self.trusting = True
@@ -321,6 +322,7 @@ class PollBook:
         """Take in that a look failed; give the waiters to wake."""
         for watch in look.watches:
             watch.looking = False
+            watch.fault = error
         if isinstance(error, (AuthenticationError, ClientClosed)):  # it will not pass, for nobody
             return self.close(error)
         if look.multi and self.learn(look.family, len(look.watches), error):

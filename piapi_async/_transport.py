@@ -120,7 +120,10 @@ class Transport:
                 raise_for_status=False,
                 auto_decompress=True,
             ) as response:
-                return HTTPResponse(response.status, await _read(response), response.headers)
+                body = await _read(response)
+                if self._api_key.encode() in body:  # a host that echoes it must not bring it into errors and logs
+                    body = body.replace(self._api_key.encode(), "…".encode())
+                return HTTPResponse(response.status, body, response.headers)
         except PiAPIError:
             raise
         except Exception as error:  # noqa: BLE001 - a connector or middleware of the user's may raise anything

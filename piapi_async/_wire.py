@@ -273,16 +273,14 @@ def judge_submit(error: PiAPIError) -> Verdict:
     answers 502 or 504 for a request that the host behind it has accepted.
     """
     match error:
-        case TransportError(sent=sent):
-            return Verdict.UNKNOWN if sent else Verdict.RETRY
-        case RateLimitError():
+        case TransportError(sent=False) | RateLimitError():
             return Verdict.RETRY
-        case APIError(status=408):
+        case TransportError() | UnexpectedAnswer() | APIError(status=408):
             return Verdict.UNKNOWN
         case ServerError(message=message):
             timed_out = _TIME_OUT.search(message) or (message == "failed" and _TIME_OUT.search(error.body))
             return Verdict.RAISE if message and not timed_out else Verdict.UNKNOWN
-        case UnexpectedAnswer():
+        case APIError(status=status) if not 200 <= status < 500:  # noqa: PLR2004 - a status that says nothing
             return Verdict.UNKNOWN
     return Verdict.RAISE
 

@@ -114,12 +114,15 @@ class PiAPI:
         base_url = check_base_url(base_url, allow_insecure=allow_insecure)
         api_key = check_key(os.environ.get("PIAPI_API_KEY") if api_key is None else api_key)
         self._origin = origin_of(base_url)
+        for name, part, kind in (("retry", retry, RetryPolicy), ("poll", poll, PollPolicy), ("ledger", ledger, Ledger)):
+            if part is not None and not isinstance(part, kind):
+                raise TypeError(f"{name}: {part!r} is not allowed; it must be a {kind.__name__}")
         for name, value in (("timeout", timeout), ("connections", connections), ("multi_fetch_size", multi_fetch_size)):
             if not value > 0:
                 raise ValueError(f"{name}: {value!r} is not allowed; it must be above 0")
         transport = Transport(base_url, api_key, connections, trust_env, session)
         rng = Random()  # noqa: S311 - jitter, not a secret
-        bucket = TokenBucket(*rate_limit) if rate_limit is not None else None
+        bucket = _bucket(rate_limit)
         self._counters = Counters()
         self._caller = Caller(transport, retry or RetryPolicy(), Gate(bucket, rng), rng, timeout, self._counters)
         book = PollBook(poll or PollPolicy(), rng, multi_fetch_size, self._counters)
@@ -327,6 +330,14 @@ def _record_end(ledger: Ledger | None, origin: str, watch: Watch) -> None:
         ledger.end(ref, watch.task.state.value, watch.task.raw)
 
 
+def _bucket(rate_limit: tuple[int, float] | None) -> TokenBucket | None:
+    if rate_limit is None:
+        return None
+    if not isinstance(rate_limit, tuple) or len(rate_limit) != 2:  # noqa: PLR2004 - a pair
+        raise ValueError(f"rate_limit: {rate_limit!r} is not allowed; it must be (requests, seconds)")
+    return TokenBucket(*rate_limit)
+
+
 def _check_ledger_key(key: object, ledger: Ledger | None) -> None:
     if ledger is None:
         raise ValueError("key: it needs a ledger, PiAPI(ledger=Ledger(path)), and this client has none")
@@ -460,12 +471,17 @@ class TaskHandle(Generic[R_co]):
             error = copy.copy(waiter.error)
             error.__cause__ = waiter.error.__cause__
             return error
-        seen = "not seen yet" if task is None else f"last seen {task.status}"
-        if task is not None and task.progress is not None:
-            seen += f" at {task.progress} %"
-        return WaitTimeout(
-            f"Stopped waiting for task {self.task_id} after {timeout:g} s; it was {seen}. It goes on and stays paid "
-            f"for: wait again, or later piapi.attach({self.task_id!r}).wait().",
+        if task is None:
+            seen = "nothing was seen of it"
+        else:
+            seen = f"it was last seen {task.status}" + (f" at {task.progress} %" if task.progress is not None else "")
+        fault = self._watch.fault
+        seen += f" (the last look failed: {str(fault).rstrip('.')})" if fault is not None else ""
+        late = WaitTimeout(
+            f"Stopped waiting for task {self.task_id} after {timeout:g} s; {seen}. If it was accepted it goes on and "
+            f"stays paid for: wait again, or later piapi.attach({self.task_id!r}).wait().",
             ref=self.ref,
             task=task,
         )
+        late.__cause__ = fault
+        return late

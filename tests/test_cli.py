@@ -246,7 +246,7 @@ def test_every_error_has_its_exit_code(error: PiAPIError, code: int) -> None:
         (("reroll", PARENT, "--key", "one"), "--key needs --ledger"),
         (("reroll", PARENT, "--api-key-file", "/nowhere"), "/nowhere"),
         (("emulator", "--plan", "gold"), "unknown plan"),
-        (("emulator", "--dialect", "multi_fetch=no"), "multi_fetch is like True"),
+        (("emulator", "--dialect", "multi_fetch=no"), "multi_fetch is true or false"),
         (("emulator", "--dialect", "what"), "NAME=VALUE"),
         (("emulator", "--dialect", "multi_fetch_max=many"), "is like 20"),
         (("emulator", "--host", "192.0.2.1", "--port", "0"), "it cannot listen"),

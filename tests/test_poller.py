@@ -131,7 +131,7 @@ async def test_a_timeout_of_nothing_looks_once(timeout: float) -> None:
 
 async def test_a_timeout_of_nothing_looks_once_even_at_what_is_not_there() -> None:
     async with serving() as (emulator, piapi):
-        with pytest.raises(WaitTimeout, match="not seen yet"):
+        with pytest.raises(WaitTimeout, match="nothing was seen of it"):
             await piapi.attach("nope").wait(timeout=0)
 
         assert emulator.seen.polls == {"nope": 1}

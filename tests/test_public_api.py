@@ -21,6 +21,7 @@ from piapi_async import Ledger, PiAPI, PollPolicy, RetryPolicy, Task, TaskHandle
 NAMES = {
     *("PiAPI", "TaskHandle", "as_completed", "wait_all", "download", "Ledger", "Stats"),
     *("Imagine", "Reroll", "Upscale", "Variation", "Inpaint", "Outpaint", "Pan", "Describe", "Blend", "Seed"),
+    *("BatchItem", "BatchRunner", "Outcome", "WebhookEvent", "WebhookReceiver"),
     *("LEGACY", "Family", "MidjourneyResult", "Task", "TaskRef", "TaskState"),
     *("PollPolicy", "RetryPolicy"),
     *("PiAPIError", "TransportError", "APIError", "AuthenticationError", "InvalidRequestError", "NotFoundError"),

@@ -68,7 +68,8 @@ def emulator(
                 say(f"  export PIAPI_BASE_URL={base_url} PIAPI_API_KEY={service.api_key}")
                 await asyncio.Event().wait()
         except (OSError, ValueError) as error:
-            raise click.UsageError(f"it cannot listen at {host}:{port}: {error}") from None
+            reason = str(error).replace("pass exposed=True", "use --exposed")
+            raise click.UsageError(f"it cannot listen at {host}:{port}: {reason}") from None
 
     run(main())
 
@@ -87,8 +88,12 @@ def _dialect(settings: tuple[str, ...]) -> Dialect:
         try:
             values[name] = _like(known[name], text)
         except ValueError:
-            raise click.UsageError(f"--dialect {setting}: {name} is like {known[name]!r}") from None
-    return Dialect(**values)
+            example = "true or false" if isinstance(known[name], bool) else f"like {known[name]!r}"
+            raise click.UsageError(f"--dialect {setting}: {name} is {example}") from None
+    try:
+        return Dialect(**values)
+    except ValueError as error:
+        raise click.UsageError(f"--dialect: {error.args[0]}") from None
 
 
 def _like(example: object, text: str) -> object:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Any, Literal
 
-from attrs import field, frozen
+from attrs import field, frozen, validators
 
 from ._life import Stage, Task, seed_of
 from ._verbs import VERBS, Kind
@@ -44,6 +44,10 @@ PLANS: Mapping[str, Plan] = {
 }
 
 
+def _one_of(*words: str) -> Any:  # noqa: ANN401 - an attrs field, which is of any type
+    return field(default=words[0], validator=validators.in_(words))
+
+
 @frozen(kw_only=True)
 class Dialect:
     """The answers nobody published, each decided here and each to be changed.
@@ -54,22 +58,24 @@ class Dialect:
     `words`: other words for stages, e.g. `{"pending": "starting"}`.
     """
 
-    gated: Literal["absent", "null", "empty"] = "absent"
-    success: Literal["none", "beside", "instead"] = "none"
-    unreached: Literal["zero", "null", "absent"] = "zero"
-    crops_in: Literal["temporary_image_urls", "image_urls", "both"] = "temporary_image_urls"
-    error_body: Literal["full", "message"] = "full"
+    gated: Literal["absent", "null", "empty"] = _one_of("absent", "null", "empty")
+    success: Literal["none", "beside", "instead"] = _one_of("none", "beside", "instead")
+    unreached: Literal["zero", "null", "absent"] = _one_of("zero", "null", "absent")
+    crops_in: Literal["temporary_image_urls", "image_urls", "both"] = _one_of(
+        "temporary_image_urls", "image_urls", "both"
+    )
+    error_body: Literal["full", "message"] = _one_of("full", "message")
     fetch_needs_key: bool = False
     multi_fetch: bool = True
     multi_fetch_off_status: int = 404
     multi_fetch_max: int = 20
-    multi_unknown: Literal["null", "missing"] = "null"
+    multi_unknown: Literal["null", "missing"] = _one_of("null", "missing")
     unknown_task_status: int = 400
     unknown_task_message: str = "task not found"
     invalid_key_message: str = "Invalid API key"
-    late_cancel: Literal["refuse", "ignore"] = "refuse"
+    late_cancel: Literal["refuse", "ignore"] = _one_of("refuse", "ignore")
     queue_full_retry_after: str = ""
-    describe_in: Literal["message", "prompt"] = "message"
+    describe_in: Literal["message", "prompt"] = _one_of("message", "prompt")
     numbers_as_strings: bool = False
     words: Mapping[str, str] = field(factory=dict)
 
