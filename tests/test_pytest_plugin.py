@@ -5,8 +5,6 @@ import sys
 
 import pytest
 
-pytest_plugins = ["pytester"]
-
 MODES = ["auto", "strict"]
 
 BOT = """
