@@ -24,8 +24,9 @@ from piapi_async import (
     UnexpectedAnswer,
     WaitTimeout,
 )
-from piapi_async.cli import VERBS, cli
 from piapi_async.cli import _setup as setup
+from piapi_async.cli import cli
+from piapi_async.cli._verbs import VERBS
 from piapi_async.emulator import Drop, Emulator, Status
 
 KEY = "emulator-key"
