@@ -94,6 +94,8 @@ class Submitter:
         patience = max((sending.timeout for sending in self._under_way.values()), default=0.0)
         for task, sending in self._under_way.items():
             self._abandon(task, sending)
+            if sending.over:  # it only waits for a delivery, which nobody will take any more
+                task.cancel()
         if tasks:
             _, late = await asyncio.wait(tasks, timeout=patience)
             for task in late:
@@ -168,6 +170,7 @@ class Submitter:
             return await self._caller.call(request, judge_submit, timeout=sending.timeout, sending=sending, submit=True)
         except PiAPIError as error:
             if judge_submit(error) is Verdict.UNKNOWN:
+                sending.over = True
                 if self.webhooks is not None and (task_id := await self.webhooks.adopted(nonce_key)) is not None:
                     return task_id
                 raise self._unknown(request, key, sending, str(error)) from error

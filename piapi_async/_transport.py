@@ -38,12 +38,13 @@ class Sending:
     """Whether a request has begun to leave: before, it certainly did nothing; after, it may have arrived.
 
     `begun_at` is the unix time in seconds; `timeout` bounds its way; `abandoned`, set by whoever owns the request, says
-    that nothing more is to be sent for it.
+    that nothing more is to be sent for it; `over`, that its way has ended and no answer will come.
     """
 
     timeout: float = math.inf
     begun_at: float | None = None
     abandoned: bool = False
+    over: bool = False
 
     @property
     def begun(self) -> bool:
