@@ -91,10 +91,14 @@ class Caller:
         """Give the answer to one try; raise what `Transport.send` and `request.parse` raise."""
         await self.gate.enter()
         self.counters.requests[type(request).__name__] += 1
+        began = anyio.current_time()
         try:
             response = await self.transport.send(
                 request.to_http(), timeout=self.timeout if timeout is None else timeout, sending=sending, submit=submit
             )
+            if logger.isEnabledFor(logging.DEBUG):
+                passed = (anyio.current_time() - began) * 1000
+                logger.debug("%s: HTTP %d in %.0f ms", label(request), response.status, passed)
             return request.parse(response)
         except RateLimitError as error:
             self.counters.pauses += 1

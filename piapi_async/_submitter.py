@@ -85,6 +85,7 @@ class Submitter:
             caller = asyncio.current_task()
             if task.cancelled() and not (caller and caller.cancelling()):  # by `close`, not with the caller
                 raise ClientClosed(f"{label(request)}: the client was closed before it was sent") from None
+            sending.orphaned = True
             self._abandon(task, sending)
             raise
 
@@ -121,7 +122,7 @@ class Submitter:
         if task.cancelled():
             return
         error = task.exception()  # asked for, as its caller may be gone, and asyncio would complain that nobody looked
-        if not sending.abandoned:
+        if not sending.orphaned:
             return
         if isinstance(error, LedgerError):  # nobody else is left to hear of a task that is paid for
             logger.error("%s", error)

@@ -158,7 +158,9 @@ class _Saver:
                 elapsed = anyio.current_time() - began
                 wait = self.retry.delay(tries, elapsed=elapsed, retry_after=None, rng=self._rng)
                 if wait is None or not isinstance(error, _PassingError):
-                    return error
+                    failure = DownloadError(str(error), url=url, path=error.path, status=error.status)
+                    failure.__cause__ = error.__cause__
+                    return failure
             await anyio.sleep(wait)
 
     async def _try(self, session: aiohttp.ClientSession, url: str, name: str) -> Path:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import click
 from rich.console import Console
-from rich.table import Table
 
 from ..ledger import Ledger, LedgerEntry, LedgerState
 from ._setup import run, say
@@ -26,7 +25,7 @@ def ledger() -> None:
 @_file
 @click.option("--state", type=click.Choice([state.value for state in LedgerState]), help="Only these.")
 def show(file: Path, state: str | None) -> None:
-    """Print every submit: a table on a terminal, else one JSON object per line."""
+    """Print every submit: to be read on a terminal, else one JSON object per line."""
 
     async def main() -> None:
         book = Ledger(file)
@@ -68,13 +67,13 @@ def _print(entries: list[LedgerEntry]) -> None:
         for entry in entries:
             click.echo(json.dumps(_as_json(entry), ensure_ascii=False))
         return
-    table = Table("key", "state", "at")
-    table.add_column("task", no_wrap=True, min_width=36, overflow="fold")
-    table.add_column("request", overflow="ellipsis", no_wrap=True)
+    out = Console(highlight=False)
     for entry in entries:
         when = datetime.fromtimestamp(entry.at, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
-        table.add_row(entry.key, entry.outcome or entry.state.value, when, entry.task_id or "", entry.request)
-    Console().print(table)
+        out.print(f"{entry.outcome or entry.state.value:9} {when}  {entry.key}", markup=False, soft_wrap=True)
+        if entry.task_id is not None:
+            out.print(f"          task {entry.task_id}", markup=False, soft_wrap=True)
+        out.print(f"          {entry.request}", markup=False, no_wrap=True, overflow="ellipsis")
 
 
 def _as_json(entry: LedgerEntry) -> dict[str, object]:

@@ -98,12 +98,9 @@ def read_setup() -> Setup:
     setup = Setup(**click.get_current_context().ensure_object(dict))
     if setup.emulator and setup.base_url:
         raise click.UsageError("--emulator and --base-url exclude each other")
-    if setup.verbose:
-        logging.basicConfig(level=logging.DEBUG, stream=sys.stderr, format="%(name)s %(levelname)s %(message)s")
-    else:
-        logger = logging.getLogger("piapi_async")
-        logger.setLevel(logging.INFO)
-        logger.addHandler(_Talk())
+    logger = logging.getLogger("piapi_async")
+    logger.setLevel(logging.DEBUG if setup.verbose else logging.INFO)
+    logger.handlers = [handler for handler in logger.handlers if not isinstance(handler, _Talk)] + [_Talk()]
     return setup
 
 
@@ -184,7 +181,7 @@ async def client(setup: Setup, *known: str) -> AsyncGenerator[PiAPI, None]:
     """Give the client that the options ask for; the embedded emulator is told of the ids that are asked about."""
     ledger = Ledger(setup.ledger) if setup.ledger else None
     if not setup.emulator:
-        key = setup.api_key_file.read_text(encoding="utf-8") if setup.api_key_file else os.environ.get("PIAPI_API_KEY")
+        key = _read_secret(setup.api_key_file) if setup.api_key_file else os.environ.get("PIAPI_API_KEY")
         if not key:
             raise click.UsageError(
                 "No API key: set the environment variable PIAPI_API_KEY or use --api-key-file FILE; "
@@ -207,6 +204,16 @@ async def client(setup: Setup, *known: str) -> AsyncGenerator[PiAPI, None]:
     ):
         say(f"Using an embedded emulator at {base_url}, {EMULATOR_SPEED:g} times faster than life. Nothing is paid.")
         yield piapi
+
+
+def _read_secret(path: Path) -> str:
+    try:
+        text = path.read_text(encoding="utf-8").strip()
+    except UnicodeDecodeError:
+        text = ""
+    if not text:
+        raise click.UsageError(f"{path} holds no key")
+    return text
 
 
 def _embedded(ledger: Path | None) -> tuple[Emulator, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from pathlib import Path
@@ -28,7 +29,19 @@ def print_task(task: Task[Any], files: list[Path] | None = None) -> None:
     }
     if files is not None:
         data["files"] = [str(path) for path in files]
-    click.echo(json.dumps(data, ensure_ascii=False, indent=2 if sys.stdout.isatty() else None))
+    echo(json.dumps(data, ensure_ascii=False, indent=2 if sys.stdout.isatty() else None))
+
+
+def echo(text: str) -> None:
+    """Print a result; where that cannot be done, say it on stderr, for it was paid for."""
+    try:
+        click.echo(text)
+        sys.stdout.flush()
+    except OSError as error:
+        say(f"Error: the result cannot be written ({error.strerror}): {text}")
+        with contextlib.suppress(OSError):  # what is still buffered would fail again at exit
+            sys.stdout.close()
+        sys.exit(1)
 
 
 class Meter:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
@@ -25,7 +26,7 @@ from ._setup import (
     shared_options,
     timeout_option,
 )
-from ._show import Meter, print_task
+from ._show import Meter, echo, print_task
 
 if TYPE_CHECKING:
     from .._wire import TaskRequest
@@ -144,10 +145,10 @@ async def _submit(
         except asyncio.CancelledError:
             await _await_answer(setup, piapi, directory)
             raise
-        if not wait:
-            click.echo(handle.task_id)
-            return
         say(f"submitted {handle.task_id}")
+        if not wait:
+            echo(handle.task_id)
+            return
         with Meter() as meter:
             await finish(setup, handle, meter, timeout, directory)
 
@@ -167,6 +168,8 @@ async def _await_answer(setup: Setup, piapi: PiAPI, directory: Path | None) -> N
         say(f"Task {task_id} was submitted. To wait for it: {resume_command(setup, task_id, directory)}")
     if not task_ids:
         say("A task may exist and may have been paid for: look at your account's tasks before you submit it again.")
+        if setup.ledger is not None:
+            say(f"The ledger knows it: piapi-async ledger show {shlex.quote(str(setup.ledger))} --state unknown")
 
 
 async def finish(
