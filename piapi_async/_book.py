@@ -61,7 +61,8 @@ class Watch:
     looking: bool = False
     looked_at: float = -math.inf
     seen_at: float = 0.0
-    told: bool = False  # its end was delivered by a webhook, and is to be confirmed
+    announced: bool = False  # a webhook will tell of its end
+    told: bool = False  # one has, and is to be confirmed
     alone: bool = False  # to be asked for by a plain fetch, because a multi-fetch did not show it
     refused_since: float | None = None
     fault: PiAPIError | None = None  # what the last look failed with
@@ -160,10 +161,10 @@ class PollBook:
         """Give the watch of a task that is waited for."""
         return self._lane(family).watches.get(task_id)
 
-    def first_look(self, now: float) -> float:
+    def first_look(self, now: float, *, announced: bool = False) -> float:
         """Give the time of the first look at a task that is submitted now: not before anything can have ended."""
         wait = self.policy.next_look(self.rng, age=0.0)
-        return now + (max(wait, self.policy.safety_net(0.0)) if self.trusting else wait)
+        return now + (max(wait, self.policy.safety_net(0.0)) if self.trusting and announced else wait)
 
     # -- joining and leaving --------------------------------------------------------------------------------------
 
@@ -214,7 +215,9 @@ class PollBook:
         first = lane.pop()
         watches = [first]
         set_aside: list[tuple[float, Watch]] = []
-        while not first.alone and len(watches) < lane.size and (due := lane.head()) < math.inf:
+        # Where webhooks tell of ends, whoever is not due is asked for in vain, and its end would be found too early.
+        horizon = now if self.trusting else math.inf
+        while not first.alone and len(watches) < lane.size and (due := lane.head()) <= horizon and due < math.inf:
             watch = lane.pop()
             if watch.alone:
                 set_aside.append((due, watch))
@@ -267,15 +270,15 @@ class PollBook:
         if task.state.terminal:
             self.counters.ended += 1
             self.counters.unseen += (now - watch.seen_at) / 2 if watch.seen_at > 0 and not watch.told else 0.0
-            if self.trusting and not watch.told:
-                self._believe(told=False, now=now)
+            if self.trusting and watch.announced and not watch.told:
+                self._doubt(now)
             return self._settle(watch, None)
         watch.seen_at = now
         news = [waiter for waiter in watch.waiters if waiter.changes and not waiter.once] if changed else []
         if watch.looking:  # somebody else's sighting; our own look is still to come
             return news
         wait = self._patience(watch, task, now)
-        if self.trusting and not watch.told:
+        if self.trusting and watch.announced and not watch.told:
             wait = max(wait, self.policy.safety_net(now - watch.began))
         watch.told = False  # an end that was told and not found was told too early, or by a liar
         return news + self._again(watch, now + wait)
@@ -295,28 +298,35 @@ class PollBook:
 
     def hurry(self, watch: Watch, now: float) -> None:
         """Have a watch looked at at once, because a webhook says that it has ended."""
-        watch.told = True
-        self._believe(told=True, now=now)
+        watch.told = watch.announced = True
+        self.believe()
         if not watch.looking:
             self._retake(watch, now)
 
     def told(self, watch: Watch, task: AnyTask, now: float) -> list[Waiter]:
         """Take in what a webhook says of a task as if a look had seen it; give the waiters to wake."""
-        watch.told = True
-        self._believe(told=True, now=now)
+        watch.announced = True
+        if task.state.terminal:
+            watch.told = True
+            self.believe()
+        elif watch.task is not None and _is_behind(task, watch.task):  # deliveries overtake each other
+            return []
         return self.seen(watch, task, now)
 
-    def _believe(self, *, told: bool, now: float) -> None:
-        """Weigh whether webhooks can be relied on: three ends in a row that none told of say no, one says yes."""
-        self._misses = 0 if told else self._misses + 1
-        if told:
-            self.trusting = True
-        elif self._misses == _MISSES and self.trusting:
-            self.trusting = False
-            for lane in self._lanes.values():
-                for watch in lane.watches.values():
-                    if not watch.looking:
-                        self._queue(watch, now + self.policy.next_look(self.rng))
+    def believe(self) -> None:
+        """Take note that a webhook has told of an end."""
+        self._misses, self.trusting = 0, True
+
+    def _doubt(self, now: float) -> None:
+        """Take note of an end that no webhook told of; after three in a row, look at everybody as usual."""
+        self._misses += 1
+        if self._misses < _MISSES:
+            return
+        self.trusting = False
+        for lane in self._lanes.values():
+            for watch in lane.watches.values():
+                if not watch.looking:
+                    self._queue(watch, now + self.policy.next_look(self.rng))
 
     def failed(self, look: Look, error: PiAPIError, now: float) -> list[Waiter]:
         """Take in that a look failed; give the waiters to wake."""
@@ -451,6 +461,13 @@ class PollBook:
             size = self.multi_fetch_size if family.fetch_many is not None else 1
             lane = self._lanes[family.name] = _Lane(family, size)
         return lane
+
+
+def _is_behind(new: AnyTask, old: AnyTask) -> bool:
+    """Tell whether a sighting is older than another, as far as one can see."""
+    if new.state is TaskState.WAITING and old.state is TaskState.RUNNING:
+        return True
+    return (new.progress or 0) < (old.progress or 0)
 
 
 def differs(old: AnyTask | None, new: AnyTask) -> bool:

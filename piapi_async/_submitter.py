@@ -20,7 +20,7 @@ from ._caller import Caller
 from ._ledger_file import Intent, LedgerEntry, LedgerState
 from ._transport import Sending
 from ._wire import TaskRequest, Verdict, judge_submit, label
-from .errors import ClientClosed, LedgerError, PiAPIError, SubmissionUnknown
+from .errors import APIError, ClientClosed, LedgerError, PiAPIError, SubmissionUnknown
 from .ledger import Ledger
 from .tasks import TaskId, TaskRef
 
@@ -31,10 +31,14 @@ R = TypeVar("R")
 
 @frozen
 class Accepted:
-    """The task of a submit; `known` is what the ledger knew of it before, None for a task that was made just now."""
+    """The task of a submit; `known` is what the ledger knew of it before, None for a task that was made just now.
+
+    `announced`: a webhook will tell of its end.
+    """
 
     task_id: TaskId
     known: LedgerEntry | None = None
+    announced: bool = False
 
 
 class Addressing(Protocol):
@@ -48,8 +52,16 @@ class Addressing(Protocol):
         """Give the task of a submit whose answer was lost, when its delivery comes; None if it does not."""
         ...
 
+    def settled(self, key: str, /) -> None:
+        """Take note that a submit needs no delivery any more."""
+        ...
+
+    def give_up(self) -> None:
+        """Let nobody wait for a delivery any more."""
+        ...
+
     def came_early(self, task_id: TaskId, /) -> bool:
-        """Tell whether the end of a task was delivered before its submit was answered."""
+        """Tell, once, whether the end of a task was delivered while nobody waited for it."""
         ...
 
 
@@ -84,6 +96,8 @@ class Submitter:
         except asyncio.CancelledError:
             caller = asyncio.current_task()
             if task.cancelled() and not (caller and caller.cancelling()):  # by `close`, not with the caller
+                if sending.begun:
+                    raise self._unknown(request, key, sending, "the client was closed before it was answered") from None
                 raise ClientClosed(f"{label(request)}: the client was closed before it was sent") from None
             sending.orphaned = True
             self._abandon(task, sending)
@@ -95,8 +109,8 @@ class Submitter:
         patience = max((sending.timeout for sending in self._under_way.values()), default=0.0)
         for task, sending in self._under_way.items():
             self._abandon(task, sending)
-            if sending.over:  # it only waits for a delivery, which nobody will take any more
-                task.cancel()
+        if self.webhooks is not None:
+            self.webhooks.give_up()
         if tasks:
             _, late = await asyncio.wait(tasks, timeout=patience)
             for task in late:
@@ -131,7 +145,8 @@ class Submitter:
 
     async def _run(self, request: TaskRequest[Any], key: str | None, sending: Sending) -> Accepted:
         if self._ledger is None:
-            return Accepted(await self._send(request, key, sending))
+            task_id = await self._send(request, key, sending)
+            return Accepted(task_id, announced=sending.announced)
         intent = Intent.of(request.to_http(), key=key, origin=self._origin, family=request.family.name)
         try:
             if (known := await self._claim(self._ledger, intent, request)) is not None:
@@ -147,7 +162,7 @@ class Submitter:
             await asyncio.shield(self._give_up(self._ledger, intent, error, sending))
             raise
         await self._ledger.accept(intent, TaskRef(self._origin, request.family.name, task_id))
-        return Accepted(task_id)
+        return Accepted(task_id, announced=sending.announced)
 
     async def _claim(self, ledger: Ledger, intent: Intent, request: TaskRequest[Any]) -> Accepted | None:
         """Make the key ours and give None, or give the task that it stands for, waiting for another's submit."""
@@ -165,21 +180,37 @@ class Submitter:
 
     async def _send(self, request: TaskRequest[Any], key: str | None, sending: Sending) -> TaskId:
         nonce_key = key or secrets.token_hex(16)
-        if self.webhooks is not None:
-            request = self.webhooks.address(request, nonce_key)
+        addressed = request if self.webhooks is None else self.webhooks.address(request, nonce_key)
+        sending.announced = addressed is not request
         try:
-            return await self._caller.call(request, judge_submit, timeout=sending.timeout, sending=sending, submit=True)
+            return await self._caller.call(
+                addressed, judge_submit, timeout=sending.timeout, sending=sending, submit=True
+            )
+        except APIError as error:
+            error.request = request  # as the caller made it, without our secret
+            if judge_submit(error) is not Verdict.UNKNOWN:
+                raise
+            return await self._adopt(request, key, nonce_key, sending, error)
         except PiAPIError as error:
-            if judge_submit(error) is Verdict.UNKNOWN:
-                sending.over = True
-                if self.webhooks is not None and (task_id := await self.webhooks.adopted(nonce_key)) is not None:
-                    return task_id
-                raise self._unknown(request, key, sending, str(error)) from error
-            raise
+            if judge_submit(error) is not Verdict.UNKNOWN:
+                raise
+            return await self._adopt(request, key, nonce_key, sending, error)
         except Exception as error:
             if sending.begun:  # a request class that fails on its own answer does not undo what was sent
                 raise self._unknown(request, key, sending, repr(error)) from error
             raise
+        finally:
+            if self.webhooks is not None:
+                self.webhooks.settled(nonce_key)
+
+    async def _adopt(
+        self, request: TaskRequest[Any], key: str | None, nonce_key: str, sending: Sending, error: PiAPIError
+    ) -> TaskId:
+        """Give the task of a submit whose answer was lost, if a webhook brings it; else raise `SubmissionUnknown`."""
+        task_id = await self.webhooks.adopted(nonce_key) if self.webhooks is not None else None
+        if task_id is None:
+            raise self._unknown(request, key, sending, str(error)) from error
+        return task_id
 
     async def _give_up(self, ledger: Ledger, intent: Intent, error: BaseException, sending: Sending) -> None:
         # Once sending has begun, only an answer that was understood as a refusal says that nothing was made.

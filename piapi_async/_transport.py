@@ -37,15 +37,15 @@ _BEFORE_SENDING = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError,
 class Sending:
     """Whether a request has begun to leave: before, it certainly did nothing; after, it may have arrived.
 
-    `begun_at` is the unix time in seconds; `timeout` bounds its way.  Whoever owns the request sets `abandoned`, nothing
-    more is to be sent for it; `orphaned`, nobody waits for the answer; `over`, its way has ended without one.
+    `begun_at` is the unix time in seconds; `timeout` bounds its way.  Whoever owns the request sets `abandoned`:
+    nothing more is to be sent for it; `orphaned`: nobody waits for the answer; `announced`: a webhook tells of its end.
     """
 
     timeout: float = math.inf
     begun_at: float | None = None
     abandoned: bool = False
     orphaned: bool = False
-    over: bool = False
+    announced: bool = False
 
     @property
     def begun(self) -> bool:

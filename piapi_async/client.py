@@ -179,9 +179,9 @@ class PiAPI:
         if timeout is not None and not timeout > 0:
             raise ValueError(f"timeout: {timeout!r} is not allowed; it must be above 0, or None for the client's")
         accepted = await self._submitter.submit(request, key, timeout)
-        webhooks = self._submitter.webhooks
-        over = webhooks is not None and webhooks.came_early(accepted.task_id)
-        watch = self._watch(request.family, accepted.task_id, submitted=accepted.known is None and not over)
+        watch = self._watch(
+            request.family, accepted.task_id, submitted=accepted.known is None, announced=accepted.announced
+        )
         return TaskHandle(self, watch), accepted.known
 
     @overload
@@ -306,14 +306,16 @@ class PiAPI:
                 "This PiAPI belongs to the event loop in which it was first used; make one client per loop"
             )
 
-    def _watch(self, family: Family[Any], task_id: TaskId, *, submitted: bool = False) -> Watch:
+    def _watch(
+        self, family: Family[Any], task_id: TaskId, *, submitted: bool = False, announced: bool = False
+    ) -> Watch:
         book = self._poller.book
         if (watch := book.find(family, task_id)) is not None:
             return watch
         if not submitted:
             return Watch(family, task_id, -math.inf)
         now = asyncio.get_running_loop().time()
-        return Watch(family, task_id, book.first_look(now), now)
+        return Watch(family, task_id, book.first_look(now, announced=announced), now, announced=announced)
 
     async def _cancel_remote(self, handle: TaskHandle[Any]) -> None:
         """Try to cancel a task for a caller who is being cancelled itself: not for long, and without complaint."""
@@ -455,6 +457,9 @@ class TaskHandle(Generic[R_co]):
         if timeout is not None and math.isnan(timeout):
             raise ValueError("timeout: NaN is not allowed; use seconds, or None to wait for ever")
         self._client._enter()
+        webhooks = self._client._submitter.webhooks
+        if webhooks is not None and webhooks.came_early(self._watch.task_id):
+            self._watch.due = -math.inf
         self._watch, waiter = self._client._poller.join(self._watch, timeout, changes=changes)
         return waiter
 

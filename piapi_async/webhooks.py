@@ -22,13 +22,14 @@ from typing import Any, TypeVar, cast
 from urllib.parse import parse_qs, urlsplit
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from attrs import define, evolve, field, frozen
 from yarl import URL
 
 from ._wire import TaskRequest, read_object
 from .client import PiAPI
 from .errors import LedgerError, UnexpectedAnswer, WebhookRejected
-from .midjourney import LEGACY
+from .midjourney import LEGACY, Seed
 from .tasks import Family, Task, TaskId, TaskRef, TaskState, classify
 
 logger = logging.getLogger("piapi_async")
@@ -55,8 +56,9 @@ class WebhookEvent:
     task_id: TaskId
     status: str
     family: str
-    raw: Mapping[str, Any] = field(repr=False)
-    nonce: str = ""
+    raw: Mapping[str, Any] = field(repr=False, eq=False)
+    nonce: str = field(default="", repr=False)
+    digest: bytes = field(default=b"", repr=False)
 
     @property
     def state(self) -> TaskState:
@@ -70,22 +72,37 @@ class WebhookEvent:
         Raises `WebhookRejected` when the secret is missing or wrong, the body too large, or no task is in it, and
         `ValueError` when no secret is given to compare with: a receiver that believes everybody is a mistake.
         """
-        if not secret:
-            raise ValueError("secret: it must not be empty")
-        given = next((value for name, value in headers.items() if name.lower() == "x-webhook-secret"), "")
-        if not hmac.compare_digest(given.encode("utf-8", "replace"), secret.encode()):
-            raise WebhookRejected("The delivery does not carry the secret.")
+        check_secret(headers, secret)
         if len(body) > MAX_BYTES:
             raise WebhookRejected(f"The delivery has {len(body)} bytes, more than {MAX_BYTES}.")
         try:
             data = read_object(body)
-        except UnexpectedAnswer as error:
-            raise WebhookRejected(f"The delivery cannot be read: {error}") from error
+        except UnexpectedAnswer:  # its text quotes the body, and so may quote the secret
+            raise WebhookRejected("The delivery is not a JSON object.") from None
         family, task = ("unified", data["data"]) if isinstance(data.get("data"), dict) else ("legacy", data)
         task_id, status = task.get("task_id"), task.get("status")
-        if not isinstance(task_id, str) or not task_id or not isinstance(status, str) or not status:
+        if not isinstance(task_id, str) or not task_id.strip() or not isinstance(status, str) or not status:
             raise WebhookRejected("The delivery tells of no task: it needs the texts task_id and status.")
-        return cls(task_id=TaskId(task_id), status=status, family=family, raw=task, nonce=_echoed_nonce(task))
+        nonce, digest = _echoed_nonce(task), sha256(body).digest()
+        _blank_secret(task)
+        return cls(task_id=TaskId(task_id.strip()), status=status, family=family, raw=task, nonce=nonce, digest=digest)
+
+
+def check_secret(headers: Mapping[str, str], secret: str) -> None:
+    """Raise `WebhookRejected` unless the headers carry the secret."""
+    if not secret:
+        raise ValueError("secret: it must not be empty")
+    given = next((value for name, value in headers.items() if name.lower() == "x-webhook-secret"), "")
+    if not hmac.compare_digest(given.encode("utf-8", "replace"), secret.encode()):
+        raise WebhookRejected("The delivery does not carry the secret.")
+
+
+def _blank_secret(task: Mapping[str, Any]) -> None:
+    """Empty the unified protocol's copy of the secret; `read_object` has emptied the legacy one's."""
+    config = task.get("config")
+    webhook = config.get("webhook_config") if isinstance(config, dict) else None
+    if isinstance(webhook, dict) and webhook.get("secret"):
+        webhook["secret"] = ""
 
 
 def _echoed_nonce(task: Mapping[str, Any]) -> str:
@@ -133,17 +150,20 @@ class WebhookReceiver:
     adopt: float = field(default=600.0, kw_only=True)
     counts: Counter[str] = field(factory=Counter, init=False)
     """Deliveries so far: ``accepted``, ``rejected``, ``duplicate``, ``unknown`` (no task of ours), ``adopted``."""
-    _seen: OrderedDict[tuple[str, str, str], None] = field(factory=OrderedDict, init=False, repr=False)
+    _seen: OrderedDict[bytes, None] = field(factory=OrderedDict, init=False, repr=False)
     _early: OrderedDict[str, None] = field(factory=OrderedDict, init=False, repr=False)
-    _open: OrderedDict[str, asyncio.Future[TaskId]] = field(factory=OrderedDict, init=False, repr=False)
+    _open: dict[str, asyncio.Future[TaskId | None]] = field(factory=dict, init=False, repr=False)
     _chores: set[asyncio.Task[None]] = field(factory=set, init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
-        if not self.secret:
-            raise ValueError("secret: it must not be empty")
-        parts = urlsplit(self.url)
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise ValueError(f"url: {self.url!r} is not allowed; it must be an http(s) URL that the host can reach")
+        if not self.secret or self.secret != self.secret.strip() or not self.secret.isprintable():
+            raise ValueError("secret: it must be a printable text that is not empty, without blanks around it")
+        if not self.url:
+            raise ValueError("url: it must not be empty")
+        try:  # what the host takes is what a request takes
+            Seed("url", webhook_endpoint=self.url, webhook_secret=self.secret)
+        except ValueError as error:
+            raise ValueError(f"url: {self.url!r} is not allowed; {str(error).partition('; ')[2]}") from None
         self._piapi._submitter.webhooks = self
         self._piapi._poller.book.trusting = True
 
@@ -167,12 +187,14 @@ class WebhookReceiver:
 
     async def _serve(self, request: web.Request) -> web.Response:
         try:
-            async with asyncio.timeout(_READ_SECONDS):
-                body = await read_bounded(request)
-            await self.handle(request.headers, body, query=request.query_string)
-        except (WebhookRejected, TimeoutError):
+            body = await read_delivery(request, self.secret)
+        except WebhookRejected:
+            self.counts["rejected"] += 1
             return web.Response(status=403)
-        return web.Response()
+        with contextlib.suppress(WebhookRejected):
+            await self.handle(request.headers, body, query=request.query_string)
+            return web.Response()
+        return web.Response(status=403)
 
     # -- for the submitter ----------------------------------------------------------------------------------------
 
@@ -182,23 +204,33 @@ class WebhookReceiver:
             return request
         nonce = self._nonce(key)
         endpoint = str(URL(self.url).update_query({NONCE: nonce}))
-        _remember(self._open, nonce, asyncio.get_running_loop().create_future())  # a delivery may outrun the answer
+        self._open[nonce] = asyncio.get_running_loop().create_future()  # a delivery may outrun the answer
         addressed = evolve(cast("Any", request), webhook_endpoint=endpoint, webhook_secret=self.secret)
         return cast("TaskRequest[R]", addressed)
 
     async def adopted(self, key: str) -> TaskId | None:
         """Give the task of a submit whose answer was lost, when its delivery comes; None if it does not."""
-        nonce = self._nonce(key)
-        told: asyncio.Future[TaskId] = _remember(self._open, nonce, asyncio.get_running_loop().create_future())
+        if (told := self._open.get(self._nonce(key))) is None:
+            return None
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.adopt):
                 found = await asyncio.shield(told)
-                self.counts["adopted"] += 1
+                self.counts["adopted"] += found is not None
                 return found
         return None
 
+    def settled(self, key: str) -> None:
+        """Take note that a submit needs no delivery any more."""
+        self._open.pop(self._nonce(key), None)
+
+    def give_up(self) -> None:
+        """Let nobody wait for a delivery any more: the client is closing."""
+        for told in self._open.values():
+            if not told.done():
+                told.set_result(None)
+
     def came_early(self, task_id: TaskId) -> bool:
-        """Tell whether the end of a task was delivered before its submit was answered."""
+        """Tell, once, whether the end of a task was delivered while nobody waited for it."""
         return self._early.pop(task_id, self) is not self
 
     def _nonce(self, key: str) -> str:
@@ -209,11 +241,10 @@ class WebhookReceiver:
 
     def _take(self, event: WebhookEvent) -> None:
         self.counts["accepted"] += 1
-        mark = (event.task_id, event.status, str(event.raw.get("task_result", event.raw.get("output"))))
-        if mark in self._seen:
+        if event.digest in self._seen:
             self.counts["duplicate"] += 1
             return
-        _remember(self._seen, mark, None)
+        _remember(self._seen, event.digest, None)
         family = FAMILIES.get(event.family)
         poller = self._piapi._poller
         if family is not None and (watch := poller.book.find(family, event.task_id)) is not None:
@@ -223,14 +254,14 @@ class WebhookReceiver:
                 poller.told(watch, task)
             return
         if event.state.terminal:
+            poller.book.believe()
             _remember(self._early, event.task_id, None)
         if not event.nonce:
             self.counts["unknown"] += 1
-        elif (waiting := self._open.pop(event.nonce, None)) is not None:
-            if not waiting.done():
-                waiting.set_result(event.task_id)
-        else:
+        elif (waiting := self._open.get(event.nonce)) is None:
             self._begin(self._adopt_from_ledger(event))
+        elif not waiting.done():
+            waiting.set_result(event.task_id)
 
     def _read(self, family: Family[Any], event: WebhookEvent) -> Task[Any] | None:
         try:
@@ -245,9 +276,9 @@ class WebhookReceiver:
         try:
             entries = [] if ledger is None else await ledger.unknown()
             for entry in entries:
-                if ledger is not None and hmac.compare_digest(self._nonce(entry.key), event.nonce):
+                if ledger is not None and hmac.compare_digest(self._nonce(entry.key).encode(), event.nonce.encode()):
                     await ledger.resolve(entry.key, task_id=event.task_id)
-                    if event.state.terminal:
+                    if event.state.terminal and not self.confirm:
                         ref = TaskRef(entry.origin, entry.family, event.task_id)
                         ledger.end(ref, event.state.value, dict(event.raw))
                     self.counts["adopted"] += 1
@@ -262,13 +293,21 @@ class WebhookReceiver:
         task.add_done_callback(self._chores.discard)
 
 
-async def read_bounded(request: web.BaseRequest) -> bytes:
-    """Give the body, reading no more than is allowed and a little."""
+async def read_delivery(request: web.BaseRequest, secret: str) -> bytes:
+    """Give the body of a delivery, having checked its secret first and reading no more than is allowed and a little.
+
+    Raises `WebhookRejected` also for a body that does not come, or comes broken.
+    """
+    check_secret(request.headers, secret)
     body = bytearray()
-    async for chunk in request.content.iter_any():
-        body += chunk
-        if len(body) > MAX_BYTES:
-            break
+    try:
+        async with asyncio.timeout(_READ_SECONDS):
+            async for chunk in request.content.iter_any():
+                body += chunk
+                if len(body) > MAX_BYTES:
+                    break
+    except (TimeoutError, OSError, ValueError, web.RequestPayloadError, HttpProcessingError) as error:
+        raise WebhookRejected("The delivery did not come whole.") from error
     return bytes(body)
 
 

@@ -11,7 +11,7 @@ import click
 from aiohttp import web
 
 from ..errors import WebhookRejected
-from ..webhooks import WebhookEvent, read_bounded
+from ..webhooks import WebhookEvent, read_delivery
 from ._setup import run, say
 
 
@@ -31,7 +31,8 @@ def listen(host: str, port: int, secret_file: Path | None) -> None:
 
     async def take(request: web.BaseRequest) -> web.StreamResponse:
         try:
-            event = WebhookEvent.from_http(request.headers, await read_bounded(request), secret=secret)
+            body = await read_delivery(request, secret)
+            event = WebhookEvent.from_http(request.headers, body, secret=secret)
         except WebhookRejected as error:
             say(f"rejected: {error}")
             return web.Response(status=403)
