@@ -183,6 +183,8 @@ def check_base_url(base_url: str, *, allow_insecure: bool) -> str:
 
 def check_key(api_key: str | None) -> str:
     """Give the key, stripped; raise `ValueError`, which does not show it, for one that cannot go into a header."""
+    if api_key is not None and not isinstance(api_key, str):
+        raise TypeError("api_key: it must be a text")
     key = (api_key or "").strip()
     if not key:
         raise ValueError("No API key: pass PiAPI(api_key) or set the environment variable PIAPI_API_KEY")

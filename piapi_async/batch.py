@@ -12,7 +12,7 @@ import contextlib
 import math
 import os
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -27,7 +27,6 @@ from .downloads import download, saved_files
 from .errors import (
     DownloadError,
     LedgerError,
-    NotFoundError,
     PiAPIError,
     SubmissionUnknown,
     TaskCancelled,
@@ -149,27 +148,37 @@ class BatchRunner:
     max_submits: int | None = field(default=None, kw_only=True)
     on_progress: Callable[[Totals], None] | None = field(default=None, kw_only=True)
     _totals: Totals = field(factory=Totals, init=False)
-    _in_flight: set[TaskHandle[Any]] = field(factory=set, init=False)
+    _in_flight: dict[int, TaskHandle[Any]] = field(factory=dict, init=False)  # by the item's index
     _began: float = field(default=0.0, init=False)
     _allowed: float = field(default=math.inf, init=False)  # submits that may still be made
-    _draining: bool = field(default=False, init=False)
-    _active: bool = field(default=False, init=False)
+    _source: _Source[Any] | None = field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
-        if self.concurrency < 1:
-            raise ValueError(f"concurrency: {self.concurrency!r} is not allowed; it must be 1 or more")
+        if not isinstance(self.concurrency, int) or self.concurrency < 1:
+            raise ValueError(f"concurrency: {self.concurrency!r} is not allowed; it must be a whole number above 0")
+        if self.timeout is not None and not self.timeout >= 0:
+            raise ValueError(f"timeout: {self.timeout!r} is not allowed; it must be 0 or more seconds, or None")
+        if self.max_submits is not None and not self.max_submits >= 0:
+            raise ValueError(f"max_submits: {self.max_submits!r} is not allowed; it must be 0 or more, or None")
 
     @property
     def totals(self) -> Totals:
         """The account of the present or last run."""
-        running = sum(handle.task is not None and handle.task.state is TaskState.RUNNING for handle in self._in_flight)
-        seconds = anyio.current_time() - self._began if self._active else self._totals.seconds
+        tasks = [handle.task for handle in self._in_flight.values()]
+        running = sum(task is not None and task.state is TaskState.RUNNING for task in tasks)
+        seconds = self._totals.seconds if self._source is None else anyio.current_time() - self._began
         waiting = len(self._in_flight) - running
         return evolve(self._totals, running=running, waiting=waiting, seconds=seconds)
 
     def drain(self) -> None:
         """Take no more requests; what is in flight goes on to its outcome, and then the stream ends."""
-        self._draining = True
+        if self._source is not None:
+            self._source.close()
+
+    @property
+    def in_flight(self) -> list[TaskRef]:
+        """The tasks that are in flight now."""
+        return [handle.ref for handle in self._in_flight.values()]
 
     async def run(self, requests: Items[R]) -> list[Outcome[R]]:
         """Give the outcomes of all requests, in their order."""
@@ -184,35 +193,38 @@ class BatchRunner:
         Leaving early takes no more requests, submits nothing new, and waits for submits that have begun to leave, no
         longer than their time-out; tasks go on at the host.  An error of the iterable itself is raised to the reader.
         """
-        if self._active:
+        if self._source is not None:
             raise RuntimeError("this runner is running already; make another")
-        self._totals, self._draining, self._active = Totals(), False, True
-        self._began = anyio.current_time()
-        self._allowed = math.inf if self.max_submits is None else self.max_submits
         source, desk = _Source(requests), _Desk[R](self.concurrency)
+        self._source, self._totals, self._began = source, Totals(), anyio.current_time()
+        self._allowed = math.inf if self.max_submits is None else self.max_submits
         workers = [asyncio.create_task(self._work(source, desk)) for _ in range(self.concurrency)]
         outcomes = desk.outcomes()
         try:
             yield outcomes
         finally:
-            await outcomes.aclose()
-            for worker in workers:
-                worker.cancel()
-            await asyncio.gather(*workers, return_exceptions=True)
-            await self._piapi._submitter.settle()
-            self._totals = self.totals
-            self._active = False
-            self._in_flight.clear()
+            source.close()
+            try:
+                for worker in workers:
+                    worker.cancel()
+                await asyncio.gather(*workers, return_exceptions=True)
+                await self._piapi._submitter.settle()
+                with contextlib.suppress(RuntimeError):  # somebody is still reading, and will hear that it is over
+                    await outcomes.aclose()
+            finally:
+                self._totals, self._source = self.totals, None
+                self._in_flight.clear()
 
     # -- one item -------------------------------------------------------------------------------------------------
 
     async def _work(self, source: _Source[R], desk: _Desk[R]) -> None:
         try:
-            while not self._draining and (entry := await source.next()) is not None:
+            while (entry := await source.next()) is not None:
                 if (outcome := await self._see_through(*entry, source.run)) is not None:
                     await desk.hand_over(outcome)
         except Exception as error:  # noqa: BLE001 - it belongs to whoever reads the outcomes
-            desk.fail(error)
+            source.close()
+            desk.error = desk.error or error
         finally:
             desk.leave()
 
@@ -228,19 +240,24 @@ class BatchRunner:
             outcome = evolve(outcome, key=key or "")
             if not await self._may_submit(key):
                 self._count(skipped=1)
+                if self._piapi._ledger is None:  # nothing that follows can do without a submit
+                    self.drain()
+                await asyncio.sleep(0)
                 return None
             handle, known = await self._piapi._submit(request, key if self._piapi._ledger else None, None)
         except (PiAPIError, ValueError) as error:  # a ValueError: the key stands for another request
             failure = error if isinstance(error, PiAPIError) else LedgerError(str(error))
-            return self._concluded(evolve(outcome, error=failure))
-        self._in_flight.add(handle)
+            ref = getattr(error, "ref", None)  # of a task that was accepted and could not be recorded
+            self._count(submitted=ref is not None)
+            return self._concluded(evolve(outcome, error=failure, ref=ref))
+        self._in_flight[index] = handle
         self._count(submitted=known is None, resumed=known is not None)
         self._report()
         try:
             outcome = evolve(outcome, ref=handle.ref, resumed=known is not None)
             outcome = await self._end(outcome, handle, known)
         finally:
-            self._in_flight.discard(handle)
+            self._in_flight.pop(index, None)
         return self._concluded(outcome)
 
     async def _may_submit(self, key: str | None) -> bool:
@@ -303,13 +320,16 @@ async def mint_key(piapi: PiAPI, request: TaskRequest[Any], run: str) -> str | N
 
 
 async def _read_back(handle: TaskHandle[R], known: LedgerEntry) -> Task[R]:
-    """Give a task that ended in an earlier run, from the host or, if that has forgotten it, from the ledger."""
+    """Give a task that ended in an earlier run: from the host, for the links may be fresher, else from the ledger."""
+    watch = handle._watch
     try:
         task = await handle.refresh()
-    except NotFoundError:
+    except PiAPIError:
         if not known.answer:
             raise
-        task = handle._watch.family.read(orjson.loads(known.answer), handle._watch.task_id)
+        task = watch.family.read(orjson.loads(known.answer), watch.task_id)
+    if not task.state.terminal and known.answer:  # an end is never taken back
+        task = watch.family.read(orjson.loads(known.answer), watch.task_id)
     if task.state is TaskState.FAILED:
         raise TaskFailed(f"Task {task.task_id} failed: {task.error or 'the host gives no reason'}.", task=task)
     if task.state is TaskState.CANCELLED:
@@ -323,55 +343,72 @@ class _Source(Generic[R]):
 
     _requests: Items[R]
     run: str = field(factory=lambda: secrets.token_hex(8), init=False)
-    _next: Callable[[], Any] = field(init=False)
+    _sync: Iterator[Item[R]] | None = field(default=None, init=False)
+    _async: AsyncIterator[Item[R]] | None = field(default=None, init=False)
+    _pending: asyncio.Future[Item[R]] | None = field(default=None, init=False)
     _lock: asyncio.Lock = field(factory=asyncio.Lock, init=False)
     _index: int = field(default=-1, init=False)
     _over: bool = field(default=False, init=False)
 
     def __attrs_post_init__(self) -> None:
         if isinstance(self._requests, AsyncIterable):
-            self._next = self._requests.__aiter__().__anext__
+            self._async = aiter(self._requests)
         else:
-            iterator = iter(self._requests)
+            self._sync = iter(self._requests)
 
-            async def following() -> Item[R]:
-                for item in iterator:
-                    return item
-                raise StopAsyncIteration
-
-            self._next = following
+    def close(self) -> None:
+        """Give nothing more, and do not wait for what does not come."""
+        self._over = True
+        if self._pending is not None:
+            self._pending.cancel()
 
     async def next(self) -> tuple[int, Item[R]] | None:
+        """Give the next item and its position; None when there is none, or none is wanted."""
         async with self._lock:
             if self._over:
                 return None
             try:
-                item = await self._next()
+                item = await self._following()
             except BaseException as error:
-                self._over = True
-                if isinstance(error, StopAsyncIteration):
+                closed, self._over = self._over, True
+                if isinstance(error, (StopIteration, StopAsyncIteration)):
+                    return None
+                if isinstance(error, asyncio.CancelledError) and closed and not _is_being_cancelled():
                     return None
                 raise
             self._index += 1
             return self._index, item
 
+    async def _following(self) -> Item[R]:
+        if self._sync is not None:
+            for item in self._sync:
+                return item
+            raise StopAsyncIteration
+        assert self._async is not None  # noqa: S101 - one of the two is there
+        self._pending = asyncio.ensure_future(anext(self._async))
+        try:
+            return await self._pending
+        finally:
+            self._pending = None
+
+
+def _is_being_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
 
 @define(eq=False)
 class _Desk(Generic[R]):
-    """Where workers hand over outcomes; each waits until its own was taken."""
+    """Where workers hand over outcomes; each waits until its own was taken.  An `error` is told after the last one."""
 
     _workers: int
-    _queue: asyncio.Queue[tuple[Outcome[R], asyncio.Future[None]] | Exception | None] = field(
-        factory=asyncio.Queue, init=False
-    )
+    error: Exception | None = field(default=None, init=False)
+    _queue: asyncio.Queue[tuple[Outcome[R], asyncio.Future[None]] | None] = field(factory=asyncio.Queue, init=False)
 
     async def hand_over(self, outcome: Outcome[R]) -> None:
         taken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._queue.put_nowait((outcome, taken))
         await taken
-
-    def fail(self, error: Exception) -> None:
-        self._queue.put_nowait(error)
 
     def leave(self) -> None:
         self._workers -= 1
@@ -380,9 +417,9 @@ class _Desk(Generic[R]):
 
     async def outcomes(self) -> AsyncGenerator[Outcome[R], None]:
         while (entry := await self._queue.get()) is not None:
-            if isinstance(entry, Exception):
-                raise entry
             outcome, taken = entry
             if not taken.done():
                 taken.set_result(None)
             yield outcome
+        if self.error is not None:
+            raise self.error

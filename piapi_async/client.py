@@ -118,8 +118,8 @@ class PiAPI:
             if part is not None and not isinstance(part, kind):
                 raise TypeError(f"{name}: {part!r} is not allowed; it must be a {kind.__name__}")
         for name, value in (("timeout", timeout), ("connections", connections), ("multi_fetch_size", multi_fetch_size)):
-            if not value > 0:
-                raise ValueError(f"{name}: {value!r} is not allowed; it must be above 0")
+            if not isinstance(value, (int, float)) or not value > 0:
+                raise ValueError(f"{name}: {value!r} is not allowed; it must be a number above 0")
         transport = Transport(base_url, api_key, connections, trust_env, session)
         rng = Random()  # noqa: S311 - jitter, not a secret
         bucket = _bucket(rate_limit)
@@ -454,8 +454,8 @@ class TaskHandle(Generic[R_co]):
         await self._client.cancel(self.task_id, family=self._watch.family)
 
     def _join(self, timeout: float | None, *, changes: bool = False) -> Waiter:
-        if timeout is not None and math.isnan(timeout):
-            raise ValueError("timeout: NaN is not allowed; use seconds, or None to wait for ever")
+        if timeout is not None and (not isinstance(timeout, (int, float)) or math.isnan(timeout)):
+            raise ValueError(f"timeout: {timeout!r} is not allowed; use seconds, or None to wait for ever")
         self._client._enter()
         webhooks = self._client._submitter.webhooks
         if webhooks is not None and webhooks.came_early(self._watch.task_id):

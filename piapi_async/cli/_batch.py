@@ -5,27 +5,27 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import secrets
 import shlex
 import signal
 import sqlite3
 import sys
 from collections.abc import AsyncGenerator, Iterator
-from hashlib import sha256
 from pathlib import Path
 from typing import IO, Any, Self
 
 import click
-from attrs import define, field
+from attrs import define, evolve, field
 from rich.live import Live
 from rich.table import Table
 
 from .._ledger_file import lock_file
 from ..batch import BatchItem, BatchRunner, Outcome, Totals, mint_key
 from ..client import PiAPI
-from ..errors import DownloadError, SubmissionUnknown, TaskCancelled, TaskFailed
+from ..errors import AuthenticationError, DownloadError, SubmissionUnknown, TaskCancelled, TaskFailed
 from ..ledger import Ledger, LedgerState
-from ._input import BadLineError, BatchInput, Line, spool
+from ._input import BadLineError, BatchInput, Line, mark, spool
 from ._setup import (
     Seconds,
     Setup,
@@ -90,10 +90,20 @@ def _run_batch(
     """Submit every line of FILE (JSONL or CSV: `verb`, its fields, optionally `key`; - for standard input).
 
     With --ledger the same command goes on where a run was stopped or killed. Nothing is submitted if any line is
-    wrong. The first Ctrl-C lets what is in flight end, the second stops at once.
+    wrong. The first Ctrl-C lets what is in flight end, the second stops at once. `piapi-async batch status LEDGER`
+    tells from another terminal how far it is.
     """
     setup = read_setup()
-    spooled = spool() if str(source) == "-" else None
+    if not setup.verbose:
+        logging.getLogger("piapi_async").setLevel(logging.WARNING)  # not a word for each of a thousand tries
+    spooled = None
+    if str(source) == "-":
+        spooled = spool()
+    elif not source.is_file():  # a pipe, which can be read only once
+        with source.open("rb") as stream:
+            spooled = spool(stream)
+    if out is not None:
+        _check_out(out, source, setup.ledger)
     try:
         requests = BatchInput(spooled or source, VERBS_BY_NAME)
         good = _check(requests, skip_invalid=skip_invalid)
@@ -102,15 +112,10 @@ def _run_batch(
             return
         if directory is not None:
             make_directory(directory)
-        with _Results.at(out, keep=setup.ledger is not None) as results:
-            job = _Job(setup, requests, good, results, _command(setup, source, out, directory))
-            runner: dict[str, Any] = {
-                "concurrency": concurrency,
-                "timeout": timeout,
-                "download": directory,
-                "max_submits": max_submits,
-            }
-            run(job.main(runner))
+        runner: dict[str, Any] = {"concurrency": concurrency, "timeout": timeout, "max_submits": max_submits}
+        resume = _command(setup, source, {"out": out, "download": directory, **runner}, skip_invalid=skip_invalid)
+        with _Results.at(out, keep=setup.ledger is not None, pictures=directory is not None) as results:
+            run(_Job(setup, requests, good, results, resume).main({**runner, "download": directory}))
     finally:
         if spooled is not None:
             spooled.unlink()
@@ -166,11 +171,16 @@ def _check(requests: BatchInput, *, skip_invalid: bool) -> int:
 
 
 async def _rehearse(setup: Setup, requests: BatchInput, good: int) -> None:
-    """Say what a run would do."""
+    """Say what a run would do; makes no ledger."""
     counts = {"items": good, "submit": 0, "resume": 0, "unknown": 0}
+    if setup.ledger is not None and not setup.ledger.exists():
+        setup = evolve(setup, ledger=None)
     async with client(setup) as piapi:
+        ledger = piapi._ledger  # noqa: SLF001 - as a run sees it
+        if ledger is not None:
+            await ledger.census()  # which also finds out what has become unknown
         async for _, _, key in _keyed(piapi, requests):
-            known = await piapi._ledger.find(key) if piapi._ledger is not None and key else None  # noqa: SLF001 - as a run
+            known = await ledger.find(key) if ledger is not None and key else None
             if known is None:
                 counts["submit"] += 1
             else:
@@ -186,14 +196,26 @@ async def _keyed(piapi: PiAPI, requests: BatchInput) -> AsyncGenerator[tuple[int
             yield line.number, line.request, line.key or await mint_key(piapi, line.request, run_id)
 
 
-def _command(setup: Setup, source: Path, out: Path | None, directory: Path | None) -> str | None:
+def _command(setup: Setup, source: Path, options: dict[str, Any], *, skip_invalid: bool) -> str | None:
     """Give the command that goes on with a run, None where none can: without a ledger, or from standard input."""
-    if setup.ledger is None or str(source) == "-":
+    if setup.ledger is None or not source.is_file():
         return None
     words = ["piapi-async", *setup.words(), "batch", str(source)]
-    for option, path in (("--out", out), ("--download", directory)):
-        words += [option, str(path)] if path is not None else []
+    for name, value in options.items():
+        words += [f"--{name.replace('_', '-')}", str(value)] if value is not None else []
+    words += ["--skip-invalid"] if skip_invalid else []
     return shlex.join(words)
+
+
+def _check_out(out: Path, source: Path, ledger: Path | None) -> None:
+    """Refuse to write outcomes over the input, the ledger, or what is no file."""
+    for name, other in (("the input", source), ("the ledger", ledger)):
+        if other is not None and out.resolve() == other.resolve():
+            raise click.UsageError(f"--out {out} is {name}; it would be overwritten")
+    if out.exists() and not out.is_file():
+        raise click.UsageError(f"--out {out} is not a file; without --out, outcomes go to standard output")
+    if not out.parent.is_dir():
+        raise click.UsageError(f"--out {out}: there is no directory {out.parent}")
 
 
 @define
@@ -204,50 +226,53 @@ class _Results:
     """
 
     _file: IO[str]
-    _ended: set[int]
+    failed: int = 0
+    _ended: set[int] = field(factory=set)
 
     @classmethod
     @contextlib.contextmanager
-    def at(cls, path: Path | None, *, keep: bool) -> Iterator[_Results]:
+    def at(cls, path: Path | None, *, keep: bool, pictures: bool) -> Iterator[_Results]:
         if path is None:
-            yield cls(sys.stdout, set())
+            yield cls(sys.stdout)
             return
         if path.exists() and path.stat().st_size and not keep:
             raise click.UsageError(f"{path} exists: move it away, or use --ledger FILE to go on with an earlier run")
         held = path.with_name(f"{path.name}-lock")
         try:
             lock = lock_file(held)
-        except sqlite3.OperationalError:
-            raise click.UsageError(f"another run is writing {path}") from None
+        except sqlite3.OperationalError as error:
+            reason = f"another run is writing {path}" if "locked" in str(error) else f"--out {path}: {error}"
+            raise click.UsageError(reason) from None
         try:
-            ended = cls._tidy(path) if path.exists() else set()
+            failed, ended = cls._tidy(path, pictures=pictures) if path.exists() else (0, set())
             with path.open("a", encoding="utf-8") as file:
-                yield cls(file, ended)
+                yield cls(file, failed, ended)
         finally:
             lock.close()
             held.unlink(missing_ok=True)
 
-    @staticmethod
-    def _tidy(path: Path) -> set[int]:
-        """Keep the lines that are final, and give their keys' marks; a line cut off by a crash goes."""
+    @classmethod
+    def _tidy(cls, path: Path, *, pictures: bool) -> tuple[int, set[int]]:
+        """Keep the lines that are final; give how many failed, and the marks of all.  A line cut off by a crash goes."""
         ended: set[int] = set()
+        failed = 0
         fresh = path.with_name(f"{path.name}-new")
         with path.open(encoding="utf-8", errors="replace") as old, fresh.open("w", encoding="utf-8") as new:
             for text in old:
-                try:
-                    row = json.loads(text)
-                    mark = _mark(row["key"])
-                    final = row["final"] and mark not in ended
-                except (ValueError, TypeError, KeyError):
+                row = _read_row(text)
+                if row is None and text.endswith("\n"):
+                    fresh.unlink()
+                    raise click.UsageError(f"{path} exists and is no file of results with keys: move it away")
+                if row is None or not _is_final(row, pictures=pictures) or mark(row["key"]) in ended:
                     continue
-                if final:
-                    ended.add(mark)
-                    new.write(text if text.endswith("\n") else text + "\n")
+                ended.add(mark(row["key"]))
+                failed += bool(row.get("error"))
+                new.write(text.rstrip("\n") + "\n")
         fresh.replace(path)
-        return ended
+        return failed, ended
 
     def has(self, key: str | None) -> bool:
-        return key is not None and _mark(key) in self._ended
+        return key is not None and mark(key) in self._ended
 
     def write(self, outcome: Outcome[Any], line: int) -> None:
         task, error = outcome.task, outcome.error or outcome.download_error
@@ -268,9 +293,21 @@ class _Results:
         self._file.flush()
 
 
-def _mark(key: str) -> int:
-    # 64 bits of a digest instead of the key: a hundred thousand of them are to fit beside the run.
-    return int.from_bytes(sha256(key.encode()).digest()[:8])
+def _read_row(text: str) -> dict[str, Any] | None:
+    """Give a line of results, None for what is none of ours."""
+    try:
+        row = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return row if isinstance(row, dict) and isinstance(row.get("key"), str) and row["key"] and "final" in row else None
+
+
+def _is_final(row: dict[str, Any], *, pictures: bool) -> bool:
+    """Tell whether a later run has nothing to add: the task has ended and, if wanted, its files are there."""
+    if not row["final"] or row.get("error") or not pictures or not row.get("images"):
+        return bool(row["final"])
+    files = row.get("files") or []
+    return bool(files) and all(Path(file).exists() for file in files)
 
 
 @define
@@ -282,8 +319,9 @@ class _Job:
     total: int
     results: _Results
     resume: str | None
-    _had: int = field(default=0, init=False)
+    had: int = field(default=0, init=False)  # items that the results have already
     _signals: int = field(default=0, init=False)
+    _refused: bool = field(default=False, init=False)
     _lines: dict[int, int] = field(factory=dict, init=False)  # of what is in flight, by index
 
     async def main(self, options: dict[str, Any]) -> None:
@@ -291,20 +329,33 @@ class _Job:
             runner = BatchRunner(piapi, **options)
             self._listen(runner)
             try:
-                with _Display(self.total, runner) as display:
+                with _Display(self, runner) as display:
                     async with runner.stream(self._items(piapi)) as outcomes:
                         async for outcome in outcomes:
                             self.results.write(outcome, self._lines.pop(outcome.index))
                             display.heed(outcome)
+                            self._heed(runner, outcome)
+            except BaseException:
+                if self.resume is None:
+                    for ref in runner.in_flight:
+                        say(f"Task {ref} goes on; nothing else remembers it.")
+                raise
             finally:
                 self._tell(runner.totals)
         self._leave(runner.totals)
+
+    def _heed(self, runner: BatchRunner, outcome: Outcome[Any]) -> None:
+        """Stop where nothing that follows can come to anything."""
+        if isinstance(outcome.error, AuthenticationError) and not self._refused:
+            self._refused = True
+            runner.drain()
+            say(f"{outcome.error} Nothing more is submitted.")
 
     async def _items(self, piapi: PiAPI) -> AsyncGenerator[BatchItem[Any], None]:
         index = 0
         async for number, request, key in _keyed(piapi, self.requests):
             if self.results.has(key):
-                self._had += 1
+                self.had += 1
                 continue
             self._lines[index] = number
             index += 1
@@ -328,27 +379,33 @@ class _Job:
     def _tell(self, totals: Totals) -> None:
         say(
             f"{totals.done} done, {totals.failed} failed, {totals.unknown} unknown, {totals.resumed} resumed, "
-            f"{self._had} in the results already, {totals.skipped} left; {totals.submitted} submitted, "
+            f"{self.had} in the results already, {totals.skipped} left; {totals.submitted} submitted, "
             f"{totals.saved} files saved, {totals.unsaved} tasks not saved"
         )
-        complete = totals.ended + self._had == self.total
+        complete = totals.ended + self.had == self.total
         if self.resume and (self._signals or not complete or totals.unknown or totals.unsaved):
             say(f"To go on: {self.resume}")
 
     def _leave(self, totals: Totals) -> None:
         """Exit with the code for the worst that happened."""
-        code = 6 if totals.unknown else 4 if totals.failed else 8 if totals.unsaved else 0
-        if self._signals:
-            code = 130
-        if code:
-            sys.exit(code)
+        left = totals.ended + self.had < self.total
+        for code, happened in (
+            (130, self._signals > 0),
+            (3, self._refused),
+            (6, totals.unknown > 0),
+            (4, totals.failed + self.results.failed > 0),
+            (8, totals.unsaved > 0),
+            (9, left),
+        ):
+            if happened:
+                sys.exit(code)
 
 
 @define
 class _Display:
     """How a run goes: a live table on a terminal, else a line every few seconds."""
 
-    total: int
+    job: _Job
     runner: BatchRunner
     _live: Live | None = field(default=None, init=False)
     _ticking: asyncio.Task[None] | None = field(default=None, init=False)
@@ -385,14 +442,15 @@ class _Display:
 
     def _figures(self) -> list[tuple[str, str]]:
         totals = self.runner.totals
-        left = self.total - totals.ended
+        total = self.job.total - self.job.had
+        left = total - totals.ended
         eta = f"{left / totals.rate:.0f} s" if totals.rate else "?"
         return [
             ("submitted", str(totals.submitted)),
             ("resumed", str(totals.resumed)),
             ("staged", str(totals.waiting)),
             ("running", str(totals.running)),
-            ("done", f"{totals.done} of {self.total}"),
+            ("done", f"{totals.done} of {total}"),
             ("failed", str(totals.failed)),
             ("unknown", str(totals.unknown)),
             ("rate", f"{totals.rate:.2f}/s"),

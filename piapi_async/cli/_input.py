@@ -6,19 +6,21 @@ whoever wrote the file wants to hear of all of them at once, each with its line 
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 import attrs
 from attrs import field, frozen
 
-from .._wire import TaskRequest
+from .._wire import MAX_ANSWER, TaskRequest
 
 
 class BadLineError(ValueError):
@@ -51,12 +53,16 @@ class BatchInput:
 
     def lines(self) -> Iterator[Line | BadLineError]:
         """Give every line that is not blank, as a request or as what is wrong with it."""
+        keys: dict[int, int] = {}
         for number, row in self._rows():
             if isinstance(row, BadLineError):
                 yield row
                 continue
             try:
-                yield self._read(number, row)
+                line = self._read(number, row)
+                if line.key is not None and (first := keys.setdefault(mark(line.key), number)) != number:
+                    raise BadLineError(number, f"key: {line.key!r} stands on line {first} already")
+                yield line
             except (ValueError, TypeError) as error:
                 yield error if isinstance(error, BadLineError) else BadLineError(number, str(error))
 
@@ -72,8 +78,8 @@ class BatchInput:
         cls = self.verbs.get(verb) if isinstance(verb, str) else None
         if cls is None:
             raise BadLineError(number, f"verb: {verb!r} is not allowed; use one of {', '.join(self.verbs)}")
-        if key is not None and (not isinstance(key, str) or not key.strip()):
-            raise BadLineError(number, f"key: {key!r} is not allowed; it must be a text that is not empty")
+        if key is not None and (not isinstance(key, str) or not key.strip() or not key.isprintable()):
+            raise BadLineError(number, f"key: {key!r} is not allowed; it must be a printable text that is not empty")
         known = attrs.fields_dict(cls)
         if self.is_csv:
             fields = _from_cells(cls, fields)
@@ -86,8 +92,13 @@ class BatchInput:
         return Line(number, cls(fields.pop(first), **fields), key)
 
 
+def mark(key: str) -> int:
+    """Give 64 bits of a key's digest, in place of the key: a hundred thousand of them are to fit beside a run."""
+    return int.from_bytes(sha256(key.encode("utf-8", "replace")).digest()[:8])
+
+
 def spool(stream: Any = None) -> Path:  # noqa: ANN401 - any binary file
-    """Copy standard input to a file, so that it can be read twice; the caller removes it."""
+    """Copy standard input, or what else can be read only once, to a file; the caller removes it."""
     with tempfile.NamedTemporaryFile("wb", prefix="piapi-batch-", delete=False) as file:
         shutil.copyfileobj(stream or sys.stdin.buffer, file)
     return Path(file.name)
@@ -108,13 +119,14 @@ def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | BadLineError]
                 continue
             try:
                 row = json.loads(text)
-            except ValueError as error:  # of UTF-8 as of JSON
+            except (ValueError, RecursionError) as error:  # of UTF-8 as of JSON
                 yield number, BadLineError(number, f"it is not JSON ({error})")
                 continue
             yield number, row if isinstance(row, dict) else BadLineError(number, "it is not a JSON object")
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | BadLineError]]:
+    csv.field_size_limit(MAX_ANSWER)  # an Inpaint's mask is a long cell
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         reader = csv.DictReader(file, restkey="more cells than the header has", strict=True)
         while True:
@@ -139,6 +151,7 @@ def _from_cell(hint: Any, cell: str) -> object:  # noqa: ANN401 - a type is any 
         return cell.split()
     if bool in get_args(hint) and cell.lower() in {"true", "false"}:
         return cell.lower() == "true"
-    if int in get_args(hint) and cell.lstrip("-").isdecimal():
-        return int(cell)
+    if int in get_args(hint):
+        with contextlib.suppress(ValueError):  # the field itself says what it wants
+            return int(cell)
     return cell

@@ -38,6 +38,7 @@ def tasks(desk: Desk, now: float, speed: float) -> dict[str, object]:
         "speed": speed,
         "stages": stages(desk.machine),
         "requests": dict(desk.seen.requests),
+        "creates": desk.seen.creates,
         "faults": desk.seen.faults.total(),
         "deliveries": len(desk.seen.deliveries),
         "detection": desk.seen.delays(),
