@@ -253,7 +253,7 @@ class _Results:
 
     @classmethod
     def _tidy(cls, path: Path, *, pictures: bool) -> tuple[int, set[int]]:
-        """Keep the lines that are final; give how many failed, and the marks of all.  A line cut off by a crash goes."""
+        """Keep the lines that are final; give how many failed, and the marks of all.  One cut off by a crash goes."""
         ended: set[int] = set()
         failed = 0
         fresh = path.with_name(f"{path.name}-new")
