@@ -62,7 +62,7 @@ class Watch:
     looked_at: float = -math.inf
     seen_at: float = 0.0
     announced: bool = False  # a webhook will tell of its end
-    told: bool = False  # one has, and is to be confirmed
+    told_at: float = -math.inf  # when one did, to be confirmed
     alone: bool = False  # to be asked for by a plain fetch, because a multi-fetch did not show it
     refused_since: float | None = None
     fault: PiAPIError | None = None  # what the last look failed with
@@ -269,18 +269,22 @@ class PollBook:
         watch.task = task
         if task.state.terminal:
             self.counters.ended += 1
-            self.counters.unseen += (now - watch.seen_at) / 2 if watch.seen_at > 0 and not watch.told else 0.0
-            if self.trusting and watch.announced and not watch.told:
+            told = watch.told_at > -math.inf
+            self.counters.unseen += (now - watch.seen_at) / 2 if watch.seen_at > 0 and not told else 0.0
+            if self.trusting and watch.announced and not told:
                 self._doubt(now)
             return self._settle(watch, None)
         watch.seen_at = now
         news = [waiter for waiter in watch.waiters if waiter.changes and not waiter.once] if changed else []
         if watch.looking:  # somebody else's sighting; our own look is still to come
             return news
+        if watch.looked_at < watch.told_at:  # this look began before the end was told of
+            self._retake(watch, now)
+            return news
         wait = self._patience(watch, task, now)
-        if self.trusting and watch.announced and not watch.told:
+        if self.trusting and watch.announced and watch.told_at == -math.inf:
             wait = max(wait, self.policy.safety_net(now - watch.began))
-        watch.told = False  # an end that was told and not found was told too early, or by a liar
+        watch.told_at = -math.inf  # an end that was told and not found was told too early, or by a liar
         return news + self._again(watch, now + wait)
 
     def _patience(self, watch: Watch, task: AnyTask, now: float) -> float:
@@ -298,7 +302,7 @@ class PollBook:
 
     def hurry(self, watch: Watch, now: float) -> None:
         """Have a watch looked at at once, because a webhook says that it has ended."""
-        watch.told = watch.announced = True
+        watch.announced, watch.told_at = True, now
         self.believe()
         if not watch.looking:
             self._retake(watch, now)
@@ -307,7 +311,7 @@ class PollBook:
         """Take in what a webhook says of a task as if a look had seen it; give the waiters to wake."""
         watch.announced = True
         if task.state.terminal:
-            watch.told = True
+            watch.told_at = now
             self.believe()
         elif watch.task is not None and _is_behind(task, watch.task):  # deliveries overtake each other
             return []

@@ -60,6 +60,10 @@ class Addressing(Protocol):
         """Let nobody wait for a delivery any more."""
         ...
 
+    async def finish(self) -> None:
+        """Wait for what deliveries have set going."""
+        ...
+
     def came_early(self, task_id: TaskId, /) -> bool:
         """Tell, once, whether the end of a task was delivered while nobody waited for it."""
         ...

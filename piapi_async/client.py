@@ -283,6 +283,8 @@ class PiAPI:
         self._caller.gate.shut()
         await self._poller.close(ClientClosed("The client was closed while this wait was on; the task goes on."))
         await self._submitter.finish()
+        if self._submitter.webhooks is not None:
+            await self._submitter.webhooks.finish()
         await self._caller.transport.close()
         if self._ledger is not None:
             await self._ledger.leave()

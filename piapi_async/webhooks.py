@@ -28,7 +28,7 @@ from yarl import URL
 
 from ._wire import TaskRequest, read_object
 from .client import PiAPI
-from .errors import LedgerError, UnexpectedAnswer, WebhookRejected
+from .errors import ClientClosed, LedgerError, UnexpectedAnswer, WebhookRejected
 from .midjourney import LEGACY, Seed
 from .tasks import Family, Task, TaskId, TaskRef, TaskState, classify
 
@@ -153,11 +153,14 @@ class WebhookReceiver:
     _seen: OrderedDict[bytes, None] = field(factory=OrderedDict, init=False, repr=False)
     _early: OrderedDict[str, None] = field(factory=OrderedDict, init=False, repr=False)
     _open: dict[str, asyncio.Future[TaskId | None]] = field(factory=dict, init=False, repr=False)
+    _given_up: bool = field(default=False, init=False, repr=False)
     _chores: set[asyncio.Task[None]] = field(factory=set, init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
         if not self.secret or self.secret != self.secret.strip() or not self.secret.isprintable():
             raise ValueError("secret: it must be a printable text that is not empty, without blanks around it")
+        if self._piapi._submitter.webhooks is not None:
+            raise ValueError("piapi: this client has a WebhookReceiver already")
         if not self.url:
             raise ValueError("url: it must not be empty")
         try:  # what the host takes is what a request takes
@@ -174,8 +177,10 @@ class WebhookReceiver:
     async def handle(self, headers: Mapping[str, str], body: bytes, *, query: str = "") -> None:
         """Take one delivery in, whatever framework brought it; answer 200 when this returns.
 
-        Raises `WebhookRejected`: answer 403, and do not say why.  The work is done after this has returned.
+        Raises `WebhookRejected`: answer 403, and do not say why; and `ClientClosed`: answer 503, so that the host tries
+        again when there is somebody to hear it.  The work is done after this has returned.
         """
+        self._piapi._enter()
         try:
             event = WebhookEvent.from_http(headers, body, secret=self.secret)
         except WebhookRejected:
@@ -191,10 +196,13 @@ class WebhookReceiver:
         except WebhookRejected:
             self.counts["rejected"] += 1
             return web.Response(status=403)
-        with contextlib.suppress(WebhookRejected):
+        try:
             await self.handle(request.headers, body, query=request.query_string)
-            return web.Response()
-        return web.Response(status=403)
+        except WebhookRejected:
+            return web.Response(status=403)
+        except ClientClosed:
+            return web.Response(status=503)
+        return web.Response()
 
     # -- for the submitter ----------------------------------------------------------------------------------------
 
@@ -210,7 +218,7 @@ class WebhookReceiver:
 
     async def adopted(self, key: str) -> TaskId | None:
         """Give the task of a submit whose answer was lost, when its delivery comes; None if it does not."""
-        if (told := self._open.get(self._nonce(key))) is None:
+        if self._given_up or (told := self._open.get(self._nonce(key))) is None:
             return None
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.adopt):
@@ -225,9 +233,14 @@ class WebhookReceiver:
 
     def give_up(self) -> None:
         """Let nobody wait for a delivery any more: the client is closing."""
+        self._given_up = True
         for told in self._open.values():
             if not told.done():
                 told.set_result(None)
+
+    async def finish(self) -> None:
+        """Wait for what deliveries have set going."""
+        await asyncio.gather(*self._chores, return_exceptions=True)
 
     def came_early(self, task_id: TaskId) -> bool:
         """Tell, once, whether the end of a task was delivered while nobody waited for it."""

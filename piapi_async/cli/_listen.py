@@ -12,7 +12,7 @@ from aiohttp import web
 
 from ..errors import WebhookRejected
 from ..webhooks import WebhookEvent, read_delivery
-from ._setup import run, say
+from ._setup import read_secret, run, say
 
 
 @click.command()
@@ -25,8 +25,8 @@ from ._setup import run, say
 )
 def listen(host: str, port: int, secret_file: Path | None) -> None:
     """Print webhook deliveries as JSON lines, until Ctrl-C."""
-    secret = secret_file.read_text(encoding="utf-8") if secret_file else os.environ.get("PIAPI_WEBHOOK_SECRET", "")
-    if not (secret := secret.strip()):
+    secret = read_secret(secret_file) if secret_file else os.environ.get("PIAPI_WEBHOOK_SECRET", "").strip()
+    if not secret:
         raise click.UsageError("No secret: set the environment variable PIAPI_WEBHOOK_SECRET or use --secret-file FILE")
 
     async def take(request: web.BaseRequest) -> web.StreamResponse:
@@ -41,13 +41,14 @@ def listen(host: str, port: int, secret_file: Path | None) -> None:
         return web.Response()
 
     async def main() -> None:
-        runner = web.ServerRunner(web.Server(take, access_log=None))
+        runner = web.ServerRunner(web.Server(take, access_log=None), shutdown_timeout=0.1)
         await runner.setup()
         try:
             site = web.TCPSite(runner, host, port)
             await site.start()
-            (address,) = runner.addresses
-            say(f"Listening at http://{address[0]}:{address[1]}/ for deliveries that carry the secret.")
+            for address in runner.addresses:
+                where = f"[{address[0]}]" if ":" in address[0] else address[0]
+                say(f"Listening at http://{where}:{address[1]}/ for deliveries that carry the secret.")
             await asyncio.Event().wait()
         except OSError as error:
             raise click.UsageError(f"it cannot listen at {host}:{port}: {error}") from None

@@ -181,7 +181,7 @@ async def client(setup: Setup, *known: str) -> AsyncGenerator[PiAPI, None]:
     """Give the client that the options ask for; the embedded emulator is told of the ids that are asked about."""
     ledger = Ledger(setup.ledger) if setup.ledger else None
     if not setup.emulator:
-        key = _read_secret(setup.api_key_file) if setup.api_key_file else os.environ.get("PIAPI_API_KEY")
+        key = read_secret(setup.api_key_file) if setup.api_key_file else os.environ.get("PIAPI_API_KEY")
         if not key:
             raise click.UsageError(
                 "No API key: set the environment variable PIAPI_API_KEY or use --api-key-file FILE; "
@@ -206,7 +206,8 @@ async def client(setup: Setup, *known: str) -> AsyncGenerator[PiAPI, None]:
         yield piapi
 
 
-def _read_secret(path: Path) -> str:
+def read_secret(path: Path) -> str:
+    """Give the one line of a key's or secret's file."""
     try:
         text = path.read_text(encoding="utf-8").strip()
     except UnicodeDecodeError:
