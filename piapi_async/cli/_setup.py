@@ -265,15 +265,15 @@ def run(main: Coroutine[Any, Any, None]) -> None:
     except (KeyboardInterrupt, asyncio.CancelledError):
         say("Interrupted.")
         sys.exit(INTERRUPTED)
-    except OSError as error:
-        say(f"Error: {error}")
-        sys.exit(1)
     except WaitTimeout as error:  # what to do is said already, in the shell's words
         say(f"Error: {str(error).partition(': wait again')[0]}.")
         sys.exit(exit_code(error))
     except PiAPIError as error:
         say(f"Error: {error}")
         sys.exit(exit_code(error))
+    except OSError as error:
+        say(f"Error: {error}")
+        sys.exit(1)
 
 
 def exit_code(error: PiAPIError) -> int:
