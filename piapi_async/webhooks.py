@@ -21,8 +21,8 @@ from hashlib import sha256
 from typing import Any, TypeVar, cast
 from urllib.parse import parse_qs, urlsplit
 
+import aiohttp.http_exceptions
 from aiohttp import web
-from aiohttp.http_exceptions import HttpProcessingError
 from attrs import define, evolve, field, frozen
 from yarl import URL
 
@@ -319,7 +319,13 @@ async def read_delivery(request: web.BaseRequest, secret: str) -> bytes:
                 body += chunk
                 if len(body) > MAX_BYTES:
                     break
-    except (TimeoutError, OSError, ValueError, web.RequestPayloadError, HttpProcessingError) as error:
+    except (
+        TimeoutError,
+        OSError,
+        ValueError,
+        web.RequestPayloadError,
+        aiohttp.http_exceptions.HttpProcessingError,
+    ) as error:
         raise WebhookRejected("The delivery did not come whole.") from error
     return bytes(body)
 
