@@ -177,6 +177,8 @@ class PollBook:
         if waiter.deadline < math.inf:
             self._bounded += 1
             heapq.heappush(self._deadlines, (waiter.deadline, next(self._order), watch, waiter))
+        if watch.announced and not self.trusting:  # its look was put off while webhooks could be relied on
+            watch.due = min(watch.due, now + self.policy.next_look(self.rng))
         if not watch.looking:
             self._queue(watch, now if waiter.once else max(now, watch.due))
         return watch
@@ -390,14 +392,15 @@ class PollBook:
         self._retake(watch, now)
 
     def _refused(self, watch: Watch, error: APIError, now: float) -> list[Waiter]:
-        """End the wait for a task that the host still denies when the grace is over."""
+        """End the wait for a task that the host still denies when the grace is over, or refuses to tell of for long."""
         if watch.refused_since is None:
             watch.refused_since = now
-        patience = watch.refused_since + GRACE
+        unknown = isinstance(error, NotFoundError)
+        patience = watch.refused_since + (GRACE if unknown else OVERDUE)
         if now >= patience:
             return self._settle(watch, error)
-        watch.alone = isinstance(error, NotFoundError)
-        return self._again(watch, patience)
+        watch.alone = unknown
+        return self._again(watch, patience if unknown else now + self.policy.next_look(self.rng))
 
     def _faulted(self, watch: Watch, now: float) -> list[Waiter]:
         """Look again after a fault that will pass, ever more slowly: the host has enough to do."""

@@ -52,8 +52,8 @@ class Addressing(Protocol):
         """Give the task of a submit whose answer was lost, when its delivery comes; None if it does not."""
         ...
 
-    def settled(self, key: str, /) -> None:
-        """Take note that a submit needs no delivery any more."""
+    def settled(self, key: str, /, *, accepted: bool) -> None:
+        """Take note that nobody waits for the delivery of a submit any more, because it was accepted or else."""
         ...
 
     def give_up(self) -> None:
@@ -183,37 +183,27 @@ class Submitter:
         return None
 
     async def _send(self, request: TaskRequest[Any], key: str | None, sending: Sending) -> TaskId:
-        nonce_key = key or secrets.token_hex(16)
-        addressed = request if self.webhooks is None else self.webhooks.address(request, nonce_key)
+        """Give the id of the task that the request made, by its answer or, where that is lost, by its webhook."""
+        webhooks, nonce_key = self.webhooks, key or secrets.token_hex(16)
+        addressed = request if webhooks is None else webhooks.address(request, nonce_key)
         sending.announced = addressed is not request
+        task_id: TaskId | None = None
         try:
-            return await self._caller.call(
+            task_id = await self._caller.call(
                 addressed, judge_submit, timeout=sending.timeout, sending=sending, submit=True
             )
-        except APIError as error:
-            error.request = request  # as the caller made it, without our secret
-            if judge_submit(error) is not Verdict.UNKNOWN:
-                raise
-            return await self._adopt(request, key, nonce_key, sending, error)
-        except PiAPIError as error:
-            if judge_submit(error) is not Verdict.UNKNOWN:
-                raise
-            return await self._adopt(request, key, nonce_key, sending, error)
         except Exception as error:
-            if sending.begun:  # a request class that fails on its own answer does not undo what was sent
-                raise self._unknown(request, key, sending, repr(error)) from error
-            raise
+            if isinstance(error, APIError):
+                error.request = request  # as the caller made it, without our secret
+            if not _leaves_open(error, sending):
+                raise
+            task_id = await webhooks.adopted(nonce_key) if webhooks is not None else None
+            if task_id is None:
+                what = str(error) if isinstance(error, PiAPIError) else repr(error)
+                raise self._unknown(request, key, sending, what) from error
         finally:
-            if self.webhooks is not None:
-                self.webhooks.settled(nonce_key)
-
-    async def _adopt(
-        self, request: TaskRequest[Any], key: str | None, nonce_key: str, sending: Sending, error: PiAPIError
-    ) -> TaskId:
-        """Give the task of a submit whose answer was lost, if a webhook brings it; else raise `SubmissionUnknown`."""
-        task_id = await self.webhooks.adopted(nonce_key) if self.webhooks is not None else None
-        if task_id is None:
-            raise self._unknown(request, key, sending, str(error)) from error
+            if webhooks is not None:
+                webhooks.settled(nonce_key, accepted=task_id is not None)
         return task_id
 
     async def _give_up(self, ledger: Ledger, intent: Intent, error: BaseException, sending: Sending) -> None:
@@ -240,3 +230,13 @@ class Submitter:
             at=sending.begun_at or time.time(),
             key=key,
         )
+
+
+def _leaves_open(error: Exception, sending: Sending) -> bool:
+    """Tell whether a submit that ended so may have made a task.
+
+    A request class that fails on its own answer does not undo what was sent.
+    """
+    if isinstance(error, PiAPIError):
+        return judge_submit(error) is Verdict.UNKNOWN
+    return sending.begun

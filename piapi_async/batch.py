@@ -277,7 +277,7 @@ class BatchRunner:
             else:
                 task = await handle.wait(self.timeout)
         except PiAPIError as error:
-            return evolve(outcome, error=error, task=handle.task)
+            return evolve(outcome, error=error, task=handle.task or getattr(error, "task", None))
         outcome = evolve(outcome, task=task)
         if self.download is None or not task.images:
             return outcome

@@ -461,7 +461,7 @@ class TaskHandle(Generic[R_co]):
         self._client._enter()
         webhooks = self._client._submitter.webhooks
         if webhooks is not None and webhooks.came_early(self._watch.task_id):
-            self._watch.due = -math.inf
+            self._watch.due, self._watch.told_at = -math.inf, asyncio.get_running_loop().time()
         self._watch, waiter = self._client._poller.join(self._watch, timeout, changes=changes)
         return waiter
 

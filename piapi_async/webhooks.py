@@ -26,6 +26,7 @@ from aiohttp import web
 from attrs import define, evolve, field, frozen
 from yarl import URL
 
+from ._book import Watch
 from ._wire import TaskRequest, read_object
 from .client import PiAPI
 from .errors import ClientClosed, LedgerError, UnexpectedAnswer, WebhookRejected
@@ -153,6 +154,7 @@ class WebhookReceiver:
     _seen: OrderedDict[bytes, None] = field(factory=OrderedDict, init=False, repr=False)
     _early: OrderedDict[str, None] = field(factory=OrderedDict, init=False, repr=False)
     _open: dict[str, asyncio.Future[TaskId | None]] = field(factory=dict, init=False, repr=False)
+    _settled: OrderedDict[str, None] = field(factory=OrderedDict, init=False, repr=False)
     _given_up: bool = field(default=False, init=False, repr=False)
     _chores: set[asyncio.Task[None]] = field(factory=set, init=False, repr=False)
 
@@ -227,9 +229,11 @@ class WebhookReceiver:
                 return found
         return None
 
-    def settled(self, key: str) -> None:
-        """Take note that a submit needs no delivery any more."""
-        self._open.pop(self._nonce(key), None)
+    def settled(self, key: str, *, accepted: bool) -> None:
+        """Take note that nobody waits for the delivery of a submit any more, because it was accepted or else."""
+        nonce = self._nonce(key)
+        if self._open.pop(nonce, None) is not None and accepted:
+            _remember(self._settled, nonce, None)
 
     def give_up(self) -> None:
         """Let nobody wait for a delivery any more: the client is closing."""
@@ -259,19 +263,31 @@ class WebhookReceiver:
             return
         _remember(self._seen, event.digest, None)
         family = FAMILIES.get(event.family)
-        poller = self._piapi._poller
-        if family is not None and (watch := poller.book.find(family, event.task_id)) is not None:
-            if event.state.terminal and self.confirm:
-                poller.hurry(watch)
-            elif (task := self._read(family, event)) is not None:
-                poller.told(watch, task)
+        watch = None if family is None else self._piapi._poller.book.find(family, event.task_id)
+        if watch is not None:
+            self._tell(watch, event)
             return
         if event.state.terminal:
-            poller.book.believe()
+            self._piapi._poller.book.believe()
             _remember(self._early, event.task_id, None)
+        if event.nonce not in self._settled:  # else it is a task of ours that nobody waits for just now
+            self._claim(event)
+
+    def _tell(self, watch: Watch, event: WebhookEvent) -> None:
+        """Let those hear of it who wait for the task."""
+        poller = self._piapi._poller
+        task = None if event.state.terminal and self.confirm else self._read(watch.family, event)
+        if task is not None:
+            poller.told(watch, task)
+        elif event.state.terminal:
+            poller.hurry(watch)
+
+    def _claim(self, event: WebhookEvent) -> None:
+        """Find the submit that a task belongs to of which we know nothing."""
         if not event.nonce:
             self.counts["unknown"] += 1
         elif (waiting := self._open.get(event.nonce)) is None:
+            _remember(self._settled, event.nonce, None)
             self._begin(self._adopt_from_ledger(event))
         elif not waiting.done():
             waiting.set_result(event.task_id)
@@ -298,6 +314,7 @@ class WebhookReceiver:
                     return
         except LedgerError as error:
             logger.warning("task %s could not be given to its submit: %s", event.task_id, error)
+        self._settled.pop(event.nonce, None)
         self.counts["unknown"] += 1
 
     def _begin(self, chore: Any) -> None:  # noqa: ANN401 - a coroutine
