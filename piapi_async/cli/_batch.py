@@ -42,6 +42,7 @@ from ._verbs import VERBS_BY_NAME
 
 _SHOWN_ERRORS = 50
 _PLAIN_EVERY = 5.0  # seconds
+_LIVE_EVERY = 0.25
 
 
 class _RunOrStatus(click.Group):
@@ -271,6 +272,11 @@ class _Results:
         fresh.replace(path)
         return failed, ended
 
+    @property
+    def on_terminal(self) -> bool:
+        """Whether a person reads the outcomes where they would read the table."""
+        return self._file is sys.stdout and sys.stdout.isatty()
+
     def has(self, key: str | None) -> bool:
         return key is not None and mark(key) in self._ended
 
@@ -289,7 +295,7 @@ class _Results:
             "resumed": outcome.resumed,
             "final": ended and outcome.download_error is None,
         }
-        self._file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        self._file.write(json.dumps(row) + "\n")
         self._file.flush()
 
 
@@ -322,6 +328,7 @@ class _Job:
     had: int = field(default=0, init=False)  # items that the results have already
     _signals: int = field(default=0, init=False)
     _refused: bool = field(default=False, init=False)
+    _broken: bool = field(default=False, init=False)
     _lines: dict[int, int] = field(factory=dict, init=False)  # of what is in flight, by index
 
     async def main(self, options: dict[str, Any]) -> None:
@@ -336,9 +343,7 @@ class _Job:
                             display.heed(outcome)
                             self._heed(runner, outcome)
             except BaseException:
-                if self.resume is None:
-                    for ref in runner.in_flight:
-                        say(f"Task {ref} goes on; nothing else remembers it.")
+                self._broken = True
                 raise
             finally:
                 self._tell(runner.totals)
@@ -370,6 +375,8 @@ class _Job:
                 runner.drain()
                 say("Stopping: what is in flight goes on to its end. Again to stop at once.")
             elif task is not None:
+                for ref in runner.in_flight if self.resume is None else ():
+                    say(f"Task {ref} goes on; nothing else remembers it.")
                 task.cancel()
 
         for kind in (signal.SIGINT, signal.SIGTERM):
@@ -377,13 +384,13 @@ class _Job:
                 loop.add_signal_handler(kind, stop)
 
     def _tell(self, totals: Totals) -> None:
+        left = self.total - self.had - totals.ended
         say(
             f"{totals.done} done, {totals.failed} failed, {totals.unknown} unknown, {totals.resumed} resumed, "
-            f"{self.had} in the results already, {totals.skipped} left; {totals.submitted} submitted, "
+            f"{self.had} in the results already, {left} left; {totals.submitted} submitted, "
             f"{totals.saved} files saved, {totals.unsaved} tasks not saved"
         )
-        complete = totals.ended + self.had == self.total
-        if self.resume and (self._signals or not complete or totals.unknown or totals.unsaved):
+        if self.resume and (self._broken or self._signals or left or totals.unknown or totals.unsaved):
             say(f"To go on: {self.resume}")
 
     def _leave(self, totals: Totals) -> None:
@@ -411,11 +418,11 @@ class _Display:
     _ticking: asyncio.Task[None] | None = field(default=None, init=False)
 
     def __enter__(self) -> Self:
-        if console.is_terminal:
-            self._live = Live(get_renderable=self._table, console=console, refresh_per_second=4, transient=True)
+        if console.is_terminal and not self.job.results.on_terminal:
+            # Not refreshed by a thread of its own: the figures are the event loop's.
+            self._live = Live(get_renderable=self._table, console=console, auto_refresh=False, transient=True)
             self._live.start()
-        else:
-            self._ticking = asyncio.create_task(self._tick())
+        self._ticking = asyncio.create_task(self._tick())
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -430,6 +437,9 @@ class _Display:
             say(str(outcome.error or outcome.download_error))
 
     async def _tick(self) -> None:
+        while self._live is not None:
+            self._live.refresh()
+            await asyncio.sleep(_LIVE_EVERY)
         while True:
             await asyncio.sleep(_PLAIN_EVERY)
             say(", ".join(f"{name} {value}" for name, value in self._figures()))

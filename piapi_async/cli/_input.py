@@ -133,7 +133,8 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | BadLineError]]
             try:
                 row = next(reader, None)
             except csv.Error as error:
-                yield reader.line_num, BadLineError(reader.line_num, f"it is not CSV ({error})")
+                number = reader.line_num + 1  # it counts the lines that it could read
+                yield number, BadLineError(number, f"it is not CSV ({error})")
                 continue
             if row is None:
                 return
