@@ -6,7 +6,6 @@ A table stands between ``<!-- measured: NAME -->`` and ``<!-- end -->``, and is 
 from __future__ import annotations
 
 import json
-import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -34,8 +33,10 @@ def main(directory: Path) -> None:
         path = directory / f"{name}.json"
         if path.exists():
             table = draw(json.loads(path.read_text(encoding="utf-8")))
-            pattern = rf"(<!-- measured: {name} -->\n).*?(\n<!-- end -->)"
-            text = re.sub(pattern, lambda match, table=table: f"{match[1]}\n{table}\n{match[2]}", text, flags=re.DOTALL)
+            head, mark, rest = text.partition(f"<!-- measured: {name} -->\n")
+            if not mark:
+                sys.exit(f"{README} has no place for the table {name!r}")
+            text = f"{head}{mark}\n{table}\n\n<!-- end -->{rest.partition('<!-- end -->')[2]}"
     README.write_text(text, encoding="utf-8")
 
 

@@ -345,7 +345,7 @@ def test_an_unknown_submit_is_shown_and_resolved(host: tuple[Emulator, dict[str,
 
 
 def start(*words: str, **environment: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(  # noqa: S603 - our own command
+    return subprocess.Popen(
         [sys.executable, "-m", "piapi_async", *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -405,7 +405,7 @@ def test_the_emulator_command_serves_until_it_is_interrupted(tmp_path: Path) -> 
 
 def test_without_its_extra_the_command_says_what_to_install() -> None:
     code = "import sys; sys.modules['click'] = None; from piapi_async.__main__ import main; main()"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)  # noqa: S603 - ours
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
 
     assert done.returncode == 1
     assert "pip install 'piapi_async[cli]'" in done.stderr

@@ -37,7 +37,7 @@ LOADED_LATER = {"aiohttp", "yarl", "sqlite3", "PIL", "click", "rich", "pytest", 
 def run(program: str) -> str:
     """Run a program in a fresh interpreter, with warnings as errors, and give what it prints."""
     root = str(Path(piapi_async.__file__).parent.parent)
-    done = subprocess.run(  # noqa: S603 - programs of this file
+    done = subprocess.run(
         [sys.executable, "-W", "error", "-c", program],
         # A measured run would load what coverage needs, which is more than what we load.
         env={name: value for name, value in os.environ.items() if "COVERAGE" not in name} | {"PYTHONPATH": root},

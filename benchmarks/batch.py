@@ -1,0 +1,344 @@
+"""What bulk running costs: memory, CPU per reroll, rerolls per second; beside the loops one would write otherwise.
+
+    python -m benchmarks.batch [--smoke] [--json FILE]
+
+The host is `benchmarks.server` in a process of its own; every task is finished at its first or second look.  The loops
+take turns in slices within one process, so that what the machine does besides hits all of them; a ratio is the median
+over the rounds.  The peers look again at once and all the time, which is the fastest they can be.  Memory is taken in
+processes of their own, as the kernel's peak after the client was made and has run once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import statistics
+import tempfile
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import AsyncExitStack, asynccontextmanager
+from importlib.util import find_spec
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import orjson
+from attrs import asdict, frozen
+
+from piapi_async import BatchRunner, Ledger, PiAPI, PollPolicy, Reroll
+
+from ._table import short, table
+from .server import Remote, server_process
+
+IN_FLIGHT = 64
+INTERVAL = 0.005
+"""Seconds between two looks at a task; real ones take a minute, but here it is not the waiting that is measured."""
+
+PARENT = "6886fc4d-11b4-4bbe-9f2c-1f0e7b1b8a2d"
+KEY = "a-key"
+
+GOAL_PEAK, GOAL_GROWTH = 16.0, 2.0  # MB
+GOAL_CPU, GOAL_RATE = 0.70, 8.0
+GOAL_LEDGER = 50.0  # µs
+
+Loop = Callable[[int], Awaitable[None]]
+
+
+@frozen
+class Slice:
+    """One turn of one loop: what it cost per reroll, in seconds."""
+
+    cpu: float
+    wall: float
+
+
+@frozen
+class Memory:
+    """One run in a process of its own; MB over the start, CPU in seconds."""
+
+    rerolls: int
+    peak: float
+    cpu: float
+    seconds: float
+
+
+@frozen
+class Row:
+    """A figure beside its goal."""
+
+    what: str
+    reached: str
+    goal: str
+    met: bool | None
+
+    def cells(self) -> list[str]:
+        """Give the line's texts."""
+        return [self.what, self.reached, self.goal, "" if self.met is None else "met" if self.met else "MISSED"]
+
+
+def requests(count: int) -> Iterator[Reroll]:
+    """Give so many rerolls, one at a time."""
+    return (Reroll(PARENT, prompt="a quiet landscape") for _ in range(count))
+
+
+# -- the loops ----------------------------------------------------------------------------------------------------
+
+
+async def run_batch(piapi: PiAPI, count: int) -> None:
+    """Run so many rerolls as a user would, throwing each outcome away."""
+    done = 0
+    async with BatchRunner(piapi, concurrency=IN_FLIGHT).stream(requests(count)) as outcomes:
+        async for outcome in outcomes:
+            done += outcome.ok
+    assert done == count  # noqa: S101 - a run that failed has measured nothing
+
+
+async def in_workers(count: int, reroll: Callable[[], Awaitable[None]]) -> None:
+    """Do so many rerolls, as many at a time as the batch."""
+    left = iter(range(count))
+
+    async def work() -> None:
+        for _ in left:
+            await reroll()
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(IN_FLIGHT):
+            group.create_task(work())
+
+
+@asynccontextmanager
+async def batch_loop(base_url: str, ledger: Path | None = None) -> AsyncIterator[Loop]:
+    """Give the batch runner."""
+    book = None if ledger is None else Ledger(ledger)
+    async with PiAPI(KEY, base_url=base_url, poll=PollPolicy.every(INTERVAL), ledger=book) as piapi:
+        yield lambda count: run_batch(piapi, count)
+
+
+@asynccontextmanager
+async def bare_loop(base_url: str) -> AsyncIterator[Loop]:
+    """Give the loop on bare aiohttp: dictionaries in, dictionaries out, one fetch after the other."""
+    async with aiohttp.ClientSession(base_url, headers={"X-API-Key": KEY}) as session:
+
+        async def reroll() -> None:
+            body = {"origin_task_id": PARENT, "prompt": "a quiet landscape"}
+            async with session.post("/mj/v2/reroll", json=body) as response:
+                made = await response.json()
+            status = ""
+            while status != "finished":
+                async with session.post("/mj/v2/fetch", json={"task_id": made["task_id"]}) as response:
+                    status = (await response.json())["status"]
+
+        yield lambda count: in_workers(count, reroll)
+
+
+@asynccontextmanager
+async def openai_loop(base_url: str) -> AsyncIterator[Loop]:
+    """Give the same loop on openai's client, pointed at the host, with typed models."""
+    openai: Any = __import__("openai")  # not among our dependencies: nothing is known of its types
+    Model: Any = openai.BaseModel  # noqa: N806 - a class
+
+    class Made(Model):
+        task_id: str
+        status: str = ""
+        message: str = ""
+
+    class Result(Model):
+        image_url: str = ""
+        image_urls: list[str] = []
+        task_progress: int = 0
+        error_messages: list[str] = []
+        actions: list[str] = []
+
+    class Found(Model):
+        task_id: str
+        status: str
+        task_result: Result
+
+    async with openai.AsyncOpenAI(api_key=KEY, base_url=base_url, max_retries=0) as client:
+
+        async def reroll() -> None:
+            body = {"origin_task_id": PARENT, "prompt": "a quiet landscape"}
+            made = await client.post("/mj/v2/reroll", cast_to=Made, body=body)
+            status = ""
+            while status != "finished":
+                found = await client.post("/mj/v2/fetch", cast_to=Found, body={"task_id": made.task_id})
+                status = found.status
+
+        yield lambda count: in_workers(count, reroll)
+
+
+# -- measuring ----------------------------------------------------------------------------------------------------
+
+
+async def take_turns(loops: Mapping[str, tuple[Loop, int]], rounds: int) -> dict[str, list[Slice]]:
+    """Let the loops run their numbers of rerolls by turns; the first round only warms up."""
+    slices: dict[str, list[Slice]] = {name: [] for name in loops}
+    for turn in range(rounds + 1):
+        for name, (loop, count) in loops.items():
+            gc.collect()
+            wall, cpu = time.perf_counter(), time.process_time()
+            await loop(count)
+            found = Slice((time.process_time() - cpu) / count, (time.perf_counter() - wall) / count)
+            if turn:
+                slices[name].append(found)
+    return slices
+
+
+async def compare(base_url: str, size: int, rounds: int) -> dict[str, list[Slice]]:
+    """Measure the loops side by side; openai's, if it is installed."""
+    async with AsyncExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        loops: dict[str, tuple[Loop, int]] = {
+            "batch": (await stack.enter_async_context(batch_loop(base_url)), size),
+            "batch with a ledger": (
+                await stack.enter_async_context(batch_loop(base_url, Path(folder, "run.db"))),
+                size,
+            ),
+            "bare aiohttp": (await stack.enter_async_context(bare_loop(base_url)), size),
+        }
+        if find_spec("openai") is not None:
+            loops["openai"] = (await stack.enter_async_context(openai_loop(base_url)), max(size // 8, IN_FLIGHT))
+        return await take_turns(loops, rounds)
+
+
+def measure_memory(base_url: str, count: int) -> Memory:
+    """Run so many rerolls in this process, and give its peak over the start."""
+    return asyncio.run(_measure_memory(base_url, count))
+
+
+async def _measure_memory(base_url: str, count: int) -> Memory:
+    async with batch_loop(base_url) as loop:
+        await loop(1)
+        gc.collect()
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the kernel forgets the peak so far
+        before = _kernel("VmRSS")
+        wall, cpu = time.perf_counter(), time.process_time()
+        await loop(count)
+        cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+        return Memory(count, (_kernel("VmHWM") - before) / 1024, cpu, wall)
+
+
+def _kernel(name: str) -> int:
+    """Give one of the kernel's figures about this process, in kB."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return int(next(line for line in status.splitlines() if line.startswith(name)).split()[1])
+
+
+def _ratios(one: list[Slice], other: list[Slice], pick: Callable[[Slice], float]) -> list[float]:
+    return [pick(a) / pick(b) for a, b in zip(one, other, strict=True)]
+
+
+def _spread(values: list[float], unit: str = "") -> str:
+    return f"{short(statistics.median(values))}{unit} ({short(min(values))} to {short(max(values))})"
+
+
+def _rows(slices: dict[str, list[Slice]], runs: list[Memory]) -> list[Row]:
+    batch, bare, ledger = slices["batch"], slices["bare aiohttp"], slices["batch with a ledger"]
+    cpu = _ratios(batch, bare, lambda each: each.cpu)
+    cost = [(a.cpu - b.cpu) * 1e6 for a, b in zip(ledger, batch, strict=True)]
+    few, many = runs[0], runs[-1]
+    growth, times = many.peak - few.peak, many.rerolls / few.rerolls
+    # Ten times more tasks may cost 10.5 times more: 5 % over straight.
+    bend = many.cpu / few.cpu / times
+    rows = [
+        Row(
+            f"peak memory over start, {many.rerolls:,} rerolls",
+            f"{many.peak:.1f} MB",
+            f"<= {GOAL_PEAK:g} MB",
+            max(few.peak, many.peak) <= GOAL_PEAK,
+        ),
+        Row(
+            f"its growth from {few.rerolls:,} to {many.rerolls:,}",
+            f"{growth:.1f} MB",
+            f"<= {GOAL_GROWTH:g} MB",
+            growth <= GOAL_GROWTH,
+        ),
+        Row(f"CPU for {times:g} x as many", f"{bend * times:.2f} x", f"<= {1.05 * times:.1f} x", bend <= 1.05),  # noqa: PLR2004 - said above
+        Row(
+            "CPU per reroll : bare aiohttp's",
+            _spread(cpu),
+            f"<= {GOAL_CPU:.2f}",
+            statistics.median(cpu) <= GOAL_CPU,
+        ),
+        Row(
+            "CPU of the ledger per reroll",
+            _spread(cost, " µs"),
+            f"<= {GOAL_LEDGER:g} µs",
+            statistics.median(cost) <= GOAL_LEDGER,
+        ),
+    ]
+    if "openai" in slices:
+        rate = _ratios(slices["openai"], batch, lambda each: each.wall)
+        rows.append(
+            Row(
+                "rerolls per second : openai's",
+                _spread(rate),
+                f">= {GOAL_RATE:g}",
+                statistics.median(rate) >= GOAL_RATE,
+            )
+        )
+    else:
+        rows.append(Row("rerolls per second : openai's", "openai is not installed", f">= {GOAL_RATE:g}", None))
+    return rows
+
+
+def _loops(slices: dict[str, list[Slice]]) -> list[list[str]]:
+    return [
+        [
+            name,
+            short(statistics.median(each.cpu for each in found) * 1e6),
+            f"{1 / statistics.median(each.wall for each in found):,.0f}",
+        ]
+        for name, found in slices.items()
+    ]
+
+
+def _measure(remote: Remote, *, smoke: bool) -> tuple[dict[str, list[Slice]], list[Memory], dict[str, float]]:
+    sizes = (300, 3000) if smoke else (10_000, 100_000)
+    remote.reset()
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
+        runs = [pool.submit(measure_memory, remote.base_url, size).result() for size in sizes]
+    seen = remote.counted()
+    facts = {
+        "requests per reroll": seen.requests / seen.submits,
+        "ids per request": seen.asked / max(1, seen.fetches + seen.multi_fetches),
+        "server busy": seen.busy,
+    }
+    slices = asyncio.run(compare(remote.base_url, 400 if smoke else 2000, 2 if smoke else 9))
+    return slices, runs, facts
+
+
+def main(*, smoke: bool = False, json_path: Path | None = None) -> None:
+    """Print the tables."""
+    begun = time.perf_counter()
+    with server_process() as remote:
+        slices, runs, facts = _measure(remote, smoke=smoke)
+    rows = _rows(slices, runs)
+    print(table(f"batch, {IN_FLIGHT} in flight", ("", "reached", "goal", ""), [row.cells() for row in rows]))
+    print()
+    print(table("the loops", ("", "µs CPU per reroll", "rerolls per second"), _loops(slices)))
+    print()
+    print(
+        f"the batch made {facts['requests per reroll']:.2f} requests per reroll, {facts['ids per request']:.1f} ids in "
+        f"each look; the server was busy {facts['server busy']:.0%} of that time\n"
+    )
+    print(f"{time.perf_counter() - begun:.0f} s")
+    if json_path is not None:
+        found: dict[str, Any] = {
+            "goals": [asdict(row) for row in rows],
+            "slices": {name: [asdict(each) for each in taken] for name, taken in slices.items()},
+            "memory": [asdict(run) for run in runs],
+            "facts": facts,
+        }
+        json_path.write_bytes(orjson.dumps(found, option=orjson.OPT_INDENT_2))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="What bulk running costs.")
+    parser.add_argument("--smoke", action="store_true", help="fewer rerolls; the numbers mean little")
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    given = parser.parse_args()
+    main(smoke=given.smoke, json_path=given.json)

@@ -1,0 +1,408 @@
+"""Submits with a ledger: one task per key, whoever asks, whoever leaves, and whatever goes wrong in between."""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+import shlex
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from attrs import frozen
+
+from piapi_async import (
+    ClientClosed,
+    InvalidRequestError,
+    Ledger,
+    LedgerError,
+    PiAPI,
+    RateLimitError,
+    Reroll,
+    RetryPolicy,
+    SubmissionUnknown,
+    TransportError,
+)
+from piapi_async._wire import HTTPRequest, HTTPResponse
+from piapi_async.emulator import Drop, Emulator, Status
+from piapi_async.ledger import LedgerState
+from piapi_async.tasks import TaskId
+
+KEY = "sk-test-5eCr3t"
+
+pytestmark = pytest.mark.looptime(noop_cycles=6)
+
+
+@asynccontextmanager
+async def host(**options: Any) -> AsyncIterator[tuple[Emulator, str]]:
+    emulator = Emulator(api_keys=(KEY,), adopt_parents=True, durations=30.0, **options)
+    async with emulator.run() as url:
+        yield emulator, url
+
+
+@pytest.fixture
+async def path(tmp_path: Path) -> Path:
+    return tmp_path / "run.db"
+
+
+def client(url: str, path: Path | Ledger, **options: Any) -> PiAPI:
+    ledger = path if isinstance(path, Ledger) else Ledger(path)
+    return PiAPI(KEY, base_url=url, ledger=ledger, **options)
+
+
+async def states_of(path: Path) -> Mapping[str, tuple[LedgerState, str | None]]:
+    ledger = Ledger(path)
+    states = {entry.key: (entry.state, entry.task_id) async for entry in ledger}
+    await ledger.close()
+    return states
+
+
+def tasks_of(emulator: Emulator) -> list[str]:
+    return [task_id for task_id, task in emulator.machine.tasks.items() if task.origin]
+
+
+# -- one key ------------------------------------------------------------------------------------------------------
+
+
+async def test_many_submits_of_one_key_at_once_make_one_task(path: Path) -> None:
+    async with host(latency=0.5) as (emulator, url), client(url, path) as one, client(url, path) as other:
+        handles = await asyncio.gather(*(each.submit(Reroll("p"), key="k") for each in (one, other) for _ in range(20)))
+
+        assert {handle.task_id for handle in handles} == set(tasks_of(emulator))
+        assert emulator.seen.requests["reroll"] == 1
+
+
+async def test_a_key_gives_its_task_in_a_later_run_and_after_the_task_has_ended(path: Path) -> None:
+    async with host() as (emulator, url):
+        for _ in range(3):
+            async with client(url, path) as piapi:
+                task = await (await piapi.submit(Reroll("p"), key="k")).wait()
+                assert [task.task_id] == tasks_of(emulator)
+        assert {"k": (LedgerState.ENDED, tasks_of(emulator)[0])} == await states_of(path)
+
+
+async def test_submits_without_a_key_are_recorded_too_and_are_all_their_own(path: Path) -> None:
+    async with host() as (emulator, url):
+        async with client(url, path) as piapi:
+            await asyncio.gather(*(piapi.submit(Reroll("p")) for _ in range(5)))
+        states = await states_of(path)
+
+        assert sorted(tasks_of(emulator)) == sorted(task_id or "" for _, task_id in states.values())
+        assert {LedgerState.ACCEPTED} == {state for state, _ in states.values()}
+
+
+async def test_a_key_stands_for_one_request_and_one_host(path: Path) -> None:
+    async with host() as (emulator, url), host() as (elsewhere, other_url):
+        async with client(url, path) as piapi, client(other_url, path) as other:
+            await piapi.submit(Reroll("p"), key="k")
+            with pytest.raises(ValueError, match="another request"):
+                await piapi.submit(Reroll("p", prompt="another"), key="k")
+            with pytest.raises(LedgerError, match="belongs to"):
+                await other.submit(Reroll("p"), key="k")
+
+        assert (emulator.seen.creates, elsewhere.seen.requests["reroll"]) == (1, 0)
+
+
+@pytest.mark.parametrize("key", ["", " ", 7, b"k", ("k",)])
+async def test_what_is_no_key_is_refused_before_anything_is_written(path: Path, key: Any) -> None:
+    async with host() as (emulator, url), client(url, path) as piapi:
+        with pytest.raises((ValueError, TypeError), match="key"):
+            await piapi.submit(Reroll("p"), key=key)
+
+        assert emulator.seen.requests["reroll"] == 0
+
+
+async def test_a_key_whose_submit_was_refused_is_free_again(path: Path) -> None:
+    async with host() as (emulator, url), client(url, path) as piapi:
+        emulator.fail("reroll", Status(400))
+        with pytest.raises(InvalidRequestError):
+            await piapi.submit(Reroll("p"), key="k")
+        handle = await piapi.submit(Reroll("p", prompt="another"), key="k")
+
+        assert [handle.task_id] == tasks_of(emulator)
+
+
+async def test_who_waits_for_a_key_sends_it_when_the_one_before_could_not(path: Path) -> None:
+    async with host(latency=1.0) as (emulator, url), client(url, path) as piapi, client(url, path) as other:
+        emulator.fail("reroll", Status(400))
+        first = asyncio.ensure_future(piapi.submit(Reroll("p"), key="k"))
+        await asyncio.sleep(0.5)
+        second = asyncio.ensure_future(other.submit(Reroll("p"), key="k"))
+        results = await asyncio.gather(first, second, return_exceptions=True)
+
+        assert isinstance(results[0], InvalidRequestError)
+        assert [results[1].task_id] == tasks_of(emulator)  # type: ignore[union-attr]  # a handle
+
+
+async def test_a_key_is_free_again_when_the_host_asks_for_more_patience_than_there_is(path: Path) -> None:
+    async with host() as (emulator, url), client(url, path) as piapi:
+        emulator.fail("reroll", Status(429, retry_after=1_000))
+        with pytest.raises(RateLimitError):
+            await piapi.submit(Reroll("p"), key="k")
+
+    assert {} == await states_of(path)
+
+
+async def test_an_unreachable_host_leaves_nothing_behind(path: Path) -> None:
+    async with host() as (_, url):
+        pass
+    async with client(url, path) as piapi:
+        with pytest.raises(TransportError) as caught:
+            await piapi.submit(Reroll("p"), key="k")
+
+    assert not caught.value.sent
+    assert {} == await states_of(path)
+
+
+# -- what nobody knows --------------------------------------------------------------------------------------------
+
+
+async def test_an_unknown_submit_says_what_happened_and_what_to_do_and_stays_unknown_until_resolved(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "my run.db"
+    async with host() as (emulator, url), client(url, path) as piapi:
+        emulator.fail("reroll", Drop(after_body=True))
+        with pytest.raises(SubmissionUnknown) as caught:
+            await piapi.submit(Reroll("p"), key="order 17")
+        error = pickle.loads(pickle.dumps(caught.value))  # noqa: S301 - our own
+
+        assert (error.request, error.key) == (Reroll("p"), "order 17")
+        assert isinstance(caught.value.__cause__, TransportError)
+        assert "may have been paid for" in str(error)
+        command = ["piapi-async", "ledger", "resolve", str(path), "order 17"]
+        assert shlex.join(command) in str(error)
+
+        with pytest.raises(SubmissionUnknown, match="earlier submit of this key"):
+            await piapi.submit(Reroll("p"), key="order 17")
+        assert emulator.seen.requests["reroll"] == 1
+
+        ledger = Ledger(path)
+        await ledger.resolve("order 17", task_id=tasks_of(emulator)[0])
+        await ledger.close()
+        handle = await piapi.submit(Reroll("p"), key="order 17")
+        assert [handle.task_id] == tasks_of(emulator)
+
+
+@frozen(repr=False)
+class Clumsy(Reroll):
+    """A request class with a mistake in it."""
+
+    def parse(self, response: HTTPResponse, /) -> TaskId:
+        raise KeyError(response.status)
+
+
+async def test_a_request_class_that_fails_on_its_answer_does_not_undo_what_was_sent(path: Path) -> None:
+    async with host() as (emulator, url), client(url, path) as piapi:
+        for _ in range(2):
+            with pytest.raises(SubmissionUnknown):
+                await piapi.submit(Clumsy("p"), key="k")
+
+        assert emulator.seen.creates == 1
+
+
+@frozen(repr=False)
+class Bodiless(Reroll):
+    """A request that says all in its path."""
+
+    def to_http(self) -> HTTPRequest:
+        return HTTPRequest("POST", "/mj/v2/reroll")
+
+
+async def test_a_request_without_a_body_that_may_have_arrived_is_not_sent_again(path: Path) -> None:
+    async with host() as (emulator, url), client(url, path) as piapi:
+        emulator.fail("reroll", Drop(after_body=True, made=False))
+        for _ in range(2):
+            with pytest.raises(SubmissionUnknown):
+                await piapi.submit(Bodiless("p"), key="k")
+
+        assert emulator.seen.requests["reroll"] == 1
+
+
+async def test_a_connection_that_closes_between_being_taken_and_being_written_to_is_never_sent(path: Path) -> None:
+    closed: list[asyncio.Transport] = []
+
+    async def close_once(session: aiohttp.ClientSession, *_: object) -> None:
+        if not closed:
+            assert isinstance(session.connector, aiohttp.TCPConnector)
+            closed.extend(taken.transport for taken in session.connector._acquired if taken.transport is not None)
+            for connection in closed:
+                connection.close()
+
+    trace = aiohttp.TraceConfig()
+    trace.on_connection_reuseconn.append(close_once)
+    async with host() as (emulator, url), aiohttp.ClientSession(trace_configs=[trace]) as session:
+        piapi = client(url, path, session=session)
+        await piapi.submit(Reroll("p"), key="first")
+        await piapi.submit(Reroll("p"), key="second")
+        await piapi.close()
+
+        assert closed
+        assert emulator.seen.creates == 2
+
+
+# -- a ledger that fails ------------------------------------------------------------------------------------------
+
+
+async def fill_up(ledger: Ledger) -> None:
+    """Let the ledger's disk be full from now on: long ids find no room."""
+    await ledger._do(lambda file: file.execute("PRAGMA max_page_count = 1").fetchall())
+
+
+LONG_ID = "t" * 50_000
+
+
+@frozen(repr=False)
+class Wordy(Reroll):
+    """A request whose tasks have ids that fill a disk."""
+
+    def parse(self, response: HTTPResponse, /) -> TaskId:
+        super().parse(response)
+        return TaskId(LONG_ID)
+
+
+async def test_an_id_that_cannot_be_recorded_is_in_the_error_and_the_key_is_not_sent_again(path: Path) -> None:
+    ledger = Ledger(path)
+    async with host(latency=1.0) as (emulator, url), client(url, ledger) as piapi:
+        submit = asyncio.ensure_future(piapi.submit(Wordy("p"), key="k"))
+        await asyncio.sleep(0.5)
+        await fill_up(ledger)
+        with pytest.raises(LedgerError, match="was accepted, and is paid for") as caught:
+            await submit
+        assert caught.value.ref is not None
+        assert caught.value.ref.task_id == LONG_ID
+
+        with pytest.raises(SubmissionUnknown):
+            await piapi.submit(Wordy("p"), key="k")
+        assert emulator.seen.requests["reroll"] == 1
+
+
+async def test_an_id_that_cannot_be_recorded_is_logged_when_its_caller_has_left(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ledger = Ledger(path)
+    async with host(latency=1.0) as (_, url), client(url, ledger) as piapi:
+        submit = asyncio.ensure_future(piapi.submit(Wordy("p"), key="k"))
+        await asyncio.sleep(0.5)
+        await fill_up(ledger)
+        submit.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await submit
+        await piapi.close()
+
+    assert LONG_ID in caplog.text
+
+
+async def test_without_a_ledger_the_id_of_a_task_whose_caller_has_left_is_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with host(latency=1.0) as (emulator, url), PiAPI(KEY, base_url=url) as piapi:
+        submit = asyncio.ensure_future(piapi.submit(Reroll("p")))
+        await asyncio.sleep(0.5)
+        submit.cancel()
+        await piapi.close()
+
+        assert tasks_of(emulator)[0] in caplog.text
+
+
+async def test_without_a_ledger_that_works_nothing_is_sent(tmp_path: Path) -> None:
+    async with host() as (emulator, url), client(url, tmp_path) as piapi:
+        with pytest.raises(LedgerError):
+            await piapi.submit(Reroll("p"))
+
+        assert emulator.seen.requests["reroll"] == 0
+
+
+async def test_a_client_that_closes_leaves_the_submits_of_another_one_on_the_same_ledger_alone(path: Path) -> None:
+    ledger = Ledger(path)
+    async with host(latency=1.0) as (emulator, url), client(url, ledger) as piapi:
+        async with client(url, ledger) as other:
+            await other.fetch_many([])
+            submit = asyncio.ensure_future(piapi.submit(Reroll("p"), key="k"))
+            await asyncio.sleep(0.5)
+        assert {"k": (LedgerState.SENDING, None)} == await states_of(path)
+        handle = await submit
+
+        assert {"k": (LedgerState.ACCEPTED, handle.task_id)} == await states_of(path)
+        assert [handle.task_id] == tasks_of(emulator)
+
+
+async def test_neither_the_api_key_nor_a_webhook_secret_is_in_any_file_of_the_ledger(path: Path) -> None:
+    request = Reroll("p", webhook_endpoint="https://h.test/", webhook_secret="hush-hush")
+    async with host() as (emulator, url):
+        async with client(url, path) as piapi:
+            await (await piapi.submit(request)).wait()
+            emulator.fail("reroll", Status(502))
+            with pytest.raises(SubmissionUnknown):
+                await piapi.submit(request, key="k")
+            contents = [file.read_bytes() for file in path.parent.iterdir()]
+            assert len(contents) > 2
+        contents.append(path.read_bytes())
+
+    assert not any(secret in content for content in contents for secret in (KEY.encode(), b"hush-hush"))
+
+
+# -- those who leave ----------------------------------------------------------------------------------------------
+
+
+async def test_who_has_left_is_not_served_again_when_the_host_asks_for_another_try(path: Path) -> None:
+    async with host(latency=1.0) as (emulator, url), client(url, path) as piapi:
+        emulator.fail("reroll", Status(429, retry_after=5))
+        submit = asyncio.ensure_future(piapi.submit(Reroll("p"), key="k"))
+        await asyncio.sleep(0.5)
+        submit.cancel()
+        await asyncio.sleep(1.0)
+
+        assert len(piapi._submitter) == 0
+        assert {} == await states_of(path)
+        await asyncio.sleep(60)
+        assert emulator.seen.requests["reroll"] == 1
+
+
+async def next_turn(ledger: Ledger) -> None:
+    """Let the loop turn once; while the ledger's thread is at work, till it has done."""
+    thread = ledger._draining
+    await asyncio.sleep(0)
+    while thread is not None and ledger._draining is thread:
+        await asyncio.sleep(0)
+
+
+async def abandon(path: Path, url: str, turns: int, how: str) -> bool:
+    """Submit, and after so many turns of the loop cancel the caller, or close the client; tell whether it was left."""
+    ledger = Ledger(path)
+    piapi = client(url, ledger, retry=RetryPolicy.never())
+    submit = asyncio.ensure_future(piapi.submit(Reroll("p"), key="k"))
+    for _ in range(turns):
+        await next_turn(ledger)
+    if how == "cancel":
+        submit.cancel()
+    await piapi.close()
+    (outcome,) = await asyncio.gather(submit, return_exceptions=True)
+    if isinstance(outcome, BaseException):
+        assert isinstance(outcome, asyncio.CancelledError if how == "cancel" else ClientClosed)
+        return True
+    return False
+
+
+@pytest.mark.parametrize("how", ["cancel", "close"])
+async def test_whoever_leaves_at_any_turn_of_the_loop_has_a_key_that_tells_the_truth(how: str, tmp_path: Path) -> None:
+    seen: list[LedgerState | None] = []
+    left = True
+    while left and len(seen) < 200:
+        path = tmp_path / f"{len(seen)}.db"
+        async with host() as (emulator, url):
+            left = await abandon(path, url, len(seen), how)
+            state, task_id = (await states_of(path)).get("k", (None, None))
+            seen.append(state)
+            assert state in (None, LedgerState.ACCEPTED)
+            assert tasks_of(emulator) == ([] if task_id is None else [task_id])
+
+            async with client(url, path) as piapi:
+                handle = await piapi.submit(Reroll("p"), key="k")
+            assert [handle.task_id] == tasks_of(emulator)
+
+    assert not left
+    assert {None, LedgerState.ACCEPTED} == set(seen)
