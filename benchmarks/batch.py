@@ -140,19 +140,19 @@ async def openai_loop(base_url: str) -> AsyncIterator[Loop]:
     openai: Any = __import__("openai")  # not among our dependencies: nothing is known of its types
     Model: Any = openai.BaseModel  # noqa: N806 - a class
 
-    class Made(Model):
+    class Made(Model):  # type: ignore[misc]  # an Any to the type checker
         task_id: str
         status: str = ""
         message: str = ""
 
-    class Result(Model):
+    class Result(Model):  # type: ignore[misc]  # an Any to the type checker
         image_url: str = ""
         image_urls: list[str] = []
         task_progress: int = 0
         error_messages: list[str] = []
         actions: list[str] = []
 
-    class Found(Model):
+    class Found(Model):  # type: ignore[misc]  # an Any to the type checker
         task_id: str
         status: str
         task_result: Result
