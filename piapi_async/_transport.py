@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 USER_AGENT = f"piapi-async/{__version__}"
 
+_REAL_KEY = 8  # characters
 _KEEP_ALIVE = 15.0
 # A submit on a connection that the server is just closing is neither sent nor unsent.  Servers keep idle connections
 # for 5 s and more, so one that was busy within the last two seconds is safe to use again; idle clients connect anew.
@@ -123,7 +124,8 @@ class Transport:
                 auto_decompress=True,
             ) as response:
                 body = await _read(response)
-                if self._api_key.encode() in body:  # a host that echoes it must not bring it into errors and logs
+                # A host that echoes the key must not bring it into errors and logs; a toy key may be part of any word.
+                if len(self._api_key) >= _REAL_KEY and self._api_key.encode() in body:
                     body = body.replace(self._api_key.encode(), "…".encode())
                 return HTTPResponse(response.status, body, response.headers)
         except PiAPIError:

@@ -110,7 +110,8 @@ class PiAPI:
         self._closed = True  # until all arguments are found good: a client that never was needs no closing
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closing: asyncio.Task[None] | None = None
-        base_url = base_url or os.environ.get("PIAPI_BASE_URL") or DEFAULT_BASE_URL
+        if base_url is None:  # "" is somebody's mistake, and must not mean the host that costs money
+            base_url = os.environ.get("PIAPI_BASE_URL") or DEFAULT_BASE_URL
         base_url = check_base_url(base_url, allow_insecure=allow_insecure)
         api_key = check_key(os.environ.get("PIAPI_API_KEY") if api_key is None else api_key)
         self._origin = origin_of(base_url)

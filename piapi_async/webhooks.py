@@ -220,7 +220,8 @@ class WebhookReceiver:
 
     async def adopted(self, key: str) -> TaskId | None:
         """Give the task of a submit whose answer was lost, when its delivery comes; None if it does not."""
-        if self._given_up or (told := self._open.get(self._nonce(key))) is None:
+        told = self._open.get(self._nonce(key))
+        if told is None or (self._given_up and not told.done()):
             return None
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.adopt):
@@ -268,7 +269,8 @@ class WebhookReceiver:
             self._tell(watch, event)
             return
         if event.state.terminal:
-            self._piapi._poller.book.believe()
+            if event.nonce in self._settled or event.nonce in self._open:  # one of ours
+                self._piapi._poller.book.believe()
             _remember(self._early, event.task_id, None)
         if event.nonce not in self._settled:  # else it is a task of ours that nobody waits for just now
             self._claim(event)
