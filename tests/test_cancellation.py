@@ -11,7 +11,7 @@ from typing import Any
 import aiohttp
 import anyio
 import pytest
-from pictures import PNG, files, picture_task
+from picture_tasks import PNG, files, picture_task
 from serving import KEY, REROLL, TICK, assert_at_rest, no_leaks, now, serving, turns
 from strict_server import Act, StrictServer, http, strict_server
 

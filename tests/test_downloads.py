@@ -13,7 +13,7 @@ from typing import Any
 import aiohttp
 import attrs
 import pytest
-from pictures import PNG, files, picture_task
+from picture_tasks import PNG, files, picture_task
 from serving import KEY, no_leaks, now, serving, turns
 from strict_server import Act, free_port, http, strict_server
 
