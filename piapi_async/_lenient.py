@@ -7,7 +7,7 @@ spelt otherwise (``"42"``, ``42.0``, null) is read.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
 
 import attrs
@@ -179,6 +179,18 @@ def _dig(data: Any, steps: list[str | int]) -> Any:  # noqa: ANN401 - anything m
     for step in steps:
         data = data[step]
     return data
+
+
+def text_at(answer: Mapping[str, Any], name: str, path: str = "") -> str:
+    """Give a text of an answer, "" where it has none; raise `UnexpectedAnswer` for what is none."""
+    value = answer.get(name)
+    if type(value) is str:
+        return value
+    try:
+        return read_text(value)
+    except TypeError as error:
+        path = join(path, name)
+        raise UnexpectedAnswer(f"The answer is not understood at {path}: {error}", path=path) from None
 
 
 def join(path: str, *steps: str | int) -> str:

@@ -11,7 +11,9 @@ import logging
 import secrets
 import shlex
 import time
-from typing import Any, Protocol, TypeVar
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from pathlib import PurePath
+from typing import Any, Protocol, TypeVar, cast
 
 import anyio
 from attrs import define, field, frozen
@@ -19,8 +21,8 @@ from attrs import define, field, frozen
 from ._caller import Caller
 from ._ledger_file import Intent, LedgerEntry, LedgerState
 from ._transport import Sending
-from ._wire import TaskRequest, Verdict, judge_submit, label
-from .errors import APIError, ClientClosed, LedgerError, PiAPIError, SubmissionUnknown
+from ._wire import Attaching, TaskRequest, Verdict, judge_submit, label
+from .errors import APIError, ClientClosed, LedgerError, PiAPIError, SubmissionUnknown, TransportError
 from .ledger import Ledger
 from .tasks import TaskId, TaskRef
 
@@ -69,6 +71,10 @@ class Addressing(Protocol):
         ...
 
 
+Uploading = Callable[[Iterable[PurePath]], Awaitable[Mapping[PurePath, str]]]
+"""What brings files to the host and gives their URLs."""
+
+
 @define(eq=False)
 class Submitter:
     """Sends the submits of one client, and owns those under way."""
@@ -78,6 +84,7 @@ class Submitter:
     _caller: Caller
     _origin: str
     _ledger: Ledger | None
+    _upload: Uploading
     _under_way: dict[asyncio.Task[Accepted], Sending] = field(factory=dict, init=False)
 
     def __len__(self) -> int:
@@ -185,8 +192,11 @@ class Submitter:
     async def _send(self, request: TaskRequest[Any], key: str | None, sending: Sending) -> TaskId:
         """Give the id of the task that the request made, by its answer or, where that is lost, by its webhook."""
         webhooks, nonce_key = self.webhooks, key or secrets.token_hex(16)
+        links = await self._links_of(request)
         addressed = request if webhooks is None else webhooks.address(request, nonce_key)
         sending.announced = addressed is not request
+        if links:
+            addressed = cast("TaskRequest[Any]", cast("Attaching", addressed).with_links(links))
         task_id: TaskId | None = None
         try:
             task_id = await self._caller.call(
@@ -205,6 +215,19 @@ class Submitter:
             if webhooks is not None:
                 webhooks.settled(nonce_key, accepted=task_id is not None)
         return task_id
+
+    async def _links_of(self, request: TaskRequest[Any]) -> Mapping[PurePath, str]:
+        """Upload the files that stand in a request, and give their URLs."""
+        if not isinstance(request, Attaching) or not (files := request.local_files()):
+            return {}
+        try:
+            return await self._upload(files)
+        except (OSError, ValueError) as error:
+            text = f"{label(request)}: a file could not be uploaded: {error}. Nothing was submitted, nothing was paid."
+            raise TransportError(text, sent=False) from error
+        except PiAPIError as error:
+            error.args = (f"{label(request)}: a file could not be uploaded: {error} Nothing was submitted.",)
+            raise
 
     async def _give_up(self, ledger: Ledger, intent: Intent, error: BaseException, sending: Sending) -> None:
         # Once sending has begun, only an answer that was understood as a refusal says that nothing was made.

@@ -10,10 +10,11 @@ from __future__ import annotations
 import ipaddress
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, runtime_checkable
 
 import attrs
 import orjson
@@ -84,6 +85,19 @@ class TaskRequest(Request["TaskId"], Protocol[R_co]):
         ...
 
 
+@runtime_checkable
+class Attaching(Protocol):
+    """A request that may hold files which are here, and must be uploaded before it can be sent."""
+
+    def local_files(self) -> Sequence[PurePath]:
+        """Give these files, each once."""
+        ...
+
+    def with_links(self, links: Mapping[PurePath, str], /) -> Self:
+        """Give the request with links in the place of its files."""
+        ...
+
+
 def post(path: str, body: object) -> HTTPRequest:
     """Give a POST of `body` as JSON."""
     return HTTPRequest("POST", path, orjson.dumps(body))
@@ -121,12 +135,15 @@ def is_loopback(host: str) -> bool:
 
 # -- bytes to JSON ------------------------------------------------------------------------------------------------
 
-_SECRET = re.compile(rb'("webhook_secret"\s*+:\s*+)"(?!")[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
+_SECRET = re.compile(rb'("(?:webhook_)?secret"\s*+:\s*+)"(?!")[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
 
 
 def blank_secrets(body: bytes) -> bytes:
-    """Give the body with every `webhook_secret` emptied: the host echoes the whole request to whoever asks."""
-    if body.count(b'"webhook_secret"') == body.count(b'"webhook_secret":""'):
+    """Give the body with every webhook's secret emptied: the host echoes the whole request to whoever asks.
+
+    It is `webhook_secret` in the legacy protocol, `secret` of a `webhook_config` in the unified one.
+    """
+    if body.count(b'secret"') == body.count(b'secret":""'):
         return body  # the usual answer, spared the search
     return _SECRET.sub(rb'\1""', body)
 

@@ -13,7 +13,9 @@ import math
 import os
 import warnings
 from collections.abc import AsyncGenerator, Iterable, Sequence
+from datetime import datetime
 from functools import partial
+from pathlib import PurePath
 from random import Random
 from types import TracebackType
 from typing import Any, Generic, Literal, Self, TypeVar, cast, get_args, overload
@@ -28,7 +30,9 @@ from ._poller import Poller
 from ._stats import Counters, Stats
 from ._submitter import Submitter
 from ._transport import Transport, check_base_url, check_key, origin_of
+from ._uploads import UPLOAD_URL, Uploader
 from ._wire import TaskRequest, judge_multi_fetch, judge_read, label
+from .account import Account, AccountInfo, ActiveTasks, GetActiveTasks
 from .errors import (
     APIError,
     ClientClosed,
@@ -43,6 +47,7 @@ from .ledger import Ledger, LedgerEntry
 from .midjourney import LEGACY, MidjourneyResult
 from .policy import PollPolicy, RetryPolicy, TokenBucket
 from .tasks import Family, Task, TaskId, TaskRef, TaskState, check_task_id
+from .unified import CancelPending
 
 DEFAULT_BASE_URL = "https://api.piapi.ai"
 
@@ -69,6 +74,9 @@ class PiAPI:
     base_url
         Default: the environment's PIAPI_BASE_URL, then https://api.piapi.ai.  Plain http only to this machine, unless
         `allow_insecure`.
+    upload_url
+        Where files are uploaded to.  Default: the environment's PIAPI_UPLOAD_URL, then the vendor's upload host if
+        `base_url` is the vendor's, else ``/api/ephemeral_resource`` there: no key goes to a host that it is not for.
     timeout
         Seconds for one attempt of a call, connecting and reading included.
     retry
@@ -96,6 +104,7 @@ class PiAPI:
         api_key: str | None = None,
         *,
         base_url: str | None = None,
+        upload_url: str | None = None,
         timeout: float = 30.0,
         retry: RetryPolicy | None = None,
         poll: PollPolicy | None = None,
@@ -113,6 +122,9 @@ class PiAPI:
         if base_url is None:  # "" is somebody's mistake, and must not mean the host that costs money
             base_url = os.environ.get("PIAPI_BASE_URL") or DEFAULT_BASE_URL
         base_url = check_base_url(base_url, allow_insecure=allow_insecure)
+        upload_url = check_base_url(
+            upload_url or os.environ.get("PIAPI_UPLOAD_URL") or _upload_url(base_url), allow_insecure=allow_insecure
+        )
         api_key = check_key(os.environ.get("PIAPI_API_KEY") if api_key is None else api_key)
         self._origin = origin_of(base_url)
         for name, part, kind in (("retry", retry, RetryPolicy), ("poll", poll, PollPolicy), ("ledger", ledger, Ledger)):
@@ -129,7 +141,8 @@ class PiAPI:
         book = PollBook(poll or PollPolicy(), rng, multi_fetch_size, self._counters)
         on_end = partial(_record_end, ledger, self._origin)  # without us in it: a client dropped open is to be noticed
         self._poller = Poller(book, self._caller, max(1, connections // 4), on_end)
-        self._submitter = Submitter(self._caller, self._origin, ledger)
+        self._uploader = Uploader.beside(self._caller, upload_url)
+        self._submitter = Submitter(self._caller, self._origin, ledger, self._uploader.links)
         self._ledger = ledger
         self._closed = False
 
@@ -252,8 +265,46 @@ class PiAPI:
     async def cancel(self, *task_ids: str, family: Family[Any] = LEGACY) -> None:
         """Ask the host to cancel tasks; only those that have not started can be, so `wait` tells the outcome."""
         self._enter()
-        if ids := [check_task_id(task_id) for task_id in task_ids]:
-            await self._caller.call(family.cancel(ids), judge_read)
+        ids = [check_task_id(task_id) for task_id in task_ids]
+        refused: PiAPIError | None = None
+        for request in family.cancel(ids) if ids else ():
+            try:
+                await self._caller.call(request, judge_read)
+            except PiAPIError as error:  # one that has begun is no reason to let the others begin
+                refused = refused or error
+        if refused is not None:
+            raise refused
+
+    # -- beside the tasks -----------------------------------------------------------------------------------------
+
+    async def upload(self, file: str | os.PathLike[str] | bytes, *, name: str | None = None) -> str:
+        """Put a file (a path, or bytes with a `name`) where the host's models can read it; gives its URL, for 24 hours.
+
+        A path that was uploaded before, and has not changed, is not uploaded again.  Raises `ValueError` for what the
+        host would refuse (larger than 10 MiB, other than jpg, jpeg, png, webp, mp4, wav, mp3, a name of more than 128
+        characters), `OSError` for a file that cannot be read, and `AuthenticationError` where the plan has no uploads.
+        """
+        self._enter()
+        if isinstance(file, (bytes, bytearray, memoryview)):
+            if name is None:
+                raise ValueError("upload: bytes need a name, such as name='cat.png'")
+            return await self._uploader.send(bytes(file), name)
+        return await self._uploader.link(PurePath(file), name)
+
+    async def account(self) -> Account:
+        """Read the account behind the key.  Raises as `fetch`."""
+        self._enter()
+        return await self._caller.call(AccountInfo(), judge_read)
+
+    async def active_tasks(self) -> dict[str, ActiveTasks]:
+        """Read what is under way on the account, by provider.  Raises as `fetch`."""
+        self._enter()
+        return await self._caller.call(GetActiveTasks(), judge_read)
+
+    async def cancel_pending(self, created_before: datetime, model: str = "all") -> None:
+        """Ask to cancel the unified API's tasks of a model that are pending and were made before a time."""
+        self._enter()
+        await self._caller.call(CancelPending(created_before, model), judge_read)
 
     # -- life -----------------------------------------------------------------------------------------------------
 
@@ -286,6 +337,7 @@ class PiAPI:
         await self._submitter.finish()
         if self._submitter.webhooks is not None:
             await self._submitter.webhooks.finish()
+        await self._uploader.close()
         await self._caller.transport.close()
         if self._ledger is not None:
             await self._ledger.leave()
@@ -333,6 +385,10 @@ def _record_end(ledger: Ledger | None, origin: str, watch: Watch) -> None:
     if ledger is not None and watch.task is not None:
         ref = TaskRef(origin, watch.family.name, watch.task_id)
         ledger.end(ref, watch.task.state.value, watch.task.raw)
+
+
+def _upload_url(base_url: str) -> str:
+    return UPLOAD_URL if base_url == DEFAULT_BASE_URL else f"{base_url}/api/ephemeral_resource"
 
 
 def _bucket(rate_limit: tuple[int, float] | None) -> TokenBucket | None:

@@ -12,18 +12,18 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Callable
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from random import Random
-from typing import IO, TYPE_CHECKING, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any
 
 import aiohttp
 import anyio
 from attrs import define, field
 from yarl import URL
 
+from ._threads import in_thread
 from ._transport import USER_AGENT
 from .errors import DownloadError
 from .policy import RetryPolicy
@@ -40,8 +40,6 @@ RESERVE = 64 * 1024 * 1024
 _CHUNK = 256 * 1024
 _GONE = frozenset({401, 403, 404, 410})
 _PASSING = frozenset({408, 425, 429})
-
-T = TypeVar("T")
 
 # What a picture begins with, and the suffix its file gets; a link's own suffix is not to be trusted.
 _SIGNATURES: tuple[tuple[re.Pattern[bytes], str], ...] = (
@@ -85,7 +83,7 @@ async def download(
     if not task.images:
         raise DownloadError(f"Task {task.task_id} is {task.status} and has no pictures to save.")
     folder = Path(directory)
-    await _in_thread(partial(prepare_directory, folder))
+    await in_thread(partial(prepare_directory, folder))
     saver = _Saver(task.task_id, folder, retry or RetryPolicy(attempts=3), timeout, max_bytes)
     names = _stems(task)
     async with contextlib.AsyncExitStack() as stack:
@@ -205,17 +203,17 @@ class _Saver:
 
     async def _store(self, response: aiohttp.ClientResponse, url: str, name: str) -> Path:
         length = response.content_length or 0
-        free = (await _in_thread(partial(shutil.disk_usage, self.folder))).free
+        free = (await in_thread(partial(shutil.disk_usage, self.folder))).free
         if free < length + RESERVE:
             raise self._failure(url, f"the disk has {free} bytes free, which is too little for a file of {length}")
         unfinished = self.folder / f".{name}.{secrets.token_hex(4)}.part"
         # The thread that opens the file is not stopped by our being cancelled, so the handle is asked for all the same.
-        opening = asyncio.ensure_future(_in_thread(partial(_create, unfinished)))
+        opening = asyncio.ensure_future(in_thread(partial(_create, unfinished)))
         try:
             file = await asyncio.shield(opening)
             head = await self._stream(response, url, file)
             path = self.folder / f"{name}{self._suffix(head, url)}"
-            await _in_thread(partial(_finish, file, unfinished, path))
+            await in_thread(partial(_finish, file, unfinished, path))
         except BaseException:
             await asyncio.shield(_discard(opening, unfinished))
             raise
@@ -234,7 +232,7 @@ class _Saver:
             size += len(chunk)
             if size > self.max_bytes:
                 raise self._failure(url, f"it goes on after the limit of {self.max_bytes} bytes")
-            await _in_thread(partial(file.write, chunk))
+            await in_thread(partial(file.write, chunk))
         # aiohttp itself raises when a body is shorter than its announced length.
         return head
 
@@ -247,11 +245,6 @@ class _Saver:
             path=self.folder,
             status=status,
         )
-
-
-async def _in_thread(work: Callable[[], T]) -> T:
-    # Not anyio.to_thread: a virtual clock in tests waits for the loop's executor only.
-    return await asyncio.get_running_loop().run_in_executor(None, work)
 
 
 def prepare_directory(folder: Path) -> None:
@@ -282,5 +275,5 @@ async def _discard(opening: asyncio.Future[IO[bytes]], unfinished: Path) -> None
     """Close and remove what a failed or cancelled save has left, once the thread has let go of it."""
     with contextlib.suppress(OSError):
         file = await opening
-        await _in_thread(file.close)
-    await _in_thread(partial(unfinished.unlink, missing_ok=True))
+        await in_thread(file.close)
+    await in_thread(partial(unfinished.unlink, missing_ok=True))
