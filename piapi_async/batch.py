@@ -279,7 +279,7 @@ class BatchRunner:
         except PiAPIError as error:
             return evolve(outcome, error=error, task=handle.task or getattr(error, "task", None))
         outcome = evolve(outcome, task=task)
-        if self.download is None or not task.images:
+        if self.download is None or not task.files:
             return outcome
         try:
             files = saved_files(task, self.download) if outcome.resumed else None

@@ -22,7 +22,8 @@ NAMES = {
     *("PiAPI", "TaskHandle", "as_completed", "wait_all", "download", "Ledger", "Stats"),
     *("Imagine", "Reroll", "Upscale", "Variation", "Inpaint", "Outpaint", "Pan", "Describe", "Blend", "Seed"),
     *("BatchItem", "BatchRunner", "Outcome", "WebhookEvent", "WebhookReceiver"),
-    *("LEGACY", "Family", "MidjourneyResult", "Task", "TaskRef", "TaskState"),
+    *("LEGACY", "Family", "FileKind", "MidjourneyResult", "Task", "TaskFile", "TaskRef", "TaskState"),
+    *("UNIFIED", "CreateTask", "Account", "ActiveTasks"),
     *("PollPolicy", "RetryPolicy"),
     *("PiAPIError", "TransportError", "APIError", "AuthenticationError", "InvalidRequestError", "NotFoundError"),
     *("ParentOutdatedError", "RateLimitError", "ServerError", "UnexpectedAnswer", "SubmissionUnknown"),
@@ -226,14 +227,20 @@ class TestSignatures:
     @pytest.mark.parametrize(
         ("cls", "names"),
         [
-            (PiAPI, {"submit", "attach", "fetch", "fetch_many", "cancel", "close", "origin", "stats"}),
+            (
+                PiAPI,
+                {
+                    *("submit", "attach", "fetch", "fetch_many", "cancel", "cancel_pending", "close", "origin"),
+                    *("stats", "upload", "account", "active_tasks"),
+                },
+            ),
             (TaskHandle, {"task_id", "ref", "task", "error", "wait", "refresh", "updates", "cancel"}),
             (TaskRef, {"origin", "family", "task_id", "to_json", "from_json"}),
             (
                 Task,
                 {
                     *("task_id", "status", "state", "progress", "task_type", "created_at", "started_at", "ended_at"),
-                    *("error", "result", "images", "raw"),
+                    *("error", "result", "images", "files", "raw"),
                 },
             ),
         ],
