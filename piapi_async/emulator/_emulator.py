@@ -13,13 +13,14 @@ from typing import Literal
 from attrs import define, evolve, field
 
 from ._answers import PLANS, Dialect, Plan, View
+from ._asks import Kind
+from ._checks import is_loopback
 from ._desk import Desk
 from ._life import DURATIONS, Constant, Duration, Task
 from ._machine import Machine
 from ._seen import Seen
 from ._server import Server
 from ._state import load
-from ._verbs import Kind, is_loopback
 from ._webhooks import Postman, WebhookFaults
 from .faults import Fault, Rule, Schedule
 
