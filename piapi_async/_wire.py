@@ -108,7 +108,7 @@ def label(request: Request[Any]) -> str:
     cls = type(request)
     if not attrs.has(cls):
         return cls.__name__
-    subject = next((getattr(request, f.name) for f in attrs.fields(cls) if not f.kw_only), "")
+    subject = next((getattr(request, f.name) for f in attrs.fields(cls) if f.init and not f.kw_only), "")
     if not isinstance(subject, str):
         subject = ", ".join(subject) if isinstance(subject, (tuple, list)) else str(subject)
     return f"{cls.__name__}({shorten(subject, 60)!r})"
