@@ -11,6 +11,7 @@ import logging
 import secrets
 import shlex
 import time
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import anyio
@@ -92,11 +93,13 @@ class Submitter:
     async def submit(self, request: TaskRequest[Any], key: str | None, timeout: float | None) -> Accepted:
         """Give the task that the request made, or that its key has made before.  Raises as `PiAPI.submit`."""
         sending = Sending(self._caller.timeout if timeout is None else timeout)
-        task = asyncio.create_task(self._run(request, key, sending), name=f"piapi_async {label(request)}")
+        task = asyncio.create_task(self._run(request, key, sending), name="piapi_async submit")
+        # What the caller awaits is a future of its own, for a task that is awaited is cancelled with whoever awaits it.
+        arrived: asyncio.Future[Accepted] = asyncio.get_running_loop().create_future()
         self._under_way[task] = sending
-        task.add_done_callback(self._done)
+        task.add_done_callback(partial(self._done, arrived))
         try:
-            return await asyncio.shield(task)
+            return await arrived
         except asyncio.CancelledError:
             caller = asyncio.current_task()
             if task.cancelled() and not (caller and caller.cancelling()):  # by `close`, not with the caller
@@ -135,11 +138,17 @@ class Submitter:
         if not sending.begun:
             task.cancel()
 
-    def _done(self, task: asyncio.Task[Accepted]) -> None:
+    def _done(self, arrived: asyncio.Future[Accepted], task: asyncio.Task[Accepted]) -> None:
         sending = self._under_way.pop(task)
         if task.cancelled():
+            arrived.cancel()
             return
         error = task.exception()  # asked for, as its caller may be gone, and asyncio would complain that nobody looked
+        if not arrived.done():
+            if error is None:
+                arrived.set_result(task.result())
+            else:
+                arrived.set_exception(error)
         if not sending.orphaned:
             return
         if isinstance(error, LedgerError):  # nobody else is left to hear of a task that is paid for
@@ -184,9 +193,11 @@ class Submitter:
 
     async def _send(self, request: TaskRequest[Any], key: str | None, sending: Sending) -> TaskId:
         """Give the id of the task that the request made, by its answer or, where that is lost, by its webhook."""
-        webhooks, nonce_key = self.webhooks, key or secrets.token_hex(16)
-        addressed = request if webhooks is None else webhooks.address(request, nonce_key)
-        sending.announced = addressed is not request
+        webhooks, nonce_key, addressed = self.webhooks, "", request
+        if webhooks is not None:
+            nonce_key = key or secrets.token_hex(16)
+            addressed = webhooks.address(request, nonce_key)
+            sending.announced = addressed is not request
         task_id: TaskId | None = None
         try:
             task_id = await self._caller.call(

@@ -64,7 +64,7 @@ class _Verb:
         return f"{type(self).__name__}({', '.join(texts)})"
 
     def to_http(self) -> HTTPRequest:
-        said = {f.name: value for f in attrs.fields(type(self)) if (value := getattr(self, f.name)) is not None}
+        said = {f.name: value for f in self.__attrs_attrs__ if (value := getattr(self, f.name)) is not None}
         return post(f"/mj/v2/{self.verb}", said)
 
     def parse(self, response: HTTPResponse, /) -> TaskId:
@@ -313,12 +313,13 @@ def _read_task(data: dict[str, Any], asked: TaskId, path: str = "") -> Task[Midj
     status = _scalar(data, "status", path)
     if not status:
         raise UnexpectedAnswer(f"The answer holds no status of {asked}", path=join(path, "status"))
-    found = _scalar(data, "task_id", path)
-    if found.lower() not in ("", asked.lower()):
-        raise UnexpectedAnswer(f"The answer about {asked} is about another task, {found}", path=join(path, "task_id"))
+    told = _scalar(data, "task_id", path)
+    if told and told != asked and told.lower() != asked.lower():
+        raise UnexpectedAnswer(f"The answer about {asked} is about another task, {told}", path=join(path, "task_id"))
     state = classify(status)
-    wire = data.get("task_result") or _NOTHING
-    if state.terminal or type(wire) is not dict:
+    found = data.get("task_result")
+    wire = found or _NOTHING
+    if type(wire) is not dict or (state.terminal and not _is_plain(found)):
         _read_result(data, path)  # so that it fails now, not in the hands of whoever looks at the result
     try:
         progress, images = read_int(wire.get("task_progress")), _images(wire)
@@ -338,6 +339,21 @@ def _read_task(data: dict[str, Any], asked: TaskId, path: str = "") -> Task[Midj
 
 
 _NOTHING: dict[str, Any] = {}
+_SCALARS = frozenset({str, int, float, bool, type(None)})
+_TEXTS = frozenset({str})
+_LISTS = frozenset(f.name for f in attrs.fields(MidjourneyResult) if f.default == ())
+
+
+def _is_plain(wire: object) -> bool:
+    """Tell whether a result can certainly be read: every field takes any scalar, and some a list of texts."""
+    if type(wire) is not dict:
+        return False
+    for name, value in wire.items():
+        if type(value) in _SCALARS:
+            continue
+        if type(value) is not list or name not in _LISTS or not _TEXTS.issuperset(map(type, value)):
+            return False
+    return True
 
 
 def _scalar(answer: Mapping[str, Any], name: str, path: str = "") -> str:

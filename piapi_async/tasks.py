@@ -35,13 +35,12 @@ class TaskState(Enum):
     FAILED = "failed"
     CANCELLED = "cancelled"
 
-    @property
-    def terminal(self) -> bool:
-        """Whether nothing more will happen to the task."""
-        return self in _TERMINAL
+    terminal: bool
+    """Whether nothing more will happen to the task."""
 
+    def __init__(self, word: str) -> None:
+        self.terminal = word in {"done", "failed", "cancelled"}
 
-_TERMINAL = frozenset({TaskState.DONE, TaskState.FAILED, TaskState.CANCELLED})
 
 # The words are the vendor's and those observed on compatible hosts; the set is open, so the raw word stays a text.
 _STATES = {

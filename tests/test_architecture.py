@@ -19,7 +19,8 @@ PACKAGE = Path(piapi_async.__file__).parent
 ORDER = [
     *("_version", "errors", "_wire", "_fields", "_lenient", "tasks", "midjourney", "unified", "models"),
     *("policy", "_stats", "_book", "_transport", "_ledger_file", "ledger", "_caller", "_submitter", "_poller"),
-    *("client", "_several", "downloads", "batch", "webhooks", "emulator", "pytest_plugin", "cli", "__main__"),
+    *("client", "_several", "downloads", "_workbench", "batch", "webhooks"),
+    *("emulator", "pytest_plugin", "cli", "__main__"),
 ]
 PURE = {
     "errors",
