@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from enum import Enum
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 import attrs
 import orjson
@@ -85,7 +85,6 @@ class TaskRequest(Request["TaskId"], Protocol[R_co]):
         ...
 
 
-@runtime_checkable
 class Attaching(Protocol):
     """A request that may hold files which are here, and must be uploaded before it can be sent."""
 
@@ -135,6 +134,8 @@ def is_loopback(host: str) -> bool:
 
 # -- bytes to JSON ------------------------------------------------------------------------------------------------
 
+# It begins with a plain word, and so is found a hundred times faster than the whole.
+_FILLED = re.compile(rb'secret"\s*+:\s*+"(?!")')
 _SECRET = re.compile(rb'("(?:webhook_)?secret"\s*+:\s*+)"(?!")[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
 
 
@@ -143,8 +144,8 @@ def blank_secrets(body: bytes) -> bytes:
 
     It is `webhook_secret` in the legacy protocol, `secret` of a `webhook_config` in the unified one.
     """
-    if body.count(b'secret"') == body.count(b'secret":""'):
-        return body  # the usual answer, spared the search
+    if _FILLED.search(body) is None:
+        return body  # the usual answer; `sub` alone would copy it
     return _SECRET.sub(rb'\1""', body)
 
 
@@ -162,11 +163,11 @@ def decode(body: bytes) -> Any:  # noqa: ANN401 - JSON is of any type until it i
 
 def read_object(body: bytes) -> dict[str, Any]:
     """Give the JSON object in `body`; raise `UnexpectedAnswer` for anything else."""
-    body = blank_secrets(body)
     data = decode(body)
     if type(data) is dict:
         return data
-    raise UnexpectedAnswer(f"The answer is not a JSON object but {excerpt(body)}", excerpt=excerpt(body))
+    text = excerpt(blank_secrets(body))
+    raise UnexpectedAnswer(f"The answer is not a JSON object but {text}", excerpt=text)
 
 
 def read_answer(response: HTTPResponse, request: Request[Any]) -> dict[str, Any]:

@@ -55,6 +55,7 @@ R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 
 OnCancel = Literal["leave", "cancel_remote"]
+_ON_CANCEL = get_args(OnCancel)
 
 
 class PiAPI:
@@ -461,8 +462,8 @@ class TaskHandle(Generic[R_co]):
         (after a short grace), `ClientClosed`.  Passing faults of the network and the host do not end it.  With
         `on_cancel` "cancel_remote" a cancelled caller has the task cancelled at the host too, if it has not started.
         """
-        if on_cancel not in get_args(OnCancel):
-            raise ValueError(f"on_cancel: {on_cancel!r} is not allowed; use one of {get_args(OnCancel)}")
+        if on_cancel not in _ON_CANCEL:
+            raise ValueError(f"on_cancel: {on_cancel!r} is not allowed; use one of {_ON_CANCEL}")
         waiter = None if self._watch.ended else self._join(timeout)
         if waiter is not None:
             try:

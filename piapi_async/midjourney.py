@@ -79,7 +79,7 @@ class _Verb:
         return f"{type(self).__name__}({', '.join(texts)})"
 
     def to_http(self) -> HTTPRequest:
-        said = {f.name: value for f in attrs.fields(type(self)) if (value := getattr(self, f.name)) is not None}
+        said = {f.name: value for f in self.__attrs_attrs__ if (value := getattr(self, f.name)) is not None}
         return post(f"/mj/v2/{self.verb}", said)
 
     def parse(self, response: HTTPResponse, /) -> TaskId:
@@ -340,8 +340,9 @@ _READER = Reader(_read_result, _read_life, _files)
 def _read_task(data: dict[str, Any], asked: TaskId, path: str = "") -> Task[MidjourneyResult]:
     status = read_status(data, asked, path)
     state = classify(status)
-    wire = data.get("task_result") or _NOTHING
-    if state.terminal or type(wire) is not dict:
+    found = data.get("task_result")
+    wire = found or _NOTHING
+    if type(wire) is not dict or (state.terminal and not _is_plain(found)):
         _read_result(data, path)  # so that it fails now, not in the hands of whoever looks at the result
     try:
         progress, (_, images) = read_int(wire.get("task_progress")), pick_images(wire)
@@ -361,6 +362,21 @@ def _read_task(data: dict[str, Any], asked: TaskId, path: str = "") -> Task[Midj
 
 
 _NOTHING: dict[str, Any] = {}
+_SCALARS = frozenset({str, int, float, bool, type(None)})
+_TEXTS = frozenset({str})
+_LISTS = frozenset(f.name for f in attrs.fields(MidjourneyResult) if f.default == ())
+
+
+def _is_plain(wire: object) -> bool:
+    """Tell whether a result can certainly be read: every field takes any scalar, and some a list of texts."""
+    if type(wire) is not dict:
+        return False
+    for name, value in wire.items():
+        if type(value) in _SCALARS:
+            continue
+        if type(value) is not list or name not in _LISTS or not _TEXTS.issuperset(map(type, value)):
+            return False
+    return True
 
 
 def _read_entry(data: object, asked: TaskId) -> Task[MidjourneyResult] | UnexpectedAnswer | None:

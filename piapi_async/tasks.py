@@ -36,13 +36,12 @@ class TaskState(Enum):
     FAILED = "failed"
     CANCELLED = "cancelled"
 
-    @property
-    def terminal(self) -> bool:
-        """Whether nothing more will happen to the task."""
-        return self in _TERMINAL
+    terminal: bool
+    """Whether nothing more will happen to the task."""
 
+    def __init__(self, word: str) -> None:
+        self.terminal = word in {"done", "failed", "cancelled"}
 
-_TERMINAL = frozenset({TaskState.DONE, TaskState.FAILED, TaskState.CANCELLED})
 
 # The words are the vendor's and those observed on compatible hosts; the set is open, so the raw word stays a text.
 _STATES = {
@@ -231,9 +230,9 @@ def read_status(data: Mapping[str, Any], asked: TaskId, path: str = "") -> str:
     status = text_at(data, "status", path)
     if not status:
         raise UnexpectedAnswer(f"The answer holds no status of {asked}", path=join(path, "status"))
-    found = text_at(data, "task_id", path)
-    if found.lower() not in ("", asked.lower()):
-        raise UnexpectedAnswer(f"The answer about {asked} is about another task, {found}", path=join(path, "task_id"))
+    told = text_at(data, "task_id", path)
+    if told and told != asked and told.lower() != asked.lower():
+        raise UnexpectedAnswer(f"The answer about {asked} is about another task, {told}", path=join(path, "task_id"))
     return status
 
 

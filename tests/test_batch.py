@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
+import anyio
 import pytest
 from serving import KEY, REROLL, now, serving, turns
 
@@ -425,6 +427,56 @@ async def test_an_error_of_the_iterable_is_told_after_the_outcomes_of_what_was_b
         assert sorted(seen) == list(range(10))
         assert emulator.seen.creates == 10
         assert runner.totals.done == 10
+
+
+@pytest.mark.parametrize("count", [0, 7])
+async def test_an_async_generator_may_hold_what_belongs_to_one_task_around_its_yields(count: int) -> None:
+    async def drawn() -> AsyncIterator[Reroll]:
+        with anyio.fail_after(3600):
+            async with anyio.create_task_group() as group:
+                group.start_soon(asyncio.sleep, 60)
+                for request in rerolls(count):
+                    yield request
+
+    async with serving(**WIDE) as (emulator, piapi):
+        outcomes = await BatchRunner(piapi, concurrency=3).run(drawn())
+        assert [outcome.ok for outcome in outcomes] == [True] * count
+        assert emulator.seen.creates == count
+
+
+async def test_draining_lets_a_generator_clean_up_and_tells_what_that_raises() -> None:
+    async def endless() -> AsyncIterator[Reroll]:
+        yield REROLL
+        try:
+            await asyncio.sleep(10_000)
+        finally:
+            await asyncio.sleep(1)
+            raise Oops("while cleaning up")
+
+    async with serving(durations=30.0, **WIDE) as (emulator, piapi):
+        runner = BatchRunner(piapi, concurrency=3)
+        running = asyncio.create_task(runner.run(endless()))
+        await asyncio.sleep(5)
+        runner.drain()
+        with pytest.raises(Oops, match="while cleaning up"):
+            await running
+        assert emulator.seen.creates == 1
+
+
+async def test_a_generator_that_goes_on_when_it_is_stopped_is_not_heeded() -> None:
+    async def stubborn() -> AsyncIterator[Reroll]:
+        yield REROLL
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(10_000)
+        yield REROLL
+
+    async with serving(durations=30.0, **WIDE) as (emulator, piapi):
+        runner = BatchRunner(piapi, concurrency=3)
+        running = asyncio.create_task(runner.run(stubborn()))
+        await asyncio.sleep(5)
+        runner.drain()
+        assert len(await running) == 1
+        assert emulator.seen.creates == 1
 
 
 async def test_an_iterable_that_raises_at_once_submits_nothing() -> None:

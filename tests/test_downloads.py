@@ -19,7 +19,7 @@ from strict_server import Act, free_port, http, strict_server
 
 from piapi_async import PiAPI, Reroll, RetryPolicy, Task, download
 from piapi_async._transport import USER_AGENT
-from piapi_async.downloads import suffix_of, safe_stem
+from piapi_async.downloads import safe_stem, suffix_of
 from piapi_async.emulator import Emulator
 from piapi_async.errors import DownloadError
 

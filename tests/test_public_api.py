@@ -153,8 +153,8 @@ SIGNATURES: list[tuple[str, Callable[..., Any], str]] = [
         "PiAPI",
         PiAPI,
         (
-            "(api_key=None, *, base_url=None, upload_url=None, timeout=30.0, retry=None, poll=None, rate_limit=None, connections=100, "
-            "multi_fetch_size=20, ledger=None, session=None, trust_env=False, allow_insecure=False)"
+            "(api_key=None, *, base_url=None, upload_url=None, timeout=30.0, retry=None, poll=None, rate_limit=None, "
+            "connections=100, multi_fetch_size=20, ledger=None, session=None, trust_env=False, allow_insecure=False)"
         ),
     ),
     ("submit", PiAPI.submit, "(self, request, *, key=None, timeout=None)"),
