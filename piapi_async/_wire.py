@@ -145,10 +145,10 @@ def decode(body: bytes) -> Any:  # noqa: ANN401 - JSON is of any type until it i
 
 def read_object(body: bytes) -> dict[str, Any]:
     """Give the JSON object in `body`; raise `UnexpectedAnswer` for anything else."""
-    body = blank_secrets(body)
     data = decode(body)
     if type(data) is dict:
         return data
+    body = blank_secrets(body)
     raise UnexpectedAnswer(f"The answer is not a JSON object but {excerpt(body)}", excerpt=excerpt(body))
 
 
