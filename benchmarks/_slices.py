@@ -26,19 +26,22 @@ class Slice:
 
 @frozen
 class Spread:
-    """A figure that was taken several times."""
+    """A figure that was taken several times: the median, and where the middle half of the others lie."""
 
     median: float
-    least: float
-    most: float
+    low: float
+    high: float
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Spread:
         """Give the spread of some values."""
-        return cls(statistics.median(values), min(values), max(values))
+        if len(values) == 1:
+            return cls(values[0], values[0], values[0])
+        low, median, high = statistics.quantiles(values, n=4, method="inclusive")
+        return cls(median, low, high)
 
     def __str__(self) -> str:
-        return f"{short(self.median)} ({short(self.least)} to {short(self.most)})"
+        return f"{short(self.median)} ({short(self.low)} to {short(self.high)})"
 
 
 def in_flight(number: int, call: Callable[[], Awaitable[object]]) -> Loop:

@@ -7,7 +7,7 @@ task that has finished (2.1 kB), and the last table has whole rerolls, from the 
 client comes as its package makes it, with all its defaults, but for the pause between two looks, which is the same for
 all: most people write ``asyncio.gather``, a semaphore and a fixed sleep, and here that loop is not kept waiting.
 
-All take turns in slices within one process.  A ratio is the median over the rounds, with the extremes beside it.
+All take turns in slices within one process.  A ratio is the median over the rounds, and where the middle half lies.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Setting:
     peer_rounds: int
 
 
-FULL = Setting((1, 64, 512), 15, 0.2, 5)
+FULL = Setting((1, 64, 512), 40, 0.08, 5)
 SMOKE = Setting((1, 64), 3, 0.02, 1)
 
 
