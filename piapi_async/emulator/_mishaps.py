@@ -81,10 +81,13 @@ async def _drip(request: web.BaseRequest, slow: SlowBody, answer: HTTPResponse) 
     response.content_length = len(answer.body)
     await response.prepare(request)
     size = -(-len(answer.body) // slow.pieces) or 1
-    for start in range(0, len(answer.body), size):
-        await asyncio.sleep(slow.seconds / slow.pieces)
-        await response.write(answer.body[start : start + size])
-    await response.write_eof()
+    try:
+        for start in range(0, len(answer.body), size):
+            await asyncio.sleep(slow.seconds / slow.pieces)
+            await response.write(answer.body[start : start + size])
+        await response.write_eof()
+    except ConnectionResetError:  # a client whose patience has ended goes away, and that is no error of ours
+        return web.Response(status=NO_ANSWER)
     return response
 
 

@@ -145,6 +145,17 @@ async def test_a_slow_body_starts_at_once_and_drips() -> None:
         assert pytest.approx(loop.time() - began, abs=0.1) == 20
 
 
+async def test_a_client_that_leaves_a_slow_body_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    async with emulating() as caller:
+        caller.emulator.fail("imagine", SlowBody(20.0, pieces=4))
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(1.0), caller.session.post("/mj/v2/imagine", json={"prompt": "a cat"}) as answer:
+                await answer.read()
+        await asyncio.sleep(30.0)
+        assert caller.emulator.seen.statuses == {444: 1}
+    assert not caplog.records
+
+
 async def _body(caller: Caller, verb: str, **body: Any) -> bytes:
     async with caller.session.post(f"/mj/v2/{verb}", json=body) as answer:
         assert answer.status == 200
