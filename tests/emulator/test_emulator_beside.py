@@ -239,6 +239,19 @@ class TestFiles:
             await asyncio.sleep(100)
             assert (await caller.get(f"{front}/image.png"))[0] == 410
 
+    async def test_a_clip_is_as_large_as_the_output_says(self) -> None:
+        async with emulating(picture_size=256) as caller:
+            made = await caller.ask("luma", "video_generation", {**PROMPT, "aspect_ratio": "16:9"})
+            caller.emulator.end(made["task_id"])
+            shown = (await caller.read(made["task_id"]))["output"]
+            with av.open(io.BytesIO((await caller.get(shown["video_raw"]["url"]))[1]), "r") as video:
+                frame = next(video.decode(video=0))
+            still = Image.open(io.BytesIO((await caller.get(shown["thumbnail"]["url"]))[1]))
+
+            assert (frame.width, frame.height) == (shown["video_raw"]["width"], shown["video_raw"]["height"])
+            assert still.size == (shown["thumbnail"]["width"], shown["thumbnail"]["height"])
+            assert still.width / still.height == pytest.approx(16 / 9, rel=0.1)
+
     def test_each_kind_opens_and_the_same_recipe_gives_the_same_bytes(self) -> None:
         made = {}
         for suffix in ("png", "mp4", "wav", "glb"):
