@@ -13,6 +13,7 @@ import orjson
 from ._answers import JSON, View
 from ._asks import WEBHOOK_FIELDS, Door, Refused
 from ._life import Stage, Task
+from ._outputs import CLIP_SECONDS
 from ._systems import ask_of, hook_of
 from ._unified import envelope, moment, shelf_of, usage
 
@@ -98,7 +99,7 @@ def _shared(view: View, task: Task) -> JSON:
 
 def _luma(view: View, task: Task, _now: float) -> JSON:
     shelf, done = shelf_of(view, task), task.stage is Stage.FINISHED
-    video = {"url": shelf.file("video.mp4"), **shelf.area(), "thumbnail": shelf.file("thumbnail.png")}
+    video = {"url": shelf.file("video.mp4"), **shelf.clip_area(), "thumbnail": shelf.file("thumbnail.png")}
     generation = {
         "id": task.task_id,
         "prompt": task.prompt,
@@ -117,8 +118,8 @@ def _kling(view: View, task: Task, _now: float) -> JSON:
     video = {
         "resource": shelf.file("video-watermarked.mp4"),
         "resourceWithoutWatermark": shelf.file("video.mp4"),
-        **shelf.area(),
-        "duration": 5100,
+        **shelf.clip_area(),
+        "duration": 1000 * CLIP_SECONDS,
     }
     work = {
         "workId": number,

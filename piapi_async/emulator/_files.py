@@ -20,6 +20,7 @@ from attrs import Factory, define, evolve, frozen
 
 from ._answers import picture_size
 from ._life import Task, seed_of
+from ._outputs import CLIP_SECONDS, shrunk
 from .pictures import Gallery, Picture, encode, look_of
 
 if TYPE_CHECKING:
@@ -38,9 +39,8 @@ TYPES: Mapping[str, str] = {
     "glb": "model/gltf-binary",
 }
 
-FRAMES, FRAME_RATE = 24, 12
-#: A video's sides against a picture's: enough to be seen, cheap to encode.
-SMALLER = 4
+FRAME_RATE = 12
+FRAMES = CLIP_SECONDS * FRAME_RATE
 SAMPLES_PER_SECOND, SECONDS = 8000, 2
 
 
@@ -81,15 +81,15 @@ class Workshop:
             self._made.popitem(last=False)
         return content
 
-    def painted(self, file: File, *, smaller: int = 1) -> Image:
-        """Return the picture of a file, at a fraction of its sides."""
-        width, height = (max(16, side // smaller // 8 * 8) for side in (file.picture.width, file.picture.height))
+    def small(self, file: File) -> Image:
+        """Return the picture of a file as a clip shows it."""
+        width, height = shrunk(file.picture.width, file.picture.height)
         return self.gallery.painted(evolve(file.picture, width=width, height=height))
 
 
 def png(workshop: Workshop, file: File) -> bytes:
     """Return the picture."""
-    return encode(workshop.painted(file))
+    return encode(workshop.gallery.painted(file.picture))
 
 
 def mp4(workshop: Workshop, file: File) -> bytes:
@@ -97,7 +97,7 @@ def mp4(workshop: Workshop, file: File) -> bytes:
     import av  # noqa: PLC0415 - see the module's docstring
     from av.video.reformatter import VideoReformatter  # noqa: PLC0415
 
-    image = workshop.painted(file, smaller=SMALLER)
+    image = workshop.small(file)
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="mp4", options={"fflags": "bitexact"}) as container:
         stream = container.add_stream("libx264", rate=FRAME_RATE, options={"preset": "veryfast", "flags": "bitexact"})
@@ -142,7 +142,7 @@ def wav(_workshop: Workshop, file: File) -> bytes:
 
 def glb(workshop: Workshop, file: File) -> bytes:
     """Return a cube whose corners have the picture's colours: glTF 2.0 in its binary form, a header and two chunks."""
-    tiny = workshop.painted(file, smaller=SMALLER).resize((2, 4)).tobytes()
+    tiny = workshop.small(file).resize((2, 4)).tobytes()
     corners = [(x, y, z) for x in (-1.0, 1.0) for y in (-1.0, 1.0) for z in (-1.0, 1.0)]
     faces = (0, 1, 3, 0, 3, 2, 4, 6, 7, 4, 7, 5, 0, 4, 5, 0, 5, 1, 2, 3, 7, 2, 7, 6, 0, 2, 6, 0, 6, 4, 1, 5, 7, 1, 7, 3)
     places = b"".join(struct.pack("<3f", *corner) for corner in corners)

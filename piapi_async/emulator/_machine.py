@@ -88,7 +88,7 @@ class Machine:
         verb = _ADOPTED[kind]
         task = Task(task_id, account, verb, kind, {}, prompt, "fast", "1:1", then, self._next_serial())
         if kind is Kind.FILES:
-            task.model = "kling"
+            task.model, task.mode = "kling", "video"
         task.stage, task.admitted, task.started, task.ended = Stage.FINISHED, then, then, then
         task.adopted = True
         self.tasks[task_id] = task

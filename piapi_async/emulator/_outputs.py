@@ -12,6 +12,8 @@ from attrs import Factory, define
 from ._answers import JSON, picture_size
 from ._life import Stage, Task, seed_of
 
+#: A clip's sides against a picture's: enough to be seen, cheap to encode; and how long it is.
+SMALLER, CLIP_SECONDS = 4, 2
 #: "Not reached", as the vendor's pages have it.
 ZERO_TIME = "0001-01-01T00:00:00Z"
 
@@ -35,6 +37,16 @@ class Shelf:
         """Return width and height of the pictures."""
         width, height = picture_size(self.task.aspect_ratio, self.size)
         return {"width": width, "height": height}
+
+    def clip_area(self) -> dict[str, int]:
+        """Return width and height of the clips."""
+        width, height = shrunk(*picture_size(self.task.aspect_ratio, self.size))
+        return {"width": width, "height": height}
+
+
+def shrunk(width: int, height: int) -> tuple[int, int]:
+    """Return the sides of a clip, given a picture's: in multiples of 8, for the encoder."""
+    return max(16, width // SMALLER // 8 * 8), max(16, height // SMALLER // 8 * 8)
 
 
 Output = Callable[[Shelf], JSON]
@@ -95,14 +107,13 @@ def _lyrics(shelf: Shelf) -> JSON:
 
 def _kling(shelf: Shelf) -> JSON:
     kind = "m2v_img2video" if shelf.task.given.get("image_url") else "m2v_txt2video"
-    area = shelf.area()
     clear = shelf.file("video.mp4")
-    cover = {"resource": shelf.file("cover.png"), "resource_without_watermark": "", **area, "duration": 0}
+    cover = {"resource": shelf.file("cover.png"), "resource_without_watermark": "", **shelf.area(), "duration": 0}
     video = {
         "resource": shelf.file("video-watermarked.mp4"),
         "resource_without_watermark": clear,
-        **area,
-        "duration": 5100,
+        **shelf.clip_area(),
+        "duration": 1000 * CLIP_SECONDS,
     }
     work = {"content_type": "video", "status": 99, "type": kind, "cover": cover, "video": video}
     return JSON(type=kind, status=99, video_url=clear, works=[work])
@@ -126,7 +137,7 @@ def _hailuo(shelf: Shelf) -> JSON:
         "download_url": video,
         "desc": shelf.task.prompt,
         "status": 2,
-        **shelf.area(),
+        **shelf.clip_area(),
         "model_id": str(shelf.task.given.get("model", "")),
     }
 
@@ -141,7 +152,8 @@ def _hailuo_form(_task: Task, percent: int) -> JSON:
 
 def _luma(shelf: Shelf) -> JSON:
     def shown(name: str) -> JSON:
-        return {"url": shelf.file(name), **shelf.area()}
+        area = shelf.clip_area() if name.endswith(".mp4") else shelf.area()
+        return {"url": shelf.file(name), **area}
 
     return JSON(
         prompt=shelf.task.prompt,

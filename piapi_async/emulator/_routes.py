@@ -107,13 +107,14 @@ def find(method: str, path: str, *, body: bytes = b"", key: str = "", now: float
     """Return the call a request makes, None where nothing is served."""
     path, _, query = path.partition("?")
     front, _, last = path.rpartition("/")
-    routes = _PATHS.get(path) or (_PATHS.get(f"{front}/") if last else None)
-    if not routes:
+    task_id = unquote(last) if f"{front}/" in _PATHS else ""
+    routes = _PATHS.get(f"{front}/" if task_id else path)
+    if routes is None or path.endswith("/"):
         return None
     route = routes.get(method)
     return Call(
         route or next(iter(routes.values())),
-        task_id="" if path in _PATHS else unquote(last),
+        task_id=task_id,
         allowed=route is not None,
         query=dict(parse_qsl(query, keep_blank_values=True)),
         body=body,

@@ -278,9 +278,11 @@ class Server:
         self.arm()
 
     def _post(self, task: Task, at: float) -> None:
-        told = orjson.dumps(self.desk.told(task, at))
+        told = self.desk.told(task, at)
+        shown = told.get("data", told)  # the legacy protocol has no envelope
+        word = str(shown["status"]) if isinstance(shown, dict) else ""
         endpoint, secret = (str(task.given.get(f"webhook_{name}", "")) for name in ("endpoint", "secret"))
-        self.postman.send(Post(task.task_id, endpoint, secret, told, str(task.stage)))
+        self.postman.send(Post(task.task_id, endpoint, secret, orjson.dumps(told), word))
 
     # -- outages --------------------------------------------------------------------------------------------------
 

@@ -204,7 +204,7 @@ CHECKS: Mapping[str, Check] = {
     **dict.fromkeys(("expand_prompt", "loop", "face_enhance"), flag),
     **dict.fromkeys(("steps", "seed", "resolution", "batch_size"), whole),
     **dict.fromkeys(("width", "height"), number(1, 4096)),
-    **dict.fromkeys(("guidance_scale", "tts_speed", "segment_factor", "continue_at"), number(0, 10_000)),
+    **dict.fromkeys(("guidance_scale", "tts_speed", "segment_factor", "continue_at"), number(-10_000, 10_000)),
     "duration": number(1, 60),
     "denoise": number(0, 1),
     "scale": number(2, 10),
@@ -237,7 +237,7 @@ def asked_unified(body: Mapping[str, object], route: str) -> Ask:
     if model == MIDJOURNEY:
         if task_type not in VERBS:
             raise Refused(f"invalid task_type for {model}: {task_type!r}")
-        ask = asked(task_type, {**given, **hook}, door=Door.UNIFIED, route=route)
+        ask = asked(task_type, {**_without_hooks(given), **hook}, door=Door.UNIFIED, route=route)
         return evolve(ask, service_mode=service_mode)
     return ask_of(model, task_type, given, hook, door=Door.UNIFIED, route=route, service_mode=service_mode)
 

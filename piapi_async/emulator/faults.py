@@ -77,10 +77,6 @@ _PHRASES = {
 _MESSAGES = {400: "invalid request", 401: "Invalid API key", 429: "too many requests", 500: "internal server error"}
 
 
-def _legacy(_status: int, message: str) -> Mapping[str, object]:
-    return {"task_id": "", "status": "failed", "message": message}
-
-
 @frozen
 class Status:
     """An HTTP status other than the true one.
@@ -98,7 +94,7 @@ class Status:
     )
     made: bool = field(default=False, kw_only=True, validator=_FLAG)
 
-    def answer(self, refuse: Callable[[int, str], Mapping[str, object]] = _legacy) -> HTTPResponse:
+    def answer(self, refuse: Callable[[int, str], Mapping[str, object]]) -> HTTPResponse:
         """Return the answer to be sent; `refuse` gives the body that the protocol has for a status and a text."""
         headers = {} if self.retry_after is None else {"retry-after": str(self.retry_after)}
         if isinstance(self.body, str) or (self.body is None and self.status in _PHRASES):
