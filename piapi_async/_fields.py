@@ -6,7 +6,6 @@ A validator raises `ValueError` that names the field, the value and what is allo
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
@@ -120,12 +119,15 @@ def aware(instance: object, attribute: Attribute[Any], value: object) -> None:
         raise refuse(instance, attribute, value, "it must be a datetime with a time zone")
 
 
-def mask(instance: object, attribute: Attribute[Any], value: object) -> None:
+def is_base64(value: object) -> bool:
     try:
-        good = isinstance(value, str) and bool(base64.b64decode(value, validate=True))
-    except (binascii.Error, ValueError):
-        good = False
-    if not good:
+        return isinstance(value, str) and bool(base64.b64decode(value, validate=True))
+    except ValueError:
+        return False
+
+
+def mask(instance: object, attribute: Attribute[Any], value: object) -> None:
+    if not is_base64(value):
         shown = f"{value[:40]}…" if isinstance(value, str) and len(value) > 40 else value  # noqa: PLR2004 - to read
         raise refuse(instance, attribute, shown, "it must be a base64 text, a data: URI or the image's bytes")
 

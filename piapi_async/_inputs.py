@@ -16,7 +16,7 @@ import attrs
 import orjson
 from attrs import NOTHING, Attribute
 
-from ._fields import is_http_url, is_ratio, is_text, refuse
+from ._fields import is_base64, is_http_url, is_ratio, is_text, refuse, to_mask, to_word
 
 UPLOADABLE = frozenset({".jpg", ".jpeg", ".png", ".webp", ".mp4", ".wav", ".mp3"})
 """The kinds of files that the upload host takes, by suffix (the vendor's page)."""
@@ -108,10 +108,18 @@ def choice(
     return _make(check, allowed, default=default, kw_only=kw_only, metadata=metadata)
 
 
+def word(*words: str, default: Any = NOTHING, kw_only: bool = True) -> Any:  # noqa: ANN401 - as `_make`
+    """Give a field for one of some words; a number is spelt out, for the wire has texts such as "1"."""
+    allowed = f"use one of {', '.join(map(repr, words))}"
+    return _make(words.__contains__, allowed, default=default, kw_only=kw_only, converter=to_word)
+
+
 def ratio(*, default: Any = NOTHING, kw_only: bool = True) -> Any:  # noqa: ANN401 - as `_make`
     """Give a field for an aspect ratio."""
     return _make(is_ratio, "use two whole numbers such as '16:9'", default=default, kw_only=kw_only)
 
+
+_OTHER_LINKS = ("data:", "asset://")  # asset: the vendor's Private Asset Library, which Seedance reads
 
 _FILE = "a pathlib.Path of a file to upload (" + ", ".join(sorted(suffix[1:] for suffix in UPLOADABLE)) + ")"
 
@@ -122,14 +130,36 @@ def link(*, default: Any = NOTHING, kw_only: bool = True) -> Any:  # noqa: ANN40
     return _make(_is_link, allowed, default=default, kw_only=kw_only, metadata={"link": True})
 
 
-def links(low: int, high: int, *, default: Any = NOTHING, kw_only: bool = True) -> Any:  # noqa: ANN401 - as `_make`
+def links(
+    low: int = 1,
+    high: int | None = None,
+    *,
+    default: Any = NOTHING,  # noqa: ANN401 - as `_make`
+    kw_only: bool = True,
+) -> Any:  # noqa: ANN401 - as `_make`
     """Give a field for several files, each as `link` takes it."""
 
     def check(value: object) -> bool:
-        return isinstance(value, tuple) and low <= len(value) <= high and all(map(_is_link, value))
+        return isinstance(value, tuple) and _within(len(value), low, high) and all(map(_is_link, value))
 
-    allowed = f"it must be {low} to {high} files, each an http(s) URL, a data: URI or {_FILE}"
+    count = f"{low} to {high}" if high is not None else f"at least {low}"
+    allowed = f"it must be a list of {count} files, each an http(s) URL, a data: URI or {_FILE}"
     return _make(check, allowed, default=default, kw_only=kw_only, converter=_to_tuple, metadata={"link": True})
+
+
+def mask(*, kw_only: bool = True) -> Any:  # noqa: ANN401 - as `_make`
+    """Give a field for a picture within the body: base64 text, a data: URI (its prefix is cut off) or bytes."""
+    allowed = "it must be a base64 text, a data: URI or the image's bytes"
+    return _make(is_base64, allowed, default=NOTHING, kw_only=kw_only, converter=to_mask)
+
+
+def item(kind: type[Any], *, default: Any = NOTHING, kw_only: bool = True) -> Any:  # noqa: ANN401 - as `_make`
+    """Give a field for settings: a `kind`, or an object with the vendor's names."""
+
+    def check(value: object) -> bool:
+        return isinstance(value, kind) or _is_object(value)
+
+    return _make(check, f"it must be a {kind.__name__} or an object (a dict)", default=default, kw_only=kw_only)
 
 
 def items(kind: type[Any], *, default: Any = NOTHING, kw_only: bool = True) -> Any:  # noqa: ANN401 - as `_make`
@@ -160,7 +190,7 @@ def _bounds(low: float | None, high: float | None) -> str:
 def _is_link(value: object) -> bool:
     if isinstance(value, PurePath):
         return value.suffix.lower() in UPLOADABLE
-    return is_http_url(value) or (isinstance(value, str) and value.startswith("data:") and is_text(value))
+    return is_http_url(value) or (is_text(value) and value.startswith(_OTHER_LINKS))
 
 
 def _is_object(value: object) -> bool:

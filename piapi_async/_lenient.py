@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, Generic, TypeVar
+from types import GenericAlias
+from typing import Any, Generic, TypeVar, get_args, get_origin
 
 import attrs
 import cattrs
 import orjson
-from cattrs.errors import AttributeValidationNote, BaseValidationError
+from cattrs.errors import AttributeValidationNote, BaseValidationError, IterableValidationNote
 from cattrs.gen import make_dict_structure_fn
 
 from ._wire import excerpt
@@ -110,6 +111,25 @@ def _lenient_class(cls: type[Any], converter: cattrs.Converter) -> Callable[[Any
     return lenient
 
 
+def _is_tuple_of_objects(kind: Any) -> bool:  # noqa: ANN401 - a type
+    return get_origin(kind) is tuple and attrs.has(get_args(kind)[0])
+
+
+def _lenient_tuple(kind: Any, converter: cattrs.Converter) -> Callable[[Any, Any], Any]:  # noqa: ANN401 - a type
+    """Structure a tuple of attrs values from a list, or an empty one from null and ""."""
+    many = GenericAlias(list, get_args(kind)[:1])
+    structure = converter.get_structure_hook(many)
+
+    def lenient(value: Any, _type: Any) -> Any:  # noqa: ANN401 - the shape of a cattrs hook
+        if not value and value is not False and value != 0:
+            return ()
+        if type(value) is not list:
+            raise TypeError("expected a list")
+        return tuple(structure(value, many))
+
+    return lenient
+
+
 def _make_converter(*, detailed: bool) -> cattrs.Converter:
     converter = cattrs.Converter(detailed_validation=detailed)
     hooks: dict[Any, Callable[[Any, Any], Any]] = {
@@ -122,6 +142,7 @@ def _make_converter(*, detailed: bool) -> cattrs.Converter:
     converter.register_structure_hook(str, read_text)
     converter.register_structure_hook(bool, read_flag)
     converter.register_structure_hook_factory(attrs.has, _lenient_class)
+    converter.register_structure_hook_factory(_is_tuple_of_objects, _lenient_tuple)
     return converter
 
 
@@ -170,6 +191,8 @@ def _deepest(error: Exception) -> tuple[list[str | int], Exception]:
         for note in getattr(error, "__notes__", ()):
             if isinstance(note, AttributeValidationNote):
                 steps.append(note.name)
+            elif isinstance(note, IterableValidationNote):
+                steps.append(note.index)
     if isinstance(error, _WrongItem):
         steps.append(error.index)
     return steps, error

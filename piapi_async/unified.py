@@ -65,9 +65,12 @@ _PATH = "/api/v1/task"
         inputs.whole,
         inputs.flag,
         inputs.choice,
+        inputs.word,
         inputs.ratio,
         inputs.link,
         inputs.links,
+        inputs.mask,
+        inputs.item,
         inputs.items,
         inputs.json_object,
     ),
@@ -115,7 +118,7 @@ class _Create(Generic[R_co]):
             for f in sorted(attrs.fields(self._class), key=lambda f: (f.kw_only, f.inherited))
             if f.repr and (value := getattr(self, f.name)) not in (None, {})
         )
-        texts = (f"{f.name}={value!r}" if f.kw_only else repr(value) for f, value in shown)
+        texts = (f"{f.name}={_shown(value)}" if f.kw_only else _shown(value) for f, value in shown)
         return f"{type(self).__name__}({', '.join(texts)})"
 
     def local_files(self) -> tuple[PurePath, ...]:
@@ -177,6 +180,8 @@ class ModelRequest(_Create[R_co]):
 
     _model: ClassVar[str] = ""
     _task_type: ClassVar[str] = ""
+    _needs: ClassVar[tuple[tuple[str, ...], ...]] = ()
+    """Groups of optional inputs, of each of which the host needs at least one."""
 
     extra: Mapping[str, Any] = inputs.json_object(default=attrs.Factory(dict))
 
@@ -184,6 +189,9 @@ class ModelRequest(_Create[R_co]):
         if doubled := self.extra.keys() & set(_input_names(self._class)):
             names = ", ".join(sorted(doubled))
             raise ValueError(f"{type(self).__name__}.extra: {names} is not allowed; there is a field of that name")
+        for group in self._needs:
+            if all(getattr(self, name) is None for name in group):
+                raise ValueError(f"{type(self).__name__}.{group[0]}: None is not allowed; give {' or '.join(group)}")
 
     @property
     def names(self) -> tuple[str, str]:
@@ -195,6 +203,15 @@ class ModelRequest(_Create[R_co]):
         """Give the `input` object as it was said, files still as paths."""
         said = {name: value for name in _input_names(self._class) if (value := getattr(self, name)) is not None}
         return {**said, **self.extra}
+
+
+_LONGEST_SHOWN = 300
+
+
+def _shown(value: object) -> str:
+    """Give the repr of an input, cut short where a whole file stands in the request."""
+    text = repr(value)
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:60]}… ({len(text)} characters)"
 
 
 _ENVELOPE = frozenset({"service_mode", "webhook_endpoint", "webhook_secret", "_links", "extra"})
@@ -335,7 +352,7 @@ def _output(raw: Mapping[str, Any]) -> Output:
 
 def _progress(output: Output) -> int | None:
     try:
-        return clip_percent(read_int(output.get("progress")))
+        return clip_percent(read_int(output.get("progress", output.get("percent"))))  # `percent` is Hailuo's
     except TypeError:
         return None
 

@@ -23,7 +23,12 @@ from ..unified import ModelRequest, known_names
 
 __all__ = ["SYSTEMS", "Entry", "catalog"]
 
-SYSTEMS = ("flux",)
+SYSTEMS = (
+    *("ace_step", "diffrhythm", "faceswap", "flux", "framepack", "gemini", "hailuo", "hug", "hunyuan"),
+    *("image_tools", "joycaption", "kling", "luma", "midjourney", "mmaudio", "omni_human", "qwen_image"),
+    *("seedance", "seedream", "skyreels", "sora2", "trellis", "tts", "udio", "veo3", "video_tools", "wan"),
+    "z_image",
+)
 """The modules of this package."""
 
 

@@ -14,13 +14,15 @@ class ImageOutput:
 
     image_url: str = ""
     image_urls: tuple[str, ...] = ()
+    image_base64: str = ""
 
 
 @frozen
 class VideoOutput:
-    """A video."""
+    """A video: its link is in one of the two, which one depends on the system."""
 
     video_url: str = ""
+    video: str = ""
 
 
 @frozen
@@ -28,3 +30,12 @@ class AudioOutput:
     """A sound."""
 
     audio_url: str = ""
+
+
+@frozen
+class SizedFile:
+    """A file with its size in pixels."""
+
+    url: str = ""
+    width: int | None = None
+    height: int | None = None
