@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ._stats import Stats
     from .account import Account, ActiveTasks
     from .batch import BatchItem, BatchRunner, Outcome
-    from .client import PiAPI, TaskHandle
+    from .client import PiAPI
     from .downloads import download
     from .errors import (
         APIError,
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
         WaitTimeout,
         WebhookRejected,
     )
+    from .handle import TaskHandle
     from .ledger import Ledger
     from .midjourney import (
         LEGACY,
@@ -138,7 +139,8 @@ _HOMES = {
     "unified": "CreateTask UNIFIED",
     "_several": "as_completed wait_all",
     "batch": "BatchItem BatchRunner Outcome",
-    "client": "PiAPI TaskHandle",
+    "client": "PiAPI",
+    "handle": "TaskHandle",
     "downloads": "download",
     "ledger": "Ledger",
     "webhooks": "WebhookEvent WebhookReceiver",

@@ -18,6 +18,8 @@ from .account import MAX_UPLOAD, Upload
 UPLOAD_URL = "https://upload.theapi.app/api/ephemeral_resource"
 """The vendor's host for uploads, which takes the same key."""
 
+_VENDOR = "https://api.piapi.ai"
+
 _LIFETIME = 12 * 3600.0  # seconds for which a link is used again; the host keeps a file for 24 hours
 _REMEMBERED = 1_000  # links
 
@@ -77,6 +79,11 @@ class Uploader:
             task.cancel()
         await asyncio.gather(*self._under_way.values(), return_exceptions=True)
         await self._caller.transport.close()
+
+
+def upload_url_for(base_url: str) -> str:
+    """Give where files of a client go: no key is sent to a host that it is not for."""
+    return UPLOAD_URL if base_url == _VENDOR else f"{base_url}/api/ephemeral_resource"
 
 
 def _stamp(file: Path) -> tuple[Path, int, int]:

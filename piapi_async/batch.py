@@ -24,7 +24,7 @@ from attrs import asdict, define, field, frozen
 from ._ledger_file import Intent, LedgerEntry, LedgerState
 from ._wire import TaskRequest, label
 from ._workbench import Desk, Source
-from .client import PiAPI, TaskHandle
+from .client import PiAPI
 from .downloads import download, saved_files
 from .errors import (
     DownloadError,
@@ -34,6 +34,7 @@ from .errors import (
     TaskCancelled,
     TaskFailed,
 )
+from .handle import TaskHandle
 from .tasks import Task, TaskRef, TaskState
 
 R = TypeVar("R")

@@ -19,7 +19,7 @@ PACKAGE = Path(piapi_async.__file__).parent
 ORDER = [
     *("_version", "errors", "_wire", "_fields", "_inputs", "_lenient", "tasks", "_files", "midjourney"),
     *("_envelope", "unified", "models", "_families", "account", "policy", "_stats", "_book", "_threads", "_transport"),
-    *("_ledger_file", "ledger", "_caller", "_submitter", "_poller", "_uploads"),
+    *("_ledger_file", "ledger", "_caller", "_submitter", "_poller", "_uploads", "_bulk", "handle"),
     *("client", "_several", "downloads", "_workbench", "batch", "webhooks"),
     *("emulator", "pytest_plugin", "cli", "__main__"),
 ]

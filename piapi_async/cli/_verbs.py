@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 import attrs
 import click
 
-from ..client import PiAPI, TaskHandle
+from ..client import PiAPI
 from ..downloads import download
+from ..handle import TaskHandle
 from ._setup import (
     Setup,
     client,
