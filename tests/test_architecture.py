@@ -17,7 +17,7 @@ PACKAGE = Path(piapi_async.__file__).parent
 
 # From the ground up: a module imports only what stands before it.  `__init__` gathers the public names of all.
 ORDER = [
-    *("_version", "errors", "_wire", "_fields", "_inputs", "_lenient", "tasks", "_files", "midjourney"),
+    *("_version", "errors", "_wire", "_fields", "_inputs", "_request", "_lenient", "tasks", "_files", "midjourney"),
     *("_envelope", "unified", "models", "_families", "account", "policy", "_stats", "_book", "_threads", "_transport"),
     *("_ledger_file", "ledger", "_caller", "_submitter", "_poller", "_uploads"),
     *("client", "_several", "downloads", "batch", "webhooks", "emulator", "pytest_plugin", "cli", "__main__"),
@@ -27,6 +27,7 @@ PURE = {
     "_wire",
     "_fields",
     "_inputs",
+    "_request",
     "_lenient",
     "tasks",
     "_files",
