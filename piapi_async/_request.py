@@ -6,7 +6,7 @@ import copy
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import PurePath
-from typing import Any, Self, TypeVar, dataclass_transform
+from typing import Any, ClassVar, Self, TypeVar, dataclass_transform
 
 import attrs
 import orjson
@@ -43,9 +43,19 @@ def request(cls: type[C]) -> type[C]:
 
 @request
 class InputRequest:
-    """The base of such requests."""
+    """The base of such requests.
+
+    `_needs` are groups of optional inputs, of each of which the host needs at least one.
+    """
+
+    _needs: ClassVar[tuple[tuple[str, ...], ...]] = ()
 
     _links: Mapping[PurePath, str] = field(init=False, factory=dict, repr=False, eq=False)
+
+    def __attrs_post_init__(self) -> None:
+        for group in self._needs:
+            if all(getattr(self, name) is None for name in group):
+                raise ValueError(f"{type(self).__name__}.{group[0]}: None is not allowed; give {' or '.join(group)}")
 
     @property
     def _class(self) -> Any:  # noqa: ANN401 - a class, which type checkers do not take for hashable

@@ -124,18 +124,14 @@ class ModelRequest(_Create[R_co]):
 
     _model: ClassVar[str] = ""
     _task_type: ClassVar[str] = ""
-    _needs: ClassVar[tuple[tuple[str, ...], ...]] = ()
-    """Groups of optional inputs, of each of which the host needs at least one."""
 
     extra: Mapping[str, Any] = inputs.json_object(default=attrs.Factory(dict))
 
     def __attrs_post_init__(self) -> None:
+        super().__attrs_post_init__()
         if doubled := self.extra.keys() & set(_input_names(self._class)):
             names = ", ".join(sorted(doubled))
             raise ValueError(f"{type(self).__name__}.extra: {names} is not allowed; there is a field of that name")
-        for group in self._needs:
-            if all(getattr(self, name) is None for name in group):
-                raise ValueError(f"{type(self).__name__}.{group[0]}: None is not allowed; give {' or '.join(group)}")
 
     @property
     def names(self) -> tuple[str, str]:
