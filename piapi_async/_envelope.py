@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 from attrs import evolve
@@ -50,3 +51,21 @@ def read_new_task(response: HTTPResponse, request: Request[Any]) -> TaskId:
     if message and message.lower() != "success":
         raise refusal(response, request, message=message, makes_task=True)
     raise UnexpectedAnswer("The answer holds no task id", path="data.task_id")
+
+
+def error_text(error: object) -> str:
+    """Give a failed task's reasons, wherever the host has put them."""
+    values = [error.get(name) for name in ("message", "raw_message", "detail")] if isinstance(error, dict) else [error]
+    texts = (value.strip() for value in values if isinstance(value, str))
+    return "; ".join(dict.fromkeys(filter(None, texts)))
+
+
+def read_time(value: object) -> datetime | None:
+    """Give a time, None for the year 1 that stands for "not reached" and for what is no time at all."""
+    try:
+        time = datetime.fromisoformat(value) if isinstance(value, str) else None
+    except ValueError:
+        return None
+    if time is None or time.year <= 1:
+        return None
+    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)

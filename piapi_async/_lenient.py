@@ -98,6 +98,7 @@ def _lenient_class(cls: type[Any], converter: cattrs.Converter) -> Callable[[Any
         cls,
         converter,
         _cattrs_forbid_extra_keys=False,
+        _cattrs_use_alias=True,  # for names that are not spelt as Python's are
         _cattrs_detailed_validation=converter.detailed_validation,
     )
 

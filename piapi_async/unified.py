@@ -8,23 +8,21 @@ batches, downloads and webhooks are those of every other task.  The wire rules a
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
-from functools import cache, partial
-from pathlib import PurePath
-from typing import Any, ClassVar, Generic, Self, TypeVar, cast, dataclass_transform, get_args
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from functools import cache
+from typing import Any, ClassVar, Generic, TypeVar, cast, get_args
 from urllib.parse import quote
 
 import attrs
-import orjson
 from attrs import field, frozen
 
 from . import _fields as fields
 from . import _inputs as inputs
-from ._envelope import read_data, read_envelope, read_new_task
+from ._envelope import error_text, read_data, read_envelope, read_new_task, read_time
 from ._files import find_files
 from ._lenient import Structure, read_int
+from ._request import InputRequest, request
 from ._wire import HTTPRequest, HTTPResponse
 from .tasks import (
     Family,
@@ -43,7 +41,6 @@ from .tasks import (
 
 __all__ = ["UNIFIED", "CancelPending", "CreateTask", "ModelRequest", "family_of", "request"]
 
-C = TypeVar("C")
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 
@@ -56,47 +53,18 @@ _PATH = "/api/v1/task"
 # -- making a task ------------------------------------------------------------------------------------------------
 
 
-@dataclass_transform(
-    frozen_default=True,
-    kw_only_default=True,
-    field_specifiers=(
-        inputs.text,
-        inputs.number,
-        inputs.whole,
-        inputs.flag,
-        inputs.choice,
-        inputs.word,
-        inputs.ratio,
-        inputs.link,
-        inputs.links,
-        inputs.mask,
-        inputs.item,
-        inputs.items,
-        inputs.json_object,
-    ),
-)
-def request(cls: type[C]) -> type[C]:
-    """Make a request of a class: a frozen value, whose fields (keywords, unless one says else) are checked."""
-    return frozen(repr=False)(cls)
-
-
 @request
-class _Create(Generic[R_co]):
-    """What all requests of this protocol share: the envelope, the webhook, files that are still to be uploaded."""
+class _Create(InputRequest, Generic[R_co]):
+    """What all requests of this protocol share: the envelope, the webhook."""
 
     service_mode: str | None = inputs.choice("", "public", "private", default=None)
     webhook_endpoint: str | None = field(default=None, kw_only=True, validator=fields.webhook_endpoint)
     webhook_secret: str | None = field(default=None, kw_only=True, repr=False, validator=fields.webhook_secret)
-    _links: Mapping[PurePath, str] = field(init=False, factory=dict, repr=False, eq=False)
 
     @property
     def family(self) -> Family[R_co]:
         """The unified family, with this request's result."""
         return cast("Family[R_co]", _family_of(self._result))
-
-    @property
-    def _class(self) -> Any:  # noqa: ANN401 - a class, which type checkers do not take for hashable
-        return type(self)
 
     @property
     def _result(self) -> Any:  # noqa: ANN401 - a class
@@ -106,30 +74,6 @@ class _Create(Generic[R_co]):
     def names(self) -> tuple[str, str]:
         """Model and task type, as the wire has them."""
         raise NotImplementedError
-
-    def inputs(self) -> Mapping[str, Any]:
-        """Give the `input` object as it was said, files still as paths."""
-        raise NotImplementedError
-
-    def __repr__(self) -> str:
-        """Show what was said, and no secret."""
-        shown = (
-            (f, value)
-            for f in sorted(attrs.fields(self._class), key=lambda f: (f.kw_only, f.inherited))
-            if f.repr and (value := getattr(self, f.name)) not in (None, {})
-        )
-        texts = (f"{f.name}={_shown(value)}" if f.kw_only else _shown(value) for f, value in shown)
-        return f"{type(self).__name__}({', '.join(texts)})"
-
-    def local_files(self) -> tuple[PurePath, ...]:
-        """Give the files that must be uploaded before this can be sent, each once."""
-        return tuple(dict.fromkeys(_paths(self.inputs())))
-
-    def with_links(self, links: Mapping[PurePath, str]) -> Self:
-        """Give the request with links in the place of its files."""
-        linked = copy.copy(self)
-        object.__setattr__(linked, "_links", links)
-        return linked
 
     def to_http(self) -> HTTPRequest:
         """Give the request as it goes out; a file that has no link yet stands as ``file:NAME``."""
@@ -142,7 +86,7 @@ class _Create(Generic[R_co]):
             config["webhook_config"] = {"endpoint": self.webhook_endpoint, "secret": self.webhook_secret or ""}
         if config:
             body["config"] = config
-        return HTTPRequest("POST", _PATH, orjson.dumps(body, default=partial(_to_json, self._links)))
+        return HTTPRequest("POST", _PATH, self.to_json(body))
 
     def parse(self, response: HTTPResponse, /) -> TaskId:
         """Give the new task's id; raise `APIError` (refused) or `UnexpectedAnswer` (a task may have been made)."""
@@ -180,18 +124,14 @@ class ModelRequest(_Create[R_co]):
 
     _model: ClassVar[str] = ""
     _task_type: ClassVar[str] = ""
-    _needs: ClassVar[tuple[tuple[str, ...], ...]] = ()
-    """Groups of optional inputs, of each of which the host needs at least one."""
 
     extra: Mapping[str, Any] = inputs.json_object(default=attrs.Factory(dict))
 
     def __attrs_post_init__(self) -> None:
+        super().__attrs_post_init__()
         if doubled := self.extra.keys() & set(_input_names(self._class)):
             names = ", ".join(sorted(doubled))
             raise ValueError(f"{type(self).__name__}.extra: {names} is not allowed; there is a field of that name")
-        for group in self._needs:
-            if all(getattr(self, name) is None for name in group):
-                raise ValueError(f"{type(self).__name__}.{group[0]}: None is not allowed; give {' or '.join(group)}")
 
     @property
     def names(self) -> tuple[str, str]:
@@ -203,15 +143,6 @@ class ModelRequest(_Create[R_co]):
         """Give the `input` object as it was said, files still as paths."""
         said = {name: value for name in _input_names(self._class) if (value := getattr(self, name)) is not None}
         return {**said, **self.extra}
-
-
-_LONGEST_SHOWN = 300
-
-
-def _shown(value: object) -> str:
-    """Give the repr of an input, cut short where a whole file stands in the request."""
-    text = repr(value)
-    return text if len(text) <= _LONGEST_SHOWN else f"{text[:60]}… ({len(text)} characters)"
 
 
 _ENVELOPE = frozenset({"service_mode", "webhook_endpoint", "webhook_secret", "_links", "extra"})
@@ -243,30 +174,6 @@ def _result_of(cls: Any) -> type[Any]:  # noqa: ANN401 - a class
             if (given := get_args(generic)) and not isinstance(given[0], TypeVar):
                 return cast("type[Any]", given[0])
     return cast("type[Any]", Output)
-
-
-def _paths(value: Any) -> Iterator[PurePath]:  # noqa: ANN401 - anything that becomes JSON
-    if isinstance(value, PurePath):
-        yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from _paths(item)
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from _paths(item)
-    elif attrs.has(type(value)):
-        for f in attrs.fields(type(value)):
-            yield from _paths(getattr(value, f.name))
-
-
-def _to_json(links: Mapping[PurePath, str], value: Any) -> Any:  # noqa: ANN401 - anything that becomes JSON
-    if isinstance(value, PurePath):
-        return links.get(value, f"file:{value}")
-    if isinstance(value, Mapping):
-        return dict(value)
-    if attrs.has(type(value)):
-        return attrs.asdict(value, recurse=False, filter=lambda _, item: item is not None)
-    raise TypeError(f"{value!r} is no JSON")
 
 
 # -- calls about tasks --------------------------------------------------------------------------------------------
@@ -338,7 +245,7 @@ def _read_task(data: dict[str, Any], asked: TaskId, reader: Reader[R], path: str
         status=status,
         state=state,
         progress=_progress(output),
-        error=_error_text(data.get("error")) if state is TaskState.FAILED else "",
+        error=error_text(data.get("error")) if state is TaskState.FAILED else "",
         images=_images(output),
         raw=data,
         reader=reader,
@@ -364,30 +271,12 @@ def _images(output: Output) -> tuple[str, ...]:
         return ()
 
 
-def _error_text(error: object) -> str:
-    """Give a failed task's reasons, wherever the host has put them."""
-    values = [error.get(name) for name in ("message", "raw_message", "detail")] if isinstance(error, dict) else [error]
-    texts = (value.strip() for value in values if isinstance(value, str))
-    return "; ".join(dict.fromkeys(filter(None, texts)))
-
-
 def _read_life(raw: Mapping[str, Any]) -> Life:
     meta = raw.get("meta")
     meta = meta if isinstance(meta, dict) else {}
-    times = (_read_time(meta.get(name)) for name in ("created_at", "started_at", "ended_at"))
+    times = (read_time(meta.get(name)) for name in ("created_at", "started_at", "ended_at"))
     task_type = raw.get("task_type")
     return Life(task_type if isinstance(task_type, str) else "", *times)
-
-
-def _read_time(value: object) -> datetime | None:
-    """Give a time, None for the year 1 that stands for "not reached" and for what is no time at all."""
-    try:
-        time = datetime.fromisoformat(value) if isinstance(value, str) else None
-    except ValueError:
-        return None
-    if time is None or time.year <= 1:
-        return None
-    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
 
 
 def _read_files(raw: Mapping[str, Any]) -> tuple[TaskFile, ...]:
