@@ -1,43 +1,107 @@
-"""Put measured tables into README.md: ``python -m benchmarks --json DIR && python -m benchmarks.readme DIR``.
+"""Put what was measured into README.md: ``python -m benchmarks --json FILE && python -m benchmarks.readme FILE``.
 
-A table stands between ``<!-- measured: NAME -->`` and ``<!-- end -->``, and is never typed by hand.
+A table stands between ``<!-- measured: NAME -->`` and ``<!-- end -->``, and is never typed by hand.  Pictures are drawn
+beside this file, if matplotlib is there.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from .__main__ import read_goals, there
+from ._clients import OURS, TRANSPORT, TYPED
+from ._goals import Goal
+from ._picture import Bar, draw_bars
+
 README = Path(__file__).parent.parent / "README.md"
+PICTURE = Path(__file__).parent / "overhead.svg"
+
+PICTURED = ("submit", 64)
+"""What the picture shows, and with how many in flight."""
+LEFT_OUT = (TYPED, TRANSPORT)
+"""What is measured to see what a call is made of."""
+
+Found = Mapping[str, Any]
+"""What the benchmarks found, by their names."""
 
 
-def duplicates(measured: dict[str, Any]) -> str:
+def duplicates(found: Found) -> str | None:
     """Give the table of how often a submit reached a server that then failed, per client."""
-    clients = measured["clients"]
+    if "duplicates" not in found:
+        return None
+    clients = found["duplicates"]["clients"]
     faults = next(iter(clients.values()))
-    head = ["what happens to the answer", *clients]
     rows = [[fault, *(str(results[fault]["most"]) for results in clients.values())] for fault in faults]
-    lines = [head, ["---", *("--:" for _ in clients)], *rows]
+    return _markdown(["what happens to the answer", *clients], rows)
+
+
+def summary(found: Found) -> str | None:
+    """Give the table of all goals: what, ours, others, the goal, and whether it is reached."""
+    if missing := [name for name in there() if name not in found]:
+        print(f"no summary: the file has no {', '.join(missing)}")
+        return None
+    rows = []
+    for name, results in found.items():
+        goals = read_goals(results)
+        if name == "soak" and all(goal.met for goal in goals):  # one line, as there is nothing to tell
+            seconds = results["samples"][-1]["seconds"]
+            what = f"lost, doubled or left over in {seconds / 60:.0f} minutes of faults"
+            goals = [Goal(what, "nothing", "nothing", met=True)]
+        rows += [[goal.what, goal.reached, goal.peers, goal.goal, _verdict(goal.met)] for goal in goals]
+    return _markdown(["", "piapi_async", "others", "goal", "reached"], rows)
+
+
+def _verdict(met: bool | None) -> str:  # noqa: FBT001 - a value, not a mode
+    return "" if met is None else "yes" if met else "**no**"
+
+
+def _markdown(columns: list[str], rows: list[list[str]]) -> str:
+    lines = [columns, ["---", *("--:" for _ in columns[1:])], *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-TABLES = {"duplicates": duplicates}
+TABLES: Mapping[str, Callable[[Found], str | None]] = {"summary": summary, "duplicates": duplicates}
 
 
-def main(directory: Path) -> None:
-    """Replace every table whose figures are in the directory."""
+def replace(text: str, name: str, table: str) -> str:
+    """Give the README with one of its tables replaced."""
+    head, mark, rest = text.partition(f"<!-- measured: {name} -->\n")
+    if not mark:
+        sys.exit(f"{README} has no place for the table {name!r}")
+    return f"{head}{mark}\n{table}\n\n<!-- end -->{rest.partition('<!-- end -->')[2]}"
+
+
+def picture(found: Found) -> None:
+    """Draw what a call costs."""
+    groups = found.get("overhead", {}).get("groups", [])
+    lines = [line for group in groups if (group["call"], group["in_flight"]) == PICTURED for line in group["lines"]]
+    if not lines:
+        return
+    if find_spec("matplotlib") is None:
+        print("matplotlib is not installed: no picture")
+        return
+    bars = [
+        Bar(line["client"], line["cpu"], line["client"] == OURS) for line in lines if line["client"] not in LEFT_OUT
+    ]
+    draw_bars(PICTURE, "µs of CPU per submit, 64 in flight", bars)
+
+
+def main(path: Path) -> None:
+    """Replace every table whose figures are in the file, and draw the picture."""
+    measured = json.loads(path.read_text(encoding="utf-8"))
+    if measured["about"]["quick"]:
+        sys.exit(f"{path} is of a quick run, whose numbers mean little")
     text = README.read_text(encoding="utf-8")
     for name, draw in TABLES.items():
-        path = directory / f"{name}.json"
-        if path.exists():
-            table = draw(json.loads(path.read_text(encoding="utf-8")))
-            head, mark, rest = text.partition(f"<!-- measured: {name} -->\n")
-            if not mark:
-                sys.exit(f"{README} has no place for the table {name!r}")
-            text = f"{head}{mark}\n{table}\n\n<!-- end -->{rest.partition('<!-- end -->')[2]}"
+        if (table := draw(measured["benchmarks"])) is not None:
+            text = replace(text, name, table)
     README.write_text(text, encoding="utf-8")
+    picture(measured["benchmarks"])
 
 
 if __name__ == "__main__":
