@@ -1,7 +1,7 @@
 """Put what was measured into README.md: ``python -m benchmarks --json FILE && python -m benchmarks.readme FILE``.
 
-A table stands between ``<!-- measured: NAME -->`` and ``<!-- end -->``, and is never typed by hand.  Pictures are drawn
-beside this file, if matplotlib is there.
+What was measured stands between ``<!-- measured: NAME -->`` and ``<!-- end -->``, and is never typed by hand.  The
+picture is drawn if matplotlib is there.
 """
 
 from __future__ import annotations
@@ -26,12 +26,13 @@ PICTURED = ("submit", 64)
 LEFT_OUT = (TYPED, TRANSPORT)
 """What is measured to see what a call is made of."""
 
-Found = Mapping[str, Any]
-"""What the benchmarks found, by their names."""
+Measured = Mapping[str, Any]
+"""What the file has: `about` the machine, and what the `benchmarks` found, by their names."""
 
 
-def duplicates(found: Found) -> str | None:
+def duplicates(measured: Measured) -> str | None:
     """Give the table of how often a submit reached a server that then failed, per client."""
+    found = measured["benchmarks"]
     if "duplicates" not in found:
         return None
     clients = found["duplicates"]["clients"]
@@ -40,8 +41,9 @@ def duplicates(found: Found) -> str | None:
     return _markdown(["what happens to the answer", *clients], rows)
 
 
-def summary(found: Found) -> str | None:
+def summary(measured: Measured) -> str | None:
     """Give the table of all goals: what, ours, others, the goal, and whether it is reached."""
+    found, about = measured["benchmarks"], measured["about"]
     if missing := [name for name in there() if name not in found]:
         print(f"no summary: the file has no {', '.join(missing)}")
         return None
@@ -53,7 +55,12 @@ def summary(found: Found) -> str | None:
             what = f"lost, doubled or left over in {seconds / 60:.0f} minutes of faults"
             goals = [Goal(what, "nothing", "nothing", met=True)]
         rows += [[goal.what, goal.reached, goal.peers, goal.goal, _verdict(goal.met)] for goal in goals]
-    return _markdown(["", "piapi_async", "others", "goal", "reached"], rows)
+    packages = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
+    head = (
+        "What is promised, what is reached, and what others reach, measured side by side on one machine "
+        f"({about['when']}, Python {about['python']}, {packages}). A range is where the middle half of the rounds lies."
+    )
+    return head + "\n\n" + _markdown(["", "piapi_async", "others", "goal", "reached"], rows)
 
 
 def _verdict(met: bool | None) -> str:  # noqa: FBT001 - a value, not a mode
@@ -65,43 +72,48 @@ def _markdown(columns: list[str], rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-TABLES: Mapping[str, Callable[[Found], str | None]] = {"summary": summary, "duplicates": duplicates}
-
-
-def replace(text: str, name: str, table: str) -> str:
-    """Give the README with one of its tables replaced."""
+def replace(text: str, name: str, drawn: str) -> str:
+    """Give the README with what stands at one of its places replaced."""
     head, mark, rest = text.partition(f"<!-- measured: {name} -->\n")
     if not mark:
-        sys.exit(f"{README} has no place for the table {name!r}")
-    return f"{head}{mark}\n{table}\n\n<!-- end -->{rest.partition('<!-- end -->')[2]}"
+        sys.exit(f"{README} has no place for {name!r}")
+    return f"{head}{mark}\n{drawn}\n\n<!-- end -->{rest.partition('<!-- end -->')[2]}"
 
 
-def picture(found: Found) -> None:
-    """Draw what a call costs."""
-    groups = found.get("overhead", {}).get("groups", [])
+def picture(measured: Measured) -> str | None:
+    """Draw what a call costs, and give the link to it."""
+    groups = measured["benchmarks"].get("overhead", {}).get("groups", [])
     lines = [line for group in groups if (group["call"], group["in_flight"]) == PICTURED for line in group["lines"]]
-    if not lines:
-        return
-    if find_spec("matplotlib") is None:
-        print("matplotlib is not installed: no picture")
-        return
-    bars = [
+    shown = [
         Bar(line["client"], line["cpu"], line["client"] == OURS) for line in lines if line["client"] not in LEFT_OUT
     ]
-    draw_bars(PICTURE, "µs of CPU per submit, 64 in flight", bars)
+    if not shown:
+        return None
+    if find_spec("matplotlib") is None:
+        print("no picture: matplotlib is not installed")
+        return None
+    title = "µs of CPU per submit, 64 in flight"
+    draw_bars(PICTURE, title, shown)
+    return f"![{title}](benchmarks/{PICTURE.name})"
+
+
+DRAWN: Mapping[str, Callable[[Measured], str | None]] = {
+    "summary": summary,
+    "picture": picture,
+    "duplicates": duplicates,
+}
 
 
 def main(path: Path) -> None:
-    """Replace every table whose figures are in the file, and draw the picture."""
+    """Replace everything whose figures are in the file."""
     measured = json.loads(path.read_text(encoding="utf-8"))
     if measured["about"]["quick"]:
         sys.exit(f"{path} is of a quick run, whose numbers mean little")
     text = README.read_text(encoding="utf-8")
-    for name, draw in TABLES.items():
-        if (table := draw(measured["benchmarks"])) is not None:
-            text = replace(text, name, table)
+    for name, draw in DRAWN.items():
+        if (drawn := draw(measured)) is not None:
+            text = replace(text, name, drawn)
     README.write_text(text, encoding="utf-8")
-    picture(measured["benchmarks"])
 
 
 if __name__ == "__main__":
