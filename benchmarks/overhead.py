@@ -220,7 +220,7 @@ def _rate_goal(group: Group, peer: str, wanted: float) -> Goal:
         return Goal(what, f"{peer} is not installed", f">= {wanted:g}", None)
     reached = group.of(peer).rate_of_ours
     why = f"{BARE} itself is at {short(reached.median / group.of(BARE).rate_of_ours.median)}"
-    return Goal(what, str(reached), f">= {wanted:g}", reached.median >= wanted, "1", why)
+    return Goal(what, str(reached), f">= {wanted:g}", reached.median >= wanted, why=why)
 
 
 _PLURAL = {"submit": "submits", "fetch": "fetches", "reroll": "rerolls"}
