@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import struct
 from collections.abc import Awaitable, Callable
@@ -78,12 +79,13 @@ def _break_off(request: web.BaseRequest, answer: HTTPResponse) -> None:
 async def _drip(request: web.BaseRequest, slow: SlowBody, answer: HTTPResponse) -> web.StreamResponse:
     response = web.StreamResponse(status=answer.status, headers=answer.headers)
     response.content_length = len(answer.body)
-    await response.prepare(request)
     size = -(-len(answer.body) // slow.pieces) or 1
-    for start in range(0, len(answer.body), size):
-        await asyncio.sleep(slow.seconds / slow.pieces)
-        await response.write(answer.body[start : start + size])
-    await response.write_eof()
+    with contextlib.suppress(ConnectionError):  # whoever asked has lost patience, as they are to be able to
+        await response.prepare(request)
+        for start in range(0, len(answer.body), size):
+            await asyncio.sleep(slow.seconds / slow.pieces)
+            await response.write(answer.body[start : start + size])
+        await response.write_eof()
     return response
 
 

@@ -145,6 +145,16 @@ async def test_a_slow_body_starts_at_once_and_drips() -> None:
         assert pytest.approx(loop.time() - began, abs=0.1) == 20
 
 
+async def test_a_slow_body_that_nobody_waits_for_is_nobodys_complaint(caplog: pytest.LogCaptureFixture) -> None:
+    async with emulating() as caller:
+        caller.emulator.fail("imagine", SlowBody(20.0, pieces=4))
+        answer = await caller.session.post("/mj/v2/imagine", json={"prompt": "a cat"})
+        answer.close()
+        await asyncio.sleep(30)
+        assert caller.emulator.seen.creates == 1
+    assert not caplog.records
+
+
 async def _body(caller: Caller, verb: str, **body: Any) -> bytes:
     async with caller.session.post(f"/mj/v2/{verb}", json=body) as answer:
         assert answer.status == 200
