@@ -1,9 +1,10 @@
-"""The picture of the polling benchmark: what a short delay costs, for us and for others."""
+"""The pictures: what a short delay costs, and what a call costs, for us and for others."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from attrs import frozen
 
@@ -31,11 +32,7 @@ class Dot:
 
 def draw(path: Path, curves: Sequence[Curve], dots: Sequence[Dot]) -> None:
     """Draw the picture into a file, as what its name ends with; needs matplotlib."""
-    import matplotlib as mpl  # noqa: PLC0415 - only for those who want the picture
-    from matplotlib.figure import Figure  # noqa: PLC0415
-
-    mpl.rcParams.update({"svg.hashsalt": "piapi_async", "font.size": 10, "svg.fonttype": "none"})
-    figure = Figure(figsize=(8.0, 5.2), facecolor="white", layout="constrained")
+    figure = _figure((8.0, 5.2))
     axes = figure.subplots()
     axes.set(xscale="log", yscale="log", xlim=(0.085, 32.0), ylim=(0.015, 700.0))
     for curve, colour in zip(curves, BLUES, strict=True):
@@ -59,4 +56,42 @@ def draw(path: Path, curves: Sequence[Curve], dots: Sequence[Dot]) -> None:
     axes.tick_params(which="both", length=0, labelcolor=INK)
     for spine in axes.spines.values():
         spine.set_visible(False)
+    _save(figure, path)
+
+
+def _figure(size: tuple[float, float]) -> Any:  # noqa: ANN401 - of a package that may not be installed
+    import matplotlib as mpl  # noqa: PLC0415 - only for those who want the picture
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
+    mpl.rcParams.update({"svg.hashsalt": "piapi_async", "font.size": 10, "svg.fonttype": "none"})
+    return Figure(figsize=size, facecolor="white", layout="constrained")
+
+
+def _save(figure: Any, path: Path) -> None:  # noqa: ANN401 - the same
     figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
+
+
+@frozen
+class Bar:
+    """One client's figure."""
+
+    name: str
+    value: float
+    own: bool
+
+
+def draw_bars(path: Path, title: str, bars: Sequence[Bar]) -> None:
+    """Draw figures beside each other, the first on top; needs matplotlib."""
+    figure = _figure((8.0, 0.45 * len(bars) + 0.8))
+    axes = figure.subplots()
+    names, values = [bar.name for bar in bars], [bar.value for bar in bars]
+    drawn = axes.barh(names, values, color=[BLUES[2] if bar.own else OTHERS for bar in bars], height=0.6)
+    axes.bar_label(drawn, [f"{value:,.0f}" for value in values], padding=4, color=INK)
+    axes.invert_yaxis()
+    axes.set_title(title, loc="left", fontsize=10, color=INK)
+    axes.set_xlim(0, max(values) * 1.1)
+    axes.set_xticks([])
+    axes.tick_params(which="both", length=0, labelcolor=INK)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    _save(figure, path)

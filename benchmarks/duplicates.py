@@ -25,11 +25,12 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-from attrs import define, field
+from attrs import asdict, define, field
 
 from piapi_async import Imagine, Ledger, PiAPI, PiAPIError, SubmissionUnknown
 
 from ._faults import FAULTS, Fault, Host
+from ._goals import Goal
 from ._table import table
 from ._virtual import run_virtual
 
@@ -223,9 +224,17 @@ def report_all(intents: int, limit: float) -> dict[str, Any]:
     title = f"billable creates per intent, the most of {intents}, each stopped after {limit:g} s"
     print(table(title, ("fault", *results), rows))
     return {
+        "goals": [asdict(_goal(results))],
         "intents": intents,
         "clients": {name: {fault: _plain(tally) for fault, tally in of.items()} for name, of in results.items()},
     }
+
+
+def _goal(results: dict[str, dict[str, Tally]]) -> Goal:
+    most = {name: max(tally.most for tally in of.values()) for name, of in results.items()}
+    own = most.pop("piapi_async")
+    others = ", ".join(f"{name.split()[0]} {creates}" for name, creates in most.items())
+    return Goal("billable creates of one submit, at most, under any fault", str(own), "<= 1", own <= 1, others)
 
 
 def _plain(tally: Tally) -> dict[str, Any]:

@@ -26,11 +26,12 @@ from attrs import asdict, define, frozen
 
 from piapi_async import PiAPI
 from piapi_async._book import PollBook, Waiter, Watch
-from piapi_async.client import TaskHandle
+from piapi_async.handle import TaskHandle
 from piapi_async.midjourney import LEGACY
 from piapi_async.policy import PollPolicy
 from piapi_async.tasks import TaskId
 
+from ._goals import Goal
 from ._table import table
 from ._virtual import run_virtual
 from ._waiting_host import waiting_host
@@ -60,6 +61,14 @@ class Row:
         verdict = "" if self.goal is None else "met" if self.allocated <= self.goal else "MISSED"
         goal = "" if self.goal is None else f"<= {self.goal:,.0f}"
         return [self.what, f"{self.waits:,}", f"{self.allocated:,.0f}", f"{self.resident:,.0f}", goal, verdict]
+
+    def judge(self) -> Goal | None:
+        """Hold the line against its goal, if there is one."""
+        if self.goal is None:
+            return None
+        met = self.allocated <= self.goal
+        what = f"bytes of a wait {self.what}, of {self.waits:,}"
+        return Goal(what, f"{self.allocated:,.0f}", f"<= {self.goal:,.0f}", met)
 
 
 @frozen
@@ -214,7 +223,8 @@ def main(*, smoke: bool = False, json_path: Path | None = None) -> None:
     )
     print(f"{time.perf_counter() - begun:.0f} s")
     if json_path is not None:
-        found = {"memory": [asdict(row) for row in rows], "idle": asdict(cost)}
+        goals = [asdict(goal) for row in rows if (goal := row.judge()) is not None]
+        found = {"goals": goals, "memory": [asdict(row) for row in rows], "idle": asdict(cost)}
         json_path.write_bytes(orjson.dumps(found, option=orjson.OPT_INDENT_2))
 
 

@@ -26,6 +26,7 @@ from attrs import asdict, frozen
 
 from piapi_async.policy import PollPolicy
 
+from ._goals import Goal
 from ._peers import PEERS
 from ._picture import Curve, Dot, draw
 from ._sim import LATENCY, MEAN, SHAPES, Case, Measured, draw_duration, seeded, simulate
@@ -108,6 +109,11 @@ class Row:
         return self.requests_per_task * self.p95
 
     @property
+    def judged(self) -> float:
+        """What the goal is about, seconds."""
+        return self.alone if self.in_flight == 1 else self.product
+
+    @property
     def tick(self) -> float:
         """R·L·K of one even stream of requests, each of which notices every end before it.
 
@@ -130,7 +136,7 @@ class Row:
         """Whether the goal is met, or what stands in its way."""
         if self.goal == math.inf:
             return ""
-        if (self.alone if self.in_flight == 1 else self.product) <= self.goal:
+        if self.judged <= self.goal:
             return "met"
         return f"out of reach: even tick {self.tick:.1f}" if self.tick > self.goal else "MISSED"
 
@@ -202,6 +208,35 @@ def peers_table(peers: dict[str, Measured]) -> str:
     return table(
         "others, any number in flight, one id per request", ("schedule of", "R", "L", "p95", "R·L", "R·p95"), rows
     )
+
+
+def goals(rows: Sequence[Row], peers: dict[str, Measured]) -> list[Goal]:
+    """Give each goal with the worst figure that it speaks of; where no schedule could reach it, apart."""
+    looks = ", ".join(f"{name} {each.per_task * each.mean:.0f}" for name, each in peers.items())
+    alone = ", ".join(f"{name} {each.per_task * each.p95:.0f}" for name, each in peers.items())
+    found = []
+    for what, goal, others in (
+        ("R·p95 of one task, s", GOAL_ALONE, alone),
+        ("R·L·K of many without progress, s", GOAL_BLIND, looks),
+        ("R·L·K of many with progress, s", GOAL_PROGRESS, looks),
+    ):
+        of = [row for row in rows if row.goal == goal]
+        within = [row.judged for row in of if row.in_flight == 1 or row.tick <= goal]
+        if within:
+            worst = max(within)
+            found.append(Goal(what, f"{worst:.1f}", f"<= {goal:g}", worst <= goal, others))
+        found += [
+            Goal(
+                f"{what}: {row.in_flight:,} in flight, K = {row.size}",
+                f"{row.judged:.1f}",
+                f"<= {goal:g}",
+                row.judged <= goal,
+                why=f"out of reach: an even stream that notices every end is itself at {row.tick:.1f}",
+            )
+            for row in of
+            if row.in_flight > 1 and row.tick > goal
+        ]
+    return found
 
 
 def shapes_table(delay: float, tasks: int) -> str:
@@ -278,7 +313,8 @@ def main(
         plot(plot_path, [Job(case, each, seed, simulated) for case in PICTURED for each in DELAYS], peers)
     print(f"{time.perf_counter() - begun:.0f} s")
     if json_path is not None:
-        json_path.write_bytes(orjson.dumps([asdict(row) for row in rows], option=orjson.OPT_INDENT_2))
+        found = {"goals": [asdict(goal) for goal in goals(rows, peers)], "rows": [asdict(row) for row in rows]}
+        json_path.write_bytes(orjson.dumps(found, option=orjson.OPT_INDENT_2))
 
 
 if __name__ == "__main__":

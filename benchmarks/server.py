@@ -2,9 +2,9 @@
 
     python -m benchmarks.server [--core N] [--looks 1,2] [--port N]
 
-It speaks the legacy protocol's submits, fetches and multi-fetches, and nothing else.  Because it costs so little, what
-is measured is the client.  In a process of its own, on a core of its own, it says how busy it was: a server that was
-busy for more than half of the time was the bottleneck, and the figures are worth nothing.
+It speaks the legacy protocol's submits, fetches and multi-fetches, and what other SDKs say for the same.  Because it
+costs so little, what is measured is the client.  In a process of its own, on a core of its own, it says how busy it
+was: a server that was busy for more than half of the time was the bottleneck, and the figures are worth nothing.
 """
 
 from __future__ import annotations
@@ -24,10 +24,8 @@ from urllib.request import urlopen
 import orjson
 from attrs import asdict, define, field, frozen
 
-_ID_HEAD = "00000000-0000-4000-8000-"
-"""What all ids begin with; the rest is the task's number, so that no id has to be looked up."""
+from ._dialects import ID, ID_HEAD, Dialect, Prepared, dialects
 
-_HTTP = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: "
 _NO_TASK = b'HTTP/1.1 400 Bad Request\r\nContent-Length: 28\r\n\r\n{"message":"task not found"}'
 
 
@@ -69,13 +67,10 @@ def _task(status: str, progress: int, *, images: bool) -> dict[str, Any]:
         "model_version": "v6.0",
         "usage": {"type": "point", "frozen": 800000, "consume": 800000 if images else 0},
     }
-    return {"task_id": _ID_HEAD + "0" * 12, "status": status, "process_time": 0, "task_result": result, "meta": meta}
+    return {"task_id": ID, "status": status, "process_time": 0, "task_result": result, "meta": meta}
 
 
-def _halves(answer: dict[str, Any]) -> tuple[bytes, bytes]:
-    """Give what stands before and after the task's number."""
-    first, second = orjson.dumps(answer).split(b"0" * 12 + b'"', 1)
-    return first, b'"' + second
+_RUNNING, _DONE = _task("processing", 50, images=False), _task("finished", 100, images=True)
 
 
 @frozen
@@ -106,8 +101,9 @@ class _Host:
     multi_fetches: int = 0
     asked: int = 0
     _left: dict[bytes, int] = field(factory=dict)
-    _running: tuple[bytes, bytes] = field(factory=lambda: _halves(_task("processing", 50, images=False)))
-    _done: tuple[bytes, bytes] = field(factory=lambda: _halves(_task("finished", 100, images=True)))
+    _running: Prepared = field(factory=lambda: Prepared.of(_RUNNING))
+    _done: Prepared = field(factory=lambda: Prepared.of(_DONE))
+    _dialects: Sequence[Dialect] = field(factory=lambda: dialects(_RUNNING, _DONE))
     _since: tuple[float, float] = field(factory=lambda: (time.perf_counter(), time.process_time()))
 
     def answer(self, path: bytes, body: bytes) -> bytes:
@@ -125,28 +121,44 @@ class _Host:
             at = body.index(_ID) + len(_ID)
             return _whole(self._look(body[at : at + 12])[1])
         if path.startswith(b"/mj/v2/"):
-            self.submits += 1
-            self.made += 1
-            number = b"%012d" % self.made
-            if (looks := self.looks[self.made % len(self.looks)]) > 1:
-                self._left[number] = looks
-            return _whole(b'{"task_id":"' + _ID + number + b'","status":"success","message":""}')
+            return _whole(b'{"task_id":"' + _ID + self._make() + b'","status":"success","message":""}')
         if path == b"/counted":
             return _whole(orjson.dumps(asdict(self.counted())))
         if path == b"/reset":
             self._reset()
             return _whole(b"{}")
+        return self._answer_others(path)
+
+    def _answer_others(self, path: bytes) -> bytes:
+        for dialect in self._dialects:
+            if path == dialect.creates:
+                return _whole(dialect.created.about(self._make()), b"201 Created")
+            if (number := dialect.asks_for(path)) is not None:
+                self.fetches += 1
+                return _whole((dialect.running if self._runs(number) else dialect.done).about(number))
         return _NO_TASK
 
+    def _make(self) -> bytes:
+        """Make a task and give its number."""
+        self.submits += 1
+        self.made += 1
+        number = b"%012d" % self.made
+        if (looks := self.looks[self.made % len(self.looks)]) > 1:
+            self._left[number] = looks
+        return number
+
     def _look(self, number: bytes) -> tuple[bytes, bytes]:
+        return number, (self._running if self._runs(number) else self._done).about(number)
+
+    def _runs(self, number: bytes) -> bool:
+        """Look at a task once, and tell whether it still runs."""
         self.asked += 1
         left = self._left.get(number, 1) - 1
         if left > 0:
             self._left[number] = left
         else:
             self._left.pop(number, None)
-        first, second = self._running if left > 0 else self._done
-        return number, first + number + second
+        return left > 0
 
     def counted(self) -> Counted:
         wall, cpu = time.perf_counter() - self._since[0], time.process_time() - self._since[1]
@@ -158,11 +170,11 @@ class _Host:
         self._since = time.perf_counter(), time.process_time()
 
 
-_ID = _ID_HEAD.encode()
+_ID = ID_HEAD.encode()
 
 
-def _whole(body: bytes) -> bytes:
-    return b"%s%d\r\n\r\n%s" % (_HTTP, len(body), body)
+def _whole(body: bytes, status: bytes = b"200 OK") -> bytes:
+    return b"HTTP/1.1 %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (status, len(body), body)
 
 
 class _Connection(asyncio.Protocol):

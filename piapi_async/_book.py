@@ -107,7 +107,6 @@ class Look:
 
 @define(eq=False, slots=True)
 class _Lane:
-    family: Family[Any]
     size: int
     watches: dict[TaskId, Watch] = field(factory=dict)
     heap: list[tuple[float, int, Watch]] = field(factory=list)
@@ -234,7 +233,7 @@ class PollBook:
             watch.looking, watch.looked_at = True, now
         self.counters.looks += 1
         self.counters.asked += len(watches)
-        return Look(lane.family, tuple(watches), multi=len(watches) > 1)
+        return Look(first.family, tuple(watches), multi=len(watches) > 1)
 
     def expire(self, now: float) -> list[Waiter]:
         """Give the waiters whose deadline has come, and let them go."""
@@ -469,7 +468,7 @@ class PollBook:
         lane = self._lanes.get(family.name)
         if lane is None:
             size = self.multi_fetch_size if family.fetch_many is not None else 1
-            lane = self._lanes[family.name] = _Lane(family, size)
+            lane = self._lanes[family.name] = _Lane(size)
         return lane
 
 

@@ -11,8 +11,10 @@ import logging
 import secrets
 import shlex
 import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from pathlib import PurePath
+from typing import Any, Protocol, TypeVar, cast
 
 import anyio
 from attrs import define, field, frozen
@@ -20,8 +22,8 @@ from attrs import define, field, frozen
 from ._caller import Caller
 from ._ledger_file import Intent, LedgerEntry, LedgerState
 from ._transport import Sending
-from ._wire import TaskRequest, Verdict, judge_submit, label
-from .errors import APIError, ClientClosed, LedgerError, PiAPIError, SubmissionUnknown
+from ._wire import Attaching, TaskRequest, Verdict, judge_submit, label
+from .errors import APIError, ClientClosed, LedgerError, PiAPIError, SubmissionUnknown, TransportError
 from .ledger import Ledger
 from .tasks import TaskId, TaskRef
 
@@ -70,6 +72,10 @@ class Addressing(Protocol):
         ...
 
 
+Uploading = Callable[[Iterable[PurePath]], Awaitable[Mapping[PurePath, str]]]
+"""What brings files to the host and gives their URLs."""
+
+
 @define(eq=False)
 class Submitter:
     """Sends the submits of one client, and owns those under way."""
@@ -79,6 +85,7 @@ class Submitter:
     _caller: Caller
     _origin: str
     _ledger: Ledger | None
+    _upload: Uploading
     _under_way: dict[asyncio.Task[Accepted], Sending] = field(factory=dict, init=False)
 
     def __len__(self) -> int:
@@ -193,11 +200,15 @@ class Submitter:
 
     async def _send(self, request: TaskRequest[Any], key: str | None, sending: Sending) -> TaskId:
         """Give the id of the task that the request made, by its answer or, where that is lost, by its webhook."""
+        files = cast("Attaching", request).local_files() if hasattr(request, "local_files") else ()
+        links = await self._upload_for(request, files) if files else {}
         webhooks, nonce_key, addressed = self.webhooks, "", request
         if webhooks is not None:
             nonce_key = key or secrets.token_hex(16)
             addressed = webhooks.address(request, nonce_key)
             sending.announced = addressed is not request
+        if links:
+            addressed = cast("TaskRequest[Any]", cast("Attaching", addressed).with_links(links))
         task_id: TaskId | None = None
         try:
             task_id = await self._caller.call(
@@ -216,6 +227,17 @@ class Submitter:
             if webhooks is not None:
                 webhooks.settled(nonce_key, accepted=task_id is not None)
         return task_id
+
+    async def _upload_for(self, request: TaskRequest[Any], files: Iterable[PurePath]) -> Mapping[PurePath, str]:
+        """Upload the files that stand in a request, and give their URLs."""
+        try:
+            return await self._upload(files)
+        except (OSError, ValueError) as error:
+            text = f"{label(request)}: a file could not be uploaded: {error}. Nothing was submitted, nothing was paid."
+            raise TransportError(text, sent=False) from error
+        except PiAPIError as error:
+            error.args = (f"{label(request)}: a file could not be uploaded: {error} Nothing was submitted.",)
+            raise
 
     async def _give_up(self, ledger: Ledger, intent: Intent, error: BaseException, sending: Sending) -> None:
         # Once sending has begun, only an answer that was understood as a refusal says that nothing was made.

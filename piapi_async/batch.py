@@ -24,7 +24,7 @@ from attrs import asdict, define, field, frozen
 from ._ledger_file import Intent, LedgerEntry, LedgerState
 from ._wire import TaskRequest, label
 from ._workbench import Desk, Source
-from .client import PiAPI, TaskHandle
+from .client import PiAPI
 from .downloads import download, picture_session, saved_files
 from .errors import (
     DownloadError,
@@ -35,6 +35,7 @@ from .errors import (
     TaskCancelled,
     TaskFailed,
 )
+from .handle import TaskHandle
 from .tasks import Task, TaskRef, TaskState
 
 if TYPE_CHECKING:
@@ -325,7 +326,7 @@ class BatchRunner:
                 task = await handle.wait(self.timeout)
         except PiAPIError as error:
             return so_far(error=error, task=handle.task or getattr(error, "task", None))
-        if self.download is None or not task.images:
+        if self.download is None or not task.files:
             return so_far(task=task)
         try:
             files = saved_files(task, self.download) if known is not None else None

@@ -26,7 +26,6 @@ from piapi_async._ledger_file import lock_file
 from piapi_async.cli import _batch, cli
 from piapi_async.cli import _setup as setup
 from piapi_async.cli._input import BatchInput
-from piapi_async.cli._verbs import VERBS_BY_NAME
 from piapi_async.emulator import Drop, Emulator, Status, TaskFails
 
 KEY = "emulator-key"
@@ -396,7 +395,7 @@ def test_max_submits_leaves_the_rest_for_another_run(host: Host) -> None:
 
 
 def test_lines_that_nobody_holds_any_more_take_no_memory() -> None:
-    source = BatchInput(Path(write("in.jsonl", *(reroll(f"p{number}") for number in range(1000)))), VERBS_BY_NAME)
+    source = BatchInput(Path(write("in.jsonl", *(reroll(f"p{number}") for number in range(1000)))))
     job = _batch._Job(cast("Any", None), source, 1000, _batch._Results(sys.stdout), None)
 
     async def read() -> int:
@@ -408,7 +407,7 @@ def test_lines_that_nobody_holds_any_more_take_no_memory() -> None:
 
 def test_heavy_lines_are_taken_in_small_portions() -> None:
     row = {"verb": "inpaint", "origin_task_id": "p", "mask": "QUFB" * 2**16}
-    source = BatchInput(Path(write("in.jsonl", *([row] * 9))), VERBS_BY_NAME)
+    source = BatchInput(Path(write("in.jsonl", *([row] * 9))))
 
     assert [4, 4, 1] == [len(chunk) for chunk in _batch._chunks(source)]
 

@@ -39,7 +39,6 @@ from ._setup import (
     say,
     shared_options,
 )
-from ._verbs import VERBS_BY_NAME
 
 _SHOWN_ERRORS = 50
 _PLAIN_EVERY = 5.0  # seconds
@@ -108,7 +107,7 @@ def _run_batch(
     if out is not None:
         _check_out(out, source, setup.ledger)
     try:
-        requests = BatchInput(spooled or source, VERBS_BY_NAME)
+        requests = BatchInput(spooled or source)
         good = _check(requests, skip_invalid=skip_invalid)
         if dry_run:
             run(_rehearse(setup, requests, good))

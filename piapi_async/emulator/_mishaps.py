@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
 import struct
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from aiohttp import web
 
@@ -18,18 +17,19 @@ from .faults import Drop, Mishap, SlowBody, SlowFirstByte, StaleKeepAlive, Statu
 NO_ANSWER = 444
 
 Produce = Callable[[], Awaitable[HTTPResponse]]
+Refuse = Callable[[int, str], Mapping[str, object]]
 
 
-async def befall(request: web.BaseRequest, mishap: Mishap, produce: Produce) -> web.StreamResponse:
+async def befall(request: web.BaseRequest, mishap: Mishap, produce: Produce, refuse: Refuse) -> web.StreamResponse:
     """Return the answer after `mishap`, or nothing usable once the connection is gone.
 
-    `produce` reads the request and serves it: after it, a task was made.
+    `produce` reads the request and serves it: after it, a task was made.  `refuse` gives the body of a refusal.
     """
     if isinstance(mishap, Drop):
         return await _drop(request, mishap, produce)
     if isinstance(mishap, Status):
         await (produce() if mishap.made else request.read())
-        return plain(mishap.answer())
+        return plain(mishap.answer(refuse))
     answer = await produce()
     if isinstance(mishap, SlowFirstByte):
         await asyncio.sleep(mishap.seconds)
@@ -79,13 +79,15 @@ def _break_off(request: web.BaseRequest, answer: HTTPResponse) -> None:
 async def _drip(request: web.BaseRequest, slow: SlowBody, answer: HTTPResponse) -> web.StreamResponse:
     response = web.StreamResponse(status=answer.status, headers=answer.headers)
     response.content_length = len(answer.body)
+    await response.prepare(request)
     size = -(-len(answer.body) // slow.pieces) or 1
-    with contextlib.suppress(ConnectionError):  # whoever asked has lost patience, as they are to be able to
-        await response.prepare(request)
+    try:
         for start in range(0, len(answer.body), size):
             await asyncio.sleep(slow.seconds / slow.pieces)
             await response.write(answer.body[start : start + size])
         await response.write_eof()
+    except ConnectionResetError:  # a client whose patience has ended goes away, and that is no error of ours
+        return web.Response(status=NO_ANSWER)
     return response
 
 

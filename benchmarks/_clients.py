@@ -1,0 +1,236 @@
+"""The same three calls on every client: make a reroll, look at a task, and a reroll from its submit to its end.
+
+Each client comes as its package makes it, but for the host, the key and, where it can be set, the pause between two
+looks.  The peers' packages are asked for only when they are used.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import aiohttp
+from attrs import frozen
+
+from piapi_async import LEGACY, PiAPI, PollPolicy, Reroll
+from piapi_async._wire import HTTPResponse
+from piapi_async.tasks import TaskId
+
+from ._models import make_models
+
+KEY = "a-key"
+PARENT = "6886fc4d-11b4-4bbe-9f2c-1f0e7b1b8a2d"
+PROMPT = "a quiet landscape"
+TASK_ID = "00000000-0000-4000-8000-000000000000"
+"""A task that the measuring host has always just finished."""
+
+_BODY = {"origin_task_id": PARENT, "prompt": PROMPT}
+
+Call = Callable[[], Awaitable[object]]
+
+
+@frozen
+class Calls:
+    """What is measured of one client; `reroll` submits and waits, looking every `pause` seconds."""
+
+    submit: Call
+    fetch: Call
+    reroll: Call
+
+
+Client = Callable[[str, float], AbstractAsyncContextManager[Calls]]
+
+
+@asynccontextmanager
+async def ours(base_url: str, pause: float) -> AsyncIterator[Calls]:
+    """Give this package's."""
+    async with PiAPI(KEY, base_url=base_url, poll=PollPolicy.every(pause)) as piapi:
+
+        async def reroll() -> None:
+            await (await piapi.submit(Reroll(PARENT, prompt=PROMPT))).wait()
+
+        yield Calls(lambda: piapi.submit(Reroll(PARENT, prompt=PROMPT)), lambda: piapi.fetch(TASK_ID), reroll)
+
+
+@asynccontextmanager
+async def bare(base_url: str, pause: float) -> AsyncIterator[Calls]:
+    """Give aiohttp's: dictionaries in, dictionaries out."""
+    async with aiohttp.ClientSession(base_url, headers={"X-API-Key": KEY}) as session:
+
+        async def post(path: str, body: Mapping[str, str]) -> Any:  # noqa: ANN401 - JSON
+            async with session.post(path, json=body) as response:
+                return await response.json()
+
+        yield _by_hand(post, pause)
+
+
+@asynccontextmanager
+async def typed(base_url: str, pause: float) -> AsyncIterator[Calls]:
+    """Give the least that calls with our types cost on aiohttp: no retries, no gate, nothing that knows what left."""
+    headers = {"X-API-Key": KEY, "Content-Type": "application/json"}
+    async with aiohttp.ClientSession(base_url, headers=headers, cookie_jar=aiohttp.DummyCookieJar()) as session:
+
+        async def call(request: Any) -> Any:  # noqa: ANN401 - whatever the request's answer is
+            asked = request.to_http()
+            async with session.post(asked.path, data=asked.body) as response:
+                return request.parse(HTTPResponse(response.status, await response.read(), response.headers))
+
+        async def reroll() -> None:
+            task_id = await call(Reroll(PARENT, prompt=PROMPT))
+            while not (await call(LEGACY.fetch(task_id))).state.terminal:
+                await asyncio.sleep(pause)
+
+        yield Calls(lambda: call(Reroll(PARENT, prompt=PROMPT)), lambda: call(LEGACY.fetch(TaskId(TASK_ID))), reroll)
+
+
+@asynccontextmanager
+async def transported(base_url: str, pause: float) -> AsyncIterator[Calls]:
+    """Give the same through this package's transport, which knows what has left, and nothing above it."""
+    async with PiAPI(KEY, base_url=base_url) as piapi:
+        transport = piapi._caller.transport  # noqa: SLF001 - what a call is made of is to be seen
+
+        async def call(request: Any, *, submit: bool = False) -> Any:  # noqa: ANN401 - whatever the answer is
+            return request.parse(await transport.send(request.to_http(), timeout=30.0, submit=submit))
+
+        async def reroll() -> None:
+            task_id = await call(Reroll(PARENT, prompt=PROMPT), submit=True)
+            while not (await call(LEGACY.fetch(task_id))).state.terminal:
+                await asyncio.sleep(pause)
+
+        yield Calls(
+            lambda: call(Reroll(PARENT, prompt=PROMPT), submit=True),
+            lambda: call(LEGACY.fetch(TaskId(TASK_ID))),
+            reroll,
+        )
+
+
+@asynccontextmanager
+async def _httpx(base_url: str, pause: float) -> AsyncIterator[Calls]:
+    httpx: Any = importlib.import_module("httpx")
+    async with httpx.AsyncClient(base_url=base_url, headers={"X-API-Key": KEY}) as client:
+
+        async def post(path: str, body: Mapping[str, str]) -> Any:  # noqa: ANN401 - JSON
+            return (await client.post(path, json=body)).json()
+
+        yield _by_hand(post, pause)
+
+
+def _by_hand(post: Callable[[str, Mapping[str, str]], Awaitable[Any]], pause: float) -> Calls:
+    """Give what most people write around a client that knows HTTP only."""
+
+    async def reroll() -> None:
+        made = await post("/mj/v2/reroll", _BODY)
+        while (await post("/mj/v2/fetch", {"task_id": made["task_id"]}))["status"] != "finished":
+            await asyncio.sleep(pause)
+
+    return Calls(lambda: post("/mj/v2/reroll", _BODY), lambda: post("/mj/v2/fetch", {"task_id": TASK_ID}), reroll)
+
+
+@asynccontextmanager
+async def _openai(base_url: str, pause: float) -> AsyncIterator[Calls]:
+    openai: Any = importlib.import_module("openai")
+    made, found = make_models(openai.BaseModel)
+    async with openai.AsyncOpenAI(api_key=KEY, base_url=base_url) as client:
+
+        def submit() -> Awaitable[Any]:
+            return client.post("/mj/v2/reroll", cast_to=made, body=_BODY)  # type: ignore[no-any-return]  # an Any
+
+        def fetch(task_id: str) -> Awaitable[Any]:
+            return client.post("/mj/v2/fetch", cast_to=found, body={"task_id": task_id})  # type: ignore[no-any-return]
+
+        async def reroll() -> None:
+            task_id = (await submit()).task_id
+            while (await fetch(task_id)).status != "finished":
+                await asyncio.sleep(pause)
+
+        yield Calls(submit, lambda: fetch(TASK_ID), reroll)
+
+
+@asynccontextmanager
+async def _replicate(base_url: str, pause: float) -> AsyncIterator[Calls]:
+    module: Any = importlib.import_module("replicate")
+    client = module.Client(api_token=KEY, base_url=base_url)
+    client.poll_interval = pause
+
+    def submit() -> Awaitable[Any]:
+        return client.predictions.async_create("v" * 64, _BODY)  # type: ignore[no-any-return]  # an Any
+
+    async def reroll() -> None:
+        await (await submit()).async_wait()
+
+    yield Calls(submit, lambda: client.predictions.async_get(TASK_ID), reroll)
+
+
+@asynccontextmanager
+async def _fal(base_url: str, pause: float) -> AsyncIterator[Calls]:
+    # It takes a host's name from the environment once and always speaks https to it; so its URL is set here.
+    module: Any = importlib.import_module("fal_client")
+    inside: Any = importlib.import_module("fal_client.client")
+    inside.QUEUE_URL_FORMAT = f"{base_url}/"
+    client = module.AsyncClient(key=KEY)
+
+    async def handle(task_id: str) -> Any:  # noqa: ANN401 - of a package without types here
+        return inside.AsyncRequestHandle.from_request_id(await client._client, "mj/reroll", task_id)  # noqa: SLF001
+
+    async def fetch() -> None:
+        await (await handle(TASK_ID)).status()
+
+    async def reroll() -> None:
+        made = await client.submit("mj/reroll", _BODY)
+        await (await handle(made.request_id)).get(interval=pause)
+
+    yield Calls(lambda: client.submit("mj/reroll", _BODY), fetch, reroll)
+
+
+@asynccontextmanager
+async def _legnext(base_url: str, pause: float) -> AsyncIterator[Calls]:
+    module: Any = importlib.import_module("legnext")
+    async with module.AsyncClient(api_key=KEY, base_url=base_url) as client:
+
+        async def reroll() -> None:
+            made = await client.midjourney.reroll(PARENT)
+            await client.tasks.wait_for_completion(made.job_id, poll_interval=pause)
+
+        yield Calls(lambda: client.midjourney.reroll(PARENT), lambda: client.tasks.get(TASK_ID), reroll)
+
+
+OURS, BARE, TYPED, TRANSPORT = "piapi_async", "bare aiohttp", "aiohttp, our types", "our transport"
+NEAR: Mapping[str, Client] = {OURS: ours, TRANSPORT: transported, TYPED: typed, BARE: bare}
+"""What differs by little: the package, two of its layers, and what they stand on."""
+
+PEERS: Mapping[str, Client] = {
+    "httpx": _httpx,
+    "openai": _openai,
+    "replicate": _replicate,
+    "fal-client": _fal,
+    "legnext": _legnext,
+}
+"""By the name of the package."""
+
+
+def installed() -> dict[str, Client]:
+    """Give the peers that are installed; tell of those that are not."""
+    found = {}
+    for name, client in PEERS.items():
+        try:
+            version(name)
+        except PackageNotFoundError:
+            print(f"{name} is not installed: left out")
+        else:
+            found[name] = client
+    return found
+
+
+def versions() -> dict[str, str]:
+    """Give the versions of what is compared, as far as it is installed."""
+    found = {}
+    for name in ("aiohttp", "orjson", "pydantic", *PEERS):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

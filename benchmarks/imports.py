@@ -1,0 +1,122 @@
+"""What an import costs: this package, what it stands on, and others, each in a process of its own.
+
+    python -m benchmarks.imports [--smoke] [--json FILE]
+
+The processes take turns.  A figure is CPU seconds of the import statement alone, with the interpreter started and
+compiled files in place; a ratio is the median over the rounds, and where the middle half lies.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+import orjson
+from attrs import asdict, frozen
+
+from ._goals import Goal, goals_table
+from ._slices import Spread
+from ._table import short, table
+
+GOAL = 1.5
+
+OURS, BASE = "import piapi_async", "import attrs, cattrs, anyio"
+CLIENT, CLIENT_BASE = "from piapi_async import PiAPI, Reroll", "import aiohttp, attrs, cattrs, anyio"
+PEERS = ("httpx", "openai", "replicate", "fal_client", "legnext")
+
+_MEASURE = """
+import time
+before = time.process_time()
+{}
+print(time.process_time() - before)
+"""
+
+
+@frozen
+class Line:
+    """One import statement: milliseconds, and how many times what the base takes."""
+
+    statement: str
+    millis: Spread
+    ratio: Spread
+
+    def cells(self) -> list[str]:
+        """Give the line's texts."""
+        return [self.statement, short(self.millis.median), "" if self.statement == BASE else str(self.ratio)]
+
+
+def statements() -> list[str]:
+    """Give what can be imported here."""
+    found = [OURS, BASE, CLIENT, CLIENT_BASE, "import aiohttp"]
+    for name in PEERS:
+        if find_spec(name) is None:
+            print(f"{name} is not installed: left out")
+        else:
+            found.append(f"import {name}")
+    return found
+
+
+def take(statement: str) -> float:
+    """Give the seconds that a statement takes in a new process."""
+    words = [sys.executable, "-c", _MEASURE.format(statement)]
+    root = Path(__file__).parents[1]
+    return float(subprocess.run(words, capture_output=True, check=True, cwd=root).stdout)  # noqa: S603 - our own words
+
+
+def measure(rounds: int) -> list[Line]:
+    """Let all import by turns; a first turn compiles and warms the disk's cache."""
+    turns: dict[str, list[float]] = {statement: [] for statement in statements()}
+    for number in range(rounds + 1):
+        for statement, own in turns.items():
+            seconds = take(statement)
+            if number:
+                own.append(seconds)
+    return [
+        Line(
+            statement,
+            Spread.of([seconds * 1000 for seconds in own]),
+            Spread.of([one / base for one, base in zip(own, turns[BASE], strict=True)]),
+        )
+        for statement, own in turns.items()
+    ]
+
+
+def goals(lines: Sequence[Line]) -> list[Goal]:
+    """Hold our imports against the goal; the client itself needs aiohttp, so its base has that."""
+    by_name = {line.statement: line for line in lines}
+    own, client, base = by_name[OURS], by_name[CLIENT], by_name[CLIENT_BASE]
+    peers = ", ".join(
+        f"{name} {short(by_name[f'import {name}'].ratio.median)}" for name in PEERS if f"import {name}" in by_name
+    )
+    ratio = client.millis.median / base.millis.median
+    return [
+        Goal(f"{OURS} : {BASE}", str(own.ratio), f"<= {GOAL:g}", own.ratio.median <= GOAL, peers),
+        Goal(f"{CLIENT} : {CLIENT_BASE}", short(ratio), f"<= {GOAL:g}", ratio <= GOAL),
+    ]
+
+
+def main(*, smoke: bool = False, json_path: Path | None = None) -> None:
+    """Print the table; `smoke` takes one turn."""
+    begun = time.perf_counter()
+    lines = measure(1 if smoke else 15)
+    judged = goals(lines)
+    columns = ("", "ms CPU", f": {BASE}")
+    print(table("imports, each in a new process", columns, [line.cells() for line in lines]), end="\n\n")
+    print(goals_table("imports", judged), end="\n\n")
+    print(f"{time.perf_counter() - begun:.0f} s")
+    if json_path is not None:
+        plain = {"goals": [asdict(each) for each in judged], "lines": [asdict(line) for line in lines]}
+        json_path.write_bytes(orjson.dumps(plain, option=orjson.OPT_INDENT_2))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="What an import costs.")
+    parser.add_argument("--smoke", action="store_true", help="one turn; the numbers mean little")
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    given = parser.parse_args()
+    main(smoke=given.smoke, json_path=given.json)

@@ -1,0 +1,71 @@
+"""The envelope ``{"code": 200, "data": …, "message": "success"}``, used by all but legacy Midjourney.  Pure."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from attrs import evolve
+
+from ._lenient import read_int, text_at
+from ._wire import HTTPResponse, Request, read_object, refusal
+from .errors import UnexpectedAnswer
+from .tasks import TaskId
+
+_GOOD = frozenset({0, 200})
+
+
+def read_envelope(response: HTTPResponse, request: Request[Any], *, makes_task: bool = False) -> dict[str, Any]:
+    """Give the envelope of a good answer; raise the right `APIError`, or `UnexpectedAnswer`.
+
+    A refusal is told by the HTTP status or, with HTTP 200, by the `code` in the body.
+    """
+    if not 200 <= response.status < 300:  # noqa: PLR2004 - HTTP's own classes
+        raise refusal(response, request, makes_task=makes_task)
+    answer = read_object(response.body)
+    try:
+        code = read_int(answer.get("code"))
+    except TypeError as error:
+        raise UnexpectedAnswer(f"The answer is not understood at code: {error}", path="code") from None
+    if code is None or code in _GOOD:
+        return answer
+    said = evolve(response, status=code) if 400 <= code < 600 else response  # noqa: PLR2004 - HTTP's own classes
+    raise refusal(said, request, message=text_at(answer, "message").strip() or "failed", makes_task=makes_task)
+
+
+def read_data(response: HTTPResponse, request: Request[Any]) -> dict[str, Any]:
+    """Give the `data` object of a good answer; raises as `read_envelope`."""
+    data = read_envelope(response, request).get("data")
+    if isinstance(data, dict):
+        return data
+    raise UnexpectedAnswer("The answer holds no object at data", path="data")
+
+
+def read_new_task(response: HTTPResponse, request: Request[Any]) -> TaskId:
+    """Give the id of the task that a request has made; what is neither that nor a refusal is `UnexpectedAnswer`."""
+    answer = read_envelope(response, request, makes_task=True)
+    data, message = answer.get("data"), text_at(answer, "message").strip()
+    task_id = text_at(data, "task_id", "data").strip() if isinstance(data, dict) else ""
+    if task_id:
+        return TaskId(task_id)
+    if message and message.lower() != "success":
+        raise refusal(response, request, message=message, makes_task=True)
+    raise UnexpectedAnswer("The answer holds no task id", path="data.task_id")
+
+
+def error_text(error: object) -> str:
+    """Give a failed task's reasons, wherever the host has put them."""
+    values = [error.get(name) for name in ("message", "raw_message", "detail")] if isinstance(error, dict) else [error]
+    texts = (value.strip() for value in values if isinstance(value, str))
+    return "; ".join(dict.fromkeys(filter(None, texts)))
+
+
+def read_time(value: object) -> datetime | None:
+    """Give a time, None for the year 1 that stands for "not reached" and for what is no time at all."""
+    try:
+        time = datetime.fromisoformat(value) if isinstance(value, str) else None
+    except ValueError:
+        return None
+    if time is None or time.year <= 1:
+        return None
+    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
