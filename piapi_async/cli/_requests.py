@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 import attrs
 from attrs import frozen
 
-from .. import midjourney
+from .. import legacy, midjourney
 from ..models import catalog
 
 if TYPE_CHECKING:
@@ -31,6 +31,16 @@ VERBS: tuple[type[Any], ...] = (
     midjourney.Seed,
 )
 
+OLDER: Mapping[str, type[Any]] = {
+    legacy.FACE_SWAP.name: legacy.FaceSwap,
+    legacy.DREAM_MACHINE.name: legacy.DreamMachine,
+    legacy.LEGACY_KLING.name: legacy.LegacyKling,
+}
+
+
+AROUND = frozenset({"service_mode", "webhook_endpoint", "webhook_secret", "notify_progress", "extra"})
+"""Fields that many requests have, and that are no inputs of the model."""
+
 
 @frozen
 class Recipe:
@@ -42,8 +52,10 @@ class Recipe:
 
     @property
     def fields(self) -> Mapping[str, attrs.Attribute[Any]]:
-        """The fields that can be given, the positional one first."""
-        fields = sorted(attrs.fields(self.request), key=lambda f: (f.kw_only, f.default is not attrs.NOTHING))
+        """The fields that can be given: the positional one first, what all requests have last."""
+        fields = sorted(
+            attrs.fields(self.request), key=lambda f: (f.kw_only, f.default is not attrs.NOTHING, f.name in AROUND)
+        )
         return {f.name: f for f in fields if f.init and f.name not in self.preset}
 
     @property
@@ -100,12 +112,13 @@ def _with_file(value: Any) -> Any:  # noqa: ANN401 - as it was given
 @cache
 def recipes() -> Mapping[str, Recipe]:
     """Give every verb that makes a task: the legacy ones, then ``system/task_type``."""
-    legacy = {cls.__name__.lower(): Recipe(cls.__name__.lower(), cls, {}) for cls in VERBS}
+    verbs = {cls.__name__.lower(): Recipe(cls.__name__.lower(), cls, {}) for cls in VERBS}
     unified = {
         name: Recipe(name, entry.request, {"task_type": entry.task_type} if _chooses(entry.request) else {})
         for name, entry in catalog().items()
     }
-    return {**legacy, **unified}
+    older = {name: Recipe(name, cls, {}) for name, cls in OLDER.items()}
+    return {**verbs, **unified, **older}
 
 
 def _chooses(cls: type[Any]) -> bool:
@@ -116,6 +129,6 @@ def _chooses(cls: type[Any]) -> bool:
 def unknown_verb(verb: object) -> str:
     """Say that there is no such verb, and which is meant perhaps."""
     close = difflib.get_close_matches(str(verb), recipes(), 3)
-    legacy = ", ".join(cls.__name__.lower() for cls in VERBS)
-    hint = f"did you mean {' or '.join(close)}?" if close else f"use one of {legacy}, or one that `models` lists"
+    verbs = ", ".join(cls.__name__.lower() for cls in VERBS)
+    hint = f"did you mean {' or '.join(close)}?" if close else f"use one of {verbs}, or one that `models` lists"
     return f"{verb!r} is not allowed; {hint}"

@@ -14,7 +14,7 @@ import click
 from .._wire import TaskRequest
 from ..models import catalog
 from ..unified import CreateTask
-from ._requests import Recipe, recipes, unknown_verb
+from ._requests import AROUND, Recipe, recipes, unknown_verb
 from ._setup import client, directory_option, make_directory, read_setup, run, say, shared_options, timeout_option
 from ._show import echo
 from ._verbs import key_option, no_wait_option, short, submit_and_finish
@@ -109,11 +109,8 @@ def models(search: str | None) -> None:
         click.echo(click.wrap_text(", ".join(_inputs(recipe)), initial_indent="    ", subsequent_indent="    "))
 
 
-_AROUND = frozenset({"service_mode", "webhook_endpoint", "webhook_secret"})
-
-
 def _inputs(recipe: Recipe) -> list[str]:
-    names = [name for name in recipe.fields if name not in _AROUND]
+    names = [name for name in recipe.fields if name not in AROUND]
     return [f"{name}*" if name in recipe.required else name for name in names]
 
 
