@@ -201,8 +201,11 @@ class PollBook:
         """Give the time of the next deadline or, with `looks`, of the next look if that is sooner; inf for never."""
         while self._deadlines and self._deadlines[0][3] not in self._deadlines[0][2].waiters:
             heapq.heappop(self._deadlines)
-        deadline = self._deadlines[0][0] if self._deadlines else math.inf
-        return min([deadline, *(lane.head() for lane in self._lanes.values() if looks)])
+        event = self._deadlines[0][0] if self._deadlines else math.inf
+        if looks:
+            for lane in self._lanes.values():
+                event = min(event, lane.head())
+        return event
 
     def take(self, now: float, room: int) -> list[Look]:
         """Give at most `room` looks that are due, each filled up with the next most urgent tasks."""

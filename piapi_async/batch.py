@@ -12,10 +12,10 @@ import contextlib
 import math
 import os
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import anyio
 import orjson
@@ -25,10 +25,11 @@ from ._ledger_file import Intent, LedgerEntry, LedgerState
 from ._wire import TaskRequest, label
 from ._workbench import Desk, Source
 from .client import PiAPI
-from .downloads import download, saved_files
+from .downloads import download, picture_session, saved_files
 from .errors import (
     DownloadError,
     LedgerError,
+    NotFoundError,
     PiAPIError,
     SubmissionUnknown,
     TaskCancelled,
@@ -36,6 +37,9 @@ from .errors import (
 )
 from .handle import TaskHandle
 from .tasks import Task, TaskRef, TaskState
+
+if TYPE_CHECKING:
+    import aiohttp
 
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
@@ -182,6 +186,7 @@ class BatchRunner:
     _seconds: float = field(default=0.0, init=False)  # that the last run took
     _allowed: float = field(default=math.inf, init=False)  # submits that may still be made
     _source: Source[Any] | None = field(default=None, init=False)
+    _pictures: aiohttp.ClientSession | None = field(default=None, init=False)  # what downloads share
     _run: str = field(default="", init=False)  # what the keys of this run are counted under
 
     def __attrs_post_init__(self) -> None:
@@ -245,6 +250,9 @@ class BatchRunner:
             finally:
                 self._seconds, self._source = anyio.current_time() - self._began, None
                 self._in_flight.clear()
+                pictures, self._pictures = self._pictures, None
+                if pictures is not None:
+                    await pictures.close()
 
     # -- one item -------------------------------------------------------------------------------------------------
 
@@ -268,7 +276,7 @@ class BatchRunner:
         ledger = self._piapi._ledger
         try:
             if ledger is not None and not key:
-                key = await mint_key(self._piapi, request, self._run)
+                [key] = await mint_keys(self._piapi, [request], self._run)
             if self._allowed < math.inf and not await self._may_submit(key):
                 await self._skip()
                 return None
@@ -289,6 +297,8 @@ class BatchRunner:
         )
         try:
             outcome = await self._end(so_far, handle, known)
+            if ledger is not None:  # whoever writes the outcome down may take the end for recorded
+                await ledger.flush()
         finally:
             self._in_flight.pop(index, None)
         return self._concluded(outcome)
@@ -320,7 +330,9 @@ class BatchRunner:
             return so_far(task=task)
         try:
             files = saved_files(task, self.download) if known is not None else None
-            return so_far(task=task, files=tuple(files or await download(task, self.download)))
+            if self._pictures is None:
+                self._pictures = picture_session()
+            return so_far(task=task, files=tuple(files or await download(task, self.download, session=self._pictures)))
         except DownloadError as error:
             return so_far(task=task, download_error=error)
 
@@ -336,25 +348,33 @@ class BatchRunner:
             self.on_progress(self.totals)
 
 
-async def mint_key(piapi: PiAPI, request: TaskRequest[Any], run: str) -> str | None:
-    """Give the key of an item that brought none: what it asks for, and the how-manieth of its kind in the run it is."""
-    if (ledger := piapi._ledger) is None:
-        return None
-    intent = Intent.of(request.to_http(), key="", origin=piapi.origin, family=request.family.name)
-    return f"{intent.digest.hex()[:32]}-{await ledger.count(run, intent)}"
+async def mint_keys(piapi: PiAPI, requests: Sequence[TaskRequest[Any]], run: str) -> list[str | None]:
+    """Give keys for items that brought none: what each asks for, and the how-manieth of its kind in the run it is."""
+    if (ledger := piapi._ledger) is None or not requests:
+        return [None] * len(requests)
+    intents = [
+        Intent.of(request.to_http(), key="", origin=piapi.origin, family=request.family.name) for request in requests
+    ]
+    numbers = await ledger.count(run, intents)
+    return [f"{intent.digest.hex()[:32]}-{number}" for intent, number in zip(intents, numbers, strict=True)]
 
 
 async def _read_back(handle: TaskHandle[R], known: LedgerEntry) -> Task[R]:
     """Give a task that ended in an earlier run: from the host, for the links may be fresher, else from the ledger."""
-    watch = handle._watch
+    task: Task[R] | None = None
     try:
-        task = await handle.refresh()
-    except PiAPIError:
+        return await handle.wait(timeout=0)  # one look, which takes in all that are read back at the time
+    except (TaskFailed, TaskCancelled):
+        raise
+    except PiAPIError as error:
         if not known.answer:
-            raise
-        task = watch.family.read(orjson.loads(known.answer), watch.task_id)
-    if not task.state.terminal and known.answer:  # an end is never taken back
-        task = watch.family.read(orjson.loads(known.answer), watch.task_id)
+            task = await handle.refresh()
+        elif not isinstance(error.__cause__, NotFoundError):  # a fault may pass
+            with contextlib.suppress(PiAPIError):
+                task = await handle.refresh()
+    if known.answer and (task is None or not task.state.terminal):  # an end is never taken back
+        task = handle._watch.family.read(orjson.loads(known.answer), handle._watch.task_id)
+    assert task is not None  # noqa: S101 - without an answer it was read above
     if task.state is TaskState.FAILED:
         raise TaskFailed(f"Task {task.task_id} failed: {task.error or 'the host gives no reason'}.", task=task)
     if task.state is TaskState.CANCELLED:

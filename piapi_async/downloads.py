@@ -103,9 +103,7 @@ async def download(
     names = _stems(task)
     async with contextlib.AsyncExitStack() as stack:
         if session is None:
-            session = await stack.enter_async_context(
-                aiohttp.ClientSession(headers={"User-Agent": USER_AGENT}, cookie_jar=aiohttp.DummyCookieJar())
-            )
+            session = await stack.enter_async_context(picture_session())
         # One failure does not stop the others: the links expire, so whatever can be saved is.
         async with asyncio.TaskGroup() as group:
             saves = [
@@ -118,6 +116,15 @@ async def download(
             raise outcome
         paths.append(outcome)
     return paths
+
+
+def picture_session() -> aiohttp.ClientSession:
+    """Give a session for pictures, which whoever asked for it closes; it knows no key, and bounds no one."""
+    return aiohttp.ClientSession(
+        headers={"User-Agent": USER_AGENT},
+        cookie_jar=aiohttp.DummyCookieJar(),
+        connector=aiohttp.TCPConnector(limit=0),  # a file's time would pass while it waits for its turn
+    )
 
 
 def saved_files(task: Task[Any], directory: str | os.PathLike[str]) -> list[Path] | None:

@@ -3,9 +3,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import sqlite3
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import closing
 from pathlib import Path
+from types import NoneType
 from typing import Any, cast
 
 import anyio
@@ -291,6 +294,19 @@ async def test_a_download_that_fails_is_tried_again_and_never_loses_the_task(tmp
         assert lost.task.state is TaskState.DONE
         assert good.ok
         assert (runner.totals.done, runner.totals.unsaved, runner.totals.failed) == (2, 1, 0)
+
+
+async def test_all_downloads_of_a_run_share_their_connections(tmp_path: Path) -> None:
+    async with serving(durations=5.0, **WIDE) as (emulator, piapi):
+        opened: list[Any] = []
+        runner = BatchRunner(piapi, concurrency=2, download=tmp_path)
+        async with runner.stream(rerolls(6)) as outcomes:
+            async for outcome in outcomes:
+                assert len(outcome.files) == 4
+                opened.append(runner._pictures)
+        assert len(set(map(id, opened))) == 1
+        assert opened[0].closed
+        assert emulator.seen.keys_to_images == 0
 
 
 async def test_a_directory_that_cannot_be_used_is_each_items_download_error(tmp_path: Path) -> None:
@@ -740,6 +756,52 @@ async def test_a_host_that_is_down_does_not_take_away_what_the_ledger_has(tmp_pa
 
         assert outcome.ok
         assert outcome.resumed
+
+
+async def test_what_ended_in_an_earlier_run_is_read_back_in_few_requests(tmp_path: Path) -> None:
+    async with serving({"ledger": Ledger(tmp_path / "run.db")}, durations=5.0, **WIDE) as (emulator, piapi):
+        await BatchRunner(piapi, concurrency=40).run(rerolls(200))
+        looks = emulator.seen.ids_per_request.total()
+        again = await BatchRunner(piapi, concurrency=40).run(rerolls(200))
+
+        assert [True] * 200 == [outcome.ok for outcome in again]
+        assert emulator.seen.ids_per_request.total() - looks <= 2 * 200 / 20
+
+
+@pytest.mark.parametrize("passing", [Status(503), Drop(before_body=True)])
+async def test_a_fault_while_reading_back_does_not_cost_the_fresher_links(passing: Any, tmp_path: Path) -> None:
+    async with serving({"ledger": Ledger(tmp_path / "run.db")}, durations=5.0, **WIDE) as (emulator, piapi):
+        [first] = await BatchRunner(piapi).run(rerolls(1))
+        emulator.fail("fetch", passing)
+        [second] = await BatchRunner(piapi).run(rerolls(1))
+
+        assert first.task is not None
+        assert second.task is not None
+        assert second.ok
+        assert second.task.raw is not first.task.raw
+        assert emulator.seen.requests["fetch"] >= 3
+
+
+async def test_an_end_without_an_answer_is_asked_for_and_the_hosts_no_is_the_items_error(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "run.db")
+    async with serving({"ledger": ledger}, durations=5.0, **WIDE) as (emulator, piapi):
+        await BatchRunner(piapi).run(rerolls(2))
+        await ledger._do(lambda file: file.execute("UPDATE submits SET answer = NULL"))
+        emulator.machine.tasks.popitem()
+        outcomes = await BatchRunner(piapi).run(rerolls(2))
+
+        assert {NoneType, NotFoundError} == {type(outcome.error) for outcome in outcomes}
+
+
+async def test_an_end_is_in_the_ledger_before_its_outcome_is_given(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "run.db")
+    async with serving({"ledger": ledger}, durations=5.0, **WIDE) as (emulator, piapi):
+        emulator.fail("reroll", TaskFails("no luck"), nth=3)
+        async with BatchRunner(piapi, concurrency=4).stream(rerolls(12)) as outcomes:
+            async for outcome in outcomes:
+                with closing(sqlite3.connect(ledger.path)) as file:
+                    rows = file.execute("SELECT state FROM submits WHERE key = ?", (outcome.key,)).fetchall()
+                assert rows == [("ended",)]
 
 
 async def test_what_still_runs_is_waited_for(tmp_path: Path) -> None:

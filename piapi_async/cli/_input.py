@@ -119,14 +119,21 @@ def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | BadLineError]
 def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | BadLineError]]:
     csv.field_size_limit(MAX_ANSWER)  # an Inpaint's mask is a long cell
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        reader = csv.DictReader(file, restkey="more cells than the header has", strict=True)
+        reader = csv.reader(file, strict=True)
+        names: list[str] = []
         while True:
+            number = reader.line_num + 1  # where the row begins: a quoted cell may go on over many lines
             try:
-                row = next(reader, None)
+                cells = next(reader, None)
             except csv.Error as error:
-                number = reader.line_num + 1  # it counts the lines that it could read
                 yield number, BadLineError(number, f"it is not CSV ({error})")
                 continue
-            if row is None:
+            if cells is None:
                 return
-            yield reader.line_num, {name: cell for name, cell in row.items() if cell not in ("", None)}
+            if not names:
+                names = cells
+            elif cells:
+                row: dict[str, Any] = {name: cell for name, cell in zip(names, cells, strict=False) if cell}
+                if rest := cells[len(names) :]:
+                    row["more cells than the header has"] = rest
+                yield number, row
