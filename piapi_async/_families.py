@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from .legacy import DREAM_MACHINE, FACE_SWAP, LEGACY_KLING
-from .legacy import DREAM_MACHINE, FACE_SWAP, LEGACY_KLING
 from .midjourney import LEGACY
 from .tasks import Family
 from .unified import UNIFIED

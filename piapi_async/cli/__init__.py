@@ -56,7 +56,7 @@ def cli() -> None:
       5  timed out; the task goes on
       6  it is not known whether the task was submitted
       7  no connection, or no readable answer
-      8  done, but the pictures were not saved
+      8  done, but the files were not saved
       9  done, but items are left (batch --max-submits)
       130  interrupted
     """  # noqa: D301 - click wants the control character, which keeps the list as it stands

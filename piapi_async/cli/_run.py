@@ -11,6 +11,7 @@ from typing import Any
 import attrs
 import click
 
+from .._request import InputRequest
 from .._wire import TaskRequest
 from ..models import catalog
 from ..unified import CreateTask
@@ -46,15 +47,20 @@ def _run(
 
 
 def _request(what: str, inputs: tuple[str, ...]) -> TaskRequest[Any]:
+    request: TaskRequest[Any]
     recipe = recipes().get(what)
     model, colon, task_type = what.rpartition(":")
     if recipe is None and not colon:
         raise click.UsageError(unknown_verb(what))
     try:
         given = dict(_read(text, recipe) for text in inputs)
-        return CreateTask(model, task_type, _with_files(given)) if recipe is None else recipe.make(given)
+        request = CreateTask(model, task_type, _with_files(given)) if recipe is None else recipe.make(given)
     except (ValueError, TypeError) as error:
         raise click.UsageError(f"{error}") from None
+    for path in request.local_files() if isinstance(request, InputRequest) else ():
+        if not Path(path).is_file():
+            raise click.UsageError(f"there is no file {path}; nothing was submitted")
+    return request
 
 
 def _read(text: str, recipe: Recipe | None) -> tuple[str, Any]:

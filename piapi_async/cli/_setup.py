@@ -180,7 +180,7 @@ directory_option = click.Option(
     ["--download", "directory"],
     type=click.Path(file_okay=False, path_type=Path),
     metavar="DIR",
-    help="Save the pictures here: their links expire.",
+    help="Save the files of the result here: their links expire.",
 )
 
 

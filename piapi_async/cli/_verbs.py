@@ -177,7 +177,7 @@ async def finish(
         files = await download(task, directory) if directory is not None and task.files else None
     except BaseException:
         print_task(task)
-        say(f"Task {handle.task_id} is done. To save its pictures: {resume}")
+        say(f"Task {handle.task_id} is done. To save its files: {resume}")
         raise
     for path in files or ():
         say(f"saved {path}")

@@ -32,6 +32,7 @@ EVERY: list[tuple[str, str, dict[str, Any], list[str]]] = [
     ("kling", "effects", {"image_url": LINK, "effect": "squish"}, [MP4, PNG, MP4, MP4]),
     ("kling", "ai_try_on", {"model_input": LINK, "dress_input": LINK, "batch_size": 2}, [PNG] * 4),
     ("kling", "sound", PARENT, [MP4, PNG, MP4, MP4]),
+    ("kling", "sound", PROMPT, [MP4, PNG, MP4, MP4]),
     *(
         ("kling", task_type, {**PROMPT, "image_url": LINK}, [MP4, PNG, MP4, MP4])
         for task_type in ("avatar", "motion_control", "omni_video_generation")
