@@ -15,14 +15,14 @@ import contextlib
 import logging
 import sqlite3
 import threading
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import orjson
-from attrs import define, field, frozen
+from attrs import define, field
 
 from ._ledger_file import Intent, LedgerEntry, LedgerFile, LedgerState, Work
 from .errors import LedgerError
@@ -168,9 +168,9 @@ class Ledger:
             self._file.let_go(intent)  # so that whoever asks for the key does not wait for us
             raise
 
-    async def _do(self, work: Callable[[sqlite3.Connection], T]) -> T:
+    def _do(self, work: Callable[[sqlite3.Connection], T]) -> Awaitable[T]:
         # A work that is queued is done: whoever is cancelled here cancels only the future, and does not hear of it.
-        return cast("T", await self._put(work))
+        return cast("Awaitable[T]", self._put(work))
 
     def _put(self, work: Work) -> asyncio.Future[Any]:
         """Queue a work for the thread; it goes on although the loop's tasks are cancelled, or the loop is gone."""
@@ -231,7 +231,7 @@ def check_key_of(key: object, ledger: Ledger | None) -> None:
         raise ValueError(f"key: {key!r} is not allowed; it must be a printable text that is not empty")
 
 
-@frozen(eq=False)
+@define(eq=False)
 class _Job:
     work: Work
     done: asyncio.Future[Any]
