@@ -34,6 +34,7 @@ C = TypeVar("C")
         inputs.item,
         inputs.items,
         inputs.json_object,
+        field,
     ),
 )
 def request(cls: type[C]) -> type[C]:
@@ -50,7 +51,7 @@ class InputRequest:
 
     _needs: ClassVar[tuple[tuple[str, ...], ...]] = ()
 
-    _links: Mapping[PurePath, str] = field(init=False, factory=dict, repr=False, eq=False)
+    _links: Mapping[PurePath, str] = field(init=False, kw_only=True, factory=dict, repr=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
         for group in self._needs:

@@ -15,8 +15,9 @@ import secrets
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
+import aiohttp
 import anyio
 import orjson
 from attrs import asdict, define, field, frozen
@@ -37,9 +38,6 @@ from .errors import (
 )
 from .handle import TaskHandle
 from .tasks import Task, TaskRef, TaskState
-
-if TYPE_CHECKING:
-    import aiohttp
 
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)

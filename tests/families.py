@@ -27,7 +27,7 @@ def _unified_reroll(parent: str, **fields: Any) -> CreateTask:
 class FamilyCase:
     """One family: how its rerolls are asked for, and what the emulator calls its routes.
 
-    `accepted` and `busy` are answers to a create.
+    `accepted` and `busy` are answers to a create; `files` is how many files of a reroll's grid are saved.
     """
 
     family: Family[Any]
@@ -37,6 +37,7 @@ class FamilyCase:
     cancel: str
     accepted: bytes
     busy: bytes
+    files: int
 
     def __str__(self) -> str:
         return self.family.name
@@ -50,6 +51,7 @@ LEGACY_CASE = FamilyCase(
     cancel="cancel",
     accepted=b'{"task_id": "t1", "status": "success", "message": ""}',
     busy=b'{"message": "no available bot"}',
+    files=4,
 )
 UNIFIED_CASE = FamilyCase(
     family=UNIFIED,
@@ -59,5 +61,6 @@ UNIFIED_CASE = FamilyCase(
     cancel="task_cancel",
     accepted=json.dumps({"code": 200, "data": {"task_id": "t1", "status": "pending"}, "message": "success"}).encode(),
     busy=json.dumps({"code": 400, "data": None, "message": "no available bot"}).encode(),
+    files=6,
 )
 CASES = {case.family.name: case for case in (LEGACY_CASE, UNIFIED_CASE)}

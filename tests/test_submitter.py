@@ -387,8 +387,7 @@ async def abandon(path: Path, url: str, request: TaskRequest[Any], turns: int, h
     if how == "cancel":
         submit.cancel()
     await piapi.close()
-    outcome: object
-    (outcome,) = await asyncio.gather(submit, return_exceptions=True)
+    outcome: object = (await asyncio.gather(submit, return_exceptions=True))[0]
     if isinstance(outcome, BaseException):
         assert isinstance(outcome, asyncio.CancelledError if how == "cancel" else ClientClosed)
         return True
