@@ -7,6 +7,7 @@ value and what is allowed.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import PurePath
@@ -198,7 +199,8 @@ def _is_object(value: object) -> bool:
         return False
     try:
         orjson.dumps(dict(value), default=_stand_in)
-    except TypeError:
+        json.dumps(value, default=_stand_in, allow_nan=False)  # orjson would send null for what is no number
+    except (TypeError, ValueError, RecursionError):
         return False
     return True
 

@@ -188,10 +188,10 @@ def _deepest(error: Exception) -> tuple[list[str | int], Exception]:
     """Follow the first error of every nested group down to the value it is about."""
     steps: list[str | int] = []
     while isinstance(error, BaseValidationError):
-        error = error.exceptions[0]
+        cls, error = error.cl, error.exceptions[0]
         for note in getattr(error, "__notes__", ()):
             if isinstance(note, AttributeValidationNote):
-                steps.append(note.name)
+                steps.append(attrs.fields_dict(cls)[note.name].alias or note.name)  # as the wire has it
             elif isinstance(note, IterableValidationNote):
                 steps.append(note.index)
     if isinstance(error, _WrongItem):

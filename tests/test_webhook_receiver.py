@@ -246,6 +246,7 @@ async def test_a_delivered_cancellation_is_raised() -> None:
 async def test_everybody_who_waits_for_a_task_shares_its_confirmation(case: FamilyCase) -> None:
     async with hooked(durations=30.0) as (emulator, piapi, _):
         handle = await piapi.submit(case.reroll("p"))
+        others = [piapi.attach(handle.task_id, family=case.family) for _ in range(50)]
         tasks = await asyncio.gather(handle.wait(), *(other.wait() for other in others))
 
         assert {task.task_id for task in tasks} == {handle.task_id}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
@@ -82,7 +82,7 @@ class Recipe:
         cls: Any = self.request
         hint = _hints(cls).get(name)
         kinds = {hint, *get_args(hint)}
-        if get_origin(hint) is tuple:
+        if any(get_origin(kind) in {tuple, Sequence} for kind in kinds):
             return tuple(text.split())
         if bool in kinds and text.lower() in {"true", "false"}:
             return text.lower() == "true"
