@@ -308,7 +308,7 @@ async def test_all_downloads_of_a_run_share_their_connections(tmp_path: Path) ->
     async with serving(durations=5.0, **WIDE) as (emulator, piapi):
         opened: list[Any] = []
         runner = BatchRunner(piapi, concurrency=2, download=tmp_path)
-        async with runner.stream(rerolls(6)) as outcomes:
+        async with runner.stream(rerolls(3)) as outcomes:
             async for outcome in outcomes:
                 assert len(outcome.files) == 4
                 opened.append(runner._pictures)

@@ -16,7 +16,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -93,7 +93,8 @@ class Zygote:
 
     def kill(self) -> None:
         assert self._pid > 1
-        os.kill(self._pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # it has come to its end in this very moment
+            os.kill(self._pid, signal.SIGKILL)
 
     def clear(self) -> None:
         """End a command that a failed test has left."""
