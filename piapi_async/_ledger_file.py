@@ -29,6 +29,7 @@ from .tasks import TaskId, TaskRef
 _APPLICATION_ID = 0x70694150  # "piAP", so that another program's database is told apart from a damaged ledger
 _VERSION = 1
 _BUSY_SECONDS = 20.0
+_HEADER = 100  # bytes with which every SQLite file begins (sqlite.org/fileformat.html)
 # With row ids, although the key is the primary key: submits are added at the end and settled where they stand, so that
 # a commit of many touches few pages.  In the order of the keys each would cost the disk a page of its own, and more.
 _SCHEMA = f"""
@@ -190,7 +191,7 @@ class LedgerFile:
 
     def _open(self) -> sqlite3.Connection:
         if self._file is None:
-            _touch(self.path)
+            _make(self.path)
             file = sqlite3.connect(self.path, timeout=_BUSY_SECONDS, isolation_level=None)
             file.row_factory = sqlite3.Row
             try:
@@ -376,6 +377,42 @@ class LedgerFile:
 
     def _lock_path(self, owner: str) -> Path:
         return self.path.with_name(f"{self.path.name}-owner-{owner}")
+
+
+def _make(path: Path) -> None:
+    """Make a ledger, whole or not at all, unless there is a file; raise `LedgerError` for one that is hardly there.
+
+    So an empty file is never one that is just being made, and what was cut off is not taken for new.
+    """
+    if path.exists():
+        if path.is_file() and path.stat().st_size < _HEADER:
+            raise LedgerError(
+                f"The ledger {path} is empty, cut off or not a database: restore it from a copy. If nothing was ever "
+                "submitted with it, remove it, and a new one is made"
+            )
+        return
+    new = path.with_name(f".{path.name}.{secrets.token_hex(8)}.new")
+    _touch(new)
+    try:
+        with contextlib.closing(sqlite3.connect(new, isolation_level=None)) as file:
+            _use_wal(file)
+            file.executescript(_SCHEMA)
+        with contextlib.suppress(FileExistsError):  # another process has been faster
+            _publish(new, path)
+    finally:
+        new.unlink(missing_ok=True)
+
+
+def _publish(new: Path, path: Path) -> None:
+    """Give a file its name; raise `FileExistsError` if that is taken."""
+    try:
+        path.hardlink_to(new)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without links: there a second process may find the file half written, and say so
+        with os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file:
+            file.write(new.read_bytes())
+            os.fsync(file.fileno())
 
 
 def _touch(path: Path) -> None:

@@ -50,7 +50,7 @@ class Ledger:
     _file: LedgerFile = field(init=False, repr=False)
     _thread: ThreadPoolExecutor | None = field(default=None, init=False, repr=False)
     _queue: list[_Job] = field(factory=list, init=False, repr=False)
-    _last: asyncio.Future[Any] | None = field(default=None, init=False, repr=False)  # what was queued last
+    _last_end: asyncio.Future[Any] | None = field(default=None, init=False, repr=False)
     _draining: asyncio.Future[None] | None = field(default=None, init=False, repr=False)
     _mutex: threading.Lock = field(factory=threading.Lock, init=False, repr=False)
     _resumed: threading.Event = field(factory=threading.Event, init=False, repr=False)
@@ -142,11 +142,13 @@ class Ledger:
             data = b""
         done = self._put(lambda file: self._file.end(file, ref, outcome, data))
         done.add_done_callback(_log_failure)
+        self._last_end = done
 
     async def flush(self) -> None:
-        """Return when all that was asked for until now is on the disk, or has failed."""
-        if self._last is not None and not self._last.done():
-            await asyncio.wait([self._last])
+        """Return when all ends that were noted until now are on the disk, or have failed."""
+        # Nobody but us awaits this future, so no caller who was cancelled has ended it early.
+        if self._last_end is not None and not self._last_end.done():
+            await asyncio.wait([self._last_end])
 
     # -- inside ---------------------------------------------------------------------------------------------------
 
@@ -176,7 +178,6 @@ class Ledger:
         """Queue a work for the thread; it goes on although the loop's tasks are cancelled, or the loop is gone."""
         loop = asyncio.get_running_loop()
         job = _Job(work, loop.create_future())
-        self._last = job.done
         with self._mutex:
             self._queue.append(job)
             if self._draining is None or self._draining.done():
