@@ -13,7 +13,7 @@ from attrs import field, frozen
 
 from ._envelope import read_data
 from ._inputs import UPLOADABLE
-from ._lenient import Structure, read_text
+from ._lenient import Structure, text_at
 from ._wire import HTTPRequest, HTTPResponse, post
 from .errors import UnexpectedAnswer
 
@@ -134,7 +134,7 @@ class Upload:
         return post("", {"file_name": self.name, "file_data": base64.b64encode(self.data).decode()})
 
     def parse(self, response: HTTPResponse, /) -> str:
-        url = read_text(read_data(response, self).get("url"))
+        url = text_at(read_data(response, self), "url", "data")
         if not url.startswith(("http://", "https://")):
             raise UnexpectedAnswer("The answer holds no URL at data.url", path="data.url")
         return url
