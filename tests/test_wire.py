@@ -361,7 +361,10 @@ documents = st.recursive(leaves, lambda children: st.lists(children, max_size=3)
 
 def without_secrets(data: Any) -> Any:
     if isinstance(data, dict):
-        return {key: "" if key == "webhook_secret" else without_secrets(value) for key, value in data.items()}
+        return {
+            key: "" if key in {"webhook_secret", "secret"} and isinstance(value, str) else without_secrets(value)
+            for key, value in data.items()
+        }
     return [without_secrets(item) for item in data] if isinstance(data, list) else data
 
 
