@@ -184,18 +184,21 @@ def _total(seconds: float) -> aiohttp.ClientTimeout:
     return aiohttp.ClientTimeout(total=seconds, ceil_threshold=seconds + 1.0)
 
 
-def check_base_url(base_url: str, *, allow_insecure: bool) -> str:
-    """Give the base URL as it is put before a path; raise `ValueError` for one that must not see the key."""
+def check_base_url(base_url: str, *, allow_insecure: bool, name: str = "base_url") -> str:
+    """Give a base URL as it is put before a path; raise `ValueError` for one that must not see the key.
+
+    `name` is what its giver calls it.
+    """
     try:
         url = URL(base_url)
         good = url.scheme in {"http", "https"} and bool(url.host)
     except ValueError:
         good = False
     if not good or url.query_string or url.fragment or url.user is not None:
-        raise ValueError(f"base_url: {base_url!r} is not allowed; it must be like https://api.piapi.ai")
+        raise ValueError(f"{name}: {base_url!r} is not allowed; it must be like https://api.piapi.ai")
     if url.scheme == "http" and not allow_insecure and not is_loopback(url.host or ""):
         raise ValueError(
-            f"base_url: {base_url!r} is not allowed; plain http would show the API key to the network. "
+            f"{name}: {base_url!r} is not allowed; plain http would show the API key to the network. "
             "Use https, or allow_insecure=True"
         )
     return str(url).rstrip("/")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import copy
+import stat
 from collections import OrderedDict
 from collections.abc import Iterable
 from functools import partial
@@ -14,6 +16,7 @@ from ._caller import Caller
 from ._threads import in_thread
 from ._wire import judge_read
 from .account import MAX_UPLOAD, Upload
+from .errors import ClientClosed, PiAPIError
 
 UPLOAD_URL = "https://upload.theapi.app/api/ephemeral_resource"
 """The vendor's host for uploads, which takes the same key."""
@@ -54,7 +57,15 @@ class Uploader:
         if task is None:
             task = self._under_way[stamp] = asyncio.create_task(self._upload(file, stamp), name="piapi_async upload")
             task.add_done_callback(partial(self._done, stamp))
-        return await asyncio.shield(task)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            caller = asyncio.current_task()
+            if task.cancelled() and not (caller and caller.cancelling()):  # by `close`, not with the caller
+                raise ClientClosed(f"The client was closed before {file.name} was uploaded") from None
+            raise
+        except (PiAPIError, OSError, ValueError) as error:  # several may have wanted the file; each raises its own
+            raise copy.copy(error) from error.__cause__
 
     def _done(self, stamp: _Stamp, task: asyncio.Task[str]) -> None:
         del self._under_way[stamp]
@@ -89,6 +100,8 @@ def upload_url_for(base_url: str) -> str:
 def _stamp(file: Path) -> tuple[Path, int, int]:
     """Give what tells one version of a file from another; raise `ValueError` for one that the host would refuse."""
     facts = file.stat()
+    if not stat.S_ISREG(facts.st_mode):  # a pipe or a device may never end
+        raise ValueError(f"upload: {file} is no regular file")
     if facts.st_size > MAX_UPLOAD:  # before it is read into memory
         raise ValueError(f"upload: {file} has {facts.st_size} bytes; the host takes 10 MiB at most")
     return file.absolute(), facts.st_size, facts.st_mtime_ns

@@ -113,7 +113,9 @@ class PiAPI:
             base_url = os.environ.get("PIAPI_BASE_URL") or DEFAULT_BASE_URL
         base_url = check_base_url(base_url, allow_insecure=allow_insecure)
         upload_url = check_base_url(
-            upload_url or os.environ.get("PIAPI_UPLOAD_URL") or upload_url_for(base_url), allow_insecure=allow_insecure
+            upload_url or os.environ.get("PIAPI_UPLOAD_URL") or upload_url_for(base_url),
+            allow_insecure=allow_insecure,
+            name="upload_url",
         )
         api_key = check_key(os.environ.get("PIAPI_API_KEY") if api_key is None else api_key)
         self._origin = origin_of(base_url)
@@ -233,7 +235,9 @@ class PiAPI:
 
     # -- beside the tasks -----------------------------------------------------------------------------------------
 
-    async def upload(self, file: str | os.PathLike[str] | bytes, *, name: str | None = None) -> str:
+    async def upload(
+        self, file: str | os.PathLike[str] | bytes | bytearray | memoryview, *, name: str | None = None
+    ) -> str:
         """Put a file (a path, or bytes with a `name`) where the host's models can read it; gives its URL, for 24 hours.
 
         A path that was uploaded before, and has not changed, is not uploaded again.  Raises `ValueError` for what the

@@ -17,11 +17,12 @@ from picture_tasks import PNG, files, picture_task
 from serving import KEY, no_leaks, now, serving, turns
 from strict_server import Act, free_port, http, strict_server
 
-from piapi_async import PiAPI, Reroll, RetryPolicy, Task, download
+from piapi_async import UNIFIED, CreateTask, PiAPI, Reroll, RetryPolicy, Task, download
 from piapi_async._transport import USER_AGENT
-from piapi_async.downloads import safe_stem, suffix_of
+from piapi_async.downloads import safe_stem, saved_files, suffix_of
 from piapi_async.emulator import Emulator
 from piapi_async.errors import DownloadError
+from piapi_async.tasks import TaskId
 
 pytestmark = pytest.mark.looptime
 
@@ -527,3 +528,43 @@ async def test_a_download_cancelled_while_a_thread_works_for_it_leaves_no_partia
 
     assert files(tmp_path) in ([], ["t1.png"])
     assert all((tmp_path / name).read_bytes() == PNG for name in files(tmp_path))
+
+
+# -- files of every kind ------------------------------------------------------------------------------------------
+
+LINK = "https://h.test/in"
+PROMPT = {"prompt": "a cat"}
+MADE: dict[str, tuple[CreateTask, list[str]]] = {
+    "pictures": (CreateTask("Qubico/flux1-dev", "txt2img", {**PROMPT, "batch_size": 2}), ["-1.png", "-2.png"]),
+    "video": (CreateTask("kling", "video_generation", PROMPT), ["-1.mp4", "-2.png", "-3.mp4"]),
+    "sound": (CreateTask("Qubico/tts", "zero-shot", {"gen_text": "hi", "ref_audio": f"{LINK}.wav"}), [".wav"]),
+    "model": (CreateTask("Qubico/trellis", "image-to-3d", {"image": f"{LINK}.png"}), ["-1.glb", "-2.mp4", "-3.png"]),
+    "grid": (CreateTask("midjourney", "imagine", PROMPT), [f"-{number}.png" for number in range(1, 7)]),
+}
+
+
+@pytest.mark.parametrize("kind", MADE)
+async def test_files_of_every_kind_are_saved_under_what_they_hold(kind: str, tmp_path: Path) -> None:
+    request, suffixes = MADE[kind]
+    async with serving(picture_size=32) as (emulator, piapi):
+        task = await (await piapi.submit(request)).wait()
+        paths = await download(task, tmp_path)
+
+        assert [path.name.removeprefix(task.task_id) for path in paths] == suffixes
+        assert all(path.name == task.task_id + suffix_of(path.read_bytes()[:16]) for path in paths if len(paths) == 1)
+        assert saved_files(task, tmp_path) == paths
+        assert emulator.seen.keys_to_images == 0
+
+
+NOUNS = {"image_url": "picture", "video_url": "video", "audio_url": "sound", "model_file": "model"}
+
+
+@pytest.mark.parametrize("name", NOUNS)
+async def test_a_page_in_place_of_a_file_of_any_kind_is_refused_by_its_kind(name: str, tmp_path: Path) -> None:
+    async with no_leaks(), strict_server(Act(say=http(b"<!doctype html><html>sorry</html>"))) as server:
+        answer = {"status": "completed", "output": {name: f"{server.base_url}/a.mp4"}}
+        task = UNIFIED.read(answer, TaskId("t1"))
+        with pytest.raises(DownloadError, match=f"A {NOUNS[name]} of task t1 .*no {NOUNS[name]}; it begins"):
+            await download(task, tmp_path, retry=ONCE)
+
+    assert files(tmp_path) == []

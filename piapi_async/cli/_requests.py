@@ -72,7 +72,7 @@ class Recipe:
             raise ValueError(f"{', '.join(sorted(unknown))}: {self.verb} takes only {', '.join(fields)}{hint}")
         if missing := [name for name in self.required if name not in given]:
             raise ValueError(f"{', '.join(missing)}: missing; {self.verb} cannot do without")
-        values = {name: _with_file(value) if _takes_file(fields[name]) else value for name, value in given.items()}
+        values = {name: with_files(value) if _takes_file(fields[name]) else value for name, value in given.items()}
         positional = [values.pop(name) for name, f in fields.items() if not f.kw_only and name in values]
         request: TaskRequest[Any] = self.request(*positional, **values, **self.preset)
         return request
@@ -102,10 +102,12 @@ def _takes_file(attribute: attrs.Attribute[Any]) -> bool:
     return bool(attribute.metadata.get("link"))
 
 
-def _with_file(value: Any) -> Any:  # noqa: ANN401 - as it was given
-    """Give a path for ``@cat.png``, which is to be uploaded."""
+def with_files(value: Any) -> Any:  # noqa: ANN401 - as it was given
+    """Give a path for every ``@cat.png`` in a value, which is to be uploaded."""
+    if isinstance(value, dict):
+        return {name: with_files(item) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_with_file(item) for item in value]
+        return [with_files(item) for item in value]
     return Path(value[1:]) if isinstance(value, str) and value.startswith("@") else value
 
 

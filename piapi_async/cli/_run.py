@@ -6,19 +6,20 @@ import json
 import re
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import attrs
 import click
 
-from .._request import InputRequest
-from .._wire import TaskRequest
 from ..models import catalog
 from ..unified import CreateTask
-from ._requests import AROUND, Recipe, recipes, unknown_verb
+from ._requests import AROUND, Recipe, recipes, unknown_verb, with_files
 from ._setup import client, directory_option, make_directory, read_setup, run, say, shared_options, timeout_option
 from ._show import echo
 from ._verbs import key_option, no_wait_option, short, submit_and_finish
+
+if TYPE_CHECKING:
+    from .._wire import Attaching, TaskRequest
 
 _INPUT = re.compile(r"(?P<name>[A-Za-z_][\w-]*)(?P<sign>:?=)(?P<text>.*)", re.DOTALL)
 
@@ -41,6 +42,8 @@ def _run(
     if key is not None and setup.ledger is None:
         raise click.UsageError("--key needs --ledger FILE, which remembers it")
     request = _request(what, inputs)
+    if key is None:  # with one the task may exist already, and need its files no more
+        _check_files(request)
     if directory is not None:
         make_directory(directory)
     run(submit_and_finish(setup, request, key, timeout, directory, wait=not no_wait))
@@ -52,35 +55,38 @@ def _request(what: str, inputs: tuple[str, ...]) -> TaskRequest[Any]:
     model, colon, task_type = what.rpartition(":")
     if recipe is None and not colon:
         raise click.UsageError(unknown_verb(what))
+    given: dict[str, Any] = {}
+    for text in inputs:
+        name, value = _read(text, recipe)
+        if name in given:
+            raise click.UsageError(f"{name}: given twice")
+        given[name] = value
     try:
-        given = dict(_read(text, recipe) for text in inputs)
-        request = CreateTask(model, task_type, _with_files(given)) if recipe is None else recipe.make(given)
+        request = CreateTask(model, task_type, with_files(given)) if recipe is None else recipe.make(given)
     except (ValueError, TypeError) as error:
         raise click.UsageError(f"{error}") from None
-    for path in request.local_files() if isinstance(request, InputRequest) else ():
-        if not Path(path).is_file():
-            raise click.UsageError(f"there is no file {path}; nothing was submitted")
     return request
+
+
+def _check_files(request: TaskRequest[Any]) -> None:
+    """Refuse a request whose files are not there before anybody is asked."""
+    files = cast("Attaching", request).local_files() if hasattr(request, "local_files") else ()
+    for path in files:
+        if not Path(path).is_file():
+            raise click.UsageError(f"{path}: no such file (a value that begins with @ is a file to be uploaded)")
 
 
 def _read(text: str, recipe: Recipe | None) -> tuple[str, Any]:
     match = _INPUT.fullmatch(text)
     if match is None:
         raise click.UsageError(f"{text!r} is not allowed; give NAME=TEXT or NAME:=JSON")
-    name = match["name"].replace("-", "_")
+    name = match["name"] if recipe is None else match["name"].replace("-", "_")
     if match["sign"] == "=":
         return name, match["text"] if recipe is None else recipe.from_text(name, match["text"])
     try:
         return name, json.loads(match["text"])
     except ValueError as error:
         raise click.UsageError(f"{name}:= {match['text']!r} is no JSON ({error}); NAME=TEXT gives a text") from None
-
-
-def _with_files(given: dict[str, Any]) -> dict[str, Any]:
-    return {
-        name: Path(value[1:]) if isinstance(value, str) and value.startswith("@") else value
-        for name, value in given.items()
-    }
 
 
 run_command = click.Command(
@@ -102,11 +108,12 @@ run_command = click.Command(
 def models(search: str | None) -> None:
     """List what `run` and `batch` can make, with its inputs: those that are required first, marked *."""
     wanted = (search or "").lower()
-    for entry in catalog().values():
-        recipe = recipes()[entry.name]
-        about = short(entry.request.__doc__)
-        if wanted not in " ".join((entry.name, *entry.models, about)).lower():
-            continue
+    abouts = {entry.name: short(entry.request.__doc__) for entry in catalog().values()}
+    found = [e for e in catalog().values() if wanted in " ".join((e.name, *e.models, abouts[e.name])).lower()]
+    if not found:
+        say(f"No model has {search!r} in its name or description; a newer one is MODEL:TASK_TYPE.")
+    for entry in found:
+        recipe, about = recipes()[entry.name], abouts[entry.name]
         if not sys.stdout.isatty():
             row = {"name": entry.name, "models": entry.models, "about": about, "inputs": _inputs(recipe)}
             click.echo(json.dumps(row, ensure_ascii=False))
