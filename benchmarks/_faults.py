@@ -13,11 +13,11 @@ import re
 import socket
 import ssl
 import struct
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 _ID = "1c0ffee0-0000-4000-8000-000000000001"
 #: Has what each SDK looks for in the answer to a create.
@@ -44,9 +44,25 @@ def answer(status: int = 200, body: str = CREATED, *headers: str, length: int | 
     return ("\r\n".join(lines) + "\r\n\r\n" + body).encode()
 
 
-def refusal(message: str) -> str:
-    """Give the body with which PiAPI refuses."""
-    return json.dumps({"task_id": "", "status": "failed", "message": message})
+@frozen
+class Words:
+    """How one of PiAPI's protocols says that a task was made, that it was not (by status and reason), and neither."""
+
+    created: str
+    refusal: Callable[[int, str], str]
+    neither: str
+
+
+LEGACY = Words(
+    CREATED,
+    lambda _, message: json.dumps({"task_id": "", "status": "failed", "message": message}),
+    '{"status":"success"}',
+)
+UNIFIED = Words(
+    json.dumps({"code": 200, "data": {"task_id": _ID, "status": "pending"}, "message": "success"}),
+    lambda code, message: json.dumps({"code": code, "data": {"task_id": "", "status": ""}, "message": message}),
+    '{"code":200,"data":{},"message":"success"}',
+)
 
 
 def page(title: str) -> str:
@@ -61,6 +77,7 @@ class Fault:
     The host reads so much of the request, says so much, and ends the connection or not.  `outage`: what happens before
     any request can be read.  `kept`: the try goes over a connection that has served a request before.  `refuses`: the
     answer says that no task was made.  `patience`: the client's time-out in seconds, where the fault is to exceed it.
+    `words`: the protocol that the host speaks.
     `outcome`: what a client that never pays twice makes of it; a submit that *recovers* was sent again and accepted.
     """
 
@@ -74,45 +91,61 @@ class Fault:
     then: Literal["keep", "close", "reset", "stall"] = field(default="keep", kw_only=True)
     refuses: bool = field(default=False, kw_only=True)
     patience: float | None = field(default=None, kw_only=True)
+    words: Words = field(default=LEGACY, kw_only=True, repr=False)
 
 
 def _status(name: str, status: int, body: str = "") -> Fault:
     return Fault(name, outcome="unknown", says=answer(status, body))
 
 
-def _busy(name: str, status: int, *headers: str, message: str) -> Fault:
-    says = answer(status, refusal(message), *headers)
-    return Fault(name, outcome="recovers", times=2, refuses=True, says=says)
+def _busy(name: str, status: int, *headers: str, body: str) -> Fault:
+    return Fault(name, outcome="recovers", times=2, refuses=True, says=answer(status, body, *headers))
 
 
-FAULTS: tuple[Fault, ...] = (
+def _common(words: Words) -> Iterator[Fault]:
+    """Give what befalls a submit in any protocol."""
     # It certainly never left.
-    Fault("refused", outcome="recovers", outage="refuse"),
-    Fault("time-out before sending", outcome="recovers", outage="full", patience=1.0),
-    Fault("TLS failure", outcome="recovers", outage="no tls", times=2),
-    Fault("time-out in the TLS handshake", outcome="recovers", outage="stalled tls", times=1, patience=1.0),
-    Fault("close seen before sending", outcome="recovers", outage="close", kept=True),
+    yield Fault("refused", outcome="recovers", outage="refuse")
+    yield Fault("time-out before sending", outcome="recovers", outage="full", patience=1.0)
+    yield Fault("TLS failure", outcome="recovers", outage="no tls", times=2)
+    yield Fault("time-out in the TLS handshake", outcome="recovers", outage="stalled tls", times=1, patience=1.0)
+    yield Fault("close seen before sending", outcome="recovers", outage="close", kept=True)
     # The host says that it made nothing, and to come again.
-    _busy("429", 429, message="too many requests"),
-    _busy("429 with Retry-After", 429, "Retry-After: 1", message="too many requests"),
-    _busy("400 no available bot", 400, message="no available bot"),
+    slow_down = words.refusal(429, "too many requests")
+    yield _busy("429", 429, body=slow_down)
+    yield _busy("429 with Retry-After", 429, "Retry-After: 1", body=slow_down)
+    yield _busy("400 no available bot", 400, body=words.refusal(400, "no available bot"))
     # It may have arrived.
-    Fault("close crossing the send", outcome="unknown", kept=True, reads="a byte", then="reset", times=1),
-    Fault("drop in the headers", outcome="unknown", reads="a byte", then="reset"),
-    Fault("drop before the body", outcome="unknown", reads="the head", then="reset"),
-    Fault("drop after the body", outcome="unknown", then="reset"),
-    Fault("drop inside the answer", outcome="unknown", says=answer(body=CREATED[:40], length=4_000), then="close"),
-    Fault("time-out after sending", outcome="unknown", then="stall", patience=1.0),
-    _status("408", 408, page("408 Request Time-out")),
-    _status("500 without a body", 500),
-    _status("502", 502, page("502 Bad Gateway")),
-    _status("503", 503, page("503 Service Temporarily Unavailable")),
-    _status("504", 504, page("504 Gateway Time-out")),
-    _status("500 that says time-out", 500, refusal("timeout waiting for the bot")),
-    _status("200 without an id", 200, '{"status":"success"}'),
+    cut = answer(body=words.created[:40], length=4_000)
+    yield Fault("close crossing the send", outcome="unknown", kept=True, reads="a byte", then="reset", times=1)
+    yield Fault("drop in the headers", outcome="unknown", reads="a byte", then="reset")
+    yield Fault("drop before the body", outcome="unknown", reads="the head", then="reset")
+    yield Fault("drop after the body", outcome="unknown", then="reset")
+    yield Fault("drop inside the answer", outcome="unknown", says=cut, then="close")
+    yield Fault("time-out after sending", outcome="unknown", then="stall", patience=1.0)
+    yield _status("408", 408, page("408 Request Time-out"))
+    yield _status("500 without a body", 500)
+    yield _status("502", 502, page("502 Bad Gateway"))
+    yield _status("503", 503, page("503 Service Temporarily Unavailable"))
+    yield _status("504", 504, page("504 Gateway Time-out"))
+    yield _status("500 that says time-out", 500, words.refusal(500, "timeout waiting for the bot"))
+    yield _status("200 without an id", 200, words.neither)
     # The host refuses for good.
-    Fault("500 with PiAPI's refusal", outcome="refused", refuses=True, says=answer(500, refusal("internal error"))),
-)
+    refused = answer(500, words.refusal(500, "internal error"))
+    yield Fault("500 with PiAPI's refusal", outcome="refused", refuses=True, says=refused)
+
+
+def _coded() -> Iterator[Fault]:
+    """Give what only an envelope can say: a status that HTTP's own, which is 200, knows nothing of."""
+    no, busy = UNIFIED.refusal(400, "invalid input"), UNIFIED.refusal(429, "too many requests")
+    yield _busy("200 with code 429", 200, body=busy)
+    yield _status("200 with code 500 that says time-out", 200, UNIFIED.refusal(500, "timeout waiting for the bot"))
+    yield _status("200 with code 502 and no word", 200, UNIFIED.refusal(502, ""))
+    yield Fault("200 with code 400", outcome="refused", refuses=True, says=answer(200, no))
+
+
+FAULTS: tuple[Fault, ...] = tuple(_common(LEGACY))
+UNIFIED_FAULTS: tuple[Fault, ...] = tuple(evolve(fault, words=UNIFIED) for fault in (*_common(UNIFIED), *_coded()))
 
 _BACK_AFTER = 0.3
 _FULL_FOR = 1.5
@@ -244,7 +277,7 @@ class Host:
             found = re.search(rb"(?i)\r\ncontent-length: *(\d+)", head)
             await reader.readexactly(int(found[1]) if found else 0)
             self.billable += self._on and not (fault and fault.refuses)
-        writer.write(fault.says if fault else answer())
+        writer.write(fault.says if fault else answer(body=self.fault.words.created))
         await writer.drain()
         if fault is not None and fault.then == "stall":
             await reader.read()

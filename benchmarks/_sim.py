@@ -36,7 +36,7 @@ PROGRESS_ERROR = 0.1
 
 _ROOM = 25  # looks in flight: what the client allows itself with its default of 100 connections
 _SIGMA = math.log(P95 / MEDIAN) / 1.6449  # the normal quantile of 0.95
-_READER = Reader[MidjourneyResult](result=lambda _: MidjourneyResult(), life=lambda _: Life())
+_READER = Reader[MidjourneyResult](result=lambda _: MidjourneyResult(), life=lambda _: Life(), files=lambda _: ())
 _RAW: Mapping[str, Any] = {}
 
 

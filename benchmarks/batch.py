@@ -4,8 +4,8 @@
 
 The host is `benchmarks.server` in a process of its own; every task is finished at its first or second look.  The loops
 take turns in slices within one process, so that what the machine does besides hits all of them; a ratio is the median
-over the rounds.  The peers look again at once and all the time, which is the fastest they can be.  Memory is taken in
-processes of their own, as the kernel's peak after the client was made and has run once.
+over the rounds, with where the middle half lies.  The peers look again at once and all the time, which is the fastest
+they can be.  Memory is taken in processes of their own: the kernel's peak after the client was made and has run once.
 """
 
 from __future__ import annotations
@@ -13,10 +13,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
-import statistics
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.util import find_spec
@@ -30,6 +29,8 @@ from attrs import asdict, frozen
 
 from piapi_async import BatchRunner, Ledger, PiAPI, PollPolicy, Reroll
 
+from ._goals import Goal, goals_table
+from ._slices import Loop, Slice, Spread, cpu, in_flight, ratios, take_turns, wall
 from ._table import short, table
 from .server import Remote, server_process
 
@@ -44,16 +45,6 @@ GOAL_PEAK, GOAL_GROWTH = 16.0, 2.0  # MB
 GOAL_CPU, GOAL_RATE = 0.70, 8.0
 GOAL_LEDGER = 50.0  # µs
 
-Loop = Callable[[int], Awaitable[None]]
-
-
-@frozen
-class Slice:
-    """One turn of one loop: what it cost per reroll, in seconds."""
-
-    cpu: float
-    wall: float
-
 
 @frozen
 class Memory:
@@ -63,20 +54,6 @@ class Memory:
     peak: float
     cpu: float
     seconds: float
-
-
-@frozen
-class Row:
-    """A figure beside its goal."""
-
-    what: str
-    reached: str
-    goal: str
-    met: bool | None
-
-    def cells(self) -> list[str]:
-        """Give the line's texts."""
-        return [self.what, self.reached, self.goal, "" if self.met is None else "met" if self.met else "MISSED"]
 
 
 def requests(count: int) -> Iterator[Reroll]:
@@ -94,19 +71,6 @@ async def run_batch(piapi: PiAPI, count: int) -> None:
         async for outcome in outcomes:
             done += outcome.ok
     assert done == count  # noqa: S101 - a run that failed has measured nothing
-
-
-async def in_workers(count: int, reroll: Callable[[], Awaitable[None]]) -> None:
-    """Do so many rerolls, as many at a time as the batch."""
-    left = iter(range(count))
-
-    async def work() -> None:
-        for _ in left:
-            await reroll()
-
-    async with asyncio.TaskGroup() as group:
-        for _ in range(IN_FLIGHT):
-            group.create_task(work())
 
 
 @asynccontextmanager
@@ -131,7 +95,7 @@ async def bare_loop(base_url: str) -> AsyncIterator[Loop]:
                 async with session.post("/mj/v2/fetch", json={"task_id": made["task_id"]}) as response:
                     status = (await response.json())["status"]
 
-        yield lambda count: in_workers(count, reroll)
+        yield in_flight(IN_FLIGHT, reroll)
 
 
 @asynccontextmanager
@@ -167,41 +131,24 @@ async def openai_loop(base_url: str) -> AsyncIterator[Loop]:
                 found = await client.post("/mj/v2/fetch", cast_to=Found, body={"task_id": made.task_id})
                 status = found.status
 
-        yield lambda count: in_workers(count, reroll)
+        yield in_flight(IN_FLIGHT, reroll)
 
 
 # -- measuring ----------------------------------------------------------------------------------------------------
 
 
-async def take_turns(loops: Mapping[str, tuple[Loop, int]], rounds: int) -> dict[str, list[Slice]]:
-    """Let the loops run their numbers of rerolls by turns; the first round only warms up."""
-    slices: dict[str, list[Slice]] = {name: [] for name in loops}
-    for turn in range(rounds + 1):
-        for name, (loop, count) in loops.items():
-            gc.collect()
-            wall, cpu = time.perf_counter(), time.process_time()
-            await loop(count)
-            found = Slice((time.process_time() - cpu) / count, (time.perf_counter() - wall) / count)
-            if turn:
-                slices[name].append(found)
-    return slices
-
-
-async def compare(base_url: str, size: int, rounds: int) -> dict[str, list[Slice]]:
+async def compare(base_url: str, *, rounds: int, seconds: float) -> dict[str, list[Slice]]:
     """Measure the loops side by side; openai's, if it is installed."""
     async with AsyncExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
-        loops: dict[str, tuple[Loop, int]] = {
-            "batch": (await stack.enter_async_context(batch_loop(base_url)), size),
-            "batch with a ledger": (
-                await stack.enter_async_context(batch_loop(base_url, Path(folder, "run.db"))),
-                size,
-            ),
-            "bare aiohttp": (await stack.enter_async_context(bare_loop(base_url)), size),
+        loops: dict[str, Loop] = {
+            "batch": await stack.enter_async_context(batch_loop(base_url)),
+            "batch with a ledger": await stack.enter_async_context(batch_loop(base_url, Path(folder, "run.db"))),
+            "bare aiohttp": await stack.enter_async_context(bare_loop(base_url)),
         }
         if find_spec("openai") is not None:
-            loops["openai"] = (await stack.enter_async_context(openai_loop(base_url)), max(size // 8, IN_FLIGHT))
-        return await take_turns(loops, rounds)
+            loops["openai"] = await stack.enter_async_context(openai_loop(base_url))
+        return await take_turns(loops, rounds=rounds, seconds=seconds, least=IN_FLIGHT)
 
 
 def measure_memory(base_url: str, count: int) -> Memory:
@@ -227,70 +174,44 @@ def _kernel(name: str) -> int:
     return int(next(line for line in status.splitlines() if line.startswith(name)).split()[1])
 
 
-def _ratios(one: list[Slice], other: list[Slice], pick: Callable[[Slice], float]) -> list[float]:
-    return [pick(a) / pick(b) for a, b in zip(one, other, strict=True)]
-
-
-def _spread(values: list[float], unit: str = "") -> str:
-    return f"{short(statistics.median(values))}{unit} ({short(min(values))} to {short(max(values))})"
-
-
-def _rows(slices: dict[str, list[Slice]], runs: list[Memory]) -> list[Row]:
-    batch, bare, ledger = slices["batch"], slices["bare aiohttp"], slices["batch with a ledger"]
-    cpu = _ratios(batch, bare, lambda each: each.cpu)
-    cost = [(a.cpu - b.cpu) * 1e6 for a, b in zip(ledger, batch, strict=True)]
+def _goals(slices: dict[str, list[Slice]], runs: list[Memory]) -> list[Goal]:
+    batch, ledger = slices["batch"], slices["batch with a ledger"]
     few, many = runs[0], runs[-1]
     growth, times = many.peak - few.peak, many.rerolls / few.rerolls
     # Ten times more tasks may cost 10.5 times more: 5 % over straight.
     bend = many.cpu / few.cpu / times
-    rows = [
-        Row(
+    cost = ratios(batch, slices["bare aiohttp"], cpu)
+    added = Spread.of([(dear.cpu - cheap.cpu) * 1e6 for dear, cheap in zip(ledger, batch, strict=True)])
+    goals = [
+        Goal(
             f"peak memory over start, {many.rerolls:,} rerolls",
             f"{many.peak:.1f} MB",
             f"<= {GOAL_PEAK:g} MB",
             max(few.peak, many.peak) <= GOAL_PEAK,
         ),
-        Row(
+        Goal(
             f"its growth from {few.rerolls:,} to {many.rerolls:,}",
             f"{growth:.1f} MB",
             f"<= {GOAL_GROWTH:g} MB",
             growth <= GOAL_GROWTH,
         ),
-        Row(f"CPU for {times:g} x as many", f"{bend * times:.2f} x", f"<= {1.05 * times:.1f} x", bend <= 1.05),  # noqa: PLR2004 - said above
-        Row(
-            "CPU per reroll : bare aiohttp's",
-            _spread(cpu),
-            f"<= {GOAL_CPU:.2f}",
-            statistics.median(cpu) <= GOAL_CPU,
-        ),
-        Row(
-            "CPU of the ledger per reroll",
-            _spread(cost, " µs"),
-            f"<= {GOAL_LEDGER:g} µs",
-            statistics.median(cost) <= GOAL_LEDGER,
-        ),
+        Goal(f"CPU for {times:g} x as many", f"{bend * times:.2f} x", f"<= {1.05 * times:.1f} x", bend <= 1.05),  # noqa: PLR2004 - said above
+        Goal("CPU per reroll : bare aiohttp's", str(cost), f"<= {GOAL_CPU:.2f}", cost.median <= GOAL_CPU),
+        Goal("CPU of the ledger per reroll", f"{added} µs", f"<= {GOAL_LEDGER:g} µs", added.median <= GOAL_LEDGER),
     ]
-    if "openai" in slices:
-        rate = _ratios(slices["openai"], batch, lambda each: each.wall)
-        rows.append(
-            Row(
-                "rerolls per second : openai's",
-                _spread(rate),
-                f">= {GOAL_RATE:g}",
-                statistics.median(rate) >= GOAL_RATE,
-            )
-        )
-    else:
-        rows.append(Row("rerolls per second : openai's", "openai is not installed", f">= {GOAL_RATE:g}", None))
-    return rows
+    what, limit = "rerolls per second : openai's", f">= {GOAL_RATE:g}"
+    if "openai" not in slices:
+        return [*goals, Goal(what, "openai is not installed", limit, None)]
+    rate = ratios(slices["openai"], batch, wall)
+    return [*goals, Goal(what, str(rate), limit, rate.median >= GOAL_RATE)]
 
 
 def _loops(slices: dict[str, list[Slice]]) -> list[list[str]]:
     return [
         [
             name,
-            short(statistics.median(each.cpu for each in found) * 1e6),
-            f"{1 / statistics.median(each.wall for each in found):,.0f}",
+            short(Spread.of([each.cpu for each in found]).median * 1e6),
+            f"{1 / Spread.of([each.wall for each in found]).median:,.0f}",
         ]
         for name, found in slices.items()
     ]
@@ -307,7 +228,7 @@ def _measure(remote: Remote, *, smoke: bool) -> tuple[dict[str, list[Slice]], li
         "ids per request": seen.asked / max(1, seen.fetches + seen.multi_fetches),
         "server busy": seen.busy,
     }
-    slices = asyncio.run(compare(remote.base_url, 400 if smoke else 2000, 2 if smoke else 9))
+    slices = asyncio.run(compare(remote.base_url, rounds=2 if smoke else 20, seconds=0.1 if smoke else 0.4))
     return slices, runs, facts
 
 
@@ -316,8 +237,8 @@ def main(*, smoke: bool = False, json_path: Path | None = None) -> None:
     begun = time.perf_counter()
     with server_process() as remote:
         slices, runs, facts = _measure(remote, smoke=smoke)
-    rows = _rows(slices, runs)
-    print(table(f"batch, {IN_FLIGHT} in flight", ("", "reached", "goal", ""), [row.cells() for row in rows]))
+    goals = _goals(slices, runs)
+    print(goals_table(f"batch, {IN_FLIGHT} in flight", goals))
     print()
     print(table("the loops", ("", "µs CPU per reroll", "rerolls per second"), _loops(slices)))
     print()
@@ -328,7 +249,7 @@ def main(*, smoke: bool = False, json_path: Path | None = None) -> None:
     print(f"{time.perf_counter() - begun:.0f} s")
     if json_path is not None:
         found: dict[str, Any] = {
-            "goals": [asdict(row) for row in rows],
+            "goals": [asdict(goal) for goal in goals],
             "slices": {name: [asdict(each) for each in taken] for name, taken in slices.items()},
             "memory": [asdict(run) for run in runs],
             "facts": facts,

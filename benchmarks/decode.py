@@ -129,7 +129,7 @@ class Line:
 # -- the readers --------------------------------------------------------------------------------------------------
 
 _FETCH = LEGACY.fetch(_TASK_ID)
-_NO_READER: Reader[Any] = Reader(lambda _: None, lambda _: Life())
+_NO_READER: Reader[Any] = Reader(lambda _: None, lambda _: Life(), lambda _: ())
 
 
 def to_task(body: bytes) -> Task[Any]:

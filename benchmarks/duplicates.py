@@ -27,9 +27,9 @@ from typing import Any
 import aiohttp
 from attrs import asdict, define, field
 
-from piapi_async import Imagine, Ledger, PiAPI, PiAPIError, SubmissionUnknown
+from piapi_async import CreateTask, Imagine, Ledger, PiAPI, PiAPIError, SubmissionUnknown
 
-from ._faults import FAULTS, Fault, Host
+from ._faults import FAULTS, UNIFIED, Fault, Host
 from ._goals import Goal
 from ._table import table
 from ._virtual import run_virtual
@@ -80,7 +80,10 @@ async def ours(
             connector = aiohttp.TCPConnector(ssl=trusting)
             options["session"] = await stack.enter_async_context(aiohttp.ClientSession(connector=connector))
         piapi = await stack.enter_async_context(PiAPI("sk-test", base_url=host.url, **options))
-        yield lambda prompt: piapi.submit(Imagine(prompt))
+        if host.fault.words is UNIFIED:
+            yield lambda prompt: piapi.submit(CreateTask("midjourney", "imagine", {"prompt": prompt}))
+        else:
+            yield lambda prompt: piapi.submit(Imagine(prompt))
 
 
 def _timeout(host: Host, name: str) -> dict[str, Any]:

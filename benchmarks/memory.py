@@ -26,7 +26,7 @@ from attrs import asdict, define, frozen
 
 from piapi_async import PiAPI
 from piapi_async._book import PollBook, Waiter, Watch
-from piapi_async.client import TaskHandle
+from piapi_async.handle import TaskHandle
 from piapi_async.midjourney import LEGACY
 from piapi_async.policy import PollPolicy
 from piapi_async.tasks import TaskId

@@ -20,8 +20,9 @@ from ._version import __version__
 if TYPE_CHECKING:
     from ._several import as_completed, wait_all
     from ._stats import Stats
+    from .account import Account, ActiveTasks
     from .batch import BatchItem, BatchRunner, Outcome
-    from .client import PiAPI, TaskHandle
+    from .client import PiAPI
     from .downloads import download
     from .errors import (
         APIError,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
         WaitTimeout,
         WebhookRejected,
     )
+    from .handle import TaskHandle
     from .ledger import Ledger
     from .midjourney import (
         LEGACY,
@@ -59,20 +61,26 @@ if TYPE_CHECKING:
         Variation,
     )
     from .policy import PollPolicy, RetryPolicy
-    from .tasks import Family, Task, TaskRef, TaskState
+    from .tasks import Family, FileKind, Task, TaskFile, TaskRef, TaskState
+    from .unified import UNIFIED, CreateTask
     from .webhooks import WebhookEvent, WebhookReceiver
 
 __all__ = [
     "LEGACY",
+    "UNIFIED",
     "APIError",
+    "Account",
+    "ActiveTasks",
     "AuthenticationError",
     "BatchItem",
     "BatchRunner",
     "Blend",
     "ClientClosed",
+    "CreateTask",
     "Describe",
     "DownloadError",
     "Family",
+    "FileKind",
     "Imagine",
     "Inpaint",
     "InvalidRequestError",
@@ -97,6 +105,7 @@ __all__ = [
     "Task",
     "TaskCancelled",
     "TaskFailed",
+    "TaskFile",
     "TaskHandle",
     "TaskRef",
     "TaskState",
@@ -118,6 +127,7 @@ __all__ = [
 # and every pytest run that merely has this package installed does without all of it.
 _HOMES = {
     "_stats": "Stats",
+    "account": "Account ActiveTasks",
     "errors": (
         "APIError AuthenticationError ClientClosed DownloadError InvalidRequestError LedgerError "
         "NotFoundError ParentOutdatedError PiAPIError RateLimitError ServerError SubmissionUnknown "
@@ -125,10 +135,12 @@ _HOMES = {
     ),
     "midjourney": "LEGACY Blend Describe Imagine Inpaint MidjourneyResult Outpaint Pan Reroll Seed Upscale Variation",
     "policy": "PollPolicy RetryPolicy",
-    "tasks": "Family Task TaskRef TaskState",
+    "tasks": "Family FileKind Task TaskFile TaskRef TaskState",
+    "unified": "CreateTask UNIFIED",
     "_several": "as_completed wait_all",
     "batch": "BatchItem BatchRunner Outcome",
-    "client": "PiAPI TaskHandle",
+    "client": "PiAPI",
+    "handle": "TaskHandle",
     "downloads": "download",
     "ledger": "Ledger",
     "webhooks": "WebhookEvent WebhookReceiver",

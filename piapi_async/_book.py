@@ -107,7 +107,6 @@ class Look:
 
 @define(eq=False, slots=True)
 class _Lane:
-    family: Family[Any]
     size: int
     watches: dict[TaskId, Watch] = field(factory=dict)
     heap: list[tuple[float, int, Watch]] = field(factory=list)
@@ -202,8 +201,11 @@ class PollBook:
         """Give the time of the next deadline or, with `looks`, of the next look if that is sooner; inf for never."""
         while self._deadlines and self._deadlines[0][3] not in self._deadlines[0][2].waiters:
             heapq.heappop(self._deadlines)
-        deadline = self._deadlines[0][0] if self._deadlines else math.inf
-        return min([deadline, *(lane.head() for lane in self._lanes.values() if looks)])
+        event = self._deadlines[0][0] if self._deadlines else math.inf
+        if looks:
+            for lane in self._lanes.values():
+                event = min(event, lane.head())
+        return event
 
     def take(self, now: float, room: int) -> list[Look]:
         """Give at most `room` looks that are due, each filled up with the next most urgent tasks."""
@@ -231,7 +233,7 @@ class PollBook:
             watch.looking, watch.looked_at = True, now
         self.counters.looks += 1
         self.counters.asked += len(watches)
-        return Look(lane.family, tuple(watches), multi=len(watches) > 1)
+        return Look(first.family, tuple(watches), multi=len(watches) > 1)
 
     def expire(self, now: float) -> list[Waiter]:
         """Give the waiters whose deadline has come, and let them go."""
@@ -466,7 +468,7 @@ class PollBook:
         lane = self._lanes.get(family.name)
         if lane is None:
             size = self.multi_fetch_size if family.fetch_many is not None else 1
-            lane = self._lanes[family.name] = _Lane(family, size)
+            lane = self._lanes[family.name] = _Lane(size)
         return lane
 
 

@@ -6,9 +6,9 @@ A validator raises `ValueError` that names the field, the value and what is allo
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
 from typing import Any, TypeGuard, cast
 from urllib.parse import urlsplit
 
@@ -21,7 +21,7 @@ def refuse(instance: object, attribute: Attribute[Any], value: object, allowed: 
     return ValueError(f"{type(instance).__name__}.{attribute.name}: {value!r} is not allowed; {allowed}")
 
 
-def _is_text(value: object) -> TypeGuard[str]:
+def is_text(value: object) -> TypeGuard[str]:
     """Tell whether JSON can carry it: half of a surrogate pair, as a cut emoji leaves, it cannot."""
     return isinstance(value, str) and not _HALF_PAIR.search(value)
 
@@ -30,12 +30,12 @@ _HALF_PAIR = re.compile("[\ud800-\udfff]")
 
 
 def required_text(instance: object, attribute: Attribute[Any], value: object) -> None:
-    if not _is_text(value) or not value.strip():
+    if not is_text(value) or not value.strip():
         raise refuse(instance, attribute, value, "it must be a text that is not empty")
 
 
 def optional_text(instance: object, attribute: Attribute[Any], value: object) -> None:
-    if value is not None and not _is_text(value):
+    if value is not None and not is_text(value):
         raise refuse(instance, attribute, value, "it must be a text or None")
 
 
@@ -65,14 +65,18 @@ def one_of(*words: str, optional: bool = False) -> Callable[[object, Attribute[A
 _RATIO = re.compile(r"0*[1-9]\d*:0*[1-9]\d*")
 
 
+def is_ratio(value: object) -> bool:
+    return isinstance(value, str) and _RATIO.fullmatch(value) is not None
+
+
 def optional_ratio(instance: object, attribute: Attribute[Any], value: object) -> None:
-    if value is None or value == "" or (isinstance(value, str) and _RATIO.fullmatch(value)):
+    if value is None or value == "" or is_ratio(value):
         return
     raise refuse(instance, attribute, value, "use two whole numbers such as '4:3', or None")
 
 
-def _is_http_url(value: object) -> bool:
-    if not _is_text(value):
+def is_http_url(value: object) -> TypeGuard[str]:
+    if not is_text(value):
         return False
     try:
         parts = urlsplit(value)
@@ -82,7 +86,7 @@ def _is_http_url(value: object) -> bool:
 
 
 def image_url(instance: object, attribute: Attribute[Any], value: object) -> None:
-    if not _is_http_url(value):
+    if not is_http_url(value):
         raise refuse(instance, attribute, value, "it must be an http(s) URL that the host can reach")
 
 
@@ -96,7 +100,7 @@ def image_urls(instance: object, attribute: Attribute[Any], value: object) -> No
 def webhook_endpoint(instance: object, attribute: Attribute[Any], value: object) -> None:
     if value is None or value == "":
         return
-    if not _is_http_url(value):
+    if not is_http_url(value):
         raise refuse(instance, attribute, value, "it must be an http(s) URL that the host can reach, or None")
     parts = urlsplit(str(value))
     if parts.port not in {None, 80, 443} and not is_loopback(parts.hostname or ""):
@@ -104,18 +108,26 @@ def webhook_endpoint(instance: object, attribute: Attribute[Any], value: object)
 
 
 def webhook_secret(instance: Any, attribute: Attribute[Any], value: object) -> None:  # noqa: ANN401 - any verb
-    if value is not None and not _is_text(value):
+    if value is not None and not is_text(value):
         raise ValueError(f"{type(instance).__name__}.{attribute.name}: it must be a text or None")
     if value and not instance.webhook_endpoint:
         raise ValueError(f"{type(instance).__name__}.webhook_secret: set webhook_endpoint too, or leave both out")
 
 
-def mask(instance: object, attribute: Attribute[Any], value: object) -> None:
+def aware(instance: object, attribute: Attribute[Any], value: object) -> None:
+    if not isinstance(value, datetime) or value.tzinfo is None:
+        raise refuse(instance, attribute, value, "it must be a datetime with a time zone")
+
+
+def is_base64(value: object) -> bool:
     try:
-        good = isinstance(value, str) and bool(base64.b64decode(value, validate=True))
-    except (binascii.Error, ValueError):
-        good = False
-    if not good:
+        return isinstance(value, str) and bool(base64.b64decode(value, validate=True))
+    except ValueError:
+        return False
+
+
+def mask(instance: object, attribute: Attribute[Any], value: object) -> None:
+    if not is_base64(value):
         shown = f"{value[:40]}…" if isinstance(value, str) and len(value) > 40 else value  # noqa: PLR2004 - to read
         raise refuse(instance, attribute, shown, "it must be a base64 text, a data: URI or the image's bytes")
 

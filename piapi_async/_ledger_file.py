@@ -29,6 +29,8 @@ from .tasks import TaskId, TaskRef
 _APPLICATION_ID = 0x70694150  # "piAP", so that another program's database is told apart from a damaged ledger
 _VERSION = 1
 _BUSY_SECONDS = 20.0
+# With row ids, although the key is the primary key: submits are added at the end and settled where they stand, so that
+# a commit of many touches few pages.  In the order of the keys each would cost the disk a page of its own, and more.
 _SCHEMA = f"""
 BEGIN IMMEDIATE;
 CREATE TABLE IF NOT EXISTS submits (
@@ -43,7 +45,7 @@ CREATE TABLE IF NOT EXISTS submits (
     at REAL NOT NULL,
     outcome TEXT,
     answer BLOB
-) WITHOUT ROWID;
+);
 CREATE INDEX IF NOT EXISTS submits_by_task ON submits (task_id) WHERE task_id IS NOT NULL;
 PRAGMA application_id = {_APPLICATION_ID};
 PRAGMA user_version = {_VERSION};
@@ -106,7 +108,8 @@ class Intent:
         body = orjson.loads(request.body) if request.body else None
         text = orjson.dumps(_without_webhooks(body), option=orjson.OPT_SORT_KEYS).decode()
         return cls(
-            key=secrets.token_hex(16) if key is None else key,
+            # The time first: keys that follow each other stand on one page of the file's index.
+            key=f"{time.time_ns():016x}{secrets.token_hex(8)}" if key is None else key,
             origin=origin,
             family=family,
             request=f"{request.path} {text}",
@@ -264,15 +267,15 @@ class LedgerFile:
 
     def claim(self, file: sqlite3.Connection, intent: Intent) -> LedgerEntry | None:
         """Write the intent down as *sending* and give None, or give what is there already."""
-        row = file.execute("SELECT * FROM submits WHERE key = ?", (intent.key,)).fetchone()
-        if row is None:
-            file.execute(
-                "INSERT INTO submits (key, state, origin, family, digest, request, owner, at) "
-                "VALUES (?, 'sending', ?, ?, ?, ?, ?, ?)",
-                (intent.key, intent.origin, intent.family, intent.digest, intent.request, self.owner, time.time()),
-            )
+        written = file.execute(
+            "INSERT INTO submits (key, state, origin, family, digest, request, owner, at) "
+            "VALUES (?, 'sending', ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+            (intent.key, intent.origin, intent.family, intent.digest, intent.request, self.owner, time.time()),
+        )
+        if written.rowcount:
             self._mine[intent.key] = intent
             return None
+        row = file.execute("SELECT * FROM submits WHERE key = ?", (intent.key,)).fetchone()
         entry = _entry(row)
         if (entry.origin, entry.family) != (intent.origin, intent.family):
             raise LedgerError(
@@ -290,12 +293,15 @@ class LedgerFile:
     def accept(self, file: sqlite3.Connection, intent: Intent, task_id: str) -> None:
         """Write down the id that a submit of ours was given, whatever the row has come to meanwhile."""
         self._settled.append(intent)
-        file.execute(
-            "INSERT INTO submits (key, state, origin, family, digest, request, task_id, at) "
-            "VALUES (?, 'accepted', ?, ?, ?, ?, ?, ?) ON CONFLICT (key) "
-            "DO UPDATE SET state = 'accepted', task_id = excluded.task_id, owner = NULL",
-            (intent.key, intent.origin, intent.family, intent.digest, intent.request, task_id, time.time()),
+        written = file.execute(
+            "UPDATE submits SET state = 'accepted', task_id = ?, owner = NULL WHERE key = ?", (task_id, intent.key)
         )
+        if not written.rowcount:
+            file.execute(
+                "INSERT INTO submits (key, state, origin, family, digest, request, task_id, at) "
+                "VALUES (?, 'accepted', ?, ?, ?, ?, ?, ?)",
+                (intent.key, intent.origin, intent.family, intent.digest, intent.request, task_id, time.time()),
+            )
 
     def release(self, file: sqlite3.Connection, intent: Intent) -> None:
         """Forget a submit of ours that made nothing; one that another caller has claimed is not ours."""

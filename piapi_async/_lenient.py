@@ -7,13 +7,14 @@ spelt otherwise (``"42"``, ``42.0``, null) is read.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable, Mapping
+from types import GenericAlias
+from typing import Any, Generic, TypeVar, get_args, get_origin
 
 import attrs
 import cattrs
 import orjson
-from cattrs.errors import AttributeValidationNote, BaseValidationError
+from cattrs.errors import AttributeValidationNote, BaseValidationError, IterableValidationNote
 from cattrs.gen import make_dict_structure_fn
 
 from ._wire import excerpt
@@ -97,6 +98,7 @@ def _lenient_class(cls: type[Any], converter: cattrs.Converter) -> Callable[[Any
         cls,
         converter,
         _cattrs_forbid_extra_keys=False,
+        _cattrs_use_alias=True,  # for names that are not spelt as Python's are
         _cattrs_detailed_validation=converter.detailed_validation,
     )
 
@@ -106,6 +108,25 @@ def _lenient_class(cls: type[Any], converter: cattrs.Converter) -> Callable[[Any
         if not value and value is not False and value != 0:
             return cls()
         raise TypeError("expected an object")
+
+    return lenient
+
+
+def _is_tuple_of_objects(kind: Any) -> bool:  # noqa: ANN401 - a type
+    return get_origin(kind) is tuple and attrs.has(get_args(kind)[0])
+
+
+def _lenient_tuple(kind: Any, converter: cattrs.Converter) -> Callable[[Any, Any], Any]:  # noqa: ANN401 - a type
+    """Structure a tuple of attrs values from a list, or an empty one from null and ""."""
+    many = GenericAlias(list, get_args(kind)[:1])
+    structure = converter.get_structure_hook(many)
+
+    def lenient(value: Any, _type: Any) -> Any:  # noqa: ANN401 - the shape of a cattrs hook
+        if not value and value is not False and value != 0:
+            return ()
+        if type(value) is not list:
+            raise TypeError("expected a list")
+        return tuple(structure(value, many))
 
     return lenient
 
@@ -122,6 +143,7 @@ def _make_converter(*, detailed: bool) -> cattrs.Converter:
     converter.register_structure_hook(str, read_text)
     converter.register_structure_hook(bool, read_flag)
     converter.register_structure_hook_factory(attrs.has, _lenient_class)
+    converter.register_structure_hook_factory(_is_tuple_of_objects, _lenient_tuple)
     return converter
 
 
@@ -166,10 +188,12 @@ def _deepest(error: Exception) -> tuple[list[str | int], Exception]:
     """Follow the first error of every nested group down to the value it is about."""
     steps: list[str | int] = []
     while isinstance(error, BaseValidationError):
-        error = error.exceptions[0]
+        cls, error = error.cl, error.exceptions[0]
         for note in getattr(error, "__notes__", ()):
             if isinstance(note, AttributeValidationNote):
-                steps.append(note.name)
+                steps.append(attrs.fields_dict(cls)[note.name].alias or note.name)  # as the wire has it
+            elif isinstance(note, IterableValidationNote):
+                steps.append(note.index)
     if isinstance(error, _WrongItem):
         steps.append(error.index)
     return steps, error
@@ -179,6 +203,18 @@ def _dig(data: Any, steps: list[str | int]) -> Any:  # noqa: ANN401 - anything m
     for step in steps:
         data = data[step]
     return data
+
+
+def text_at(answer: Mapping[str, Any], name: str, path: str = "") -> str:
+    """Give a text of an answer, "" where it has none; raise `UnexpectedAnswer` for what is none."""
+    value = answer.get(name)
+    if type(value) is str:
+        return value
+    try:
+        return read_text(value)
+    except TypeError as error:
+        path = join(path, name)
+        raise UnexpectedAnswer(f"The answer is not understood at {path}: {error}", path=path) from None
 
 
 def join(path: str, *steps: str | int) -> str:

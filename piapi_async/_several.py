@@ -7,8 +7,8 @@ from collections.abc import AsyncGenerator, Iterable
 from typing import TypeVar
 
 from ._book import Waiter
-from .client import TaskHandle
 from .errors import ClientClosed, PiAPIError, WaitTimeout
+from .handle import TaskHandle
 from .tasks import Task, TaskRef
 
 R = TypeVar("R")

@@ -11,7 +11,10 @@ import logging
 import secrets
 import shlex
 import time
-from typing import Any, Protocol, TypeVar
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from functools import partial
+from pathlib import PurePath
+from typing import Any, Protocol, TypeVar, cast
 
 import anyio
 from attrs import define, field, frozen
@@ -19,8 +22,8 @@ from attrs import define, field, frozen
 from ._caller import Caller
 from ._ledger_file import Intent, LedgerEntry, LedgerState
 from ._transport import Sending
-from ._wire import TaskRequest, Verdict, judge_submit, label
-from .errors import APIError, ClientClosed, LedgerError, PiAPIError, SubmissionUnknown
+from ._wire import Attaching, TaskRequest, Verdict, judge_submit, label
+from .errors import APIError, ClientClosed, LedgerError, PiAPIError, SubmissionUnknown, TransportError
 from .ledger import Ledger
 from .tasks import TaskId, TaskRef
 
@@ -69,6 +72,10 @@ class Addressing(Protocol):
         ...
 
 
+Uploading = Callable[[Iterable[PurePath]], Awaitable[Mapping[PurePath, str]]]
+"""What brings files to the host and gives their URLs."""
+
+
 @define(eq=False)
 class Submitter:
     """Sends the submits of one client, and owns those under way."""
@@ -78,6 +85,7 @@ class Submitter:
     _caller: Caller
     _origin: str
     _ledger: Ledger | None
+    _upload: Uploading
     _under_way: dict[asyncio.Task[Accepted], Sending] = field(factory=dict, init=False)
 
     def __len__(self) -> int:
@@ -92,11 +100,13 @@ class Submitter:
     async def submit(self, request: TaskRequest[Any], key: str | None, timeout: float | None) -> Accepted:
         """Give the task that the request made, or that its key has made before.  Raises as `PiAPI.submit`."""
         sending = Sending(self._caller.timeout if timeout is None else timeout)
-        task = asyncio.create_task(self._run(request, key, sending), name=f"piapi_async {label(request)}")
+        task = asyncio.create_task(self._run(request, key, sending), name="piapi_async submit")
+        # What the caller awaits is a future of its own, for a task that is awaited is cancelled with whoever awaits it.
+        arrived: asyncio.Future[Accepted] = asyncio.get_running_loop().create_future()
         self._under_way[task] = sending
-        task.add_done_callback(self._done)
+        task.add_done_callback(partial(self._done, arrived))
         try:
-            return await asyncio.shield(task)
+            return await arrived
         except asyncio.CancelledError:
             caller = asyncio.current_task()
             if task.cancelled() and not (caller and caller.cancelling()):  # by `close`, not with the caller
@@ -135,11 +145,17 @@ class Submitter:
         if not sending.begun:
             task.cancel()
 
-    def _done(self, task: asyncio.Task[Accepted]) -> None:
+    def _done(self, arrived: asyncio.Future[Accepted], task: asyncio.Task[Accepted]) -> None:
         sending = self._under_way.pop(task)
         if task.cancelled():
+            arrived.cancel()
             return
         error = task.exception()  # asked for, as its caller may be gone, and asyncio would complain that nobody looked
+        if not arrived.done():
+            if error is None:
+                arrived.set_result(task.result())
+            else:
+                arrived.set_exception(error)
         if not sending.orphaned:
             return
         if isinstance(error, LedgerError):  # nobody else is left to hear of a task that is paid for
@@ -184,9 +200,15 @@ class Submitter:
 
     async def _send(self, request: TaskRequest[Any], key: str | None, sending: Sending) -> TaskId:
         """Give the id of the task that the request made, by its answer or, where that is lost, by its webhook."""
-        webhooks, nonce_key = self.webhooks, key or secrets.token_hex(16)
-        addressed = request if webhooks is None else webhooks.address(request, nonce_key)
-        sending.announced = addressed is not request
+        files = cast("Attaching", request).local_files() if hasattr(request, "local_files") else ()
+        links = await self._upload_for(request, files) if files else {}
+        webhooks, nonce_key, addressed = self.webhooks, "", request
+        if webhooks is not None:
+            nonce_key = key or secrets.token_hex(16)
+            addressed = webhooks.address(request, nonce_key)
+            sending.announced = addressed is not request
+        if links:
+            addressed = cast("TaskRequest[Any]", cast("Attaching", addressed).with_links(links))
         task_id: TaskId | None = None
         try:
             task_id = await self._caller.call(
@@ -205,6 +227,17 @@ class Submitter:
             if webhooks is not None:
                 webhooks.settled(nonce_key, accepted=task_id is not None)
         return task_id
+
+    async def _upload_for(self, request: TaskRequest[Any], files: Iterable[PurePath]) -> Mapping[PurePath, str]:
+        """Upload the files that stand in a request, and give their URLs."""
+        try:
+            return await self._upload(files)
+        except (OSError, ValueError) as error:
+            text = f"{label(request)}: a file could not be uploaded: {error}. Nothing was submitted, nothing was paid."
+            raise TransportError(text, sent=False) from error
+        except PiAPIError as error:
+            error.args = (f"{label(request)}: a file could not be uploaded: {error} Nothing was submitted.",)
+            raise
 
     async def _give_up(self, ledger: Ledger, intent: Intent, error: BaseException, sending: Sending) -> None:
         # Once sending has begun, only an answer that was understood as a refusal says that nothing was made.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -92,11 +93,11 @@ class Transport:
     _session: aiohttp.ClientSession | None = field(repr=False)
     _own: dict[float, aiohttp.ClientSession] = field(factory=dict, init=False, repr=False)  # by keep-alive
     _headers: Mapping[str, str] = field(init=False, repr=False)
-    _body_headers: Mapping[str, str] = field(init=False, repr=False)
+    _secret: bytes = field(init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
         self._headers = {"X-API-Key": self._api_key, "User-Agent": USER_AGENT, "Accept": "application/json"}
-        self._body_headers = {**self._headers, "Content-Type": "application/json"}
+        self._secret = self._api_key.encode() if len(self._api_key) >= _REAL_KEY else b""
 
     async def send(
         self, request: HTTPRequest, *, timeout: float, sending: Sending | None = None, submit: bool = False
@@ -108,32 +109,38 @@ class Transport:
         the request had begun to leave.
         """
         sending = sending or Sending()
-        headers = self._body_headers if request.body else self._headers
         session = self._session or self._own_session(_SUBMIT_KEEP_ALIVE if submit else _KEEP_ALIVE)
         if session.closed:
             raise ClientClosed("The aiohttp session given to PiAPI(session=…) is closed. Nothing was sent.")
         try:
-            async with session.request(
+            response = await session.request(
                 request.method,
-                URL(self.base_url + request.path, encoded=True),
+                _url(self.base_url, request.path),
                 data=_Body(request.body, sending) if request.body else None,
-                headers={**request.headers, **headers} if request.headers else headers,
-                timeout=aiohttp.ClientTimeout(total=timeout, ceil_threshold=timeout + 1.0),
+                headers=self._headers_for(request),
+                timeout=_total(timeout),
                 allow_redirects=False,
                 raise_for_status=False,
                 auto_decompress=True,
-            ) as response:
-                body = await _read(response)
-                # A host that echoes the key must not bring it into errors and logs; a toy key may be part of any word.
-                if len(self._api_key) >= _REAL_KEY and self._api_key.encode() in body:
-                    body = body.replace(self._api_key.encode(), "…".encode())
-                return HTTPResponse(response.status, body, response.headers)
+            )
+            body = await _read(response)
+            # A host that echoes the key must not bring it into errors and logs; a toy key may be part of any word.
+            if self._secret and self._secret in body:
+                body = body.replace(self._secret, "…".encode())
+            return HTTPResponse(response.status, body, response.headers)
         except PiAPIError:
             raise
         except Exception as error:  # noqa: BLE001 - a connector or middleware of the user's may raise anything
             begun = sending.begun if request.body else not isinstance(error, _BEFORE_SENDING)
             failure = self._explain(error, begun=begun, timeout=timeout)
         raise failure
+
+    def _headers_for(self, request: HTTPRequest) -> Mapping[str, str] | None:
+        """Give what our own sessions do not add by themselves; a user's session knows nothing of us."""
+        if self._session is None and not request.headers:
+            return None
+        body_type = {"Content-Type": "application/json"} if request.body else {}
+        return {**request.headers, **self._headers, **body_type}
 
     def _explain(self, error: Exception, *, begun: bool, timeout: float) -> TransportError:
         what = str(error).replace(self._api_key, "…") or type(error).__name__
@@ -156,6 +163,7 @@ class Transport:
             session = self._own[keep_alive] = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=self._connections, keepalive_timeout=keep_alive),
                 cookie_jar=aiohttp.DummyCookieJar(),
+                headers=self._headers,
                 trust_env=self._trust_env,
             )
         return session
@@ -164,6 +172,16 @@ class Transport:
         """Close our own sessions; a user's stays open."""
         while self._own:
             await self._own.popitem()[1].close()
+
+
+@lru_cache(maxsize=64)
+def _url(base_url: str, path: str) -> URL:
+    return URL(base_url + path, encoded=True)
+
+
+@lru_cache(maxsize=64)
+def _total(seconds: float) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(total=seconds, ceil_threshold=seconds + 1.0)
 
 
 def check_base_url(base_url: str, *, allow_insecure: bool) -> str:
@@ -202,15 +220,17 @@ def origin_of(base_url: str) -> str:
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:
     """Give the body; stop reading where no honest answer goes on, however it is packed."""
-    if (response.content_length or 0) <= MAX_ANSWER:
-        if response.content_length is not None and "Content-Encoding" not in response.headers:
-            return await response.read()
-        body = bytearray()
-        async for chunk in response.content.iter_any():
-            body += chunk
-            if len(body) > MAX_ANSWER:
-                break
-        else:
-            return bytes(body)
-    response.close()
+    length = response.content_length
+    if length is not None and length <= MAX_ANSWER and "Content-Encoding" not in response.headers:
+        return await response.read()  # which frees the connection by itself, and for less than ``async with``
+    async with response:
+        if length is None or length <= MAX_ANSWER:
+            body = bytearray()
+            async for chunk in response.content.iter_any():
+                body += chunk
+                if len(body) > MAX_ANSWER:
+                    break
+            else:
+                return bytes(body)
+        response.close()
     raise UnexpectedAnswer(f"The answer (HTTP {response.status}) is larger than 16 MiB and was not read.")

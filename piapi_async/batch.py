@@ -12,26 +12,31 @@ import contextlib
 import math
 import os
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+import aiohttp
 import anyio
 import orjson
-from attrs import define, evolve, field, frozen
+from attrs import asdict, define, field, frozen
 
 from ._ledger_file import Intent, LedgerEntry, LedgerState
 from ._wire import TaskRequest, label
-from .client import PiAPI, TaskHandle
-from .downloads import download, saved_files
+from ._workbench import Desk, Source
+from .client import PiAPI
+from .downloads import download, picture_session, saved_files
 from .errors import (
     DownloadError,
     LedgerError,
+    NotFoundError,
     PiAPIError,
     SubmissionUnknown,
     TaskCancelled,
     TaskFailed,
 )
+from .handle import TaskHandle
 from .tasks import Task, TaskRef, TaskState
 
 R = TypeVar("R")
@@ -113,6 +118,32 @@ class Totals:
         return self.ended / self.seconds if self.seconds else 0.0
 
 
+@define
+class _Account:
+    """What the totals are made of, as it is added up."""
+
+    read: int = 0
+    submitted: int = 0
+    resumed: int = 0
+    done: int = 0
+    failed: int = 0
+    unknown: int = 0
+    skipped: int = 0
+    saved: int = 0
+    unsaved: int = 0
+
+    def add(self, outcome: Outcome[Any]) -> None:
+        """Take in what became of an item."""
+        if outcome.error is None:
+            self.done += 1
+        elif isinstance(outcome.error, SubmissionUnknown):
+            self.unknown += 1
+        else:
+            self.failed += 1
+        self.saved += len(outcome.files)
+        self.unsaved += outcome.download_error is not None
+
+
 Item = TaskRequest[R] | BatchItem[R]
 Items = Iterable[Item[R]] | AsyncIterable[Item[R]]
 
@@ -147,11 +178,14 @@ class BatchRunner:
     download: str | os.PathLike[str] | None = field(default=None, kw_only=True)
     max_submits: int | None = field(default=None, kw_only=True)
     on_progress: Callable[[Totals], None] | None = field(default=None, kw_only=True)
-    _totals: Totals = field(factory=Totals, init=False)
+    _account: _Account = field(factory=_Account, init=False)
     _in_flight: dict[int, TaskHandle[Any]] = field(factory=dict, init=False)  # by the item's index
     _began: float = field(default=0.0, init=False)
+    _seconds: float = field(default=0.0, init=False)  # that the last run took
     _allowed: float = field(default=math.inf, init=False)  # submits that may still be made
-    _source: _Source[Any] | None = field(default=None, init=False)
+    _source: Source[Any] | None = field(default=None, init=False)
+    _pictures: aiohttp.ClientSession | None = field(default=None, init=False)  # what downloads share
+    _run: str = field(default="", init=False)  # what the keys of this run are counted under
 
     def __attrs_post_init__(self) -> None:
         if not isinstance(self.concurrency, int) or self.concurrency < 1:
@@ -166,9 +200,8 @@ class BatchRunner:
         """The account of the present or last run."""
         tasks = [handle.task for handle in self._in_flight.values()]
         running = sum(task is not None and task.state is TaskState.RUNNING for task in tasks)
-        seconds = self._totals.seconds if self._source is None else anyio.current_time() - self._began
-        waiting = len(self._in_flight) - running
-        return evolve(self._totals, running=running, waiting=waiting, seconds=seconds)
+        seconds = self._seconds if self._source is None else anyio.current_time() - self._began
+        return Totals(running=running, waiting=len(tasks) - running, seconds=seconds, **asdict(self._account))
 
     def drain(self) -> None:
         """Take no more requests; what is in flight goes on to its outcome, and then the stream ends."""
@@ -195,8 +228,9 @@ class BatchRunner:
         """
         if self._source is not None:
             raise RuntimeError("this runner is running already; make another")
-        source, desk = _Source(requests), _Desk[R](self.concurrency)
-        self._source, self._totals, self._began = source, Totals(), anyio.current_time()
+        source, desk = Source[Item[R]](requests), Desk[Outcome[R]](self.concurrency)
+        self._source, self._run = source, secrets.token_hex(8)
+        self._account, self._began = _Account(), anyio.current_time()
         self._allowed = math.inf if self.max_submits is None else self.max_submits
         workers = [asyncio.create_task(self._work(source, desk)) for _ in range(self.concurrency)]
         outcomes = desk.outcomes()
@@ -207,20 +241,23 @@ class BatchRunner:
             try:
                 for worker in workers:
                     worker.cancel()
-                await asyncio.gather(*workers, return_exceptions=True)
+                await asyncio.gather(*workers, *filter(None, [source.reader]), return_exceptions=True)
                 await self._piapi._submitter.settle()
                 with contextlib.suppress(RuntimeError):  # somebody is still reading, and will hear that it is over
                     await outcomes.aclose()
             finally:
-                self._totals, self._source = self.totals, None
+                self._seconds, self._source = anyio.current_time() - self._began, None
                 self._in_flight.clear()
+                pictures, self._pictures = self._pictures, None
+                if pictures is not None:
+                    await pictures.close()
 
     # -- one item -------------------------------------------------------------------------------------------------
 
-    async def _work(self, source: _Source[R], desk: _Desk[R]) -> None:
+    async def _work(self, source: Source[Item[R]], desk: Desk[Outcome[R]]) -> None:
         try:
             while (entry := await source.next()) is not None:
-                if (outcome := await self._see_through(*entry, source.run)) is not None:
+                if (outcome := await self._see_through(*entry)) is not None:
                     await desk.hand_over(outcome)
         except Exception as error:  # noqa: BLE001 - it belongs to whoever reads the outcomes
             source.close()
@@ -228,198 +265,116 @@ class BatchRunner:
         finally:
             desk.leave()
 
-    async def _see_through(self, index: int, item: Item[R], run: str) -> Outcome[R] | None:
+    async def _see_through(self, index: int, item: Item[R]) -> Outcome[R] | None:
         """Give one item's outcome, None if it was left alone; nothing that can happen to it is raised."""
-        self._count(read=1)
+        self._account.read += 1
         request, key = (item.request, item.key) if isinstance(item, BatchItem) else (item, None)
         if not hasattr(request, "family"):
             raise TypeError(f"item {index} of the batch, {label(request)}, makes no task")
-        outcome = Outcome(index=index, request=request, key=key or "")
+        ledger = self._piapi._ledger
         try:
-            key = key or await mint_key(self._piapi, request, run)
-            outcome = evolve(outcome, key=key or "")
-            if not await self._may_submit(key):
-                self._count(skipped=1)
-                if self._piapi._ledger is None:  # nothing that follows can do without a submit
-                    self.drain()
-                await asyncio.sleep(0)
+            if ledger is not None and not key:
+                [key] = await mint_keys(self._piapi, [request], self._run)
+            if self._allowed < math.inf and not await self._may_submit(key):
+                await self._skip()
                 return None
-            handle, known = await self._piapi._submit(request, key if self._piapi._ledger else None, None)
+            handle, known = await self._piapi._submit(request, key if ledger else None, None)
         except (PiAPIError, ValueError) as error:  # a ValueError: the key stands for another request
             failure = error if isinstance(error, PiAPIError) else LedgerError(str(error))
             ref = getattr(error, "ref", None)  # of a task that was accepted and could not be recorded
-            self._count(submitted=ref is not None)
-            return self._concluded(evolve(outcome, error=failure, ref=ref))
+            self._account.submitted += ref is not None
+            return self._concluded(Outcome(index=index, request=request, key=key or "", error=failure, ref=ref))
+        if known is None:
+            self._account.submitted += 1
+        else:
+            self._account.resumed += 1
         self._in_flight[index] = handle
-        self._count(submitted=known is None, resumed=known is not None)
         self._report()
+        so_far: partial[Outcome[R]] = partial(
+            Outcome, index=index, request=request, key=key or "", ref=handle.ref, resumed=known is not None
+        )
         try:
-            outcome = evolve(outcome, ref=handle.ref, resumed=known is not None)
-            outcome = await self._end(outcome, handle, known)
+            outcome = await self._end(so_far, handle, known)
+            if ledger is not None:  # whoever writes the outcome down may take the end for recorded
+                await ledger.flush()
         finally:
             self._in_flight.pop(index, None)
         return self._concluded(outcome)
 
+    async def _skip(self) -> None:
+        """Leave an item alone, in such a way that an endless input does not keep the loop to itself."""
+        self._account.skipped += 1
+        if self._piapi._ledger is None:  # nothing that follows can do without a submit
+            self.drain()
+        await asyncio.sleep(0)
+
     async def _may_submit(self, key: str | None) -> bool:
         """Take one of the submits that are allowed; what the ledger knows needs none."""
-        if self._allowed == math.inf:
-            return True
         ledger = self._piapi._ledger
         if ledger is not None and key is not None and await ledger.find(key) is not None:
             return True
         self._allowed -= 1
         return self._allowed >= 0
 
-    async def _end(self, outcome: Outcome[R], handle: TaskHandle[R], known: LedgerEntry | None) -> Outcome[R]:
+    async def _end(self, so_far: partial[Outcome[R]], handle: TaskHandle[R], known: LedgerEntry | None) -> Outcome[R]:
         try:
             if known is not None and known.state is LedgerState.ENDED:
                 task = await _read_back(handle, known)
             else:
                 task = await handle.wait(self.timeout)
         except PiAPIError as error:
-            return evolve(outcome, error=error, task=handle.task or getattr(error, "task", None))
-        outcome = evolve(outcome, task=task)
-        if self.download is None or not task.images:
-            return outcome
+            return so_far(error=error, task=handle.task or getattr(error, "task", None))
+        if self.download is None or not task.files:
+            return so_far(task=task)
         try:
-            files = saved_files(task, self.download) if outcome.resumed else None
-            return evolve(outcome, files=tuple(files or await download(task, self.download)))
+            files = saved_files(task, self.download) if known is not None else None
+            if self._pictures is None:
+                self._pictures = picture_session()
+            return so_far(task=task, files=tuple(files or await download(task, self.download, session=self._pictures)))
         except DownloadError as error:
-            return evolve(outcome, download_error=error)
+            return so_far(task=task, download_error=error)
 
     # -- the account ----------------------------------------------------------------------------------------------
 
     def _concluded(self, outcome: Outcome[R]) -> Outcome[R]:
-        unknown = isinstance(outcome.error, SubmissionUnknown)
-        self._count(
-            done=outcome.error is None,
-            unknown=unknown,
-            failed=outcome.error is not None and not unknown,
-            saved=len(outcome.files),
-            unsaved=outcome.download_error is not None,
-        )
+        self._account.add(outcome)
         self._report()
         return outcome
-
-    def _count(self, **more: int) -> None:
-        self._totals = evolve(
-            self._totals, **{name: getattr(self._totals, name) + number for name, number in more.items()}
-        )
 
     def _report(self) -> None:
         if self.on_progress is not None:
             self.on_progress(self.totals)
 
 
-async def mint_key(piapi: PiAPI, request: TaskRequest[Any], run: str) -> str | None:
-    """Give the key of an item that brought none: what it asks for, and the how-manieth of its kind in the run it is."""
-    if (ledger := piapi._ledger) is None:
-        return None
-    intent = Intent.of(request.to_http(), key="", origin=piapi.origin, family=request.family.name)
-    return f"{intent.digest.hex()[:32]}-{await ledger.count(run, intent)}"
+async def mint_keys(piapi: PiAPI, requests: Sequence[TaskRequest[Any]], run: str) -> list[str | None]:
+    """Give keys for items that brought none: what each asks for, and the how-manieth of its kind in the run it is."""
+    if (ledger := piapi._ledger) is None or not requests:
+        return [None] * len(requests)
+    intents = [
+        Intent.of(request.to_http(), key="", origin=piapi.origin, family=request.family.name) for request in requests
+    ]
+    numbers = await ledger.count(run, intents)
+    return [f"{intent.digest.hex()[:32]}-{number}" for intent, number in zip(intents, numbers, strict=True)]
 
 
 async def _read_back(handle: TaskHandle[R], known: LedgerEntry) -> Task[R]:
     """Give a task that ended in an earlier run: from the host, for the links may be fresher, else from the ledger."""
-    watch = handle._watch
+    task: Task[R] | None = None
     try:
-        task = await handle.refresh()
-    except PiAPIError:
+        return await handle.wait(timeout=0)  # one look, which takes in all that are read back at the time
+    except (TaskFailed, TaskCancelled):
+        raise
+    except PiAPIError as error:
         if not known.answer:
-            raise
-        task = watch.family.read(orjson.loads(known.answer), watch.task_id)
-    if not task.state.terminal and known.answer:  # an end is never taken back
-        task = watch.family.read(orjson.loads(known.answer), watch.task_id)
+            task = await handle.refresh()
+        elif not isinstance(error.__cause__, NotFoundError):  # a fault may pass
+            with contextlib.suppress(PiAPIError):
+                task = await handle.refresh()
+    if known.answer and (task is None or not task.state.terminal):  # an end is never taken back
+        task = handle._watch.family.read(orjson.loads(known.answer), handle._watch.task_id)
+    assert task is not None  # noqa: S101 - without an answer it was read above
     if task.state is TaskState.FAILED:
         raise TaskFailed(f"Task {task.task_id} failed: {task.error or 'the host gives no reason'}.", task=task)
     if task.state is TaskState.CANCELLED:
         raise TaskCancelled(f"Task {task.task_id} was cancelled.", task=task)
     return task
-
-
-@define(eq=False)
-class _Source(Generic[R]):
-    """The one iterator behind all workers, sync or async, with the position of each item."""
-
-    _requests: Items[R]
-    run: str = field(factory=lambda: secrets.token_hex(8), init=False)
-    _sync: Iterator[Item[R]] | None = field(default=None, init=False)
-    _async: AsyncIterator[Item[R]] | None = field(default=None, init=False)
-    _pending: asyncio.Future[Item[R]] | None = field(default=None, init=False)
-    _lock: asyncio.Lock = field(factory=asyncio.Lock, init=False)
-    _index: int = field(default=-1, init=False)
-    _over: bool = field(default=False, init=False)
-
-    def __attrs_post_init__(self) -> None:
-        if isinstance(self._requests, AsyncIterable):
-            self._async = aiter(self._requests)
-        else:
-            self._sync = iter(self._requests)
-
-    def close(self) -> None:
-        """Give nothing more, and do not wait for what does not come."""
-        self._over = True
-        if self._pending is not None:
-            self._pending.cancel()
-
-    async def next(self) -> tuple[int, Item[R]] | None:
-        """Give the next item and its position; None when there is none, or none is wanted."""
-        async with self._lock:
-            if self._over:
-                return None
-            try:
-                item = await self._following()
-            except BaseException as error:
-                closed, self._over = self._over, True
-                if isinstance(error, (StopIteration, StopAsyncIteration)):
-                    return None
-                if isinstance(error, asyncio.CancelledError) and closed and not _is_being_cancelled():
-                    return None
-                raise
-            self._index += 1
-            return self._index, item
-
-    async def _following(self) -> Item[R]:
-        if self._sync is not None:
-            for item in self._sync:
-                return item
-            raise StopAsyncIteration
-        assert self._async is not None  # noqa: S101 - one of the two is there
-        self._pending = asyncio.ensure_future(anext(self._async))
-        try:
-            return await self._pending
-        finally:
-            self._pending = None
-
-
-def _is_being_cancelled() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
-
-
-@define(eq=False)
-class _Desk(Generic[R]):
-    """Where workers hand over outcomes; each waits until its own was taken.  An `error` is told after the last one."""
-
-    _workers: int
-    error: Exception | None = field(default=None, init=False)
-    _queue: asyncio.Queue[tuple[Outcome[R], asyncio.Future[None]] | None] = field(factory=asyncio.Queue, init=False)
-
-    async def hand_over(self, outcome: Outcome[R]) -> None:
-        taken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._queue.put_nowait((outcome, taken))
-        await taken
-
-    def leave(self) -> None:
-        self._workers -= 1
-        if self._workers == 0:
-            self._queue.put_nowait(None)
-
-    async def outcomes(self) -> AsyncGenerator[Outcome[R], None]:
-        while (entry := await self._queue.get()) is not None:
-            outcome, taken = entry
-            if not taken.done():
-                taken.set_result(None)
-            yield outcome
-        if self.error is not None:
-            raise self.error

@@ -12,24 +12,25 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Callable
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from random import Random
-from typing import IO, TYPE_CHECKING, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any
 
 import aiohttp
 import anyio
 from attrs import define, field
 from yarl import URL
 
+from ._threads import in_thread
 from ._transport import USER_AGENT
 from .errors import DownloadError
 from .policy import RetryPolicy
+from .tasks import FileKind
 
 if TYPE_CHECKING:
-    from .tasks import Task
+    from .tasks import Task, TaskFile
 
 MAX_BYTES = 256 * 1024 * 1024
 """Bytes of one file that are accepted unless the caller says otherwise; a 4x upscale has about 60 MB."""
@@ -41,17 +42,27 @@ _CHUNK = 256 * 1024
 _GONE = frozenset({401, 403, 404, 410})
 _PASSING = frozenset({408, 425, 429})
 
-T = TypeVar("T")
-
-# What a picture begins with, and the suffix its file gets; a link's own suffix is not to be trusted.
+# What a file begins with, and the suffix it gets; a link's own suffix is not to be trusted.
 _SIGNATURES: tuple[tuple[re.Pattern[bytes], str], ...] = (
     (re.compile(rb"\x89PNG\r\n\x1a\n"), ".png"),
     (re.compile(rb"\xff\xd8\xff"), ".jpg"),
     (re.compile(rb"RIFF....WEBP", re.DOTALL), ".webp"),
     (re.compile(rb"GIF8[79]a"), ".gif"),
     (re.compile(rb"....ftypavi[fs]", re.DOTALL), ".avif"),
+    (re.compile(rb"....ftypqt", re.DOTALL), ".mov"),
+    (re.compile(rb"....ftypM4A", re.DOTALL), ".m4a"),
+    (re.compile(rb"....ftyp", re.DOTALL), ".mp4"),
+    (re.compile(rb"\x1a\x45\xdf\xa3"), ".webm"),
+    (re.compile(rb"RIFF....WAVE", re.DOTALL), ".wav"),
+    (re.compile(rb"ID3|\xff[\xfb\xf3\xf2]"), ".mp3"),
+    (re.compile(rb"fLaC"), ".flac"),
+    (re.compile(rb"OggS"), ".ogg"),
+    (re.compile(rb"glTF"), ".glb"),
+    (re.compile(rb"ply\r?\n"), ".ply"),
 )
 _SIGNATURE_LENGTH = 16
+
+_NOUNS = {FileKind.IMAGE: "picture", FileKind.VIDEO: "video", FileKind.AUDIO: "sound", FileKind.MODEL: "model"}
 
 
 class _PassingError(DownloadError):
@@ -67,10 +78,11 @@ async def download(
     timeout: float = 120.0,
     max_bytes: int = MAX_BYTES,
 ) -> list[Path]:
-    """Save the pictures of a finished task, and give their paths in the order of `task.images`.
+    """Save the files of a finished task, and give their paths in the order of `task.files`.
 
-    The directory is made if need be.  Files are named ``<task id>.png``, or ``<task id>-1.png`` to ``-4.png`` for the
-    quadrants of a grid, the suffix being that of what the file holds; an older file of that name is replaced.
+    The directory is made if need be.  Files are named ``<task id>.png``, or ``<task id>-1.png`` to ``-4.png`` where
+    there are several, as of a grid, the suffix being that of what the file holds; an older file of that name is
+    replaced.
 
     session
         Your own session, for a proxy say; it is never closed here.  It must not carry an API key.
@@ -79,24 +91,23 @@ async def download(
     max_bytes
         A larger file is refused.
 
-    Raises `DownloadError` when a link has expired, the host fails, or what came is no picture, too large for the limit
-    or the disk; files saved until then stay.  The task stays done and paid for: read it again for fresh links.
+    Raises `DownloadError` when a link has expired, the host fails, or what came is no file of a known kind, or too
+    large for the limit or the disk; files saved until then stay.  The task stays done and paid for: read it again for
+    fresh links.
     """
-    if not task.images:
-        raise DownloadError(f"Task {task.task_id} is {task.status} and has no pictures to save.")
+    if not task.files:
+        raise DownloadError(f"Task {task.task_id} is {task.status} and has no files to save.")
     folder = Path(directory)
-    await _in_thread(partial(prepare_directory, folder))
+    await in_thread(partial(prepare_directory, folder))
     saver = _Saver(task.task_id, folder, retry or RetryPolicy(attempts=3), timeout, max_bytes)
     names = _stems(task)
     async with contextlib.AsyncExitStack() as stack:
         if session is None:
-            session = await stack.enter_async_context(
-                aiohttp.ClientSession(headers={"User-Agent": USER_AGENT}, cookie_jar=aiohttp.DummyCookieJar())
-            )
+            session = await stack.enter_async_context(picture_session())
         # One failure does not stop the others: the links expire, so whatever can be saved is.
         async with asyncio.TaskGroup() as group:
             saves = [
-                group.create_task(saver.save(session, url, name)) for url, name in zip(task.images, names, strict=True)
+                group.create_task(saver.save(session, file, name)) for file, name in zip(task.files, names, strict=True)
             ]
     paths = []
     for save in saves:
@@ -105,6 +116,15 @@ async def download(
             raise outcome
         paths.append(outcome)
     return paths
+
+
+def picture_session() -> aiohttp.ClientSession:
+    """Give a session for pictures, which whoever asked for it closes; it knows no key, and bounds no one."""
+    return aiohttp.ClientSession(
+        headers={"User-Agent": USER_AGENT},
+        cookie_jar=aiohttp.DummyCookieJar(),
+        connector=aiohttp.TCPConnector(limit=0),  # a file's time would pass while it waits for its turn
+    )
 
 
 def saved_files(task: Task[Any], directory: str | os.PathLike[str]) -> list[Path] | None:
@@ -118,9 +138,9 @@ def saved_files(task: Task[Any], directory: str | os.PathLike[str]) -> list[Path
 
 
 def _stems(task: Task[Any]) -> list[str]:
-    """Give the file names of a task's pictures, without their suffixes."""
+    """Give the names of a task's files, without their suffixes."""
     stem = safe_stem(task.task_id)
-    return [stem] if len(task.images) == 1 else [f"{stem}-{number}" for number in range(1, len(task.images) + 1)]
+    return [stem] if len(task.files) == 1 else [f"{stem}-{number}" for number in range(1, len(task.files) + 1)]
 
 
 def safe_stem(task_id: str) -> str:
@@ -131,8 +151,8 @@ def safe_stem(task_id: str) -> str:
     return f"{stem}-{sha256(task_id.encode()).hexdigest()[:8]}"  # so that two ids never share a name
 
 
-def picture_suffix(head: bytes) -> str:
-    """Give the suffix for a file that begins with `head`, "" when that is no picture."""
+def suffix_of(head: bytes) -> str:
+    """Give the suffix for a file that begins with `head`, "" when that is nothing that a task makes."""
     return next((suffix for pattern, suffix in _SIGNATURES if pattern.match(head)), "")
 
 
@@ -147,29 +167,29 @@ class _Saver:
     max_bytes: int
     _rng: Random = field(factory=Random, init=False)
 
-    async def save(self, session: aiohttp.ClientSession, url: str, name: str) -> Path | DownloadError:
+    async def save(self, session: aiohttp.ClientSession, file: TaskFile, name: str) -> Path | DownloadError:
         began = anyio.current_time()
         tries = 0
         while True:
             try:
-                return await self._try(session, url, name)
+                return await self._try(session, file, name)
             except DownloadError as error:
                 tries += 1
                 elapsed = anyio.current_time() - began
                 wait = self.retry.delay(tries, elapsed=elapsed, retry_after=None, rng=self._rng)
                 if wait is None or not isinstance(error, _PassingError):
-                    failure = DownloadError(str(error), url=url, path=error.path, status=error.status)
+                    failure = DownloadError(str(error), url=file.url, path=error.path, status=error.status)
                     failure.__cause__ = error.__cause__
                     return failure
             await anyio.sleep(wait)
 
-    async def _try(self, session: aiohttp.ClientSession, url: str, name: str) -> Path:
+    async def _try(self, session: aiohttp.ClientSession, file: TaskFile, name: str) -> Path:
         try:
-            link = URL(url)
+            link = URL(file.url)
         except ValueError as error:
-            raise self._failure(url, "the link is not a URL") from error
+            raise self._failure(file, "the link is not a URL") from error
         if link.scheme not in {"http", "https"}:
-            raise self._failure(url, "the link is not http(s)")
+            raise self._failure(file, "the link is not http(s)")
         try:
             async with session.get(
                 link,
@@ -177,81 +197,78 @@ class _Saver:
                 raise_for_status=False,
                 max_redirects=5,
             ) as response:
-                self._check_status(response, url)
-                return await self._store(response, url, name)
+                self._check_status(response, file)
+                return await self._store(response, file, name)
         except TimeoutError as error:
-            raise self._failure(url, f"it took longer than {self.timeout:g} s", passing=True) from error
+            raise self._failure(file, f"it took longer than {self.timeout:g} s", passing=True) from error
         except (ValueError, RuntimeError) as error:  # no host can have that name; the session is closed
-            raise self._failure(url, str(error) or "the link is not a URL") from error
+            raise self._failure(file, str(error) or "the link is not a URL") from error
         except aiohttp.ClientError as error:
-            raise self._failure(url, str(error) or type(error).__name__, passing=True) from error
+            raise self._failure(file, str(error) or type(error).__name__, passing=True) from error
         except OSError as error:
-            raise self._failure(url, f"the file cannot be written: {error}") from error
+            raise self._failure(file, f"the file cannot be written: {error}") from error
 
-    def _check_status(self, response: aiohttp.ClientResponse, url: str) -> None:
+    def _check_status(self, response: aiohttp.ClientResponse, file: TaskFile) -> None:
         status = response.status
         if status in _GONE:
             raise self._failure(
-                url,
+                file,
                 f"the link has expired or was withdrawn (HTTP {status}); read the task again for fresh links",
                 status=status,
             )
         if status != 200:  # noqa: PLR2004 - the only status with a whole file
             passing = status >= 500 or status in _PASSING  # noqa: PLR2004 - HTTP's own classes
-            raise self._failure(url, f"the image host answered HTTP {status}", status=status, passing=passing)
+            raise self._failure(file, f"the image host answered HTTP {status}", status=status, passing=passing)
         length = response.content_length or 0
         if length > self.max_bytes:
-            raise self._failure(url, f"it has {length} bytes, more than the limit of {self.max_bytes}")
+            raise self._failure(file, f"it has {length} bytes, more than the limit of {self.max_bytes}")
 
-    async def _store(self, response: aiohttp.ClientResponse, url: str, name: str) -> Path:
+    async def _store(self, response: aiohttp.ClientResponse, file: TaskFile, name: str) -> Path:
         length = response.content_length or 0
-        free = (await _in_thread(partial(shutil.disk_usage, self.folder))).free
+        free = (await in_thread(partial(shutil.disk_usage, self.folder))).free
         if free < length + RESERVE:
-            raise self._failure(url, f"the disk has {free} bytes free, which is too little for a file of {length}")
+            raise self._failure(file, f"the disk has {free} bytes free, which is too little for a file of {length}")
         unfinished = self.folder / f".{name}.{secrets.token_hex(4)}.part"
         # The thread that opens the file is not stopped by our being cancelled, so the handle is asked for all the same.
-        opening = asyncio.ensure_future(_in_thread(partial(_create, unfinished)))
+        opening = asyncio.ensure_future(in_thread(partial(_create, unfinished)))
         try:
-            file = await asyncio.shield(opening)
-            head = await self._stream(response, url, file)
-            path = self.folder / f"{name}{self._suffix(head, url)}"
-            await _in_thread(partial(_finish, file, unfinished, path))
+            out = await asyncio.shield(opening)
+            head = await self._stream(response, file, out)
+            path = self.folder / f"{name}{self._suffix(head, file)}"
+            await in_thread(partial(_finish, out, unfinished, path))
         except BaseException:
             await asyncio.shield(_discard(opening, unfinished))
             raise
         return path
 
-    def _suffix(self, head: bytes, url: str) -> str:
-        if suffix := picture_suffix(head):
+    def _suffix(self, head: bytes, file: TaskFile) -> str:
+        if suffix := suffix_of(head):
             return suffix
-        raise self._failure(url, f"what came is no picture; it begins with {head!r}")
+        raise self._failure(file, f"what came is no {_NOUNS[file.kind]}; it begins with {head!r}")
 
-    async def _stream(self, response: aiohttp.ClientResponse, url: str, file: IO[bytes]) -> bytes:
+    async def _stream(self, response: aiohttp.ClientResponse, file: TaskFile, out: IO[bytes]) -> bytes:
         head, size = b"", 0
         async for chunk in response.content.iter_chunked(_CHUNK):
             if len(head) < _SIGNATURE_LENGTH:
                 head = (head + chunk)[:_SIGNATURE_LENGTH]
             size += len(chunk)
             if size > self.max_bytes:
-                raise self._failure(url, f"it goes on after the limit of {self.max_bytes} bytes")
-            await _in_thread(partial(file.write, chunk))
+                raise self._failure(file, f"it goes on after the limit of {self.max_bytes} bytes")
+            await in_thread(partial(out.write, chunk))
         # aiohttp itself raises when a body is shorter than its announced length.
         return head
 
-    def _failure(self, url: str, reason: str, *, status: int | None = None, passing: bool = False) -> DownloadError:
+    def _failure(
+        self, file: TaskFile, reason: str, *, status: int | None = None, passing: bool = False
+    ) -> DownloadError:
         kind = _PassingError if passing else DownloadError
         return kind(
-            f"A picture of task {self.task_id} was not saved: {reason}. The task is done and stays paid for. "
-            f"The link: {url}",
-            url=url,
+            f"A {_NOUNS[file.kind]} of task {self.task_id} was not saved: {reason}. The task is done and stays paid "
+            f"for. The link: {file.url}",
+            url=file.url,
             path=self.folder,
             status=status,
         )
-
-
-async def _in_thread(work: Callable[[], T]) -> T:
-    # Not anyio.to_thread: a virtual clock in tests waits for the loop's executor only.
-    return await asyncio.get_running_loop().run_in_executor(None, work)
 
 
 def prepare_directory(folder: Path) -> None:
@@ -282,5 +299,5 @@ async def _discard(opening: asyncio.Future[IO[bytes]], unfinished: Path) -> None
     """Close and remove what a failed or cancelled save has left, once the thread has let go of it."""
     with contextlib.suppress(OSError):
         file = await opening
-        await _in_thread(file.close)
-    await _in_thread(partial(unfinished.unlink, missing_ok=True))
+        await in_thread(file.close)
+    await in_thread(partial(unfinished.unlink, missing_ok=True))

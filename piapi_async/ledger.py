@@ -15,14 +15,14 @@ import contextlib
 import logging
 import sqlite3
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import orjson
-from attrs import define, field, frozen
+from attrs import define, field
 
 from ._ledger_file import Intent, LedgerEntry, LedgerFile, LedgerState, Work
 from .errors import LedgerError
@@ -50,6 +50,7 @@ class Ledger:
     _file: LedgerFile = field(init=False, repr=False)
     _thread: ThreadPoolExecutor | None = field(default=None, init=False, repr=False)
     _queue: list[_Job] = field(factory=list, init=False, repr=False)
+    _last: asyncio.Future[Any] | None = field(default=None, init=False, repr=False)  # what was queued last
     _draining: asyncio.Future[None] | None = field(default=None, init=False, repr=False)
     _mutex: threading.Lock = field(factory=threading.Lock, init=False, repr=False)
     _resumed: threading.Event = field(factory=threading.Event, init=False, repr=False)
@@ -105,9 +106,9 @@ class Ledger:
         self._clients -= 1
         await self.close()
 
-    async def count(self, run: str, intent: Intent) -> int:
-        """Give the how-manieth of its kind a request is within a run, counting it; not held in memory."""
-        return await self._do(lambda file: self._file.count(file, run, intent))
+    async def count(self, run: str, intents: Sequence[Intent]) -> list[int]:
+        """Give the how-manieth of its kind each request is within a run, counting it; not held in memory."""
+        return await self._do(lambda file: [self._file.count(file, run, intent) for intent in intents])
 
     async def claim(self, intent: Intent) -> LedgerEntry | None:
         """Write down that a submit is about to be sent and give None, or give what the key stands for already.
@@ -142,6 +143,11 @@ class Ledger:
         done = self._put(lambda file: self._file.end(file, ref, outcome, data))
         done.add_done_callback(_log_failure)
 
+    async def flush(self) -> None:
+        """Return when all that was asked for until now is on the disk, or has failed."""
+        if self._last is not None and not self._last.done():
+            await asyncio.wait([self._last])
+
     # -- inside ---------------------------------------------------------------------------------------------------
 
     async def _entries(self, state: LedgerState | None) -> AsyncIterator[LedgerEntry]:
@@ -162,14 +168,15 @@ class Ledger:
             self._file.let_go(intent)  # so that whoever asks for the key does not wait for us
             raise
 
-    async def _do(self, work: Callable[[sqlite3.Connection], T]) -> T:
+    def _do(self, work: Callable[[sqlite3.Connection], T]) -> Awaitable[T]:
         # A work that is queued is done: whoever is cancelled here cancels only the future, and does not hear of it.
-        return cast("T", await self._put(work))
+        return cast("Awaitable[T]", self._put(work))
 
     def _put(self, work: Work) -> asyncio.Future[Any]:
         """Queue a work for the thread; it goes on although the loop's tasks are cancelled, or the loop is gone."""
         loop = asyncio.get_running_loop()
         job = _Job(work, loop.create_future())
+        self._last = job.done
         with self._mutex:
             self._queue.append(job)
             if self._draining is None or self._draining.done():
@@ -214,7 +221,17 @@ class Ledger:
             return group
 
 
-@frozen(eq=False)
+def check_key_of(key: object, ledger: Ledger | None) -> None:
+    """Raise `ValueError` or `TypeError` for what cannot be a submit's key in this ledger."""
+    if ledger is None:
+        raise ValueError("key: it needs a ledger, PiAPI(ledger=Ledger(path)), and this client has none")
+    if not isinstance(key, str):
+        raise TypeError(f"key: {key!r} is not allowed; it must be a text")
+    if not key.strip() or not key.isprintable():
+        raise ValueError(f"key: {key!r} is not allowed; it must be a printable text that is not empty")
+
+
+@define(eq=False)
 class _Job:
     work: Work
     done: asyncio.Future[Any]

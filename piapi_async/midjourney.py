@@ -14,10 +14,25 @@ import attrs
 from attrs import field, frozen
 
 from . import _fields as fields
-from ._lenient import Structure, join, read_int, read_text, read_texts
+from ._files import find_files
+from ._lenient import Structure, join, read_int, read_text, read_texts, text_at
 from ._wire import HTTPRequest, HTTPResponse, post, read_answer, read_object, refusal, says_failed
 from .errors import UnexpectedAnswer
-from .tasks import Family, Life, Reader, Task, TaskId, TaskState, check_task_id, classify, from_unix
+from .tasks import (
+    Family,
+    Life,
+    Reader,
+    Task,
+    TaskFile,
+    TaskId,
+    TaskState,
+    check_task_id,
+    classify,
+    clip_percent,
+    from_unix,
+    pick_images,
+    read_status,
+)
 
 __all__ = [
     "LEGACY",
@@ -64,14 +79,14 @@ class _Verb:
         return f"{type(self).__name__}({', '.join(texts)})"
 
     def to_http(self) -> HTTPRequest:
-        said = {f.name: value for f in attrs.fields(type(self)) if (value := getattr(self, f.name)) is not None}
+        said = {f.name: value for f in self.__attrs_attrs__ if (value := getattr(self, f.name)) is not None}
         return post(f"/mj/v2/{self.verb}", said)
 
     def parse(self, response: HTTPResponse, /) -> TaskId:
         if not 200 <= response.status < 300:  # noqa: PLR2004 - HTTP's own classes
             raise refusal(response, self, makes_task=True)
         answer = read_object(response.body)
-        task_id, message = _scalar(answer, "task_id").strip(), _scalar(answer, "message").strip()
+        task_id, message = text_at(answer, "task_id").strip(), text_at(answer, "message").strip()
         # A `data` object is another protocol's way of saying yes, whatever the message beside it.
         refused = bool(message) and not task_id and not isinstance(answer.get("data"), dict)
         if says_failed(answer) or refused:
@@ -214,7 +229,7 @@ class Fetch:
         answer = read_answer(response, self)
         # Some hosts refuse with 200; a task that failed has its id or its result object all the same.
         no_task = answer.keys().isdisjoint(("meta", "task_result")) and not answer.get("task_id")
-        if no_task and (message := _scalar(answer, "message").strip()):
+        if no_task and (message := text_at(answer, "message").strip()):
             raise refusal(response, self, message=message)
         return _read_task(answer, self.task_id)
 
@@ -232,7 +247,7 @@ class MultiFetch:
         answer = read_answer(response, self)
         tasks = answer.get("data")
         if not isinstance(tasks, dict):
-            if (message := _scalar(answer, "message").strip()) and "data" not in answer:
+            if (message := text_at(answer, "message").strip()) and "data" not in answer:
                 raise refusal(response, self, message=message)
             raise UnexpectedAnswer("The answer holds no object of tasks at data", path="data")
         return {task_id: _read_entry(tasks.get(task_id), task_id) for task_id in self.task_ids}
@@ -250,7 +265,11 @@ class Cancel:
     def parse(self, response: HTTPResponse, /) -> None:
         answer = read_answer(response, self)
         if says_failed(answer):
-            raise refusal(response, self, message=_scalar(answer, "message") or "failed")
+            raise refusal(response, self, message=text_at(answer, "message") or "failed")
+
+
+def _cancel(task_ids: Sequence[TaskId]) -> tuple[Cancel]:
+    return (Cancel(task_ids),)
 
 
 # -- answers ------------------------------------------------------------------------------------------------------
@@ -306,22 +325,27 @@ def _read_life(raw: Mapping[str, Any]) -> Life:
     return Life(meta.task_type, from_unix(meta.created_at), from_unix(meta.started_at), from_unix(meta.ended_at))
 
 
-_READER = Reader(_read_result, _read_life)
+def _files(raw: Mapping[str, Any]) -> tuple[TaskFile, ...]:
+    """Give the links of `Task.images`: the other fields hold the same pictures once more."""
+    wire = raw.get("task_result")
+    if not isinstance(wire, dict):
+        return ()
+    name, _ = pick_images(wire)
+    return find_files({name: wire.get(name)}, "task_result")
+
+
+_READER = Reader(_read_result, _read_life, _files)
 
 
 def _read_task(data: dict[str, Any], asked: TaskId, path: str = "") -> Task[MidjourneyResult]:
-    status = _scalar(data, "status", path)
-    if not status:
-        raise UnexpectedAnswer(f"The answer holds no status of {asked}", path=join(path, "status"))
-    found = _scalar(data, "task_id", path)
-    if found.lower() not in ("", asked.lower()):
-        raise UnexpectedAnswer(f"The answer about {asked} is about another task, {found}", path=join(path, "task_id"))
+    status = read_status(data, asked, path)
     state = classify(status)
-    wire = data.get("task_result") or _NOTHING
-    if state.terminal or type(wire) is not dict:
+    found = data.get("task_result")
+    wire = found or _NOTHING
+    if type(wire) is not dict or (state.terminal and not _is_plain(found)):
         _read_result(data, path)  # so that it fails now, not in the hands of whoever looks at the result
     try:
-        progress, images = read_int(wire.get("task_progress")), _images(wire)
+        progress, (_, images) = read_int(wire.get("task_progress")), pick_images(wire)
     except TypeError:
         _read_result(data, path)  # knows how to say what is wrong
         raise
@@ -329,7 +353,7 @@ def _read_task(data: dict[str, Any], asked: TaskId, path: str = "") -> Task[Midj
         task_id=asked,
         status=status,
         state=state,
-        progress=None if progress is None else max(0, min(100, progress)),
+        progress=clip_percent(progress),
         error=_error_text(data, wire, path) if state is TaskState.FAILED else "",
         images=images,
         raw=data,
@@ -338,18 +362,21 @@ def _read_task(data: dict[str, Any], asked: TaskId, path: str = "") -> Task[Midj
 
 
 _NOTHING: dict[str, Any] = {}
+_SCALARS = frozenset({str, int, float, bool, type(None)})
+_TEXTS = frozenset({str})
+_LISTS = frozenset(f.name for f in attrs.fields(MidjourneyResult) if f.default == ())
 
 
-def _scalar(answer: Mapping[str, Any], name: str, path: str = "") -> str:
-    """Give a text of an answer, "" where it has none."""
-    value = answer.get(name)
-    if type(value) is str:
-        return value
-    try:
-        return read_text(value)
-    except TypeError as error:
-        path = join(path, name)
-        raise UnexpectedAnswer(f"The answer is not understood at {path}: {error}", path=path) from None
+def _is_plain(wire: object) -> bool:
+    """Tell whether a result can certainly be read: every field takes any scalar, and some a list of texts."""
+    if type(wire) is not dict:
+        return False
+    for name, value in wire.items():
+        if type(value) in _SCALARS:
+            continue
+        if type(value) is not list or name not in _LISTS or not _TEXTS.issuperset(map(type, value)):
+            return False
+    return True
 
 
 def _read_entry(data: object, asked: TaskId) -> Task[MidjourneyResult] | UnexpectedAnswer | None:
@@ -367,22 +394,11 @@ def _read_entry(data: object, asked: TaskId) -> Task[MidjourneyResult] | Unexpec
 
 def _error_text(data: dict[str, Any], wire: dict[str, Any], path: str) -> str:
     """Give a failed task's reasons: the documented list, then the other places where hosts put them."""
-    texts = (*read_texts(wire.get("error_messages")), read_text(wire.get("message")), _scalar(data, "message", path))
+    texts = (*read_texts(wire.get("error_messages")), read_text(wire.get("message")), text_at(data, "message", path))
     return "; ".join(dict.fromkeys(text for raw in texts if (text := raw.strip())))
 
 
-_IMAGE_FIELDS = ("image_urls", "temporary_image_urls", "image_url", "discord_image_url", "permanent_url")
-
-
-def _images(wire: dict[str, Any]) -> tuple[str, ...]:
-    """Give the links of the result: the first field that has any, as the wire has them (grids in reading order)."""
-    for name in _IMAGE_FIELDS:
-        if (value := wire.get(name)) and (links := tuple([url for url in read_texts(value) if url.strip()])):
-            return links
-    return ()
-
-
 LEGACY: Family[MidjourneyResult] = Family(
-    name="legacy", fetch=Fetch, fetch_many=MultiFetch, cancel=Cancel, read=_read_task
+    name="legacy", fetch=Fetch, fetch_many=MultiFetch, cancel=_cancel, read=_read_task
 )
 """Tasks of the legacy Midjourney protocol, `/mj/v2/…`."""

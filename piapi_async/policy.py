@@ -67,6 +67,13 @@ class TokenBucket:
     seconds: float = field(validator=[_positive, _finite])
     _free_at: float = field(default=-math.inf, init=False)
 
+    @classmethod
+    def of(cls, rate_limit: tuple[int, float]) -> TokenBucket:
+        """Give the bucket for a user's `rate_limit`; raise `ValueError` for what is no pair of numbers."""
+        if not isinstance(rate_limit, tuple) or len(rate_limit) != 2:  # noqa: PLR2004 - a pair
+            raise ValueError(f"rate_limit: {rate_limit!r} is not allowed; it must be (requests, seconds)")
+        return cls(*rate_limit)
+
     def reserve(self, now: float) -> float:
         """Take one place and give the seconds to wait before using it.
 

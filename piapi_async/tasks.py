@@ -16,6 +16,7 @@ from typing import Any, Generic, NewType, TypeVar
 import orjson
 from attrs import field, frozen
 
+from ._lenient import join, read_texts, text_at
 from ._wire import Request
 from .errors import UnexpectedAnswer
 
@@ -35,13 +36,12 @@ class TaskState(Enum):
     FAILED = "failed"
     CANCELLED = "cancelled"
 
-    @property
-    def terminal(self) -> bool:
-        """Whether nothing more will happen to the task."""
-        return self in _TERMINAL
+    terminal: bool
+    """Whether nothing more will happen to the task."""
 
+    def __init__(self, word: str) -> None:
+        self.terminal = word in {"done", "failed", "cancelled"}
 
-_TERMINAL = frozenset({TaskState.DONE, TaskState.FAILED, TaskState.CANCELLED})
 
 # The words are the vendor's and those observed on compatible hosts; the set is open, so the raw word stays a text.
 _STATES = {
@@ -80,12 +80,32 @@ class Life:
     ended_at: datetime | None = None
 
 
+class FileKind(Enum):
+    """What a file of a result is."""
+
+    IMAGE = "image"
+    VIDEO = "video"
+    AUDIO = "audio"
+    MODEL = "model"
+    """A scene or object in three dimensions."""
+
+
+@frozen
+class TaskFile:
+    """A file that a task made: where it is (not for long), at which place of the answer that was said, and its kind."""
+
+    url: str
+    path: str
+    kind: FileKind
+
+
 @frozen(eq=False)
 class Reader(Generic[R_co]):
-    """How one API's answers are read in depth: the result, and the life."""
+    """How one API's answers are read in depth: the result, the life, the files."""
 
     result: Callable[[Mapping[str, Any]], R_co]
     life: Callable[[Mapping[str, Any]], Life]
+    files: Callable[[Mapping[str, Any]], tuple[TaskFile, ...]]
 
 
 @frozen(kw_only=True)
@@ -114,6 +134,11 @@ class Task(Generic[R_co]):
     def result(self) -> R_co:
         """The result in the API's own terms; its fields are empty while there is none."""
         return self._reader.result(self.raw)
+
+    @cached_property
+    def files(self) -> tuple[TaskFile, ...]:
+        """Every file of the result, in the order of the answer; what `download` saves."""
+        return self._reader.files(self.raw)
 
     @cached_property
     def _life(self) -> Life:
@@ -172,14 +197,15 @@ class TaskRef:
 class Family(Generic[R_co]):
     """How the tasks of one API are read and cancelled.
 
-    `read` gives the task that a JSON object of this API tells of, as a webhook or the ledger has it.  `fetch_many`
-    gives, for each id it was asked for and could tell about, the task, None for an unknown id, or the
-    error of an entry that could not be read; it is None for an API that reads only one task at a time.
+    `read` gives the task that a JSON object of this API tells of, as a webhook or the ledger has it.  `cancel` gives
+    the requests, one or many, that ask to cancel some tasks.  `fetch_many` gives, for each id it was asked for and
+    could tell about, the task, None for an unknown id, or the error of an entry that could not be read; it is None
+    for an API that reads only one task at a time.
     """
 
     name: str
     fetch: Callable[[TaskId], Request[Task[R_co]]] = field(repr=False)
-    cancel: Callable[[Sequence[TaskId]], Request[None]] = field(repr=False)
+    cancel: Callable[[Sequence[TaskId]], Sequence[Request[None]]] = field(repr=False)
     read: Callable[[dict[str, Any], TaskId], Task[R_co]] = field(repr=False)
     fetch_many: Callable[[Sequence[TaskId]], Request[Mapping[TaskId, Task[R_co] | UnexpectedAnswer | None]]] | None = (
         field(default=None, repr=False)
@@ -197,6 +223,33 @@ def check_task_id(value: str) -> TaskId:
     except UnicodeEncodeError:  # half of a surrogate pair, which JSON cannot carry
         raise ValueError(f"{value!r} is no task id") from None
     return TaskId(value.strip())
+
+
+def read_status(data: Mapping[str, Any], asked: TaskId, path: str = "") -> str:
+    """Give the status word of an answer about a task; raise `UnexpectedAnswer` for none, and for another task's."""
+    status = text_at(data, "status", path)
+    if not status:
+        raise UnexpectedAnswer(f"The answer holds no status of {asked}", path=join(path, "status"))
+    told = text_at(data, "task_id", path)
+    if told and told != asked and told.lower() != asked.lower():
+        raise UnexpectedAnswer(f"The answer about {asked} is about another task, {told}", path=join(path, "task_id"))
+    return status
+
+
+def clip_percent(progress: int | None) -> int | None:
+    """Give a progress as 0..100, whatever the host counts."""
+    return None if progress is None else max(0, min(100, progress))
+
+
+_IMAGE_FIELDS = ("image_urls", "temporary_image_urls", "image_url", "discord_image_url", "permanent_url")
+
+
+def pick_images(wire: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
+    """Give the first field of a result that has links, and these as the wire has them (grids in reading order)."""
+    for name in _IMAGE_FIELDS:
+        if (value := wire.get(name)) and (links := tuple([url for url in read_texts(value) if url.strip()])):
+            return name, links
+    return "", ()
 
 
 def from_unix(seconds: float | None) -> datetime | None:

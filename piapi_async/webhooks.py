@@ -27,10 +27,11 @@ from attrs import define, evolve, field, frozen
 from yarl import URL
 
 from ._book import Watch
+from ._families import FAMILIES
 from ._wire import TaskRequest, read_object
 from .client import PiAPI
 from .errors import ClientClosed, LedgerError, UnexpectedAnswer, WebhookRejected
-from .midjourney import LEGACY, Seed
+from .midjourney import Seed
 from .tasks import Family, Task, TaskId, TaskRef, TaskState, classify
 
 logger = logging.getLogger("piapi_async")
@@ -45,9 +46,6 @@ NONCE = "piapi_nonce"
 
 _READ_SECONDS = 10.0
 _REMEMBERED = 10_000  # deliveries and nonces; beyond, the oldest are forgotten
-
-FAMILIES: Mapping[str, Family[Any]] = {LEGACY.name: LEGACY}
-"""The families whose deliveries are read, by name."""
 
 
 @frozen(kw_only=True)
@@ -85,7 +83,6 @@ class WebhookEvent:
         if not isinstance(task_id, str) or not task_id.strip() or not isinstance(status, str) or not status:
             raise WebhookRejected("The delivery tells of no task: it needs the texts task_id and status.")
         nonce, digest = _echoed_nonce(task), sha256(body).digest()
-        _blank_secret(task)
         return cls(task_id=TaskId(task_id.strip()), status=status, family=family, raw=task, nonce=nonce, digest=digest)
 
 
@@ -96,14 +93,6 @@ def check_secret(headers: Mapping[str, str], secret: str) -> None:
     given = next((value for name, value in headers.items() if name.lower() == "x-webhook-secret"), "")
     if not hmac.compare_digest(given.encode("utf-8", "replace"), secret.encode()):
         raise WebhookRejected("The delivery does not carry the secret.")
-
-
-def _blank_secret(task: Mapping[str, Any]) -> None:
-    """Empty the unified protocol's copy of the secret; `read_object` has emptied the legacy one's."""
-    config = task.get("config")
-    webhook = config.get("webhook_config") if isinstance(config, dict) else None
-    if isinstance(webhook, dict) and webhook.get("secret"):
-        webhook["secret"] = ""
 
 
 def _echoed_nonce(task: Mapping[str, Any]) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 import trustme
+from families import CASES, FamilyCase
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -20,6 +21,12 @@ def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("PIAPI_API_KEY", "PIAPI_BASE_URL", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.lower(), raising=False)
+
+
+@pytest.fixture(params=CASES)
+def case(request: pytest.FixtureRequest) -> FamilyCase:
+    """Each family of tasks in turn."""
+    return CASES[request.param]
 
 
 @pytest.fixture

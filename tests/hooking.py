@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -38,6 +38,10 @@ def unified(task_id: str, status: str = "completed", **more: Any) -> bytes:
     """Give a delivery's body as the unified protocol has it."""
     data = {"task_id": task_id, "model": "midjourney", "status": status, **more}
     return json.dumps({"timestamp": 1_709_035_406, "data": data}).encode()
+
+
+DELIVERY: Mapping[str, Callable[..., bytes]] = {"legacy": delivery, "unified": unified}
+"""What makes a delivery's body, by family."""
 
 
 def nonce_of(emulator: Emulator, task_id: str) -> str:

@@ -17,19 +17,28 @@ PACKAGE = Path(piapi_async.__file__).parent
 
 # From the ground up: a module imports only what stands before it.  `__init__` gathers the public names of all.
 ORDER = [
-    *("_version", "errors", "_wire", "_fields", "_lenient", "tasks", "midjourney", "unified", "models"),
-    *("policy", "_stats", "_book", "_transport", "_ledger_file", "ledger", "_caller", "_submitter", "_poller"),
-    *("client", "_several", "downloads", "batch", "webhooks", "emulator", "pytest_plugin", "cli", "__main__"),
+    *("_version", "errors", "_wire", "_fields", "_inputs", "_request", "_lenient", "tasks", "_files", "midjourney"),
+    *("_envelope", "unified", "legacy", "models", "_families", "account", "policy", "_stats", "_book", "_threads"),
+    *("_transport", "_ledger_file", "ledger", "_caller", "_submitter", "_poller", "_uploads", "_bulk", "handle"),
+    *("client", "_several", "downloads", "_workbench", "batch", "webhooks"),
+    *("emulator", "pytest_plugin", "cli", "__main__"),
 ]
 PURE = {
     "errors",
     "_wire",
     "_fields",
+    "_inputs",
+    "_request",
     "_lenient",
     "tasks",
+    "_files",
     "midjourney",
+    "_envelope",
     "unified",
+    "legacy",
     "models",
+    "_families",
+    "account",
     "policy",
     "_stats",
     "_book",
@@ -147,6 +156,7 @@ class TestPurity:
             (found.line, found.whole)
             for found in imports_of(path, parse(path))
             if any(f"{found.whole}.".startswith(f"{impure}.") for impure in IMPURE_IMPORTS)
+            and found.whole != "pathlib.PurePath"  # a name, which opens nothing
         ]
 
         assert places(path, wrong) == []

@@ -1,13 +1,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
+import sqlite3
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import closing
 from pathlib import Path
-from typing import Any, cast
+from types import NoneType
+from typing import Any
 
+import anyio
 import pytest
+from families import FamilyCase
 from serving import KEY, REROLL, now, serving, turns
 
 from piapi_async import (
@@ -54,8 +60,8 @@ WIDE: dict[str, Any] = {"concurrency": 1000, "queue": 10_000}
 """An account that starts everything at once."""
 
 
-def rerolls(count: int) -> list[Reroll]:
-    return [Reroll(f"parent-{number}") for number in range(count)]
+def rerolls(count: int, reroll: Callable[[str], Any] = Reroll) -> list[Any]:
+    return [reroll(f"parent-{number}") for number in range(count)]
 
 
 def submits_that_hang() -> SlowFirstByte:
@@ -93,9 +99,9 @@ async def test_outcomes_come_as_tasks_end_and_run_gives_them_in_input_order() ->
     assert [0, 1, 2, 3] == [outcome.index for outcome in ran]
 
 
-async def test_an_outcome_tells_all_about_its_item() -> None:
+async def test_an_outcome_tells_all_about_its_item(case: FamilyCase) -> None:
     async with serving(**WIDE) as (emulator, piapi):
-        [outcome] = await BatchRunner(piapi).run([REROLL])
+        [outcome] = await BatchRunner(piapi).run([case.reroll("p")])
 
         assert outcome.ok
         assert outcome.task is not None
@@ -182,19 +188,20 @@ async def test_many_in_flight_wait_in_few_requests() -> None:
 MISHAPS: dict[str, Any] = {"fails": TaskFails("no luck"), "unknown": Drop(after_body=True), "busy": Status(429)}
 
 
-async def test_one_items_failure_touches_no_other(tmp_path: Path) -> None:
+async def test_one_items_failure_touches_no_other(tmp_path: Path, case: FamilyCase) -> None:
     async with serving(durations=10.0, picture_size=32, **WIDE) as (emulator, piapi):
+        parents = ("good", "refused", "fails", "unknown", "busy", "unsaved", "good too")
 
-        def requests() -> Iterator[Reroll]:
-            for parent in ("good", "refused", "fails", "unknown", "busy", "unsaved", "good too"):
+        def requests() -> Iterator[Any]:
+            for parent in parents:
                 if parent in MISHAPS:
-                    emulator.fail("reroll", MISHAPS[parent])
+                    emulator.fail("create", MISHAPS[parent])
                 if parent == "unsaved":
-                    emulator.fail("image", Status(404))
-                yield Reroll(parent, prompt="gore" if parent == "refused" else None)
+                    emulator.fail("download", Status(404))
+                yield case.reroll(parent, prompt="gore" if parent == "refused" else "a cat")
 
         runner = BatchRunner(piapi, concurrency=1, download=tmp_path)
-        outcomes = {cast("Any", outcome.request).origin_task_id: outcome for outcome in await runner.run(requests())}
+        outcomes = dict(zip(parents, await runner.run(requests()), strict=True))
 
         assert {"good", "busy", "good too"} == {parent for parent, outcome in outcomes.items() if outcome.ok}
         assert {"refused": InvalidRequestError, "fails": TaskFailed, "unknown": SubmissionUnknown} == {
@@ -203,16 +210,22 @@ async def test_one_items_failure_touches_no_other(tmp_path: Path) -> None:
         assert isinstance(outcomes["unsaved"].download_error, DownloadError)
         assert outcomes["fails"].task is not None
         assert outcomes["fails"].task.error == "no luck"
-        assert all(len(outcomes[parent].files) == 4 for parent in ("good", "busy", "good too"))
+        assert all(len(outcomes[parent].files) == case.files for parent in ("good", "busy", "good too"))
         totals = runner.totals
-        assert (totals.done, totals.failed, totals.unknown, totals.unsaved, totals.saved) == (4, 2, 1, 1, 12)
+        assert (totals.done, totals.failed, totals.unknown, totals.unsaved, totals.saved) == (
+            4,
+            2,
+            1,
+            1,
+            3 * case.files,
+        )
         assert totals.submitted == 5
 
 
-async def test_a_cancelled_task_is_its_items_error() -> None:
+async def test_a_cancelled_task_is_its_items_error(case: FamilyCase) -> None:
     async with serving(durations=10.0, concurrency=1, queue=10) as (emulator, piapi):
         runner = BatchRunner(piapi)
-        running = asyncio.create_task(runner.run(rerolls(2)))
+        running = asyncio.create_task(runner.run(rerolls(2, case.reroll)))
         await asyncio.sleep(2)
         staged = [task_id for task_id, task in emulator.machine.tasks.items() if task.origin and task.started is None]
         await piapi.cancel(*staged)
@@ -291,6 +304,19 @@ async def test_a_download_that_fails_is_tried_again_and_never_loses_the_task(tmp
         assert (runner.totals.done, runner.totals.unsaved, runner.totals.failed) == (2, 1, 0)
 
 
+async def test_all_downloads_of_a_run_share_their_connections(tmp_path: Path) -> None:
+    async with serving(durations=5.0, **WIDE) as (emulator, piapi):
+        opened: list[Any] = []
+        runner = BatchRunner(piapi, concurrency=2, download=tmp_path)
+        async with runner.stream(rerolls(6)) as outcomes:
+            async for outcome in outcomes:
+                assert len(outcome.files) == 4
+                opened.append(runner._pictures)
+        assert len(set(map(id, opened))) == 1
+        assert opened[0].closed
+        assert emulator.seen.keys_to_images == 0
+
+
 async def test_a_directory_that_cannot_be_used_is_each_items_download_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way", encoding="ascii")
     async with serving(picture_size=32, **WIDE) as (_, piapi):
@@ -350,11 +376,11 @@ async def test_leaving_early_stops_reading_and_submits_nothing_new(leave: Callab
         assert [outcome.ok for outcome in await runner.run([REROLL])] == [True]  # it can be used again
 
 
-async def test_leaving_early_waits_for_submits_that_have_begun_to_leave(tmp_path: Path) -> None:
+async def test_leaving_early_waits_for_submits_that_have_begun_to_leave(tmp_path: Path, case: FamilyCase) -> None:
     ledger = Ledger(tmp_path / "run.db")
-    async with serving({"ledger": ledger}, latency={"reroll": 10.0}, durations=1.0, **WIDE) as (emulator, piapi):
+    async with serving({"ledger": ledger}, latency={"create": 10.0}, durations=1.0, **WIDE) as (emulator, piapi):
         with pytest.raises(Oops):
-            async with BatchRunner(piapi, concurrency=4).stream(rerolls(9)):
+            async with BatchRunner(piapi, concurrency=4).stream(rerolls(9, case.reroll)):
                 await asyncio.sleep(5)
                 began = now()
                 raise Oops
@@ -425,6 +451,56 @@ async def test_an_error_of_the_iterable_is_told_after_the_outcomes_of_what_was_b
         assert sorted(seen) == list(range(10))
         assert emulator.seen.creates == 10
         assert runner.totals.done == 10
+
+
+@pytest.mark.parametrize("count", [0, 7])
+async def test_an_async_generator_may_hold_what_belongs_to_one_task_around_its_yields(count: int) -> None:
+    async def drawn() -> AsyncIterator[Reroll]:
+        with anyio.fail_after(3600):
+            async with anyio.create_task_group() as group:
+                group.start_soon(asyncio.sleep, 60)
+                for request in rerolls(count):
+                    yield request
+
+    async with serving(**WIDE) as (emulator, piapi):
+        outcomes = await BatchRunner(piapi, concurrency=3).run(drawn())
+        assert [outcome.ok for outcome in outcomes] == [True] * count
+        assert emulator.seen.creates == count
+
+
+async def test_draining_lets_a_generator_clean_up_and_tells_what_that_raises() -> None:
+    async def endless() -> AsyncIterator[Reroll]:
+        yield REROLL
+        try:
+            await asyncio.sleep(10_000)
+        finally:
+            await asyncio.sleep(1)
+            raise Oops("while cleaning up")
+
+    async with serving(durations=30.0, **WIDE) as (emulator, piapi):
+        runner = BatchRunner(piapi, concurrency=3)
+        running = asyncio.create_task(runner.run(endless()))
+        await asyncio.sleep(5)
+        runner.drain()
+        with pytest.raises(Oops, match="while cleaning up"):
+            await running
+        assert emulator.seen.creates == 1
+
+
+async def test_a_generator_that_goes_on_when_it_is_stopped_is_not_heeded() -> None:
+    async def stubborn() -> AsyncIterator[Reroll]:
+        yield REROLL
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(10_000)
+        yield REROLL
+
+    async with serving(durations=30.0, **WIDE) as (emulator, piapi):
+        runner = BatchRunner(piapi, concurrency=3)
+        running = asyncio.create_task(runner.run(stubborn()))
+        await asyncio.sleep(5)
+        runner.drain()
+        assert len(await running) == 1
+        assert emulator.seen.creates == 1
 
 
 async def test_an_iterable_that_raises_at_once_submits_nothing() -> None:
@@ -607,10 +683,10 @@ async def test_two_runners_share_a_client() -> None:
         assert [20, 20] == [runner.totals.submitted for runner in runners]
 
 
-async def test_two_runners_on_one_ledger_pay_once_for_what_both_want(tmp_path: Path) -> None:
+async def test_two_runners_on_one_ledger_pay_once_for_what_both_want(tmp_path: Path, case: FamilyCase) -> None:
     async with serving({"ledger": Ledger(tmp_path / "run.db")}, **WIDE) as (emulator, piapi):
         runners = [BatchRunner(piapi, concurrency=3) for _ in range(2)]
-        one, other = await asyncio.gather(*(runner.run(rerolls(20)) for runner in runners))
+        one, other = await asyncio.gather(*(runner.run(rerolls(20, case.reroll)) for runner in runners))
 
         assert [outcome.ref for outcome in one] == [outcome.ref for outcome in other]
         assert set(emulator.seen.creates_by_parent.values()) == {1}
@@ -632,13 +708,13 @@ async def test_leaving_one_of_two_streams_leaves_the_other_alone() -> None:
 # -- runs that are resumed ------------------------------------------------------------------------------------------
 
 
-async def test_a_second_run_gives_every_outcome_again_and_submits_nothing(tmp_path: Path) -> None:
+async def test_a_second_run_gives_every_outcome_again_and_submits_nothing(tmp_path: Path, case: FamilyCase) -> None:
     path = tmp_path / "run.db"
     async with serving({"ledger": Ledger(path)}, **WIDE) as (emulator, piapi):
-        first = await BatchRunner(piapi).run(rerolls(8))
+        first = await BatchRunner(piapi).run(rerolls(8, case.reroll))
         async with PiAPI(KEY, base_url=emulator.base_url, ledger=Ledger(path)) as other:
             again = BatchRunner(other)
-            second = await again.run(rerolls(8))
+            second = await again.run(rerolls(8, case.reroll))
 
         assert emulator.seen.creates == 8
         assert [outcome.resumed for outcome in first] == [False] * 8
@@ -649,13 +725,13 @@ async def test_a_second_run_gives_every_outcome_again_and_submits_nothing(tmp_pa
         assert (again.totals.submitted, again.totals.resumed, again.totals.done) == (0, 8, 8)
 
 
-async def test_what_the_host_has_forgotten_is_read_from_the_ledger(tmp_path: Path) -> None:
+async def test_what_the_host_has_forgotten_is_read_from_the_ledger(tmp_path: Path, case: FamilyCase) -> None:
     async with serving({"ledger": Ledger(tmp_path / "run.db")}, durations=5.0, **WIDE) as (emulator, piapi):
-        emulator.fail("reroll", TaskFails("no luck"))
-        [failed] = await BatchRunner(piapi).run(rerolls(1))
-        first = await BatchRunner(piapi).run(rerolls(3)[1:])
+        emulator.fail("create", TaskFails("no luck"))
+        [failed] = await BatchRunner(piapi).run(rerolls(1, case.reroll))
+        first = await BatchRunner(piapi).run(rerolls(3, case.reroll)[1:])
         emulator.machine.tasks.clear()
-        second = await BatchRunner(piapi).run(rerolls(3))
+        second = await BatchRunner(piapi).run(rerolls(3, case.reroll))
 
         assert isinstance(failed.error, TaskFailed)
         assert isinstance(second[0].error, TaskFailed)
@@ -669,11 +745,11 @@ async def test_what_the_host_has_forgotten_is_read_from_the_ledger(tmp_path: Pat
             assert after.ok
 
 
-async def test_an_end_that_the_host_takes_back_stays_an_end(tmp_path: Path) -> None:
+async def test_an_end_that_the_host_takes_back_stays_an_end(tmp_path: Path, case: FamilyCase) -> None:
     async with serving({"ledger": Ledger(tmp_path / "run.db")}, durations=5.0, **WIDE) as (emulator, piapi):
-        await BatchRunner(piapi).run([REROLL])
-        emulator.fail("fetch", UnknownStatus("retry"), times=None)
-        [outcome] = await BatchRunner(piapi).run([REROLL])
+        await BatchRunner(piapi).run([case.reroll("p")])
+        emulator.fail("read", UnknownStatus("retry"), times=None)
+        [outcome] = await BatchRunner(piapi).run([case.reroll("p")])
 
         assert outcome.ok
         assert outcome.task is not None
@@ -690,14 +766,60 @@ async def test_a_host_that_is_down_does_not_take_away_what_the_ledger_has(tmp_pa
         assert outcome.resumed
 
 
-async def test_what_still_runs_is_waited_for(tmp_path: Path) -> None:
+async def test_what_ended_in_an_earlier_run_is_read_back_in_few_requests(tmp_path: Path) -> None:
+    async with serving({"ledger": Ledger(tmp_path / "run.db")}, durations=5.0, **WIDE) as (emulator, piapi):
+        await BatchRunner(piapi, concurrency=40).run(rerolls(200))
+        looks = emulator.seen.ids_per_request.total()
+        again = await BatchRunner(piapi, concurrency=40).run(rerolls(200))
+
+        assert [True] * 200 == [outcome.ok for outcome in again]
+        assert emulator.seen.ids_per_request.total() - looks <= 2 * 200 / 20
+
+
+@pytest.mark.parametrize("passing", [Status(503), Drop(before_body=True)])
+async def test_a_fault_while_reading_back_does_not_cost_the_fresher_links(passing: Any, tmp_path: Path) -> None:
+    async with serving({"ledger": Ledger(tmp_path / "run.db")}, durations=5.0, **WIDE) as (emulator, piapi):
+        [first] = await BatchRunner(piapi).run(rerolls(1))
+        emulator.fail("fetch", passing)
+        [second] = await BatchRunner(piapi).run(rerolls(1))
+
+        assert first.task is not None
+        assert second.task is not None
+        assert second.ok
+        assert second.task.raw is not first.task.raw
+        assert emulator.seen.requests["fetch"] >= 3
+
+
+async def test_an_end_without_an_answer_is_asked_for_and_the_hosts_no_is_the_items_error(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "run.db")
+    async with serving({"ledger": ledger}, durations=5.0, **WIDE) as (emulator, piapi):
+        await BatchRunner(piapi).run(rerolls(2))
+        await ledger._do(lambda file: file.execute("UPDATE submits SET answer = NULL"))
+        emulator.machine.tasks.popitem()
+        outcomes = await BatchRunner(piapi).run(rerolls(2))
+
+        assert {NoneType, NotFoundError} == {type(outcome.error) for outcome in outcomes}
+
+
+async def test_an_end_is_in_the_ledger_before_its_outcome_is_given(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "run.db")
+    async with serving({"ledger": ledger}, durations=5.0, **WIDE) as (emulator, piapi):
+        emulator.fail("reroll", TaskFails("no luck"), nth=3)
+        async with BatchRunner(piapi, concurrency=4).stream(rerolls(12)) as outcomes:
+            async for outcome in outcomes:
+                with closing(sqlite3.connect(ledger.path)) as file:
+                    rows = file.execute("SELECT state FROM submits WHERE key = ?", (outcome.key,)).fetchall()
+                assert rows == [("ended",)]
+
+
+async def test_what_still_runs_is_waited_for(tmp_path: Path, case: FamilyCase) -> None:
     async with serving({"ledger": Ledger(tmp_path / "run.db")}, durations=60.0, **WIDE) as (emulator, piapi):
-        running = asyncio.create_task(BatchRunner(piapi, concurrency=3).run(rerolls(3)))
+        running = asyncio.create_task(BatchRunner(piapi, concurrency=3).run(rerolls(3, case.reroll)))
         await asyncio.sleep(10)
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
         runner = BatchRunner(piapi)
-        outcomes = await runner.run(rerolls(5))
+        outcomes = await runner.run(rerolls(5, case.reroll))
 
         assert [True] * 5 == [outcome.ok for outcome in outcomes]
         assert [True] * 3 + [False] * 2 == [outcome.resumed for outcome in outcomes]
@@ -717,26 +839,24 @@ async def test_a_task_the_host_lost_while_it_ran_is_its_items_error(tmp_path: Pa
         assert emulator.seen.creates == 1
 
 
-async def test_an_unknown_submit_is_told_again_and_never_repeated(tmp_path: Path) -> None:
+async def test_an_unknown_submit_is_told_again_and_never_repeated(tmp_path: Path, case: FamilyCase) -> None:
     ledger = Ledger(tmp_path / "run.db")
     async with serving({"ledger": ledger}, durations=5.0, **WIDE) as (emulator, piapi):
-        emulator.fail("reroll", Drop(after_body=True))
+        emulator.fail("create", Drop(after_body=True))
         for _ in range(3):
             runner = BatchRunner(piapi)
-            [outcome] = await runner.run([REROLL])
+            [outcome] = await runner.run([case.reroll("p")])
             assert isinstance(outcome.error, SubmissionUnknown)
             assert outcome.error.key == outcome.key
             assert runner.totals.unknown == 1
-            assert emulator.seen.requests["reroll"] == 1
+            assert emulator.seen.requests[case.create] == 1
 
-        [task_id] = [
-            task_id for task_id, task in emulator.machine.tasks.items() if task.origin == REROLL.origin_task_id
-        ]
+        [task_id] = [task_id for task_id, task in emulator.machine.tasks.items() if task.origin == "p"]
         await ledger.resolve(outcome.key, task_id=task_id)
-        [outcome] = await BatchRunner(piapi).run([REROLL])
+        [outcome] = await BatchRunner(piapi).run([case.reroll("p")])
         assert outcome.ok
         assert outcome.resumed
-        assert emulator.seen.requests["reroll"] == 1
+        assert emulator.seen.requests[case.create] == 1
 
 
 async def test_a_refused_item_is_submitted_again_by_the_next_run(tmp_path: Path) -> None:
@@ -750,24 +870,26 @@ async def test_a_refused_item_is_submitted_again_by_the_next_run(tmp_path: Path)
         assert not good.resumed
 
 
-async def test_pictures_of_an_earlier_run_are_not_loaded_again(tmp_path: Path) -> None:
+async def test_pictures_of_an_earlier_run_are_not_loaded_again(tmp_path: Path, case: FamilyCase) -> None:
     ledger = Ledger(tmp_path / "run.db")
     async with serving({"ledger": ledger}, durations=5.0, picture_size=32, **WIDE) as (emulator, piapi):
-        first = await BatchRunner(piapi, download=tmp_path).run(rerolls(2))
+        first = await BatchRunner(piapi, download=tmp_path).run(rerolls(2, case.reroll))
         loaded = emulator.seen.requests["image"]
-        second = await BatchRunner(piapi, download=tmp_path).run(rerolls(2))
+        second = await BatchRunner(piapi, download=tmp_path).run(rerolls(2, case.reroll))
         assert emulator.seen.requests["image"] == loaded
         assert [outcome.files for outcome in first] == [outcome.files for outcome in second]
 
         first[0].files[0].unlink()
-        third = await BatchRunner(piapi, download=tmp_path).run(rerolls(2))
+        third = await BatchRunner(piapi, download=tmp_path).run(rerolls(2, case.reroll))
         assert emulator.seen.requests["image"] > loaded
         assert third[0].files[0].exists()
 
 
 @pytest.mark.parametrize("runs", [2, 3])
-async def test_equal_requests_in_one_input_are_items_of_their_own_in_every_run(runs: int, tmp_path: Path) -> None:
-    requests = [REROLL, Reroll("other"), REROLL, REROLL]
+async def test_equal_requests_in_one_input_are_items_of_their_own_in_every_run(
+    runs: int, tmp_path: Path, case: FamilyCase
+) -> None:
+    requests = [case.reroll("p"), case.reroll("other"), case.reroll("p"), case.reroll("p")]
     async with serving({"ledger": Ledger(tmp_path / "run.db")}, durations=5.0, **WIDE) as (emulator, piapi):
         refs = set()
         for _ in range(runs):
@@ -775,7 +897,7 @@ async def test_equal_requests_in_one_input_are_items_of_their_own_in_every_run(r
             refs.add(frozenset(outcome.ref for outcome in outcomes))
             assert len({outcome.key for outcome in outcomes}) == 4
 
-        assert emulator.seen.creates_by_parent == {REROLL.origin_task_id: 3, "other": 1}
+        assert emulator.seen.creates_by_parent == {"p": 3, "other": 1}
         assert len(refs) == 1
 
 
@@ -888,25 +1010,25 @@ def mix_in(emulator: Emulator, rate: float) -> None:
     for fault in ON_THE_WIRE:
         emulator.fail("*", fault, rate=rate / len(ON_THE_WIRE))
     for fault in FATEFUL:
-        emulator.fail("reroll", fault, rate=rate / len(FATEFUL))
-    for route in ("reroll", "multi_fetch", "image"):
+        emulator.fail("create", fault, rate=rate / len(FATEFUL))
+    for route in ("create", "read", "download"):
         emulator.fail(route, Refuse(5), nth=30)
-    emulator.fail("multi_fetch", Huge(17 * 2**20), nth=40)
-    emulator.fail("reroll", Huge(17 * 2**20), nth=50)
+    emulator.fail("read", Huge(17 * 2**20), nth=40)
+    emulator.fail("create", Huge(17 * 2**20), nth=50)
 
 
-async def check_a_stormy_run(count: int, rate: float, seed: int, path: Path) -> None:
+async def check_a_stormy_run(reroll: Callable[[str], Any], count: int, rate: float, seed: int, path: Path) -> None:
     client: dict[str, Any] = {"ledger": Ledger(path / "run.db"), "poll": PollPolicy.every(5.0)}
     async with serving(client, durations=30.0, seed=seed, **WIDE) as (emulator, piapi):
         mix_in(emulator, rate)
         runner = BatchRunner(piapi, concurrency=100)
-        outcomes = await runner.run(rerolls(count))
+        outcomes = await runner.run(rerolls(count, reroll))
 
         assert list(range(count)) == [outcome.index for outcome in outcomes]
         made = emulator.seen.creates_by_parent
         assert set(made.values()) == {1}
         for outcome in outcomes:
-            parent = outcome.request.origin_task_id  # type: ignore[attr-defined]  # all are rerolls
+            parent = f"parent-{outcome.index}"
             if outcome.ref is not None:
                 task = emulator.task(outcome.ref.task_id)
                 assert task is not None
@@ -923,21 +1045,21 @@ async def check_a_stormy_run(count: int, rate: float, seed: int, path: Path) -> 
         assert totals.submitted <= emulator.seen.creates <= totals.submitted + totals.unknown
 
 
-async def test_rerolls_in_a_storm_are_accounted_for_and_paid_once(tmp_path: Path) -> None:
-    await check_a_stormy_run(500, 0.05, 1, tmp_path)
+async def test_rerolls_in_a_storm_are_accounted_for_and_paid_once(tmp_path: Path, case: FamilyCase) -> None:
+    await check_a_stormy_run(case.reroll, 300, 0.05, 1, tmp_path)
 
 
-async def test_a_run_that_is_left_in_a_storm_again_and_again_pays_once(tmp_path: Path) -> None:
+async def test_a_run_that_is_left_in_a_storm_again_and_again_pays_once(tmp_path: Path, case: FamilyCase) -> None:
     client: dict[str, Any] = {"ledger": Ledger(tmp_path / "run.db"), "poll": PollPolicy.every(5.0)}
     async with serving(client, durations=30.0, seed=4, **WIDE) as (emulator, piapi):
         mix_in(emulator, 0.05)
         for stop in (1, 7, 20, 31, 33, 60):
-            running = asyncio.create_task(BatchRunner(piapi, concurrency=50).run(rerolls(200)))
+            running = asyncio.create_task(BatchRunner(piapi, concurrency=50).run(rerolls(120, case.reroll)))
             await asyncio.sleep(stop)
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
             await turns()
-        outcomes = await BatchRunner(piapi, concurrency=50).run(rerolls(200))
+        outcomes = await BatchRunner(piapi, concurrency=50).run(rerolls(120, case.reroll))
 
-        assert len(outcomes) == 200
+        assert len(outcomes) == 120
         assert set(emulator.seen.creates_by_parent.values()) == {1}

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from click.testing import CliRunner, Result
@@ -23,8 +23,9 @@ from desk import desk
 
 from piapi_async import Ledger, PiAPI, PollPolicy
 from piapi_async._ledger_file import lock_file
+from piapi_async.cli import _batch, cli
 from piapi_async.cli import _setup as setup
-from piapi_async.cli import cli
+from piapi_async.cli._input import BatchInput
 from piapi_async.emulator import Drop, Emulator, Status, TaskFails
 
 KEY = "emulator-key"
@@ -275,6 +276,14 @@ BAD_CSV: dict[str, tuple[bytes, str]] = {
         b"verb,origin_task_id,skip_prompt_check\nreroll,p1,true\nreroll,p2,perhaps\n",
         "line 3: .*skip_prompt_check: 'perhaps' is not allowed",
     ),
+    "a row of many lines": (
+        b'verb,origin_task_id,prompt,colour\nreroll,p1,"a\ncat",\n\nreroll,p2,"a\n\ndog",red\n',
+        "line 5: colour: reroll takes only",
+    ),
+    "an open quote that swallows the rest": (
+        b'verb,origin_task_id\nreroll,p1\nreroll,"p2\nreroll,p3\n',
+        "line 3: it is not CSV",
+    ),
     "only commas": (b"verb,origin_task_id\nreroll,p1\n,\n", "line 3: verb: None is not allowed"),
     "a semicolon for a comma": (b"verb;origin_task_id\nreroll;p1\n", "line 2: verb: None is not allowed"),
 }
@@ -383,6 +392,24 @@ def test_max_submits_leaves_the_rest_for_another_run(host: Host) -> None:
     assert run(*words, "--max-submits", "2", host=host).exit_code == 0
     assert parents(host[0]) == FIVE
     assert [1, 2, 3, 4, 5] == [row["line"] for row in results()]
+
+
+def test_lines_that_nobody_holds_any_more_take_no_memory() -> None:
+    source = BatchInput(Path(write("in.jsonl", *(reroll(f"p{number}") for number in range(1000)))))
+    job = _batch._Job(cast("Any", None), source, 1000, _batch._Results(sys.stdout), None)
+
+    async def read() -> int:
+        return max([len(job._lines) async for _ in job._items(PiAPI(KEY))])
+
+    assert asyncio.run(read()) <= 2 * _batch._CHUNK_LINES
+    assert not job._lines
+
+
+def test_heavy_lines_are_taken_in_small_portions() -> None:
+    row = {"verb": "inpaint", "origin_task_id": "p", "mask": "QUFB" * 2**16}
+    source = BatchInput(Path(write("in.jsonl", *([row] * 9))))
+
+    assert [4, 4, 1] == [len(chunk) for chunk in _batch._chunks(source)]
 
 
 def test_max_submits_holds_without_a_ledger(host: Host) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import aiohttp
 import anyio
 import pytest
+from families import FamilyCase
 from picture_tasks import PNG, files, picture_task
 from serving import KEY, REROLL, TICK, assert_at_rest, no_leaks, now, serving, turns
 from strict_server import Act, StrictServer, http, strict_server
@@ -128,9 +129,11 @@ async def test_a_submit_cancelled_while_it_waits_for_a_connection_sends_nothing(
 
 
 @pytest.mark.parametrize("delay", [0.0, 0.001, 1.0, 9.9])
-async def test_a_submit_cancelled_while_its_answer_is_awaited_is_sent_once_and_owned_to_its_end(delay: float) -> None:
-    async with strictly(Act(wait=10.0, say=ACCEPTED)) as (server, piapi):
-        task = asyncio.create_task(piapi.submit(REROLL))
+async def test_a_submit_cancelled_while_its_answer_is_awaited_is_sent_once_and_owned_to_its_end(
+    delay: float, case: FamilyCase
+) -> None:
+    async with strictly(Act(wait=10.0, say=http(case.accepted))) as (server, piapi):
+        task = asyncio.create_task(piapi.submit(case.reroll("p")))
         await turns()
         await asyncio.sleep(delay)
 
@@ -141,7 +144,7 @@ async def test_a_submit_cancelled_while_its_answer_is_awaited_is_sent_once_and_o
         await asyncio.sleep(11.0)
         assert_at_rest(piapi)
         assert (len(server.received), server.connections) == (1, 1)
-        assert server.written == len(ACCEPTED)
+        assert server.written == len(http(case.accepted))
 
 
 async def test_a_submit_cancelled_while_its_body_leaves_is_sent_whole_and_once() -> None:
@@ -225,9 +228,9 @@ async def test_a_submit_cancelled_under_way_that_then_fails_is_nobodys_complaint
     assert [record for record in caplog.records if record.name == "asyncio"] == []
 
 
-async def test_close_waits_for_a_submit_whose_caller_was_cancelled() -> None:
+async def test_close_waits_for_a_submit_whose_caller_was_cancelled(case: FamilyCase) -> None:
     async with serving(latency=5.0) as (emulator, piapi):
-        task = asyncio.create_task(piapi.submit(REROLL))
+        task = asyncio.create_task(piapi.submit(case.reroll("p")))
         await asyncio.sleep(1.0)
         await cancel(task)
         began = now()
@@ -267,17 +270,17 @@ async def test_every_way_to_give_up_leaves_the_submit_to_the_client(kind: str) -
         assert emulator.seen.creates == 1
 
 
-async def test_a_caller_cancelled_in_the_very_moment_of_the_answer_loses_no_connection() -> None:
-    async with strictly(Act(wait=1.0, say=ACCEPTED)) as (server, piapi):
-        server.usual = Act(say=ACCEPTED)
-        task = asyncio.create_task(piapi.submit(REROLL))
+async def test_a_caller_cancelled_in_the_very_moment_of_the_answer_loses_no_connection(case: FamilyCase) -> None:
+    async with strictly(Act(wait=1.0, say=http(case.accepted))) as (server, piapi):
+        server.usual = Act(say=http(case.accepted))
+        task = asyncio.create_task(piapi.submit(case.reroll("p")))
         await asyncio.sleep(1.0)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         await turns()
 
         assert_at_rest(piapi)
-        assert (await piapi.submit(REROLL)).task_id == "t1"
+        assert (await piapi.submit(case.reroll("p"))).task_id == "t1"
         assert len(server.received) == 2
 
 
@@ -309,27 +312,27 @@ async def test_a_read_cancelled_between_two_tries_sends_nothing_further() -> Non
 # -- waits --------------------------------------------------------------------------------------------------------
 
 
-async def test_a_cancelled_wait_leaves_an_empty_book_and_a_task_that_goes_on() -> None:
+async def test_a_cancelled_wait_leaves_an_empty_book_and_a_task_that_goes_on(case: FamilyCase) -> None:
     async with serving() as (emulator, piapi):
-        handle = await piapi.submit(REROLL)
+        handle = await piapi.submit(case.reroll("p"))
         task = asyncio.create_task(handle.wait())
         await asyncio.sleep(5.5)
 
         await cancel(task)
 
         assert len(piapi._poller.book) == 0
-        looks = emulator.seen.requests["fetch"]
+        looks = emulator.seen.requests[case.read]
         await turns()
         assert_at_rest(piapi)
         await asyncio.sleep(5.0)
-        assert emulator.seen.requests["fetch"] == looks
-        assert emulator.seen.requests["cancel"] == 0
+        assert emulator.seen.requests[case.read] == looks
+        assert emulator.seen.requests[case.cancel] == 0
         assert (await handle.wait()).state is TaskState.DONE
 
 
-async def test_a_wait_cancelled_during_its_look_leaves_nothing() -> None:
-    async with serving(latency={"fetch": 3.0}) as (_, piapi):
-        handle = piapi.attach("x")
+async def test_a_wait_cancelled_during_its_look_leaves_nothing(case: FamilyCase) -> None:
+    async with serving(latency={"read": 3.0}) as (_, piapi):
+        handle = piapi.attach("x", family=case.family)
         task = asyncio.create_task(handle.wait(timeout=50.0))
         await asyncio.sleep(1.0)
 
@@ -340,9 +343,9 @@ async def test_a_wait_cancelled_during_its_look_leaves_nothing() -> None:
         assert_at_rest(piapi)
 
 
-async def test_one_cancelled_wait_of_several_leaves_the_others_waiting() -> None:
+async def test_one_cancelled_wait_of_several_leaves_the_others_waiting(case: FamilyCase) -> None:
     async with serving() as (_, piapi):
-        handle = await piapi.submit(REROLL)
+        handle = await piapi.submit(case.reroll("p"))
         tasks = [asyncio.create_task(handle.wait()) for _ in range(3)]
         await asyncio.sleep(5.0)
 
@@ -410,23 +413,23 @@ async def test_a_wait_inside_a_cancelled_scope_leaves_an_empty_book() -> None:
 # -- cancelling the task at the host too --------------------------------------------------------------------------
 
 
-async def test_a_cancelled_wait_can_take_its_task_along() -> None:
+async def test_a_cancelled_wait_can_take_its_task_along(case: FamilyCase) -> None:
     async with serving(concurrency=1) as (emulator, piapi):
-        running, staged = await piapi.submit(REROLL), await piapi.submit(REROLL)
+        running, staged = await piapi.submit(case.reroll("p")), await piapi.submit(case.reroll("p"))
         task = asyncio.create_task(staged.wait(on_cancel="cancel_remote"))
         await asyncio.sleep(5.0)
 
         await cancel(task)
 
-        assert emulator.seen.requests["cancel"] == 1
+        assert emulator.seen.requests[case.cancel] == 1
         assert (await staged.refresh()).state is TaskState.CANCELLED
         assert (await running.wait()).state is TaskState.DONE
 
 
 @pytest.mark.parametrize("how", ["asyncio", "anyio"])
-async def test_taking_the_task_along_is_shielded_and_bounded(how: str) -> None:
+async def test_taking_the_task_along_is_shielded_and_bounded(how: str, case: FamilyCase) -> None:
     async with serving() as (emulator, piapi):
-        handle = await piapi.submit(REROLL)
+        handle = await piapi.submit(case.reroll("p"))
         emulator.fail("cancel", SlowFirstByte(3.0))
         emulator.fail("cancel", SlowFirstByte(1000.0))
         for seconds in (3.0, 5.0):
@@ -440,19 +443,19 @@ async def test_taking_the_task_along_is_shielded_and_bounded(how: str) -> None:
                         await handle.wait(on_cancel="cancel_remote")
 
             assert now() - began == pytest.approx(2.0 + seconds, abs=0.01)
-        assert emulator.seen.requests["cancel"] == 2
+        assert emulator.seen.requests[case.cancel] == 2
         await asyncio.sleep(1000.0)
 
 
-async def test_taking_the_task_along_that_fails_is_no_other_error() -> None:
+async def test_taking_the_task_along_that_fails_is_no_other_error(case: FamilyCase) -> None:
     async with serving() as (emulator, piapi):
-        handle = await piapi.submit(REROLL)
+        handle = await piapi.submit(case.reroll("p"))
         task = asyncio.create_task(handle.wait(on_cancel="cancel_remote"))
         await asyncio.sleep(20.0)  # it runs, so the host refuses
 
         await cancel(task)
 
-        assert emulator.seen.requests["cancel"] == 1
+        assert emulator.seen.requests[case.cancel] == 1
         assert emulator.seen.refused == {"task has already started": 1}
 
 
@@ -545,9 +548,11 @@ async def test_a_cancelled_download_stops_all_its_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("step", range(0, 60, 3))
-async def test_a_submit_cancelled_at_any_step_is_sent_at_most_once_and_leaves_nothing(step: int) -> None:
-    async with strictly(Act(say=ACCEPTED)) as (server, piapi):
-        task = asyncio.create_task(piapi.submit(REROLL))
+async def test_a_submit_cancelled_at_any_step_is_sent_at_most_once_and_leaves_nothing(
+    step: int, case: FamilyCase
+) -> None:
+    async with strictly(Act(say=http(case.accepted))) as (server, piapi):
+        task = asyncio.create_task(piapi.submit(case.reroll("p")))
         await turns(step)
         task.cancel()
         outcome = (await asyncio.gather(task, return_exceptions=True))[0]
@@ -559,10 +564,10 @@ async def test_a_submit_cancelled_at_any_step_is_sent_at_most_once_and_leaves_no
 
 
 @pytest.mark.parametrize("step", range(0, 60, 3))
-async def test_a_wait_cancelled_at_any_step_leaves_nothing(step: int) -> None:
+async def test_a_wait_cancelled_at_any_step_leaves_nothing(step: int, case: FamilyCase) -> None:
     async with serving() as (emulator, piapi):
         emulator.adopt("t1")
-        task = asyncio.create_task(piapi.attach("t1").wait())
+        task = asyncio.create_task(piapi.attach("t1", family=case.family).wait())
         await turns(step)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
@@ -579,16 +584,16 @@ async def run_and_cancel(call: Coroutine[Any, Any, Any], after: float) -> BaseEx
     return outcome
 
 
-async def test_a_cancellation_is_never_swallowed() -> None:
+async def test_a_cancellation_is_never_swallowed(case: FamilyCase) -> None:
     async with serving(latency=1.0) as (emulator, piapi):
         emulator.fail("cancel", Status(502), times=None)
         calls = [
-            piapi.submit(REROLL),
-            piapi.fetch("x"),
+            piapi.submit(case.reroll("p")),
+            piapi.fetch("x", family=case.family),
             piapi.fetch_many(["x", "y"]),
-            piapi.cancel("x"),
-            piapi.attach("x").wait(),
-            piapi.attach("x").refresh(),
+            piapi.cancel("x", family=case.family),
+            piapi.attach("x", family=case.family).wait(),
+            piapi.attach("x", family=case.family).refresh(),
         ]
         for call in calls:
             outcome = await run_and_cancel(call, 0.5)

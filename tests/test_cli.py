@@ -26,7 +26,7 @@ from piapi_async import (
 )
 from piapi_async.cli import _setup as setup
 from piapi_async.cli import cli
-from piapi_async.cli._verbs import VERBS
+from piapi_async.cli._requests import VERBS
 from piapi_async.emulator import Drop, Emulator, Status
 
 KEY = "emulator-key"

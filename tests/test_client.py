@@ -12,10 +12,22 @@ from typing import Any
 
 import attrs
 import pytest
+from families import FamilyCase
 from serving import KEY, PASSING, REROLL, TICK, after, assert_at_rest, no_leaks, now, serving, turns
 from strict_server import Act, free_port, http, strict_server
 
-from piapi_async import LEGACY, Family, PiAPI, PollPolicy, RetryPolicy, TaskHandle, TaskRef, TaskState, wait_all
+from piapi_async import (
+    LEGACY,
+    UNIFIED,
+    Family,
+    PiAPI,
+    PollPolicy,
+    RetryPolicy,
+    TaskHandle,
+    TaskRef,
+    TaskState,
+    wait_all,
+)
 from piapi_async.emulator import Dialect, Drop, Emulator, Huge, Refuse, SlowFirstByte, Status, TaskFails, Truncated
 from piapi_async.errors import (
     APIError,
@@ -136,14 +148,14 @@ BUSY = ["No available bot", "the bot is inactive", "server overloaded", "rate li
     ],
     ids=str,
 )
-async def test_a_submit_that_certainly_made_nothing_is_repeated(fault: Any) -> None:
+async def test_a_submit_that_certainly_made_nothing_is_repeated(fault: Any, case: FamilyCase) -> None:
     async with serving() as (emulator, piapi):
-        emulator.fail("reroll", fault)
+        emulator.fail("create", fault)
 
-        await piapi.submit(REROLL)
+        await piapi.submit(case.reroll("p"))
 
         assert emulator.seen.creates == 1
-        assert emulator.seen.requests["reroll"] == (1 if isinstance(fault, Refuse) else 2)
+        assert emulator.seen.requests[case.create] == (1 if isinstance(fault, Refuse) else 2)
 
 
 RAISED: list[tuple[Any, type[APIError]]] = [
@@ -170,18 +182,21 @@ RAISED: list[tuple[Any, type[APIError]]] = [
 
 
 @pytest.mark.parametrize(("fault", "kind"), RAISED, ids=str)
-async def test_a_submit_that_was_refused_is_raised_and_not_repeated(fault: Any, kind: type[APIError]) -> None:
+async def test_a_submit_that_was_refused_is_raised_and_not_repeated(
+    fault: Any, kind: type[APIError], case: FamilyCase
+) -> None:
+    request = case.reroll("p")
     async with serving() as (emulator, piapi):
-        emulator.fail("reroll", fault, times=None)
+        emulator.fail("create", fault, times=None)
 
         with pytest.raises(kind) as caught:
-            await piapi.submit(REROLL)
+            await piapi.submit(request)
 
         assert type(caught.value) is kind
         assert caught.value.status == fault.status
-        assert caught.value.request is REROLL
+        assert caught.value.request is request
         assert "nothing was paid" in str(caught.value)
-        assert emulator.seen.requests["reroll"] == 1
+        assert emulator.seen.requests[case.create] == 1
         assert emulator.seen.creates == 0
 
 
@@ -220,26 +235,27 @@ UNKNOWN: list[Any] = [
 
 
 @pytest.mark.parametrize("fault", UNKNOWN, ids=str)
-async def test_a_submit_that_may_have_made_a_task_is_unknown_and_never_repeated(fault: Any) -> None:
+async def test_a_submit_that_may_have_made_a_task_is_unknown_and_never_repeated(fault: Any, case: FamilyCase) -> None:
+    request = case.reroll("p")
     async with serving() as (emulator, piapi):
-        emulator.fail("reroll", fault, times=None)
+        emulator.fail("create", fault, times=None)
         began = time.time()
 
         with pytest.raises(SubmissionUnknown) as caught:
-            await piapi.submit(REROLL)
+            await piapi.submit(request)
 
         error = caught.value
-        assert error.request is REROLL
+        assert error.request is request
         assert error.key is None
         assert began <= error.at <= time.time()
         assert isinstance(error.__cause__, PiAPIError)
         assert "may exist" in str(error)
         assert "paid" in str(error)
-        assert emulator.seen.requests["reroll"] == 1
+        assert emulator.seen.requests[case.create] == 1
         assert emulator.seen.creates <= 1
         assert_at_rest(piapi)
         await asyncio.sleep(100)  # not later either
-        assert emulator.seen.requests["reroll"] == 1
+        assert emulator.seen.requests[case.create] == 1
 
 
 async def test_an_answer_with_both_an_id_and_a_message_is_an_accepted_task() -> None:
@@ -451,10 +467,10 @@ def test_a_ref_travels_and_holds_no_key() -> None:
 # -- reading now --------------------------------------------------------------------------------------------------
 
 
-async def test_fetch_gives_the_task_whatever_its_state() -> None:
+async def test_fetch_gives_the_task_whatever_its_state(case: FamilyCase) -> None:
     async with serving() as (emulator, piapi):
-        emulator.fail("reroll", TaskFails("bad luck"))
-        handle = await piapi.submit(REROLL)
+        emulator.fail("create", TaskFails("bad luck"))
+        handle = await piapi.submit(case.reroll("p"))
 
         assert (await piapi.fetch(handle.task_id)).state in {TaskState.WAITING, TaskState.RUNNING}
         await asyncio.sleep(40)
@@ -462,27 +478,27 @@ async def test_fetch_gives_the_task_whatever_its_state() -> None:
         assert (task.state, task.error) == (TaskState.FAILED, "bad luck")
 
 
-async def test_fetch_of_an_unknown_id_is_refused_at_once() -> None:
+async def test_fetch_of_an_unknown_id_is_refused_at_once(case: FamilyCase) -> None:
     async with serving() as (emulator, piapi):
         began = now()
         with pytest.raises(NotFoundError):
-            await piapi.fetch("nope")
+            await piapi.fetch("nope", family=case.family)
 
         assert now() == pytest.approx(began, abs=TICK)
-        assert emulator.seen.requests == {"fetch": 1}
+        assert emulator.seen.requests == {case.read: 1}
 
 
 @pytest.mark.parametrize("fault", PASSING, ids=str)
-async def test_a_read_is_repeated_on_faults_that_pass(fault: Any) -> None:
+async def test_a_read_is_repeated_on_faults_that_pass(fault: Any, case: FamilyCase) -> None:
     async with serving() as (emulator, piapi):
         emulator.adopt("t1")
         emulator.adopt("t2")
-        emulator.fail("fetch", fault, times=2)
+        emulator.fail("read", fault, times=2)
         emulator.fail("multi_fetch", fault, times=1)
 
-        assert (await piapi.fetch("t1")).status == "finished"
-        found = await piapi.fetch_many(["t1", "t2"])
-        assert [task and task.status for task in found.values()] == ["finished", "finished"]
+        assert (await piapi.fetch("t1", family=case.family)).state is TaskState.DONE
+        found = await piapi.fetch_many(["t1", "t2"], family=case.family)
+        assert [task and task.state for task in found.values()] == [TaskState.DONE] * 2
 
 
 async def test_refresh_reads_now_and_tells_the_handle() -> None:
@@ -513,9 +529,9 @@ async def test_refresh_is_seen_by_its_own_handle_though_another_is_waiting() -> 
         await waiting
 
 
-async def test_refresh_that_finds_the_end_ends_the_waits() -> None:
+async def test_refresh_that_finds_the_end_ends_the_waits(case: FamilyCase) -> None:
     async with serving({"poll": PollPolicy.every(1000.0)}) as (emulator, piapi):
-        handle = await piapi.submit(REROLL)
+        handle = await piapi.submit(case.reroll("p"))
         waiting = asyncio.create_task(handle.wait())
         await asyncio.sleep(40.0)
         began = now()
@@ -524,7 +540,7 @@ async def test_refresh_that_finds_the_end_ends_the_waits() -> None:
 
         assert (await waiting).state is TaskState.DONE
         assert now() == pytest.approx(began, abs=TICK)
-        assert emulator.seen.requests["fetch"] == 1
+        assert emulator.seen.requests[case.read] == 1
 
 
 async def test_refresh_raises_what_fetch_raises() -> None:
@@ -608,13 +624,14 @@ async def test_fetch_many_with_a_wrong_key_asks_once_and_learns_nothing() -> Non
 
 
 async def test_fetch_many_of_a_family_without_multi_fetch_asks_singly() -> None:
-    singly: Family[Any] = attrs.evolve(LEGACY, name="singly", fetch_many=None)
     async with serving() as (emulator, piapi):
         emulator.adopt("a")
         emulator.adopt("b")
 
-        assert len(await piapi.fetch_many("ab", family=singly)) == 2
-        assert emulator.seen.requests == {"fetch": 2}
+        found = await piapi.fetch_many(["a", "nope", "b"], family=UNIFIED)
+
+        assert [task and task.task_id for task in found.values()] == ["a", None, "b"]
+        assert emulator.seen.requests == {"task_read": 3}
 
 
 async def test_fetch_many_of_a_family_that_leaves_ids_out_ends() -> None:
@@ -632,9 +649,9 @@ async def test_fetch_many_of_a_family_that_leaves_ids_out_ends() -> None:
         assert [task and task.task_id for task in found.values()] == [None, "a", None, "c"]
 
 
-async def test_cancel_takes_back_what_has_not_started() -> None:
+async def test_cancel_takes_back_what_has_not_started(case: FamilyCase) -> None:
     async with serving(concurrency=1) as (emulator, piapi):
-        running, staged = await piapi.submit(REROLL), await piapi.submit(REROLL)
+        running, staged = await piapi.submit(case.reroll("p")), await piapi.submit(case.reroll("p"))
         await asyncio.sleep(10.0)
 
         await staged.cancel()
@@ -644,9 +661,9 @@ async def test_cancel_takes_back_what_has_not_started() -> None:
         assert caught.value.task.state is TaskState.CANCELLED
         assert isinstance(staged.error, TaskCancelled)
         with pytest.raises(InvalidRequestError):
-            await piapi.cancel(running.task_id)
+            await running.cancel()
         assert (await running.wait()).state is TaskState.DONE
-        assert emulator.seen.requests["cancel"] == 2
+        assert emulator.seen.requests[case.cancel] == 2
 
 
 async def test_cancel_of_many_is_one_request_and_of_none_is_none() -> None:
@@ -709,9 +726,9 @@ async def test_of_two_closes_at_once_neither_returns_before_all_is_closed() -> N
         assert (await submit).task_id in emulator.machine.tasks
 
 
-async def test_close_ends_every_wait() -> None:
+async def test_close_ends_every_wait(case: FamilyCase) -> None:
     async with serving(concurrency=9) as (_, piapi):
-        handles = [await piapi.submit(REROLL) for _ in range(3)]
+        handles = [await piapi.submit(case.reroll("p")) for _ in range(3)]
         waits = [asyncio.create_task(handle.wait()) for handle in handles]
 
         async def read() -> None:
@@ -730,9 +747,9 @@ async def test_close_ends_every_wait() -> None:
         assert now() == pytest.approx(began, abs=TICK)
 
 
-async def test_close_lets_a_submit_that_has_begun_to_leave_arrive() -> None:
+async def test_close_lets_a_submit_that_has_begun_to_leave_arrive(case: FamilyCase) -> None:
     async with serving(latency=4.0) as (emulator, piapi):
-        submit = asyncio.create_task(piapi.submit(REROLL))
+        submit = asyncio.create_task(piapi.submit(case.reroll("p")))
         await asyncio.sleep(1.0)
         began = now()
 

@@ -10,14 +10,20 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks._faults import FAULTS, Fault
+from benchmarks._faults import FAULTS, UNIFIED_FAULTS, Fault
 from benchmarks.duplicates import our_tally
 from piapi_async import Ledger
 from piapi_async.ledger import LedgerState
 
-SUBMITS = 50
+SUBMITS = 25
 
-every_fault = pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+every_fault = pytest.mark.parametrize(
+    "fault",
+    [
+        *(pytest.param(fault, id=f"legacy-{fault.name}") for fault in FAULTS),
+        *(pytest.param(fault, id=f"unified-{fault.name}") for fault in UNIFIED_FAULTS),
+    ],
+)
 
 # How many tasks a host could have made of one submit, by what its caller was told.
 BILLABLE = {"recovers": {1}, "unknown": {0, 1}, "refused": {0}}

@@ -20,8 +20,9 @@ from typing import Any
 
 import aiohttp
 import pytest
+from families import CASES, FamilyCase
 
-from piapi_async import Ledger, LedgerError, PiAPI, PollPolicy, Reroll, SubmissionUnknown, TaskRef
+from piapi_async import Ledger, LedgerError, PiAPI, PollPolicy, SubmissionUnknown, TaskRef
 from piapi_async._ledger_file import Intent, LedgerEntry, LedgerFile, Work
 from piapi_async.emulator import Drop, Emulator
 from piapi_async.ledger import LedgerState
@@ -94,12 +95,13 @@ async def submit_all(orders: dict[str, Any]) -> dict[str, str]:
     edge = orders.get("edge", "")
     ledger._file = DeadlyFile(ledger.path)
     ledger._file.edge = edge
+    case = CASES[orders.get("family", "legacy")]
     options: dict[str, Any] = {"base_url": orders["url"], "poll": PollPolicy.every(0.01), "ledger": ledger}
     outcomes: dict[str, str] = {}
 
     async def one(piapi: PiAPI, key: str) -> None:
         try:
-            handle = await piapi.submit(Reroll(key), key=key)
+            handle = await piapi.submit(case.reroll(key), key=key)
         except SubmissionUnknown:
             outcomes[key] = "unknown"
         except LedgerError as error:
@@ -211,31 +213,32 @@ async def entries_of(path: Path) -> dict[str, LedgerEntry]:
 NOTHING, UNKNOWN, ACCEPTED, ENDED = None, LedgerState.UNKNOWN, LedgerState.ACCEPTED, LedgerState.ENDED
 
 # Each edge, how many tasks were made by then, and what the ledger knows afterwards.
-EDGES = [
-    ("before commit 1", 0, NOTHING),
-    ("in the claim's transaction", 0, NOTHING),
-    ("after commit 1", 0, UNKNOWN),
-    ("before the POST", 0, UNKNOWN),
-    ("connected", 0, UNKNOWN),
-    ("as the POST begins", 0, UNKNOWN),
-    ("after the POST has left", 1, UNKNOWN),
-    ("after the answer", 1, UNKNOWN),
-    ("before commit 2", 1, UNKNOWN),
-    ("in the accept's transaction", 1, UNKNOWN),
-    ("after commit 2", 1, ACCEPTED),
-    ("before commit 3", 1, ACCEPTED),
-    ("in the end's transaction", 1, ACCEPTED),
-    ("after commit 3", 1, ENDED),
-]
+EDGES = {
+    "before commit 1": (0, NOTHING),
+    "in the claim's transaction": (0, NOTHING),
+    "after commit 1": (0, UNKNOWN),
+    "before the POST": (0, UNKNOWN),
+    "connected": (0, UNKNOWN),
+    "as the POST begins": (0, UNKNOWN),
+    "after the POST has left": (1, UNKNOWN),
+    "after the answer": (1, UNKNOWN),
+    "before commit 2": (1, UNKNOWN),
+    "in the accept's transaction": (1, UNKNOWN),
+    "after commit 2": (1, ACCEPTED),
+    "before commit 3": (1, ACCEPTED),
+    "in the end's transaction": (1, ACCEPTED),
+    "after commit 3": (1, ENDED),
+}
 
 
-@pytest.mark.parametrize(("edge", "made", "state"), EDGES, ids=[edge for edge, _, _ in EDGES])
+@pytest.mark.parametrize("edge", EDGES)
 async def test_a_process_killed_at_any_edge_has_paid_once_and_its_successor_does_not_pay_again(
-    edge: str, made: int, state: LedgerState | None, zygotes: tuple[Zygote, Zygote], tmp_path: Path
+    edge: str, case: FamilyCase, zygotes: tuple[Zygote, Zygote], tmp_path: Path
 ) -> None:
-    path = tmp_path / "run.db"
+    path, (made, state) = tmp_path / "run.db", EDGES[edge]
     async with host() as (emulator, url):
-        end = await zygotes[0].run(path=path, url=url, keys=["k"], edge=edge)
+        orders = {"path": path, "url": url, "keys": ["k"], "family": case}
+        end = await zygotes[0].run(**orders, edge=edge)
         await asyncio.sleep(0.02)  # the host may still be reading
         assert end["killed"]
         assert made == emulator.seen.creates
@@ -243,7 +246,7 @@ async def test_a_process_killed_at_any_edge_has_paid_once_and_its_successor_does
         entries = await entries_of(path)
         assert ({} if state is None else {"k": state}) == {key: entry.state for key, entry in entries.items()}
 
-        again = await zygotes[1].run(path=path, url=url, keys=["k"])
+        again = await zygotes[1].run(**orders)
         if state is UNKNOWN:
             assert {"k": "unknown"} == again["outcomes"]
         else:
@@ -276,16 +279,16 @@ async def test_a_busy_process_killed_at_its_nth_commit_is_continued_without_a_du
 
 
 async def test_two_processes_that_submit_one_key_get_the_same_task_and_one_post_leaves(
-    zygotes: tuple[Zygote, Zygote], tmp_path: Path
+    case: FamilyCase, zygotes: tuple[Zygote, Zygote], tmp_path: Path
 ) -> None:
-    async with host(latency={"reroll": 0.1}) as (emulator, url):
-        for number in range(10):
+    async with host(latency={"create": 0.1}) as (emulator, url):
+        for number in range(5):
             key = f"k{number}"
             for each in zygotes:
-                await each.start(path=tmp_path / "run.db", url=url, keys=[key])
+                await each.start(path=tmp_path / "run.db", url=url, keys=[key], family=case)
             ends = [await each.finish() for each in zygotes]
             assert [{key: tasks_of(emulator)[key]}] * 2 == [end["outcomes"] for end in ends]
-            assert number + 1 == emulator.seen.requests["reroll"]
+            assert number + 1 == emulator.seen.requests[case.create]
 
 
 async def test_a_process_killed_while_it_sends_leaves_the_other_one_with_unknown_and_no_post(

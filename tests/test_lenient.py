@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from attrs import frozen
+from attrs import field, frozen
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -177,6 +177,8 @@ class Outer:
     flag: bool = False
     words: tuple[str, ...] = ()
     inner: Inner = Inner()
+    many: tuple[Inner, ...] = ()
+    camel_case: str = field(default="", alias="camelCase")
 
 
 structure = Structure(Outer)
@@ -194,7 +196,13 @@ class TestStructure:
 
     @pytest.mark.parametrize("nothing", [None, "", []], ids=repr)
     def test_takes_null_and_empty_for_nothing_in_nested_objects_too(self, nothing: object) -> None:
-        assert structure({"inner": nothing}) == Outer()
+        assert structure({"inner": nothing, "many": nothing}) == Outer()
+
+    def test_reads_lists_of_objects(self) -> None:
+        assert structure({"many": [{"word": 1}, None]}).many == (Inner("1"), Inner())
+
+    def test_reads_names_that_are_not_spelt_as_pythons_are(self) -> None:
+        assert structure({"camelCase": 5}).camel_case == "5"
 
     def test_reads_what_is_spelt_otherwise(self) -> None:
         data = {"word": 5, "count": "7", "share": "50%", "flag": "true", "words": "b", "inner": {"words": [1]}}
@@ -202,7 +210,10 @@ class TestStructure:
         assert structure(data) == Outer("5", 7, 50, flag=True, words=("b",), inner=Inner("", ("1",)))
 
     def test_takes_null_for_unset_in_every_field(self) -> None:
-        assert structure(dict.fromkeys(("word", "count", "share", "flag", "words", "inner"))) == Outer()
+        assert (
+            structure(dict.fromkeys(("word", "count", "share", "flag", "words", "inner", "many", "camelCase")))
+            == Outer()
+        )
 
     def test_ignores_fields_it_does_not_know(self) -> None:
         assert structure({"word": "a", "model": {"x": [1]}, "inner": {"new": 1}}) == Outer("a")
@@ -225,6 +236,11 @@ class TestStructure:
             ({"inner": "text"}, "inner", '"text"'),
             ({"inner": {"word": [1]}}, "inner.word", "[1]"),
             ({"inner": {"words": ["a", "b", []]}}, "inner.words[2]", "[]"),
+            ({"many": {"word": "a"}}, "many", '{"word":"a"}'),
+            ({"many": 5}, "many", "5"),
+            ({"many": [{}, 5]}, "many[1]", "5"),
+            ({"many": [{}, {"words": ["a", {}]}]}, "many[1].words[1]", "{}"),
+            ({"camelCase": []}, "camelCase", "[]"),
         ],
         ids=str,
     )
@@ -253,7 +269,12 @@ class TestStructure:
         assert len(str(caught.value)) < 500
 
     @settings(deadline=None, max_examples=200)
-    @given(st.dictionaries(st.sampled_from(["word", "count", "share", "flag", "words", "inner"]), any_json) | any_json)
+    @given(
+        st.dictionaries(
+            st.sampled_from(["word", "count", "share", "flag", "words", "inner", "many", "camelCase"]), any_json
+        )
+        | any_json
+    )
     def test_gives_a_value_or_an_unexpected_answer_for_any_json(self, data: Any) -> None:
         try:
             value = structure(data)

@@ -665,7 +665,7 @@ class TestCallsAboutTasks:
         assert (request.method, request.path, request.body) == ("POST", "/mj/v2/cancel", b'{"task_ids":["a"]}')
 
     def test_the_family_is_made_of_them(self) -> None:
-        assert (LEGACY.name, LEGACY.fetch, LEGACY.fetch_many, LEGACY.cancel) == ("legacy", Fetch, MultiFetch, Cancel)
+        assert (LEGACY.name, LEGACY.fetch, LEGACY.fetch_many) == ("legacy", Fetch, MultiFetch)
 
     @pytest.mark.parametrize("task_id", ["", "  "])
     def test_a_fetch_of_no_id_is_refused(self, task_id: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import attrs
 import pytest
+from families import UNIFIED_CASE, FamilyCase
 from serving import KEY, PASSING, REROLL, TICK, assert_at_rest, no_leaks, now, read, serving, turns
 from strict_server import Act, http, strict_server
 
@@ -42,9 +43,9 @@ pytestmark = pytest.mark.looptime
 # -- waiting ------------------------------------------------------------------------------------------------------
 
 
-async def test_a_wait_gives_the_finished_task_soon_after_its_end() -> None:
+async def test_a_wait_gives_the_finished_task_soon_after_its_end(case: FamilyCase) -> None:
     async with serving() as (emulator, piapi):
-        handle = await piapi.submit(REROLL)
+        handle = await piapi.submit(case.reroll("p"))
 
         task = await handle.wait()
 
@@ -103,10 +104,10 @@ async def test_a_last_look_is_made_before_the_timeout_however_rare_the_looks() -
 
 
 @pytest.mark.parametrize("fault", [SlowFirstByte(500.0), Refuse(500.0), Status(429, retry_after=100)], ids=str)
-async def test_a_timeout_is_kept_whatever_the_host_does(fault: Any) -> None:
+async def test_a_timeout_is_kept_whatever_the_host_does(fault: Any, case: FamilyCase) -> None:
     async with serving({"timeout": 300.0}) as (emulator, piapi):
-        handle = await piapi.submit(REROLL)
-        emulator.fail("fetch", fault)
+        handle = await piapi.submit(case.reroll("p"))
+        emulator.fail("read", fault)
         began = now()
 
         with pytest.raises(WaitTimeout):
@@ -158,10 +159,10 @@ async def test_a_second_wait_answers_from_memory_even_when_the_client_is_closed(
         assert emulator.seen.requests.total() == looks
 
 
-async def test_a_failed_task_is_raised_with_its_reasons_every_time() -> None:
+async def test_a_failed_task_is_raised_with_its_reasons_every_time(case: FamilyCase) -> None:
     async with serving() as (emulator, piapi):
-        emulator.fail("reroll", TaskFails("the job was blocked"))
-        handle = await piapi.submit(REROLL)
+        emulator.fail("create", TaskFails("the job was blocked"))
+        handle = await piapi.submit(case.reroll("p"))
         raised = []
         for _ in range(2):
             with pytest.raises(TaskFailed, match="the job was blocked") as caught:
@@ -237,14 +238,14 @@ async def test_few_connections_do_not_make_one_half_open_connection_stall_other_
 
 
 @pytest.mark.parametrize("beside", [0, 1])
-async def test_an_unknown_task_ends_its_wait_alone_after_a_short_grace(beside: int) -> None:
+async def test_an_unknown_task_ends_its_wait_alone_after_a_short_grace(beside: int, case: FamilyCase) -> None:
     async with serving() as (_, piapi):
-        others = [asyncio.create_task((await piapi.submit(REROLL)).wait()) for _ in range(beside)]
+        others = [asyncio.create_task((await piapi.submit(case.reroll("p"))).wait()) for _ in range(beside)]
         await asyncio.sleep(0)
         began = now()
 
         with pytest.raises(NotFoundError) as caught:
-            await piapi.attach("nope").wait()
+            await piapi.attach("nope", family=case.family).wait()
 
         assert GRACE <= now() - began <= GRACE + 2.0
         assert caught.value.message == "task not found"
@@ -263,12 +264,12 @@ async def test_a_task_that_is_invisible_at_first_is_waited_for(unknown: Any) -> 
         await other
 
 
-async def test_a_wrong_key_ends_every_wait_each_with_an_error_of_its_own() -> None:
+async def test_a_wrong_key_ends_every_wait_each_with_an_error_of_its_own(case: FamilyCase) -> None:
     async with (
         serving(dialect=Dialect(fetch_needs_key=True)) as (emulator, first),
         PiAPI("wrong", base_url=first._caller.transport.base_url) as piapi,
     ):
-        handles = [piapi.attach(f"t{number}") for number in range(5)]
+        handles = [piapi.attach(f"t{number}", family=case.family) for number in range(5)]
         began = now()
 
         errors = await asyncio.gather(*[handle.wait() for handle in handles], return_exceptions=True)
@@ -277,17 +278,16 @@ async def test_a_wrong_key_ends_every_wait_each_with_an_error_of_its_own() -> No
         assert len({id(error) for error in errors}) == 5
         assert all(isinstance(handle.error, AuthenticationError) for handle in handles)
         assert now() - began < 1.0
-        assert emulator.seen.requests.total() <= 2
+        assert emulator.seen.requests.total() <= (5 if case is UNIFIED_CASE else 2)
         assert_at_rest(piapi)
 
 
 @pytest.mark.parametrize("fault", [*PASSING, SlowFirstByte(200.0), Refuse(40.0), UnknownStatus("dreaming")], ids=str)
-async def test_a_fault_that_passes_never_ends_a_wait(fault: Any) -> None:
+async def test_a_fault_that_passes_never_ends_a_wait(fault: Any, case: FamilyCase) -> None:
     async with serving() as (emulator, piapi):
-        handles = [await piapi.submit(REROLL) for _ in range(2)]
+        handles = [await piapi.submit(case.reroll("p")) for _ in range(2)]
         times = 1 if isinstance(fault, Refuse) else 6
-        emulator.fail("fetch", fault, times=times)
-        emulator.fail("multi_fetch", fault, times=times)
+        emulator.fail("read", fault, times=times)
 
         tasks = await asyncio.gather(*[handle.wait() for handle in handles])
 
@@ -296,14 +296,16 @@ async def test_a_fault_that_passes_never_ends_a_wait(fault: Any) -> None:
         await asyncio.sleep(300.0)
 
 
-async def test_faults_for_an_hour_end_no_wait_and_are_told_once(caplog: pytest.LogCaptureFixture) -> None:
+async def test_faults_for_an_hour_end_no_wait_and_are_told_once(
+    caplog: pytest.LogCaptureFixture, case: FamilyCase
+) -> None:
     async with serving() as (emulator, piapi):
-        handle = await piapi.submit(REROLL)
-        emulator.fail("fetch", Status(502), times=None)
+        handle = await piapi.submit(case.reroll("p"))
+        emulator.fail("read", Status(502), times=None)
         waiting = asyncio.create_task(handle.wait())
         await asyncio.sleep(3600.0)
         assert not waiting.done()
-        assert emulator.seen.requests["fetch"] < 3600 / 9
+        assert emulator.seen.requests[case.read] < 3600 / 9
 
         emulator.schedule.rules.clear()
 
@@ -324,10 +326,12 @@ async def test_a_fault_shorter_than_a_minute_is_not_told(caplog: pytest.LogCaptu
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
-async def test_a_word_nobody_knows_goes_on_waiting_and_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_word_nobody_knows_goes_on_waiting_and_is_told_once(
+    caplog: pytest.LogCaptureFixture, case: FamilyCase
+) -> None:
     async with serving() as (emulator, piapi):
-        handles = [await piapi.submit(REROLL) for _ in range(3)]
-        emulator.fail("multi_fetch", UnknownStatus("dreaming"), times=10)
+        handles = [await piapi.submit(case.reroll("p")) for _ in range(3)]
+        emulator.fail("read", UnknownStatus("dreaming"), times=10)
 
         await asyncio.gather(*[handle.wait() for handle in handles])
 
@@ -388,14 +392,14 @@ async def test_a_wait_that_timed_out_can_be_taken_up_again_after_many_others() -
 # -- updates ------------------------------------------------------------------------------------------------------
 
 
-async def test_updates_give_changes_only_and_end_with_the_end() -> None:
+async def test_updates_give_changes_only_and_end_with_the_end(case: FamilyCase) -> None:
     async with serving() as (emulator, piapi):
-        handle = await piapi.submit(REROLL)
+        handle = await piapi.submit(case.reroll("p"))
 
         seen = [(task.status, task.progress, task.images) async for task in handle.updates()]
 
         assert all(one != other for one, other in pairwise(seen))
-        assert seen[-1][0] == "finished"
+        assert seen[-1][0] == ("completed" if case is UNIFIED_CASE else "finished")
         assert len(seen) >= 5
         assert len(seen) <= emulator.seen.polls[handle.task_id]
         assert [progress for _, progress, _ in seen] == sorted(progress or 0 for _, progress, _ in seen)
@@ -507,18 +511,17 @@ async def test_a_rate_limit_holds_submits_reads_and_polls_alike() -> None:
 # -- a busy day ---------------------------------------------------------------------------------------------------
 
 
-async def test_a_busy_day_with_every_fault_ends_every_wait_and_pays_no_task_twice() -> None:
+async def test_a_busy_day_with_every_fault_ends_every_wait_and_pays_no_task_twice(case: FamilyCase) -> None:
     slow = Lognormal(median=45.0, p95=120.0, shortest=5.0, longest=300.0)
     async with serving(durations=slow, concurrency=60, failure_rate=0.1, seed=7) as (emulator, piapi):
         for fault in (Status(429), Status(502), Drop(after_body=True), Truncated(0.5), SlowFirstByte(40.0)):
-            emulator.fail("fetch", fault, rate=0.05)
-            emulator.fail("multi_fetch", fault, rate=0.05)
+            emulator.fail("read", fault, rate=0.05)
         for fault in (Status(429), Drop(after_body=True), Status(504, made=True)):
-            emulator.fail("reroll", fault, rate=0.1)
+            emulator.fail("create", fault, rate=0.1)
 
         async def one() -> str:
             try:
-                handle = await piapi.submit(REROLL)
+                handle = await piapi.submit(case.reroll("p"))
                 return (await handle.wait(timeout=2000.0)).state.name
             except (SubmissionUnknown, TaskFailed) as error:
                 return type(error).__name__

@@ -13,6 +13,7 @@ from typing import Any
 import aiohttp
 import pytest
 from attrs import frozen
+from families import FamilyCase
 
 from piapi_async import (
     ClientClosed,
@@ -26,7 +27,7 @@ from piapi_async import (
     SubmissionUnknown,
     TransportError,
 )
-from piapi_async._wire import HTTPRequest, HTTPResponse
+from piapi_async._wire import HTTPRequest, HTTPResponse, TaskRequest
 from piapi_async.emulator import Drop, Emulator, Status
 from piapi_async.ledger import LedgerState
 from piapi_async.tasks import TaskId
@@ -67,43 +68,45 @@ def tasks_of(emulator: Emulator) -> list[str]:
 # -- one key ------------------------------------------------------------------------------------------------------
 
 
-async def test_many_submits_of_one_key_at_once_make_one_task(path: Path) -> None:
+async def test_many_submits_of_one_key_at_once_make_one_task(path: Path, case: FamilyCase) -> None:
     async with host(latency=0.5) as (emulator, url), client(url, path) as one, client(url, path) as other:
-        handles = await asyncio.gather(*(each.submit(Reroll("p"), key="k") for each in (one, other) for _ in range(20)))
+        handles = await asyncio.gather(
+            *(each.submit(case.reroll("p"), key="k") for each in (one, other) for _ in range(20))
+        )
 
         assert {handle.task_id for handle in handles} == set(tasks_of(emulator))
-        assert emulator.seen.requests["reroll"] == 1
+        assert emulator.seen.requests[case.create] == 1
 
 
-async def test_a_key_gives_its_task_in_a_later_run_and_after_the_task_has_ended(path: Path) -> None:
+async def test_a_key_gives_its_task_in_a_later_run_and_after_the_task_has_ended(path: Path, case: FamilyCase) -> None:
     async with host() as (emulator, url):
         for _ in range(3):
             async with client(url, path) as piapi:
-                task = await (await piapi.submit(Reroll("p"), key="k")).wait()
+                task = await (await piapi.submit(case.reroll("p"), key="k")).wait()
                 assert [task.task_id] == tasks_of(emulator)
         assert {"k": (LedgerState.ENDED, tasks_of(emulator)[0])} == await states_of(path)
 
 
-async def test_submits_without_a_key_are_recorded_too_and_are_all_their_own(path: Path) -> None:
+async def test_submits_without_a_key_are_recorded_too_and_are_all_their_own(path: Path, case: FamilyCase) -> None:
     async with host() as (emulator, url):
         async with client(url, path) as piapi:
-            await asyncio.gather(*(piapi.submit(Reroll("p")) for _ in range(5)))
+            await asyncio.gather(*(piapi.submit(case.reroll("p")) for _ in range(5)))
         states = await states_of(path)
 
         assert sorted(tasks_of(emulator)) == sorted(task_id or "" for _, task_id in states.values())
         assert {LedgerState.ACCEPTED} == {state for state, _ in states.values()}
 
 
-async def test_a_key_stands_for_one_request_and_one_host(path: Path) -> None:
+async def test_a_key_stands_for_one_request_and_one_host(path: Path, case: FamilyCase) -> None:
     async with host() as (emulator, url), host() as (elsewhere, other_url):
         async with client(url, path) as piapi, client(other_url, path) as other:
-            await piapi.submit(Reroll("p"), key="k")
+            await piapi.submit(case.reroll("p"), key="k")
             with pytest.raises(ValueError, match="another request"):
-                await piapi.submit(Reroll("p", prompt="another"), key="k")
+                await piapi.submit(case.reroll("p", prompt="another"), key="k")
             with pytest.raises(LedgerError, match="belongs to"):
-                await other.submit(Reroll("p"), key="k")
+                await other.submit(case.reroll("p"), key="k")
 
-        assert (emulator.seen.creates, elsewhere.seen.requests["reroll"]) == (1, 0)
+        assert (emulator.seen.creates, elsewhere.seen.requests[case.create]) == (1, 0)
 
 
 @pytest.mark.parametrize("key", ["", " ", 7, b"k", ("k",)])
@@ -115,22 +118,22 @@ async def test_what_is_no_key_is_refused_before_anything_is_written(path: Path, 
         assert emulator.seen.requests["reroll"] == 0
 
 
-async def test_a_key_whose_submit_was_refused_is_free_again(path: Path) -> None:
+async def test_a_key_whose_submit_was_refused_is_free_again(path: Path, case: FamilyCase) -> None:
     async with host() as (emulator, url), client(url, path) as piapi:
-        emulator.fail("reroll", Status(400))
+        emulator.fail("create", Status(400))
         with pytest.raises(InvalidRequestError):
-            await piapi.submit(Reroll("p"), key="k")
-        handle = await piapi.submit(Reroll("p", prompt="another"), key="k")
+            await piapi.submit(case.reroll("p"), key="k")
+        handle = await piapi.submit(case.reroll("p", prompt="another"), key="k")
 
         assert [handle.task_id] == tasks_of(emulator)
 
 
-async def test_who_waits_for_a_key_sends_it_when_the_one_before_could_not(path: Path) -> None:
+async def test_who_waits_for_a_key_sends_it_when_the_one_before_could_not(path: Path, case: FamilyCase) -> None:
     async with host(latency=1.0) as (emulator, url), client(url, path) as piapi, client(url, path) as other:
-        emulator.fail("reroll", Status(400))
-        first = asyncio.ensure_future(piapi.submit(Reroll("p"), key="k"))
+        emulator.fail("create", Status(400))
+        first = asyncio.ensure_future(piapi.submit(case.reroll("p"), key="k"))
         await asyncio.sleep(0.5)
-        second = asyncio.ensure_future(other.submit(Reroll("p"), key="k"))
+        second = asyncio.ensure_future(other.submit(case.reroll("p"), key="k"))
         results = await asyncio.gather(first, second, return_exceptions=True)
 
         assert isinstance(results[0], InvalidRequestError)
@@ -146,12 +149,12 @@ async def test_a_key_is_free_again_when_the_host_asks_for_more_patience_than_the
     assert {} == await states_of(path)
 
 
-async def test_an_unreachable_host_leaves_nothing_behind(path: Path) -> None:
+async def test_an_unreachable_host_leaves_nothing_behind(path: Path, case: FamilyCase) -> None:
     async with host() as (_, url):
         pass
     async with client(url, path) as piapi:
         with pytest.raises(TransportError) as caught:
-            await piapi.submit(Reroll("p"), key="k")
+            await piapi.submit(case.reroll("p"), key="k")
 
     assert not caught.value.sent
     assert {} == await states_of(path)
@@ -161,29 +164,29 @@ async def test_an_unreachable_host_leaves_nothing_behind(path: Path) -> None:
 
 
 async def test_an_unknown_submit_says_what_happened_and_what_to_do_and_stays_unknown_until_resolved(
-    tmp_path: Path,
+    tmp_path: Path, case: FamilyCase
 ) -> None:
     path = tmp_path / "my run.db"
     async with host() as (emulator, url), client(url, path) as piapi:
-        emulator.fail("reroll", Drop(after_body=True))
+        emulator.fail("create", Drop(after_body=True))
         with pytest.raises(SubmissionUnknown) as caught:
-            await piapi.submit(Reroll("p"), key="order 17")
+            await piapi.submit(case.reroll("p"), key="order 17")
         error = pickle.loads(pickle.dumps(caught.value))  # noqa: S301 - our own
 
-        assert (error.request, error.key) == (Reroll("p"), "order 17")
+        assert (error.request, error.key) == (case.reroll("p"), "order 17")
         assert isinstance(caught.value.__cause__, TransportError)
         assert "may have been paid for" in str(error)
         command = ["piapi-async", "ledger", "resolve", str(path), "order 17"]
         assert shlex.join(command) in str(error)
 
         with pytest.raises(SubmissionUnknown, match="earlier submit of this key"):
-            await piapi.submit(Reroll("p"), key="order 17")
-        assert emulator.seen.requests["reroll"] == 1
+            await piapi.submit(case.reroll("p"), key="order 17")
+        assert emulator.seen.requests[case.create] == 1
 
         ledger = Ledger(path)
         await ledger.resolve("order 17", task_id=tasks_of(emulator)[0])
         await ledger.close()
-        handle = await piapi.submit(Reroll("p"), key="order 17")
+        handle = await piapi.submit(case.reroll("p"), key="order 17")
         assert [handle.task_id] == tasks_of(emulator)
 
 
@@ -330,12 +333,14 @@ async def test_a_client_that_closes_leaves_the_submits_of_another_one_on_the_sam
         assert [handle.task_id] == tasks_of(emulator)
 
 
-async def test_neither_the_api_key_nor_a_webhook_secret_is_in_any_file_of_the_ledger(path: Path) -> None:
-    request = Reroll("p", webhook_endpoint="https://h.test/", webhook_secret="hush-hush")
+async def test_neither_the_api_key_nor_a_webhook_secret_is_in_any_file_of_the_ledger(
+    path: Path, case: FamilyCase
+) -> None:
+    request = case.reroll("p", webhook_endpoint="https://h.test/", webhook_secret="hush-hush")
     async with host() as (emulator, url):
         async with client(url, path) as piapi:
             await (await piapi.submit(request)).wait()
-            emulator.fail("reroll", Status(502))
+            emulator.fail("create", Status(502))
             with pytest.raises(SubmissionUnknown):
                 await piapi.submit(request, key="k")
             contents = [file.read_bytes() for file in path.parent.iterdir()]
@@ -348,10 +353,12 @@ async def test_neither_the_api_key_nor_a_webhook_secret_is_in_any_file_of_the_le
 # -- those who leave ----------------------------------------------------------------------------------------------
 
 
-async def test_who_has_left_is_not_served_again_when_the_host_asks_for_another_try(path: Path) -> None:
+async def test_who_has_left_is_not_served_again_when_the_host_asks_for_another_try(
+    path: Path, case: FamilyCase
+) -> None:
     async with host(latency=1.0) as (emulator, url), client(url, path) as piapi:
-        emulator.fail("reroll", Status(429, retry_after=5))
-        submit = asyncio.ensure_future(piapi.submit(Reroll("p"), key="k"))
+        emulator.fail("create", Status(429, retry_after=5))
+        submit = asyncio.ensure_future(piapi.submit(case.reroll("p"), key="k"))
         await asyncio.sleep(0.5)
         submit.cancel()
         await asyncio.sleep(1.0)
@@ -359,7 +366,7 @@ async def test_who_has_left_is_not_served_again_when_the_host_asks_for_another_t
         assert len(piapi._submitter) == 0
         assert {} == await states_of(path)
         await asyncio.sleep(60)
-        assert emulator.seen.requests["reroll"] == 1
+        assert emulator.seen.requests[case.create] == 1
 
 
 async def next_turn(ledger: Ledger) -> None:
@@ -370,17 +377,17 @@ async def next_turn(ledger: Ledger) -> None:
         await asyncio.sleep(0)
 
 
-async def abandon(path: Path, url: str, turns: int, how: str) -> bool:
+async def abandon(path: Path, url: str, request: TaskRequest[Any], turns: int, how: str) -> bool:
     """Submit, and after so many turns of the loop cancel the caller, or close the client; tell whether it was left."""
     ledger = Ledger(path)
     piapi = client(url, ledger, retry=RetryPolicy.never())
-    submit = asyncio.ensure_future(piapi.submit(Reroll("p"), key="k"))
+    submit = asyncio.ensure_future(piapi.submit(request, key="k"))
     for _ in range(turns):
         await next_turn(ledger)
     if how == "cancel":
         submit.cancel()
     await piapi.close()
-    (outcome,) = await asyncio.gather(submit, return_exceptions=True)
+    outcome: object = (await asyncio.gather(submit, return_exceptions=True))[0]
     if isinstance(outcome, BaseException):
         assert isinstance(outcome, asyncio.CancelledError if how == "cancel" else ClientClosed)
         return True
@@ -388,20 +395,22 @@ async def abandon(path: Path, url: str, turns: int, how: str) -> bool:
 
 
 @pytest.mark.parametrize("how", ["cancel", "close"])
-async def test_whoever_leaves_at_any_turn_of_the_loop_has_a_key_that_tells_the_truth(how: str, tmp_path: Path) -> None:
+async def test_whoever_leaves_at_any_turn_of_the_loop_has_a_key_that_tells_the_truth(
+    how: str, tmp_path: Path, case: FamilyCase
+) -> None:
     seen: list[LedgerState | None] = []
     left = True
     while left and len(seen) < 200:
         path = tmp_path / f"{len(seen)}.db"
         async with host() as (emulator, url):
-            left = await abandon(path, url, len(seen), how)
+            left = await abandon(path, url, case.reroll("p"), len(seen), how)
             state, task_id = (await states_of(path)).get("k", (None, None))
             seen.append(state)
             assert state in (None, LedgerState.ACCEPTED)
             assert tasks_of(emulator) == ([] if task_id is None else [task_id])
 
             async with client(url, path) as piapi:
-                handle = await piapi.submit(Reroll("p"), key="k")
+                handle = await piapi.submit(case.reroll("p"), key="k")
             assert [handle.task_id] == tasks_of(emulator)
 
     assert not left

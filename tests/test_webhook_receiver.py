@@ -11,7 +11,7 @@ import logging
 import socket
 import tracemalloc
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,9 @@ import aiohttp
 import pytest
 from aiohttp import web
 from attrs import frozen
+from families import FamilyCase
 from hooking import (
+    DELIVERY,
     HEADERS,
     SECRET,
     SILENT,
@@ -70,8 +72,8 @@ SPREAD = Lognormal(40.0, 80.0, 15.0, 150.0)
 PUBLIC = "https://bot.example.org/piapi"
 
 
-def rerolls(count: int) -> list[Reroll]:
-    return [Reroll("6886fc4d", prompt=f"cat {number}") for number in range(count)]
+def rerolls(count: int, reroll: Callable[..., Any] = Reroll) -> list[Any]:
+    return [reroll("6886fc4d", prompt=f"cat {number}") for number in range(count)]
 
 
 def asked(emulator: Emulator) -> int:
@@ -196,9 +198,9 @@ async def test_the_key_of_a_ledger_stands_for_the_same_request_with_and_without_
 # -- what a delivery does -------------------------------------------------------------------------------------------
 
 
-async def test_a_delivery_ends_a_wait_after_exactly_one_look() -> None:
+async def test_a_delivery_ends_a_wait_after_exactly_one_look(case: FamilyCase) -> None:
     async with hooked(durations=30.0) as (emulator, piapi, receiver):
-        handle = await piapi.submit(REROLL)
+        handle = await piapi.submit(case.reroll("p"))
         task = await handle.wait()
 
         assert now() == pytest.approx(30.0, abs=TICK)
@@ -220,10 +222,10 @@ async def test_a_delivery_that_is_believed_ends_a_wait_without_any() -> None:
 
 
 @pytest.mark.parametrize("confirm", [True, False])
-async def test_a_delivered_failure_is_raised_with_its_reason(confirm: bool) -> None:  # noqa: FBT001 - a table's column
+async def test_a_delivered_failure_is_raised_with_its_reason(confirm: bool, case: FamilyCase) -> None:  # noqa: FBT001 - a table's column
     async with hooked(receiver={"confirm": confirm}, durations=30.0) as (emulator, piapi, _):
-        emulator.fail("reroll", TaskFails("the cat ran away"))
-        handle = await piapi.submit(REROLL)
+        emulator.fail("create", TaskFails("the cat ran away"))
+        handle = await piapi.submit(case.reroll("p"))
 
         with pytest.raises(TaskFailed, match="the cat ran away"):
             await handle.wait()
@@ -241,10 +243,11 @@ async def test_a_delivered_cancellation_is_raised() -> None:
             await wait
 
 
-async def test_everybody_who_waits_for_a_task_shares_its_confirmation() -> None:
+async def test_everybody_who_waits_for_a_task_shares_its_confirmation(case: FamilyCase) -> None:
     async with hooked(durations=30.0) as (emulator, piapi, _):
-        handle = await piapi.submit(REROLL)
-        tasks = await asyncio.gather(handle.wait(), *(piapi.attach(handle.task_id).wait() for _ in range(50)))
+        handle = await piapi.submit(case.reroll("p"))
+        others = [piapi.attach(handle.task_id, family=case.family) for _ in range(50)]
+        tasks = await asyncio.gather(handle.wait(), *(other.wait() for other in others))
 
         assert {task.task_id for task in tasks} == {handle.task_id}
         assert asked(emulator) == 1
@@ -296,19 +299,19 @@ async def test_as_completed_and_wait_all_end_by_deliveries_too() -> None:
         assert asked(emulator) == 20
 
 
-async def test_a_batch_ends_by_deliveries_too() -> None:
+async def test_a_batch_ends_by_deliveries_too(case: FamilyCase) -> None:
     async with hooked(durations=30.0) as (emulator, piapi, _):
-        outcomes = await BatchRunner(piapi, concurrency=10).run(rerolls(30))
+        outcomes = await BatchRunner(piapi, concurrency=10).run(rerolls(30, case.reroll))
 
         assert all(outcome.ok for outcome in outcomes)
         assert now() == pytest.approx(90.0, abs=0.1)
         assert asked(emulator) == 30
 
 
-async def test_the_end_reaches_the_ledger(tmp_path: Path) -> None:
+async def test_the_end_reaches_the_ledger(tmp_path: Path, case: FamilyCase) -> None:
     ledger = Ledger(tmp_path / "ledger")
     async with hooked({"ledger": ledger}, {"confirm": False}) as (_, piapi, _):
-        await (await piapi.submit(REROLL, key="k")).wait()
+        await (await piapi.submit(case.reroll("p"), key="k")).wait()
 
         entry = await ledger.find("k")
         assert entry is not None
@@ -316,14 +319,14 @@ async def test_the_end_reaches_the_ledger(tmp_path: Path) -> None:
         assert SECRET.encode() not in entry.answer
 
 
-async def test_the_answer_is_200_before_the_work_is_done() -> None:
+async def test_the_answer_is_200_before_the_work_is_done(case: FamilyCase) -> None:
     async with hooked(webhook_faults=SILENT, durations=5.0) as (emulator, piapi, receiver):
-        handle = await piapi.submit(REROLL)
+        handle = await piapi.submit(case.reroll("p"))
         wait = asyncio.create_task(handle.wait())
         await asyncio.sleep(10.0)
-        emulator.fail("fetch", SlowFirstByte(20.0))
+        emulator.fail("read", SlowFirstByte(20.0))
 
-        assert await post(receiver.url, delivery(handle.task_id)) == (200, b"")
+        assert await post(receiver.url, DELIVERY[str(case)](handle.task_id)) == (200, b"")
         assert now() == pytest.approx(10.0, abs=TICK)
         await wait
         assert now() == pytest.approx(30.0, abs=TICK)
@@ -341,18 +344,21 @@ async def test_handle_returns_before_anything_is_done_with_the_delivery() -> Non
 
 
 @pytest.mark.parametrize("status", ["finished", "failed", "cancelled"])
-async def test_a_lie_with_the_right_secret_ends_no_wait(status: str) -> None:
+async def test_a_lie_with_the_right_secret_ends_no_wait(status: str, case: FamilyCase) -> None:
     async with hooked(webhook_faults=SILENT, durations=30.0) as (emulator, piapi, receiver):
-        handle = await piapi.submit(REROLL)
+        handle = await piapi.submit(case.reroll("p"))
         wait = asyncio.create_task(handle.wait())
         await asyncio.sleep(10.0)
-        assert await post(receiver.url, delivery(handle.task_id, status, error_messages=["lies"])) == (200, b"")
+        assert await post(receiver.url, DELIVERY[str(case)](handle.task_id, status, error_messages=["lies"])) == (
+            200,
+            b"",
+        )
         await asyncio.sleep(1.0)
 
         assert not wait.done()
         assert asked(emulator) == 1
         emulator.end(handle.task_id)
-        await deliver(receiver, delivery(handle.task_id))
+        await deliver(receiver, DELIVERY[str(case)](handle.task_id))
         assert (await wait).state is TaskState.DONE
         assert now() == pytest.approx(11.0, abs=TICK)
 
@@ -778,17 +784,17 @@ async def test_the_confirmation_survives_passing_faults() -> None:
 # -- answers that were lost -----------------------------------------------------------------------------------------
 
 
-async def test_a_submit_whose_answer_is_lost_is_adopted_by_its_delivery() -> None:
+async def test_a_submit_whose_answer_is_lost_is_adopted_by_its_delivery(case: FamilyCase) -> None:
     async with hooked(durations=30.0) as (emulator, piapi, receiver):
-        emulator.fail("reroll", LOST)
-        handle = await piapi.submit(REROLL)
+        emulator.fail("create", LOST)
+        handle = await piapi.submit(case.reroll("p"))
 
         assert [handle.task_id] == made(emulator)
         assert now() == pytest.approx(30.0, abs=0.1)
         assert (await handle.wait()).images
         assert now() == pytest.approx(30.0, abs=0.1)
         assert receiver.counts["adopted"] == 1
-        assert emulator.seen.requests["reroll"] == 1
+        assert emulator.seen.requests[case.create] == 1
         assert asked(emulator) == 1
 
 
@@ -813,18 +819,18 @@ async def test_progress_is_enough_to_adopt_a_submit() -> None:
         Status(408, made=True),
     ],
 )
-async def test_every_unknown_submit_is_adopted(fault: Any) -> None:
+async def test_every_unknown_submit_is_adopted(fault: Any, case: FamilyCase) -> None:
     async with hooked(durations=30.0) as (emulator, piapi, _):
-        emulator.fail("reroll", fault)
-        handle = await piapi.submit(REROLL)
+        emulator.fail("create", fault)
+        handle = await piapi.submit(case.reroll("p"))
 
         assert [handle.task_id] == made(emulator)
 
 
-async def test_a_delivery_may_outrun_the_answer_that_is_lost() -> None:
+async def test_a_delivery_may_outrun_the_answer_that_is_lost(case: FamilyCase) -> None:
     async with hooked({"timeout": 30.0}, durations=5.0) as (emulator, piapi, _):
-        emulator.fail("reroll", SlowFirstByte(60.0))
-        handle = await piapi.submit(REROLL)
+        emulator.fail("create", SlowFirstByte(60.0))
+        handle = await piapi.submit(case.reroll("p"))
 
         assert now() == pytest.approx(30.0, abs=0.1)
         assert (await handle.wait()).images
@@ -842,10 +848,10 @@ async def test_several_deliveries_may_outrun_the_answer_that_is_lost() -> None:
         assert receiver.counts == {"accepted": 5, "adopted": 1}
 
 
-async def test_what_was_delivered_before_the_close_is_adopted_in_spite_of_it() -> None:
+async def test_what_was_delivered_before_the_close_is_adopted_in_spite_of_it(case: FamilyCase) -> None:
     async with hooked({"timeout": 30.0}, durations=5.0) as (emulator, piapi, _):
-        emulator.fail("reroll", SlowFirstByte(60.0))
-        submit = asyncio.create_task(piapi.submit(REROLL))
+        emulator.fail("create", SlowFirstByte(60.0))
+        submit = asyncio.create_task(piapi.submit(case.reroll("p")))
         await asyncio.sleep(10.0)
         await piapi.close()
 
@@ -933,42 +939,44 @@ async def test_a_nonce_that_was_made_up_adopts_nothing() -> None:
             await submit
 
 
-async def test_a_hundred_lost_answers_are_a_hundred_tasks_and_none_is_paid_twice() -> None:
+async def test_a_hundred_lost_answers_are_a_hundred_tasks_and_none_is_paid_twice(case: FamilyCase) -> None:
     async with hooked(durations={"reroll": SPREAD}, concurrency=100) as (emulator, piapi, receiver):
-        emulator.fail("reroll", LOST, times=100)
-        handles = await asyncio.gather(*(piapi.submit(request) for request in rerolls(100)))
+        emulator.fail("create", LOST, times=100)
+        handles = await asyncio.gather(*(piapi.submit(request) for request in rerolls(100, case.reroll)))
 
         assert {handle.task_id for handle in handles} == set(made(emulator))
-        assert emulator.seen.creates == emulator.seen.requests["reroll"] == 100
+        assert emulator.seen.creates == emulator.seen.requests[case.create] == 100
         assert receiver.counts["adopted"] == 100
         prompts = [emulator.machine.tasks[handle.task_id].prompt for handle in handles]
-        assert prompts == [request.prompt for request in rerolls(100)]
+        assert prompts == [f"cat {number}" for number in range(100)]
         assert all(not isinstance(task, Exception) for task in await wait_all(handles))
 
 
-async def test_the_ledger_hears_of_an_adopted_submit(tmp_path: Path) -> None:
+async def test_the_ledger_hears_of_an_adopted_submit(tmp_path: Path, case: FamilyCase) -> None:
     ledger = Ledger(tmp_path / "ledger")
     async with hooked({"ledger": ledger}, durations=30.0) as (emulator, piapi, _):
-        emulator.fail("reroll", LOST)
-        handle = await piapi.submit(REROLL, key="k")
+        emulator.fail("create", LOST)
+        handle = await piapi.submit(case.reroll("p"), key="k")
 
         entry = await ledger.find("k")
         assert entry is not None
         assert (entry.state, entry.task_id) == (LedgerState.ACCEPTED, handle.task_id)
-        assert await piapi.submit(REROLL, key="k") == handle
-        assert emulator.seen.requests["reroll"] == 1
+        assert await piapi.submit(case.reroll("p"), key="k") == handle
+        assert emulator.seen.requests[case.create] == 1
 
 
-async def test_a_delivery_that_comes_too_late_for_the_caller_still_reaches_the_ledger(tmp_path: Path) -> None:
+async def test_a_delivery_that_comes_too_late_for_the_caller_still_reaches_the_ledger(
+    tmp_path: Path, case: FamilyCase
+) -> None:
     ledger = Ledger(tmp_path / "ledger")
     async with hooked({"ledger": ledger}, {"adopt": 5.0}, durations=30.0) as (emulator, piapi, receiver):
-        emulator.fail("reroll", LOST)
+        emulator.fail("create", LOST)
         with pytest.raises(SubmissionUnknown):
-            await piapi.submit(REROLL, key="k")
+            await piapi.submit(case.reroll("p"), key="k")
         await asyncio.sleep(60.0)
 
         assert receiver.counts["adopted"] == 1
-        handle = await piapi.submit(REROLL, key="k")
+        handle = await piapi.submit(case.reroll("p"), key="k")
         assert [handle.task_id] == made(emulator)
         assert (await handle.wait()).images
 
@@ -1376,7 +1384,7 @@ async def test_progress_of_many_that_is_lost_doubled_and_reordered_leads_to_the_
         assert asked(emulator) <= 130
 
 
-async def test_a_receiver_that_is_down_for_a_while_loses_nothing() -> None:
+async def test_a_receiver_that_is_down_for_a_while_loses_nothing(case: FamilyCase) -> None:
     async with serving({"poll": PollPolicy()}, durations={"reroll": SPREAD}, concurrency=60) as (_, piapi):
         at = socket.create_server(("127.0.0.1", 0))
         port = port_of(at)
@@ -1388,7 +1396,7 @@ async def test_a_receiver_that_is_down_for_a_while_loses_nothing() -> None:
             async with listening(application, at):
                 await asyncio.sleep(seconds)
 
-        handles = await asyncio.gather(*(piapi.submit(request) for request in rerolls(60)))
+        handles = await asyncio.gather(*(piapi.submit(request) for request in rerolls(60, case.reroll)))
         waits = asyncio.create_task(wait_all(handles))
         await serve(30.0, at)
         await asyncio.sleep(15.0)
@@ -1398,15 +1406,15 @@ async def test_a_receiver_that_is_down_for_a_while_loses_nothing() -> None:
         assert 0 < receiver.counts["accepted"] < 60
 
 
-async def test_a_process_that_starts_again_in_the_middle_loses_nothing(tmp_path: Path) -> None:
+async def test_a_process_that_starts_again_in_the_middle_loses_nothing(tmp_path: Path, case: FamilyCase) -> None:
     emulator = Emulator(api_keys=(KEY,), adopt_parents=True, durations={"reroll": SPREAD}, concurrency=50, seed=5)
     async with no_leaks(), emulator.run():
         port = free()
         async with later_process(emulator, port, Ledger(tmp_path / "ledger")) as (piapi, receiver):
-            emulator.fail("reroll", LOST, nth=31, times=20)
+            emulator.fail("create", LOST, nth=31, times=20)
             submits = [
                 asyncio.create_task(piapi.submit(request, key=f"k{number}"))
-                for number, request in enumerate(rerolls(50))
+                for number, request in enumerate(rerolls(50, case.reroll))
             ]
             await asyncio.sleep(20.0)
             adopted = receiver.counts["adopted"]
@@ -1414,7 +1422,9 @@ async def test_a_process_that_starts_again_in_the_middle_loses_nothing(tmp_path:
         await asyncio.gather(*submits, return_exceptions=True)
         async with later_process(emulator, port, Ledger(tmp_path / "ledger")) as (piapi, receiver):
             await asyncio.sleep(200.0)
-            handles = [await piapi.submit(request, key=f"k{number}") for number, request in enumerate(rerolls(50))]
+            handles = [
+                await piapi.submit(request, key=f"k{number}") for number, request in enumerate(rerolls(50, case.reroll))
+            ]
             tasks = await wait_all(handles)
 
             assert receiver.counts["adopted"] == 20 - adopted

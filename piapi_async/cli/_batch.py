@@ -11,6 +11,7 @@ import shlex
 import signal
 import sqlite3
 import sys
+import weakref
 from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 from typing import IO, Any, Self
@@ -21,11 +22,11 @@ from rich.live import Live
 from rich.table import Table
 
 from .._ledger_file import lock_file
-from ..batch import BatchItem, BatchRunner, Outcome, Totals, mint_key
+from ..batch import BatchItem, BatchRunner, Outcome, Totals, mint_keys
 from ..client import PiAPI
 from ..errors import AuthenticationError, DownloadError, SubmissionUnknown, TaskCancelled, TaskFailed
 from ..ledger import Ledger, LedgerState
-from ._input import BadLineError, BatchInput, Line, mark, spool
+from ._input import BatchInput, Line, mark, spool
 from ._setup import (
     Seconds,
     Setup,
@@ -38,11 +39,11 @@ from ._setup import (
     say,
     shared_options,
 )
-from ._verbs import VERBS_BY_NAME
 
 _SHOWN_ERRORS = 50
 _PLAIN_EVERY = 5.0  # seconds
 _LIVE_EVERY = 0.25
+_CHUNK_LINES, _CHUNK_BYTES = 200, 2**20
 
 
 class _RunOrStatus(click.Group):
@@ -106,7 +107,7 @@ def _run_batch(
     if out is not None:
         _check_out(out, source, setup.ledger)
     try:
-        requests = BatchInput(spooled or source, VERBS_BY_NAME)
+        requests = BatchInput(spooled or source)
         good = _check(requests, skip_invalid=skip_invalid)
         if dry_run:
             run(_rehearse(setup, requests, good))
@@ -192,9 +193,25 @@ async def _rehearse(setup: Setup, requests: BatchInput, good: int) -> None:
 async def _keyed(piapi: PiAPI, requests: BatchInput) -> AsyncGenerator[tuple[int, Any, str | None], None]:
     """Give line number, request and key of every good line; a key is minted as the runner would."""
     run_id = secrets.token_hex(8)
+    for lines in _chunks(requests):
+        minted = iter(await mint_keys(piapi, [line.request for line in lines if line.key is None], run_id))
+        for line in lines:
+            yield line.number, line.request, next(minted) if line.key is None else line.key
+
+
+def _chunks(requests: BatchInput) -> Iterator[list[Line]]:
+    """Give the good lines in portions, for a portion costs one turn at the ledger's file: many, but no great weight."""
+    chunk: list[Line] = []
+    weight = 0
     for line in requests.lines():
-        if not isinstance(line, BadLineError):
-            yield line.number, line.request, line.key or await mint_key(piapi, line.request, run_id)
+        if isinstance(line, Line):
+            chunk.append(line)
+            weight += len(line.request.to_http().body)
+        if len(chunk) >= _CHUNK_LINES or weight >= _CHUNK_BYTES:
+            yield chunk
+            chunk, weight = [], 0
+    if chunk:
+        yield chunk
 
 
 def _command(setup: Setup, source: Path, options: dict[str, Any], *, skip_invalid: bool) -> str | None:
@@ -329,7 +346,7 @@ class _Job:
     _signals: int = field(default=0, init=False)
     _refused: bool = field(default=False, init=False)
     _broken: bool = field(default=False, init=False)
-    _lines: dict[int, int] = field(factory=dict, init=False)  # of what is in flight, by index
+    _lines: dict[int, int] = field(factory=dict, init=False)  # of the requests that somebody still holds, by identity
 
     async def main(self, options: dict[str, Any]) -> None:
         async with client(self.setup) as piapi:
@@ -339,7 +356,7 @@ class _Job:
                 with _Display(self, runner) as display:
                     async with runner.stream(self._items(piapi)) as outcomes:
                         async for outcome in outcomes:
-                            self.results.write(outcome, self._lines.pop(outcome.index))
+                            self.results.write(outcome, self._lines[id(outcome.request)])
                             display.heed(outcome)
                             self._heed(runner, outcome)
             except BaseException:
@@ -357,13 +374,12 @@ class _Job:
             say(f"{outcome.error} Nothing more is submitted.")
 
     async def _items(self, piapi: PiAPI) -> AsyncGenerator[BatchItem[Any], None]:
-        index = 0
         async for number, request, key in _keyed(piapi, self.requests):
             if self.results.has(key):
                 self.had += 1
                 continue
-            self._lines[index] = number
-            index += 1
+            self._lines[id(request)] = number
+            weakref.finalize(request, self._lines.pop, id(request)).atexit = False
             yield BatchItem(request, key)
 
     def _listen(self, runner: BatchRunner) -> None:

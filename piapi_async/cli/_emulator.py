@@ -1,4 +1,4 @@
-"""`piapi-async emulator`: the legacy service on this machine, with all its switches."""
+"""`piapi-async emulator`: the service on this machine, with all its switches."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _seconds = click.FloatRange(min=0)
 @click.option("--retry-rate", type=_share, help="The share of tasks that the service retries by itself.")
 @click.option("--progress-error", type=_share, help="How far the reported progress is off.")
 @click.option("--parent-max-age", type=_seconds, help="Seconds after which a parent is outdated.")
-@click.option("--links-expire-after", type=_seconds, help="Seconds after which links to pictures expire.")
+@click.option("--links-expire-after", type=_seconds, help="Seconds after which links to results expire.")
 @click.option("--picture-size", type=click.IntRange(16, 2048), help="Pixels of a quadrant's side. Default: 1024.")
 @click.option("--latency", type=_seconds, help="Seconds before any answer.")
 @click.option("--banned-word", "banned_words", multiple=True, help="Refuse prompts with it (may be repeated).")
@@ -51,7 +51,7 @@ _seconds = click.FloatRange(min=0)
 def emulator(
     host: str, port: int, dialect: tuple[str, ...], faults: Path | None, *, exposed: bool, **options: object
 ) -> None:
-    """Serve the legacy protocol, with pictures, until Ctrl-C; watch it at /_emulator/."""
+    """Serve both protocols, with real results, until Ctrl-C; watch it at /_emulator/."""
     make = emulator_class()
     from ..emulator import load_faults  # noqa: PLC0415 - known to be there only now
 

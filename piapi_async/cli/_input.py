@@ -6,21 +6,20 @@ whoever wrote the file wants to hear of all of them at once, each with its line 
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import json
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any
 
-import attrs
 from attrs import field, frozen
 
 from .._wire import MAX_ANSWER, TaskRequest
+from ._requests import recipes, unknown_verb
 
 
 class BadLineError(ValueError):
@@ -44,7 +43,6 @@ class BatchInput:
     """A file of requests; it can be read any number of times."""
 
     path: Path
-    verbs: Mapping[str, type[Any]]
     is_csv: bool = field(init=False)
 
     @is_csv.default
@@ -75,21 +73,14 @@ class BatchInput:
     def _read(self, number: int, row: dict[str, Any]) -> Line:
         fields = dict(row)
         key, verb = fields.pop("key", None), fields.pop("verb", None)
-        cls = self.verbs.get(verb) if isinstance(verb, str) else None
-        if cls is None:
-            raise BadLineError(number, f"verb: {verb!r} is not allowed; use one of {', '.join(self.verbs)}")
+        recipe = recipes().get(verb) if isinstance(verb, str) else None
+        if recipe is None:
+            raise BadLineError(number, f"verb: {unknown_verb(verb)}")
         if key is not None and (not isinstance(key, str) or not key.strip() or not key.isprintable()):
             raise BadLineError(number, f"key: {key!r} is not allowed; it must be a printable text that is not empty")
-        known = attrs.fields_dict(cls)
         if self.is_csv:
-            fields = _from_cells(cls, fields)
-        if unknown := fields.keys() - known.keys():
-            raise BadLineError(number, f"{', '.join(sorted(unknown))}: {verb} takes only {', '.join(known)}")
-        missing = [name for name, f in known.items() if f.default is attrs.NOTHING and name not in fields]
-        if missing:
-            raise BadLineError(number, f"{', '.join(missing)}: missing; {verb} cannot do without")
-        first = next(name for name, f in known.items() if not f.kw_only)
-        return Line(number, cls(fields.pop(first), **fields), key)
+            fields = {name: recipe.from_text(name, cell) for name, cell in fields.items()}
+        return Line(number, recipe.make(fields), key)
 
 
 def mark(key: str) -> int:
@@ -128,31 +119,21 @@ def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | BadLineError]
 def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | BadLineError]]:
     csv.field_size_limit(MAX_ANSWER)  # an Inpaint's mask is a long cell
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        reader = csv.DictReader(file, restkey="more cells than the header has", strict=True)
+        reader = csv.reader(file, strict=True)
+        names: list[str] = []
         while True:
+            number = reader.line_num + 1  # where the row begins: a quoted cell may go on over many lines
             try:
-                row = next(reader, None)
+                cells = next(reader, None)
             except csv.Error as error:
-                number = reader.line_num + 1  # it counts the lines that it could read
                 yield number, BadLineError(number, f"it is not CSV ({error})")
                 continue
-            if row is None:
+            if cells is None:
                 return
-            yield reader.line_num, {name: cell for name, cell in row.items() if cell not in ("", None)}
-
-
-def _from_cells(cls: type[Any], row: dict[str, Any]) -> dict[str, Any]:
-    """Give a CSV row's cells as the types that the verb's fields have."""
-    hints = get_type_hints(cls)
-    return {name: _from_cell(hints.get(name), cell) for name, cell in row.items()}
-
-
-def _from_cell(hint: Any, cell: str) -> object:  # noqa: ANN401 - a type is any object
-    if get_origin(hint) is tuple:
-        return cell.split()
-    if bool in get_args(hint) and cell.lower() in {"true", "false"}:
-        return cell.lower() == "true"
-    if int in get_args(hint):
-        with contextlib.suppress(ValueError):  # the field itself says what it wants
-            return int(cell)
-    return cell
+            if not names:
+                names = cells
+            elif cells:
+                row: dict[str, Any] = {name: cell for name, cell in zip(names, cells, strict=False) if cell}
+                if rest := cells[len(names) :]:
+                    row["more cells than the header has"] = rest
+                yield number, row

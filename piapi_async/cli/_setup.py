@@ -20,6 +20,7 @@ import click
 from attrs import frozen
 from rich.console import Console
 
+from .._families import FAMILIES
 from ..client import PiAPI
 from ..downloads import prepare_directory
 from ..errors import (
@@ -34,6 +35,7 @@ from ..errors import (
     WaitTimeout,
 )
 from ..ledger import Ledger
+from ..midjourney import LEGACY
 from ..policy import PollPolicy
 
 if TYPE_CHECKING:
@@ -168,11 +170,17 @@ timeout_option = click.Option(
     metavar="SECONDS",
     help="Stop waiting after so long; the task goes on. Default: wait for ever.",
 )
+family_option = click.Option(
+    ["--family"],
+    type=click.Choice(list(FAMILIES)),
+    default=LEGACY.name,
+    help="Which API the tasks are of: legacy (Midjourney's verbs, the default), unified (what `run` makes), …",
+)
 directory_option = click.Option(
     ["--download", "directory"],
     type=click.Path(file_okay=False, path_type=Path),
     metavar="DIR",
-    help="Save the pictures here: their links expire.",
+    help="Save the files of the result here: their links expire.",
 )
 
 
@@ -281,11 +289,13 @@ def exit_code(error: PiAPIError) -> int:
     return next(code for kind, code in EXIT_CODES if isinstance(error, kind))
 
 
-def resume_command(setup: Setup, task_id: str, directory: Path | None) -> str:
+def resume_command(setup: Setup, task_id: str, family: str, directory: Path | None) -> str:
     """Say how a task is waited for again."""
     if setup.emulator and setup.ledger is None:
         return "there is no way: the embedded emulator ends with this command, and its tasks with it."
     words = ["piapi-async", *setup.words(), "wait", task_id]
+    if family != LEGACY.name:
+        words += ["--family", family]
     if directory:
         words += ["--download", str(directory)]
     return shlex.join(words)

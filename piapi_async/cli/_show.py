@@ -25,8 +25,10 @@ def print_task(task: Task[Any], files: list[Path] | None = None) -> None:
         "progress": task.progress,
         "error": task.error,
         "images": task.images,
-        "result": attrs.asdict(task.result),
+        "result": attrs.asdict(task.result) if attrs.has(type(task.result)) else task.result,
     }
+    if task.images != tuple(file.url for file in task.files):  # there is more than pictures, or elsewhere
+        data["links"] = [{"url": file.url, "kind": file.kind.value, "at": file.path} for file in task.files]
     if files is not None:
         data["files"] = [str(path) for path in files]
     echo(json.dumps(data, ensure_ascii=False, indent=2 if sys.stdout.isatty() else None))

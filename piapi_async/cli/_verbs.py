@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 import attrs
 import click
 
-from .. import midjourney
-from ..client import PiAPI, TaskHandle
+from ..client import PiAPI
 from ..downloads import download
+from ..handle import TaskHandle
 from ._setup import (
     Setup,
     client,
@@ -31,20 +31,6 @@ from ._show import Meter, echo, print_task
 if TYPE_CHECKING:
     from .._wire import TaskRequest
 
-VERBS = (
-    midjourney.Imagine,
-    midjourney.Reroll,
-    midjourney.Upscale,
-    midjourney.Variation,
-    midjourney.Inpaint,
-    midjourney.Outpaint,
-    midjourney.Pan,
-    midjourney.Describe,
-    midjourney.Blend,
-    midjourney.Seed,
-)
-VERBS_BY_NAME = {verb.__name__.lower(): verb for verb in VERBS}
-
 _HELP = {
     "origin_task_id": "The task to derive from.",
     "prompt": "What to draw.",
@@ -61,7 +47,8 @@ _HELP = {
     "notify_progress": "Let the host post progress to the webhook too.",
 }
 _NOT_ON_A_COMMAND_LINE = {"webhook_secret"}  # a process list would show it
-_key_option = click.Option(
+no_wait_option = click.Option(["--no-wait"], is_flag=True, help="Print the task's id and leave; `wait` waits for it.")
+key_option = click.Option(
     ["--key"], help="With --ledger: the same key and request give the same task, however often this is run."
 )
 
@@ -83,16 +70,15 @@ def verb_command(cls: type[Any]) -> click.Command:
             raise click.UsageError(str(error)) from None
         if directory is not None:
             make_directory(directory)
-        run(_submit(setup, request, key, timeout, directory, wait=not no_wait))
+        run(submit_and_finish(setup, request, key, timeout, directory, wait=not no_wait))
 
     hints = get_type_hints(cls)
     fields = [f for f in attrs.fields(cls) if f.init and f.name not in _NOT_ON_A_COMMAND_LINE]
     parameters = [_parameter(f, hints[f.name]) for f in sorted(fields, key=lambda f: (f.kw_only, f.inherited))]
-    no_wait = click.Option(["--no-wait"], is_flag=True, help="Print the task's id and leave; `wait` waits for it.")
     return click.Command(
         cls.__name__.lower(),
         callback=submit,
-        params=[*parameters, timeout_option, directory_option, no_wait, _key_option, *shared_options()],
+        params=[*parameters, timeout_option, directory_option, no_wait_option, key_option, *shared_options()],
         help=cls.__doc__,
         short_help=short(cls.__doc__),
     )
@@ -128,7 +114,7 @@ def _read_mask(value: str) -> str | bytes:
         raise click.UsageError(f"--mask {value}: {error.strerror}") from None
 
 
-async def _submit(
+async def submit_and_finish(
     setup: Setup,
     request: TaskRequest[Any],
     key: str | None,
@@ -137,13 +123,14 @@ async def _submit(
     *,
     wait: bool,
 ) -> None:
+    """Submit a request and see its task through, to saved files if there is a `directory`."""
     async with client(setup) as piapi:
         try:
             handle = await piapi.submit(request, key=key)
         except ValueError as error:  # the key, which the ledger may have for another request
             raise click.UsageError(f"{error}. Nothing was sent, nothing was paid.") from None
         except asyncio.CancelledError:
-            await _await_answer(setup, piapi, directory)
+            await _await_answer(setup, piapi, request.family.name, directory)
             raise
         say(f"submitted {handle.task_id}")
         if not wait:
@@ -153,7 +140,7 @@ async def _submit(
             await finish(setup, handle, meter, timeout, directory)
 
 
-async def _await_answer(setup: Setup, piapi: PiAPI, directory: Path | None) -> None:
+async def _await_answer(setup: Setup, piapi: PiAPI, family: str, directory: Path | None) -> None:
     """Wait for the answer to a submit that was interrupted: what has begun to leave arrives all the same."""
     submitter = piapi._submitter  # noqa: SLF001 - the client has no other caller now
     if not submitter.sending:
@@ -165,7 +152,8 @@ async def _await_answer(setup: Setup, piapi: PiAPI, directory: Path | None) -> N
     except asyncio.CancelledError:
         task_ids = []
     for task_id in task_ids:
-        say(f"Task {task_id} was submitted. To wait for it: {resume_command(setup, task_id, directory)}")
+        resume = resume_command(setup, task_id, family, directory)
+        say(f"Task {task_id} was submitted. To wait for it: {resume}")
     if not task_ids:
         say("A task may exist and may have been paid for: look at your account's tasks before you submit it again.")
         if setup.ledger is not None:
@@ -176,7 +164,7 @@ async def finish(
     setup: Setup, handle: TaskHandle[Any], meter: Meter, timeout: float | None, directory: Path | None
 ) -> None:
     """Wait for a task and show how it goes, save its pictures, print it."""
-    resume = resume_command(setup, handle.task_id, directory)
+    resume = resume_command(setup, handle.task_id, handle.ref.family, directory)
     try:
         async for task in handle.updates(timeout):
             meter.show(task)
@@ -186,10 +174,10 @@ async def finish(
             say(f"Task {handle.task_id} goes on. To wait for it: {resume}")
         raise
     try:
-        files = await download(task, directory) if directory is not None and task.images else None
+        files = await download(task, directory) if directory is not None and task.files else None
     except BaseException:
         print_task(task)
-        say(f"Task {handle.task_id} is done. To save its pictures: {resume}")
+        say(f"Task {handle.task_id} is done. To save its files: {resume}")
         raise
     for path in files or ():
         say(f"saved {path}")

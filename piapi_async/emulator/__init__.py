@@ -1,9 +1,9 @@
-"""PiAPI's legacy Midjourney service on a desk: real sockets, real pictures, faults on request.
+"""PiAPI on a desk, the legacy Midjourney protocol and the unified one: real sockets, real files, faults on request.
 
     async with Emulator(seed=1).run() as base_url:
         ...  # any client of the service, with `emulator.api_key`
 
-Needs the `emulator` extra (Pillow) as soon as a picture is asked for.
+Needs the `emulator` extra as soon as a picture (Pillow) or a video (PyAV) is asked for.
 """
 
 from ._answers import PLANS, Dialect, Plan

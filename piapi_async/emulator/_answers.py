@@ -12,8 +12,9 @@ from typing import Any, Literal
 
 from attrs import field, frozen, validators
 
+from ._asks import Kind
 from ._life import Stage, Task, seed_of
-from ._verbs import VERBS, Kind
+from ._verbs import VERBS
 
 JSON = dict[str, object]
 
@@ -55,7 +56,8 @@ class Dialect:
     `gated`: how a field the plan does not include looks.  `success`: the boolean of a host of 2023, beside `status`
     or instead of it.  `unreached`: a time not reached yet.  `multi_unknown`: an id multi-fetch does not know.
     `error_body`: with `task_id` and `status`, or the message alone.  `late_cancel`: of tasks that all have started.
-    `words`: other words for stages, e.g. `{"pending": "starting"}`.
+    `words`: other words for stages, e.g. `{"pending": "starting"}`.  Of the unified protocol alone: `unified_crops_in`,
+    `error_in`: which text of `error` is filled, `capitalised`: "Completed" for "completed".
     """
 
     gated: Literal["absent", "null", "empty"] = _one_of("absent", "null", "empty")
@@ -64,6 +66,11 @@ class Dialect:
     crops_in: Literal["temporary_image_urls", "image_urls", "both"] = _one_of(
         "temporary_image_urls", "image_urls", "both"
     )
+    unified_crops_in: Literal["image_urls", "temporary_image_urls", "both"] = _one_of(
+        "image_urls", "temporary_image_urls", "both"
+    )
+    error_in: Literal["both", "message", "raw_message"] = _one_of("both", "message", "raw_message")
+    capitalised: bool = False
     error_body: Literal["full", "message"] = _one_of("full", "message")
     fetch_needs_key: bool = False
     multi_fetch: bool = True
@@ -117,8 +124,12 @@ class View:
             process_time=self._process_time(task, now),
             retry_count=task.retries,
             meta=self._meta(task),
-            task_result=self._result(task, now),
+            task_result=self.result(task, now, crops_in=self.dialect.crops_in),
         )
+        return self.written(answer)
+
+    def written(self, answer: JSON) -> JSON:
+        """Return an answer with its numbers as this host writes them."""
         return _numbers_as_strings(answer) if self.dialect.numbers_as_strings else answer
 
     def _process_time(self, task: Task, now: float) -> int:
@@ -158,11 +169,12 @@ class View:
             meta[f"{name}_at"] = 0 if zero else None
             meta[f"{name}_at_utc"] = "" if zero else None
 
-    def _result(self, task: Task, now: float) -> JSON:
+    def result(self, task: Task, now: float, *, crops_in: str) -> JSON:
+        """Return what came out so far, with the crops of a grid in either list or in both."""
         done = task.stage is Stage.FINISHED
         image = f"{self.origin}/mj/{task.task_id}.png" if done and task.kind in (Kind.GRID, Kind.SINGLE) else ""
         crops = self._crops(task) if image and task.kind is Kind.GRID else None
-        temporary, direct = self.dialect.crops_in != "image_urls", self.dialect.crops_in != "temporary_image_urls"
+        temporary, direct = crops_in != "image_urls", crops_in != "temporary_image_urls"
         result = JSON(
             discord_image_url=image and f"{self.origin}/discord/mj/{task.task_id}.png",
             image_url=image,

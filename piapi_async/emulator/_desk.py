@@ -12,8 +12,12 @@ from attrs import define, evolve, field
 
 from piapi_async._wire import HTTPRequest, HTTPResponse
 
+from . import _beside, _classic, _unified
+from ._asks import MIDJOURNEY, Ask, Door, Refused
+from ._beside import Uploads
+from ._routes import Call, find
 from ._seen import Seen
-from ._verbs import VERBS, Refused
+from ._verbs import VERBS, asked
 
 if TYPE_CHECKING:
     from ._answers import JSON, View
@@ -21,9 +25,6 @@ if TYPE_CHECKING:
     from ._machine import Machine
 
 _HEADERS = {"content-type": "application/json"}
-
-#: Path -> the name by which faults, latencies and counts speak of it.
-ROUTES: Mapping[str, str] = {f"/mj/v2/{name}": name for name in (*VERBS, "fetch", "multi_fetch", "cancel")}
 
 
 @define
@@ -34,23 +35,45 @@ class Desk:
     view: View
     api_keys: frozenset[str]
     seen: Seen = field(factory=Seen)
+    uploads: Uploads = field(factory=Uploads)
     made: Task | None = None
     _accounts: dict[str, str] = field(factory=dict)
+
+    # -- from a request to an answer ------------------------------------------------------------------------------
 
     def answer(self, request: HTTPRequest, now: float) -> HTTPResponse:
         """Return the answer of the service at `now`; `made` is then the task this request made, if any."""
         self.made = None
-        path = request.path.partition("?")[0]
-        route = ROUTES.get(path)
-        if route is None:
-            return self._say(404, self._refusal(f"no such endpoint: {path}"))
-        if request.method != "POST":
-            return self._say(405, self._refusal("method not allowed"))
+        key = request.headers.get("x-api-key", "")
+        call = find(request.method, request.path, body=request.body, key=key, now=now)
+        if call is None:
+            path = request.path.partition("?")[0]
+            door = Door.UNIFIED if path.startswith("/api/") else Door.MIDJOURNEY
+            return self._say(404, self.refusal(door, 404, f"no such endpoint: {path}"))
+        door = call.route.door
+        if not call.allowed:
+            return self._say(405, self.refusal(door, 405, "method not allowed"))
         try:
-            return self._say(200, self._serve(route, request, now))
+            return self._say(200, self._serve(call))
         except Refused as refusal:
             self.seen.refused[refusal.message] += 1
-            return self._refuse(refusal)
+            return self._refuse(door, refusal)
+
+    def refusal(self, door: Door, status: int, message: str) -> JSON:
+        """Return the body of a refusal, as the protocol has it."""
+        if door is Door.MIDJOURNEY:
+            return self.view.dialect.refused(message)
+        if door is Door.UNIFIED:
+            return _unified.refused(status, message)
+        return {"code": status, "data": None, "message": message}
+
+    def told(self, task: Task, now: float) -> JSON:
+        """Return what the webhook of a task is told, in the protocol that the task came by."""
+        if task.door is Door.MIDJOURNEY:
+            return self.view.fetched(task, now)
+        if task.door is Door.UNIFIED:
+            return _unified.told(self.view, task, now)
+        return _classic.told(self.view, task, now)
 
     def account(self, key: str) -> str:
         """Return the account id behind a key: always the same one, and the key cannot be read from it."""
@@ -58,73 +81,76 @@ class Desk:
             self._accounts[key] = str(uuid.UUID(bytes=hashlib.sha256(key.encode()).digest()[:16], version=4))
         return self._accounts[key]
 
-    def _serve(self, route: str, request: HTTPRequest, now: float) -> JSON:
-        key = request.headers.get("x-api-key", "")
-        open_door = route in ("fetch", "multi_fetch") and not self.view.dialect.fetch_needs_key
-        if key not in self.api_keys and not open_door:
-            raise Refused(self.view.dialect.invalid_key_message, status=401)
-        if route in VERBS:
-            return self._create(route, _body(request), key, now)
-        answers: Mapping[str, Callable[[JSON, str, float], JSON]] = {
-            "fetch": self._fetch,
-            "multi_fetch": self._multi_fetch,
-            "cancel": self._cancel,
-        }
-        return answers[route](_body(request), key, now)
+    def create(self, ask: Ask, call: Call) -> Task:
+        """Make what is asked for."""
+        self.made = self.machine.create(ask, account=self.account(call.key), now=call.now)
+        self.seen.created(self.made, call.key)
+        return self.made
 
-    def _create(self, verb: str, body: JSON, key: str, now: float) -> JSON:
-        self.made = self.machine.create(verb, body, account=self.account(key), now=now)
-        self.seen.created(self.made, key)
-        return self.view.dialect.created(self.made.task_id)
-
-    def _fetch(self, body: JSON, _key: str, now: float) -> JSON:
-        task_id = body.get("task_id")
-        if not isinstance(task_id, str) or not task_id:
-            raise Refused("task_id is required")
+    def look(self, task_id: str, now: float) -> Task:
+        """Return a task that somebody reads; `Refused` if there is none."""
         self.seen.asked([task_id])
         task = self.machine.get(task_id, now=now)
         if task is None:
-            raise self._unknown()
+            raise self.unknown()
         self.seen.shown(task, now)
-        return self.view.fetched(task, now)
+        return task
 
-    def _multi_fetch(self, body: JSON, _key: str, now: float) -> JSON:
+    def unknown(self) -> Refused:
+        """Return the refusal of an id that nobody knows."""
         dialect = self.view.dialect
+        return Refused(dialect.unknown_task_message, status=dialect.unknown_task_status)
+
+    def _serve(self, call: Call) -> JSON:
+        open_door = call.route.name in ("fetch", "multi_fetch") and not self.view.dialect.fetch_needs_key
+        if call.key not in self.api_keys and not open_door:
+            raise Refused(self.view.dialect.invalid_key_message, status=401)
+        return _SERVES[call.route.name](self, call)
+
+    # -- the legacy protocol --------------------------------------------------------------------------------------
+
+    def _create(self, call: Call) -> JSON:
+        return self.view.dialect.created(self.create(asked(call.route.name, call.json()), call).task_id)
+
+    def _fetch(self, call: Call) -> JSON:
+        task_id = call.json().get("task_id")
+        if not isinstance(task_id, str) or not task_id:
+            raise Refused("task_id is required")
+        task = self.look(task_id, call.now)
+        if task.model != MIDJOURNEY:
+            raise self.unknown()
+        return self.view.fetched(task, call.now)
+
+    def _multi_fetch(self, call: Call) -> JSON:
+        dialect, now = self.view.dialect, call.now
         if not dialect.multi_fetch:
             raise Refused("no such endpoint: /mj/v2/multi_fetch", status=dialect.multi_fetch_off_status)
-        task_ids = _ids(body)
+        task_ids = _ids(call.json())
         if len(task_ids) > dialect.multi_fetch_max:
             raise Refused(f"too many task_ids: {len(task_ids)}, at most {dialect.multi_fetch_max}")
         self.seen.asked(task_ids)
         data: JSON = {}
         for task_id in task_ids:
             task = self.machine.get(task_id, now=now)
-            if task is not None:
+            if task is not None and task.model == MIDJOURNEY:
                 self.seen.shown(task, now)
                 data[task_id] = self.view.fetched(task, now)
             elif dialect.multi_unknown == "null":
                 data[task_id] = None
         return {"data": data}
 
-    def _cancel(self, body: JSON, key: str, now: float) -> JSON:
-        task_ids, account = _ids(body), self.account(key)
+    def _cancel(self, call: Call) -> JSON:
+        task_ids, account = _ids(call.json()), self.account(call.key)
         tasks = [self.machine.tasks.get(task_id) for task_id in task_ids]
         if any(task is None or task.account != account for task in tasks):
-            raise self._unknown()
-        taken_back = [self.machine.cancel(task_id, now=now) for task_id in task_ids]
+            raise self.unknown()
+        taken_back = [self.machine.cancel(task_id, now=call.now) for task_id in task_ids]
         if not any(taken_back) and self.view.dialect.late_cancel == "refuse":
             raise Refused("task has already started")
         return self.view.dialect.cancelled()
 
-    def _unknown(self) -> Refused:
-        dialect = self.view.dialect
-        return Refused(dialect.unknown_task_message, status=dialect.unknown_task_status)
-
-    def _refusal(self, message: str) -> JSON:
-        return self.view.dialect.refused(message)
-
-    def _refuse(self, refusal: Refused) -> HTTPResponse:
-        answer = self._say(refusal.status, self._refusal(refusal.message))
+    def _refuse(self, door: Door, refusal: Refused) -> HTTPResponse:
+        answer = self._say(refusal.status, self.refusal(door, refusal.status, refusal.message))
         wait = self.view.dialect.queue_full_retry_after
         if refusal.status == 429 and wait:  # noqa: PLR2004 - Too Many Requests
             return evolve(answer, headers={**_HEADERS, "retry-after": wait})
@@ -134,18 +160,25 @@ class Desk:
         return HTTPResponse(status, orjson.dumps(answer), _HEADERS)
 
 
-def _body(request: HTTPRequest) -> JSON:
-    try:
-        body = orjson.loads(request.body)
-    except orjson.JSONDecodeError as error:
-        raise Refused(f"invalid JSON: {error}") from error
-    if not isinstance(body, dict):
-        raise Refused("invalid JSON: an object is expected")
-    return body
-
-
 def _ids(body: JSON) -> list[str]:
     task_ids = body.get("task_ids")
     if not isinstance(task_ids, list) or not task_ids or not all(isinstance(item, str) for item in task_ids):
         raise Refused("task_ids must be a list of task ids")
     return task_ids
+
+
+_SERVES: Mapping[str, Callable[[Desk, Call], JSON]] = {
+    **dict.fromkeys(VERBS, Desk._create),  # noqa: SLF001 - the table of the class's own methods
+    "fetch": Desk._fetch,  # noqa: SLF001
+    "multi_fetch": Desk._multi_fetch,  # noqa: SLF001
+    "cancel": Desk._cancel,  # noqa: SLF001
+    "task_create": _unified.create,
+    "task_read": _unified.read,
+    "task_cancel": _unified.cancel,
+    "tasks_cancel": _unified.cancel_many,
+    **dict.fromkeys(("face_swap_create", "luma_create", "kling_create"), _classic.create),
+    **dict.fromkeys(("face_swap_read", "luma_read", "kling_read"), _classic.read),
+    "upload": _beside.upload,
+    "account_info": _beside.account_info,
+    "active_tasks": _beside.active_tasks,
+}

@@ -13,13 +13,14 @@ from typing import Literal
 from attrs import define, evolve, field
 
 from ._answers import PLANS, Dialect, Plan, View
+from ._asks import Kind
+from ._checks import is_loopback
 from ._desk import Desk
 from ._life import DURATIONS, Constant, Duration, Task
 from ._machine import Machine
 from ._seen import Seen
 from ._server import Server
 from ._state import load
-from ._verbs import Kind, is_loopback
 from ._webhooks import Postman, WebhookFaults
 from .faults import Fault, Rule, Schedule
 
@@ -28,19 +29,21 @@ Durations = float | Duration | Mapping[str, "float | Duration"]
 
 @define(kw_only=True, eq=False, repr=False)
 class Emulator:
-    """PiAPI's legacy Midjourney service on this machine: the same seed and the same requests give the same run.
+    """PiAPI on this machine, in both its protocols: the same seed and the same requests give the same run.
 
         async with Emulator(seed=1).run() as base_url: ...
 
     `speed`: emulated seconds per second of the event loop; every duration below is in emulated seconds, `latency` and
     the seconds of faults in the loop's.  `plan`: a name of `PLANS` or a `Plan`; it sets which optional fields are seen
     and, unless given, `concurrency`; beyond that, `queue` tasks are staged.  `durations`: seconds, a distribution
-    (called with a `random.Random`), or either per verb or process mode.  `failure_rate`, `retry_rate`: shares (0..1).
+    (called with a `random.Random`), or either per verb, task type, process mode, or "image", "video", "audio", "model"
+    for what all other systems make.  `failure_rate`, `retry_rate`: shares (0..1).
     `progress_error`: by what share the reported progress leads or trails, as one standard deviation.
     `parent_max_age`: when a parent is outdated.  `links_expire_after`: when image links answer `expired_status`.
     `epoch`: the unix time the run begins at (default: now).  `latency`: seconds before any request is served, or per
-    route.  `state`: a JSON file the tasks are kept in over restarts; while it is down, time passes at the same speed,
-    unless `epoch` is fixed.  `public_url`: what image links begin with, if not the base URL.
+    route or group of routes (see `faults`).  `state`: a JSON file the tasks are kept in over restarts; while it is
+    down, time passes at the same speed, unless `epoch` is fixed.  `public_url`: what links begin with, if not the
+    base URL.
     """
 
     seed: int = 0
@@ -162,7 +165,7 @@ class Emulator:
             self._server.look_for_outage()
 
     def adopt(self, task_id: str, *, kind: str = "grid", prompt: str = "", age: float = 0.0) -> None:
-        """Know `task_id` as a task ("grid" or "single") that finished `age` seconds ago."""
+        """Know `task_id` as a task ("grid", "single", or "files" for a video) that finished `age` seconds ago."""
         self.machine.advance(self.now)
         self.machine.adopt(task_id, kind=Kind(kind), prompt=prompt, age=age)
         self._changed()

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 
 from attrs import define, field, frozen
 
+from ._asks import MIDJOURNEY, WEBHOOK_FIELDS, Door
+
 if TYPE_CHECKING:
-    from ._verbs import Kind
+    from ._asks import Kind
 
 #: Given the task's own generator, how many seconds pass from admission to the end.
 Duration = Callable[[Random], float]
@@ -96,6 +98,11 @@ DURATIONS: Mapping[str, Duration] = {
     "mixed": Lognormal(45, 120, 8, 600),
     "turbo": Lognormal(15, 25, 5, 90),
     "relax": Lognormal(150, 600, 30, 3600),
+    # What is not Midjourney, by what it makes (our decision: the orders of magnitude that users report).
+    "image": Lognormal(12, 40, 3, 300),
+    "audio": Lognormal(40, 120, 8, 600),
+    "model": Lognormal(60, 180, 15, 900),
+    "video": Lognormal(150, 420, 30, 3600),
 }
 
 
@@ -134,6 +141,9 @@ class Task:
     retries: int = 0
     error: str = ""
     adopted: bool = False
+    model: str = MIDJOURNEY
+    door: Door = Door.MIDJOURNEY
+    service_mode: str = ""
     skew: float = 0.0
     attempt: float = 0.0
     length: float = 1.0
@@ -144,6 +154,11 @@ class Task:
     def origin(self) -> str:
         """The parent's id, "" for a task made from a prompt or from links."""
         return str(self.given.get("origin_task_id", ""))
+
+    @property
+    def input(self) -> dict[str, object]:
+        """What was asked, without its webhook: the unified protocol's word and its echo."""
+        return {name: value for name, value in self.given.items() if name not in WEBHOOK_FIELDS}
 
     @property
     def has_webhook(self) -> bool:

@@ -1,4 +1,4 @@
-"""The addresses pictures are served at, read back.  Pure."""
+"""The addresses pictures and other files are served at, read back.  Pure."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ _LINK = re.compile(
     r"(?P<front>/_emulator/thumbs|/discord/mj|(?:/cdn-cgi/image/trim=(?P<trim>\d{1,6}(?:;\d{1,6}){3}))?/mj)"
     r"/(?P<task_id>[^/]{1,200}?)(?:_(?P<percent>25|50|75))?\.png"
 )
+
+_FILE = re.compile(r"/files/(?P<task_id>[^/]{1,200})/(?P<name>[a-z0-9-]{1,40}\.[a-z0-9]{3})")
+_UPLOAD = re.compile(r"/ephemeral/(?P<name>[0-9a-f-]{36}\.[a-z0-9]{3,4})")
 
 
 @frozen
@@ -34,3 +37,20 @@ def read_link(path: str) -> Link | None:
         trim = (top, right, bottom, left)
     percent = int(match["percent"]) if match["percent"] else None
     return Link(match["task_id"], trim, percent, thumb=match["front"] == "/_emulator/thumbs")
+
+
+@frozen
+class FileLink:
+    """What an address under /files or /ephemeral asks for: a task's file, or what was uploaded (no task)."""
+
+    name: str
+    task_id: str = ""
+
+
+def read_file_link(path: str) -> FileLink | None:
+    """Return what `path` asks for, None if it is no file's."""
+    path = unquote(path)
+    if match := _FILE.fullmatch(path):
+        return FileLink(match["name"], match["task_id"])
+    match = _UPLOAD.fullmatch(path)
+    return FileLink(match["name"]) if match else None

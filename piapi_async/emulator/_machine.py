@@ -16,8 +16,13 @@ from random import Random
 
 from attrs import Factory, define
 
+from ._asks import MIDJOURNEY, Ask, Kind, Refused
 from ._life import DURATIONS, ENDS, LIFE, Duration, Event, Fate, Stage, Task, script
-from ._verbs import VERBS, Kind, Refused, Verb, accept, parent_problem, wanted_parent
+
+#: What made a task that the service is only told of.
+_ADOPTED: Mapping[Kind, str] = {Kind.GRID: "imagine", Kind.SINGLE: "upscale", Kind.FILES: "video_generation"}
+#: A longer text - a picture in base64 - is remembered by its digest.
+_LONG = 2**15
 
 
 @define
@@ -36,13 +41,13 @@ class Machine:
     durations: Mapping[str, Duration] = DURATIONS
     failure_rate: float = 0.0
     failure_texts: tuple[str, ...] = ("the job was stopped by Midjourney", "no image came back from the bot")
+    other_failure_texts: tuple[str, ...] = ("the model gave nothing back", "the input was refused by the moderation")
     retry_rate: float = 0.0
     progress_error: float = 0.0
     progress_step: int = 10
     adopt_parents: bool = False
     parent_max_age: float | None = None
     banned_words: tuple[str, ...] = ("gore", "nude", "nsfw")
-    dimensions: tuple[str, ...] = ("square", "portrait", "landscape")
     #: Told of every change of a task that has a webhook, while the task is in that very state.
     on_change: Callable[[Task, float], None] | None = None
     tasks: dict[str, Task] = Factory(dict)
@@ -57,19 +62,16 @@ class Machine:
 
     # -- what the outside asks ------------------------------------------------------------------------------------
 
-    def create(self, verb_name: str, body: Mapping[str, object], *, account: str, now: float) -> Task:
+    def create(self, ask: Ask, *, account: str, now: float) -> Task:
         """Return the accepted task; `Refused` says why there is none."""
         self.advance(now)
-        verb = VERBS[verb_name]
-        given = accept(verb, body, dimensions=self.dimensions)
-        parent = self._parent(verb, given) if verb.parent else None
-        prompt = str(given.get("prompt", parent.prompt if parent else ""))
-        if not given.get("skip_prompt_check"):
-            self._check_prompt(str(given.get("prompt", "")))
+        parent = self._parent(ask) if ask.parent else None
+        if not ask.given.get("skip_prompt_check"):
+            self._check_prompt(ask.prompt)
         place = self._accounts.setdefault(account, _Account())
         if place.running >= self.concurrency and len(place.staged) >= self.queue:
             raise Refused(f"too many requests: {self.queue} tasks are staged already", status=429)
-        task = self._task(verb, given, parent, prompt=prompt, account=account)
+        task = self._task(ask, parent, account)
         self.tasks[task.task_id] = task
         self.hooked += task.has_webhook
         place.staged.append(task)
@@ -83,8 +85,10 @@ class Machine:
         if task_id in self.tasks:
             return self.tasks[task_id]
         then = self.now - age
-        verb = "imagine" if kind is Kind.GRID else "upscale"
+        verb = _ADOPTED[kind]
         task = Task(task_id, account, verb, kind, {}, prompt, "fast", "1:1", then, self._next_serial())
+        if kind is Kind.FILES:
+            task.model, task.mode = "kling", "video"
         task.stage, task.admitted, task.started, task.ended = Stage.FINISHED, then, then, then
         task.adopted = True
         self.tasks[task_id] = task
@@ -106,9 +110,9 @@ class Machine:
         task = self.tasks[task_id]
         return self._apply(task, Event.FAIL if error else Event.FINISH, self.now, error=error)
 
-    def destine(self, verb: str, fate: Fate) -> None:
-        """Give the next task of `verb` ("*" = any) this fate."""
-        self._fates.append((verb, fate))
+    def destine(self, route: str, fate: Fate) -> None:
+        """Give the next task of a route ("*" = any) this fate; a verb of the legacy protocol is a route."""
+        self._fates.append((route, fate))
 
     def counts(self, account: str) -> tuple[int, int]:
         """Return how many tasks run and how many are staged for one account."""
@@ -156,24 +160,24 @@ class Machine:
             if banned in words:
                 raise Refused(f"banned prompt words: {banned}")
 
-    def _parent(self, verb: Verb, given: dict[str, object]) -> Task:
-        task_id, index = str(given["origin_task_id"]), str(given.get("index", ""))
+    def _parent(self, ask: Ask) -> Task:
+        task_id = str(ask.given["origin_task_id"])
         if self.adopt_parents:
-            self.adopt(task_id, kind=wanted_parent(verb, index))
+            self.adopt(task_id, kind=ask.wanted_parent())
         parent = self.tasks.get(task_id)
-        problem = self._parent_problem(verb, parent, index)
+        problem = self._parent_problem(ask, parent)
         if parent is None or problem:
             raise Refused(f"derive from origin task: {problem}")
         return parent
 
-    def _parent_problem(self, verb: Verb, parent: Task | None, index: str) -> str:
+    def _parent_problem(self, ask: Ask, parent: Task | None) -> str:
         if parent is None:
             return "parent task not found"
         if parent.stage is not Stage.FINISHED or parent.ended is None:
             return "parent task is not finished"
         if self.parent_max_age is not None and self.now - parent.ended > self.parent_max_age:
             return "parent task is outdated"  # observed, to the letter
-        return parent_problem(verb, parent.kind, index)
+        return ask.parent_problem(parent.kind)
 
     # -- making a task --------------------------------------------------------------------------------------------
 
@@ -181,32 +185,37 @@ class Machine:
         self.serial += 1
         return self.serial
 
-    def _task(self, verb: Verb, given: dict[str, object], parent: Task | None, *, prompt: str, account: str) -> Task:
+    def _task(self, ask: Ask, parent: Task | None, account: str) -> Task:
         serial = self._next_serial()
         # One generator per task, from the seed and its number: what one task draws never shifts another's luck.
         rng = Random(f"{self.seed}/{serial}")  # noqa: S311 - a reproducible run is the point
         task = Task(
             task_id=str(uuid.UUID(int=rng.getrandbits(128), version=4)),
             account=account,
-            verb=verb.name,
-            kind=verb.makes,
-            given={name: _brief(name, value) for name, value in given.items()},
-            prompt=prompt,
-            mode=str(given.get("process_mode", parent.mode if parent else "fast")),
-            aspect_ratio=str(given.get("aspect_ratio", parent.aspect_ratio if parent else "1:1")),
+            verb=ask.name,
+            kind=ask.makes,
+            given={name: _brief(name, value) for name, value in ask.given.items()},
+            prompt=ask.prompt or (parent.prompt if parent else ""),
+            mode=ask.mode or (parent.mode if parent else "fast"),
+            aspect_ratio=ask.aspect_ratio or (parent.aspect_ratio if parent else "1:1"),
             created=self.now,
             serial=serial,
             skew=_clip(rng.gauss(0, 1), 2.5) * self.progress_error,
+            model=ask.model,
+            door=ask.door,
+            service_mode=ask.service_mode,
         )
-        task.fate = self._fate(verb.name, task, rng)
+        task.fate = self._fate(ask, task, rng)
         return task
 
-    def _fate(self, verb: str, task: Task, rng: Random) -> Fate:
-        seconds = (self.durations.get(verb) or self.durations.get(task.mode) or DURATIONS["fast"])(rng)
-        fails = rng.choice(self.failure_texts) if rng.random() < self.failure_rate else ""
+    def _fate(self, ask: Ask, task: Task, rng: Random) -> Fate:
+        draw = self.durations.get(ask.name) or self.durations.get(task.mode) or DURATIONS[task.mode]
+        seconds = draw(rng)
+        texts = self.failure_texts if ask.model == MIDJOURNEY else self.other_failure_texts
+        fails = rng.choice(texts) if rng.random() < self.failure_rate else ""
         retries = 1 if rng.random() < self.retry_rate else 0
         for index, (wanted, fate) in enumerate(self._fates):
-            if wanted in (verb, "*"):
+            if wanted in (ask.route, "*"):
                 del self._fates[index]
                 return Fate(
                     fate.fails or fails,
@@ -295,8 +304,10 @@ class Machine:
 
 
 def _brief(name: str, value: object) -> object:
-    """Return what is worth remembering of a field: a mask, perhaps a megabyte, is kept as its digest."""
-    return "sha256:" + hashlib.sha256(str(value).encode()).hexdigest() if name == "mask" else value
+    """Return what is worth remembering of a field: a mask or a picture, perhaps megabytes, is kept as its digest."""
+    if name == "mask" or (isinstance(value, str) and len(value) > _LONG):
+        return "sha256:" + hashlib.sha256(str(value).encode()).hexdigest()
+    return value
 
 
 def _clip(value: float, bound: float) -> float:

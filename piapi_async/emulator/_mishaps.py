@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from aiohttp import web
 
@@ -17,18 +17,19 @@ from .faults import Drop, Mishap, SlowBody, SlowFirstByte, StaleKeepAlive, Statu
 NO_ANSWER = 444
 
 Produce = Callable[[], Awaitable[HTTPResponse]]
+Refuse = Callable[[int, str], Mapping[str, object]]
 
 
-async def befall(request: web.BaseRequest, mishap: Mishap, produce: Produce) -> web.StreamResponse:
+async def befall(request: web.BaseRequest, mishap: Mishap, produce: Produce, refuse: Refuse) -> web.StreamResponse:
     """Return the answer after `mishap`, or nothing usable once the connection is gone.
 
-    `produce` reads the request and serves it: after it, a task was made.
+    `produce` reads the request and serves it: after it, a task was made.  `refuse` gives the body of a refusal.
     """
     if isinstance(mishap, Drop):
         return await _drop(request, mishap, produce)
     if isinstance(mishap, Status):
         await (produce() if mishap.made else request.read())
-        return plain(mishap.answer())
+        return plain(mishap.answer(refuse))
     answer = await produce()
     if isinstance(mishap, SlowFirstByte):
         await asyncio.sleep(mishap.seconds)

@@ -8,8 +8,8 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
+from ._asks import MIDJOURNEY, Kind
 from ._life import Stage, Task
-from ._verbs import Kind
 
 if TYPE_CHECKING:
     from ._desk import Desk
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 #: How many tasks the page shows, the latest first.
 SHOWN = 60
+#: What tasks make that can be seen.
+_SEEN = ("image", "video", "model")
 
 
 @cache
@@ -39,6 +41,7 @@ def tasks(desk: Desk, now: float, speed: float) -> dict[str, object]:
         "stages": stages(desk.machine),
         "requests": dict(desk.seen.requests),
         "creates": desk.seen.creates,
+        "reads": desk.seen.reads,
         "faults": desk.seen.faults.total(),
         "deliveries": len(desk.seen.deliveries),
         "detection": desk.seen.delays(),
@@ -48,10 +51,11 @@ def tasks(desk: Desk, now: float, speed: float) -> dict[str, object]:
 
 def _row(task: Task, desk: Desk, now: float) -> dict[str, object]:
     end = now if task.ended is None else task.ended
-    pictured = task.stage is Stage.FINISHED and task.kind in (Kind.GRID, Kind.SINGLE)
+    pictured = task.stage is Stage.FINISHED and (task.kind in (Kind.GRID, Kind.SINGLE) or task.mode in _SEEN)
+    verb = task.verb if task.model == MIDJOURNEY else f"{task.model}/{task.verb}"
     return {
         "task_id": task.task_id,
-        "verb": "adopted" if task.adopted else task.verb,
+        "verb": "adopted" if task.adopted else verb,
         "stage": str(task.stage),
         "prompt": task.prompt,
         "mode": task.mode,

@@ -28,11 +28,11 @@ class Delivery:
 
 @define
 class Seen:
-    """Everything counted since the start, by route name ("reroll", "fetch", "multi_fetch", "cancel", "image" ...).
+    """Everything counted since the start, by route name ("reroll", "fetch", "task_create", "task_read", "image" ...).
 
     `polls` counts looks per task id, unknown ids included; `ids_per_request` how many reads asked for how many ids;
-    `keys_to_images` counts requests for pictures that carried an API key, which none should.  `detection` is, per task,
-    the emulated seconds from its end to the first read that showed it.
+    `keys_to_images` counts requests for pictures and files that carried an API key, which none should.  `detection`
+    is, per task, the emulated seconds from its end to the first read that showed it.
     """
 
     requests: Counter[str] = Factory(Counter)
@@ -51,6 +51,11 @@ class Seen:
     def creates(self) -> int:
         """How many tasks were made, answered or not."""
         return self.creates_by_key.total()
+
+    @property
+    def reads(self) -> int:
+        """How many reads there were, of one task or of many."""
+        return self.ids_per_request.total()
 
     def created(self, task: Task, key: str) -> None:
         """Note a task that was made."""

@@ -11,6 +11,7 @@ import socket
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,15 +22,19 @@ from attrs import Factory, define, field
 from piapi_async._wire import HTTPRequest, HTTPResponse
 
 from . import _page, _state
-from ._desk import ROUTES, Desk
+from ._asks import Door, Kind
+from ._desk import Desk
+from ._files import TYPES, Workshop, file_of
 from ._life import Stage, Task
-from ._links import Link, read_link
+from ._links import FileLink, Link, read_file_link, read_link
 from ._mishaps import befall, plain
-from ._verbs import VERBS, Kind
+from ._routes import find, names_of
+from ._unified import files_of
 from ._webhooks import Post, Postman
 from .pictures import Gallery, pictures_of
 
 if TYPE_CHECKING:
+    from ._routes import Route
     from .faults import Refuse, Schedule
 
 #: A mask of ten megabytes in base64, and room.
@@ -39,6 +44,11 @@ KEEP_ALIVE = 75.0
 SAVE_AFTER = 0.2
 #: Seconds of the loop's time a request under way has when the server stops.
 GRACE = 0.1
+
+_NO_IMAGE = HTTPResponse(404, b"no such image", {"content-type": "text/plain"})
+_NO_FILE = HTTPResponse(404, b"no such file", {"content-type": "text/plain"})
+
+Produce = Callable[[], Coroutine[None, None, HTTPResponse]]
 
 
 @define(kw_only=True, eq=False)
@@ -58,6 +68,7 @@ class Server:
     port: int
     base_url: str = ""
     _gallery: Gallery = field(factory=Gallery)
+    _workshop: Workshop = field(default=Factory(lambda self: Workshop(self._gallery), takes_self=True))
     _web: web.Server = field(init=False)
     _runner: web.ServerRunner = field(init=False)
     _listener: asyncio.Server | None = None
@@ -131,24 +142,28 @@ class Server:
 
     async def _route(self, request: web.BaseRequest) -> web.StreamResponse:
         path = request.rel_url.raw_path
-        route = ROUTES.get(path)
-        if route is not None:
-            return await self._meet(request, route, lambda: self._serve(request, path, route))
-        link = read_link(path)
-        if link is not None and not link.thumb:
-            self.desk.seen.keys_to_images += "X-API-Key" in request.headers
-            return await self._meet(request, "image", lambda: self._picture(link))
-        if link is not None:
+        call = find(request.method, path)
+        if call is not None:
+            route = call.route
+            return await self._meet(request, route.name, route.door, lambda: self._serve(request, route))
+        link, file = read_link(path), read_file_link(path)
+        if link is not None and link.thumb:
             return plain(await self._picture(link))
+        if link is not None:
+            return await self._download(request, "image", lambda: self._picture(link))
+        if file is not None:
+            return await self._download(request, "file", lambda: self._file(file))
         return plain(self._own(path, request))
 
-    async def _meet(
-        self, request: web.BaseRequest, route: str, produce: Callable[[], Coroutine[None, None, HTTPResponse]]
-    ) -> web.StreamResponse:
+    async def _download(self, request: web.BaseRequest, route: str, produce: Produce) -> web.StreamResponse:
+        self.desk.seen.keys_to_images += "X-API-Key" in request.headers
+        return await self._meet(request, route, Door.MIDJOURNEY, produce)
+
+    async def _meet(self, request: web.BaseRequest, route: str, door: Door, produce: Produce) -> web.StreamResponse:
         """Answer through whatever latency and fault await this request."""
         seen = self.desk.seen
         seen.requests[route] += 1
-        wait = self.latency.get(route, self.latency.get("*", 0.0))
+        wait = next((self.latency[name] for name in names_of(route) if name in self.latency), 0.0)
         if wait:
             await asyncio.sleep(wait)
         if not self.schedule.rules:
@@ -159,23 +174,24 @@ class Server:
             if mishap is None:
                 return plain(await produce())
             seen.faults[type(mishap).__name__] += 1
-            return await befall(request, mishap, produce)
+            return await befall(request, mishap, produce, partial(self.desk.refusal, door))
         finally:
             self.look_for_outage()
 
-    async def _serve(self, request: web.BaseRequest, path: str, route: str) -> HTTPResponse:
+    async def _serve(self, request: web.BaseRequest, route: Route) -> HTTPResponse:
         try:
             body = await request.read()
         except web.HTTPRequestEntityTooLarge:
-            refusal = self.desk.view.dialect.refused("the request is too large")
+            refusal = self.desk.refusal(route.door, 413, "the request is too large")
             return HTTPResponse(413, orjson.dumps(refusal), {"content-type": "application/json"})
-        if route in VERBS and self.schedule.rules:
-            fate = self.schedule.fate(route)
+        if route.group == "create" and self.schedule.rules:
+            fate = self.schedule.fate(route.name)
             if fate is not None:
-                self.desk.machine.destine(route, fate)
+                self.desk.machine.destine(route.name, fate)
         headers = {"x-api-key": request.headers.get("X-API-Key", "")}
+        path = request.rel_url.raw_path_qs
         answer = self.desk.answer(HTTPRequest(request.method, path, body, headers), self.clock())
-        if route in VERBS or route == "cancel":
+        if route.group in ("create", "cancel"):
             self.changed()
         return answer
 
@@ -206,9 +222,9 @@ class Server:
     async def _picture(self, link: Link) -> HTTPResponse:
         task = self.desk.machine.get(link.task_id, now=self.clock())
         if task is None or not self._shows(task, link):
-            return HTTPResponse(404, b"no such image", {"content-type": "text/plain"})
-        if self._expired(task, link):
-            return HTTPResponse(self.expired_status, b"link has expired", {"content-type": "text/plain"})
+            return _NO_IMAGE
+        if not link.thumb and self._expired(task):
+            return self._gone()
         machine, size = self.desk.machine, self.desk.view.picture_size
         pictures = pictures_of(task, machine.tasks.get, size)
         loop = asyncio.get_running_loop()
@@ -217,13 +233,30 @@ class Server:
 
     def _shows(self, task: Task, link: Link) -> bool:
         if task.kind not in (Kind.GRID, Kind.SINGLE):
-            return False
+            return link.thumb and task.kind is Kind.FILES and task.stage is Stage.FINISHED
         if link.percent is not None:
             return task.progress(self.clock()) >= link.percent
         return task.stage is Stage.FINISHED
 
-    def _expired(self, task: Task, link: Link) -> bool:
-        if link.thumb or self.links_expire_after is None or task.ended is None:
+    async def _file(self, link: FileLink) -> HTTPResponse:
+        if not link.task_id:
+            upload = self.desk.uploads.find(link.name, self.clock())
+            return HTTPResponse(200, upload.content, {"content-type": upload.type}) if upload else _NO_FILE
+        task = self.desk.machine.get(link.task_id, now=self.clock())
+        if task is None or link.name not in files_of(self.desk.view, task):
+            return _NO_FILE
+        if self._expired(task):
+            return self._gone()
+        file = file_of(task, link.name, self.desk.view.picture_size)
+        loop = asyncio.get_running_loop()
+        content = await loop.run_in_executor(self._thread, self._workshop.make, file)
+        return HTTPResponse(200, content, {"content-type": TYPES[file.suffix]})
+
+    def _gone(self) -> HTTPResponse:
+        return HTTPResponse(self.expired_status, b"link has expired", {"content-type": "text/plain"})
+
+    def _expired(self, task: Task) -> bool:
+        if self.links_expire_after is None or task.ended is None:
             return False
         return self.clock() - task.ended > self.links_expire_after
 
@@ -245,9 +278,11 @@ class Server:
         self.arm()
 
     def _post(self, task: Task, at: float) -> None:
-        fetched = self.desk.view.fetched(task, at)
+        told = self.desk.told(task, at)
+        shown = told.get("data", told)  # the legacy protocol has no envelope
+        word = str(shown["status"]) if isinstance(shown, dict) else ""
         endpoint, secret = (str(task.given.get(f"webhook_{name}", "")) for name in ("endpoint", "secret"))
-        self.postman.send(Post(task.task_id, endpoint, secret, orjson.dumps(fetched), str(fetched["status"])))
+        self.postman.send(Post(task.task_id, endpoint, secret, orjson.dumps(told), word))
 
     # -- outages --------------------------------------------------------------------------------------------------
 

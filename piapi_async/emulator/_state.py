@@ -11,8 +11,8 @@ import attrs
 import orjson
 from attrs import frozen
 
+from ._asks import Door, Kind
 from ._life import Event, Fate, Stage, Task
-from ._verbs import Kind
 
 if TYPE_CHECKING:
     from ._machine import Machine
@@ -88,4 +88,7 @@ def _dump(task: Task) -> dict[str, Any]:
 def _load(fields: dict[str, Any]) -> Task:
     script = tuple((float(at), Event[name]) for at, name in fields.pop("script"))
     stage, kind = Stage(fields.pop("stage")), Kind(fields.pop("kind"))
-    return Task(**fields | {"script": script, "stage": stage, "kind": kind, "fate": Fate(**fields["fate"])})
+    door = Door(fields.pop("door", Door.MIDJOURNEY))  # a file of an earlier release has none
+    return Task(
+        **fields | {"script": script, "stage": stage, "kind": kind, "door": door, "fate": Fate(**fields["fate"])}
+    )

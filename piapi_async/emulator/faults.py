@@ -2,15 +2,17 @@
 
     emulator.fail("reroll", Drop(after_body=True), times=1)
 
-Routes are the verbs ("reroll", "upscale" ...), "fetch", "multi_fetch", "cancel", "image", "create" (any verb) and
-"*" (any).  Seconds of faults are seconds of the event loop, not sped up: they are held against a client's time-outs.
+Routes are the verbs ("reroll", "upscale" ...), "fetch", "multi_fetch", "cancel", "image"; of the unified protocol
+"task_create", "task_read", "task_cancel", "tasks_cancel" and "file"; and the others in `_routes`.  "create", "read",
+"cancel" and "download" are any that do so, in whichever protocol, and "*" is any at all.  Seconds of faults are seconds
+of the event loop, not sped up: they are held against a client's time-outs.
 """
 
 from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -22,9 +24,8 @@ from attrs.validators import ge, gt, instance_of, optional
 
 from piapi_async._wire import HTTPResponse
 
-from ._desk import ROUTES
 from ._life import Fate
-from ._verbs import VERBS
+from ._routes import KNOWN_ROUTES, names_of
 
 _NUMBER: Any = instance_of((int, float))
 _SECONDS: Any = [_NUMBER, ge(0)]
@@ -93,15 +94,15 @@ class Status:
     )
     made: bool = field(default=False, kw_only=True, validator=_FLAG)
 
-    def answer(self) -> HTTPResponse:
-        """Return the answer to be sent."""
+    def answer(self, refuse: Callable[[int, str], Mapping[str, object]]) -> HTTPResponse:
+        """Return the answer to be sent; `refuse` gives the body that the protocol has for a status and a text."""
         headers = {} if self.retry_after is None else {"retry-after": str(self.retry_after)}
         if isinstance(self.body, str) or (self.body is None and self.status in _PHRASES):
             text = _EDGE.format(f"{self.status} {_PHRASES[self.status]}") if self.body is None else self.body
             return HTTPResponse(self.status, str(text).encode(), {**headers, "content-type": "text/html"})
         message = _MESSAGES.get(self.status, f"status {self.status}")
-        body = {"task_id": "", "status": "failed", "message": message} if self.body is None else dict(self.body)
-        return HTTPResponse(self.status, orjson.dumps(body), {**headers, "content-type": "application/json"})
+        body = refuse(self.status, message) if self.body is None else self.body
+        return HTTPResponse(self.status, orjson.dumps(dict(body)), {**headers, "content-type": "application/json"})
 
 
 @frozen
@@ -245,8 +246,6 @@ KINDS: Mapping[str, type[Fault]] = {
     "task_takes": TaskTakes,
 }
 
-KNOWN_ROUTES = frozenset({*ROUTES.values(), "image", "create", "*"})
-
 
 @define
 class Rule:
@@ -270,7 +269,7 @@ class Rule:
 
     def matches(self, route: str) -> bool:
         """Say whether this rule speaks of that route."""
-        return self.route in ("*", route) or (self.route == "create" and route in VERBS)
+        return self.route in names_of(route)
 
     def fires(self, rng: Random, *, ahead: int = 0) -> bool:
         """Count one request (or, `ahead` of one, none) and say whether it is hit."""

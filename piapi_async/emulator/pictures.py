@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 from attrs import Factory, define, evolve, frozen
 
 from ._answers import picture_size, trims
+from ._asks import DIGITS, WORDS, Kind
 from ._life import Task, seed_of
-from ._verbs import DIGITS, WORDS, Kind
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -75,7 +75,7 @@ Lookup = Callable[[str], "Task | None"]
 def pictures_of(task: Task, lookup: Lookup, size: int) -> tuple[Picture, ...]:
     """Return the recipes of a finished task's pictures: four of a grid in reading order, one of a single."""
     lineage = Lineage(lookup, size)
-    return tuple(lineage.picture(task, number) for number in range(1 if task.kind is Kind.SINGLE else 4))
+    return tuple(lineage.picture(task, number) for number in range(4 if task.kind is Kind.GRID else 1))
 
 
 def look_of(prompt: str) -> int:

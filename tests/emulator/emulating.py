@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -46,6 +48,26 @@ class Caller:
         while (answer := await self.fetch(task_id))["status"] not in ("finished", "failed", "cancelled"):
             await asyncio.sleep(5)
         return answer
+
+    async def call(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
+        """Return status and JSON of any request."""
+        # A stream: aiohttp warns of large bodies that are bytes.
+        data = None if body is None else io.BytesIO(json.dumps(body).encode())
+        async with self.session.request(method, path, data=data, headers=headers) as answer:
+            return answer.status, await answer.json()
+
+    async def ask(self, model: str, task_type: str, given: dict[str, Any], **config: Any) -> Any:
+        """Return the data of a new task of the unified protocol."""
+        body = {"model": model, "task_type": task_type, "input": given, **({"config": config} if config else {})}
+        status, answer = await self.call("POST", "/api/v1/task", body)
+        assert (200, 200, "success") == (status, answer["code"], answer["message"]), answer
+        return answer["data"]
+
+    async def read(self, task_id: str) -> Any:
+        """Return the data of a task of the unified protocol."""
+        status, answer = await self.call("GET", f"/api/v1/task/{task_id}")
+        assert (200, 200, "success") == (status, answer["code"], answer["message"]), answer
+        return answer["data"]
 
     async def get(self, url: str) -> tuple[int, bytes, str]:
         """Return status, body and content type."""
@@ -92,4 +114,4 @@ class Inbox:
     @property
     def words(self) -> list[str]:
         """The status words in the order they came."""
-        return [body["status"] for _, body, _ in self.posts]
+        return [body.get("data", body)["status"] for _, body, _ in self.posts]

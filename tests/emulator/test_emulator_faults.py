@@ -321,7 +321,10 @@ def test_faults_are_read_from_toml(tmp_path: Path) -> None:
         ("[[fault]]\nkind = 'huge'\nsize = 1", "fault 1: huge has no field 'size'; it has: bytes"),
         ("[[fault]]\nkind = 'huge'\nbytes = 'x'", "fault 1: 'bytes' must be <class 'int'>"),
         ("[[fault]]\nkind = 'huge'\nbytes = 0", "fault 1: 'bytes' must be > 0: 0"),
-        ("[[fault]]\nkind = 'huge'\nroute = 'rerol'", "fault 1: unknown route 'rerol'; known: *, blend, "),
+        (
+            "[[fault]]\nkind = 'huge'\nroute = 'rerol'",
+            "fault 1: unknown route 'rerol'; known: *, account_info, active_tasks, blend, ",
+        ),
         ("[[fault]]\nkind = 'huge'\nrate = 3", "fault 1: rate must lie in 0..1: 3"),
         ("[[fault]]\nkind = 'huge'\nnth = 0", "fault 1: nth and times count from 1: nth=0, times=1"),
         ("[[fault]]\nkind = 'drop'", "fault 1: exactly one of before_body, after_body, inside_answer must be true"),

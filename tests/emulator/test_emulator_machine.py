@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from piapi_async.emulator import Constant, Lognormal
+from piapi_async.emulator._asks import Kind, Refused
 from piapi_async.emulator._life import DURATIONS, ENDS, LIFE, Event, Fate, Stage
 from piapi_async.emulator._machine import Machine
-from piapi_async.emulator._verbs import VERBS, Kind, Refused
+from piapi_async.emulator._verbs import VERBS, asked
 
 STEPS = st.lists(
     st.tuples(
@@ -35,9 +36,9 @@ def _play(machine: Machine, steps: list[tuple[str, int, float]]) -> list[tuple[s
             if what == "wait":
                 now += seconds
             elif what == "imagine":
-                machine.create("imagine", {"prompt": "a cat"}, account=str(number % 2), now=now)
+                machine.create(asked("imagine", {"prompt": "a cat"}), account=str(number % 2), now=now)
             elif what == "reroll":
-                machine.create("reroll", {"origin_task_id": target or "x"}, account="0", now=now)
+                machine.create(asked("reroll", {"origin_task_id": target or "x"}), account="0", now=now)
             elif target and what == "cancel":
                 machine.cancel(target, now=now)
             elif target:
@@ -112,7 +113,7 @@ def test_progress_never_falls_within_an_attempt_and_says_100_only_at_the_end(
     seed: int, error: float, retry_rate: float
 ) -> None:
     machine = Machine(seed=seed, progress_error=error, retry_rate=retry_rate)
-    task = machine.create("imagine", {"prompt": "a"}, account="", now=0)
+    task = machine.create(asked("imagine", {"prompt": "a"}), account="", now=0)
     seen: list[tuple[float, int]] = []
     for now in range(700):
         machine.advance(now)
@@ -124,7 +125,7 @@ def test_progress_never_falls_within_an_attempt_and_says_100_only_at_the_end(
 
 def test_reported_progress_misleads_by_about_the_asked_share() -> None:
     machine = Machine(durations={"fast": Constant(100)}, progress_error=0.1, concurrency=500)
-    tasks = [machine.create("imagine", {"prompt": "a"}, account="", now=0) for _ in range(300)]
+    tasks = [machine.create(asked("imagine", {"prompt": "a"}), account="", now=0) for _ in range(300)]
     machine.advance(51.5)
 
     shares = [task.progress(51.5) / 50 for task in tasks]
@@ -147,10 +148,10 @@ def test_durations_have_the_median_and_the_tail_they_were_given() -> None:
 def test_the_duration_follows_verb_and_mode(mode: str, seconds: float) -> None:
     durations = {"fast": 40.0, "mixed": 40.0, "turbo": 15.0, "relax": 200.0, "upscale": 3.0}
     machine = Machine(durations={name: Constant(value) for name, value in durations.items()})
-    task = machine.create("imagine", {"prompt": "a", "process_mode": mode}, account="", now=0)
+    task = machine.create(asked("imagine", {"prompt": "a", "process_mode": mode}), account="", now=0)
     machine.advance(1000)
-    child = machine.create("reroll", {"origin_task_id": task.task_id}, account="", now=1000)
-    upscaled = machine.create("upscale", {"origin_task_id": task.task_id, "index": "1"}, account="", now=1000)
+    child = machine.create(asked("reroll", {"origin_task_id": task.task_id}), account="", now=1000)
+    upscaled = machine.create(asked("upscale", {"origin_task_id": task.task_id, "index": "1"}), account="", now=1000)
     machine.advance(2000)
 
     assert (seconds, seconds, 3) == tuple((t.ended or 0) - t.created for t in (task, child, upscaled))
@@ -159,8 +160,8 @@ def test_the_duration_follows_verb_and_mode(mode: str, seconds: float) -> None:
 def test_a_fate_falls_on_the_next_task_of_its_verb() -> None:
     machine = Machine(adopt_parents=True)
     machine.destine("reroll", Fate(fails="too wild", retries=2, seconds=30.0))
-    other = machine.create("imagine", {"prompt": "a"}, account="", now=0)
-    fated = machine.create("reroll", {"origin_task_id": "x"}, account="", now=0)
+    other = machine.create(asked("imagine", {"prompt": "a"}), account="", now=0)
+    fated = machine.create(asked("reroll", {"origin_task_id": "x"}), account="", now=0)
     machine.advance(1000)
 
     assert (fated.stage, fated.error, fated.retries) == ("failed", "too wild", 2)
@@ -172,8 +173,8 @@ def test_a_fate_falls_on_the_next_task_of_its_verb() -> None:
 def test_a_task_is_ended_by_hand_in_any_stage() -> None:
     machine = Machine(concurrency=1, retry_rate=1.0, durations={"fast": Constant(100)})
     for wait, stage in ((0.0, "pending"), (20.0, "processing"), (48.8, "retry")):
-        task = machine.create("imagine", {"prompt": "a"}, account="", now=machine.now)
-        staged = machine.create("imagine", {"prompt": "a"}, account="", now=machine.now)
+        task = machine.create(asked("imagine", {"prompt": "a"}), account="", now=machine.now)
+        staged = machine.create(asked("imagine", {"prompt": "a"}), account="", now=machine.now)
         machine.advance(machine.now + wait)
         assert (stage, "staged") == (task.stage, staged.stage)
         assert machine.end(staged.task_id, now=machine.now)

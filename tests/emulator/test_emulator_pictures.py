@@ -12,6 +12,7 @@ from piapi_async.emulator._life import Constant, Task
 from piapi_async.emulator._links import Link
 from piapi_async.emulator._machine import Machine
 from piapi_async.emulator._motifs import MOTIFS, PALETTES
+from piapi_async.emulator._verbs import asked
 from piapi_async.emulator.pictures import DEPTH, Gallery, Picture, pictures_of
 
 SIZE = 96
@@ -27,7 +28,7 @@ class Studio:
         """Return a finished task."""
         if parent is not None:
             body["origin_task_id"] = parent.task_id
-        task = self.machine.create(verb, body, account="", now=self.machine.now)
+        task = self.machine.create(asked(verb, body), account="", now=self.machine.now)
         self.machine.advance(self.machine.now + 5)
         return task
 

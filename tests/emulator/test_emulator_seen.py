@@ -17,6 +17,7 @@ from piapi_async.emulator import PLANS, Constant, Dialect, Emulator, Plan, SlowF
 from piapi_async.emulator._answers import View
 from piapi_async.emulator._desk import Desk
 from piapi_async.emulator._machine import Machine
+from piapi_async.emulator._verbs import asked
 
 pytestmark = pytest.mark.looptime
 
@@ -158,7 +159,7 @@ def test_a_plan_of_ones_own_and_durations_of_every_sort_are_taken() -> None:
 
     assert emulator.machine.concurrency == 2
     assert Emulator(plan=plan, concurrency=7).machine.concurrency == 7
-    task = emulator.machine.create("imagine", {"prompt": "a cat"}, account="", now=0)
+    task = emulator.machine.create(asked("imagine", {"prompt": "a cat"}), account="", now=0)
     assert task.fate.seconds == 3
     assert "not running" in repr(emulator)
 

@@ -95,3 +95,17 @@ def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path: Path) -> Non
     with pytest.raises(OSError, match=r"state\.json"):
         state.write(path, b"{}")
     assert [path] == list(tmp_path.iterdir())
+
+
+async def test_a_file_of_an_earlier_release_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "state.json"
+    async with emulating(state=path) as caller:
+        task_id = await caller.create("imagine", prompt="a cat")
+    saved = json.loads(path.read_bytes())
+    for name in ("model", "door", "service_mode"):
+        del saved["tasks"][0][name]
+    path.write_text(json.dumps(saved))
+
+    async with emulating(state=path) as caller:
+        assert (await caller.fetch(task_id))["task_id"] == task_id
+        assert (await caller.read(task_id))["model"] == "midjourney"

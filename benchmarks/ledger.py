@@ -1,0 +1,153 @@
+"""What it costs to have every submit on disk before it leaves, and every id before it is told.
+
+    python -m benchmarks.ledger [--smoke] [--json FILE]
+
+The host is `benchmarks.server` in a process of its own.  Submits without a ledger, submits with one, and the two
+entries of a submit alone (claimed before the POST, accepted after it) take turns in slices.  Each entry is in a commit
+that the disk has confirmed; what is asked for during one commit is the next, so in a crowd many submits share two.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import orjson
+from attrs import asdict, frozen
+
+from piapi_async import Ledger, PiAPI, Reroll
+from piapi_async._ledger_file import Intent
+from piapi_async.tasks import TaskId, TaskRef
+
+from ._goals import Goal, goals_table
+from ._slices import Slice, Spread, in_flight, take_turns
+from ._table import short, table
+from .server import server_process
+
+CROWDS = (1, 64)
+GOAL = 50.0
+"""µs per submit in a crowd of 64."""
+
+WITHOUT, WITH, ALONE = "submit, no ledger", "submit, ledger", "the entries alone"
+REROLL = Reroll("6886fc4d-11b4-4bbe-9f2c-1f0e7b1b8a2d", prompt="a quiet landscape")
+
+
+@frozen
+class Line:
+    """One contestant in one crowd: µs each time, and times per second."""
+
+    what: str
+    in_flight: int
+    cpu: Spread
+    wall: Spread
+
+    @classmethod
+    def of(cls, what: str, crowd: int, turns: Sequence[Slice]) -> Line:
+        """Give the line of some turns."""
+        return cls(
+            what, crowd, Spread.of([turn.cpu * 1e6 for turn in turns]), Spread.of([turn.wall * 1e6 for turn in turns])
+        )
+
+    def cells(self) -> list[str]:
+        """Give the line's texts."""
+        return [self.what, str(self.in_flight), str(self.cpu), str(self.wall), f"{1e6 / self.wall.median:,.0f}"]
+
+
+async def measure(base_url: str, folder: Path, *, rounds: int, seconds: float) -> tuple[list[Line], Spread]:
+    """Measure all contestants; give their lines, and the CPU that a ledger adds to a submit of a crowd."""
+    async with AsyncExitStack() as stack:
+        ledgers = [Ledger(folder / "submits.db"), Ledger(folder / "entries.db")]
+        plain = await stack.enter_async_context(PiAPI("a-key", base_url=base_url))
+        recording = await stack.enter_async_context(PiAPI("a-key", base_url=base_url, ledger=ledgers[0]))
+        stack.push_async_callback(ledgers[1].close)
+        numbers = count()
+
+        async def enter() -> None:
+            intent = Intent.of(REROLL.to_http(), key=None, origin=base_url, family="legacy")
+            await ledgers[1].claim(intent)
+            await ledgers[1].accept(intent, TaskRef(base_url, "legacy", TaskId(f"{next(numbers):032}")))
+
+        lines, added = [], Spread(0.0, 0.0, 0.0)
+        for crowd in CROWDS:
+            loops = {
+                WITHOUT: in_flight(crowd, lambda: plain.submit(REROLL)),
+                WITH: in_flight(crowd, lambda: recording.submit(REROLL)),
+                ALONE: in_flight(crowd, enter),
+            }
+            turns = await take_turns(loops, rounds=rounds, seconds=seconds, least=crowd)
+            lines += [Line.of(name, crowd, turns[name]) for name in loops]
+            added = Spread.of(
+                [(dear.cpu - cheap.cpu) * 1e6 for dear, cheap in zip(turns[WITH], turns[WITHOUT], strict=True)]
+            )
+        return lines, added
+
+
+def sync_time(folder: Path) -> float:
+    """Give the µs that the disk takes to confirm one page."""
+    taken = []
+    with (folder / "page").open("wb") as file:
+        for _ in range(100):
+            file.seek(0)  # as in SQLite's log, which is written over again and again
+            file.write(os.urandom(4096))
+            file.flush()
+            began = time.perf_counter()
+            os.fdatasync(file.fileno())
+            taken.append(time.perf_counter() - began)
+    return statistics.median(taken) * 1e6
+
+
+def goals(lines: Sequence[Line], added: Spread, sync: float) -> list[Goal]:
+    """Hold the figures against the goal."""
+    alone = next(line for line in lines if (line.what, line.in_flight) == (ALONE, CROWDS[-1]))
+    limit = f"<= {GOAL:g} µs"
+    return [
+        Goal(f"CPU that a ledger adds to a submit, {CROWDS[-1]} in flight", f"{added} µs", limit, added.median <= GOAL),
+        Goal(
+            f"time of the two entries of a submit, {CROWDS[-1]} in flight",
+            f"{alone.wall} µs",
+            limit,
+            alone.wall.median <= GOAL,
+            why=f"{short(alone.cpu.median)} µs of it is CPU, the rest is the disk, which takes {short(sync)} µs to "
+            "confirm a page",
+        ),
+    ]
+
+
+def main(*, smoke: bool = False, json_path: Path | None = None) -> None:
+    """Print the tables."""
+    begun = time.perf_counter()
+    with server_process() as remote, tempfile.TemporaryDirectory() as name:
+        sync = sync_time(Path(name))
+        lines, added = asyncio.run(
+            measure(remote.base_url, Path(name), rounds=2 if smoke else 25, seconds=0.05 if smoke else 0.3)
+        )
+    columns = ("", "in flight", "µs CPU", "µs", "per second")
+    print(table(f"ledger; the disk confirms a page in {short(sync)} µs", columns, [line.cells() for line in lines]))
+    print()
+    judged = goals(lines, added, sync)
+    print(goals_table("ledger", judged), end="\n\n")
+    print(f"{time.perf_counter() - begun:.0f} s")
+    if json_path is not None:
+        found: dict[str, Any] = {
+            "goals": [asdict(goal) for goal in judged],
+            "lines": [asdict(line) for line in lines],
+            "sync": sync,
+        }
+        json_path.write_bytes(orjson.dumps(found, option=orjson.OPT_INDENT_2))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="What a ledger costs.")
+    parser.add_argument("--smoke", action="store_true", help="seconds instead of minutes; the numbers mean little")
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    given = parser.parse_args()
+    main(smoke=given.smoke, json_path=given.json)

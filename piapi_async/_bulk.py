@@ -1,0 +1,63 @@
+"""Calls about any number of tasks, whatever the host takes in one request."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+from ._book import PollBook
+from ._caller import Caller
+from ._wire import judge_multi_fetch, judge_read
+from .errors import APIError, NotFoundError, PiAPIError, UnexpectedAnswer
+from .tasks import Family, Task, TaskId
+
+
+async def fetch_many(
+    caller: Caller, book: PollBook, family: Family[Any], task_ids: Sequence[TaskId]
+) -> dict[str, Task[Any] | None]:
+    """Read tasks, in requests as large as the book knows the host to take; None for one the host does not know."""
+    ids = list(dict.fromkeys(task_ids))
+    found: dict[str, Task[Any] | None] = {}
+    while rest := ids[len(found) :]:
+        chunk = rest[: book.size(family)]
+        if len(chunk) > 1:
+            found |= await _fetch_chunk(caller, book, family, chunk)
+        else:
+            found[chunk[0]] = await _fetch_or_none(caller, family, chunk[0])
+    return found
+
+
+async def _fetch_chunk(
+    caller: Caller, book: PollBook, family: Family[Any], ids: Sequence[TaskId]
+) -> dict[str, Task[Any] | None]:
+    """Read several tasks in one request; nothing where that taught the book to ask for fewer."""
+    assert family.fetch_many is not None  # noqa: S101 - the book gives such families the size 1
+    try:
+        sightings = await caller.call(family.fetch_many(ids), judge_multi_fetch)
+    except (APIError, UnexpectedAnswer) as error:
+        if book.learn(family, len(ids), error):
+            return {}
+        raise
+    for sighting in sightings.values():
+        if isinstance(sighting, UnexpectedAnswer):
+            raise sighting
+    return {task_id: cast("Task[Any] | None", sightings.get(task_id)) for task_id in ids}
+
+
+async def _fetch_or_none(caller: Caller, family: Family[Any], task_id: TaskId) -> Task[Any] | None:
+    try:
+        return await caller.call(family.fetch(task_id), judge_read)
+    except NotFoundError:
+        return None
+
+
+async def cancel_all(caller: Caller, family: Family[Any], task_ids: Sequence[TaskId]) -> None:
+    """Ask to cancel tasks; where that takes several requests all are made, and the first error is raised then."""
+    refused: PiAPIError | None = None
+    for request in family.cancel(task_ids) if task_ids else ():
+        try:
+            await caller.call(request, judge_read)
+        except PiAPIError as error:  # one that has begun is no reason to let the others begin
+            refused = refused or error
+    if refused is not None:
+        raise refused

@@ -1,0 +1,15 @@
+"""All families by name: what a name in a ref, a ledger or a command line stands for.  Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from .legacy import DREAM_MACHINE, FACE_SWAP, LEGACY_KLING
+from .midjourney import LEGACY
+from .tasks import Family
+from .unified import UNIFIED
+
+FAMILIES: Mapping[str, Family[Any]] = {
+    family.name: family for family in (LEGACY, UNIFIED, FACE_SWAP, DREAM_MACHINE, LEGACY_KLING)
+}

@@ -1,0 +1,217 @@
+"""The fields of request classes: what an input may hold, said in one call each.  Pure.
+
+All of them are keywords unless `kw_only` is False, and required unless there is a `default`; a default of None makes
+"not said" possible, which is not sent.  A value that the API would refuse is a `ValueError` that names class, field,
+value and what is allowed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import PurePath
+from typing import Any
+
+import attrs
+import orjson
+from attrs import NOTHING, Attribute
+
+from ._fields import is_base64, is_http_url, is_ratio, is_text, refuse, to_mask, to_word
+
+UPLOADABLE = frozenset({".jpg", ".jpeg", ".png", ".webp", ".mp4", ".wav", ".mp3"})
+"""The kinds of files that the upload host takes, by suffix (the vendor's page)."""
+
+Check = Callable[[Any], bool]
+
+
+def _make(
+    check: Check,
+    allowed: str,
+    *,
+    default: Any,  # noqa: ANN401 - of any type
+    kw_only: bool,
+    converter: Callable[[Any], Any] | None = None,
+    metadata: Mapping[str, Any] | None = None,
+) -> Any:  # noqa: ANN401 - stands for a value of the field's type
+    def validate(instance: object, attribute: Attribute[Any], value: object) -> None:
+        if value is None and default is None:
+            return
+        if not check(value):
+            shown = f"{value[:60]}…" if isinstance(value, str) and len(value) > 60 else value  # noqa: PLR2004 - to read
+            raise refuse(instance, attribute, shown, f"{allowed}, or None" if default is None else allowed)
+
+    field: Any = attrs.field
+    return field(default=default, kw_only=kw_only, validator=validate, converter=converter, metadata=metadata)
+
+
+def text(*, most: int | None = None, default: Any = NOTHING, kw_only: bool = True) -> Any:  # noqa: ANN401 - as `_make`
+    """Give a field for a text, of at most so many characters; a required one must not be blank."""
+    required = default is NOTHING
+
+    def check(value: object) -> bool:
+        return is_text(value) and (most is None or len(value) <= most) and bool(value.strip() or not required)
+
+    allowed = "it must be a text" + (" that is not empty" if required else "")
+    return _make(check, allowed + (f", of at most {most} characters" if most else ""), default=default, kw_only=kw_only)
+
+
+def number(
+    low: float | None = None,
+    high: float | None = None,
+    *,
+    default: Any = NOTHING,  # noqa: ANN401 - as `_make`
+    kw_only: bool = True,
+) -> Any:  # noqa: ANN401 - as `_make`
+    """Give a field for a number within bounds, these included."""
+
+    def check(value: Any) -> bool:  # noqa: ANN401 - whatever was given
+        good = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        return good and _within(value, low, high)
+
+    return _make(check, f"it must be a number{_bounds(low, high)}", default=default, kw_only=kw_only)
+
+
+def whole(
+    low: int | None = None,
+    high: int | None = None,
+    *,
+    default: Any = NOTHING,  # noqa: ANN401 - as `_make`
+    kw_only: bool = True,
+) -> Any:  # noqa: ANN401 - as `_make`
+    """Give a field for a whole number within bounds, these included."""
+
+    def check(value: Any) -> bool:  # noqa: ANN401 - whatever was given
+        good = isinstance(value, int) and not isinstance(value, bool) and value.bit_length() < 64  # noqa: PLR2004 - JSON's
+        return good and _within(value, low, high)
+
+    return _make(check, f"it must be a whole number{_bounds(low, high)}", default=default, kw_only=kw_only)
+
+
+def flag(*, default: Any = NOTHING, kw_only: bool = True) -> Any:  # noqa: ANN401 - as `_make`
+    """Give a field for True or False."""
+    return _make(lambda value: isinstance(value, bool), "it must be True or False", default=default, kw_only=kw_only)
+
+
+def choice(
+    *words: str | int,
+    names: bool = False,
+    default: Any = NOTHING,  # noqa: ANN401 - as `_make`
+    kw_only: bool = True,
+) -> Any:  # noqa: ANN401 - as `_make`
+    """Give a field for one of some words; with `names` it is no input but the task's `model` or `task_type`."""
+
+    def check(value: object) -> bool:
+        return any(value == word and type(value) is type(word) for word in words)
+
+    metadata = {"names": True, "words": words} if names else {"words": words}
+    allowed = f"use one of {', '.join(map(repr, words))}"
+    return _make(check, allowed, default=default, kw_only=kw_only, metadata=metadata)
+
+
+def word(*words: str, default: Any = NOTHING, kw_only: bool = True) -> Any:  # noqa: ANN401 - as `_make`
+    """Give a field for one of some words; a number is spelt out, for the wire has texts such as "1"."""
+    allowed = f"use one of {', '.join(map(repr, words))}"
+    return _make(words.__contains__, allowed, default=default, kw_only=kw_only, converter=to_word)
+
+
+def ratio(*, default: Any = NOTHING, kw_only: bool = True) -> Any:  # noqa: ANN401 - as `_make`
+    """Give a field for an aspect ratio."""
+    return _make(is_ratio, "use two whole numbers such as '16:9'", default=default, kw_only=kw_only)
+
+
+_OTHER_LINKS = ("data:", "asset://")  # asset: the vendor's Private Asset Library, which Seedance reads
+
+_FILE = "a pathlib.Path of a file to upload (" + ", ".join(sorted(suffix[1:] for suffix in UPLOADABLE)) + ")"
+
+
+def link(*, default: Any = NOTHING, kw_only: bool = True) -> Any:  # noqa: ANN401 - as `_make`
+    """Give a field for a file: an http(s) URL that the host can reach, a data: URI, or a file here to be uploaded."""
+    allowed = f"it must be an http(s) URL, a data: URI or {_FILE}"
+    return _make(_is_link, allowed, default=default, kw_only=kw_only, metadata={"link": True})
+
+
+def links(
+    low: int = 1,
+    high: int | None = None,
+    *,
+    default: Any = NOTHING,  # noqa: ANN401 - as `_make`
+    kw_only: bool = True,
+) -> Any:  # noqa: ANN401 - as `_make`
+    """Give a field for several files, each as `link` takes it."""
+
+    def check(value: object) -> bool:
+        return isinstance(value, tuple) and _within(len(value), low, high) and all(map(_is_link, value))
+
+    count = f"{low} to {high}" if high is not None else f"at least {low}"
+    allowed = f"it must be a list of {count} files, each an http(s) URL, a data: URI or {_FILE}"
+    return _make(check, allowed, default=default, kw_only=kw_only, converter=_to_tuple, metadata={"link": True})
+
+
+def mask(*, kw_only: bool = True) -> Any:  # noqa: ANN401 - as `_make`
+    """Give a field for a picture within the body: base64 text, a data: URI (its prefix is cut off) or bytes."""
+    allowed = "it must be a base64 text, a data: URI or the image's bytes"
+    return _make(is_base64, allowed, default=NOTHING, kw_only=kw_only, converter=to_mask)
+
+
+def item(kind: type[Any], *, default: Any = NOTHING, kw_only: bool = True) -> Any:  # noqa: ANN401 - as `_make`
+    """Give a field for settings: a `kind`, or an object with the vendor's names."""
+
+    def check(value: object) -> bool:
+        return isinstance(value, kind) or _is_object(value)
+
+    return _make(check, f"it must be a {kind.__name__} or an object (a dict)", default=default, kw_only=kw_only)
+
+
+def items(kind: type[Any], *, default: Any = NOTHING, kw_only: bool = True) -> Any:  # noqa: ANN401 - as `_make`
+    """Give a field for a list of settings, each a `kind` or an object with the vendor's names."""
+
+    def check(value: object) -> bool:
+        return isinstance(value, tuple) and all(isinstance(item, kind) or _is_object(item) for item in value)
+
+    allowed = f"it must be a list of {kind.__name__} or of objects"
+    return _make(check, allowed, default=default, kw_only=kw_only, converter=_to_tuple)
+
+
+def json_object(*, default: Any = NOTHING, kw_only: bool = True) -> Any:  # noqa: ANN401 - as `_make`
+    """Give a field for an object that is sent as it is; a `pathlib.Path` in it is a file to be uploaded."""
+    return _make(_is_object, "it must be an object (a dict) of JSON values", default=default, kw_only=kw_only)
+
+
+def _within(value: float, low: float | None, high: float | None) -> bool:
+    return (low is None or value >= low) and (high is None or value <= high)
+
+
+def _bounds(low: float | None, high: float | None) -> str:
+    if low is not None and high is not None:
+        return f" from {low} to {high}"
+    return f" of at least {low}" if low is not None else f" of at most {high}" if high is not None else ""
+
+
+def _is_link(value: object) -> bool:
+    if isinstance(value, PurePath):
+        return value.suffix.lower() in UPLOADABLE
+    return is_http_url(value) or (is_text(value) and value.startswith(_OTHER_LINKS))
+
+
+def _is_object(value: object) -> bool:
+    if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
+        return False
+    try:
+        orjson.dumps(dict(value), default=_stand_in)
+    except TypeError:
+        return False
+    return True
+
+
+def _stand_in(value: object) -> object:
+    if isinstance(value, PurePath):
+        return str(value)
+    if isinstance(value, Mapping):
+        return dict(value)
+    if attrs.has(type(value)):
+        return attrs.asdict(value, recurse=False)  # type: ignore[arg-type]  # `has` is no type guard
+    raise TypeError(type(value).__name__)
+
+
+def _to_tuple(value: Any) -> Any:  # noqa: ANN401 - what is no list is left for the check to refuse
+    return tuple(value) if isinstance(value, Iterable) and not isinstance(value, (str, bytes, Mapping)) else value

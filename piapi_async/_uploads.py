@@ -1,0 +1,94 @@
+"""Files that are here and must be where the host can read them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path, PurePath
+
+from attrs import define, evolve, field
+
+from ._caller import Caller
+from ._threads import in_thread
+from ._wire import judge_read
+from .account import MAX_UPLOAD, Upload
+
+UPLOAD_URL = "https://upload.theapi.app/api/ephemeral_resource"
+"""The vendor's host for uploads, which takes the same key."""
+
+_VENDOR = "https://api.piapi.ai"
+
+_LIFETIME = 12 * 3600.0  # seconds for which a link is used again; the host keeps a file for 24 hours
+_REMEMBERED = 1_000  # links
+
+_Stamp = tuple[Path, int, int, str]
+
+
+@define(eq=False)
+class Uploader:
+    """Uploads files, each once while its link lives and the file stays as it is."""
+
+    _caller: Caller
+    _links: OrderedDict[_Stamp, tuple[str, float]] = field(factory=OrderedDict, init=False, repr=False)
+    _under_way: dict[_Stamp, asyncio.Task[str]] = field(factory=dict, init=False, repr=False)
+
+    @classmethod
+    def beside(cls, caller: Caller, url: str) -> Uploader:
+        """Give the uploader that shares a caller's key, gate and policy, and has sockets of its own."""
+        return cls(evolve(caller, transport=evolve(caller.transport, base_url=url)))
+
+    async def send(self, data: bytes, name: str) -> str:
+        """Upload bytes and give their URL.  Raises `ValueError` for what the host would refuse, and as a read."""
+        return await self._caller.call(Upload(name, data), judge_read)
+
+    async def link(self, path: PurePath, name: str | None = None) -> str:
+        """Give the URL of a file, uploading it if need be.  Raises also `OSError` when it cannot be read."""
+        file = Path(path)
+        stamp = (*await in_thread(partial(_stamp, file)), name or file.name)
+        now = asyncio.get_running_loop().time()
+        if (known := self._links.get(stamp)) is not None and now < known[1]:
+            return known[0]
+        task = self._under_way.get(stamp)
+        if task is None:
+            task = self._under_way[stamp] = asyncio.create_task(self._upload(file, stamp), name="piapi_async upload")
+            task.add_done_callback(partial(self._done, stamp))
+        return await asyncio.shield(task)
+
+    def _done(self, stamp: _Stamp, task: asyncio.Task[str]) -> None:
+        del self._under_way[stamp]
+        if not task.cancelled():
+            task.exception()  # whoever wanted it may be gone, and asyncio would complain that nobody looked
+
+    async def links(self, paths: Iterable[PurePath]) -> dict[PurePath, str]:
+        """Give the URLs of files; raises as `link`."""
+        return {path: await self.link(path) for path in paths}
+
+    async def _upload(self, file: Path, stamp: _Stamp) -> str:
+        began = asyncio.get_running_loop().time()
+        url = await self.send(await in_thread(file.read_bytes), stamp[-1])
+        self._links[stamp] = (url, began + _LIFETIME)
+        while len(self._links) > _REMEMBERED:
+            self._links.popitem(last=False)
+        return url
+
+    async def close(self) -> None:
+        """Stop what is under way, free the sockets."""
+        for task in list(self._under_way.values()):
+            task.cancel()
+        await asyncio.gather(*self._under_way.values(), return_exceptions=True)
+        await self._caller.transport.close()
+
+
+def upload_url_for(base_url: str) -> str:
+    """Give where files of a client go: no key is sent to a host that it is not for."""
+    return UPLOAD_URL if base_url == _VENDOR else f"{base_url}/api/ephemeral_resource"
+
+
+def _stamp(file: Path) -> tuple[Path, int, int]:
+    """Give what tells one version of a file from another; raise `ValueError` for one that the host would refuse."""
+    facts = file.stat()
+    if facts.st_size > MAX_UPLOAD:  # before it is read into memory
+        raise ValueError(f"upload: {file} has {facts.st_size} bytes; the host takes 10 MiB at most")
+    return file.absolute(), facts.st_size, facts.st_mtime_ns

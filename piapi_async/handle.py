@@ -1,0 +1,175 @@
+"""`TaskHandle`: one task of one client, to look at, wait for, cancel."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import copy
+import math
+from collections.abc import AsyncGenerator
+from typing import TYPE_CHECKING, Generic, Literal, TypeVar, get_args
+
+import anyio
+from attrs import define
+
+from ._book import Waiter, Watch, differs
+from .errors import PiAPIError, TaskCancelled, TaskFailed, WaitTimeout
+from .tasks import Task, TaskRef, TaskState
+
+if TYPE_CHECKING:
+    from .client import PiAPI
+
+R_co = TypeVar("R_co", covariant=True)
+
+OnCancel = Literal["leave", "cancel_remote"]
+_ON_CANCEL = get_args(OnCancel)
+
+_CANCEL_REMOTE_SECONDS = 5.0
+
+
+@define(eq=False, repr=False)
+class TaskHandle(Generic[R_co]):
+    """One task of one client: look at it, wait for it, cancel it.
+
+    Handles of the same task are equal, and share the looks at it while they wait.
+    """
+
+    _client: PiAPI
+    _watch: Watch
+
+    @property
+    def task_id(self) -> str:
+        """The id, as the host gave it."""
+        return self._watch.task_id
+
+    @property
+    def ref(self) -> TaskRef:
+        """What another process needs to `attach` to the task."""
+        return TaskRef(self._client.origin, self._watch.family.name, self._watch.task_id)
+
+    @property
+    def task(self) -> Task[R_co] | None:
+        """The task as it was last seen, or None; asks nobody."""
+        return self._watch.task
+
+    @property
+    def error(self) -> PiAPIError | None:
+        """Why there is no result: how the task ended, or what ended the last wait.  None while all is well."""
+        task = self._watch.task
+        if task is None or not task.state.terminal:
+            return self._watch.error
+        if task.state is TaskState.FAILED:
+            return TaskFailed(f"Task {task.task_id} failed: {task.error or 'the host gives no reason'}.", task=task)
+        if task.state is TaskState.CANCELLED:
+            return TaskCancelled(f"Task {task.task_id} was cancelled.", task=task)
+        return None
+
+    def __repr__(self) -> str:
+        return f"<TaskHandle {self.task_id}: {self.task.status if self.task else 'not seen yet'}>"
+
+    def __eq__(self, other: object) -> bool:
+        return self.ref == other.ref if isinstance(other, TaskHandle) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.ref)
+
+    async def wait(self, timeout: float | None = None, *, on_cancel: OnCancel = "leave") -> Task[R_co]:
+        """Give the finished task, waiting up to `timeout` seconds (None: for ever; 0: one look).
+
+        Raises `TaskFailed`, `TaskCancelled`, `WaitTimeout` (the task goes on), `AuthenticationError`, `NotFoundError`
+        (after a short grace), `ClientClosed`.  Passing faults of the network and the host do not end it.  With
+        `on_cancel` "cancel_remote" a cancelled caller has the task cancelled at the host too, if it has not started.
+        """
+        if on_cancel not in _ON_CANCEL:
+            raise ValueError(f"on_cancel: {on_cancel!r} is not allowed; use one of {_ON_CANCEL}")
+        waiter = None if self._watch.ended else self._join(timeout)
+        if waiter is not None:
+            try:
+                await waiter.bell
+            except asyncio.CancelledError:
+                self._leave(waiter)
+                if on_cancel == "cancel_remote":
+                    await self._cancel_remote()
+                raise
+        outcome = self._outcome(waiter, timeout)
+        if isinstance(outcome, PiAPIError):
+            raise outcome
+        return outcome
+
+    async def refresh(self) -> Task[R_co]:
+        """Read the task now and give it, whatever its state.  Raises as `PiAPI.fetch`."""
+        task = await self._client.fetch(self.task_id, family=self._watch.family)
+        self._client._poller.seen(self._watch, task)
+        return task
+
+    async def updates(self, timeout: float | None = None) -> AsyncGenerator[Task[R_co], None]:
+        """Give the task each time its status, progress or images have changed; the terminal one is the last.
+
+        A slow consumer misses what has been overtaken, never the newest.  Raises as `wait`, but gives a task that
+        failed or was cancelled like any other.
+        """
+        shown: Task[R_co] | None = None
+        waiter = None if self._watch.ended else self._join(timeout, changes=True)
+        watch = self._watch
+        try:
+            while True:
+                if watch.task is not None and differs(shown, watch.task):
+                    shown = watch.task
+                    yield watch.task
+                elif waiter is None or waiter not in watch.waiters:  # ended, or the time is up
+                    break
+                else:
+                    await waiter.bell
+                    waiter.bell = asyncio.get_running_loop().create_future()
+        finally:
+            if waiter is not None:
+                self._client._poller.leave(watch, waiter)
+        if not watch.ended and isinstance(outcome := self._outcome(waiter, timeout), PiAPIError):
+            raise outcome
+
+    async def cancel(self) -> None:
+        """Ask the host to cancel the task; only one that has not started can be, so `wait` tells the outcome."""
+        await self._client.cancel(self.task_id, family=self._watch.family)
+
+    async def _cancel_remote(self) -> None:
+        """Try to cancel the task for a caller who is being cancelled itself: not for long, and without complaint."""
+        with anyio.move_on_after(_CANCEL_REMOTE_SECONDS, shield=True), contextlib.suppress(PiAPIError):
+            await self.cancel()
+
+    def _join(self, timeout: float | None, *, changes: bool = False) -> Waiter:
+        if timeout is not None and (not isinstance(timeout, (int, float)) or math.isnan(timeout)):
+            raise ValueError(f"timeout: {timeout!r} is not allowed; use seconds, or None to wait for ever")
+        self._client._enter()
+        webhooks = self._client._submitter.webhooks
+        if webhooks is not None and webhooks.came_early(self._watch.task_id):
+            self._watch.due, self._watch.told_at = -math.inf, asyncio.get_running_loop().time()
+        self._watch, waiter = self._client._poller.join(self._watch, timeout, changes=changes)
+        return waiter
+
+    def _leave(self, waiter: Waiter) -> None:
+        self._client._poller.leave(self._watch, waiter)
+
+    def _outcome(self, waiter: Waiter | None, timeout: float | None) -> Task[R_co] | PiAPIError:
+        """Give what a wait that is over came to."""
+        task = self._watch.task
+        if task is not None and task.state.terminal:
+            return self.error or task
+        if waiter is not None and waiter.error is not None:
+            # Several waits may share an error; each raises its own, with its own traceback.
+            error = copy.copy(waiter.error)
+            error.__cause__ = waiter.error.__cause__
+            return error
+        if task is None:
+            seen = "nothing was seen of it"
+        else:
+            seen = f"it was last seen {task.status}" + (f" at {task.progress} %" if task.progress is not None else "")
+        fault = self._watch.fault
+        seen += f" (the last look failed: {str(fault).rstrip('.')})" if fault is not None else ""
+        late = WaitTimeout(
+            f"Stopped waiting for task {self.task_id} after {timeout:g} s; {seen}. If it was accepted it goes on and "
+            f"stays paid for: wait again, or later piapi.attach({self.task_id!r}).wait().",
+            ref=self.ref,
+            task=task,
+        )
+        late.__cause__ = fault
+        return late

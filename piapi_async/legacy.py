@@ -1,0 +1,277 @@
+"""Three older protocols, each for one kind of task: Face Swap, Dream Machine and Kling.  Pure.
+
+All of them are in the unified API today (`piapi_async.models`), which new programs should use; these serve accounts
+and hosts that still speak the old ones.  They have no call to cancel a task, and none to read many at a time.  Paths,
+bodies and answers were read off the vendor's former pages (goapi.ai/docs, piapi.ai/docs) and clients that use them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from pathlib import PurePath
+from typing import Any, ClassVar, Generic, NoReturn, TypeVar
+from urllib.parse import quote
+
+import attrs
+from attrs import field, frozen
+
+from ._envelope import error_text, read_data, read_new_task, read_time
+from ._files import find_files
+from ._inputs import choice, flag, json_object, link, number, ratio, text, whole
+from ._lenient import Structure, read_number
+from ._request import InputRequest, request
+from ._wire import HTTPRequest, HTTPResponse, Request, post
+from .errors import PiAPIError
+from .tasks import (
+    Family,
+    Life,
+    Reader,
+    Task,
+    TaskFile,
+    TaskId,
+    TaskState,
+    check_task_id,
+    classify,
+    from_unix,
+    read_status,
+)
+
+__all__ = ["DREAM_MACHINE", "FACE_SWAP", "LEGACY_KLING", "DreamMachine", "FaceSwap", "LegacyKling"]
+
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+
+# -- what tasks end in --------------------------------------------------------------------------------------------
+
+
+@frozen
+class FaceSwapResult:
+    """The picture, as a link."""
+
+    image: str = ""
+
+
+@frozen
+class Clip:
+    """A video, and a picture of it."""
+
+    url: str = ""
+    width: int | None = None
+    height: int | None = None
+    thumbnail: str = ""
+
+
+@frozen
+class Generation:
+    """What Dream Machine tells of its work."""
+
+    id: str = ""
+    prompt: str = ""
+    state: str = ""
+    video: Clip = field(factory=Clip)
+
+
+@frozen
+class DreamMachineResult:
+    """The `generation` of a task."""
+
+    generation: Generation = field(factory=Generation)
+
+
+@frozen
+class KlingFile:
+    """A file of a work, with and without the watermark; `duration` in milliseconds."""
+
+    resource: str = ""
+    resource_without_watermark: str = field(default="", alias="resourceWithoutWatermark")
+    width: int | None = None
+    height: int | None = None
+    duration: float | None = None
+
+
+@frozen
+class KlingWork:
+    """One of the works of a task."""
+
+    content_type: str = field(default="", alias="contentType")
+    type: str = ""
+    resource: KlingFile = field(factory=KlingFile)
+    cover: KlingFile = field(factory=KlingFile)
+
+
+@frozen
+class LegacyKlingResult:
+    """The works of a task."""
+
+    works: tuple[KlingWork, ...] = ()
+
+
+# -- making a task ------------------------------------------------------------------------------------------------
+
+
+@request
+class _Create(InputRequest):
+    """What the three share: the body is the inputs, the answer has the new task's id."""
+
+    _path: ClassVar[str] = ""
+
+    def inputs(self) -> Mapping[str, Any]:
+        """Give the inputs as they were said, files still as paths."""
+        said = ((f.name, getattr(self, f.name)) for f in attrs.fields(self._class) if f.init)
+        return {name: value for name, value in said if value is not None}
+
+    def to_http(self) -> HTTPRequest:
+        return HTTPRequest("POST", self._path, self.to_json(self.inputs()))
+
+    def parse(self, response: HTTPResponse, /) -> TaskId:
+        return read_new_task(response, self)
+
+
+@request
+class FaceSwap(_Create):
+    """Give a picture the face of another."""
+
+    _path = "/api/face_swap/v1/async"
+    target_image: str | PurePath = link(kw_only=False)
+    swap_image: str | PurePath = link()
+    result_type: str = choice("url", default="url")
+
+    @property
+    def family(self) -> Family[FaceSwapResult]:
+        return FACE_SWAP
+
+
+@request
+class DreamMachine(_Create):
+    """Make a video from a prompt, or from a picture and perhaps a last one."""
+
+    _path = "/api/luma/v1/video"
+    _needs = (("prompt", "image_url"),)
+    prompt: str | None = text(default=None, kw_only=False)
+    expand_prompt: bool | None = flag(default=None)
+    image_url: str | PurePath | None = link(default=None)
+    image_end_url: str | PurePath | None = link(default=None)
+    aspect_ratio: str | None = ratio(default=None)
+    loop: bool | None = flag(default=None)
+
+    @property
+    def family(self) -> Family[DreamMachineResult]:
+        return DREAM_MACHINE
+
+
+@request
+class LegacyKling(_Create):
+    """Make a video from a prompt, or from a picture; `duration` in seconds."""
+
+    _path = "/api/kling/v1/video"
+    _needs = (("prompt", "image_url"),)
+    prompt: str | None = text(default=None, kw_only=False)
+    negative_prompt: str | None = text(default=None)
+    image_url: str | PurePath | None = link(default=None)
+    duration: int | None = whole(1, default=None)
+    aspect_ratio: str | None = ratio(default=None)
+    professional_mode: bool | None = flag(default=None)
+    creativity: float | None = number(0, 1, default=None)
+    version: str | None = text(default=None)
+    camera_control: Mapping[str, Any] | None = json_object(default=None)
+
+    @property
+    def family(self) -> Family[LegacyKlingResult]:
+        return LEGACY_KLING
+
+
+# -- calls about tasks --------------------------------------------------------------------------------------------
+
+
+@frozen
+class _Get(Generic[R_co]):
+    """Read one task."""
+
+    task_id: TaskId = field(converter=check_task_id)
+    _protocol: _Protocol[R_co] = field(repr=False)
+
+    def to_http(self) -> HTTPRequest:
+        return self._protocol.ask(self.task_id)
+
+    def parse(self, response: HTTPResponse, /) -> Task[R_co]:
+        return self._protocol.read(read_data(response, self), self.task_id)
+
+
+@frozen(eq=False)
+class _Protocol(Generic[R]):
+    """One of the three: how a task is asked for, and in which field of the answer its result is."""
+
+    name: str
+    ask: Callable[[TaskId], HTTPRequest]
+    place: str
+    _structure: Structure[R]
+
+    def family(self) -> Family[R]:
+        return Family(name=self.name, fetch=self._get, cancel=self._cancel, read=self._read_whole)
+
+    def _get(self, task_id: TaskId) -> Request[Task[R]]:
+        return _Get(task_id, self)
+
+    def _cancel(self, task_ids: Sequence[TaskId]) -> NoReturn:
+        raise PiAPIError(f"The task {task_ids[0]} cannot be cancelled: its protocol, {self.name}, has no call for it.")
+
+    def _read_whole(self, data: dict[str, Any], asked: TaskId) -> Task[R]:
+        inner = data.get("data")
+        return self.read(inner if "status" not in data and isinstance(inner, dict) else data, asked)
+
+    def read(self, data: dict[str, Any], asked: TaskId) -> Task[R]:
+        """Give the task that an answer's `data` tells of."""
+        status = read_status(data, asked, "data")
+        state = classify(status)
+        return Task(
+            task_id=asked,
+            status=status,
+            state=state,
+            error=error_text(data.get("error")) or error_text(data) if state is TaskState.FAILED else "",
+            images=tuple(file.url for file in self._files(data)) if self.place == "image" else (),
+            raw=data,
+            reader=Reader(self._result, _read_life, self._files),
+        )
+
+    def _result(self, raw: Mapping[str, Any]) -> R:
+        return self._structure({self.place: raw.get(self.place)})
+
+    def _files(self, raw: Mapping[str, Any]) -> tuple[TaskFile, ...]:
+        return find_files({self.place: raw.get(self.place)})
+
+
+def _read_life(raw: Mapping[str, Any]) -> Life:
+    metadata = raw.get("metadata")
+    metadata = metadata if isinstance(metadata, dict) else {}
+    return Life("", *(_read_time(metadata.get(name)) for name in ("created_at", "started_at", "ended_at")))
+
+
+def _read_time(value: object) -> datetime | None:
+    """Give a time, which is a text or seconds since 1970."""
+    try:
+        return read_time(value) or from_unix(read_number(value))
+    except TypeError:
+        return None
+
+
+def _get_from(path: str) -> Callable[[TaskId], HTTPRequest]:
+    return lambda task_id: HTTPRequest("GET", f"{path}/{quote(task_id, safe='')}")
+
+
+def _ask_face_swap(task_id: TaskId) -> HTTPRequest:
+    return post("/api/face_swap/v1/fetch", {"task_id": task_id})
+
+
+FACE_SWAP: Family[FaceSwapResult] = _Protocol("face-swap", _ask_face_swap, "image", Structure(FaceSwapResult)).family()
+"""Tasks of the old Face Swap protocol, `/api/face_swap/v1/…`."""
+
+DREAM_MACHINE: Family[DreamMachineResult] = _Protocol(
+    "dream-machine", _get_from("/api/luma/v1/video"), "generation", Structure(DreamMachineResult)
+).family()
+"""Tasks of the old Dream Machine protocol, `/api/luma/v1/…`."""
+
+LEGACY_KLING: Family[LegacyKlingResult] = _Protocol(
+    "legacy-kling", _get_from("/api/kling/v1/video"), "works", Structure(LegacyKlingResult)
+).family()
+"""Tasks of the old Kling protocol, `/api/kling/v1/…`."""

@@ -1,0 +1,24 @@
+"""DiffRhythm: songs from lyrics with times (piapi.ai/docs/diffrhythm-api/create-task)."""
+
+from __future__ import annotations
+
+from pathlib import PurePath
+from typing import Literal
+
+from .._inputs import choice, link, text
+from ..unified import ModelRequest, request
+from ._outputs import AudioOutput
+
+
+@request
+class Song(ModelRequest[AudioOutput]):
+    """Sing lyrics, whose lines begin with times such as "[00:10.00]", in a style that is told or heard in a file."""
+
+    _model = "Qubico/diffrhythm"
+    _needs = (("lyrics", "style_prompt", "style_audio"),)
+    lyrics: str | None = text(default=None, kw_only=False)
+    style_prompt: str | None = text(default=None)
+    style_audio: str | PurePath | None = link(default=None)
+    task_type: Literal["txt2audio-base", "txt2audio-full"] = choice(
+        "txt2audio-base", "txt2audio-full", names=True, default="txt2audio-base"
+    )

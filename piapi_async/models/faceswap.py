@@ -1,0 +1,31 @@
+"""Face swap in pictures (piapi.ai/docs/faceswap-api, multi-face-swap); that in videos is `video_tools.FaceSwap`."""
+
+from __future__ import annotations
+
+from pathlib import PurePath
+
+from .._inputs import link, text
+from ..unified import ModelRequest, request
+from ._outputs import ImageOutput
+
+
+@request
+class FaceSwap(ModelRequest[ImageOutput]):
+    """Give a picture the face of another."""
+
+    _model = "Qubico/image-toolkit"
+    _task_type = "face-swap"
+    target_image: str | PurePath = link(kw_only=False)
+    swap_image: str | PurePath = link()
+
+
+@request
+class MultiFaceSwap(ModelRequest[ImageOutput]):
+    """Give a picture several faces of another; the indexes are texts such as "0,1", faces from left to right."""
+
+    _model = "Qubico/image-toolkit"
+    _task_type = "multi-face-swap"
+    target_image: str | PurePath = link(kw_only=False)
+    swap_image: str | PurePath = link()
+    swap_faces_index: str | None = text(default=None)
+    target_faces_index: str | None = text(default=None)

@@ -1,0 +1,142 @@
+"""Midjourney behind the unified API (piapi.ai/docs/midjourney-api): the ten verbs of `piapi_async.Imagine` and so on.
+
+The vendor has announced the end of it; hosts that speak the older protocol take the requests of `piapi_async` itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import PurePath
+from typing import Literal
+
+from attrs import frozen
+
+from .._inputs import choice, flag, link, links, mask, ratio, text, whole, word
+from ..unified import ModelRequest, request
+
+_Mode = Literal["relax", "fast", "turbo", "mixed"]
+
+
+@frozen
+class MidjourneyOutput:
+    """A grid of four, or one picture; `actions` are what can be done with it."""
+
+    image_url: str = ""
+    image_urls: tuple[str, ...] = ()
+    temporary_image_urls: tuple[str, ...] = ()
+    discord_image_url: str = ""
+    intermediate_image_urls: tuple[str, ...] = ()
+    actions: tuple[str, ...] = ()
+    progress: int | None = None
+    seed: str = ""
+    message: str = ""
+    prompt: str = ""
+
+
+@request
+class _Midjourney(ModelRequest[MidjourneyOutput]):
+    _model = "midjourney"
+
+
+@request
+class Imagine(_Midjourney):
+    """Draw a grid of four from a prompt."""
+
+    _task_type = "imagine"
+    prompt: str = text(kw_only=False)
+    process_mode: _Mode | None = choice("relax", "fast", "turbo", "mixed", default=None)
+    aspect_ratio: str | None = ratio(default=None)
+    skip_prompt_check: bool | None = flag(default=None)
+    bot_id: int | None = whole(default=None)
+
+
+@request
+class Reroll(_Midjourney):
+    """Draw a grid anew; `prompt` replaces the parent's."""
+
+    _task_type = "reroll"
+    origin_task_id: str = text(kw_only=False)
+    prompt: str | None = text(default=None)
+    skip_prompt_check: bool | None = flag(default=None)
+
+
+@request
+class Upscale(_Midjourney):
+    """Take one picture of a grid (`index` 1 to 4), or enlarge an upscaled one (2x, 4x, subtle, creative)."""
+
+    _task_type = "upscale"
+    origin_task_id: str = text(kw_only=False)
+    index: str | int = word("1", "2", "3", "4", "2x", "4x", "subtle", "creative")
+
+
+@request
+class Variation(_Midjourney):
+    """Vary one picture of a grid (`index` 1 to 4), or an upscaled one (high_variation, low_variation)."""
+
+    _task_type = "variation"
+    origin_task_id: str = text(kw_only=False)
+    index: str | int = word("1", "2", "3", "4", "high_variation", "low_variation")
+    prompt: str | None = text(default=None)
+    aspect_ratio: str | None = ratio(default=None)
+    skip_prompt_check: bool | None = flag(default=None)
+
+
+@request
+class Describe(_Midjourney):
+    """Find prompts for a picture."""
+
+    _task_type = "describe"
+    image_url: str | PurePath = link(kw_only=False)
+    process_mode: _Mode | None = choice("relax", "fast", "turbo", "mixed", default=None)
+
+
+@request
+class Seed(_Midjourney):
+    """Ask for the seed of a finished task."""
+
+    _task_type = "seed"
+    origin_task_id: str = text(kw_only=False)
+
+
+@request
+class Blend(_Midjourney):
+    """Mix two to five pictures into one grid."""
+
+    _task_type = "blend"
+    image_urls: Sequence[str | PurePath] = links(2, 5, kw_only=False)
+    process_mode: _Mode | None = choice("relax", "fast", "turbo", "mixed", default=None)
+    dimension: Literal["square", "portrait", "landscape"] | None = choice(
+        "square", "portrait", "landscape", default=None
+    )
+
+
+@request
+class Inpaint(_Midjourney):
+    """Draw the masked part of an upscaled picture anew."""
+
+    _task_type = "inpaint"
+    origin_task_id: str = text(kw_only=False)
+    mask: str | bytes = mask()
+    prompt: str | None = text(default=None)
+    skip_prompt_check: bool | None = flag(default=None)
+
+
+@request
+class Outpaint(_Midjourney):
+    """Zoom out of an upscaled picture; `zoom_ratio` 1 makes it square or gives it `aspect_ratio`."""
+
+    _task_type = "outpaint"
+    origin_task_id: str = text(kw_only=False)
+    zoom_ratio: str | float = word("1", "1.5", "2")
+    aspect_ratio: str | None = ratio(default=None)
+    prompt: str | None = text(default=None)
+
+
+@request
+class Pan(_Midjourney):
+    """Extend an upscaled picture to one side."""
+
+    _task_type = "pan"
+    origin_task_id: str = text(kw_only=False)
+    direction: Literal["up", "down", "left", "right"] = choice("up", "down", "left", "right")
+    prompt: str | None = text(default=None)

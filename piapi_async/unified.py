@@ -1,0 +1,315 @@
+"""The unified task API, ``/api/v1/task``: one protocol for every model behind it.  Pure.
+
+`CreateTask` makes a task of any model from the names that the vendor's page of that model gives.  The modules of
+`piapi_async.models` say the same in typed requests; all of them are one family, so submitting, waiting, the ledger,
+batches, downloads and webhooks are those of every other task.  The wire rules are the vendor's
+(piapi.ai/docs/unified-api) unless a comment says "observed" or "our choice".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from functools import cache
+from typing import Any, ClassVar, Generic, TypeVar, cast, get_args
+from urllib.parse import quote
+
+import attrs
+from attrs import field, frozen
+
+from . import _fields as fields
+from . import _inputs as inputs
+from ._envelope import error_text, read_data, read_envelope, read_new_task, read_time
+from ._files import find_files
+from ._lenient import Structure, read_int
+from ._request import InputRequest, request
+from ._wire import HTTPRequest, HTTPResponse
+from .tasks import (
+    Family,
+    Life,
+    Reader,
+    Task,
+    TaskFile,
+    TaskId,
+    TaskState,
+    check_task_id,
+    classify,
+    clip_percent,
+    pick_images,
+    read_status,
+)
+
+__all__ = ["UNIFIED", "CancelPending", "CreateTask", "ModelRequest", "family_of", "request"]
+
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+
+Output = Mapping[str, Any]
+"""The `output` of a task whose shape nobody has written down: JSON as it came."""
+
+_PATH = "/api/v1/task"
+
+
+# -- making a task ------------------------------------------------------------------------------------------------
+
+
+@request
+class _Create(InputRequest, Generic[R_co]):
+    """What all requests of this protocol share: the envelope, the webhook."""
+
+    service_mode: str | None = inputs.choice("", "public", "private", default=None)
+    webhook_endpoint: str | None = field(default=None, kw_only=True, validator=fields.webhook_endpoint)
+    webhook_secret: str | None = field(default=None, kw_only=True, repr=False, validator=fields.webhook_secret)
+
+    @property
+    def family(self) -> Family[R_co]:
+        """The unified family, with this request's result."""
+        return cast("Family[R_co]", _family_of(self._result))
+
+    @property
+    def _result(self) -> Any:  # noqa: ANN401 - a class
+        return _result_of(self._class)
+
+    @property
+    def names(self) -> tuple[str, str]:
+        """Model and task type, as the wire has them."""
+        raise NotImplementedError
+
+    def to_http(self) -> HTTPRequest:
+        """Give the request as it goes out; a file that has no link yet stands as ``file:NAME``."""
+        model, task_type = self.names
+        body: dict[str, Any] = {"model": model, "task_type": task_type, "input": self.inputs()}
+        config: dict[str, Any] = {}
+        if self.service_mode is not None:
+            config["service_mode"] = self.service_mode
+        if self.webhook_endpoint is not None:
+            config["webhook_config"] = {"endpoint": self.webhook_endpoint, "secret": self.webhook_secret or ""}
+        if config:
+            body["config"] = config
+        return HTTPRequest("POST", _PATH, self.to_json(body))
+
+    def parse(self, response: HTTPResponse, /) -> TaskId:
+        """Give the new task's id; raise `APIError` (refused) or `UnexpectedAnswer` (a task may have been made)."""
+        return read_new_task(response, self)
+
+
+@request
+class CreateTask(_Create[Output]):
+    """Any task of any model, by the names of the vendor's page; its result is the `output` object as it came.
+
+    A `pathlib.Path` in `input` is a file here, which is uploaded before the task is made.
+    """
+
+    model: str = inputs.text(kw_only=False)
+    task_type: str = inputs.text(kw_only=False)
+    input: Mapping[str, Any] = inputs.json_object(kw_only=False)
+
+    @property
+    def names(self) -> tuple[str, str]:
+        """Model and task type, as the wire has them."""
+        return self.model, self.task_type
+
+    def inputs(self) -> Mapping[str, Any]:
+        """Give the `input` object as it was said, files still as paths."""
+        return self.input
+
+
+@request
+class ModelRequest(_Create[R_co]):
+    """The base of the typed requests in `piapi_async.models`.
+
+    A class says the model and the task type, or has fields `model` and `task_type` (made with ``names=True``) where
+    there is a choice; all its other fields are inputs.  `extra` takes inputs that are newer than this release.
+    """
+
+    _model: ClassVar[str] = ""
+    _task_type: ClassVar[str] = ""
+
+    extra: Mapping[str, Any] = inputs.json_object(default=attrs.Factory(dict))
+
+    def __attrs_post_init__(self) -> None:
+        super().__attrs_post_init__()
+        if doubled := self.extra.keys() & set(_input_names(self._class)):
+            names = ", ".join(sorted(doubled))
+            raise ValueError(f"{type(self).__name__}.extra: {names} is not allowed; there is a field of that name")
+
+    @property
+    def names(self) -> tuple[str, str]:
+        """Model and task type, as the wire has them."""
+        chosen = {name: getattr(self, name) for name in _chosen_names(self._class)}
+        return chosen.get("model", self._model), chosen.get("task_type", self._task_type)
+
+    def inputs(self) -> Mapping[str, Any]:
+        """Give the `input` object as it was said, files still as paths."""
+        said = {name: value for name in _input_names(self._class) if (value := getattr(self, name)) is not None}
+        return {**said, **self.extra}
+
+
+_ENVELOPE = frozenset({"service_mode", "webhook_endpoint", "webhook_secret", "_links", "extra"})
+
+
+@cache
+def _chosen_names(cls: Any) -> tuple[str, ...]:  # noqa: ANN401 - a class
+    return tuple(f.name for f in attrs.fields(cls) if f.metadata.get("names"))
+
+
+@cache
+def _input_names(cls: Any) -> tuple[str, ...]:  # noqa: ANN401 - a class
+    apart = _ENVELOPE.union(_chosen_names(cls))
+    return tuple(f.name for f in attrs.fields(cls) if f.name not in apart)
+
+
+def known_names(cls: Any) -> list[tuple[str, str]]:  # noqa: ANN401 - a class
+    """Give every pair of model and task type that a request class can make."""
+    words = {f.name: f.metadata["words"] for f in attrs.fields(cls) if f.metadata.get("names")}
+    models, task_types = words.get("model", (cls._model,)), words.get("task_type", (cls._task_type,))
+    return [(model, task_type) for model in models for task_type in task_types]
+
+
+@cache
+def _result_of(cls: Any) -> type[Any]:  # noqa: ANN401 - a class
+    """Give the class between the brackets of a request class's base: what its tasks end in."""
+    for base in cls.__mro__:
+        for generic in getattr(base, "__orig_bases__", ()):
+            if (given := get_args(generic)) and not isinstance(given[0], TypeVar):
+                return cast("type[Any]", given[0])
+    return cast("type[Any]", Output)
+
+
+# -- calls about tasks --------------------------------------------------------------------------------------------
+
+
+@frozen
+class GetTask(Generic[R_co]):
+    """Read one task; there is no way to read many at a time."""
+
+    task_id: TaskId = field(converter=check_task_id)
+    _reader: Reader[R_co] = field(repr=False)
+
+    def to_http(self) -> HTTPRequest:
+        return HTTPRequest("GET", f"{_PATH}/{quote(self.task_id, safe='')}")
+
+    def parse(self, response: HTTPResponse, /) -> Task[R_co]:
+        return _read_task(read_data(response, self), self.task_id, self._reader, "data")
+
+
+@frozen
+class CancelTask:
+    """Ask to cancel one task; only one that is still pending can be."""
+
+    task_id: TaskId = field(converter=check_task_id)
+
+    def to_http(self) -> HTTPRequest:
+        return HTTPRequest("DELETE", f"{_PATH}/{quote(self.task_id, safe='')}")
+
+    def parse(self, response: HTTPResponse, /) -> None:
+        read_envelope(response, self)
+
+
+_CANCELLABLE = ("kling", "midjourney", "suno", "luma", "all")
+
+
+@frozen
+class CancelPending:
+    """Ask to cancel the pending tasks of a model that were made before a time."""
+
+    created_before: datetime = field(validator=fields.aware)
+    model: str = field(default="all", validator=fields.one_of(*_CANCELLABLE))
+
+    def to_http(self) -> HTTPRequest:
+        before = int(self.created_before.timestamp())
+        return HTTPRequest("DELETE", f"{_PATH}s?created_before={before}&model={self.model}")
+
+    def parse(self, response: HTTPResponse, /) -> None:
+        read_envelope(response, self)
+
+
+def _cancel(task_ids: Sequence[TaskId]) -> tuple[CancelTask, ...]:
+    return tuple(CancelTask(task_id) for task_id in task_ids)
+
+
+# -- answers ------------------------------------------------------------------------------------------------------
+
+
+def _read_task(data: dict[str, Any], asked: TaskId, reader: Reader[R], path: str = "") -> Task[R]:
+    """Give the task that an answer's `data` tells of.
+
+    The output is not looked into further than for links and progress: its shape differs by model and changes, and a
+    task that is paid for must not be waited for in vain because of it.
+    """
+    status = read_status(data, asked, path)
+    state = classify(status)
+    output = _output(data)
+    return Task(
+        task_id=asked,
+        status=status,
+        state=state,
+        progress=_progress(output),
+        error=error_text(data.get("error")) if state is TaskState.FAILED else "",
+        images=_images(output),
+        raw=data,
+        reader=reader,
+    )
+
+
+def _output(raw: Mapping[str, Any]) -> Output:
+    output = raw.get("output")
+    return output if isinstance(output, dict) else {}
+
+
+def _progress(output: Output) -> int | None:
+    try:
+        return clip_percent(read_int(output.get("progress", output.get("percent"))))  # `percent` is Hailuo's
+    except TypeError:
+        return None
+
+
+def _images(output: Output) -> tuple[str, ...]:
+    try:
+        return pick_images(output)[1]
+    except TypeError:  # a picture that is an object: `Task.files` knows those
+        return ()
+
+
+def _read_life(raw: Mapping[str, Any]) -> Life:
+    meta = raw.get("meta")
+    meta = meta if isinstance(meta, dict) else {}
+    times = (read_time(meta.get(name)) for name in ("created_at", "started_at", "ended_at"))
+    task_type = raw.get("task_type")
+    return Life(task_type if isinstance(task_type, str) else "", *times)
+
+
+def _read_files(raw: Mapping[str, Any]) -> tuple[TaskFile, ...]:
+    return find_files(_output(raw), "output")
+
+
+@cache
+def _family_of(result: Any) -> Family[Any]:  # noqa: ANN401 - a class, or `Output`
+    structure = None if result is Output else Structure(result)
+
+    def read_result(raw: Mapping[str, Any]) -> Any:  # noqa: ANN401 - an instance of `result`
+        return _output(raw) if structure is None else structure(raw.get("output"), "output")
+
+    reader = Reader(read_result, _read_life, _read_files)
+
+    def fetch(task_id: TaskId) -> GetTask[Any]:
+        return GetTask(task_id, reader)
+
+    def read(data: dict[str, Any], asked: TaskId) -> Task[Any]:
+        whole = "status" not in data and isinstance(data.get("data"), dict)  # with its envelope, as a webhook has it
+        return _read_task(data["data"] if whole else data, asked, reader)
+
+    return Family(name="unified", fetch=fetch, cancel=_cancel, read=read)
+
+
+def family_of(result: type[R]) -> Family[R]:
+    """Give the unified family of the tasks that end in a `result`, for `attach` and `fetch`.
+
+    ``piapi.attach(task_id, family=family_of(ImageOutput))``; all of them are one family to ledgers and refs.
+    """
+    kind: Any = result
+    return cast("Family[R]", _family_of(kind))
+
+
+UNIFIED: Family[Output] = _family_of(Output)
+"""Tasks of the unified API; the result is the `output` object as it came."""

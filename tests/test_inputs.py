@@ -1,0 +1,123 @@
+"""The fields of requests: what each kind takes, and how it says no."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path, PureWindowsPath
+from types import MappingProxyType
+from typing import Any
+
+import attrs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from piapi_async import _inputs as inputs
+
+URL = "https://img.theapi.app/a.png"
+
+
+@attrs.frozen(kw_only=True)
+class Settings:
+    strength: float | None = None
+    image: str | Path | None = None
+
+
+def make(field: Any) -> Any:
+    """Give a class with one field, named `it`."""
+    return attrs.make_class("Made", {"it": field}, frozen=True)
+
+
+MAKERS: dict[str, tuple[Any, list[Any], list[Any]]] = {
+    "text": (inputs.text(), ["a", " a ", "ä" * 5000], ["", " ", 5, None, b"a", "\ud800", ["a"]]),
+    "optional text": (inputs.text(default=None), ["", "a", None], [5, "\ud800"]),
+    "short text": (inputs.text(most=3), ["abc"], ["abcd"]),
+    "number": (inputs.number(), [0, -1.5, 2**70, 1e300], ["1", True, None, float("nan"), float("inf")]),
+    "number from to": (inputs.number(0, 1), [0, 1, 0.5, 0.0], [-0.1, 1.1]),
+    "whole": (inputs.whole(), [0, -5, 2**63 - 1], [1.0, "1", False, None, 2**63, -(2**64)]),
+    "whole from": (inputs.whole(1), [1, 9], [0, -1]),
+    "flag": (inputs.flag(), [True, False], [0, 1, "true", None]),
+    "choice": (inputs.choice("a", "b"), ["a", "b"], ["A", "c", None, 1, ["a"]]),
+    "choice of numbers": (inputs.choice(6, 10), [6, 10], [7, "6", 6.0, True]),
+    "choice of one": (inputs.choice(1, default=None), [1, None], [True]),
+    "ratio": (inputs.ratio(), ["16:9", "1:1"], ["16/9", "0:1", "wide", None, "1:1 "]),
+    "link": (
+        inputs.link(),
+        [URL, "http://a.b", "data:image/png;base64,AAAA", "asset://a1", Path("a.PNG"), PureWindowsPath(r"c:\a.mp4")],
+        ["a.png", "ftp://a.b/c", "//a.b/c", 5, None, Path("a.gif"), Path("a"), b"http://a.b", "data:\ud800"],
+    ),
+    "links": (inputs.links(1, 2), [(URL,), (URL, Path("a.png"))], [(), (URL, URL, URL), URL, None, 5, ("a.png",)]),
+    "many links": (inputs.links(), [(URL,) * 50], [()]),
+    "item": (inputs.item(Settings), [Settings(), {"a": 1}, {}], [None, "a", [Settings()], {"a": object()}]),
+    "items": (inputs.items(Settings), [(Settings(), {"a": 1}), ()], [None, "a", Settings(), {"a": 1}, (5,)]),
+    "object": (
+        inputs.json_object(),
+        [{}, {"a": [1, {"b": None}]}, {"a": Path("a.png")}, {"a": Settings(image=Path("a.png"))}],
+        [None, [], "a", {1: 2}, {"a": object()}, {"a": b"b"}, {"a": "\ud800"}],
+    ),
+    "read-only object": (inputs.json_object(), [MappingProxyType({"a": MappingProxyType({})})], []),
+}
+GOOD = [(kind, value) for kind, (_, good, _) in MAKERS.items() for value in good]
+BAD = [(kind, value) for kind, (_, _, bad) in MAKERS.items() for value in bad]
+
+
+class TestFields:
+    @pytest.mark.parametrize(("kind", "value"), GOOD)
+    def test_take_what_the_host_takes(self, kind: str, value: object) -> None:
+        assert make(MAKERS[kind][0])(it=value).it == value
+
+    @pytest.mark.parametrize(("kind", "value"), BAD)
+    def test_refuse_what_it_would_refuse(self, kind: str, value: object) -> None:
+        with pytest.raises(ValueError, match=r"^Made\.it: .* is not allowed; (it must be|use) "):
+            make(MAKERS[kind][0])(it=value)
+
+    @pytest.mark.parametrize("kind", MAKERS)
+    def test_are_keywords_unless_told_otherwise(self, kind: str) -> None:
+        with pytest.raises(TypeError):
+            make(MAKERS[kind][0])("positional")
+
+    @given(st.sampled_from(sorted(MAKERS)), st.text() | st.integers() | st.floats() | st.none() | st.lists(st.text()))
+    def test_take_a_value_or_raise_a_value_error(self, kind: str, value: object) -> None:
+        with contextlib.suppress(ValueError):
+            make(MAKERS[kind][0])(it=value)
+
+    def test_say_that_none_is_allowed_where_it_is(self) -> None:
+        with pytest.raises(ValueError, match=r"a number from 0 to 1, or None$"):
+            make(inputs.number(0, 1, default=None))(it=2)
+        with pytest.raises(ValueError, match=r"a whole number of at most 5$"):
+            make(inputs.whole(high=5))(it=6)
+
+    def test_show_no_more_of_a_text_than_one_can_read(self) -> None:
+        with pytest.raises(ValueError, match="is not allowed") as caught:
+            make(inputs.link())(it="x" * 10_000)
+        assert len(str(caught.value)) < 300
+
+    @pytest.mark.parametrize("value", [[URL], (URL,), (url for url in [URL])])
+    def test_take_any_list_for_a_list(self, value: object) -> None:
+        assert make(inputs.links(1, 2))(it=value).it == (URL,)
+
+    @pytest.mark.parametrize(("given_", "sent"), [(1, "1"), ("1", "1"), (1.5, "1.5"), (2.0, "2")])
+    def test_spell_a_number_out_where_the_wire_has_a_text(self, given_: object, sent: str) -> None:
+        assert make(inputs.word("1", "1.5", "2"))(it=given_).it == sent
+
+    @pytest.mark.parametrize("value", [True, None, 3, "x", ["1"]])
+    def test_refuse_a_word_that_is_none(self, value: object) -> None:
+        with pytest.raises(ValueError, match="use one of '1', '2'"):
+            make(inputs.word("1", "2"))(it=value)
+
+    @pytest.mark.parametrize("value", [b"mask", "bWFzaw==", "data:image/png;base64,bWFzaw==", "bWFz\naw=="])
+    def test_make_base64_of_a_mask(self, value: object) -> None:
+        assert make(inputs.mask())(it=value).it == "bWFzaw=="
+
+    @pytest.mark.parametrize("value", ["", "no!", 5, None, b""])
+    def test_refuse_a_mask_that_is_none(self, value: object) -> None:
+        with pytest.raises(ValueError, match="base64"):
+            make(inputs.mask())(it=value)
+
+    def test_tell_which_of_them_are_names_and_files(self) -> None:
+        def facts(field: Any) -> Any:
+            return attrs.fields(make(field)).it.metadata
+
+        assert facts(inputs.choice("a", "b", names=True)) == {"names": True, "words": ("a", "b")}
+        assert facts(inputs.link())["link"] is facts(inputs.links())["link"] is True
+        assert "link" not in facts(inputs.text())
