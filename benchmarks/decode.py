@@ -216,7 +216,7 @@ def goal(lines: list[Line]) -> Goal:
         own.ratio.median <= most,
         ", ".join(f"{line.reader} {short(line.ratio.median)}" for line in others),
         f"a value that is not looked at is at {short(floor.ratio.median)}; the other "
-        f"{short(own.micros - floor.micros)} µs blank secrets, check the result and pick the links",
+        f"{short(own.ratio.median - floor.ratio.median)} blanks secrets, checks the result and picks the links",
     )
 
 

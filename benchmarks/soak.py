@@ -49,7 +49,7 @@ IN_FLIGHT = 200
 GOAL_SLOPE = 0.5
 """MB per minute by which resident memory may grow."""
 
-_JUDGED_FROM = 180.0  # seconds; shorter runs only warm up
+_JUDGED_FROM = 600.0  # seconds; shorter runs only fill what is bounded, such as the deliveries that are remembered
 _SETTLE = 0.5  # seconds in which the loop closes what was closed
 _ADOPT = 5.0  # seconds for which a lost answer's delivery is waited for
 

@@ -36,6 +36,7 @@ OVERDUE = 60.0
 _FAULT_DELAY_MAX = 10.0
 _SLACK = 64  # stale heap entries that are not worth a clean-up
 _MISSES = 3
+_REGAIN = 600.0  # seconds
 _DOUBTS = 2  # answers in a row that make no sense before multi-fetch is given up: one may be an accident on the way
 
 AnyTask: TypeAlias = Task[Any]
@@ -111,6 +112,20 @@ class _Lane:
     watches: dict[TaskId, Watch] = field(factory=dict)
     heap: list[tuple[float, int, Watch]] = field(factory=list)
     doubts: int = 0
+    most: int = field(init=False)
+    regain_at: float | None = None
+
+    def __attrs_post_init__(self) -> None:
+        self.most = self.size
+
+    def regain(self, now: float) -> None:
+        """Ask for as many as ever once in a while: what spoke against it may have been an accident, or is mended."""
+        if self.size == self.most:
+            return
+        if self.regain_at is None:
+            self.regain_at = now + _REGAIN
+        elif now >= self.regain_at:
+            self.size, self.doubts, self.regain_at = self.most, _DOUBTS - 1, None
 
     def head(self) -> float:
         """Give when the first look is due, dropping what is no longer as the heap has it."""
@@ -216,6 +231,7 @@ class PollBook:
         return looks
 
     def _pack(self, lane: _Lane, now: float) -> Look:
+        lane.regain(now)
         first = lane.pop()
         watches = [first]
         set_aside: list[tuple[float, Watch]] = []

@@ -25,6 +25,13 @@ async def befall(request: web.BaseRequest, mishap: Mishap, produce: Produce, ref
 
     `produce` reads the request and serves it: after it, a task was made.  `refuse` gives the body of a refusal.
     """
+    try:
+        return await _befall(request, mishap, produce, refuse)
+    except ConnectionResetError:  # a client whose patience has ended goes away, and that is no error of ours
+        return web.Response(status=NO_ANSWER)
+
+
+async def _befall(request: web.BaseRequest, mishap: Mishap, produce: Produce, refuse: Refuse) -> web.StreamResponse:
     if isinstance(mishap, Drop):
         return await _drop(request, mishap, produce)
     if isinstance(mishap, Status):
@@ -81,13 +88,10 @@ async def _drip(request: web.BaseRequest, slow: SlowBody, answer: HTTPResponse) 
     response.content_length = len(answer.body)
     await response.prepare(request)
     size = -(-len(answer.body) // slow.pieces) or 1
-    try:
-        for start in range(0, len(answer.body), size):
-            await asyncio.sleep(slow.seconds / slow.pieces)
-            await response.write(answer.body[start : start + size])
-        await response.write_eof()
-    except ConnectionResetError:  # a client whose patience has ended goes away, and that is no error of ours
-        return web.Response(status=NO_ANSWER)
+    for start in range(0, len(answer.body), size):
+        await asyncio.sleep(slow.seconds / slow.pieces)
+        await response.write(answer.body[start : start + size])
+    await response.write_eof()
     return response
 
 
