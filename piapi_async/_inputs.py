@@ -160,7 +160,8 @@ def item(kind: type[Any], *, default: Any = NOTHING, kw_only: bool = True) -> An
     def check(value: object) -> bool:
         return isinstance(value, kind) or _is_object(value)
 
-    return _make(check, f"it must be a {kind.__name__} or an object (a dict)", default=default, kw_only=kw_only)
+    allowed = f"it must be a {kind.__name__} or an object (a dict)"
+    return _make(check, allowed, default=default, kw_only=kw_only, converter=_to_own)
 
 
 def items(kind: type[Any], *, default: Any = NOTHING, kw_only: bool = True) -> Any:  # noqa: ANN401 - as `_make`
@@ -175,7 +176,8 @@ def items(kind: type[Any], *, default: Any = NOTHING, kw_only: bool = True) -> A
 
 def json_object(*, default: Any = NOTHING, kw_only: bool = True) -> Any:  # noqa: ANN401 - as `_make`
     """Give a field for an object that is sent as it is; a `pathlib.Path` in it is a file to be uploaded."""
-    return _make(_is_object, "it must be an object (a dict) of JSON values", default=default, kw_only=kw_only)
+    allowed = "it must be an object (a dict) of JSON values"
+    return _make(_is_object, allowed, default=default, kw_only=kw_only, converter=_to_own)
 
 
 def _within(value: float, low: float | None, high: float | None) -> bool:
@@ -215,5 +217,22 @@ def _stand_in(value: object) -> object:
     raise TypeError(type(value).__name__)
 
 
+def _to_own(value: Any) -> Any:  # noqa: ANN401 - what is no object is left for the check to refuse
+    """Give an object of one's own, so that a request stays as it was made whatever becomes of its maker's dict."""
+    try:
+        return _copied(value)
+    except RecursionError:  # it holds itself
+        return value
+
+
+def _copied(value: Any) -> Any:  # noqa: ANN401 - JSON, files, settings
+    if isinstance(value, Mapping):
+        return {name: _copied(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_copied(item) for item in value]
+    return value
+
+
 def _to_tuple(value: Any) -> Any:  # noqa: ANN401 - what is no list is left for the check to refuse
-    return tuple(value) if isinstance(value, Iterable) and not isinstance(value, (str, bytes, Mapping)) else value
+    many = isinstance(value, Iterable) and not isinstance(value, (str, bytes, Mapping))
+    return tuple(map(_to_own, value)) if many else value

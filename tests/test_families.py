@@ -299,3 +299,21 @@ async def test_an_odd_id_stays_one_part_of_the_path() -> None:
     paths = [received.line.split(" ")[1] for received in server.received]
     assert [path.rpartition("/")[0] for path in paths] == ["/api/v1/task"] * len(odd)
     assert not any(name == "x-evil" for received in server.received for name, _ in received.headers)
+
+
+# -- a request stays as it was made -------------------------------------------------------------------------------
+
+
+async def test_what_becomes_of_its_makers_dict_does_not_change_a_request() -> None:
+    given: dict[str, Any] = {"prompt": "", "images": [{"url": "https://h.test/a.png"}]}
+    requests = []
+    for number in range(3):
+        given["prompt"] = f"cat {number}"
+        requests.append(CreateTask("kling", "video_generation", given))
+    given["images"][0]["url"] = "https://h.test/b.png"
+    async with serving() as (emulator, piapi):
+        handles = [await piapi.submit(request) for request in requests]
+        made = [emulator.machine.tasks[handle.task_id].input for handle in handles]
+
+    assert [task["prompt"] for task in made] == ["cat 0", "cat 1", "cat 2"]
+    assert {str(task["images"]) for task in made} == {"[{'url': 'https://h.test/a.png'}]"}

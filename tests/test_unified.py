@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 
 import orjson
 import pytest
@@ -505,9 +505,8 @@ class TestModelRequest:
         assert task.local_files() == (Path("a.png"),)
 
     def test_cannot_send_what_was_made_no_json_later(self) -> None:
-        inputs: dict[str, Any] = {}
-        task = CreateTask("m", "t", inputs)
-        inputs["a"] = object()
+        task = CreateTask("m", "t", {})
+        cast("dict[str, Any]", task.input)["a"] = object()
 
         with pytest.raises(TypeError, match=r"is no JSON|not JSON serializable"):
             task.to_http()
