@@ -112,20 +112,23 @@ class _Lane:
     watches: dict[TaskId, Watch] = field(factory=dict)
     heap: list[tuple[float, int, Watch]] = field(factory=list)
     doubts: int = 0
-    most: int = field(init=False)
+    given_up: int = 0  # the size before answers that made no sense put an end to asking for many
     regain_at: float | None = None
 
-    def __attrs_post_init__(self) -> None:
-        self.most = self.size
+    def doubt(self) -> None:
+        """Take note of an answer that makes no sense; several in a row end the asking for many."""
+        self.doubts += 1
+        if self.doubts >= _DOUBTS:
+            self.given_up, self.size = self.size, 1
 
     def regain(self, now: float) -> None:
-        """Ask for as many as ever once in a while: what spoke against it may have been an accident, or is mended."""
-        if self.size == self.most:
+        """Ask for many again after a while: an edge in maintenance answers nonsense, too."""
+        if not self.given_up:
             return
         if self.regain_at is None:
             self.regain_at = now + _REGAIN
         elif now >= self.regain_at:
-            self.size, self.doubts, self.regain_at = self.most, _DOUBTS - 1, None
+            self.size, self.doubts, self.given_up, self.regain_at = self.given_up, _DOUBTS - 1, 0, None
 
     def head(self) -> float:
         """Give when the first look is due, dropping what is no longer as the heap has it."""
@@ -394,8 +397,7 @@ class PollBook:
             case APIError(status=404 | 405 | 501):
                 lane.size = 1
             case UnexpectedAnswer():
-                lane.doubts += 1
-                lane.size = 1 if lane.doubts >= _DOUBTS else lane.size
+                lane.doubt()
             case APIError() if judge_read(error) is Verdict.RAISE:
                 lane.size = max(1, min(lane.size, asked) // 2)
             case _:
