@@ -7,8 +7,8 @@ from typing import Any, cast
 
 from ._book import PollBook
 from ._caller import Caller
-from ._wire import judge_multi_fetch, judge_read
-from .errors import APIError, NotFoundError, PiAPIError, UnexpectedAnswer
+from ._wire import Verdict, judge_multi_fetch, judge_read
+from .errors import APIError, AuthenticationError, NotFoundError, UnexpectedAnswer
 from .tasks import Family, Task, TaskId
 
 
@@ -52,12 +52,17 @@ async def _fetch_or_none(caller: Caller, family: Family[Any], task_id: TaskId) -
 
 
 async def cancel_all(caller: Caller, family: Family[Any], task_ids: Sequence[TaskId]) -> None:
-    """Ask to cancel tasks; where that takes several requests all are made, and the first error is raised then."""
-    refused: PiAPIError | None = None
+    """Ask to cancel tasks; where that takes several requests all are made, and the first refusal is raised then.
+
+    A host that is away, or does not take the key, is not asked again for each.
+    """
+    refused: APIError | None = None
     for request in family.cancel(task_ids) if task_ids else ():
         try:
             await caller.call(request, judge_read)
-        except PiAPIError as error:  # one that has begun is no reason to let the others begin
-            refused = refused or error
+        except APIError as error:
+            if isinstance(error, AuthenticationError) or judge_read(error) is Verdict.RETRY:
+                raise
+            refused = refused or error  # one that has begun is no reason to let the others begin
     if refused is not None:
         raise refused

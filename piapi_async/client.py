@@ -229,7 +229,10 @@ class PiAPI:
         return await fetch_many(self._caller, self._poller.book, family, ids)
 
     async def cancel(self, *task_ids: str, family: Family[Any] = LEGACY) -> None:
-        """Ask the host to cancel tasks; only those that have not started can be, so `wait` tells the outcome."""
+        """Ask the host to cancel tasks; only those that have not started can be, so `wait` tells the outcome.
+
+        Where tasks are cancelled one by one, one that is refused is raised when all have been asked for.
+        """
         self._enter()
         await cancel_all(self._caller, family, [check_task_id(task_id) for task_id in task_ids])
 

@@ -15,7 +15,7 @@ from families import UNIFIED_CASE
 from serving import KEY, no_leaks, serving
 from strict_server import Act, http, strict_server
 
-from piapi_async import UNIFIED, CreateTask, Ledger, PiAPI, RetryPolicy, TaskState, wait_all
+from piapi_async import UNIFIED, CreateTask, Ledger, LedgerError, PiAPI, Reroll, RetryPolicy, TaskState, wait_all
 from piapi_async.emulator import SlowFirstByte, Status
 from piapi_async.errors import (
     APIError,
@@ -239,6 +239,16 @@ async def test_one_that_has_begun_is_no_reason_not_to_cancel_the_others() -> Non
         assert (await running.wait()).state is TaskState.DONE
 
 
+@pytest.mark.parametrize("fault", [Status(502), Status(401)], ids=str)
+async def test_a_host_that_is_away_or_a_key_that_is_wrong_is_not_asked_again_for_each_of_many(fault: Status) -> None:
+    async with serving() as (emulator, piapi):
+        emulator.fail("task_cancel", fault, times=None)
+        with pytest.raises((ServerError, AuthenticationError)):
+            await piapi.cancel(*[f"t{number}" for number in range(100)], family=UNIFIED)
+
+        assert emulator.seen.requests["task_cancel"] < 10
+
+
 async def test_a_cancel_of_many_that_is_cancelled_itself_asks_no_more() -> None:
     async with serving(concurrency=1, latency={"cancel": 1.0}) as (emulator, piapi):
         handles = [await piapi.submit(REROLL) for _ in range(9)]
@@ -248,6 +258,23 @@ async def test_a_cancel_of_many_that_is_cancelled_itself_asks_no_more() -> None:
         await asyncio.sleep(100.0)
 
         assert emulator.seen.requests["task_cancel"] == 3
+
+
+# -- one ledger ---------------------------------------------------------------------------------------------------
+
+
+async def test_a_key_stands_for_a_request_of_one_family(tmp_path: Path) -> None:
+    async with serving({"ledger": Ledger(tmp_path / "run.db")}) as (emulator, piapi):
+        handle = await piapi.submit(Reroll("p"), key="legacy")
+        await piapi.submit(REROLL, key="unified")
+        with pytest.raises((ValueError, LedgerError)):
+            await piapi.submit(REROLL, key="legacy")
+        with pytest.raises((ValueError, LedgerError)):
+            await piapi.submit(Reroll("p"), key="unified")
+
+        assert emulator.seen.creates == 2
+        with pytest.raises(ValueError, match="of the family 'legacy'"):
+            piapi.attach(handle.ref, family=UNIFIED)
 
 
 # -- secrets ------------------------------------------------------------------------------------------------------
