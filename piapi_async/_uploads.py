@@ -25,6 +25,7 @@ _VENDOR = "https://api.piapi.ai"
 
 _LIFETIME = 12 * 3600.0  # seconds for which a link is used again; the host keeps a file for 24 hours
 _REMEMBERED = 1_000  # links
+_AT_ONCE = 4  # a file of 10 MiB takes four times that in memory while it is sent
 
 _Stamp = tuple[Path, int, int, str]
 
@@ -36,6 +37,7 @@ class Uploader:
     _caller: Caller
     _links: OrderedDict[_Stamp, tuple[str, float]] = field(factory=OrderedDict, init=False, repr=False)
     _under_way: dict[_Stamp, asyncio.Task[str]] = field(factory=dict, init=False, repr=False)
+    _places: asyncio.Semaphore = field(factory=partial(asyncio.Semaphore, _AT_ONCE), init=False, repr=False)
 
     @classmethod
     def beside(cls, caller: Caller, url: str) -> Uploader:
@@ -44,7 +46,8 @@ class Uploader:
 
     async def send(self, data: bytes, name: str) -> str:
         """Upload bytes and give their URL.  Raises `ValueError` for what the host would refuse, and as a read."""
-        return await self._caller.call(Upload(name, data), judge_read)
+        async with self._places:
+            return await self._caller.call(Upload(name, data), judge_read)
 
     async def link(self, path: PurePath, name: str | None = None) -> str:
         """Give the URL of a file, uploading it if need be.  Raises also `OSError` when it cannot be read."""
@@ -77,8 +80,10 @@ class Uploader:
         return {path: await self.link(path) for path in paths}
 
     async def _upload(self, file: Path, stamp: _Stamp) -> str:
-        began = asyncio.get_running_loop().time()
-        url = await self.send(await in_thread(file.read_bytes), stamp[-1])
+        async with self._places:
+            began = asyncio.get_running_loop().time()
+            content = await in_thread(file.read_bytes)
+            url = await self._caller.call(Upload(stamp[-1], content), judge_read)
         self._links[stamp] = (url, began + _LIFETIME)
         while len(self._links) > _REMEMBERED:
             self._links.popitem(last=False)

@@ -285,6 +285,18 @@ async def test_a_failed_upload_fails_all_who_wanted_it_and_is_not_remembered(cat
         assert (uploads(emulator), emulator.seen.creates) == (2, 1)
 
 
+async def test_no_more_than_four_files_are_sent_at_once(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{number}.png" for number in range(12)]
+    for path in paths:
+        path.write_bytes(PNG)
+    async with serving(latency={"upload": 10.0}) as (emulator, piapi):
+        began = now()
+        await asyncio.gather(*[piapi.upload(path) for path in paths])
+
+        assert now() - began == pytest.approx(30.0, abs=0.1)
+        assert uploads(emulator) == 12
+
+
 async def test_many_files_are_remembered_and_no_more_than_a_thousand(tmp_path: Path) -> None:
     async with serving() as (emulator, piapi):
         for number in range(1_010):
