@@ -83,6 +83,14 @@ def read_int(value: object, _type: object = None) -> int | None:
     return None if number is None else int(number)
 
 
+def read_percent(value: object) -> int | None:
+    """Give a progress as 0..100, whatever the host counts; what is no number is None."""
+    if type(value) is int and 0 <= value <= 100:  # noqa: PLR2004 - per cent
+        return value
+    number = read_int(value)
+    return None if number is None else max(0, min(100, number))
+
+
 def read_flag(value: object, _type: object = None) -> bool:
     """Give a boolean; the texts "true" and "1" count, null is False."""
     if isinstance(value, str):

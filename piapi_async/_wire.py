@@ -149,24 +149,19 @@ def blank_secrets(body: bytes) -> bytes:
     return _SECRET.sub(rb'\1""', body)
 
 
-def decode(body: bytes) -> Any:  # noqa: ANN401 - JSON is of any type until it is structured
-    """Give the JSON in `body`, webhook secrets blanked; raise `UnexpectedAnswer` if there is none."""
+def read_object(body: bytes) -> dict[str, Any]:
+    """Give the JSON object in `body`, webhook secrets blanked; raise `UnexpectedAnswer` for anything else."""
     body = blank_secrets(body)
     try:
-        return orjson.loads(body)
+        data = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise UnexpectedAnswer(
             f"The answer is not JSON ({error}); it begins: {excerpt(body) or 'nothing, it is empty'}",
             excerpt=excerpt(body),
         ) from None
-
-
-def read_object(body: bytes) -> dict[str, Any]:
-    """Give the JSON object in `body`; raise `UnexpectedAnswer` for anything else."""
-    data = decode(body)
     if type(data) is dict:
         return data
-    text = excerpt(blank_secrets(body))
+    text = excerpt(body)
     raise UnexpectedAnswer(f"The answer is not a JSON object but {text}", excerpt=text)
 
 

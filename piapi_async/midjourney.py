@@ -15,7 +15,7 @@ from attrs import field, frozen
 
 from . import _fields as fields
 from ._files import find_files
-from ._lenient import Structure, join, read_int, read_text, read_texts, text_at
+from ._lenient import Structure, join, read_percent, read_text, read_texts, text_at
 from ._wire import HTTPRequest, HTTPResponse, post, read_answer, read_object, refusal, says_failed
 from .errors import UnexpectedAnswer
 from .tasks import (
@@ -28,7 +28,6 @@ from .tasks import (
     TaskState,
     check_task_id,
     classify,
-    clip_percent,
     from_unix,
     pick_images,
     read_status,
@@ -228,8 +227,8 @@ class Fetch:
     def parse(self, response: HTTPResponse, /) -> Task[MidjourneyResult]:
         answer = read_answer(response, self)
         # Some hosts refuse with 200; a task that failed has its id or its result object all the same.
-        no_task = answer.keys().isdisjoint(("meta", "task_result")) and not answer.get("task_id")
-        if no_task and (message := text_at(answer, "message").strip()):
+        is_task = "task_result" in answer or "meta" in answer or answer.get("task_id")
+        if not is_task and (message := text_at(answer, "message").strip()):
             raise refusal(response, self, message=message)
         return _read_task(answer, self.task_id)
 
@@ -345,7 +344,7 @@ def _read_task(data: dict[str, Any], asked: TaskId, path: str = "") -> Task[Midj
     if type(wire) is not dict or (state.terminal and not _is_plain(found)):
         _read_result(data, path)  # so that it fails now, not in the hands of whoever looks at the result
     try:
-        progress, (_, images) = read_int(wire.get("task_progress")), pick_images(wire)
+        progress, (_, images) = read_percent(wire.get("task_progress")), pick_images(wire)
     except TypeError:
         _read_result(data, path)  # knows how to say what is wrong
         raise
@@ -353,7 +352,7 @@ def _read_task(data: dict[str, Any], asked: TaskId, path: str = "") -> Task[Midj
         task_id=asked,
         status=status,
         state=state,
-        progress=clip_percent(progress),
+        progress=progress,
         error=_error_text(data, wire, path) if state is TaskState.FAILED else "",
         images=images,
         raw=data,

@@ -21,7 +21,7 @@ from . import _fields as fields
 from . import _inputs as inputs
 from ._envelope import error_text, read_data, read_envelope, read_new_task, read_time
 from ._files import find_files
-from ._lenient import Structure, read_int
+from ._lenient import Structure, read_percent
 from ._request import InputRequest, request
 from ._wire import HTTPRequest, HTTPResponse
 from .tasks import (
@@ -34,7 +34,6 @@ from .tasks import (
     TaskState,
     check_task_id,
     classify,
-    clip_percent,
     pick_images,
     read_status,
 )
@@ -259,7 +258,7 @@ def _output(raw: Mapping[str, Any]) -> Output:
 
 def _progress(output: Output) -> int | None:
     try:
-        return clip_percent(read_int(output.get("progress", output.get("percent"))))  # `percent` is Hailuo's
+        return read_percent(output.get("progress", output.get("percent")))  # `percent` is Hailuo's
     except TypeError:
         return None
 

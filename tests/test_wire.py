@@ -35,7 +35,6 @@ from piapi_async._wire import (
     HTTPResponse,
     Verdict,
     blank_secrets,
-    decode,
     excerpt,
     is_loopback,
     judge_multi_fetch,
@@ -430,7 +429,7 @@ class TestBlankSecrets:
         assert blank_secrets(once) == once
 
     def test_is_done_before_anything_is_read(self) -> None:
-        assert decode(b'{"meta": {"task_request": {"webhook_secret": "x"}}}') == {
+        assert read_object(b'{"meta": {"task_request": {"webhook_secret": "x"}}}') == {
             "meta": {"task_request": {"webhook_secret": ""}}
         }
 
@@ -442,7 +441,7 @@ class TestBlankSecrets:
 
     def test_is_done_in_what_is_no_json_at_all(self) -> None:
         with pytest.raises(UnexpectedAnswer) as caught:
-            decode(b'<pre>{"webhook_secret": "hush-hush"}</pre>')
+            read_object(b'<pre>{"webhook_secret": "hush-hush"}</pre>')
 
         assert "hush" not in f"{caught.value} {caught.value.excerpt}"
 
