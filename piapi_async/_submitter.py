@@ -12,7 +12,6 @@ import secrets
 import shlex
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from functools import partial
 from pathlib import PurePath
 from typing import Any, Protocol, TypeVar, cast
 
@@ -72,6 +71,14 @@ class Addressing(Protocol):
         ...
 
 
+@frozen(eq=False)
+class _Flight:
+    """A submit under way: what has left of it, and the future that its caller awaits."""
+
+    sending: Sending
+    arrived: asyncio.Future[Accepted]
+
+
 Uploading = Callable[[Iterable[PurePath]], Awaitable[Mapping[PurePath, str]]]
 """What brings files to the host and gives their URLs."""
 
@@ -86,7 +93,7 @@ class Submitter:
     _origin: str
     _ledger: Ledger | None
     _upload: Uploading
-    _under_way: dict[asyncio.Task[Accepted], Sending] = field(factory=dict, init=False)
+    _under_way: dict[asyncio.Task[Accepted | None], _Flight] = field(factory=dict, init=False)
 
     def __len__(self) -> int:
         """Give the number of submits under way."""
@@ -95,16 +102,17 @@ class Submitter:
     @property
     def sending(self) -> bool:
         """Whether anything has begun to leave that is not answered."""
-        return any(sending.begun for sending in self._under_way.values())
+        return any(flight.sending.begun for flight in self._under_way.values())
 
     async def submit(self, request: TaskRequest[Any], key: str | None, timeout: float | None) -> Accepted:
         """Give the task that the request made, or that its key has made before.  Raises as `PiAPI.submit`."""
         sending = Sending(self._caller.timeout if timeout is None else timeout)
-        task = asyncio.create_task(self._run(request, key, sending), name="piapi_async submit")
         # What the caller awaits is a future of its own, for a task that is awaited is cancelled with whoever awaits it.
         arrived: asyncio.Future[Accepted] = asyncio.get_running_loop().create_future()
-        self._under_way[task] = sending
-        task.add_done_callback(partial(self._done, arrived))
+        flight = _Flight(sending, arrived)
+        task = asyncio.create_task(self._own(request, key, flight), name="piapi_async submit")
+        self._under_way[task] = flight
+        task.add_done_callback(self._never_ran)
         try:
             return await arrived
         except asyncio.CancelledError:
@@ -113,16 +121,17 @@ class Submitter:
                 if sending.begun:
                     raise self._unknown(request, key, sending, "the client was closed before it was answered") from None
                 raise ClientClosed(f"{label(request)}: the client was closed before it was sent") from None
-            sending.orphaned = True
             self._abandon(task, sending)
+            if arrived.done() and not arrived.cancelled():  # it arrived in the very turn in which the caller left
+                self._report(arrived.exception() or arrived.result())
             raise
 
     async def finish(self) -> list[TaskId]:
         """Stop what has not begun to leave, wait for the rest up to its time-out, and give the ids that arrived."""
         tasks = list(self._under_way)
-        patience = max((sending.timeout for sending in self._under_way.values()), default=0.0)
-        for task, sending in self._under_way.items():
-            self._abandon(task, sending)
+        patience = max((flight.sending.timeout for flight in self._under_way.values()), default=0.0)
+        for task, flight in self._under_way.items():
+            self._abandon(task, flight.sending)
         if self.webhooks is not None:
             self.webhooks.give_up()
         if tasks:
@@ -130,38 +139,56 @@ class Submitter:
             for task in late:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-        return [task.result().task_id for task in tasks if not task.cancelled() and task.exception() is None]
+        return [accepted.task_id for task in tasks if not task.cancelled() and (accepted := task.result())]
 
     async def settle(self) -> None:
         """Wait until the submits whose callers have gone have arrived, no longer than their time-outs."""
-        gone = {task: sending.timeout for task, sending in self._under_way.items() if sending.abandoned}
+        gone = {task: flight.sending.timeout for task, flight in self._under_way.items() if flight.sending.abandoned}
         if gone:
             await asyncio.wait(gone, timeout=max(gone.values()))
 
     @staticmethod
-    def _abandon(task: asyncio.Task[Accepted], sending: Sending) -> None:
+    def _abandon(task: asyncio.Task[Accepted | None], sending: Sending) -> None:
         """Let what has begun to leave arrive, and send nothing more."""
         sending.abandoned = True
         if not sending.begun:
             task.cancel()
 
-    def _done(self, arrived: asyncio.Future[Accepted], task: asyncio.Task[Accepted]) -> None:
-        sending = self._under_way.pop(task)
-        if task.cancelled():
-            arrived.cancel()
-            return
-        error = task.exception()  # asked for, as its caller may be gone, and asyncio would complain that nobody looked
-        if not arrived.done():
-            if error is None:
-                arrived.set_result(task.result())
+    async def _own(self, request: TaskRequest[Any], key: str | None, flight: _Flight) -> Accepted | None:
+        """Run a submit and hand what came of it to whoever still listens; give the task, None if there is none."""
+        task = cast("asyncio.Task[Accepted | None]", asyncio.current_task())
+        task.remove_done_callback(self._never_ran)
+        accepted = None
+        try:
+            accepted = await self._run(request, key, flight.sending)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is the caller's
+            if flight.arrived.done():
+                self._report(error)
             else:
-                arrived.set_exception(error)
-        if not sending.orphaned:
-            return
-        if isinstance(error, LedgerError):  # nobody else is left to hear of a task that is paid for
-            logger.error("%s", error)
-        elif error is None and self._ledger is None:
-            logger.warning("a submit whose caller had gone was accepted: task %s", task.result().task_id)
+                flight.arrived.set_exception(error)
+        except BaseException:
+            flight.arrived.cancel()
+            raise
+        else:
+            if flight.arrived.done():
+                self._report(accepted)
+            else:
+                flight.arrived.set_result(accepted)
+        finally:
+            del self._under_way[task]
+        return accepted
+
+    def _never_ran(self, task: asyncio.Task[Accepted | None]) -> None:
+        # Only a task that is cancelled before its first step still has this callback: taken away by the step itself,
+        # it spares every other submit a turn of the loop.
+        self._under_way.pop(task).arrived.cancel()
+
+    def _report(self, end: Accepted | BaseException) -> None:
+        """Log the end of a submit whose caller has gone: nobody else is left to hear of a task that is paid for."""
+        if isinstance(end, LedgerError):
+            logger.error("%s", end)
+        elif isinstance(end, Accepted) and self._ledger is None:
+            logger.warning("a submit whose caller had gone was accepted: task %s", end.task_id)
 
     async def _run(self, request: TaskRequest[Any], key: str | None, sending: Sending) -> Accepted:
         if self._ledger is None:

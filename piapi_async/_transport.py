@@ -40,13 +40,12 @@ class Sending:
     """Whether a request has begun to leave: before, it certainly did nothing; after, it may have arrived.
 
     `begun_at` is the unix time in seconds; `timeout` bounds its way.  Whoever owns the request sets `abandoned`:
-    nothing more is to be sent for it; `orphaned`: nobody waits for the answer; `announced`: a webhook tells of its end.
+    nothing more is to be sent for it; `announced`: a webhook tells of its end.
     """
 
     timeout: float = math.inf
     begun_at: float | None = None
     abandoned: bool = False
-    orphaned: bool = False
     announced: bool = False
 
     @property

@@ -18,7 +18,7 @@ from strict_server import Act, StrictServer, http, strict_server
 
 from piapi_async import PiAPI, RetryPolicy, TaskHandle, TaskState, as_completed, download, wait_all
 from piapi_async.emulator import SlowFirstByte, Status
-from piapi_async.errors import APIError, RateLimitError, TransportError, WaitTimeout
+from piapi_async.errors import APIError, ClientClosed, RateLimitError, TransportError, WaitTimeout
 
 pytestmark = pytest.mark.looptime
 
@@ -58,6 +58,44 @@ async def test_a_submit_cancelled_before_it_ran_sends_nothing() -> None:
         assert_at_rest(piapi)
         await asyncio.sleep(100.0)
         assert server.received == []
+
+
+async def test_nobody_waits_for_a_submit_whose_own_task_was_cancelled_before_it_ran() -> None:
+    async with strictly() as (server, piapi):
+        submit = asyncio.create_task(piapi.submit(REROLL))
+        await turns(1)
+        (own,) = (task for task in asyncio.all_tasks() if task.get_name() == "piapi_async submit")
+        own.cancel()
+
+        with pytest.raises(ClientClosed, match="before it was sent"):
+            await submit
+
+        assert_at_rest(piapi)
+        assert server.received == []
+
+
+async def test_a_task_is_handed_over_or_logged_at_whatever_turn_the_caller_leaves(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    ends: list[str] = []
+    while ends[-1:] != ["handed over"]:
+        caplog.clear()
+        async with serving() as (emulator, piapi):
+            submit = asyncio.create_task(piapi.submit(REROLL))
+            await turns(len(ends))
+            submit.cancel()
+            (outcome,) = await asyncio.gather(submit, return_exceptions=True)
+            await piapi.close()
+            made = [task_id for task_id, task in emulator.machine.tasks.items() if task.origin]
+        if not isinstance(outcome, BaseException):
+            assert [outcome.task_id] == made
+            ends.append("handed over")
+        else:
+            assert isinstance(outcome, asyncio.CancelledError)
+            ends.append("logged" if made else "not made")
+            assert all(task_id in caplog.text for task_id in made)
+
+    assert sorted(set(ends)) == ["handed over", "logged", "not made"]
 
 
 async def test_a_submit_cancelled_at_the_rate_gate_sends_nothing() -> None:
