@@ -31,7 +31,8 @@ _VERSION = 1
 _BUSY_SECONDS = 20.0
 _HEADER = 100  # bytes with which every SQLite file begins (sqlite.org/fileformat.html)
 # With row ids, although the key is the primary key: submits are added at the end and settled where they stand, so that
-# a commit of many touches few pages.  In the order of the keys each would cost the disk a page of its own, and more.
+# a commit of many touches few pages.  In the order of the keys each would cost the disk a page of its own, and more; so
+# would an index of all task ids, which are random: only those that are still to be ended are in it.
 _SCHEMA = f"""
 BEGIN IMMEDIATE;
 CREATE TABLE IF NOT EXISTS submits (
@@ -47,7 +48,7 @@ CREATE TABLE IF NOT EXISTS submits (
     outcome TEXT,
     answer BLOB
 );
-CREATE INDEX IF NOT EXISTS submits_by_task ON submits (task_id) WHERE task_id IS NOT NULL;
+CREATE INDEX IF NOT EXISTS submits_by_task ON submits (task_id) WHERE state = 'accepted';
 PRAGMA application_id = {_APPLICATION_ID};
 PRAGMA user_version = {_VERSION};
 COMMIT;
@@ -110,7 +111,7 @@ class Intent:
         text = orjson.dumps(_without_webhooks(body), option=orjson.OPT_SORT_KEYS).decode()
         return cls(
             # The time first: keys that follow each other stand on one page of the file's index.
-            key=f"{time.time_ns():016x}{secrets.token_hex(8)}" if key is None else key,
+            key=f"{time.time_ns():016x}{os.urandom(8).hex()}" if key is None else key,
             origin=origin,
             family=family,
             request=f"{request.path} {text}",

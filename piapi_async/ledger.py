@@ -19,7 +19,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import orjson
 from attrs import define, field
@@ -33,6 +33,7 @@ __all__ = ["Ledger", "LedgerEntry", "LedgerState"]
 logger = logging.getLogger("piapi_async")
 
 T = TypeVar("T")
+J = TypeVar("J", bound="_Job")
 
 _LOOP_PATIENCE = 0.05  # seconds for which the thread waits for a loop that may have stopped running
 
@@ -50,7 +51,7 @@ class Ledger:
     _file: LedgerFile = field(init=False, repr=False)
     _thread: ThreadPoolExecutor | None = field(default=None, init=False, repr=False)
     _queue: list[_Job] = field(factory=list, init=False, repr=False)
-    _last_end: asyncio.Future[Any] | None = field(default=None, init=False, repr=False)
+    _last_end: _End | None = field(default=None, init=False, repr=False)
     _draining: asyncio.Future[None] | None = field(default=None, init=False, repr=False)
     _mutex: threading.Lock = field(factory=threading.Lock, init=False, repr=False)
     _resumed: threading.Event = field(factory=threading.Event, init=False, repr=False)
@@ -93,7 +94,7 @@ class Ledger:
     async def close(self) -> None:
         """Finish what is being written and close the file, unless a client still uses it; it opens again if need be."""
         if self._clients == 0 and self._thread is not None:
-            await self._put(_CLOSE)
+            await self._do(_CLOSE)
 
     # -- for the client -------------------------------------------------------------------------------------------
 
@@ -140,15 +141,15 @@ class Ledger:
             data = orjson.dumps(answer)
         except TypeError:  # nested more deeply than can be written; the outcome is what matters
             data = b""
-        done = self._put(lambda file: self._file.end(file, ref, outcome, data))
-        done.add_done_callback(_log_failure)
-        self._last_end = done
+        loop = asyncio.get_running_loop()
+        self._last_end = self._put(_End(lambda file: self._file.end(file, ref, outcome, data), loop))
 
     async def flush(self) -> None:
         """Return when all ends that were noted until now are on the disk, or have failed."""
-        # Nobody but us awaits this future, so no caller who was cancelled has ended it early.
-        if self._last_end is not None and not self._last_end.done():
-            await asyncio.wait([self._last_end])
+        last = self._last_end
+        if last is not None and last.loop is asyncio.get_running_loop():  # not of one that was stopped in the middle
+            last.done = last.done or last.loop.create_future()
+            await asyncio.wait([last.done])  # which many may do: no caller who is cancelled ends it early
 
     # -- inside ---------------------------------------------------------------------------------------------------
 
@@ -172,18 +173,19 @@ class Ledger:
 
     def _do(self, work: Callable[[sqlite3.Connection], T]) -> Awaitable[T]:
         # A work that is queued is done: whoever is cancelled here cancels only the future, and does not hear of it.
-        return cast("Awaitable[T]", self._put(work))
-
-    def _put(self, work: Work) -> asyncio.Future[Any]:
-        """Queue a work for the thread; it goes on although the loop's tasks are cancelled, or the loop is gone."""
         loop = asyncio.get_running_loop()
-        job = _Job(work, loop.create_future())
+        done: asyncio.Future[T] = loop.create_future()
+        self._put(_Job(work, loop, done))
+        return done
+
+    def _put(self, job: J) -> J:
+        """Queue a job for the thread; it goes on although the loop's tasks are cancelled, or the loop is gone."""
         with self._mutex:
             self._queue.append(job)
             if self._draining is None or self._draining.done():
                 self._thread = self._thread or ThreadPoolExecutor(1, thread_name_prefix="piapi_async ledger")
-                self._draining = loop.run_in_executor(self._thread, self._drain)
-        return job.done
+                self._draining = job.loop.run_in_executor(self._thread, self._drain)
+        return job
 
     def _drain(self) -> None:
         """Commit what is queued, one group after the other, until nothing is.  In the thread."""
@@ -194,7 +196,7 @@ class Ledger:
             else:
                 results = self._file.commit([job.work for job in group])
             self._resumed.clear()
-            loop = group[0].done.get_loop()
+            loop = group[0].loop
             with contextlib.suppress(RuntimeError):  # the loop was closed; what was written stays written
                 loop.call_soon_threadsafe(self._deliver, loop, group, results)
                 # Whoever was waiting for this group goes on first, so that the next one is a whole group again.
@@ -202,23 +204,30 @@ class Ledger:
 
     def _deliver(self, loop: asyncio.AbstractEventLoop, group: list[_Job], results: list[Any]) -> None:
         for job, result in zip(group, results, strict=True):
-            if job.done.done():  # whoever asked was cancelled
+            failed, done = isinstance(result, BaseException), job.done
+            if failed and isinstance(job, _End):
+                logger.warning("the end of a task was not recorded: %s", result)
+            if job is self._last_end:
+                self._last_end = None
+            if done is None or done.done():  # nobody asked, or whoever did was cancelled
                 continue
-            if isinstance(result, BaseException):
-                job.done.set_exception(result)
-                job.done.exception()  # whoever asked may be gone, and asyncio would complain that nobody looked
+            if failed:
+                done.set_exception(result)
+                done.exception()  # whoever asked may be gone, and asyncio would complain that nobody looked
             else:
-                job.done.set_result(result)
+                done.set_result(result)
         loop.call_soon(self._resumed.set)
 
     def _take(self) -> list[_Job]:
-        """Give the next group: all that is queued, but a close alone."""
+        """Give the next group: all of one loop that is queued, but a close alone."""
         with self._mutex:
-            closes = [index for index, job in enumerate(self._queue) if job.work is _CLOSE]
-            end = len(self._queue) if not closes else closes[0] or 1
-            group, self._queue = self._queue[:end], self._queue[end:]
-            if not group:
+            if not self._queue:
                 self._draining = None
+                return []
+            first = self._queue[0]
+            ends = (index for index, job in enumerate(self._queue) if job.work is _CLOSE or job.loop is not first.loop)
+            end = next(ends, len(self._queue)) or 1
+            group, self._queue = self._queue[:end], self._queue[end:]
             return group
 
 
@@ -235,13 +244,15 @@ def check_key_of(key: object, ledger: Ledger | None) -> None:
 @define(eq=False)
 class _Job:
     work: Work
-    done: asyncio.Future[Any]
+    loop: asyncio.AbstractEventLoop
+    done: asyncio.Future[Any] | None = None
+    """What somebody awaits; None where nobody does."""
+
+
+@define(eq=False)
+class _End(_Job):
+    """How a task ended: nobody asks what came of writing it down."""
 
 
 def _CLOSE(_: sqlite3.Connection) -> None:  # noqa: N802 - a mark in the queue, never called
     """Stand in the queue for closing the file."""
-
-
-def _log_failure(done: asyncio.Future[Any]) -> None:
-    if not done.cancelled() and (error := done.exception()) is not None:
-        logger.warning("the end of a task was not recorded: %s", error)

@@ -393,6 +393,44 @@ def test_what_is_queued_is_written_though_the_loop_is_gone(path: Path) -> None:
     assert asyncio.run(read())["k"] is ACCEPTED
 
 
+def test_a_ledger_goes_on_in_the_next_loop_though_the_last_one_stopped_in_the_middle(path: Path) -> None:
+    ledger = Ledger(path)
+
+    async def leave_in_haste() -> None:
+        await make_accepted(ledger, "k")
+        ledger.end(ref("task of k"), "done", {})
+
+    async def go_on() -> dict[str, LedgerState]:
+        await ledger.flush()
+        states = await states_of(ledger)
+        ledger.end(ref("unheard-of"), "done", {})
+        await ledger.flush()
+        await ledger.close()
+        return states
+
+    asyncio.run(leave_in_haste())
+
+    assert {"k": LedgerState.ENDED} == asyncio.run(go_on())
+
+
+async def test_the_end_of_a_task_is_found_by_an_index_that_holds_only_tasks_under_way(ledger: Ledger) -> None:
+    statements: list[str] = []
+    await make_accepted(ledger, "k")
+    await ledger._do(lambda file: file.set_trace_callback(statements.append))
+    ledger.end(ref("task of k"), "done", {})
+    await ledger.flush()
+    await ledger._do(lambda file: file.set_trace_callback(None))
+
+    (update,) = (statement for statement in statements if statement.startswith("UPDATE"))
+    (plan,) = await ledger._do(lambda file: file.execute(f"EXPLAIN QUERY PLAN {update}").fetchall())
+    assert "USING INDEX submits_by_task" in plan["detail"]
+    assert 0 == await ledger._do(
+        lambda file: file.execute(
+            "SELECT count(*) FROM submits INDEXED BY submits_by_task WHERE state = 'accepted'"
+        ).fetchone()[0]
+    )
+
+
 async def test_what_is_asked_for_together_is_committed_together(ledger: Ledger) -> None:
     statements: list[str] = []
     await ledger._do(lambda file: file.set_trace_callback(statements.append))
