@@ -1,4 +1,4 @@
-"""What stands beside the task API: the account, what is active on it, and the upload of files.  Pure.
+"""What stands beside the task API: the account, what is active on it and can be cancelled, uploads.  Pure.
 
 The wire is that of the vendor's pages (piapi.ai/docs, sections "PiAPI Account Management" and "File Upload API").
 """
@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from attrs import field, frozen
 
-from ._envelope import read_data
+from . import _fields as fields
+from ._envelope import read_data, read_envelope
 from ._inputs import UPLOADABLE
 from ._lenient import Structure, text_at
 from ._wire import HTTPRequest, HTTPResponse, post
 from .errors import UnexpectedAnswer
 
-__all__ = ["Account", "AccountInfo", "ActiveTasks", "GetActiveTasks", "Upload"]
+__all__ = ["Account", "AccountInfo", "ActiveTasks", "CancelPending", "GetActiveTasks", "Upload"]
 
 MAX_UPLOAD = 10 * 1024 * 1024
 """Bytes of a file that the upload host takes."""
@@ -109,6 +111,24 @@ def _active(entry: object, path: str) -> ActiveTasks:
         counts.processing_count or 0,
         tuple(tasks) if isinstance(tasks, list) else (),
     )
+
+
+_CANCELLABLE = ("kling", "midjourney", "suno", "luma", "all")
+
+
+@frozen
+class CancelPending:
+    """Ask to cancel the account's pending tasks of a model that were made before a time."""
+
+    created_before: datetime = field(validator=fields.aware)
+    model: str = field(default="all", validator=fields.one_of(*_CANCELLABLE))
+
+    def to_http(self) -> HTTPRequest:
+        before = int(self.created_before.timestamp())
+        return HTTPRequest("DELETE", f"/api/v1/tasks?created_before={before}&model={self.model}")
+
+    def parse(self, response: HTTPResponse, /) -> None:
+        read_envelope(response, self)
 
 
 @frozen

@@ -30,7 +30,7 @@ from ._submitter import Submitter
 from ._transport import Transport, check_base_url, check_key, origin_of
 from ._uploads import Uploader, upload_url_for
 from ._wire import TaskRequest, judge_read, label
-from .account import Account, AccountInfo, ActiveTasks, GetActiveTasks
+from .account import Account, AccountInfo, ActiveTasks, CancelPending, GetActiveTasks
 from .errors import (
     ClientClosed,
 )
@@ -39,7 +39,6 @@ from .ledger import Ledger, LedgerEntry, check_key_of
 from .midjourney import LEGACY, MidjourneyResult
 from .policy import PollPolicy, RetryPolicy, TokenBucket
 from .tasks import Family, Task, TaskId, TaskRef, check_task_id
-from .unified import CancelPending
 
 DEFAULT_BASE_URL = "https://api.piapi.ai"
 

@@ -9,7 +9,6 @@ batches, downloads and webhooks are those of every other task.  The wire rules a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from functools import cache
 from typing import Any, ClassVar, Generic, TypeVar, cast, get_args
 from urllib.parse import quote
@@ -38,7 +37,7 @@ from .tasks import (
     read_status,
 )
 
-__all__ = ["UNIFIED", "CancelPending", "CreateTask", "ModelRequest", "family_of", "request"]
+__all__ = ["UNIFIED", "CreateTask", "ModelRequest", "family_of", "request"]
 
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
@@ -200,24 +199,6 @@ class CancelTask:
 
     def to_http(self) -> HTTPRequest:
         return HTTPRequest("DELETE", f"{_PATH}/{quote(self.task_id, safe='')}")
-
-    def parse(self, response: HTTPResponse, /) -> None:
-        read_envelope(response, self)
-
-
-_CANCELLABLE = ("kling", "midjourney", "suno", "luma", "all")
-
-
-@frozen
-class CancelPending:
-    """Ask to cancel the pending tasks of a model that were made before a time."""
-
-    created_before: datetime = field(validator=fields.aware)
-    model: str = field(default="all", validator=fields.one_of(*_CANCELLABLE))
-
-    def to_http(self) -> HTTPRequest:
-        before = int(self.created_before.timestamp())
-        return HTTPRequest("DELETE", f"{_PATH}s?created_before={before}&model={self.model}")
 
     def parse(self, response: HTTPResponse, /) -> None:
         read_envelope(response, self)

@@ -246,7 +246,8 @@ class TestSignatures:
         ],
     )
     def test_and_attributes_of_a_class_are_all_there_are(self, cls: type, names: set[str]) -> None:
-        assert {name for name in dir(cls) if not name.startswith("_")} == names
+        there = {*dir(cls), *(f.name for f in getattr(cls, "__attrs_attrs__", ()))}
+        assert {name for name in there if not name.startswith("_")} == names
 
     @pytest.mark.parametrize(
         "function",

@@ -33,11 +33,11 @@ from piapi_async import (
 )
 from piapi_async._inputs import text
 from piapi_async._wire import HTTPRequest, HTTPResponse, label
-from piapi_async.account import AccountInfo, GetActiveTasks, Upload
+from piapi_async.account import AccountInfo, CancelPending, GetActiveTasks, Upload
 from piapi_async.models import flux, midjourney
 from piapi_async.models._outputs import AudioOutput, ImageOutput
 from piapi_async.tasks import TaskId
-from piapi_async.unified import CancelPending, CancelTask, ModelRequest, Output, _Create, family_of, request
+from piapi_async.unified import CancelTask, ModelRequest, Output, _Create, family_of, request
 
 ID = TaskId("ba8d80d2-4b1c")
 CREATE = CreateTask("Qubico/flux1-dev", "txt2img", {"prompt": "a cat"})
