@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -11,6 +12,8 @@ from ._wire import Verdict, judge_multi_fetch, judge_read
 from .errors import APIError, AuthenticationError, NotFoundError, UnexpectedAnswer
 from .tasks import Family, Task, TaskId
 
+_AT_ONCE = 8  # reads of single tasks
+
 
 async def fetch_many(
     caller: Caller, book: PollBook, family: Family[Any], task_ids: Sequence[TaskId]
@@ -19,11 +22,10 @@ async def fetch_many(
     ids = list(dict.fromkeys(task_ids))
     found: dict[str, Task[Any] | None] = {}
     while rest := ids[len(found) :]:
-        chunk = rest[: book.size(family)]
-        if len(chunk) > 1:
-            found |= await _fetch_chunk(caller, book, family, chunk)
+        if (size := min(book.size(family), len(rest))) > 1:
+            found |= await _fetch_chunk(caller, book, family, rest[:size])
         else:
-            found[chunk[0]] = await _fetch_or_none(caller, family, chunk[0])
+            found |= await _fetch_singly(caller, family, rest[:_AT_ONCE])
     return found
 
 
@@ -42,6 +44,17 @@ async def _fetch_chunk(
         if isinstance(sighting, UnexpectedAnswer):
             raise sighting
     return {task_id: cast("Task[Any] | None", sightings.get(task_id)) for task_id in ids}
+
+
+async def _fetch_singly(caller: Caller, family: Family[Any], ids: Sequence[TaskId]) -> dict[str, Task[Any] | None]:
+    """Read several tasks at once, each in a request of its own; the first error ends it."""
+    reads = [asyncio.create_task(_fetch_or_none(caller, family, task_id)) for task_id in ids]
+    try:
+        return dict(zip(ids, await asyncio.gather(*reads), strict=True))
+    finally:
+        for read in reads:
+            read.cancel()
+        await asyncio.gather(*reads, return_exceptions=True)
 
 
 async def _fetch_or_none(caller: Caller, family: Family[Any], task_id: TaskId) -> Task[Any] | None:

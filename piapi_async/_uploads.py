@@ -27,6 +27,8 @@ _LIFETIME = 12 * 3600.0  # seconds for which a link is used again; the host keep
 _REMEMBERED = 1_000  # links
 _AT_ONCE = 4  # a file of 10 MiB takes four times that in memory while it is sent
 
+_SLOWEST = 64 * 1024.0  # bytes per second of a line that is slow and yet works: so much longer may a file take
+
 _Stamp = tuple[Path, int, int, str]
 
 
@@ -46,8 +48,9 @@ class Uploader:
 
     async def send(self, data: bytes, name: str) -> str:
         """Upload bytes and give their URL.  Raises `ValueError` for what the host would refuse, and as a read."""
+        upload = Upload(name, data)
         async with self._places:
-            return await self._caller.call(Upload(name, data), judge_read)
+            return await self._send(upload)
 
     async def link(self, path: PurePath, name: str | None = None) -> str:
         """Give the URL of a file, uploading it if need be.  Raises also `OSError` when it cannot be read."""
@@ -83,11 +86,15 @@ class Uploader:
         async with self._places:
             began = asyncio.get_running_loop().time()
             content = await in_thread(file.read_bytes)
-            url = await self._caller.call(Upload(stamp[-1], content), judge_read)
+            url = await self._send(Upload(stamp[-1], content))
         self._links[stamp] = (url, began + _LIFETIME)
         while len(self._links) > _REMEMBERED:
             self._links.popitem(last=False)
         return url
+
+    async def _send(self, upload: Upload) -> str:
+        patience = self._caller.timeout + len(upload.data) / _SLOWEST
+        return await self._caller.call(upload, judge_read, timeout=patience)
 
     async def close(self) -> None:
         """Stop what is under way, free the sockets."""

@@ -222,7 +222,10 @@ class PiAPI:
     @overload
     async def fetch_many(self, task_ids: Iterable[str], *, family: Family[R]) -> dict[str, Task[R] | None]: ...
     async def fetch_many(self, task_ids: Iterable[str], *, family: Family[Any] = LEGACY) -> dict[str, Task[Any] | None]:
-        """Read any number of tasks now, many in one request where the host can; None for one it does not know."""
+        """Read any number of tasks now, many in one request where the host can; None for one it does not know.
+
+        Where it cannot, eight are read at a time.  Raises as `fetch`, at the first error.
+        """
         self._enter()
         ids = [check_task_id(task_id) for task_id in task_ids]
         return await fetch_many(self._caller, self._poller.book, family, ids)
@@ -242,9 +245,10 @@ class PiAPI:
     ) -> str:
         """Put a file (a path, or bytes with a `name`) where the host's models can read it; gives its URL, for 24 hours.
 
-        A path that was uploaded before, and has not changed, is not uploaded again.  Raises `ValueError` for what the
-        host would refuse (larger than 10 MiB, other than jpg, jpeg, png, webp, mp4, wav, mp3, a name of more than 128
-        characters), `OSError` for a file that cannot be read, and `AuthenticationError` where the plan has no uploads.
+        A path that was uploaded before, and has not changed, is not uploaded again.  An attempt may take the client's
+        `timeout` and a second more for each 64 kB.  Raises `ValueError` for what the host would refuse (larger than 10
+        MiB, other than jpg, jpeg, png, webp, mp4, wav, mp3, a name of more than 128 characters), `OSError` for a file
+        that cannot be read, and `AuthenticationError` where the plan has no uploads.
         """
         self._enter()
         if isinstance(file, (bytes, bytearray, memoryview)):

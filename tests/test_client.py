@@ -634,6 +634,28 @@ async def test_fetch_many_of_a_family_without_multi_fetch_asks_singly() -> None:
         assert emulator.seen.requests == {"task_read": 3}
 
 
+async def test_fetch_many_of_a_family_without_multi_fetch_asks_for_eight_at_a_time() -> None:
+    async with serving(latency={"task_read": 1.0}) as (emulator, piapi):
+        ids = [f"t{number}" for number in range(20)]
+        for task_id in ids:
+            emulator.adopt(task_id)
+        began = now()
+
+        assert ids == list(await piapi.fetch_many(ids, family=UNIFIED))
+
+        assert now() - began == pytest.approx(3.0, abs=0.1)
+
+
+async def test_fetch_many_of_a_family_without_multi_fetch_ends_with_the_first_error_and_leaves_no_task() -> None:
+    async with no_leaks(), serving({"retry": RetryPolicy.never()}, latency={"task_read": 1.0}) as (emulator, piapi):
+        emulator.fail("task_read", Status(502))
+
+        with pytest.raises(ServerError):
+            await piapi.fetch_many([f"t{number}" for number in range(20)], family=UNIFIED)
+
+        assert emulator.seen.requests["task_read"] <= 8
+
+
 async def test_fetch_many_of_a_family_that_leaves_ids_out_ends() -> None:
     class Forgetful(MultiFetch):
         def parse(self, response: Any, /) -> Any:

@@ -297,6 +297,16 @@ async def test_no_more_than_four_files_are_sent_at_once(tmp_path: Path) -> None:
         assert uploads(emulator) == 12
 
 
+async def test_a_large_file_has_more_time_on_a_slow_line_than_a_small_one(tmp_path: Path) -> None:
+    large = tmp_path / "large.mp4"
+    large.write_bytes(bytes(10 * 2**20))
+    async with serving({"retry": RetryPolicy.never()}, latency={"upload": 120.0}) as (_, piapi):
+        assert await piapi.upload(large)
+        assert await piapi.upload(bytes(10 * 2**20), name="other.mp4")
+        with pytest.raises(TransportError, match="within 30"):
+            await piapi.upload(PNG, name="small.png")
+
+
 async def test_many_files_are_remembered_and_no_more_than_a_thousand(tmp_path: Path) -> None:
     async with serving() as (emulator, piapi):
         for number in range(1_010):
