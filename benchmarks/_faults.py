@@ -93,6 +93,11 @@ class Fault:
     patience: float | None = field(default=None, kw_only=True)
     words: Words = field(default=LEGACY, kw_only=True, repr=False)
 
+    @property
+    def speaks_tls(self) -> bool:
+        """Whether the host speaks TLS, when nothing befalls it."""
+        return self.outage.endswith("tls")
+
 
 def _status(name: str, status: int, body: str = "") -> Fault:
     return Fault(name, outcome="unknown", says=answer(status, body))

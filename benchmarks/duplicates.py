@@ -15,9 +15,10 @@ import asyncio
 import contextlib
 import importlib
 import json
+import os
 import ssl
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -25,11 +26,12 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-from attrs import asdict, define, field
+import trustme
+from attrs import asdict, define, evolve, field, frozen
 
 from piapi_async import CreateTask, Imagine, Ledger, PiAPI, PiAPIError, SubmissionUnknown
 
-from ._faults import FAULTS, UNIFIED, Fault, Host
+from ._faults import FAULTS, UNIFIED, UNIFIED_FAULTS, Fault, Host
 from ._goals import Goal
 from ._table import table
 from ._virtual import run_virtual
@@ -99,12 +101,12 @@ async def _openai(host: Host) -> AsyncIterator[Send]:
 
 @asynccontextmanager
 async def _fal(host: Host) -> AsyncIterator[Send]:
-    # It takes a host's name from the environment once and always speaks https to it; so its URL is set here.
+    # It takes a host's name from the environment once and always speaks https to it; so it is given whole URLs here.
     module = importlib.import_module("fal_client")
     inside: Any = importlib.import_module("fal_client.client")
-    inside.QUEUE_URL_FORMAT = "http://localhost:"
+    inside.QUEUE_URL_FORMAT = ""
     client = module.AsyncClient(key="sk-test", **_timeout(host, "default_timeout"))
-    yield lambda prompt: client.submit(f"{host.port}/mj", {"prompt": prompt})
+    yield lambda prompt: client.submit(f"{host.url}/mj", {"prompt": prompt})
 
 
 @asynccontextmanager
@@ -128,20 +130,6 @@ SDKS: dict[str, SDK] = {
     "replicate": _replicate,
     "legnext": _legnext,
 }
-
-_SIDE_BY_SIDE = (
-    "refused",
-    "429",
-    "close crossing the send",
-    "drop after the body",
-    "drop inside the answer",
-    "time-out after sending",
-    "408",
-    "500 without a body",
-    "502",
-    "503",
-    "504",
-)
 
 # Seconds from one intent to the next: building a client keeps the loop busy, and a host that is away comes back.
 _APART = 0.05
@@ -171,23 +159,44 @@ async def _intend(
         tally.counts[host.billable, outcome] += 1
 
 
+@frozen
+class _Trust:
+    """What a host has that speaks TLS, and what its clients have."""
+
+    host: ssl.SSLContext | None = None
+    client: ssl.SSLContext | None = None
+
+
+@contextlib.contextmanager
+def _trust() -> Iterator[_Trust]:
+    """Give the two sides of an authority of our own, which httpx's clients trust meanwhile, too."""
+    host, client = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH), ssl.create_default_context()
+    authority = trustme.CA()
+    authority.issue_cert("localhost").configure_cert(host)
+    authority.configure_trust(client)
+    before = os.environ.get("SSL_CERT_FILE")
+    with authority.cert_pem.tempfile() as path:
+        os.environ["SSL_CERT_FILE"] = path
+        try:
+            yield _Trust(host, client)
+        finally:
+            os.environ.pop("SSL_CERT_FILE")
+            os.environ.update({} if before is None else {"SSL_CERT_FILE": before})
+
+
 async def our_tally(fault: Fault, intents: int, *, ledger: Path | None = None) -> Tally:
     """Submit so often under one fault with this package, one after the other: meant for a virtual clock."""
-    tls = trusting = None
-    if fault.outage.endswith("tls"):
-        import trustme  # noqa: PLC0415 - the comparison does without
-
-        tls, trusting = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH), ssl.create_default_context()
-        authority = trustme.CA()
-        authority.issue_cert("localhost").configure_cert(tls)
-        authority.configure_trust(trusting)
     tally = Tally()
-    for _ in range(intents):
-        await _intend(fault, partial(ours, trusting=trusting, ledger=ledger), tally, tls=tls)
+    with contextlib.ExitStack() as stack:
+        trust = stack.enter_context(_trust()) if fault.speaks_tls else _Trust()
+        for _ in range(intents):
+            await _intend(fault, partial(ours, trusting=trust.client, ledger=ledger), tally, tls=trust.host)
     return tally
 
 
-async def _side_by_side(faults: Sequence[Fault], intents: int, limit: float) -> dict[str, dict[str, Tally]]:
+async def _side_by_side(
+    faults: Sequence[Fault], intents: int, limit: float, trust: _Trust
+) -> dict[str, dict[str, Tally]]:
     results: dict[str, dict[str, Tally]] = {}
     for package, sdk in SDKS.items():
         try:
@@ -198,8 +207,10 @@ async def _side_by_side(faults: Sequence[Fault], intents: int, limit: float) -> 
         results[name] = {fault.name: Tally() for fault in faults}
         async with asyncio.TaskGroup() as group:
             for fault in faults:
+                tls, secure = (trust.host, partial(ours, trusting=trust.client)) if fault.speaks_tls else (None, ours)
+                contestant, tally = secure if sdk is ours else sdk, results[name][fault.name]
                 for _ in range(intents):
-                    group.create_task(_intend(fault, sdk, results[name][fault.name], limit=limit))
+                    group.create_task(_intend(fault, contestant, tally, tls=tls, limit=limit))
                     await asyncio.sleep(_APART)
     return results
 
@@ -209,7 +220,8 @@ async def _side_by_side(faults: Sequence[Fault], intents: int, limit: float) -> 
 
 def report_ours(intents: int) -> dict[str, Any]:
     """Print and give what every fault does to so many submits of ours."""
-    tallies = {fault.name: run_virtual(our_tally(fault, intents)) for fault in FAULTS}
+    coded = [evolve(fault, name=f"{fault.name} (unified API)") for fault in UNIFIED_FAULTS]
+    tallies = {fault.name: run_virtual(our_tally(fault, intents)) for fault in (*FAULTS, *coded)}
     rows = [
         (name, *(str(tally.outcomes[outcome]) for outcome in ("recovers", "unknown", "refused")), tally.range)
         for name, tally in tallies.items()
@@ -221,9 +233,9 @@ def report_ours(intents: int) -> dict[str, Any]:
 
 def report_all(intents: int, limit: float) -> dict[str, Any]:
     """Print and give what the faults do to all SDKs."""
-    faults = [fault for fault in FAULTS if fault.name in _SIDE_BY_SIDE]
-    results = asyncio.run(_side_by_side(faults, intents, limit))
-    rows = [(fault.name, *(str(results[name][fault.name].most) for name in results)) for fault in faults]
+    with _trust() as trust:
+        results = asyncio.run(_side_by_side(FAULTS, intents, limit, trust))
+    rows = [(fault.name, *(str(results[name][fault.name].most) for name in results)) for fault in FAULTS]
     title = f"billable creates per intent, the most of {intents}, each stopped after {limit:g} s"
     print(table(title, ("fault", *results), rows))
     return {
