@@ -4,7 +4,7 @@ All waits of a client are kept here, and every decision about them is made here,
 an argument and return what is to be done: the looks to make, the waiters to wake.  The poller makes the looks and rings
 the waiters; it decides nothing.  A waiter is opaque to the book.
 
-Tasks of one family share a `_Lane`: a heap of what is due, and what has been learnt about the host's multi-fetch.
+Tasks of one family share a `Lane`: a heap of what is due, and what has been learnt about the host's multi-fetch.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from typing import Any, TypeAlias
 
 from attrs import define, field, frozen
 
+from ._lanes import AnyTask, Lane, Waiter, Watch
 from ._stats import Counters
 from ._wire import Verdict, judge_read
 from .errors import APIError, AuthenticationError, ClientClosed, NotFoundError, PiAPIError, UnexpectedAnswer
 from .policy import Pace, PollPolicy
-from .tasks import Family, Task, TaskId, TaskState
+from .tasks import Family, TaskId, TaskState
 
 GRACE = 5.0
 """Seconds for which a host may deny a task before we believe it: a new id can be invisible at first."""
@@ -36,65 +37,8 @@ OVERDUE = 60.0
 _FAULT_DELAY_MAX = 10.0
 _SLACK = 64  # stale heap entries that are not worth a clean-up
 _MISSES = 3
-_REGAIN = 600.0  # seconds
-_DOUBTS = 2  # answers in a row that make no sense before multi-fetch is given up: one may be an accident on the way
 
-AnyTask: TypeAlias = Task[Any]
 Sightings: TypeAlias = Mapping[TaskId, AnyTask | UnexpectedAnswer | None]
-
-
-@define(eq=False, slots=True)
-class Watch:
-    """One task that is or was waited for; its handles share it.
-
-    `task` is the last that was seen, `error` why waiting ended without an end of the task.
-    """
-
-    family: Family[Any]
-    task_id: TaskId
-    due: float
-    began: float = math.nan  # the last time at which it certainly had not begun to run; NaN: not known
-    progress: int = 0  # what the host reported at `began`
-    task: AnyTask | None = None
-    error: PiAPIError | None = None
-    waiters: tuple[Waiter, ...] = field(default=(), repr=False)
-    queued: float = math.inf  # the due time under which the lane's heap holds it; inf: not in the heap
-    looking: bool = False
-    looked_at: float = -math.inf
-    seen_at: float = 0.0
-    announced: bool = False  # a webhook will tell of its end
-    told_at: float = -math.inf  # when one did, to be confirmed
-    alone: bool = False  # to be asked for by a plain fetch, because a multi-fetch did not show it
-    refused_since: float | None = None
-    fault: PiAPIError | None = None  # what the last look failed with
-    failing_since: float = math.inf
-    faults: int = 0
-
-    @property
-    def ended(self) -> bool:
-        """Whether the task itself has ended."""
-        return self.task is not None and self.task.state.terminal
-
-    def restart(self) -> None:
-        """Forget what went wrong."""
-        self.error = self.refused_since = self.fault = None
-        self.failing_since = math.inf
-        self.faults = 0
-        self.alone = False
-
-
-@define(eq=False, slots=True)
-class Waiter:
-    """Somebody who waits: for the end, with `changes` for anything new, with `once` for no more than one look.
-
-    `bell` is the poller's to ring; `error` is why the wait ended, where that was not the task's own end.
-    """
-
-    bell: Any
-    deadline: float = math.inf
-    changes: bool = False
-    once: bool = False
-    error: PiAPIError | None = None
 
 
 @frozen
@@ -104,55 +48,6 @@ class Look:
     family: Family[Any]
     watches: tuple[Watch, ...]
     multi: bool
-
-
-@define(eq=False, slots=True)
-class _Lane:
-    size: int
-    watches: dict[TaskId, Watch] = field(factory=dict)
-    heap: list[tuple[float, int, Watch]] = field(factory=list)
-    doubts: int = 0
-    given_up: int = 0  # the size before answers that made no sense put an end to asking for many
-    regain_at: float | None = None
-
-    def doubt(self) -> None:
-        """Take note of an answer that makes no sense; several in a row end the asking for many."""
-        self.doubts += 1
-        if self.doubts >= _DOUBTS:
-            self.given_up, self.size = self.size, 1
-
-    def regain(self, now: float) -> None:
-        """Ask for many again after a while: an edge in maintenance answers nonsense, too."""
-        if not self.given_up:
-            return
-        if self.regain_at is None:
-            self.regain_at = now + _REGAIN
-        elif now >= self.regain_at:
-            self.size, self.doubts, self.given_up, self.regain_at = self.given_up, _DOUBTS - 1, 0, None
-
-    def head(self) -> float:
-        """Give when the first look is due, dropping what is no longer as the heap has it."""
-        while self.heap and (self.heap[0][0] != (watch := self.heap[0][2]).queued or not watch.waiters):
-            if heapq.heappop(self.heap)[0] == watch.queued:
-                watch.queued = math.inf
-        return self.heap[0][0] if self.heap else math.inf
-
-    def tidy(self) -> None:
-        """Drop everything that is no longer as the heap has it."""
-        kept = []
-        for entry in self.heap:
-            due, _, watch = entry
-            if due == watch.queued and watch.waiters:
-                kept.append(entry)
-            elif due == watch.queued:
-                watch.queued = math.inf
-        heapq.heapify(kept)
-        self.heap = kept
-
-    def pop(self) -> Watch:
-        watch = heapq.heappop(self.heap)[2]
-        watch.queued = math.inf
-        return watch
 
 
 @define(eq=False)
@@ -165,7 +60,7 @@ class PollBook:
     counters: Counters = field(factory=Counters)
     trusting: bool = False  # tasks tell of their end by webhooks, so looks are only a safety net
     _misses: int = field(default=0, init=False)  # ends in a row that nobody told of
-    _lanes: dict[str, _Lane] = field(factory=dict, init=False)
+    _lanes: dict[str, Lane] = field(factory=dict, init=False)
     _deadlines: list[tuple[float, int, Watch, Waiter]] = field(factory=list, init=False)
     _bounded: int = field(default=0, init=False)  # waiters with a deadline
     _order: Iterator[int] = field(factory=count, init=False)
@@ -233,7 +128,7 @@ class PollBook:
                 looks.append(self._pack(lane, now))
         return looks
 
-    def _pack(self, lane: _Lane, now: float) -> Look:
+    def _pack(self, lane: Lane, now: float) -> Look:
         lane.regain(now)
         first = lane.pop()
         watches = [first]
@@ -389,20 +284,8 @@ class PollBook:
         return self._lane(family).size
 
     def learn(self, family: Family[Any], asked: int, error: PiAPIError) -> bool:
-        """Adapt to a host that has no multi-fetch, or a smaller one; tell whether to ask again at once."""
-        lane = self._lane(family)
-        match error:
-            case AuthenticationError():
-                return False
-            case APIError(status=404 | 405 | 501):
-                lane.size = 1
-            case UnexpectedAnswer():
-                lane.doubt()
-            case APIError() if judge_read(error) is Verdict.RAISE:
-                lane.size = max(1, min(lane.size, asked) // 2)
-            case _:
-                return False
-        return True
+        """Adapt to what a host has said of a request for many; tell whether to ask again at once."""
+        return self._lane(family).learn(asked, error)
 
     def _missed(self, watch: Watch, now: float) -> None:
         """Ask singly for a task that a multi-fetch did not show: only a plain fetch says that it is unknown."""
@@ -482,11 +365,11 @@ class PollBook:
         if watches.get(watch.task_id) is watch:  # a later handle may have opened another watch on the same task
             del watches[watch.task_id]
 
-    def _lane(self, family: Family[Any]) -> _Lane:
+    def _lane(self, family: Family[Any]) -> Lane:
         lane = self._lanes.get(family.name)
         if lane is None:
             size = self.multi_fetch_size if family.fetch_many is not None else 1
-            lane = self._lanes[family.name] = _Lane(size)
+            lane = self._lanes[family.name] = Lane(size)
         return lane
 
 

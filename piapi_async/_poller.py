@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import define, field
 
-from ._book import OVERDUE, Look, PollBook, Sightings, Waiter, Watch
+from ._book import OVERDUE, Look, PollBook, Sightings
+from ._lanes import Waiter, Watch
 from .errors import PiAPIError, UnexpectedAnswer
 from .tasks import Task, is_known_status
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Iterable
 from typing import TypeVar
 
-from ._book import Waiter
+from ._lanes import Waiter
 from .errors import ClientClosed, PiAPIError, WaitTimeout
 from .handle import TaskHandle
 from .tasks import Task, TaskRef

@@ -21,9 +21,10 @@ from typing import Any, Self, TypeVar, overload
 import aiohttp
 from attrs import asdict
 
-from ._book import PollBook, Watch
+from ._book import PollBook
 from ._bulk import cancel_all, fetch_many
 from ._caller import Caller, Gate
+from ._lanes import Watch
 from ._poller import Poller
 from ._stats import Counters, Stats
 from ._submitter import Submitter

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Generic, Literal, TypeVar, get_args
 import anyio
 from attrs import define
 
-from ._book import Waiter, Watch, differs
+from ._book import differs
+from ._lanes import Waiter, Watch
 from .errors import PiAPIError, TaskCancelled, TaskFailed, WaitTimeout
 from .tasks import Task, TaskRef, TaskState
 

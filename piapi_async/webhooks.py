@@ -26,8 +26,8 @@ from aiohttp import web
 from attrs import define, evolve, field, frozen
 from yarl import URL
 
-from ._book import Watch
 from ._families import FAMILIES
+from ._lanes import Watch
 from ._wire import TaskRequest, read_object
 from .client import PiAPI
 from .errors import ClientClosed, LedgerError, UnexpectedAnswer, WebhookRejected

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from piapi_async import LEGACY, Family, PollPolicy
-from piapi_async._book import GRACE, LEAD, OVERDUE, Look, PollBook, Waiter, Watch
+from piapi_async._book import GRACE, LEAD, OVERDUE, Look, PollBook
+from piapi_async._lanes import Waiter, Watch
 from piapi_async._wire import HTTPResponse
 from piapi_async.errors import (
     APIError,
