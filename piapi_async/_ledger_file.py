@@ -7,7 +7,6 @@ tell a submit that is under way from one whose process is gone.
 
 from __future__ import annotations
 
-import contextlib
 import glob
 import os
 import secrets
@@ -22,6 +21,7 @@ from typing import Any
 import orjson
 from attrs import define, field, frozen
 
+from ._sqlite import lock_file, make, touch, use_wal
 from ._wire import HTTPRequest
 from .errors import LedgerError
 from .tasks import TaskId, TaskRef
@@ -192,7 +192,7 @@ class LedgerFile:
 
     def _open(self) -> sqlite3.Connection:
         if self._file is None:
-            _make(self.path)
+            self._require_or_make()
             file = sqlite3.connect(self.path, timeout=_BUSY_SECONDS, isolation_level=None)
             file.row_factory = sqlite3.Row
             try:
@@ -205,6 +205,20 @@ class LedgerFile:
                 raise
             self._file = file
         return self._file
+
+    def _require_or_make(self) -> None:
+        """Make the file unless it is there; raise `LedgerError` for one that is hardly there.
+
+        It is made whole or not at all, so an empty file is never one that is just being made, and what was cut off is
+        not taken for new.
+        """
+        if not self.path.exists():
+            make(self.path, _SCHEMA)
+        elif self.path.is_file() and self.path.stat().st_size < _HEADER:
+            raise LedgerError(
+                f"The ledger {self.path} is empty, cut off or not a database: restore it from a copy. If nothing was "
+                "ever submitted with it, remove it, and a new one is made"
+            )
 
     def _prepare(self, file: sqlite3.Connection) -> None:
         file.execute("BEGIN")  # one snapshot for all three: another process may be making the tables just now
@@ -223,7 +237,7 @@ class LedgerFile:
         # A page that was cut off would otherwise read as "no such key", and the key be paid for again.
         if (finding := file.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
             raise sqlite3.DatabaseError(f"malformed ({finding})")
-        _use_wal(file)
+        use_wal(file)
         file.execute("PRAGMA synchronous = FULL")
         if version < _VERSION:
             file.executescript(_SCHEMA)
@@ -233,7 +247,7 @@ class LedgerFile:
             self._holds(path)  # removes what a killed process has left
         self.owner = secrets.token_hex(8)
         path = self._lock_path(self.owner)
-        _touch(path)
+        touch(path)
         self._lock = lock_file(path)
 
     def close(self) -> None:
@@ -378,73 +392,6 @@ class LedgerFile:
 
     def _lock_path(self, owner: str) -> Path:
         return self.path.with_name(f"{self.path.name}-owner-{owner}")
-
-
-def _make(path: Path) -> None:
-    """Make a ledger, whole or not at all, unless there is a file; raise `LedgerError` for one that is hardly there.
-
-    So an empty file is never one that is just being made, and what was cut off is not taken for new.
-    """
-    if path.exists():
-        if path.is_file() and path.stat().st_size < _HEADER:
-            raise LedgerError(
-                f"The ledger {path} is empty, cut off or not a database: restore it from a copy. If nothing was ever "
-                "submitted with it, remove it, and a new one is made"
-            )
-        return
-    new = path.with_name(f".{path.name}.{secrets.token_hex(8)}.new")
-    _touch(new)
-    try:
-        with contextlib.closing(sqlite3.connect(new, isolation_level=None)) as file:
-            _use_wal(file)
-            file.executescript(_SCHEMA)
-        with contextlib.suppress(FileExistsError):  # another process has been faster
-            _publish(new, path)
-    finally:
-        new.unlink(missing_ok=True)
-
-
-def _publish(new: Path, path: Path) -> None:
-    """Give a file its name; raise `FileExistsError` if that is taken."""
-    try:
-        path.hardlink_to(new)
-    except FileExistsError:
-        raise
-    except OSError:  # a file system without links: there a second process may find the file half written, and say so
-        with os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file:
-            file.write(new.read_bytes())
-            os.fsync(file.fileno())
-
-
-def _touch(path: Path) -> None:
-    """Make an empty file that is private to its user, unless there is one."""
-    with contextlib.suppress(FileExistsError):
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-
-
-def lock_file(path: Path) -> sqlite3.Connection:
-    """Take an owner's lock, which lasts until the connection is closed; `sqlite3.OperationalError` if it is taken."""
-    lock = sqlite3.connect(path, timeout=0, isolation_level=None)
-    try:
-        lock.execute("PRAGMA journal_mode = MEMORY")  # no second file beside the lock
-        lock.execute("BEGIN EXCLUSIVE")
-    except BaseException:
-        lock.close()
-        raise
-    return lock
-
-
-def _use_wal(file: sqlite3.Connection) -> None:
-    # Only one process can switch the mode, and SQLite does not let the others wait for it as it does elsewhere.
-    for _ in range(100):
-        try:
-            file.execute("PRAGMA journal_mode = WAL")
-        except sqlite3.OperationalError as error:
-            if "locked" not in str(error):
-                raise
-            time.sleep(0.05)
-        else:
-            return
 
 
 def _entry(row: sqlite3.Row) -> LedgerEntry:

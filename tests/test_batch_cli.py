@@ -22,7 +22,7 @@ from click.testing import CliRunner, Result
 from desk import desk
 
 from piapi_async import Ledger, PiAPI, PollPolicy
-from piapi_async._ledger_file import lock_file
+from piapi_async._sqlite import lock_file
 from piapi_async.cli import _batch, cli
 from piapi_async.cli import _setup as setup
 from piapi_async.cli._input import BatchInput
@@ -396,7 +396,7 @@ def test_max_submits_leaves_the_rest_for_another_run(host: Host) -> None:
 
 def test_lines_that_nobody_holds_any_more_take_no_memory() -> None:
     source = BatchInput(Path(write("in.jsonl", *(reroll(f"p{number}") for number in range(1000)))))
-    job = _batch._Job(cast("Any", None), source, 1000, _batch._Results(sys.stdout), None)
+    job = _batch._Job(cast("Any", None), source, 1000, _results.Results(sys.stdout), None)
 
     async def read() -> int:
         return max([len(job._lines) async for _ in job._items(PiAPI(KEY))])
