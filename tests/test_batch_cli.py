@@ -23,7 +23,7 @@ from desk import desk
 
 from piapi_async import Ledger, PiAPI, PollPolicy
 from piapi_async._sqlite import lock_file
-from piapi_async.cli import _batch, cli
+from piapi_async.cli import _batch, _results, cli
 from piapi_async.cli import _setup as setup
 from piapi_async.cli._input import BatchInput
 from piapi_async.emulator import Drop, Emulator, Status, TaskFails
