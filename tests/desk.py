@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,3 +36,8 @@ def desk(**options: Any) -> Iterator[tuple[Emulator, str]]:
             loop, event = stop[0]
             loop.call_soon_threadsafe(event.set)
         thread.join()
+
+
+def unmeasured() -> dict[str, str]:
+    """Give the environment without what would measure the coverage of a child process."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}

@@ -1,7 +1,8 @@
 """Processes that are killed, at every edge of a submit, and processes that race: what is paid, and what is known.
 
-The children are forked from a process that has imported everything and does nothing else, so each costs milliseconds.
-They arrange their own end: the ledger's file and the session's traces are subclassed here, not the package's code.
+The children are forked from a process that has imported everything and does nothing else, so each costs milliseconds
+(nor is their coverage measured, since it would die with them).  They arrange their own end: the ledger's file and the
+session's traces are subclassed here, not the package's code.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from desk import unmeasured
 from families import CASES, FamilyCase
 
 from piapi_async import Ledger, LedgerError, PiAPI, PollPolicy, SubmissionUnknown, TaskRef
@@ -151,7 +153,7 @@ class Zygote:
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=unmeasured()
         )
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -281,7 +283,7 @@ async def test_a_busy_process_killed_at_its_nth_commit_is_continued_without_a_du
 async def test_two_processes_that_submit_one_key_get_the_same_task_and_one_post_leaves(
     case: FamilyCase, zygotes: tuple[Zygote, Zygote], tmp_path: Path
 ) -> None:
-    async with host(latency={"create": 0.1}) as (emulator, url):
+    async with host(latency={"create": 0.05}) as (emulator, url):
         for number in range(5):
             key = f"k{number}"
             for each in zygotes:
