@@ -10,6 +10,12 @@ import trustme
 from families import CASES, FamilyCase
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Let the virtual clock leap after six idle turns, not 42: what is sent on loopback has arrived by the next."""
+    if item.get_closest_marker("looptime"):
+        item.add_marker(pytest.mark.looptime(noop_cycles=6))
+
+
 def pytest_collection_finish() -> None:
     """Look no more for garbage among thousands of collected tests, which stay: it takes a fifth of the suite's time."""
     gc.collect()

@@ -30,7 +30,7 @@ BILLABLE = {"recovers": {1}, "unknown": {0, 1}, "refused": {0}}
 
 
 @every_fault
-@pytest.mark.looptime(noop_cycles=6)
+@pytest.mark.looptime
 async def test_no_submit_reaches_a_host_twice_and_the_caller_hears_the_truth(fault: Fault) -> None:
     tally = await our_tally(fault, SUBMITS)
 
@@ -39,7 +39,7 @@ async def test_no_submit_reaches_a_host_twice_and_the_caller_hears_the_truth(fau
 
 
 @every_fault
-@pytest.mark.looptime(noop_cycles=6)
+@pytest.mark.looptime
 async def test_the_ledger_remembers_what_the_caller_heard(fault: Fault, tmp_path: Path) -> None:
     path = tmp_path / "run.db"
     tally = await our_tally(fault, 2, ledger=path)

@@ -34,7 +34,7 @@ from piapi_async.tasks import TaskId
 
 KEY = "sk-test-5eCr3t"
 
-pytestmark = pytest.mark.looptime(noop_cycles=6)
+pytestmark = pytest.mark.looptime
 
 
 @asynccontextmanager
