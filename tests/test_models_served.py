@@ -11,7 +11,7 @@ from serving import serving
 from test_legacy import BARE as LEGACY_BARE
 from test_models import BARE, PARENT, Build, class_of, name_of
 
-from piapi_async import FileKind, PiAPIError, TaskState, download
+from piapi_async import FileKind, PiAPIError, PollPolicy, TaskState, download
 from piapi_async.legacy import FACE_SWAP
 from piapi_async.models import joycaption, kling, midjourney, udio
 
@@ -37,7 +37,7 @@ async def parent_of(piapi: Any, cls: type[Any]) -> str:
 class TestEachRequest:
     @pytest.mark.parametrize("build", BUILDS, ids=[name_of(class_of(build)) for build in BUILDS])
     async def test_is_taken_waited_for_and_saved(self, build: Build, tmp_path: Path) -> None:
-        async with serving(picture_size=64) as (_, piapi):
+        async with serving({"poll": PollPolicy.every(15.0)}, picture_size=32) as (_, piapi):
             request: Any = build()
             if getattr(request, "origin_task_id", None) == PARENT:
                 request = attrs.evolve(request, origin_task_id=await parent_of(piapi, class_of(build)))

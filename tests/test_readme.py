@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 import textwrap
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ import pytest
 from click.testing import CliRunner
 from desk import desk
 
-from piapi_async import policy
+from piapi_async import PiAPI, PollPolicy
+from piapi_async.cli import _setup as setup
 from piapi_async.cli import cli
 from piapi_async.emulator import Emulator
 from piapi_async.models import catalog
@@ -73,8 +75,7 @@ def test_a_test_shown_there_passes(code: str, pytester: pytest.Pytester) -> None
 
 def test_the_commands_run_as_they_stand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(policy, "_FIRST", 1e-3)  # real seconds pass here, so the first look must not wait for five
-    monkeypatch.setattr(policy, "_YOUNG", 1e-3)
+    monkeypatch.setattr(setup, "PiAPI", partial(PiAPI, poll=PollPolicy.every(0.01)))  # real seconds pass here
     task_id = "ID"
     with desk() as (_, base_url):
         monkeypatch.setenv("PIAPI_BASE_URL", base_url)

@@ -164,11 +164,18 @@ def test_a_long_chain_of_outpaints_is_painted_to_a_depth() -> None:
 def test_every_motif_has_colours_in_every_palette_and_shape(motif: int, look: int) -> None:
     picture = Picture(look + 10 * motif, seed=look, width=40 + 24 * (look % 3), height=64)
     image = Gallery().painted(picture)
-    bare = Gallery().painted(Picture(picture.look, look, 64, 64, inner=picture, scale=0.5))
 
     assert (picture.width, 64) == image.size
     assert max(ImageStat.Stat(image).stddev) > 8
-    assert bare.size == (64, 64)
+
+
+@pytest.mark.parametrize("motif", range(len(MOTIFS)))
+def test_every_motif_surrounds_another_picture(motif: int) -> None:
+    inner = Picture(10 * motif, seed=motif, width=40, height=64)
+    image = Gallery().painted(Picture(inner.look, motif, 64, 64, inner=inner, scale=0.5))
+
+    assert image.size == (64, 64)
+    assert max(ImageStat.Stat(image).stddev) > 8
 
 
 def test_a_picture_is_the_same_motif_at_any_size() -> None:
