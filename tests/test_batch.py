@@ -305,7 +305,7 @@ async def test_a_download_that_fails_is_tried_again_and_never_loses_the_task(tmp
 
 
 async def test_all_downloads_of_a_run_share_their_connections(tmp_path: Path) -> None:
-    async with serving(durations=5.0, **WIDE) as (emulator, piapi):
+    async with serving(durations=5.0, picture_size=32, **WIDE) as (emulator, piapi):
         opened: list[Any] = []
         runner = BatchRunner(piapi, concurrency=2, download=tmp_path)
         async with runner.stream(rerolls(3)) as outcomes:

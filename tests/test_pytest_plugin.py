@@ -41,7 +41,7 @@ def test_the_fixtures_serve_tests_in_either_mode(mode: str, pytester: pytest.Pyt
     pytester.makepyfile(test_bot=BOT)
     pytester.makeini(f"[pytest]\nasyncio_mode = {mode}\nasyncio_default_fixture_loop_scope = function\n")
 
-    result = pytester.runpytest_subprocess("-q", "-W", "error", "--strict-markers")
+    result = pytester.runpytest_inprocess("-q", "-W", "error", "--strict-markers")
 
     result.assert_outcomes(passed=3)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import pairwise
 from random import Random
 
@@ -22,8 +23,12 @@ def rgb(text: str) -> Colour:
 
 def mix(one: Colour, other: Colour, share: float) -> Colour:
     """Return the colour on the way from `one` to `other`."""
-    red, green, blue = (round(a + (b - a) * share) for a, b in zip(one, other, strict=True))
-    return red, green, blue
+    (red, green, blue), (other_red, other_green, other_blue) = one, other
+    return (
+        round(red + (other_red - red) * share),
+        round(green + (other_green - green) * share),
+        round(blue + (other_blue - blue) * share),
+    )
 
 
 def gradient(size: tuple[int, int], stops: Sequence[Colour], *, curve: float = 1.0) -> Image.Image:
@@ -63,22 +68,28 @@ def warp(field: Image.Image, rng: Random, strength: float, *, cells: int = 16) -
         across, down = (strength * side * (pull[y * corners + x] / 127.5 - 1) for pull in pulls)
         return min(max(x * step + across, 0.0), side - 1), min(max(y * step + down, 0.0), side - 1)
 
+    grid = [[moved(x, y) for y in range(corners)] for x in range(corners)]
+    edges = [round(corner * step) for corner in range(corners)]
     mesh = []
     for x in range(cells):
         for y in range(cells):
-            box = tuple(round(edge * step) for edge in (x, y, x + 1, y + 1))
-            quad = (moved(x, y), moved(x, y + 1), moved(x + 1, y + 1), moved(x + 1, y))
-            mesh.append((box, tuple(value for corner in quad for value in corner)))
+            box = (edges[x], edges[y], edges[x + 1], edges[y + 1])
+            mesh.append((box, (*grid[x][y], *grid[x][y + 1], *grid[x + 1][y + 1], *grid[x + 1][y])))
     return field.transform(field.size, Image.Transform.MESH, mesh, Image.Resampling.BILINEAR)
 
 
 def levels(field: Image.Image, low: float, high: float, peak: float = 1.0) -> Image.Image:
     """Return the mask that is 0 where the field is under `low`, `peak` over `high`, smooth between (all 0..1)."""
+    return field.point(_ramp(low, high, peak))
+
+
+@lru_cache(64)
+def _ramp(low: float, high: float, peak: float) -> list[int]:
     table = []
     for value in range(256):
         share = min(max((value / 255 - low) / (high - low), 0.0), 1.0)
         table.append(round(255 * peak * share * share * (3 - 2 * share)))
-    return field.point(table)
+    return table
 
 
 def coloured(field: Image.Image, stops: Sequence[Colour]) -> Image.Image:
