@@ -1,8 +1,9 @@
 """A batch that is killed, at any moment, again and again: what was paid, what is known, what the results say.
 
 The children are forked from a process that has imported everything and does nothing else, so each costs milliseconds
-(nor is their coverage measured, since it would die with them); the host is an emulator in a thread of this process.  A child that is to die at a share of its work is killed when the
-host has made so many tasks, so that the moment is the same however fast the machine is.
+(nor is their coverage measured, since it would die with them); the host is an emulator in a thread of this process.  A
+child that is to die at a share of its work is killed when the host has made so many tasks, so that the moment is the
+same however fast the machine is.
 """
 
 from __future__ import annotations
