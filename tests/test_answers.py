@@ -719,12 +719,12 @@ class TestAnyAnswerWhatever:
     ) -> None:
         parse(request_, HTTPResponse(status, body))
 
-    @settings(deadline=None, max_examples=300)
+    @settings(deadline=None, max_examples=150)
     @given(request_=requests, status=statuses, body=bodies)
     def test_gives_a_value_or_a_piapi_error(self, request_: Request[Any], status: int, body: bytes) -> None:
         parse(request_, HTTPResponse(status, body))
 
-    @settings(deadline=None, max_examples=200)
+    @settings(deadline=None, max_examples=100)
     @given(answers)
     def test_about_one_task_gives_a_value_or_a_piapi_error(self, answer: dict[str, Any]) -> None:
         parse(Fetch(ID), response(answer))

@@ -745,7 +745,7 @@ def test_the_first_signal_drains_and_the_printed_command_goes_on(kind: signal.Si
     assert len(results("my out.jsonl")) == 3
 
     [resume] = re.findall(r"^To go on: piapi-async (.*)$", said, re.MULTILINE)
-    ending = threading.Timer(0.5, end_all, [emulator])
+    ending = threading.Timer(0.2, end_all, [emulator])
     ending.start()
     result = CliRunner().invoke(cli, shlex.split(resume), env=slow[1])
     ending.join()
@@ -867,7 +867,7 @@ def test_outcomes_on_a_terminal_are_not_wiped_away_by_the_table(slow: Host) -> N
 
 def test_elsewhere_a_plain_line_tells_every_few_seconds(slow: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("piapi_async.cli._batch._PLAIN_EVERY", 0.05)
-    ending = threading.Timer(0.6, end_all, [slow[0]])
+    ending = threading.Timer(0.3, end_all, [slow[0]])
     ending.start()
     result = run(five(), host=slow)
     ending.join()
@@ -885,12 +885,12 @@ def test_the_display_leaves_out_what_the_results_have_already(slow: Host, monkey
     monkeypatch.setattr("piapi_async.cli._batch._PLAIN_EVERY", 0.05)
     words = ("in.jsonl", "--ledger", "run.db", "--out", "out.jsonl")
     write("in.jsonl", reroll("p1"), reroll("p2"))
-    ending = threading.Timer(0.4, end_all, [slow[0]])
+    ending = threading.Timer(0.2, end_all, [slow[0]])
     ending.start()
     run(*words, host=slow)
     ending.join()
     write("in.jsonl", reroll("p1"), reroll("p2"), reroll("p3"))
-    ending = threading.Timer(0.6, end_all, [slow[0]])
+    ending = threading.Timer(0.3, end_all, [slow[0]])
     ending.start()
     result = run(*words, host=slow)
     ending.join()

@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -372,11 +373,12 @@ def test_an_interrupted_wait_prints_the_id_and_how_to_resume(kind: signal.Signal
 
 def test_an_interrupted_submit_still_tells_the_id() -> None:
     with (
-        desk(latency={"imagine": 1.0}) as (emulator, base_url),
+        desk(latency={"imagine": 0.3}) as (emulator, base_url),
         start("imagine", "a cat", PIAPI_BASE_URL=base_url, PIAPI_API_KEY=KEY) as process,
     ):
         while not emulator.seen.requests["imagine"]:
             assert process.poll() is None
+            time.sleep(0.001)
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=20)
         (task_id,) = emulator.machine.tasks

@@ -15,7 +15,7 @@ from benchmarks.duplicates import our_tally
 from piapi_async import Ledger
 from piapi_async.ledger import LedgerState
 
-SUBMITS = 25
+SUBMITS = 8
 
 every_fault = pytest.mark.parametrize(
     "fault",

@@ -285,7 +285,7 @@ class TestFamily:
         assert [FAMILIES[name] for name in ("face-swap", "dream-machine", "legacy-kling")] == FAMILY
 
     @pytest.mark.parametrize("call", [*(build() for build, *_ in BARE), *(family.fetch(ID) for family in FAMILY)])
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=50, deadline=None)
     @given(body=(NEAR | JSON).map(orjson.dumps) | st.binary(max_size=200), status=st.sampled_from([200, 400, 404, 500]))
     @example(body=b'{"data":{"status":"success","works":' + b"[" * 900 + b"]" * 900 + b"}}", status=200)
     def test_makes_of_anything_a_value_or_an_error_of_ours(self, call: Any, body: bytes, status: int) -> None:

@@ -268,7 +268,7 @@ class TestStructure:
 
         assert len(str(caught.value)) < 500
 
-    @settings(deadline=None, max_examples=200)
+    @settings(deadline=None, max_examples=100)
     @given(
         st.dictionaries(
             st.sampled_from(["word", "count", "share", "flag", "words", "inner", "many", "camelCase"]), any_json

@@ -565,7 +565,7 @@ def look_at_all_of(value: object) -> None:
 
 class TestAnything:
     @pytest.mark.parametrize("call", CALLS, ids=lambda call: type(call).__name__)
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=50, deadline=None)
     @given(body=(NEAR | JSON).map(orjson.dumps) | st.binary(max_size=200), status=st.sampled_from([200, 400, 404, 500]))
     @example(body=b"[" * 2000, status=200)
     @example(

@@ -151,12 +151,13 @@ TABLE: list[tuple[int, str, type[APIError]]] = [
 
 
 class TestRefusal:
-    @pytest.mark.parametrize(("status", "text", "cls"), TABLE)
-    def test_is_named_by_status_and_text(self, status: int, text: str, cls: type[APIError]) -> None:
-        error = refusal(answer(status, refused(text) if text else b""), FETCH)
+    @pytest.mark.parametrize("status", sorted({status for status, *_ in TABLE}))
+    def test_is_named_by_status_and_text(self, status: int) -> None:
+        for text, cls in [row[1:] for row in TABLE if row[0] == status]:
+            error = refusal(answer(status, refused(text) if text else b""), FETCH)
 
-        assert type(error) is cls
-        assert (error.status, error.message, error.request) == (status, text, FETCH)
+            assert type(error) is cls, text
+            assert (error.status, error.message, error.request) == (status, text, FETCH)
 
     @pytest.mark.parametrize("status", [300, 400, 401, 404, 418, 429, 500, 503])
     def test_without_the_hosts_json_shows_how_the_body_begins(self, status: int) -> None:
