@@ -8,15 +8,22 @@ from typing import TYPE_CHECKING
 from PIL import Image, ImageFilter
 
 from ._motifs import MOTIFS, PALETTES, Sitting
+from ._strokes import clouds, coloured
 
 if TYPE_CHECKING:
     from .pictures import Picture
+
+#: Below so many pixels across and down there is no motif to be seen, so none is painted: tests ask for many of these.
+TINY = 48
 
 
 def paint(picture: Picture) -> Image.Image:
     """Return the picture."""
     canvas = Image.new("RGB", (picture.width, picture.height))
     palette = PALETTES[(picture.look + picture.number * 3) % len(PALETTES)]
+    if max(canvas.size) < TINY:
+        field = clouds(_rng(picture.seed, picture.touch), (3, 3), octaves=2, side=TINY)
+        return coloured(field, [*palette.sky, palette.near]).resize(canvas.size)
     bare = picture.inner is not None and not picture.repainted
     sitting = Sitting(canvas, palette, _rng(picture.seed), _rng(picture.seed, picture.touch), bare)
     motifs = list(MOTIFS.values())

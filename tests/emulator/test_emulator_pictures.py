@@ -183,6 +183,14 @@ def test_a_picture_is_the_same_motif_at_any_size() -> None:
     assert _apart(small, large) < 6
 
 
+def test_a_tiny_picture_has_colours_and_is_the_same_again() -> None:
+    first, again, other = (Gallery().painted(Picture(7, seed, 32, 16)) for seed in (1, 1, 2))
+
+    assert (32, 16) == first.size
+    assert max(ImageStat.Stat(first).stddev) > 8
+    assert first.tobytes() == again.tobytes() != other.tobytes()
+
+
 def test_an_unknown_or_blended_parent_is_painted_too() -> None:
     studio = Studio()
     orphan = studio.make("upscale", None, origin_task_id="unknown", index="4")
