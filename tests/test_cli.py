@@ -183,7 +183,10 @@ def test_a_refusal_is_exit_code_3_and_says_that_nothing_was_paid(host: tuple[Emu
     assert "wrong" not in result.output
 
 
-def test_a_time_out_is_exit_code_5_and_prints_the_command_that_resumes() -> None:
+def test_a_time_out_is_exit_code_5_and_prints_the_command_that_resumes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # where the directory for pictures is made
     with desk(durations=1000.0) as (_, base_url):
         environment = {"PIAPI_API_KEY": KEY}
         result = run(
