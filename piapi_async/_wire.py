@@ -175,6 +175,7 @@ def read_answer(response: HTTPResponse, request: Request[Any]) -> dict[str, Any]
 # -- refusals -----------------------------------------------------------------------------------------------------
 
 _BUSY = re.compile(r"no available bot|bot is inactive|overloaded|rate limit|too many requests", re.IGNORECASE)
+_BANNED = re.compile(r"banned|sensitive word", re.IGNORECASE)
 _TIME_OUT = re.compile(r"tim(?:e|ed|ing)[\s_-]?out|deadline exceeded", re.IGNORECASE)
 _OUTDATED = re.compile(r"parent task is outdated", re.IGNORECASE)
 _NOT_FOUND = re.compile(r"not found|not exist|no such task", re.IGNORECASE)
@@ -185,6 +186,7 @@ _CLIENT_FAULT = range(400, 500)
 # The first row that fits (status, text) names the error and what the reader can do.  The texts were observed on the
 # legacy hosts; which of them a host uses is not documented.
 _REFUSALS: tuple[tuple[range | frozenset[int], re.Pattern[str], type[APIError], str], ...] = (
+    (frozenset({400, 422}), _BANNED, InvalidRequestError, ""),  # it may quote any word of the prompt
     (frozenset({403}), _BUSY, RateLimitError, "The host is busy; try later."),
     (frozenset({401, 403}), _ANY, AuthenticationError, "Check the API key and what its plan allows."),
     (frozenset({408}), _ANY, APIError, ""),
@@ -229,9 +231,25 @@ def refusal(
         details["retry_after"] = read_retry_after(response.headers)
     error = cls(" ".join(filter(None, (sentence, advice))), **details)
     if makes_task and judge_submit(error) is not Verdict.UNKNOWN and not _TIME_OUT.search(text):
-        sentence += " No task was made, nothing was paid."
+        sentence += _price(response)
         error = cls(" ".join(filter(None, (sentence, advice))), **details)
     return error
+
+
+def _price(response: HTTPResponse) -> str:
+    """Say what a refused create has cost, as far as the answer lets one be sure."""
+    try:
+        data = read_object(response.body)
+    except UnexpectedAnswer:
+        data = {}
+    inner = data.get("data")
+    named = [place.get("task_id") for place in (data, inner) if isinstance(place, dict)]
+    if task_id := next((found for found in named if isinstance(found, str) and found.strip()), ""):
+        return f" Yet it names a task, {task_id.strip()}: look at that one before you submit again."
+    # A gateway has messages of its own, for requests that the host behind it may have accepted.
+    if response.status > 500 and not says_failed(data) and "code" not in data:  # noqa: PLR2004 - HTTP's own
+        return " If a gateway said so, and not the host itself, a task may exist all the same."
+    return " No task was made, nothing was paid."
 
 
 def read_retry_after(headers: Mapping[str, str]) -> float | None:

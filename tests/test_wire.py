@@ -236,6 +236,27 @@ class TestRefusal:
     ) -> None:
         assert "paid" not in str(refusal(response, REROLL, makes_task=True))
 
+    @pytest.mark.parametrize(
+        "body", [{"task_id": " t1 ", "message": "bad"}, {"data": {"task_id": "t1"}, "message": "bad"}]
+    )
+    @pytest.mark.parametrize("status", [400, 500])
+    def test_of_a_submit_that_names_a_task_says_so(self, status: int, body: dict[str, Any]) -> None:
+        text = str(refusal(answer(status, json.dumps(body).encode()), REROLL, makes_task=True))
+
+        assert "names a task, t1: look at that one" in text
+        assert "paid" not in text
+
+    @pytest.mark.parametrize("status", [502, 503, 504, 520])
+    def test_of_a_submit_in_words_that_a_gateway_might_use_promises_nothing(self, status: int) -> None:
+        text = str(refusal(answer(status, {"message": "upstream went away"}), REROLL, makes_task=True))
+
+        assert "If a gateway said so" in text
+        assert "paid" not in text
+
+    @pytest.mark.parametrize("status", [400, 422])
+    def test_that_quotes_a_banned_word_is_not_taken_for_a_busy_host(self, status: int) -> None:
+        assert type(refusal(answer(status, refused("banned prompt words: overloaded")), REROLL)) is InvalidRequestError
+
     def test_of_a_read_does_not_speak_of_money(self) -> None:
         assert "paid" not in str(refusal(answer(400, refused("bad")), FETCH))
 
