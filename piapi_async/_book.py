@@ -259,7 +259,7 @@ class PollBook:
             return self.close(error)
         if look.multi and self.learn(look.family, len(look.watches), error):
             for watch in look.watches:
-                watch.alone = isinstance(error, UnexpectedAnswer)
+                watch.alone = isinstance(error, (UnexpectedAnswer, NotFoundError))
                 self._retake(watch, now)
             return []
         woken: list[Waiter] = []

@@ -38,7 +38,7 @@ async def _fetch_chunk(
         sightings = await caller.call(family.fetch_many(ids), judge_multi_fetch)
     except (APIError, UnexpectedAnswer) as error:
         if book.learn(family, len(ids), error):
-            return {}
+            return await _fetch_singly(caller, family, ids[:_AT_ONCE]) if isinstance(error, NotFoundError) else {}
         raise
     for sighting in sightings.values():
         if isinstance(sighting, UnexpectedAnswer):

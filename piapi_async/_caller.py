@@ -10,6 +10,7 @@ import asyncio
 import logging
 import math
 from collections.abc import Callable
+from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, TypeVar
 
@@ -46,18 +47,25 @@ class Gate:
         """Let nobody pass for so long."""
         self._paused_until = max(self._paused_until, _now() + seconds)
 
-    async def enter(self) -> None:
+    async def enter(self, sending: Sending) -> None:
         """Return when a request may go; raise `ClientClosed` when none may."""
         while True:
             while self._paused_until > -math.inf and (wait := self._paused_until - _now()) > 0:
-                await self.rest(wait * (1.0 + 0.1 * self.rng.random()))  # not all at once, and never early
+                await self.wait(wait * (1.0 + 0.1 * self.rng.random()), sending)  # not all at once, and never early
             if self.bucket is not None and (wait := self.bucket.reserve(_now())):
-                await self.rest(wait)
+                await self.wait(wait, sending)
                 if self._paused_until > _now():
                     continue  # a pause came over it: who has waited longer than the bucket said takes a new place
             break
         if self._shut.is_set():
             raise ClientClosed(_CLOSED)
+
+    async def wait(self, seconds: float, sending: Sending) -> None:
+        """Rest before a request goes, or goes again."""
+        if sending.aside is None or seconds < _SHORT:
+            await self.rest(seconds)
+        else:
+            await sending.aside(partial(self.rest, seconds))
 
     async def rest(self, seconds: float) -> None:
         """Sleep; raise `ClientClosed` as soon as the client is closed."""
@@ -70,6 +78,7 @@ def _now() -> float:
     return asyncio.get_running_loop().time()  # anyio's own asks first which library's loop it is, which costs more
 
 
+_SHORT = 0.5  # seconds that are not worth writing down that a submit waits
 _CLOSED = "The client is closed. Nothing was sent; make a new PiAPI."
 
 
@@ -93,7 +102,8 @@ class Caller:
         submit: bool = False,
     ) -> A:
         """Give the answer to one try; raise what `Transport.send` and `request.parse` raise."""
-        await self.gate.enter()
+        sending = sending or Sending()
+        await self.gate.enter(sending)
         self.counters.requests[type(request).__name__] += 1
         began = _now() if (debugging := logger.isEnabledFor(logging.DEBUG)) else 0.0
         try:
@@ -145,4 +155,4 @@ class Caller:
                 logger.info("%s; trying again in %.1f s (%d of %d)", text, wait, tries + 1, self.retry.attempts)
             self.counters.retries += 1
             sending.begun_at = None  # what had been sent was refused, so nothing is under way
-            await self.gate.rest(wait)
+            await self.gate.wait(wait, sending)

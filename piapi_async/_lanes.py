@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 from attrs import define, field
 
 from ._wire import Verdict, judge_read
-from .errors import APIError, AuthenticationError, PiAPIError, UnexpectedAnswer
+from .errors import APIError, AuthenticationError, NotFoundError, PiAPIError, UnexpectedAnswer
 from .tasks import Family, Task, TaskId
 
 _REGAIN = 600.0  # seconds
@@ -83,7 +83,7 @@ class Lane:
     watches: dict[TaskId, Watch] = field(factory=dict)
     heap: list[tuple[float, int, Watch]] = field(factory=list)
     doubts: int = 0
-    given_up: int = 0  # the size before answers that made no sense put an end to asking for many
+    given_up: int = 0  # the size before the host refused it, or answers made no sense
     regain_at: float | None = None
 
     def learn(self, asked: int, error: PiAPIError) -> bool:
@@ -92,10 +92,13 @@ class Lane:
             case AuthenticationError():
                 return False
             case APIError(status=404 | 405 | 501):
-                self.size = 1
+                self.size, self.given_up = 1, 0
+            case NotFoundError():
+                pass  # one of them, it seems: each is asked for by itself, and tells
             case UnexpectedAnswer():
                 self._doubt()
             case APIError() if judge_read(error) is Verdict.RAISE:
+                self.given_up = max(self.given_up, self.size)
                 self.size = max(1, min(self.size, asked) // 2)
             case _:
                 return False
@@ -108,7 +111,7 @@ class Lane:
             self.given_up, self.size = self.size, 1
 
     def regain(self, now: float) -> None:
-        """Ask for many again after a while: an edge in maintenance answers nonsense, too."""
+        """Ask for as many as before after a while: an edge in maintenance refuses and answers nonsense, too."""
         if not self.given_up:
             return
         if self.regain_at is None:

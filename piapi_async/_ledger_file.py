@@ -7,6 +7,8 @@ tell a submit that is under way from one whose process is gone.
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import glob
 import os
 import secrets
@@ -156,19 +158,24 @@ class LedgerFile:
         """Do all the works in one commit; give for each its result, or the error it failed with.
 
         A group that fails is done again one by one: a work that the file cannot take must not cost the others theirs.
+        A file that cannot be used at all fails them all at once: waiting for a lock takes long enough as it is.
         """
         try:
-            return self._transaction(works)
+            file = self._open()
+            file.execute("BEGIN IMMEDIATE")
         except Exception as error:  # noqa: BLE001 - sqlite3 raises more than its own errors on a damaged file
+            return [self._explain(error) for _ in works]
+        try:
+            return self._transaction(file, works)
+        except Exception as error:  # noqa: BLE001 - the same
             if len(works) == 1:
                 return [self._explain(error)]
         return [self.commit([work])[0] for work in works]
 
-    def _transaction(self, works: list[Work]) -> list[Any]:
-        file = self._open()
+    def _transaction(self, file: sqlite3.Connection, works: list[Work]) -> list[Any]:
+        """Do the works in the transaction that has begun, and end it."""
         results: list[Any] = []
         self._settled.clear()
-        file.execute("BEGIN IMMEDIATE")
         try:
             for work in works:
                 try:
@@ -186,7 +193,7 @@ class LedgerFile:
 
     def _explain(self, error: Exception) -> LedgerError:
         if isinstance(error, LedgerError):
-            return error
+            return copy.copy(error)  # it may be several people's, and each raises its own
         hint = next((hint for word, hint in _HINTS.items() if word in str(error)), "")
         return LedgerError(f"The ledger {self.path} cannot be used: {error}.{hint}")
 
@@ -252,12 +259,13 @@ class LedgerFile:
 
     def close(self) -> None:
         """Let go of the file and of the owner's lock."""
-        if self._file is not None:
-            self._file.close()
-        if self._lock is not None:
-            self._lock.close()
-            self._lock_path(self.owner).unlink(missing_ok=True)
-        self._file = self._lock = None
+        file, lock, self._file, self._lock = self._file, self._lock, None, None
+        if file is not None:
+            file.close()
+        if lock is not None:
+            lock.close()
+            with contextlib.suppress(OSError):  # whoever opens the ledger next removes what nobody holds
+                self._lock_path(self.owner).unlink(missing_ok=True)
 
     def count(self, file: sqlite3.Connection, run: str, intent: Intent) -> int:
         """Count how often a run has asked for the same thing, and give the number; forgotten when the file closes."""
@@ -325,11 +333,20 @@ class LedgerFile:
             self._settled.append(intent)
             file.execute("DELETE FROM submits WHERE key = ? AND state = 'sending'", (intent.key,))
 
-    def doubt(self, file: sqlite3.Connection, intent: Intent) -> None:
-        """Write down that nobody knows what became of a submit of ours."""
-        if self._mine.get(intent.key) is intent:
-            self._settled.append(intent)
-            self._orphaned(file, intent.key)
+    def doubt(self, file: sqlite3.Connection, intent: Intent) -> TaskId | None:
+        """Write down that nobody knows what became of a submit of ours; give its task if somebody has heard of it."""
+        if self._mine.get(intent.key) is not intent:
+            return None
+        self._settled.append(intent)
+        return self._orphaned(file, intent.key).task_id
+
+    def adopt(self, file: sqlite3.Connection, key: str, task_id: str) -> None:
+        """Write down the task of a submit that has not heard of it, whoever's it is."""
+        file.execute(
+            "UPDATE submits SET state = 'accepted', task_id = ?, owner = NULL "
+            "WHERE key = ? AND state IN ('sending', 'unknown')",
+            (task_id, key),
+        )
 
     def let_go(self, intent: Intent) -> None:
         """Have a submit no longer in our hands: if the file still says *sending*, that means *unknown*."""
@@ -370,7 +387,7 @@ class LedgerFile:
                 self._orphaned(file, key)
 
     def _orphaned(self, file: sqlite3.Connection, key: str) -> LedgerEntry:
-        file.execute("UPDATE submits SET state = 'unknown', owner = NULL WHERE key = ?", (key,))
+        file.execute("UPDATE submits SET state = 'unknown', owner = NULL WHERE key = ? AND state = 'sending'", (key,))
         return _entry(file.execute("SELECT * FROM submits WHERE key = ?", (key,)).fetchone())
 
     def _alive(self, owner: str, key: str) -> bool:

@@ -12,6 +12,7 @@ import secrets
 import shlex
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from functools import partial
 from pathlib import PurePath
 from typing import Any, Protocol, TypeVar, cast
 
@@ -71,12 +72,25 @@ class Addressing(Protocol):
         ...
 
 
-@frozen(eq=False)
+@define(eq=False)
 class _Flight:
-    """A submit under way: what has left of it, and the future that its caller awaits."""
+    """A submit under way; `arrived` is what its caller awaits, `task_id` what the answer named."""
 
+    request: TaskRequest[Any]
+    key: str | None
     sending: Sending
     arrived: asyncio.Future[Accepted]
+    task: asyncio.Task[Accepted | None] | None = None
+    task_id: TaskId | None = None
+    ran: bool = False
+
+
+class _Taken(Exception):
+    """Somebody else has submitted the same key while we were waiting."""
+
+    def __init__(self, by: Accepted) -> None:
+        super().__init__()
+        self.by = by
 
 
 Uploading = Callable[[Iterable[PurePath]], Awaitable[Mapping[PurePath, str]]]
@@ -93,7 +107,7 @@ class Submitter:
     _origin: str
     _ledger: Ledger | None
     _upload: Uploading
-    _under_way: dict[asyncio.Task[Accepted | None], _Flight] = field(factory=dict, init=False)
+    _under_way: set[_Flight] = field(factory=set, init=False)
 
     def __len__(self) -> int:
         """Give the number of submits under way."""
@@ -102,72 +116,78 @@ class Submitter:
     @property
     def sending(self) -> bool:
         """Whether anything has begun to leave that is not answered."""
-        return any(flight.sending.begun for flight in self._under_way.values())
+        return any(flight.sending.begun for flight in self._under_way)
 
     async def submit(self, request: TaskRequest[Any], key: str | None, timeout: float | None) -> Accepted:
         """Give the task that the request made, or that its key has made before.  Raises as `PiAPI.submit`."""
         sending = Sending(self._caller.timeout if timeout is None else timeout)
         # What the caller awaits is a future of its own, for a task that is awaited is cancelled with whoever awaits it.
         arrived: asyncio.Future[Accepted] = asyncio.get_running_loop().create_future()
-        flight = _Flight(sending, arrived)
-        task = asyncio.create_task(self._own(request, key, flight), name="piapi_async submit")
-        self._under_way[task] = flight
-        task.add_done_callback(self._never_ran)
+        flight = _Flight(request, key, sending, arrived)
+        self._under_way.add(flight)
+        flight.task = task = asyncio.create_task(self._own(flight), name="piapi_async submit")
+        if not flight.ran:  # an eager loop has made the first step already
+            task.add_done_callback(self._never_ran)
         try:
             return await arrived
         except asyncio.CancelledError:
             caller = asyncio.current_task()
             if task.cancelled() and not (caller and caller.cancelling()):  # by `close`, not with the caller
                 if sending.begun:
-                    raise self._unknown(request, key, sending, "the client was closed before it was answered") from None
+                    raise self._unknown(flight, "the client was closed before it was answered") from None
                 raise ClientClosed(f"{label(request)}: the client was closed before it was sent") from None
-            self._abandon(task, sending)
+            self._abandon(flight)
             if arrived.done() and not arrived.cancelled():  # it arrived in the very turn in which the caller left
                 self._report(arrived.exception() or arrived.result())
             raise
 
     async def finish(self) -> list[TaskId]:
-        """Stop what has not begun to leave, wait for the rest up to its time-out, and give the ids that arrived."""
-        tasks = list(self._under_way)
-        patience = max((flight.sending.timeout for flight in self._under_way.values()), default=0.0)
-        for task, flight in self._under_way.items():
-            self._abandon(task, flight.sending)
+        """Stop what has not begun to leave, wait for the rest up to its time-out, and give the ids that arrived.
+
+        An id that has arrived is waited for until it is recorded, however long the ledger takes.
+        """
+        flights = {flight.task: flight for flight in self._under_way if flight.task is not None}
+        patience = max((flight.sending.timeout for flight in flights.values()), default=0.0)
+        for flight in flights.values():
+            self._abandon(flight)
         if self.webhooks is not None:
             self.webhooks.give_up()
-        if tasks:
-            _, late = await asyncio.wait(tasks, timeout=patience)
+        if flights:
+            _, late = await asyncio.wait(flights, timeout=patience)
             for task in late:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-        return [accepted.task_id for task in tasks if not task.cancelled() and (accepted := task.result())]
+                if flights[task].task_id is None:
+                    task.cancel()
+            await asyncio.gather(*flights, return_exceptions=True)
+        return [accepted.task_id for task in flights if not task.cancelled() and (accepted := task.result())]
 
     async def settle(self) -> None:
         """Wait until the submits whose callers have gone have arrived, no longer than their time-outs."""
-        gone = {task: flight.sending.timeout for task, flight in self._under_way.items() if flight.sending.abandoned}
-        if gone:
-            await asyncio.wait(gone, timeout=max(gone.values()))
+        gone = {flight.task: flight.sending.timeout for flight in self._under_way if flight.sending.abandoned}
+        if tasks := [task for task in gone if task is not None]:
+            await asyncio.wait(tasks, timeout=max(gone.values()))
 
     @staticmethod
-    def _abandon(task: asyncio.Task[Accepted | None], sending: Sending) -> None:
+    def _abandon(flight: _Flight) -> None:
         """Let what has begun to leave arrive, and send nothing more."""
-        sending.abandoned = True
-        if not sending.begun:
-            task.cancel()
+        flight.sending.abandoned = True
+        if not flight.sending.begun and flight.task is not None:
+            flight.task.cancel()
 
-    async def _own(self, request: TaskRequest[Any], key: str | None, flight: _Flight) -> Accepted | None:
+    async def _own(self, flight: _Flight) -> Accepted | None:
         """Run a submit and hand what came of it to whoever still listens; give the task, None if there is none."""
-        task = cast("asyncio.Task[Accepted | None]", asyncio.current_task())
-        task.remove_done_callback(self._never_ran)
+        flight.ran = True
+        cast("asyncio.Task[Accepted | None]", asyncio.current_task()).remove_done_callback(self._never_ran)
         accepted = None
         try:
-            accepted = await self._run(request, key, flight.sending)
+            accepted = await self._run(flight)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is the caller's
             if flight.arrived.done():
                 self._report(error)
             else:
                 flight.arrived.set_exception(error)
         except BaseException:
-            flight.arrived.cancel()
+            if not flight.arrived.cancel() and flight.sending.begun and flight.task_id is None:
+                self._report(self._unknown(flight, "the client was closed before it was answered"))
             raise
         else:
             if flight.arrived.done():
@@ -175,63 +195,90 @@ class Submitter:
             else:
                 flight.arrived.set_result(accepted)
         finally:
-            del self._under_way[task]
+            self._under_way.discard(flight)
         return accepted
 
     def _never_ran(self, task: asyncio.Task[Accepted | None]) -> None:
         # Only a task that is cancelled before its first step still has this callback: taken away by the step itself,
         # it spares every other submit a turn of the loop.
-        self._under_way.pop(task).arrived.cancel()
+        for flight in [flight for flight in self._under_way if flight.task is task and not flight.ran]:
+            self._under_way.discard(flight)
+            flight.arrived.cancel()
 
     def _report(self, end: Accepted | BaseException) -> None:
         """Log the end of a submit whose caller has gone: nobody else is left to hear of a task that is paid for."""
         if isinstance(end, LedgerError):
             logger.error("%s", end)
+        elif isinstance(end, SubmissionUnknown):
+            logger.warning("%s", end)
         elif isinstance(end, Accepted) and self._ledger is None:
             logger.warning("a submit whose caller had gone was accepted: task %s", end.task_id)
 
-    async def _run(self, request: TaskRequest[Any], key: str | None, sending: Sending) -> Accepted:
-        if self._ledger is None:
-            task_id = await self._send(request, key, sending)
+    async def _run(self, flight: _Flight) -> Accepted:
+        sending, ledger, request = flight.sending, self._ledger, flight.request
+        if ledger is None:
+            task_id = await self._send(flight)
             return Accepted(task_id, announced=sending.announced)
-        intent = Intent.of(request.to_http(), key=key, origin=self._origin, family=request.family.name)
+        intent = Intent.of(request.to_http(), key=flight.key, origin=self._origin, family=request.family.name)
+        flight.key = intent.key
         try:
-            if (known := await self._claim(self._ledger, intent, request)) is not None:
-                return known
-        except LedgerError as error:
-            raise LedgerError(f"{error} Nothing was sent, nothing was paid.") from error
+            known = await self._claim(ledger, intent, flight)
         except asyncio.CancelledError as error:
-            await asyncio.shield(self._give_up(self._ledger, intent, error, sending))
+            await asyncio.shield(self._give_up(ledger, intent, error, sending))
             raise
+        if known is not None:
+            return known
+        sending.aside = partial(self._aside, ledger, intent, flight)
         try:
-            task_id = await self._send(request, intent.key, sending)
+            flight.task_id = await self._send(flight)
+        except _Taken as taken:
+            return taken.by
         except BaseException as error:
-            await asyncio.shield(self._give_up(self._ledger, intent, error, sending))
+            told = await asyncio.shield(self._give_up(ledger, intent, error, sending))
+            if told is not None and isinstance(error, SubmissionUnknown):
+                return Accepted(told, announced=True)
             raise
-        await self._ledger.accept(intent, TaskRef(self._origin, request.family.name, task_id))
-        return Accepted(task_id, announced=sending.announced)
+        await ledger.accept(intent, TaskRef(self._origin, request.family.name, flight.task_id))
+        return Accepted(flight.task_id, announced=sending.announced)
 
-    async def _claim(self, ledger: Ledger, intent: Intent, request: TaskRequest[Any]) -> Accepted | None:
+    async def _claim(self, ledger: Ledger, intent: Intent, flight: _Flight) -> Accepted | None:
         """Make the key ours and give None, or give the task that it stands for, waiting for another's submit."""
         pause = 0.02
-        while (entry := await ledger.claim(intent)) is not None:
+        while True:
+            try:
+                entry = await ledger.claim(intent)
+            except LedgerError as error:
+                raise LedgerError(f"{str(error).rstrip('.')}. Nothing was sent, nothing was paid.") from error
+            if entry is None:
+                return None
             if entry.task_id is not None:
                 return Accepted(entry.task_id, entry)
             if entry.state is LedgerState.UNKNOWN:
-                raise self._unknown(
-                    request, intent.key, Sending(begun_at=entry.at), "an earlier submit of this key was never answered"
-                )
+                flight.sending.begun_at = entry.at
+                raise self._unknown(flight, "an earlier submit of this key was never answered")
             await anyio.sleep(pause)
             pause = min(2 * pause, 0.5)
-        return None
 
-    async def _send(self, request: TaskRequest[Any], key: str | None, sending: Sending) -> TaskId:
+    async def _aside(
+        self, ledger: Ledger, intent: Intent, flight: _Flight, wait: Callable[[], Awaitable[None]]
+    ) -> None:
+        """Wait without the claim: as long as nothing is under way, a process that is killed leaves no doubt behind."""
+        try:
+            await ledger.release(intent)
+        except LedgerError as error:
+            raise LedgerError(f"{str(error).rstrip('.')}. Nothing was paid.") from error
+        await wait()
+        if (known := await self._claim(ledger, intent, flight)) is not None:
+            raise _Taken(known)
+
+    async def _send(self, flight: _Flight) -> TaskId:
         """Give the id of the task that the request made, by its answer or, where that is lost, by its webhook."""
+        request, sending = flight.request, flight.sending
         files = cast("Attaching", request).local_files() if hasattr(request, "local_files") else ()
-        links = await self._upload_for(request, files) if files else {}
+        links = await self._links_of(flight, files) if files else {}
         webhooks, nonce_key, addressed = self.webhooks, "", request
         if webhooks is not None:
-            nonce_key = key or secrets.token_hex(16)
+            nonce_key = flight.key or secrets.token_hex(16)
             addressed = webhooks.address(request, nonce_key)
             sending.announced = addressed is not request
         if links:
@@ -249,14 +296,23 @@ class Submitter:
             task_id = await webhooks.adopted(nonce_key) if webhooks is not None else None
             if task_id is None:
                 what = str(error) if isinstance(error, PiAPIError) else repr(error)
-                raise self._unknown(request, key, sending, what) from error
+                raise self._unknown(flight, what) from error
         finally:
             if webhooks is not None:
                 webhooks.settled(nonce_key, accepted=task_id is not None)
         return task_id
 
-    async def _upload_for(self, request: TaskRequest[Any], files: Iterable[PurePath]) -> Mapping[PurePath, str]:
+    async def _links_of(self, flight: _Flight, files: Iterable[PurePath]) -> Mapping[PurePath, str]:
         """Upload the files that stand in a request, and give their URLs."""
+        links: dict[PurePath, str] = {}
+
+        async def upload() -> None:
+            links.update(await self._upload_for(flight.request, files))
+
+        await (upload() if flight.sending.aside is None else flight.sending.aside(upload))
+        return links
+
+    async def _upload_for(self, request: TaskRequest[Any], files: Iterable[PurePath]) -> Mapping[PurePath, str]:
         try:
             return await self._upload(files)
         except (OSError, ValueError) as error:
@@ -266,29 +322,33 @@ class Submitter:
             error.args = (f"{label(request)}: a file could not be uploaded: {error} Nothing was submitted.",)
             raise
 
-    async def _give_up(self, ledger: Ledger, intent: Intent, error: BaseException, sending: Sending) -> None:
+    async def _give_up(self, ledger: Ledger, intent: Intent, error: BaseException, sending: Sending) -> TaskId | None:
+        """Write down that a submit has failed; give its task if another process has heard of it."""
         # Once sending has begun, only an answer that was understood as a refusal says that nothing was made.
         unknown = isinstance(error, SubmissionUnknown)
         doubtful = unknown or (sending.begun and not isinstance(error, PiAPIError))
         try:
-            await (ledger.doubt(intent) if doubtful else ledger.release(intent))
+            if doubtful:
+                return await ledger.doubt(intent)
+            await ledger.release(intent)
         except LedgerError as failure:  # the submit's own error matters more; the row counts as unknown anyway
             logger.warning("submit %s could not be recorded: %s", intent.key, failure)
+        return None
 
-    def _unknown(self, request: TaskRequest[Any], key: str | None, sending: Sending, what: str) -> SubmissionUnknown:
+    def _unknown(self, flight: _Flight, what: str) -> SubmissionUnknown:
         advice = "look at your account's tasks before you submit it again"
         if self._ledger is not None:
             advice += (
                 ", then tell the ledger: "
-                + shlex.join(["piapi-async", "ledger", "resolve", str(self._ledger.path), key or ""])
+                + shlex.join(["piapi-async", "ledger", "resolve", str(self._ledger.path), flight.key or ""])
                 + " --task-id ID, or --resubmit if there is none"
             )
         return SubmissionUnknown(
-            f"{label(request)} may have been accepted: a task may exist and may have been paid for, but its id did not "
-            f"arrive. It is not sent again by itself; {advice}. What happened: {what}",
-            request=request,
-            at=sending.begun_at or time.time(),
-            key=key,
+            f"{label(flight.request)} may have been accepted: a task may exist and may have been paid for, but its id "
+            f"did not arrive. It is not sent again by itself; {advice}. What happened: {what}",
+            request=flight.request,
+            at=flight.sending.begun_at or time.time(),
+            key=flight.key,
         )
 
 

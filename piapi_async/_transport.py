@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -40,13 +40,15 @@ class Sending:
     """Whether a request has begun to leave: before, it certainly did nothing; after, it may have arrived.
 
     `begun_at` is the unix time in seconds; `timeout` bounds its way.  Whoever owns the request sets `abandoned`:
-    nothing more is to be sent for it; `announced`: a webhook tells of its end.
+    nothing more is to be sent for it; `announced`: a webhook tells of its end; `aside`: how to wait while it is not
+    under way (given what to wait for).
     """
 
     timeout: float = math.inf
     begun_at: float | None = None
     abandoned: bool = False
     announced: bool = False
+    aside: Callable[[Callable[[], Awaitable[None]]], Awaitable[None]] | None = None
 
     @property
     def begun(self) -> bool:
@@ -62,16 +64,19 @@ class _Body(aiohttp.BytesPayload):
     15 % more CPU per request, and would not be ours to add to a user's session.)
     """
 
-    def __init__(self, value: bytes, sending: Sending) -> None:
+    def __init__(self, value: bytes, sending: Sending, *, once: bool) -> None:
         # Past BytesPayload's own constructor, which warns of bodies above 1 MiB: an Inpaint's mask may be one.
         super(aiohttp.BytesPayload, self).__init__(value, content_type="application/json")
         self._size = len(value)
         self._sending = sending
+        self._once = once
 
     async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
         # aiohttp may have scheduled this in the very turn in which the caller was cancelled.
         if self._sending.abandoned:
             raise aiohttp.ClientConnectionError("it was given up before it had begun to leave")
+        if self._once and self._sending.begun:  # a middleware of the user's session, which knows nothing of money
+            raise aiohttp.ClientConnectionError("it had left once already, and is not sent again by a middleware")
         transport: Any = getattr(writer, "transport", writer)  # None once the connection is lost: nothing will leave
         if transport is writer or (transport is not None and not transport.is_closing()):
             self._sending.begun_at = time.time()
@@ -115,7 +120,7 @@ class Transport:
             response = await session.request(
                 request.method,
                 _url(self.base_url, request.path),
-                data=_Body(request.body, sending) if request.body else None,
+                data=_Body(request.body, sending, once=submit) if request.body else None,
                 headers=self._headers_for(request),
                 timeout=_total(timeout),
                 allow_redirects=False,

@@ -109,6 +109,7 @@ class PiAPI:
         self._closed = True  # until all arguments are found good: a client that never was needs no closing
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closing: asyncio.Task[None] | None = None
+        self._joined = False  # the ledger
         if base_url is None:  # "" is somebody's mistake, and must not mean the host that costs money
             base_url = os.environ.get("PIAPI_BASE_URL") or DEFAULT_BASE_URL
         base_url = check_base_url(base_url, allow_insecure=allow_insecure)
@@ -306,7 +307,7 @@ class PiAPI:
             await self._submitter.webhooks.finish()
         await self._uploader.close()
         await self._caller.transport.close()
-        if self._ledger is not None:
+        if self._ledger is not None and self._joined:
             await self._ledger.leave()
 
     def __del__(self) -> None:
@@ -318,6 +319,7 @@ class PiAPI:
             self._loop = asyncio.get_running_loop()
             if self._ledger is not None and not self._closed:
                 self._ledger.join()
+                self._joined = True
         self._check_loop()
         if self._closed:
             raise ClientClosed("The client is closed. Nothing was sent; make a new PiAPI.")

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import sqlite3
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -26,16 +27,19 @@ from attrs import define, field
 
 from ._ledger_file import Intent, LedgerEntry, LedgerFile, LedgerState, Work
 from .errors import LedgerError
-from .tasks import TaskRef, check_task_id
+from .tasks import TaskId, TaskRef, check_task_id
 
 __all__ = ["Ledger", "LedgerEntry", "LedgerState"]
 
 logger = logging.getLogger("piapi_async")
 
 T = TypeVar("T")
-J = TypeVar("J", bound="_Job")
 
 _LOOP_PATIENCE = 0.05  # seconds for which the thread waits for a loop that may have stopped running
+
+
+def _absolute(path: str | os.PathLike[str]) -> Path:
+    return Path(path).absolute()  # a change of directory is no change of ledger
 
 
 @define(eq=False)
@@ -47,11 +51,10 @@ class Ledger:
     when the file is damaged, of a newer version, read-only, or on a full disk; nothing that was committed is lost.
     """
 
-    path: Path = field(converter=Path)
+    path: Path = field(converter=_absolute)
     _file: LedgerFile = field(init=False, repr=False)
     _thread: ThreadPoolExecutor | None = field(default=None, init=False, repr=False)
     _queue: list[_Job] = field(factory=list, init=False, repr=False)
-    _last_end: _End | None = field(default=None, init=False, repr=False)
     _draining: asyncio.Future[None] | None = field(default=None, init=False, repr=False)
     _mutex: threading.Lock = field(factory=threading.Lock, init=False, repr=False)
     _resumed: threading.Event = field(factory=threading.Event, init=False, repr=False)
@@ -120,20 +123,28 @@ class Ledger:
 
     async def accept(self, intent: Intent, ref: TaskRef) -> None:
         """Write down the id; `LedgerError.ref` carries it when that fails."""
+        loss = f"Task {ref.task_id} was accepted, and is paid for, but could not be recorded"
         try:
-            await self._settle(lambda file: self._file.accept(file, intent, ref.task_id), intent)
+            await self._do(lambda file: self._file.accept(file, intent, ref.task_id), settles=intent, loss=loss)
         except LedgerError as error:
-            raise LedgerError(
-                f"Task {ref.task_id} was accepted, and is paid for, but could not be recorded: {error}", ref=ref
-            ) from error
+            raise LedgerError(f"{loss}: {error}", ref=ref) from error
 
-    async def doubt(self, intent: Intent) -> None:
-        """Write down that nobody knows what became of a submit."""
-        await self._settle(lambda file: self._file.doubt(file, intent), intent)
+    async def doubt(self, intent: Intent) -> TaskId | None:
+        """Write down that nobody knows what became of a submit; give its task if another process has heard of it."""
+        return await self._do(lambda file: self._file.doubt(file, intent), settles=intent)
 
     async def release(self, intent: Intent) -> None:
         """Forget a submit that made nothing."""
-        await self._settle(lambda file: self._file.release(file, intent), intent)
+        await self._do(lambda file: self._file.release(file, intent), settles=intent)
+
+    async def open_ends(self) -> list[LedgerEntry]:
+        """Give the submits that have not heard of a task: those under way, of any process, and the unknown."""
+        states = (LedgerState.SENDING, LedgerState.UNKNOWN)
+        return [entry for state in states async for entry in self._entries(state)]
+
+    async def adopt(self, key: str, task_id: str) -> None:
+        """Write down the task of such a submit, which another process may still be waiting for."""
+        await self._do(lambda file: self._file.adopt(file, key, task_id))
 
     def end(self, ref: TaskRef, outcome: str, answer: Any) -> None:  # noqa: ANN401 - JSON
         """Write down, soon, how a task ended; a task the ledger does not know is none of its business."""
@@ -141,15 +152,14 @@ class Ledger:
             data = orjson.dumps(answer)
         except TypeError:  # nested more deeply than can be written; the outcome is what matters
             data = b""
-        loop = asyncio.get_running_loop()
-        self._last_end = self._put(_End(lambda file: self._file.end(file, ref, outcome, data), loop))
+        loop, loss = asyncio.get_running_loop(), f"The end of task {ref.task_id} was not recorded"
+        self._put(_Job(lambda file: self._file.end(file, ref, outcome, data), loop, loss=loss))
 
     async def flush(self) -> None:
         """Return when all ends that were noted until now are on the disk, or have failed."""
-        last = self._last_end
-        if last is not None and last.loop is asyncio.get_running_loop():  # not of one that was stopped in the middle
-            last.done = last.done or last.loop.create_future()
-            await asyncio.wait([last.done])  # which many may do: no caller who is cancelled ends it early
+        if self._draining is not None:
+            with contextlib.suppress(LedgerError):
+                await self._do(lambda _: None)  # works are done in their order
 
     # -- inside ---------------------------------------------------------------------------------------------------
 
@@ -164,58 +174,57 @@ class Ledger:
     def _page(self, state: LedgerState | None, after: str, file: sqlite3.Connection) -> list[LedgerEntry]:
         return self._file.entries(file, state, after, 500)
 
-    async def _settle(self, work: Callable[[sqlite3.Connection], None], intent: Intent) -> None:
-        try:
-            await self._do(work)
-        except LedgerError:
-            self._file.let_go(intent)  # so that whoever asks for the key does not wait for us
-            raise
-
-    def _do(self, work: Callable[[sqlite3.Connection], T]) -> Awaitable[T]:
+    def _do(
+        self, work: Callable[[sqlite3.Connection], T], *, settles: Intent | None = None, loss: str = ""
+    ) -> Awaitable[T]:
         # A work that is queued is done: whoever is cancelled here cancels only the future, and does not hear of it.
         loop = asyncio.get_running_loop()
         done: asyncio.Future[T] = loop.create_future()
-        self._put(_Job(work, loop, done))
+        self._put(_Job(work, loop, done, settles, loss))
         return done
 
-    def _put(self, job: J) -> J:
+    def _put(self, job: _Job) -> None:
         """Queue a job for the thread; it goes on although the loop's tasks are cancelled, or the loop is gone."""
         with self._mutex:
             self._queue.append(job)
             if self._draining is None or self._draining.done():
                 self._thread = self._thread or ThreadPoolExecutor(1, thread_name_prefix="piapi_async ledger")
                 self._draining = job.loop.run_in_executor(self._thread, self._drain)
-        return job
 
     def _drain(self) -> None:
         """Commit what is queued, one group after the other, until nothing is.  In the thread."""
         while group := self._take():
-            if group[0].work is _CLOSE:
-                self._file.close()
-                results: list[Any] = [None]
-            else:
-                results = self._file.commit([job.work for job in group])
+            results = self._close() if group[0].work is _CLOSE else self._file.commit([job.work for job in group])
+            for job, result in zip(group, results, strict=True):
+                if job.settles is not None and isinstance(result, BaseException):
+                    self._file.let_go(job.settles)  # so that whoever asks for the key does not wait for us
             self._resumed.clear()
             loop = group[0].loop
-            with contextlib.suppress(RuntimeError):  # the loop was closed; what was written stays written
+            try:
                 loop.call_soon_threadsafe(self._deliver, loop, group, results)
+            except RuntimeError:  # the loop was closed; what was written stays written
+                for job, result in zip(group, results, strict=True):
+                    job.report(result)
+            else:
                 # Whoever was waiting for this group goes on first, so that the next one is a whole group again.
                 self._resumed.wait(_LOOP_PATIENCE)
 
+    def _close(self) -> list[Any]:
+        try:
+            self._file.close()
+        except Exception as error:  # noqa: BLE001 - whoever waits for it is to hear of it, whatever it is
+            return [LedgerError(f"The ledger {self.path} could not be closed: {error}. What was committed is safe.")]
+        return [None]
+
     def _deliver(self, loop: asyncio.AbstractEventLoop, group: list[_Job], results: list[Any]) -> None:
         for job, result in zip(group, results, strict=True):
-            failed, done = isinstance(result, BaseException), job.done
-            if failed and isinstance(job, _End):
-                logger.warning("the end of a task was not recorded: %s", result)
-            if job is self._last_end:
-                self._last_end = None
-            if done is None or done.done():  # nobody asked, or whoever did was cancelled
-                continue
-            if failed:
-                done.set_exception(result)
-                done.exception()  # whoever asked may be gone, and asyncio would complain that nobody looked
+            if job.done is None or job.done.done():  # nobody asked, or whoever did was cancelled
+                job.report(result)
+            elif isinstance(result, BaseException):
+                job.done.set_exception(result)
+                job.done.exception()  # whoever asked may be gone, and asyncio would complain that nobody looked
             else:
-                done.set_result(result)
+                job.done.set_result(result)
         loop.call_soon(self._resumed.set)
 
     def _take(self) -> list[_Job]:
@@ -247,11 +256,15 @@ class _Job:
     loop: asyncio.AbstractEventLoop
     done: asyncio.Future[Any] | None = None
     """What somebody awaits; None where nobody does."""
+    settles: Intent | None = None
+    """The submit that this takes out of our hands, one way or the other."""
+    loss: str = ""
+    """What is to be logged when it fails and nobody hears of it."""
 
-
-@define(eq=False)
-class _End(_Job):
-    """How a task ended: nobody asks what came of writing it down."""
+    def report(self, result: object) -> None:
+        """Log a loss of which nobody else hears."""
+        if self.loss and isinstance(result, BaseException):
+            logger.error("%s: %s", self.loss, result)
 
 
 def _CLOSE(_: sqlite3.Connection) -> None:  # noqa: N802 - a mark in the queue, never called

@@ -291,13 +291,13 @@ class WebhookReceiver:
             return None
 
     async def _adopt_from_ledger(self, event: WebhookEvent) -> None:
-        """Give an unknown submit, of this process or an earlier one, the task that its delivery tells of."""
+        """Give a submit, of an earlier process or of another that still waits, the task that its delivery tells of."""
         ledger = self._piapi._ledger
         try:
-            entries = [] if ledger is None else await ledger.unknown()
+            entries = [] if ledger is None else await ledger.open_ends()
             for entry in entries:
                 if ledger is not None and hmac.compare_digest(self._nonce(entry.key).encode(), event.nonce.encode()):
-                    await ledger.resolve(entry.key, task_id=event.task_id)
+                    await ledger.adopt(entry.key, event.task_id)
                     if event.state.terminal and not self.confirm:
                         ref = TaskRef(entry.origin, entry.family, event.task_id)
                         ledger.end(ref, event.state.value, dict(event.raw))

@@ -630,19 +630,39 @@ def test_multi_fetch_that_was_given_up_for_nonsense_is_tried_again_in_ten_minute
     assert book.size(LEGACY) == 1
 
 
-@pytest.mark.parametrize(
-    ("error", "size"), [(NotFoundError("x", status=404), 1), (InvalidRequestError("too many", status=400), 10)]
-)
-def test_a_host_that_says_what_it_takes_is_believed_for_good(error: APIError, size: int) -> None:
+def sizes_over_time(error: APIError) -> list[int]:
+    """Give the sizes, in their order, that a book of 20 tries within 25 minutes when its first look is refused."""
     book = book_of(20)
     for number in range(20):
         join(book, f"t{number}")
+    sizes = [20]
     book.failed(take_one(book, 0.0), error, 0.0)
     for now in range(0, 1505, 5):
         for look in book.take(now, EVERYTHING):
             see(book, look, now)
+        if book.size(LEGACY) != sizes[-1]:
+            sizes.append(book.size(LEGACY))
+    return sizes
 
-    assert book.size(LEGACY) == size
+
+@pytest.mark.parametrize("status", [404, 405, 501])
+def test_a_host_that_has_no_multi_fetch_is_believed_for_good(status: int) -> None:
+    assert [20, 1] == sizes_over_time(NotFoundError("x", status=status))
+
+
+def test_a_size_that_was_refused_is_tried_again_in_ten_minutes_for_it_may_have_been_one_of_the_ids() -> None:
+    assert [20, 10, 20] == sizes_over_time(InvalidRequestError("an id is not allowed", status=400))
+
+
+def test_one_task_that_is_not_found_makes_the_host_no_smaller_and_each_is_asked_for_by_itself() -> None:
+    book = book_of(20)
+    for number in range(5):
+        join(book, f"t{number}")
+
+    book.failed(take_one(book, 0.0), NotFoundError("task not found", status=400), 0.0)
+
+    assert book.size(LEGACY) == 20
+    assert [1] * 5 == [len(look.watches) for look in book.take(0.0, EVERYTHING)]
 
 
 def test_a_refused_size_is_halved_at_once_and_remembered() -> None:

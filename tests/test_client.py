@@ -612,6 +612,18 @@ async def test_fetch_many_of_a_host_that_takes_fewer_learns_how_many() -> None:
         assert emulator.seen.refused == {"too many task_ids: 20, at most 6": 1, "too many task_ids: 10, at most 6": 1}
 
 
+async def test_fetch_many_of_a_host_that_refuses_all_for_one_that_is_unknown_finds_the_others() -> None:
+    async with serving() as (emulator, piapi):
+        for name in "abcdefghij":
+            emulator.adopt(name)
+        emulator.fail("multi_fetch", Status(400, body={"message": "task not found"}), times=None)
+
+        found = await piapi.fetch_many(["nope", *"abcdefghij"])
+
+        assert [None, *"abcdefghij"] == [task and task.task_id for task in found.values()]
+        assert piapi._poller.book.size(LEGACY) == 20
+
+
 async def test_fetch_many_with_a_wrong_key_asks_once_and_learns_nothing() -> None:
     async with (
         serving(dialect=Dialect(fetch_needs_key=True)) as (emulator, first),

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from piapi_async import Imagine, Ledger, LedgerError, Reroll, TaskRef
-from piapi_async._ledger_file import Intent
+from piapi_async._ledger_file import Intent, LedgerFile
 from piapi_async._wire import HTTPRequest, post
 from piapi_async.ledger import LedgerEntry, LedgerState
 
@@ -431,6 +431,100 @@ async def test_the_end_of_a_task_is_found_by_an_index_that_holds_only_tasks_unde
     )
 
 
+def test_an_id_that_could_not_be_recorded_is_logged_though_the_loop_is_gone(
+    path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("piapi_async._ledger_file._BUSY_SECONDS", 0.2)
+    ledger = Ledger(path)
+    held: list[sqlite3.Connection] = []
+
+    async def leave_in_haste() -> None:
+        mine = intent()
+        await ledger.claim(mine)
+        held.append(sqlite3.connect(path, isolation_level=None))
+        held[0].execute("BEGIN IMMEDIATE")
+        haste.append(asyncio.ensure_future(ledger.accept(mine, ref("t1"))))
+        await asyncio.sleep(0)
+
+    haste: list[asyncio.Future[None]] = []
+    asyncio.run(leave_in_haste())
+    assert ledger._thread is not None
+    ledger._thread.shutdown()
+    held[0].close()
+
+    assert "Task t1 was accepted, and is paid for, but could not be recorded" in caplog.text
+    assert not ledger._file._mine
+
+
+async def test_a_file_that_is_held_fails_all_who_ask_at_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("piapi_async._ledger_file._BUSY_SECONDS", 0.05)
+    groups: list[int] = []
+
+    class Counted(LedgerFile):
+        def commit(self, works: list[Any]) -> list[Any]:
+            groups.append(len(works))
+            return super().commit(works)
+
+    async with opened(path) as ledger:
+        ledger._file = Counted(path)
+        await ledger.census()
+        groups.clear()
+        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            claims = await asyncio.gather(*(ledger.claim(intent(f"k{n}")) for n in range(64)), return_exceptions=True)
+
+    assert ["LedgerError"] * 64 == [type(error).__name__ for error in claims]
+    assert len(set(map(id, claims))) == 64
+    assert len(groups) <= 2
+
+
+async def test_a_lock_that_cannot_be_removed_keeps_nobody_from_closing(path: Path) -> None:
+    ledger = Ledger(path)
+    await make_accepted(ledger, "k")
+    lock = ledger._file._lock_path(ledger._file.owner)
+    lock.unlink()
+    lock.mkdir()  # which cannot be unlinked, as a file on a disk that has become read-only
+
+    await ledger.close()
+
+    assert ["k"] == list(await entries_of(ledger))
+    await ledger.close()
+
+
+async def test_a_file_that_cannot_be_closed_says_so_to_whoever_closes_it(path: Path) -> None:
+    class Stuck(LedgerFile):
+        def close(self) -> None:
+            super().close()
+            raise OSError("stuck")
+
+    ledger = Ledger(path)
+    ledger._file = stuck = Stuck(path)
+    await make_accepted(ledger, "k")
+
+    for _ in range(2):
+        with pytest.raises(LedgerError, match="could not be closed: stuck"):
+            await ledger.close()
+        assert ["k"] == list(await entries_of(ledger))
+    ledger._file = LedgerFile(path)
+    await ledger.close()
+    LedgerFile.close(stuck)
+
+
+async def test_a_relative_path_is_the_same_file_after_a_change_of_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in "ab":
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "a")
+    ledger = Ledger(Path("run.db"))
+    await make_accepted(ledger, "k")
+    await ledger.close()
+    monkeypatch.chdir(tmp_path / "b")
+
+    assert ["k"] == list(await entries_of(ledger))
+    await ledger.close()
+
+
 async def test_what_is_asked_for_together_is_committed_together(ledger: Ledger) -> None:
     statements: list[str] = []
     await ledger._do(lambda file: file.set_trace_callback(statements.append))
@@ -640,7 +734,7 @@ async def test_an_end_that_finds_no_room_is_logged(path: Path, caplog: pytest.Lo
         ledger.end(ref("task of k"), "done", ["a long answer" * 1_000])
         assert {"k": ACCEPTED} == await states_of(ledger)
 
-    assert "the end of a task was not recorded" in caplog.text
+    assert "The end of task task of k was not recorded" in caplog.text
 
 
 def run_apart(script: str, *arguments: object) -> Any:

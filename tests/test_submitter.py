@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import pickle
 import shlex
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+import sqlite3
+import sys
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -367,6 +369,176 @@ async def test_who_has_left_is_not_served_again_when_the_host_asks_for_another_t
         assert {} == await states_of(path)
         await asyncio.sleep(60)
         assert emulator.seen.requests[case.create] == 1
+
+
+# -- waiting without a claim ---------------------------------------------------------------------------------------
+
+
+async def test_a_submit_that_waits_is_not_under_way_in_the_ledger(path: Path, case: FamilyCase) -> None:
+    async with host() as (emulator, url), client(url, path) as piapi:
+        emulator.fail("create", Status(429, retry_after=30))
+        first = asyncio.ensure_future(piapi.submit(case.reroll("p"), key="refused"))
+        await asyncio.sleep(1.0)
+        others = [asyncio.ensure_future(piapi.submit(case.reroll("p"), key=f"k{number}")) for number in range(5)]
+        await asyncio.sleep(5.0)
+
+        assert {} == await states_of(path)
+
+        await asyncio.gather(first, *others)
+        assert {LedgerState.ACCEPTED} == {state for state, _ in (await states_of(path)).values()}
+        assert emulator.seen.creates == 6
+
+
+async def test_a_key_that_another_has_submitted_meanwhile_is_the_others(path: Path, case: FamilyCase) -> None:
+    async with (
+        host() as (emulator, url),
+        client(url, path, rate_limit=(1, 60.0)) as slow,
+        client(url, path) as quick,
+    ):
+        await slow.submit(case.reroll("p"))
+        waiting = asyncio.ensure_future(slow.submit(case.reroll("p"), key="k"))
+        await asyncio.sleep(10.0)
+
+        handle = await quick.submit(case.reroll("p"), key="k")
+
+        assert (await waiting).task_id == handle.task_id
+        assert emulator.seen.creates == 2
+
+
+@pytest.mark.parametrize("moment", [0.5, 5.0])  # before it begins to wait, and meanwhile
+async def test_a_file_that_fails_while_a_submit_waits_fails_the_submit_and_pays_nothing(
+    moment: float, path: Path, case: FamilyCase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("piapi_async._ledger_file._BUSY_SECONDS", 0.05)
+    ledger = Ledger(path)
+    async with host(latency=1.0) as (emulator, url), client(url, ledger) as piapi:
+        emulator.fail("create", Status(429, retry_after=30))
+        submit = asyncio.ensure_future(piapi.submit(case.reroll("p"), key="k"))
+        await asyncio.sleep(moment)
+        with locked(path), pytest.raises(LedgerError, match=r"holds it\. (Nothing was sent, n|N)othing was paid"):
+            await submit
+        await asyncio.sleep(60.0)
+        assert emulator.seen.creates == 0
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the ledger's file as a backup or a shell would, once it is there."""
+    with closing(sqlite3.connect(path, isolation_level=None, timeout=5.0)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        yield
+        other.execute("ROLLBACK")
+
+
+# -- a file that is held by others ---------------------------------------------------------------------------------
+
+
+async def test_closing_waits_until_an_id_that_arrived_is_recorded(path: Path, case: FamilyCase) -> None:
+    ledger = Ledger(path)
+    async with host(latency=1.0) as (emulator, url):
+        piapi = client(url, ledger, timeout=2.0)
+        submit = asyncio.ensure_future(piapi.submit(case.reroll("p"), key="k"))
+        await asyncio.sleep(0.5)
+        with locked(path):
+            closing_ = asyncio.ensure_future(piapi.close())
+            await asyncio.sleep(0.6)  # the answer has come, and waits for the file
+            assert not submit.done()
+        await closing_
+
+        handle = await submit
+        assert [handle.task_id] == tasks_of(emulator)
+        assert {"k": (LedgerState.ACCEPTED, handle.task_id)} == await states_of(path)
+
+
+async def test_an_id_that_could_not_be_recorded_is_raised_though_the_client_was_closed(
+    path: Path, case: FamilyCase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("piapi_async._ledger_file._BUSY_SECONDS", 0.1)
+    ledger = Ledger(path)
+    async with host(latency=1.0) as (emulator, url):
+        piapi = client(url, ledger, timeout=2.0)
+        submit = asyncio.ensure_future(piapi.submit(case.reroll("p"), key="k"))
+        await asyncio.sleep(0.5)
+        with locked(path):
+            await asyncio.gather(piapi.close(), submit, return_exceptions=True)
+
+        with pytest.raises(LedgerError, match="is paid for") as caught:
+            await submit
+        assert caught.value.ref is not None
+        assert [caught.value.ref.task_id] == tasks_of(emulator)
+        assert not ledger._file._mine
+
+
+async def test_whoever_has_left_is_told_by_the_log_that_a_task_may_exist(caplog: pytest.LogCaptureFixture) -> None:
+    async with host(latency=1.0) as (emulator, url), PiAPI(KEY, base_url=url) as piapi:
+        emulator.fail("reroll", Drop(after_body=True))
+        submit = asyncio.ensure_future(piapi.submit(Reroll("p")))
+        await asyncio.sleep(0.5)
+        submit.cancel()
+        await piapi.close()
+
+        assert "Reroll('p') may have been accepted" in caplog.text
+
+
+async def test_an_unknown_submit_whose_key_was_minted_names_it(path: Path) -> None:
+    async with host(latency=100.0) as (_, url):
+        piapi = client(url, path, timeout=10.0)
+        submit = asyncio.ensure_future(piapi.submit(Reroll("p")))
+        await asyncio.sleep(1.0)
+        await piapi.close()
+        with pytest.raises(SubmissionUnknown) as caught:
+            await submit
+
+    assert [caught.value.key] == list(await states_of(path))
+    assert f"resolve {path} {caught.value.key} --task-id" in str(caught.value)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="loops start tasks eagerly since Python 3.12")
+async def test_a_loop_that_starts_tasks_eagerly_is_no_trouble(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    asyncio.get_running_loop().set_task_factory(getattr(asyncio, "eager_task_factory"))  # noqa: B009 - of newer Pythons
+    async with host() as (emulator, url), client(url, path) as piapi, PiAPI(KEY, base_url=url) as plain:
+        handles = [await piapi.submit(Reroll("p"), key="k"), await piapi.submit(Reroll("p"), key="k")]
+        handles.append(await plain.submit(Reroll("p")))
+
+        assert len({handle.task_id for handle in handles}) == emulator.seen.creates == 2
+        assert len(piapi._submitter) == len(plain._submitter) == 0
+    assert "Error" not in caplog.text
+
+
+async def test_a_middleware_of_the_users_session_sends_nothing_twice(case: FamilyCase) -> None:
+    async def again(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+        try:
+            return await handler(request)
+        except aiohttp.ClientError:
+            return await handler(request)
+
+    async with (
+        host() as (emulator, url),
+        aiohttp.ClientSession(middlewares=(again,)) as session,
+        PiAPI(KEY, base_url=url, session=session) as piapi,
+    ):
+        emulator.fail("create", Drop(after_body=True))
+
+        with pytest.raises(SubmissionUnknown):
+            await piapi.submit(case.reroll("p"))
+
+        assert emulator.seen.requests[case.create] == 1
+        await piapi.submit(case.reroll("p"))
+
+
+async def test_a_client_that_was_closed_before_it_was_used_lets_go_of_a_ledger_it_never_had(path: Path) -> None:
+    ledger = Ledger(path)
+    async with host() as (_, url):
+        idle = client(url, ledger)
+        await idle.close()
+        with pytest.raises(ClientClosed):
+            await idle.submit(Reroll("p"))
+        await idle.close()
+        async with client(url, ledger) as piapi:
+            await piapi.submit(Reroll("p"), key="k")
+
+            assert ledger._clients == 1
+    assert ledger._clients == 0
 
 
 async def next_turn(ledger: Ledger) -> None:

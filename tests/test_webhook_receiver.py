@@ -1032,6 +1032,22 @@ async def test_a_receiver_in_a_later_process_gives_unknown_submits_their_tasks(t
             assert emulator.seen.creates == 10
 
 
+async def test_a_delivery_to_another_worker_is_adopted_for_the_one_that_waits(tmp_path: Path, case: FamilyCase) -> None:
+    path = tmp_path / "run.db"
+    async with (
+        hooked({"ledger": Ledger(path)}, durations=5.0) as (emulator, second, receiver),
+        PiAPI(KEY, base_url=second._caller.transport.base_url, ledger=Ledger(path)) as first,
+    ):
+        WebhookReceiver(first, secret=SECRET, url=receiver.url, adopt=60.0)
+        emulator.fail("create", Drop(after_body=True))
+
+        handle = await first.submit(case.reroll("p"), key="k")
+
+        assert [handle.task_id] == made(emulator)
+        assert receiver.counts["adopted"] == 1
+        assert [] == await second._ledger.unknown() if second._ledger is not None else None
+
+
 async def test_a_delivery_to_a_later_process_is_adopted_but_not_believed(tmp_path: Path) -> None:
     async with unknown_submits(tmp_path / "ledger", 1) as (emulator, port):
         ledger = Ledger(tmp_path / "ledger")
