@@ -92,7 +92,7 @@ def png(workshop: Workshop, file: File) -> bytes:
     return encode(workshop.gallery.painted(file.picture))
 
 
-# So that the same recipe gives the same bytes: looking ahead is done by a thread, and what it sees depends on its speed.
+# So that the same recipe gives the same bytes: x264 looks ahead in a thread, and what that sees depends on its speed.
 _X264 = {
     "preset": "veryfast",
     "flags": "bitexact",
