@@ -2,10 +2,10 @@
 
     python -m benchmarks.ledger [--smoke] [--json FILE]
 
-The host is `benchmarks.server` in a process of its own.  Submits without a ledger, submits with one, and the entries of
-a reroll alone (claimed before the POST, accepted after it, ended with the host's answer of 1.8 kB, which nobody awaits)
-take turns in slices.  Each entry is in a commit that the disk has confirmed; what is asked for during one commit is the
-next, so in a crowd many rerolls share three.
+The host is `benchmarks.server` in a process of its own.  Submits without a ledger, submits with one, the two entries of
+a submit alone (claimed before the POST, accepted after it), and the three of a reroll (ended, too, with the host's
+answer of 1.8 kB, which nobody awaits) take turns in slices.  Each entry is in a commit that the disk has confirmed; what
+is asked for during one commit is the next, so in a crowd many rerolls share three.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ CROWDS = (1, 64)
 GOAL = 50.0
 """µs per submit in a crowd of 64."""
 
-WITHOUT, WITH, ALONE = "submit, no ledger", "submit, ledger", "a reroll's entries alone"
+WITHOUT, WITH, TWO, THREE = "submit, no ledger", "submit, ledger", "a submit's two entries", "a reroll's three entries"
 _ANSWER = orjson.loads(ANSWERS["finished"])
 REROLL = Reroll("6886fc4d-11b4-4bbe-9f2c-1f0e7b1b8a2d", prompt="a quiet landscape")
 
@@ -68,24 +68,29 @@ class Line:
 async def measure(base_url: str, folder: Path, *, rounds: int, seconds: float) -> tuple[list[Line], Spread]:
     """Measure all contestants; give their lines, and the CPU that a ledger adds to a submit of a crowd."""
     async with AsyncExitStack() as stack:
-        ledgers = [Ledger(folder / "submits.db"), Ledger(folder / "entries.db")]
+        ledgers = [Ledger(folder / f"{name}.db") for name in ("submits", "two", "three")]
         plain = await stack.enter_async_context(PiAPI("a-key", base_url=base_url))
         recording = await stack.enter_async_context(PiAPI("a-key", base_url=base_url, ledger=ledgers[0]))
-        stack.push_async_callback(ledgers[1].close)
+        for ledger in ledgers[1:]:
+            stack.push_async_callback(ledger.close)
 
-        async def enter() -> None:
+        async def two(ledger: Ledger = ledgers[1]) -> TaskRef:
             intent = Intent.of(REROLL.to_http(), key=None, origin=base_url, family="legacy")
-            await ledgers[1].claim(intent)
+            await ledger.claim(intent)
             ref = TaskRef(base_url, "legacy", TaskId(f"{getrandbits(128):032x}"))
-            await ledgers[1].accept(intent, ref)
-            ledgers[1].end(ref, "done", _ANSWER)
+            await ledger.accept(intent, ref)
+            return ref
+
+        async def three() -> None:
+            ledgers[2].end(await two(ledgers[2]), "done", _ANSWER)
 
         lines, added = [], Spread(0.0, 0.0, 0.0)
         for crowd in CROWDS:
             loops = {
                 WITHOUT: in_flight(crowd, lambda: plain.submit(REROLL)),
                 WITH: in_flight(crowd, lambda: recording.submit(REROLL)),
-                ALONE: in_flight(crowd, enter),
+                TWO: in_flight(crowd, two),
+                THREE: in_flight(crowd, three),
             }
             turns = await take_turns(loops, rounds=rounds, seconds=seconds, least=crowd)
             lines += [Line.of(name, crowd, turns[name]) for name in loops]
@@ -111,19 +116,26 @@ def sync_time(folder: Path) -> float:
 
 def goals(lines: Sequence[Line], added: Spread, sync: float) -> list[Goal]:
     """Hold the figures against the goal."""
-    alone = next(line for line in lines if (line.what, line.in_flight) == (ALONE, CROWDS[-1]))
     limit = f"<= {GOAL:g} µs"
-    return [
-        Goal(f"CPU that a ledger adds to a submit, {CROWDS[-1]} in flight", f"{added} µs", limit, added.median <= GOAL),
+    found = [
         Goal(
-            f"time of the three entries of a reroll, {CROWDS[-1]} in flight",
-            f"{alone.wall} µs",
+            f"CPU that a ledger adds to a submit, {CROWDS[-1]} in flight",
+            f"{added} µs",
             limit,
-            alone.wall.median <= GOAL,
-            why=f"{short(alone.cpu.median)} µs of it is CPU, the rest is the disk, which takes {short(sync)} µs to "
-            "confirm a page",
-        ),
+            added.median <= GOAL,
+            why="what exceeds the two entries alone is the price of two threads that share one interpreter",
+        )
     ]
+    for what in (TWO, THREE):
+        line = next(line for line in lines if (line.what, line.in_flight) == (what, CROWDS[-1]))
+        why = (
+            f"{short(line.cpu.median)} µs of it is CPU, the rest is the disk, which takes {short(sync)} µs to confirm "
+            "a page"
+        )
+        found.append(
+            Goal(f"time of {what}, {CROWDS[-1]} in flight", f"{line.wall} µs", limit, line.wall.median <= GOAL, why=why)
+        )
+    return found
 
 
 def main(*, smoke: bool = False, json_path: Path | None = None) -> None:
