@@ -4,8 +4,8 @@
 
 The host is `benchmarks.server` in a process of its own.  Submits without a ledger, submits with one, the two entries of
 a submit alone (claimed before the POST, accepted after it), and the three of a reroll (ended, too, with the host's
-answer of 1.8 kB, which nobody awaits) take turns in slices.  Each entry is in a commit that the disk has confirmed; what
-is asked for during one commit is the next, so in a crowd many rerolls share three.
+answer of 1.8 kB, which nobody awaits) take turns in slices.  Each entry is in a commit that the disk has confirmed;
+what is asked for during one commit is the next, so in a crowd many rerolls share three.
 """
 
 from __future__ import annotations
