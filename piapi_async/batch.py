@@ -37,7 +37,7 @@ from .errors import (
     TaskFailed,
 )
 from .handle import TaskHandle
-from .tasks import Task, TaskRef, TaskState
+from .tasks import Task, TaskRef, TaskState, end_error
 
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
@@ -373,8 +373,6 @@ async def _read_back(handle: TaskHandle[R], known: LedgerEntry) -> Task[R]:
     if known.answer and (task is None or not task.state.terminal):  # an end is never taken back
         task = handle._watch.family.read(orjson.loads(known.answer), handle._watch.task_id)
     assert task is not None  # noqa: S101 - without an answer it was read above
-    if task.state is TaskState.FAILED:
-        raise TaskFailed(f"Task {task.task_id} failed: {task.error or 'the host gives no reason'}.", task=task)
-    if task.state is TaskState.CANCELLED:
-        raise TaskCancelled(f"Task {task.task_id} was cancelled.", task=task)
+    if (failure := end_error(task)) is not None:
+        raise failure
     return task

@@ -14,8 +14,8 @@ from attrs import define
 
 from ._book import differs
 from ._lanes import Waiter, Watch
-from .errors import PiAPIError, TaskCancelled, TaskFailed, WaitTimeout
-from .tasks import Task, TaskRef, TaskState
+from .errors import PiAPIError, WaitTimeout
+from .tasks import Task, TaskRef, end_error
 
 if TYPE_CHECKING:
     from .client import PiAPI
@@ -59,11 +59,7 @@ class TaskHandle(Generic[R_co]):
         task = self._watch.task
         if task is None or not task.state.terminal:
             return self._watch.error
-        if task.state is TaskState.FAILED:
-            return TaskFailed(f"Task {task.task_id} failed: {task.error or 'the host gives no reason'}.", task=task)
-        if task.state is TaskState.CANCELLED:
-            return TaskCancelled(f"Task {task.task_id} was cancelled.", task=task)
-        return None
+        return end_error(task)
 
     def __repr__(self) -> str:
         return f"<TaskHandle {self.task_id}: {self.task.status if self.task else 'not seen yet'}>"

@@ -244,6 +244,11 @@ def check_key_of(key: object, ledger: Ledger | None) -> None:
     """Raise `ValueError` or `TypeError` for what cannot be a submit's key in this ledger."""
     if ledger is None:
         raise ValueError("key: it needs a ledger, PiAPI(ledger=Ledger(path)), and this client has none")
+    check_key(key)
+
+
+def check_key(key: object) -> None:
+    """Raise `ValueError` or `TypeError` for what cannot be a submit's key in any ledger."""
     if not isinstance(key, str):
         raise TypeError(f"key: {key!r} is not allowed; it must be a text")
     if not key.strip() or not key.isprintable():

@@ -18,7 +18,7 @@ from attrs import field, frozen
 
 from ._lenient import join, read_texts, text_at
 from ._wire import Request
-from .errors import UnexpectedAnswer
+from .errors import TaskCancelled, TaskFailed, UnexpectedAnswer
 
 R_co = TypeVar("R_co", covariant=True)
 
@@ -164,6 +164,15 @@ class Task(Generic[R_co]):
     def ended_at(self) -> datetime | None:
         """When it ended (UTC), None before."""
         return self._life.ended_at
+
+
+def end_error(task: Task[Any]) -> TaskFailed | TaskCancelled | None:
+    """Give what to raise for a task that has ended without a result, None for any other."""
+    if task.state is TaskState.FAILED:
+        return TaskFailed(f"Task {task.task_id} failed: {task.error or 'the host gives no reason'}.", task=task)
+    if task.state is TaskState.CANCELLED:
+        return TaskCancelled(f"Task {task.task_id} was cancelled.", task=task)
+    return None
 
 
 @frozen

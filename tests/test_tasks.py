@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from piapi_async import LEGACY, MidjourneyResult, Task, TaskRef, TaskState
 from piapi_async._wire import HTTPResponse
 from piapi_async.midjourney import Fetch
-from piapi_async.tasks import TaskId, check_task_id, classify, from_unix, is_known_status
+from piapi_async.tasks import TaskId, check_task_id, classify, end_error, from_unix, is_known_status
 
 WORDS = {
     "staged": TaskState.WAITING,
@@ -147,6 +147,26 @@ class TestTask:
 
 ORIGIN = "https://api.piapi.ai"
 refs = st.builds(TaskRef, st.text(min_size=1), st.text(min_size=1), st.text(min_size=1).map(TaskId))
+
+
+class TestEndError:
+    @pytest.mark.parametrize(
+        ("answer", "said"),
+        [
+            (read("failed", task_result={"error_messages": ["no luck"]}), "Task c0d39b5a failed: no luck."),
+            (read("failed"), "Task c0d39b5a failed: the host gives no reason."),
+            (read("cancelled"), "Task c0d39b5a was cancelled."),
+        ],
+    )
+    def test_names_the_task_and_why(self, answer: Task[MidjourneyResult], said: str) -> None:
+        error = end_error(answer)
+
+        assert error is not None
+        assert (str(error), error.task) == (said, answer)
+
+    @pytest.mark.parametrize("word", ["staged", "processing", "finished", "pondering"])
+    def test_is_none_for_a_task_that_is_done_or_goes_on(self, word: str) -> None:
+        assert end_error(read(word)) is None
 
 
 class TestTaskRef:

@@ -19,6 +19,7 @@ from typing import Any
 from attrs import field, frozen
 
 from .._wire import MAX_ANSWER, TaskRequest
+from ..ledger import check_key
 from ._requests import recipes, unknown_verb
 
 
@@ -76,8 +77,8 @@ class BatchInput:
         recipe = recipes().get(verb) if isinstance(verb, str) else None
         if recipe is None:
             raise BadLineError(number, f"verb: {unknown_verb(verb)}")
-        if key is not None and (not isinstance(key, str) or not key.strip() or not key.isprintable()):
-            raise BadLineError(number, f"key: {key!r} is not allowed; it must be a printable text that is not empty")
+        if key is not None:
+            check_key(key)
         if self.is_csv:
             fields = {name: recipe.from_text(name, cell) for name, cell in fields.items()}
         return Line(number, recipe.make(fields), key)
