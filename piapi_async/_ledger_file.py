@@ -24,7 +24,7 @@ import orjson
 from attrs import define, field, frozen
 
 from ._sqlite import lock_file, make, touch, use_wal
-from ._wire import HTTPRequest
+from ._wire import HTTPRequest, shorten
 from .errors import LedgerError
 from .tasks import TaskId, TaskRef
 
@@ -308,7 +308,8 @@ class LedgerFile:
             )
         if row["digest"] != intent.digest:
             raise ValueError(
-                f"key: {intent.key!r} is not allowed; the ledger has it for another request, {entry.request}"
+                f"key: {intent.key!r} is not allowed; the ledger has it for another request, {shorten(entry.request)}. "
+                "Nothing was sent, nothing was paid."
             )
         if entry.state is LedgerState.SENDING and not self._alive(row["owner"], intent.key):
             return self._orphaned(file, intent.key)

@@ -278,6 +278,15 @@ async def test_a_key_stands_for_one_request(ledger: Ledger) -> None:
     assert {"k": ACCEPTED} == await states_of(ledger)
 
 
+async def test_a_request_of_any_size_is_named_by_its_beginning(ledger: Ledger) -> None:
+    await ledger.claim(intent(prompt="a cat " * 100_000))
+
+    with pytest.raises(ValueError, match=r"another request, /mj/v2/imagine.*a cat") as caught:
+        await ledger.claim(intent(prompt="a dog"))
+    assert len(str(caught.value)) < 500
+    assert str(caught.value).endswith("…. Nothing was sent, nothing was paid.")
+
+
 @pytest.mark.parametrize("fields", [{"origin": "https://other.test"}, {"family": "unified"}])
 async def test_a_key_belongs_to_one_host_and_family(ledger: Ledger, fields: dict[str, str]) -> None:
     await make_accepted(ledger, "k")

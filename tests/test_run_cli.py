@@ -107,6 +107,7 @@ WRONG = {
     ("kling:video_generation", "image_url=@nope.png"): "nope.png: no such file (a value that begins with @ is a file",
     ("kling:video_generation", "image_url=@"): "no such file",
     ("flux/txt2img", "prompt=x", "--key", "k"): "--key needs --ledger FILE",
+    ("flux/txt2img", "prompt=x", "--key", " ", "--ledger", "run.db"): "key: ' ' is not allowed",
 }
 
 
@@ -156,6 +157,16 @@ def test_a_key_makes_one_task_however_often_it_is_run_though_its_file_is_gone(ho
 
     assert [json.loads(result.stdout)["state"] for result in (first, second)] == ["done"] * 2
     assert json.loads(first.stdout)["task_id"] == json.loads(second.stdout)["task_id"]
+    assert creates(host) == 1
+
+
+def test_a_key_of_another_request_is_said_once_to_have_cost_nothing(host: Host) -> None:
+    words = ("run", "flux/txt2img", "--ledger", "run.db", "--key", "k", "--no-wait")
+    assert run(host, *words, "prompt=a cat").exit_code == 0
+    other = run(host, *words, "prompt=a dog")
+
+    assert other.exit_code == 2
+    assert " ".join(other.stderr.split()).count("Nothing was sent, nothing was paid.") == 1
     assert creates(host) == 1
 
 

@@ -16,7 +16,7 @@ from ..unified import CreateTask
 from ._requests import AROUND, Recipe, recipes, unknown_verb, with_files
 from ._setup import client, directory_option, make_directory, read_setup, run, say, shared_options, timeout_option
 from ._show import echo
-from ._verbs import key_option, no_wait_option, short, submit_and_finish
+from ._verbs import key_option, no_wait_option, require_key, short, submit_and_finish
 
 if TYPE_CHECKING:
     from .._wire import Attaching, TaskRequest
@@ -39,8 +39,7 @@ def _run(
     is newer than this release is MODEL:TASK_TYPE, as in Qubico/flux1-dev:txt2img, and takes whatever it is given.
     """
     setup = read_setup()
-    if key is not None and setup.ledger is None:
-        raise click.UsageError("--key needs --ledger FILE, which remembers it")
+    require_key(setup, key)
     request = _request(what, inputs)
     if key is None:  # with one the task may exist already, and need its files no more
         _check_files(request)

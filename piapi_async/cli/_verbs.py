@@ -14,6 +14,7 @@ import click
 from ..client import PiAPI
 from ..downloads import download
 from ..handle import TaskHandle
+from ..ledger import check_key
 from ._setup import (
     Setup,
     client,
@@ -60,8 +61,7 @@ def verb_command(cls: type[Any]) -> click.Command:
         *, timeout: float | None, directory: Path | None, no_wait: bool, key: str | None, **values: object
     ) -> None:
         setup = read_setup()
-        if key is not None and setup.ledger is None:
-            raise click.UsageError("--key needs --ledger FILE, which remembers it")
+        require_key(setup, key)
         if isinstance(mask := values.get("mask"), str):
             values["mask"] = _read_mask(mask)
         try:
@@ -82,6 +82,18 @@ def verb_command(cls: type[Any]) -> click.Command:
         help=cls.__doc__,
         short_help=short(cls.__doc__),
     )
+
+
+def require_key(setup: Setup, key: str | None) -> None:
+    """Refuse a key that nobody would remember, or that can be none."""
+    if key is None:
+        return
+    if setup.ledger is None:
+        raise click.UsageError("--key needs --ledger FILE, which remembers it")
+    try:
+        check_key(key)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
 
 
 def short(text: str | None) -> str:
@@ -128,7 +140,7 @@ async def submit_and_finish(
         try:
             handle = await piapi.submit(request, key=key)
         except ValueError as error:  # the key, which the ledger may have for another request
-            raise click.UsageError(f"{error}. Nothing was sent, nothing was paid.") from None
+            raise click.UsageError(str(error)) from None
         except asyncio.CancelledError:
             await _await_answer(setup, piapi, request.family.name, directory)
             raise
