@@ -18,7 +18,7 @@ class Stats:
     submitting: int
     """Submits under way now."""
     requests: Mapping[str, int]
-    """Requests sent, by kind: ``Reroll``, ``Fetch``, ``MultiFetch``, …"""
+    """Requests attempted, by kind: ``Reroll``, ``Fetch``, ``MultiFetch``, …  Those that never left are counted too."""
     looks: int
     """Requests made for the waits (plain and multi-fetches)."""
     asked: int

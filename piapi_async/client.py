@@ -123,9 +123,11 @@ class PiAPI:
         for name, part, kind in (("retry", retry, RetryPolicy), ("poll", poll, PollPolicy), ("ledger", ledger, Ledger)):
             if part is not None and not isinstance(part, kind):
                 raise TypeError(f"{name}: {part!r} is not allowed; it must be a {kind.__name__}")
-        for name, value in (("timeout", timeout), ("connections", connections), ("multi_fetch_size", multi_fetch_size)):
-            if not isinstance(value, (int, float)) or not value > 0:
-                raise ValueError(f"{name}: {value!r} is not allowed; it must be a number above 0")
+        if not isinstance(timeout, (int, float)) or not timeout > 0:
+            raise ValueError(f"timeout: {timeout!r} is not allowed; it must be a number above 0")
+        for name, value in (("connections", connections), ("multi_fetch_size", multi_fetch_size)):
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name}: {value!r} is not allowed; it must be a whole number above 0")
         transport = Transport(base_url, api_key, connections, trust_env, session)
         rng = Random()  # noqa: S311 - jitter, not a secret
         bucket = None if rate_limit is None else TokenBucket.of(rate_limit)

@@ -68,7 +68,8 @@ class APIError(PiAPIError):
     """The server answered, and refused.
 
     `status` is the HTTP status; `message` the server's own text ("" when the body was not PiAPI's JSON);
-    `body` an excerpt of the body; `request` the request as the caller made it, or None.
+    `body` an excerpt of the body; `request` the request as the caller made it, or None: that of a
+    refused upload holds the file's bytes, which its repr leaves out.
     """
 
     def __init__(

@@ -95,6 +95,15 @@ def test_numbers_that_make_no_sense_are_refused_by_name(name: str, value: float)
         PiAPI(KEY, **options)
 
 
+@pytest.mark.parametrize("name", ["connections", "multi_fetch_size"])
+@pytest.mark.parametrize("value", [2.5, 20.0, math.inf, "20", None])
+def test_what_is_counted_is_a_whole_number(name: str, value: Any) -> None:
+    options: dict[str, Any] = {name: value}
+
+    with pytest.raises(ValueError, match=f"{name}: .* is not allowed; it must be a whole number above 0"):
+        PiAPI(KEY, **options)
+
+
 @pytest.mark.parametrize("rate_limit", [(0, 1.0), (5, 0.0), (-1, 1.0), (5, -1.0)])
 def test_a_rate_that_makes_no_sense_is_refused(rate_limit: tuple[int, float]) -> None:
     with pytest.raises(ValueError, match="TokenBucket"):
