@@ -166,6 +166,9 @@ class Structure(Generic[T]):
         self._cls = cls
         self._fast = _CONVERTER.get_structure_hook(cls)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Structure, (self._cls,)  # the fast converter is a function made for it, which does not pickle
+
     def __call__(self, data: object, path: str = "") -> T:
         """Give `data` as the class; raise `UnexpectedAnswer` with the place below `path` that does not fit."""
         try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from pathlib import PurePath
 from typing import Any, ClassVar, Generic, NoReturn, TypeVar
 from urllib.parse import quote
@@ -255,8 +256,8 @@ def _read_time(value: object) -> datetime | None:
         return None
 
 
-def _get_from(path: str) -> Callable[[TaskId], HTTPRequest]:
-    return lambda task_id: HTTPRequest("GET", f"{path}/{quote(task_id, safe='')}")
+def _ask_at(path: str, task_id: TaskId) -> HTTPRequest:
+    return HTTPRequest("GET", f"{path}/{quote(task_id, safe='')}")
 
 
 def _ask_face_swap(task_id: TaskId) -> HTTPRequest:
@@ -267,11 +268,11 @@ FACE_SWAP: Family[FaceSwapResult] = _Protocol("face-swap", _ask_face_swap, "imag
 """Tasks of the old Face Swap protocol, `/api/face_swap/v1/…`."""
 
 DREAM_MACHINE: Family[DreamMachineResult] = _Protocol(
-    "dream-machine", _get_from("/api/luma/v1/video"), "generation", Structure(DreamMachineResult)
+    "dream-machine", partial(_ask_at, "/api/luma/v1/video"), "generation", Structure(DreamMachineResult)
 ).family()
 """Tasks of the old Dream Machine protocol, `/api/luma/v1/…`."""
 
 LEGACY_KLING: Family[LegacyKlingResult] = _Protocol(
-    "legacy-kling", _get_from("/api/kling/v1/video"), "works", Structure(LegacyKlingResult)
+    "legacy-kling", partial(_ask_at, "/api/kling/v1/video"), "works", Structure(LegacyKlingResult)
 ).family()
 """Tasks of the old Kling protocol, `/api/kling/v1/…`."""

@@ -9,7 +9,7 @@ batches, downloads and webhooks are those of every other task.  The wire rules a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from typing import Any, ClassVar, Generic, TypeVar, cast, get_args
 from urllib.parse import quote
 
@@ -259,18 +259,18 @@ def _read_life(raw: Mapping[str, Any]) -> Life:
     return Life(task_type if isinstance(task_type, str) else "", *times)
 
 
+def _read_result(structure: Structure[R], raw: Mapping[str, Any]) -> R:
+    return structure(raw.get("output"), "output")
+
+
 def _read_files(raw: Mapping[str, Any]) -> tuple[TaskFile, ...]:
     return find_files(_output(raw), "output")
 
 
 @cache
 def _family_of(result: Any) -> Family[Any]:  # noqa: ANN401 - a class, or `Output`
-    structure = None if result is Output else Structure(result)
-
-    def read_result(raw: Mapping[str, Any]) -> Any:  # noqa: ANN401 - an instance of `result`
-        return _output(raw) if structure is None else structure(raw.get("output"), "output")
-
-    reader = Reader(read_result, _read_life, _read_files)
+    # Tasks and requests hold it and must pickle, so there is no function in it that has no name of its own.
+    reader = Reader(_output if result is Output else partial(_read_result, Structure(result)), _read_life, _read_files)
 
     def fetch(task_id: TaskId) -> GetTask[Any]:
         return GetTask(task_id, reader)

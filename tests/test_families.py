@@ -6,6 +6,7 @@ What they have in common is tested where it always was, with the fixture `case`.
 from __future__ import annotations
 
 import asyncio
+import pickle
 import traceback
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,19 @@ from families import UNIFIED_CASE
 from serving import KEY, no_leaks, serving
 from strict_server import Act, http, strict_server
 
-from piapi_async import UNIFIED, CreateTask, Ledger, LedgerError, PiAPI, Reroll, RetryPolicy, TaskState, wait_all
+from piapi_async import (
+    UNIFIED,
+    CreateTask,
+    Family,
+    Ledger,
+    LedgerError,
+    PiAPI,
+    Reroll,
+    RetryPolicy,
+    TaskState,
+    wait_all,
+)
+from piapi_async._families import FAMILIES
 from piapi_async.emulator import SlowFirstByte, Status
 from piapi_async.errors import (
     APIError,
@@ -28,6 +41,9 @@ from piapi_async.errors import (
     SubmissionUnknown,
     WaitTimeout,
 )
+from piapi_async.models._outputs import ImageOutput
+from piapi_async.tasks import TaskId, end_error
+from piapi_async.unified import family_of
 
 pytestmark = pytest.mark.looptime
 
@@ -326,6 +342,20 @@ async def test_an_odd_id_stays_one_part_of_the_path() -> None:
     paths = [received.line.split(" ")[1] for received in server.received]
     assert [path.rpartition("/")[0] for path in paths] == ["/api/v1/task"] * len(odd)
     assert not any(name == "x-evil" for received in server.received for name, _ in received.headers)
+
+
+# -- what is known of a task travels ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", [*FAMILIES.values(), family_of(ImageOutput)], ids=lambda family: family.name)
+def test_a_task_and_the_errors_about_it_pickle_in_every_family(family: Family[Any]) -> None:
+    task = family.read({"task_id": "t1", "status": "failed"}, TaskId("t1"))
+    failure = end_error(task)
+    refusal = NotFoundError("no", status=404, request=family.fetch(TaskId("t1")))
+    twin, other = pickle.loads(pickle.dumps((failure, refusal)))  # noqa: S301 - our own
+
+    assert (str(twin), twin.task, twin.task.result, twin.task.files) == (str(failure), task, task.result, task.files)
+    assert other.request.to_http() == family.fetch(TaskId("t1")).to_http()
 
 
 # -- a request stays as it was made -------------------------------------------------------------------------------
