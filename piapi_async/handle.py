@@ -14,7 +14,7 @@ from attrs import define
 
 from ._book import differs
 from ._lanes import Waiter, Watch
-from .errors import PiAPIError, WaitTimeout
+from .errors import ClientClosed, NotFoundError, PiAPIError, WaitTimeout
 from .tasks import Task, TaskRef, end_error
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class TaskHandle(Generic[R_co]):
         """Why there is no result: how the task ended, or what ended the last wait.  None while all is well."""
         task = self._watch.task
         if task is None or not task.state.terminal:
-            return self._watch.error
+            return None if self._watch.error is None else self._own(self._watch.error)
         return end_error(task)
 
     def __repr__(self) -> str:
@@ -136,7 +136,10 @@ class TaskHandle(Generic[R_co]):
     def _join(self, timeout: float | None, *, changes: bool = False) -> Waiter:
         if timeout is not None and (not isinstance(timeout, (int, float)) or math.isnan(timeout)):
             raise ValueError(f"timeout: {timeout!r} is not allowed; use seconds, or None to wait for ever")
-        self._client._enter()
+        try:
+            self._client._enter()
+        except ClientClosed as error:
+            raise self._own(error) from None
         webhooks = self._client._submitter.webhooks
         if webhooks is not None and webhooks.came_early(self._watch.task_id):
             self._watch.due, self._watch.told_at = -math.inf, asyncio.get_running_loop().time()
@@ -146,16 +149,21 @@ class TaskHandle(Generic[R_co]):
     def _leave(self, waiter: Waiter) -> None:
         self._client._poller.leave(self._watch, waiter)
 
+    def _own(self, error: PiAPIError) -> PiAPIError:
+        """Give what ended a wait as this wait's own, by the name of its task: several waits may share an error."""
+        own = copy.copy(error)
+        own.__cause__ = error.__cause__
+        what = "is not to be found, so" if isinstance(error, NotFoundError) else "goes on, but"
+        own.args = (f"Task {self.task_id} {what} this wait for it is over, at no cost: {error}",)
+        return own
+
     def _outcome(self, waiter: Waiter | None, timeout: float | None) -> Task[R_co] | PiAPIError:
         """Give what a wait that is over came to."""
         task = self._watch.task
         if task is not None and task.state.terminal:
             return self.error or task
         if waiter is not None and waiter.error is not None:
-            # Several waits may share an error; each raises its own, with its own traceback.
-            error = copy.copy(waiter.error)
-            error.__cause__ = waiter.error.__cause__
-            return error
+            return self._own(waiter.error)
         if task is None:
             seen = "nothing was seen of it"
         else:

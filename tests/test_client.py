@@ -786,8 +786,13 @@ async def test_close_ends_every_wait(case: FamilyCase) -> None:
         await piapi.close()
 
         outcomes = await asyncio.gather(*waits, reading, return_exceptions=True)
+        several = await everything
         assert [type(outcome) for outcome in outcomes] == [ClientClosed] * 4
-        assert [type(outcome) for outcome in await everything] == [ClientClosed] * 3
+        assert [type(outcome) for outcome in several] == [ClientClosed] * 3
+        assert len({id(outcome) for outcome in (*outcomes, *several)}) == 7
+        for handle, error in zip([*handles, handles[0], *handles], [*outcomes, *several], strict=True):
+            assert str(error).startswith(f"Task {handle.task_id} goes on, but this wait for it is over")
+            assert "The client was closed" in str(error)
         assert now() == pytest.approx(began, abs=TICK)
 
 
@@ -895,6 +900,8 @@ async def test_a_closed_client_sends_nothing_and_says_why() -> None:
         for call in calls:
             with pytest.raises(ClientClosed):
                 await call
+        with pytest.raises(ClientClosed, match=f"^Task {handle.task_id} goes on.*: The client is closed"):
+            await handle.wait()
         assert emulator.seen.requests.total() == sent
 
 

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import logging
 import math
+import pickle
 from itertools import pairwise
 from typing import Any
 
@@ -249,6 +250,8 @@ async def test_an_unknown_task_ends_its_wait_alone_after_a_short_grace(beside: i
 
         assert GRACE <= now() - began <= GRACE + 2.0
         assert caught.value.message == "task not found"
+        assert str(caught.value).startswith("Task ")
+        assert " is not to be found, so this wait for it is over, at no cost: " in str(caught.value)
         for other in others:
             assert (await other).state is TaskState.DONE
 
@@ -277,6 +280,11 @@ async def test_a_wrong_key_ends_every_wait_each_with_an_error_of_its_own(case: F
         assert [type(error) for error in errors] == [AuthenticationError] * 5
         assert len({id(error) for error in errors}) == 5
         assert all(isinstance(handle.error, AuthenticationError) for handle in handles)
+        for handle, error in zip(handles, errors, strict=True):
+            said = str(error)
+            assert said.startswith(f"Task {handle.task_id} goes on, but this wait for it is over, at no cost: ")
+            assert said.count("goes on") == 1
+            assert said == str(handle.error) == str(pickle.loads(pickle.dumps(error)))  # noqa: S301 - our own
         assert now() - began < 1.0
         assert emulator.seen.requests.total() <= (5 if case is UNIFIED_CASE else 2)
         assert_at_rest(piapi)
