@@ -196,7 +196,21 @@ def test_a_time_out_is_exit_code_5_and_prints_the_command_that_resumes(
 
     assert result.exit_code == 5
     assert f"piapi-async --base-url {base_url} wait {task_id} --download 'my pictures'" in result.stderr
-    assert "again" not in result.stderr.replace("wait again", "")
+    assert f"Error: The time is up for task {task_id}; it was last seen " in result.stderr
+    assert "again" not in result.stderr
+
+
+def test_waits_for_several_tasks_that_time_out_speak_the_shells_language(host: tuple[Emulator, dict[str, str]]) -> None:
+    emulator, environment = host
+    emulator.fail("read", Status(500), times=None)
+
+    result = run("wait", "one", "two", "--timeout", "0", **environment)
+
+    assert result.exit_code == 5
+    for task_id in ("one", "two"):
+        said = f"The time is up for task {task_id}; nothing was seen of it. The last look failed: "
+        assert f"Error: {said}" in result.stderr
+    assert "attach" not in result.stderr
 
 
 def test_an_unknown_submit_is_exit_code_6_and_never_advises_to_repeat(host: tuple[Emulator, dict[str, str]]) -> None:

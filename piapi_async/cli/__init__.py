@@ -27,6 +27,7 @@ from ._run import account, models, run_command, upload
 from ._setup import (
     client,
     directory_option,
+    explain,
     family_option,
     make_directory,
     read_setup,
@@ -133,7 +134,7 @@ async def _all(jobs: Iterable[Coroutine[Any, Any, None]]) -> None:
     results = await asyncio.gather(*jobs, return_exceptions=True)
     failures = [result for result in results if isinstance(result, BaseException)]
     for failure in failures[1:]:
-        say(f"Error: {failure}")
+        say(f"Error: {explain(failure)}")
     if failures:
         raise failures[0]
 

@@ -273,15 +273,23 @@ def run(main: Coroutine[Any, Any, None]) -> None:
     except (KeyboardInterrupt, asyncio.CancelledError):
         say("Interrupted.")
         sys.exit(INTERRUPTED)
-    except WaitTimeout as error:  # what to do is said already, in the shell's words
-        say(f"Error: {str(error).partition(': wait again')[0]}.")
-        sys.exit(exit_code(error))
     except PiAPIError as error:
-        say(f"Error: {error}")
+        say(f"Error: {explain(error)}")
         sys.exit(exit_code(error))
     except OSError as error:
         say(f"Error: {error}")
         sys.exit(1)
+
+
+def explain(error: BaseException) -> str:
+    """Give an error's text; for a wait that took too long, what to do is said already, in the shell's words."""
+    if not isinstance(error, WaitTimeout):
+        return str(error)
+    task, fault = error.task, error.__cause__
+    seen = "nothing was seen of it" if task is None else f"it was last seen {task.status}"
+    if task is not None and task.progress is not None:
+        seen += f" at {task.progress} %"
+    return f"The time is up for task {error.ref}; {seen}." + (f" The last look failed: {fault}" if fault else "")
 
 
 def exit_code(error: PiAPIError) -> int:
