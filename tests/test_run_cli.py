@@ -89,6 +89,24 @@ def test_any_model_is_made_by_its_names(host: Host) -> None:
     assert host[0].seen.requests["upload"] == 1
 
 
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("kling:video_generation", "prompt=@@bob says hi",
+          'more:=["@@a", {"b": "@@@c"}]'),
+         {"prompt": "@bob says hi", "more": ["@a", {"b": "@@c"}]}),
+        (("kling:video_generation", "prompt=bob@home"), {"prompt": "bob@home"}),
+        (("flux/txt2img", "prompt=@bob says hi"), {"prompt": "@bob says hi"}),  # not where a file may stand
+        (("flux/txt2img", "prompt=@@bob"), {"prompt": "@@bob"}),
+    ],
+)  # fmt: skip
+def test_a_text_may_begin_with_an_at(words: tuple[str, ...], expected: dict[str, Any], host: Host) -> None:
+    result = run(host, "run", *words, "--no-wait")
+
+    assert result.exit_code == 0, result.stderr
+    assert made(host) == [expected]
+
+
 WRONG = {
     ("flux/txt2img",): "prompt: missing; flux/txt2img cannot do without",
     ("flux/txt2img", "a cat"): "'a cat' is not allowed; give NAME=TEXT or NAME:=JSON",
@@ -104,7 +122,7 @@ WRONG = {
     ("nope",): "'nope' is not allowed; use one of imagine",
     ("nope:", "prompt=x"): "task_type: '' is not allowed",
     (":nope", "prompt=x"): "model: '' is not allowed",
-    ("kling:video_generation", "image_url=@nope.png"): "nope.png: no such file (a value that begins with @ is a file",
+    ("kling:video_generation", "image_url=@nope.png"): "nope.png: no such file (@ begins a file to be",
     ("kling:video_generation", "image_url=@"): "no such file",
     ("flux/txt2img", "prompt=x", "--key", "k"): "--key needs --ledger FILE",
     ("flux/txt2img", "prompt=x", "--key", " ", "--ledger", "run.db"): "key: ' ' is not allowed",

@@ -7,7 +7,7 @@ import difflib
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, cast, get_args, get_origin, get_type_hints
 
 import attrs
 from attrs import frozen
@@ -16,7 +16,7 @@ from .. import legacy, midjourney
 from ..models import catalog
 
 if TYPE_CHECKING:
-    from .._wire import TaskRequest
+    from .._wire import Attaching, TaskRequest
 
 VERBS: tuple[type[Any], ...] = (
     midjourney.Imagine,
@@ -103,12 +103,22 @@ def _takes_file(attribute: attrs.Attribute[Any]) -> bool:
 
 
 def with_files(value: Any) -> Any:  # noqa: ANN401 - as it was given
-    """Give a path for every ``@cat.png`` in a value, which is to be uploaded."""
+    """Give a path for every ``@cat.png`` in a value, which is to be uploaded, and the text ``@bob`` for ``@@bob``."""
     if isinstance(value, dict):
         return {name: with_files(item) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [with_files(item) for item in value]
-    return Path(value[1:]) if isinstance(value, str) and value.startswith("@") else value
+    if not isinstance(value, str) or not value.startswith("@"):
+        return value
+    return value[1:] if value.startswith("@@") else Path(value[1:])
+
+
+def check_files(request: TaskRequest[Any]) -> None:
+    """Raise `ValueError` for a request whose files are not there, before anybody is asked."""
+    files = cast("Attaching", request).local_files() if hasattr(request, "local_files") else ()
+    for path in files:
+        if not Path(path).is_file():
+            raise ValueError(f"{path}: no such file (@ begins a file to be uploaded, @@ a text that begins with @)")
 
 
 @cache

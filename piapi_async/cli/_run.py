@@ -6,20 +6,20 @@ import json
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import click
 
 from ..models import catalog
 from ..unified import CreateTask
-from ._requests import AROUND, Recipe, recipes, unknown_verb, with_files
+from ._requests import AROUND, Recipe, check_files, recipes, unknown_verb, with_files
 from ._setup import client, directory_option, make_directory, read_setup, run, say, shared_options, timeout_option
 from ._show import echo
 from ._verbs import key_option, no_wait_option, require_key, short, submit_and_finish
 
 if TYPE_CHECKING:
-    from .._wire import Attaching, TaskRequest
+    from .._wire import TaskRequest
 
 _INPUT = re.compile(r"(?P<name>[A-Za-z_][\w-]*)(?P<sign>:?=)(?P<text>.*)", re.DOTALL)
 
@@ -36,20 +36,23 @@ def _run(
     """Make any task of the unified API: SYSTEM/TASK_TYPE as `models` lists them, then its inputs.
 
     NAME=TEXT gives an input, NAME:=JSON one that is no text, NAME=@FILE a file that is uploaded first. A model that
-    is newer than this release is MODEL:TASK_TYPE, as in Qubico/flux1-dev:txt2img, and takes whatever it is given.
+    is newer than this release is MODEL:TASK_TYPE, as in Qubico/flux1-dev:txt2img, and takes whatever it is given; there
+    any text may be a file, so one that is none and begins with @ is NAME=@@TEXT.
     """
     setup = read_setup()
     require_key(setup, key)
-    request = _request(what, inputs)
-    if key is None:  # with one the task may exist already, and need its files no more
-        _check_files(request)
+    try:
+        request = _request(what, inputs)
+        if key is None:  # with one the task may exist already, and need its files no more
+            check_files(request)
+    except (ValueError, TypeError) as error:
+        raise click.UsageError(str(error)) from None
     if directory is not None:
         make_directory(directory)
     run(submit_and_finish(setup, request, key, timeout, directory, wait=not no_wait))
 
 
 def _request(what: str, inputs: tuple[str, ...]) -> TaskRequest[Any]:
-    request: TaskRequest[Any]
     recipe = recipes().get(what)
     model, colon, task_type = what.rpartition(":")
     if recipe is None and not colon:
@@ -60,19 +63,7 @@ def _request(what: str, inputs: tuple[str, ...]) -> TaskRequest[Any]:
         if name in given:
             raise click.UsageError(f"{name}: given twice")
         given[name] = value
-    try:
-        request = CreateTask(model, task_type, with_files(given)) if recipe is None else recipe.make(given)
-    except (ValueError, TypeError) as error:
-        raise click.UsageError(f"{error}") from None
-    return request
-
-
-def _check_files(request: TaskRequest[Any]) -> None:
-    """Refuse a request whose files are not there before anybody is asked."""
-    files = cast("Attaching", request).local_files() if hasattr(request, "local_files") else ()
-    for path in files:
-        if not Path(path).is_file():
-            raise click.UsageError(f"{path}: no such file (a value that begins with @ is a file to be uploaded)")
+    return CreateTask(model, task_type, with_files(given)) if recipe is None else recipe.make(given)
 
 
 def _read(text: str, recipe: Recipe | None) -> tuple[str, Any]:
