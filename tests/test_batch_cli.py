@@ -476,6 +476,57 @@ def test_lines_that_are_not_final_are_replaced_by_what_came_of_them(host: Host) 
     assert parents(host[0]) == FIVE
 
 
+@pytest.mark.parametrize("more", [(), ("--dry-run",)])
+def test_a_key_that_the_results_have_for_another_request_is_refused(more: tuple[str, ...], host: Host) -> None:
+    words = ("in.jsonl", "--ledger", "run.db", "--out", "out.jsonl")
+    write("in.jsonl", reroll("p1", key="one"), reroll("p2", key="two", prompt="a cat"))
+    run(*words, host=host)
+    before = Path("out.jsonl").read_bytes()
+    write("in.jsonl", reroll("p1", key="one"), b"", reroll("p2", key="two", prompt="a dog"), reroll("p3"))
+    result = run(*words, *more, host=host)
+
+    assert result.exit_code == 2
+    assert "line 3: key: 'two' is not allowed; out.jsonl has it for another request" in result.stderr
+    assert Path("out.jsonl").read_bytes() == before
+    assert host[0].seen.creates == 2
+
+
+def test_results_with_a_key_of_another_request_may_be_skipped(host: Host) -> None:
+    words = ("in.jsonl", "--ledger", "run.db", "--out", "out.jsonl", "--skip-invalid")
+    write("in.jsonl", reroll("p1", key="one"))
+    run(*words, host=host)
+    write("in.jsonl", reroll("p9", key="one"), reroll("p2"))
+    result = run(*words, host=host)
+
+    assert result.exit_code == 0
+    assert parents(host[0]) == {"p1": 1, "p2": 1}
+
+
+@pytest.mark.parametrize("digest", [None, "", "no number", 5])
+def test_results_of_an_older_release_are_believed(digest: Any, host: Host) -> None:
+    words = ("in.jsonl", "--ledger", "run.db", "--out", "out.jsonl")
+    write("in.jsonl", reroll("p1", key="one"))
+    run(*words, host=host)
+    [row] = results()
+    del row["digest"]
+    write("out.jsonl", row if digest is None else {**row, "digest": digest})
+    write("in.jsonl", reroll("p9", key="one"))
+    result = run(*words, host=host)
+
+    assert result.exit_code == 0
+    assert "1 in the results already" in result.stderr
+    assert host[0].seen.creates == 1
+
+
+def test_where_an_outcome_is_posted_to_does_not_make_another_request_of_a_line(host: Host) -> None:
+    words = ("in.jsonl", "--ledger", "run.db", "--out", "out.jsonl")
+    write("in.jsonl", reroll("p1", key="one"))
+    run(*words, host=host)
+    write("in.jsonl", reroll("p1", key="one", webhook_endpoint="https://example.org/hook"))
+
+    assert run(*words, host=host).exit_code == 0
+
+
 def test_an_existing_file_without_a_ledger_is_refused_and_stays(host: Host) -> None:
     Path("out.jsonl").write_text("precious\n", encoding="ascii")
     result = run(five(), "--out", "out.jsonl", host=host)

@@ -322,3 +322,38 @@ def test_lines_that_are_wrong_are_all_told_before_anything_is_sent(host: Host) -
         assert f"line {line}: " in said
         assert text in said
     assert not host[0].seen.requests
+
+
+def video(file: str, **more: Any) -> dict[str, Any]:
+    return {"verb": "kling/video_generation", "prompt": "it yawns", "image_url": f"@{file}", **more}
+
+
+@pytest.mark.parametrize("more", [(), ("--dry-run",), ("--ledger", "run.db"), ("--ledger", "run.db", "--dry-run")])
+def test_a_line_whose_file_is_not_there_is_told_before_anything_is_sent(more: tuple[str, ...], host: Host) -> None:
+    Path("in.jsonl").write_text("\n".join(map(json.dumps, [video("cat.png"), video("nowhere.png")])), encoding="ascii")
+    result, _ = batch(host, "in.jsonl", *more)
+
+    assert result.exit_code == 2
+    assert "line 2: nowhere.png: no such file" in result.stderr
+    assert "1 of 2 lines are wrong; nothing was submitted" in " ".join(result.stderr.split())
+    assert not host[0].seen.requests
+
+
+def test_what_was_submitted_needs_its_file_no_more_and_what_was_not_does(host: Host) -> None:
+    words = ("in.jsonl", "--ledger", "run.db", "--out", "out.jsonl")
+    lines = [video("cat.png"), video("cat.png", key="mine")]
+    Path("in.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="ascii")
+    assert batch(host, *words)[0].exit_code == 0
+    Path("cat.png").unlink()
+    Path("out.jsonl").unlink()
+    resumed, rows = batch(host, *words)
+    lines += [video("cat.png"), video("cat.png", key="new"), {"verb": "reroll", "origin_task_id": "p"}]
+    Path("in.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="ascii")
+    refused, _ = batch(host, *words)
+    skipped, after = batch(host, *words, "--skip-invalid")
+
+    assert (resumed.exit_code, [row["resumed"] for row in rows]) == (0, [True, True]), resumed.stderr
+    assert refused.exit_code == 2
+    assert [f"line {number}: cat.png" in refused.stderr for number in range(1, 6)] == [False, False, True, True, False]
+    assert (skipped.exit_code, [row["line"] for row in after]) == (0, [1, 2, 5]), skipped.stderr
+    assert creates(host) == 2

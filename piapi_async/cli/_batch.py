@@ -24,8 +24,9 @@ from ..batch import BatchItem, BatchRunner, Outcome, Totals, mint_keys
 from ..client import PiAPI
 from ..errors import AuthenticationError, DownloadError, SubmissionUnknown
 from ..ledger import Ledger, LedgerState
-from ._input import BatchInput, Line, spool
-from ._results import Results, check_out
+from ._input import BadLineError, BatchInput, Line, spool
+from ._requests import missing_file
+from ._results import Results, check_out, read_digests, stands_for_another
 from ._setup import (
     Seconds,
     Setup,
@@ -106,8 +107,7 @@ def _run_batch(
     if out is not None:
         check_out(out, source, setup.ledger)
     try:
-        requests = BatchInput(spooled or source)
-        good = _check(requests, skip_invalid=skip_invalid)
+        requests, good = _check(setup, BatchInput(spooled or source), out, skip_invalid=skip_invalid)
         if dry_run:
             run(_rehearse(setup, requests, good))
             return
@@ -152,23 +152,47 @@ batch.add_command(
 )
 
 
-def _check(requests: BatchInput, *, skip_invalid: bool) -> int:
-    """Give the number of good lines; say what is wrong with the others, and leave if there are any."""
-    good = bad = 0
+def _check(setup: Setup, requests: BatchInput, out: Path | None, *, skip_invalid: bool) -> tuple[BatchInput, int]:
+    """Give the good lines and their number; say what is wrong with the others, and leave if there are any."""
+    ended = read_digests(out) if out is not None and out.exists() else {}
+    good = 0
+    wrong: dict[int, BadLineError] = {}
+    fileless: dict[int, BadLineError] = {}
     for line in requests.lines():
-        if isinstance(line, Line):
+        if isinstance(line, BadLineError):
+            wrong[line.line] = line
+        elif stands_for_another(line, ended):
+            reason = f"key: {line.key!r} is not allowed; {out} has it for another request"
+            wrong[line.number] = BadLineError(line.number, reason)
+        elif reason := missing_file(line.request):
+            fileless[line.number] = BadLineError(line.number, reason)
+        else:
             good += 1
-            continue
-        bad += 1
-        if bad <= _SHOWN_ERRORS:
-            say(str(line))
-    if bad > _SHOWN_ERRORS:
-        say(f"… and {bad - _SHOWN_ERRORS} more")
-    if bad and not skip_invalid:
-        raise click.UsageError(f"{bad} of {good + bad} lines are wrong; nothing was submitted (--skip-invalid goes on)")
+    if fileless and setup.ledger is not None and setup.ledger.exists():
+        without_file = len(fileless)
+        run(_forget_known(setup, requests, fileless))
+        good += without_file - len(fileless)
+    wrong |= fileless
+    for number in sorted(wrong)[:_SHOWN_ERRORS]:
+        say(str(wrong[number]))
+    if len(wrong) > _SHOWN_ERRORS:
+        say(f"… and {len(wrong) - _SHOWN_ERRORS} more")
+    if wrong and not skip_invalid:
+        raise click.UsageError(
+            f"{len(wrong)} of {good + len(wrong)} lines are wrong; nothing was submitted (--skip-invalid goes on)"
+        )
     if not good:
         raise click.UsageError("there is nothing to submit")
-    return good
+    return evolve(requests, without=frozenset(wrong)), good
+
+
+async def _forget_known(setup: Setup, requests: BatchInput, fileless: dict[int, BadLineError]) -> None:
+    """Take out the lines whose task the ledger has: it was submitted, and needs its file no more."""
+    async with client(setup) as piapi:
+        ledger = piapi._ledger  # noqa: SLF001 - as a run sees it
+        async for number, _, key in _keyed(piapi, requests):
+            if number in fileless and ledger is not None and key is not None and await ledger.find(key) is not None:
+                del fileless[number]
 
 
 async def _rehearse(setup: Setup, requests: BatchInput, good: int) -> None:

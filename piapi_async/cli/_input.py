@@ -11,7 +11,7 @@ import json
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ class BadLineError(ValueError):
 
     def __init__(self, line: int, reason: str) -> None:
         super().__init__(f"line {line}: {reason}")
+        self.line = line
 
 
 @frozen
@@ -41,9 +42,10 @@ class Line:
 
 @frozen
 class BatchInput:
-    """A file of requests; it can be read any number of times."""
+    """A file of requests, but for the lines with some numbers; it can be read any number of times."""
 
     path: Path
+    without: Collection[int] = ()
     is_csv: bool = field(init=False)
 
     @is_csv.default
@@ -54,6 +56,8 @@ class BatchInput:
         """Give every line that is not blank, as a request or as what is wrong with it."""
         keys: dict[int, int] = {}
         for number, row in self._rows():
+            if number in self.without:
+                continue
             if isinstance(row, BadLineError):
                 yield row
                 continue

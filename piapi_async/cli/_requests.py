@@ -113,12 +113,13 @@ def with_files(value: Any) -> Any:  # noqa: ANN401 - as it was given
     return value[1:] if value.startswith("@@") else Path(value[1:])
 
 
-def check_files(request: TaskRequest[Any]) -> None:
-    """Raise `ValueError` for a request whose files are not there, before anybody is asked."""
+def missing_file(request: TaskRequest[Any]) -> str:
+    """Say which file of a request is not there, "" if all are."""
     files = cast("Attaching", request).local_files() if hasattr(request, "local_files") else ()
-    for path in files:
-        if not Path(path).is_file():
-            raise ValueError(f"{path}: no such file (@ begins a file to be uploaded, @@ a text that begins with @)")
+    missing = next((path for path in files if not Path(path).is_file()), None)
+    if missing is None:
+        return ""
+    return f"{missing}: no such file (@ begins a file to be uploaded, @@ a text that begins with @)"
 
 
 @cache

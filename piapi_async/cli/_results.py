@@ -6,17 +6,19 @@ import contextlib
 import json
 import sqlite3
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
 import click
 from attrs import define, field
 
+from .._ledger_file import Intent
 from .._sqlite import lock_file
+from .._wire import TaskRequest
 from ..batch import Outcome
 from ..errors import TaskCancelled, TaskFailed
-from ._input import mark
+from ._input import Line, mark
 
 
 def check_out(out: Path, source: Path, ledger: Path | None) -> None:
@@ -97,6 +99,7 @@ class Results:
         row = {
             "line": line,
             "key": outcome.key,
+            "digest": digest_of(outcome.request),
             "task_id": outcome.ref.task_id if outcome.ref else None,
             "state": task.state.value if task else None,
             "images": task.images if task else [],
@@ -108,6 +111,31 @@ class Results:
         }
         self._file.write(json.dumps(row) + "\n")
         self._file.flush()
+
+
+def digest_of(request: TaskRequest[Any]) -> str:
+    """Give 64 bits that tell a request from another, as a ledger tells them apart."""
+    return Intent.of(request.to_http(), key="", origin="", family="").digest.hex()[:16]
+
+
+def read_digests(out: Path) -> dict[int, int]:
+    """Give the digests of the requests that results are final about, by the marks of their keys.
+
+    A row that an older release has written has none, and is believed.
+    """
+    digests: dict[int, int] = {}
+    with out.open(encoding="utf-8", errors="replace") as file:
+        for row in filter(None, map(_read_row, file)):
+            if row["final"]:
+                with contextlib.suppress(KeyError, TypeError, ValueError):
+                    digests[mark(row["key"])] = int(row["digest"], 16)
+    return digests
+
+
+def stands_for_another(line: Line, digests: Mapping[int, int]) -> bool:
+    """Tell whether final results have a line's own key for another request; a key that is made up follows from it."""
+    known = digests.get(mark(line.key)) if line.key is not None else None
+    return known is not None and known != int(digest_of(line.request), 16)
 
 
 def _read_row(text: str) -> dict[str, Any] | None:

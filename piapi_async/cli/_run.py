@@ -13,7 +13,7 @@ import click
 
 from ..models import catalog
 from ..unified import CreateTask
-from ._requests import AROUND, Recipe, check_files, recipes, unknown_verb, with_files
+from ._requests import AROUND, Recipe, missing_file, recipes, unknown_verb, with_files
 from ._setup import client, directory_option, make_directory, read_setup, run, say, shared_options, timeout_option
 from ._show import echo
 from ._verbs import key_option, no_wait_option, require_key, short, submit_and_finish
@@ -43,10 +43,10 @@ def _run(
     require_key(setup, key)
     try:
         request = _request(what, inputs)
-        if key is None:  # with one the task may exist already, and need its files no more
-            check_files(request)
     except (ValueError, TypeError) as error:
         raise click.UsageError(str(error)) from None
+    if key is None and (reason := missing_file(request)):  # with a key the task may exist, and need its files no more
+        raise click.UsageError(reason)
     if directory is not None:
         make_directory(directory)
     run(submit_and_finish(setup, request, key, timeout, directory, wait=not no_wait))
