@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from attrs import frozen
 from click.testing import CliRunner, Result
 from desk import desk
 
 from piapi_async import (
     ClientClosed,
     DownloadError,
+    Imagine,
     InvalidRequestError,
     PiAPIError,
     SubmissionUnknown,
@@ -25,10 +27,13 @@ from piapi_async import (
     UnexpectedAnswer,
     WaitTimeout,
 )
+from piapi_async._wire import HTTPRequest, HTTPResponse
 from piapi_async.cli import _setup as setup
 from piapi_async.cli import cli
 from piapi_async.cli._requests import VERBS
+from piapi_async.cli._verbs import verb_command
 from piapi_async.emulator import Drop, Emulator, Status
+from piapi_async.tasks import TaskId
 
 KEY = "emulator-key"
 PARENT = "6886fc4d-9d9d-4a3b-8a55-2b6d9a1d2f10"
@@ -402,6 +407,92 @@ def test_an_interrupted_submit_still_tells_the_id() -> None:
 
     assert process.returncode == 130
     assert f"Task {task_id} was submitted. To wait for it: piapi-async wait {task_id}" in said
+
+
+def test_an_interrupted_submit_that_is_given_up_says_that_a_task_may_exist(tmp_path: Path) -> None:
+    file = str(tmp_path / "run.db")
+    with (
+        desk(latency={"imagine": 20.0}) as (emulator, base_url),
+        start("imagine", "a cat", "--ledger", file, PIAPI_BASE_URL=base_url, PIAPI_API_KEY=KEY) as process,
+    ):
+        while not emulator.seen.requests["imagine"]:
+            assert process.poll() is None
+            time.sleep(0.001)
+        process.send_signal(signal.SIGINT)
+        assert process.stderr is not None
+        assert "Ctrl-C again to give up" in process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=20)
+
+    assert process.returncode == 130
+    assert "A task may exist and may have been paid for" in said
+    assert f"piapi-async ledger show {file} --state unknown" in said
+    assert "Traceback" not in said
+
+
+@frozen
+class InterruptedImagine(Imagine):
+    """Its command is interrupted in the very turn in which its answer arrives."""
+
+    def parse(self, response: HTTPResponse, /) -> TaskId:
+        signal.raise_signal(signal.SIGINT)
+        return super().parse(response)
+
+
+@frozen
+class UnsentImagine(Imagine):
+    """Its command is interrupted just before it leaves."""
+
+    def to_http(self) -> HTTPRequest:
+        signal.raise_signal(signal.SIGINT)
+        return super().to_http()
+
+
+def interrupt(cls: type[Imagine], environment: dict[str, str], *words: str) -> str:
+    """Run the command of a request that interrupts it, and give what it says."""
+    result = CliRunner().invoke(verb_command(cls), ["a cat", *words], env=environment)
+
+    assert result.exit_code == 130
+    assert result.stdout == ""
+    assert "Traceback" not in result.stderr
+    return result.stderr
+
+
+@pytest.mark.parametrize("ledger", [False, True])
+def test_a_submit_that_is_accepted_in_the_turn_of_the_interrupt_tells_the_id(
+    ledger: bool,  # noqa: FBT001 - a parameter of the test
+    host: tuple[Emulator, dict[str, str]],
+    tmp_path: Path,
+) -> None:
+    words = ("--ledger", str(tmp_path / "run.db")) if ledger else ()
+    said = interrupt(InterruptedImagine, host[1], *words)
+
+    (task_id,) = host[0].machine.tasks
+    assert f"Task {task_id} was submitted. To wait for it: piapi-async " in said
+    assert f"wait {task_id}" in said
+    assert "Nothing was sent" not in said
+
+
+def test_a_submit_that_is_refused_in_the_turn_of_the_interrupt_tells_why(host: tuple[Emulator, dict[str, str]]) -> None:
+    host[0].fail("imagine", Status(400, body={"message": "no cats"}))
+    said = interrupt(InterruptedImagine, host[1])
+
+    assert "no cats" in said
+    assert "No task was made, nothing was paid." in said
+
+
+def test_a_submit_that_is_interrupted_before_it_leaves_is_not_sent(host: tuple[Emulator, dict[str, str]]) -> None:
+    assert "Nothing was sent, nothing was paid." in interrupt(UnsentImagine, host[1])
+    assert not host[0].seen.requests
+
+
+def test_a_submit_that_is_put_off_is_not_sent_again_after_an_interrupt(host: tuple[Emulator, dict[str, str]]) -> None:
+    host[0].fail("imagine", Status(429, retry_after=0.5))
+    said = interrupt(InterruptedImagine, host[1])
+
+    assert "429" in said
+    assert host[0].seen.requests["imagine"] == 1
+    assert not host[0].machine.tasks
 
 
 def test_the_emulator_command_serves_until_it_is_interrupted(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import click
 
 from ..client import PiAPI
 from ..downloads import download
+from ..errors import ClientClosed
 from ..handle import TaskHandle
 from ..ledger import check_key
 from ._setup import (
@@ -137,13 +138,7 @@ async def submit_and_finish(
 ) -> None:
     """Submit a request and see its task through, to saved files if there is a `directory`."""
     async with client(setup) as piapi:
-        try:
-            handle = await piapi.submit(request, key=key)
-        except ValueError as error:  # the key, which the ledger may have for another request
-            raise click.UsageError(str(error)) from None
-        except asyncio.CancelledError:
-            await _await_answer(setup, piapi, request.family.name, directory)
-            raise
+        handle = await _submit(setup, piapi, request, key, directory)
         say(f"submitted {handle.task_id}")
         if not wait:
             echo(handle.task_id)
@@ -152,24 +147,46 @@ async def submit_and_finish(
             await finish(setup, handle, meter, timeout, directory)
 
 
-async def _await_answer(setup: Setup, piapi: PiAPI, family: str, directory: Path | None) -> None:
-    """Wait for the answer to a submit that was interrupted: what has begun to leave arrives all the same."""
-    submitter = piapi._submitter  # noqa: SLF001 - the client has no other caller now
-    if not submitter.sending:
-        say("Nothing was sent, nothing was paid.")
-        return
-    say("The submit is on its way; waiting for the task's id. Ctrl-C again to give up.")
+async def _submit(
+    setup: Setup, piapi: PiAPI, request: TaskRequest[Any], key: str | None, directory: Path | None
+) -> TaskHandle[Any]:
+    """Submit in a task of its own, so that what comes of it is known although the command is interrupted."""
+    submitting = asyncio.create_task(piapi.submit(request, key=key))
     try:
-        task_ids = await submitter.finish()
+        await asyncio.wait([submitting])
     except asyncio.CancelledError:
-        task_ids = []
-    for task_id in task_ids:
-        resume = resume_command(setup, task_id, family, directory)
-        say(f"Task {task_id} was submitted. To wait for it: {resume}")
-    if not task_ids:
+        await _tell_what_came(setup, piapi, submitting, directory)
+        raise
+    try:
+        return submitting.result()
+    except ValueError as error:  # the key, which the ledger may have for another request
+        raise click.UsageError(str(error)) from None
+
+
+async def _tell_what_came(
+    setup: Setup, piapi: PiAPI, submitting: asyncio.Task[TaskHandle[Any]], directory: Path | None
+) -> None:
+    """See an interrupted submit to its end: what has begun to leave arrives all the same, the rest is not sent."""
+    submitter = piapi._submitter  # noqa: SLF001 - the client has no other caller now
+    if submitter.sending:
+        say("The submit is on its way; waiting for the task's id. Ctrl-C again to give up.")
+    try:
+        await submitter.finish()
+        await asyncio.wait([submitting])
+    except asyncio.CancelledError:
         say("A task may exist and may have been paid for: look at your account's tasks before you submit it again.")
         if setup.ledger is not None:
             say(f"The ledger knows it: piapi-async ledger show {shlex.quote(str(setup.ledger))} --state unknown")
+        return
+    match submitting.exception():
+        case None:
+            ref = submitting.result().ref
+            resume = resume_command(setup, ref.task_id, ref.family, directory)
+            say(f"Task {ref.task_id} was submitted. To wait for it: {resume}")
+        case ClientClosed():
+            say("Nothing was sent, nothing was paid.")
+        case error:  # it says what became of the money
+            say(f"Error: {error}")
 
 
 async def finish(
