@@ -441,7 +441,7 @@ class InterruptedImagine(Imagine):
 
 @frozen
 class UnsentImagine(Imagine):
-    """Its command is interrupted just before it leaves."""
+    """Its command is interrupted before it leaves: with a ledger, before it is written down."""
 
     def to_http(self) -> HTTPRequest:
         signal.raise_signal(signal.SIGINT)
@@ -481,8 +481,12 @@ def test_a_submit_that_is_refused_in_the_turn_of_the_interrupt_tells_why(host: t
     assert "No task was made, nothing was paid." in said
 
 
-def test_a_submit_that_is_interrupted_before_it_leaves_is_not_sent(host: tuple[Emulator, dict[str, str]]) -> None:
-    assert "Nothing was sent, nothing was paid." in interrupt(UnsentImagine, host[1])
+def test_a_submit_that_is_interrupted_before_it_leaves_is_not_sent(
+    host: tuple[Emulator, dict[str, str]], tmp_path: Path
+) -> None:
+    said = interrupt(UnsentImagine, host[1], "--ledger", str(tmp_path / "run.db"))
+
+    assert "Nothing was sent, nothing was paid." in said
     assert not host[0].seen.requests
 
 

@@ -168,12 +168,15 @@ async def _tell_what_came(
 ) -> None:
     """See an interrupted submit to its end: what has begun to leave arrives all the same, the rest is not sent."""
     submitter = piapi._submitter  # noqa: SLF001 - the client has no other caller now
-    if submitter.sending:
-        say("The submit is on its way; waiting for the task's id. Ctrl-C again to give up.")
     try:
+        if submitter.sending:
+            say("The submit is on its way; waiting for the task's id. Ctrl-C again to give up.")
         await submitter.finish()
         await asyncio.wait([submitting])
-    except asyncio.CancelledError:
+    except (asyncio.CancelledError, KeyboardInterrupt):
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            if not task.cancelling():
+                task.cancel()  # or closing the client would wait for the answer
         say("A task may exist and may have been paid for: look at your account's tasks before you submit it again.")
         if setup.ledger is not None:
             say(f"The ledger knows it: piapi-async ledger show {shlex.quote(str(setup.ledger))} --state unknown")
