@@ -303,7 +303,7 @@ class PiAPI:
 
     async def _close(self) -> None:
         self._caller.gate.shut()
-        await self._poller.close(ClientClosed("The client was closed while this wait was on; the task goes on."))
+        await self._poller.close(ClientClosed("The client was closed while this wait was on."))
         await self._submitter.finish()
         if self._submitter.webhooks is not None:
             await self._submitter.webhooks.finish()
