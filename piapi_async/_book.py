@@ -84,7 +84,9 @@ class PollBook:
         """Let `waiter` wait, and give the watch to read: another one if the task is waited for already."""
         watch = self._lane(watch.family).watches.setdefault(watch.task_id, watch)
         if not watch.waiters:
-            watch.error, watch.failing_since, watch.faults = None, math.inf, 0  # what was denied stays denied
+            watch.error = None
+            if watch.trouble is not None:  # what was denied stays denied
+                watch.trouble.failing_since, watch.trouble.faults = math.inf, 0
         watch.waiters += (waiter,)
         if waiter.deadline < math.inf:
             self._bounded += 1
@@ -254,12 +256,12 @@ class PollBook:
         """Take in that a look failed; give the waiters to wake."""
         for watch in look.watches:
             watch.looking = False
-            watch.fault = error
+            watch.troubled().fault = error
         if isinstance(error, (AuthenticationError, ClientClosed)):  # it will not pass, for nobody
             return self.close(error)
         if look.multi and self.learn(look.family, len(look.watches), error):
             for watch in look.watches:
-                watch.alone = isinstance(error, (UnexpectedAnswer, NotFoundError))
+                watch.troubled().alone = isinstance(error, (UnexpectedAnswer, NotFoundError))
                 self._retake(watch, now)
             return []
         woken: list[Waiter] = []
@@ -272,9 +274,11 @@ class PollBook:
 
     def overdue(self, look: Look, now: float) -> list[Watch]:
         """Give the watches of a look that have seen nothing but faults for a minute; each is given once."""
-        watches = [watch for watch in look.watches if now - watch.failing_since >= OVERDUE]
-        for watch in watches:
-            watch.failing_since = math.inf
+        watches = []
+        for watch in look.watches:
+            if watch.trouble is not None and now - watch.trouble.failing_since >= OVERDUE:
+                watch.trouble.failing_since = math.inf
+                watches.append(watch)
         return watches
 
     # -- what is learnt about the host ----------------------------------------------------------------------------
@@ -289,28 +293,31 @@ class PollBook:
 
     def _missed(self, watch: Watch, now: float) -> None:
         """Ask singly for a task that a multi-fetch did not show: only a plain fetch says that it is unknown."""
-        if watch.refused_since is None:
-            watch.refused_since = now
-        watch.alone = True
+        trouble = watch.troubled()
+        if trouble.refused_since is None:
+            trouble.refused_since = now
+        trouble.alone = True
         self._retake(watch, now)
 
     def _refused(self, watch: Watch, error: APIError, now: float) -> list[Waiter]:
         """End the wait for a task that the host still denies when the grace is over, or refuses to tell of for long."""
-        if watch.refused_since is None:
-            watch.refused_since = now
+        trouble = watch.troubled()
+        if trouble.refused_since is None:
+            trouble.refused_since = now
         unknown = isinstance(error, NotFoundError)
-        patience = watch.refused_since + (GRACE if unknown else OVERDUE)
+        patience = trouble.refused_since + (GRACE if unknown else OVERDUE)
         if now >= patience:
             return self._settle(watch, error)
-        watch.alone = unknown
+        trouble.alone = unknown
         return self._again(watch, patience if unknown else now + self.policy.next_look(self.rng))
 
     def _faulted(self, watch: Watch, now: float) -> list[Waiter]:
         """Look again after a fault that will pass, ever more slowly: the host has enough to do."""
-        if not watch.faults:
-            watch.failing_since = now
-        delay = self.policy.next_look(self.rng) * 2.0 ** min(watch.faults, 10)
-        watch.faults += 1
+        trouble = watch.troubled()
+        if not trouble.faults:
+            trouble.failing_since = now
+        delay = self.policy.next_look(self.rng) * 2.0 ** min(trouble.faults, 10)
+        trouble.faults += 1
         self.counters.faults += 1
         return self._again(watch, now + min(delay, max(_FAULT_DELAY_MAX, self.policy.interval)))
 

@@ -47,6 +47,11 @@ class Gate:
         """Let nobody pass for so long."""
         self._paused_until = max(self._paused_until, _now() + seconds)
 
+    @property
+    def open(self) -> bool:
+        """Whether a request may go at once, without asking further."""
+        return self.bucket is None and self._paused_until == -math.inf and not self._shut.is_set()
+
     async def enter(self, sending: Sending) -> None:
         """Return when a request may go; raise `ClientClosed` when none may."""
         while True:
@@ -103,7 +108,8 @@ class Caller:
     ) -> A:
         """Give the answer to one try; raise what `Transport.send` and `request.parse` raise."""
         sending = sending or Sending()
-        await self.gate.enter(sending)
+        if not self.gate.open:
+            await self.gate.enter(sending)
         self.counters.requests[type(request).__name__] += 1
         began = _now() if (debugging := logger.isEnabledFor(logging.DEBUG)) else 0.0
         try:

@@ -19,6 +19,17 @@ AnyTask: TypeAlias = Task[Any]
 
 
 @define(eq=False, slots=True)
+class Trouble:
+    """What has gone wrong with the looks at a task since the last good one."""
+
+    fault: PiAPIError | None = None  # what the last look failed with
+    faults: int = 0
+    failing_since: float = math.inf
+    refused_since: float | None = None
+    alone: bool = False
+
+
+@define(eq=False, slots=True)
 class Watch:
     """One task that is or was waited for; its handles share it.
 
@@ -39,23 +50,27 @@ class Watch:
     seen_at: float = 0.0
     announced: bool = False  # a webhook will tell of its end
     told_at: float = -math.inf  # when one did, to be confirmed
-    alone: bool = False  # to be asked for by a plain fetch, because a multi-fetch did not show it
-    refused_since: float | None = None
-    fault: PiAPIError | None = None  # what the last look failed with
-    failing_since: float = math.inf
-    faults: int = 0
+    trouble: Trouble | None = None  # most tasks have none, and there are many
 
     @property
     def ended(self) -> bool:
         """Whether the task itself has ended."""
         return self.task is not None and self.task.state.terminal
 
+    @property
+    def alone(self) -> bool:
+        """Whether it is to be asked for by a plain fetch, because a multi-fetch did not show it."""
+        return self.trouble is not None and self.trouble.alone
+
+    def troubled(self) -> Trouble:
+        """Give what has gone wrong of late, to be added to."""
+        if self.trouble is None:
+            self.trouble = Trouble()
+        return self.trouble
+
     def restart(self) -> None:
         """Forget what went wrong."""
-        self.error = self.refused_since = self.fault = None
-        self.failing_since = math.inf
-        self.faults = 0
-        self.alone = False
+        self.error = self.trouble = None
 
 
 @define(eq=False, slots=True)

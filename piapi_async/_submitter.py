@@ -17,7 +17,7 @@ from pathlib import PurePath
 from typing import Any, Protocol, TypeVar, cast
 
 import anyio
-from attrs import define, field, frozen
+from attrs import define, field
 
 from ._caller import Caller
 from ._ledger_file import Intent, LedgerEntry, LedgerState
@@ -32,7 +32,7 @@ logger = logging.getLogger("piapi_async")
 R = TypeVar("R")
 
 
-@frozen
+@define
 class Accepted:
     """The task of a submit; `known` is what the ledger knew of it before, None for a task that was made just now.
 
@@ -176,7 +176,8 @@ class Submitter:
     async def _own(self, flight: _Flight) -> Accepted | None:
         """Run a submit and hand what came of it to whoever still listens; give the task, None if there is none."""
         flight.ran = True
-        cast("asyncio.Task[Accepted | None]", asyncio.current_task()).remove_done_callback(self._never_ran)
+        if flight.task is not None:
+            flight.task.remove_done_callback(self._never_ran)
         accepted = None
         try:
             accepted = await self._run(flight)

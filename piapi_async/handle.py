@@ -168,7 +168,8 @@ class TaskHandle(Generic[R_co]):
             seen = "nothing was seen of it"
         else:
             seen = f"it was last seen {task.status}" + (f" at {task.progress} %" if task.progress is not None else "")
-        fault = self._watch.fault
+        trouble = self._watch.trouble
+        fault = None if trouble is None else trouble.fault
         seen += f" (the last look failed: {str(fault).rstrip('.')})" if fault is not None else ""
         late = WaitTimeout(
             f"Stopped waiting for task {self.task_id} after {timeout:g} s; {seen}. If it was accepted it goes on and "

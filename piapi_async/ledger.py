@@ -16,6 +16,7 @@ import logging
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -35,6 +36,7 @@ logger = logging.getLogger("piapi_async")
 
 T = TypeVar("T")
 
+_CROWD, _GATHER = 16, 0.001  # so many at once are worth so many seconds to be a crowd again: it costs each of them less
 _LOOP_PATIENCE = 0.05  # seconds for which the thread waits for a loop that may have stopped running
 
 
@@ -208,6 +210,8 @@ class Ledger:
             else:
                 # Whoever was waiting for this group goes on first, so that the next one is a whole group again.
                 self._resumed.wait(_LOOP_PATIENCE)
+                if len(self._queue) < len(group) // 2 >= _CROWD // 2:  # the crowd is at the host: its answers will come
+                    time.sleep(_GATHER)
 
     def _close(self) -> list[Any]:
         try:
