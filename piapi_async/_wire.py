@@ -45,7 +45,7 @@ A_co = TypeVar("A_co", covariant=True)
 R_co = TypeVar("R_co", covariant=True)
 
 
-@frozen
+@frozen(slots=False)  # made for every call: into a dict that costs less
 class HTTPRequest:
     """One request: `path` is absolute, with its query if any; `body` is sent as it stands (JSON when not empty)."""
 

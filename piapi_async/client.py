@@ -317,6 +317,8 @@ class PiAPI:
             warnings.warn(f"{self!r} was dropped without `await close()`", ResourceWarning, source=self, stacklevel=2)
 
     def _enter(self) -> None:
+        if self._loop is asyncio.get_running_loop() and not self._closed:  # nearly always
+            return
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
             if self._ledger is not None and not self._closed:

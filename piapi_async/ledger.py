@@ -210,7 +210,7 @@ class Ledger:
             else:
                 # Whoever was waiting for this group goes on first, so that the next one is a whole group again.
                 self._resumed.wait(_LOOP_PATIENCE)
-                if len(self._queue) < len(group) // 2 >= _CROWD // 2:  # the crowd is at the host: its answers will come
+                if len(group) >= _CROWD and not self._queue:  # the crowd is at the host: its answers will come
                     time.sleep(_GATHER)
 
     def _close(self) -> list[Any]:
