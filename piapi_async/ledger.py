@@ -210,7 +210,7 @@ class Ledger:
             else:
                 # Whoever was waiting for this group goes on first, so that the next one is a whole group again.
                 self._resumed.wait(_LOOP_PATIENCE)
-                if len(group) >= _CROWD and not self._queue:  # the crowd is at the host: its answers will come
+                if len(group) >= _CROWD and 2 * len(self._queue) < len(group):  # the others are at the host
                     time.sleep(_GATHER)
 
     def _close(self) -> list[Any]:
