@@ -47,7 +47,7 @@ def summary(measured: Measured) -> str | None:
     if missing := [name for name in there() if name not in found]:
         print(f"no summary: the file has no {', '.join(missing)}")
         return None
-    rows = []
+    rows, missed = [], []
     for name, results in found.items():
         goals = read_goals(results)
         if name == "soak" and all(goal.met for goal in goals):  # one line, as there is nothing to tell
@@ -55,12 +55,14 @@ def summary(measured: Measured) -> str | None:
             what = f"lost, doubled or left over in {seconds / 60:.0f} minutes of faults"
             goals = [Goal(what, "nothing", "nothing", met=True)]
         rows += [[goal.what, goal.reached, goal.peers, goal.goal, _verdict(goal.met)] for goal in goals]
+        missed += [f"- {goal.what}: {goal.why}." for goal in goals if goal.met is False and goal.why]
     packages = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
     head = (
         "What is promised, what is reached, and what others reach, measured side by side on one machine "
         f"({about['when']}, Python {about['python']}, {packages}). A range is where the middle half of the rounds lies."
     )
-    return head + "\n\n" + _markdown(["", "piapi_async", "others", "goal", "reached"], rows)
+    rest = "\n\nWhat is missed, and where the rest goes:\n\n" + "\n".join(missed) if missed else ""
+    return head + "\n\n" + _markdown(["", "piapi_async", "others", "goal", "reached"], rows) + rest
 
 
 def _verdict(met: bool | None) -> str:  # noqa: FBT001 - a value, not a mode
