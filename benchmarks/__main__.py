@@ -1,8 +1,8 @@
 """Run every benchmark: ``python -m benchmarks [NAME …] [--quick] [--json FILE]``.
 
-All of them take about half an hour, twenty minutes of which are the soak.  FILE gets everything that was measured, and keeps
-what an earlier run has put there of benchmarks that were not run now; ``python -m benchmarks.readme FILE`` makes the
-README's tables of it.
+All of them take about half an hour, twenty minutes of which are the soak.  FILE gets everything that was measured, and
+keeps what an earlier run has put there of benchmarks that were not run now; ``python -m benchmarks.readme FILE`` makes
+the README's tables of it.
 """
 
 from __future__ import annotations
