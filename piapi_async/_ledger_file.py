@@ -281,7 +281,7 @@ class LedgerFile:
 
     def find(self, file: sqlite3.Connection, key: str) -> LedgerEntry | None:
         row = file.execute("SELECT * FROM submits WHERE key = ?", (key,)).fetchone()
-        return None if row is None else _entry(row)
+        return None if row is None else self._as_it_is(file, row)
 
     def census(self, file: sqlite3.Connection) -> dict[str, int]:
         """Count the submits by state, those that ended by how they did."""
@@ -311,9 +311,7 @@ class LedgerFile:
                 f"key: {intent.key!r} is not allowed; the ledger has it for another request, {shorten(entry.request)}. "
                 "Nothing was sent, nothing was paid."
             )
-        if entry.state is LedgerState.SENDING and not self._alive(row["owner"], intent.key):
-            return self._orphaned(file, intent.key)
-        return entry
+        return self._as_it_is(file, row)
 
     def accept(self, file: sqlite3.Connection, intent: Intent, task_id: str) -> None:
         """Write down the id that a submit of ours was given, whatever the row has come to meanwhile."""
@@ -386,6 +384,12 @@ class LedgerFile:
         for key, owner in file.execute("SELECT key, owner FROM submits WHERE state = 'sending'").fetchall():
             if not self._alive(owner, key):
                 self._orphaned(file, key)
+
+    def _as_it_is(self, file: sqlite3.Connection, row: sqlite3.Row) -> LedgerEntry:
+        """Give an entry, *unknown* if its process was killed while it was sending."""
+        if row["state"] == LedgerState.SENDING.value and not self._alive(row["owner"], row["key"]):
+            return self._orphaned(file, row["key"])
+        return _entry(row)
 
     def _orphaned(self, file: sqlite3.Connection, key: str) -> LedgerEntry:
         file.execute("UPDATE submits SET state = 'unknown', owner = NULL WHERE key = ? AND state = 'sending'", (key,))

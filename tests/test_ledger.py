@@ -397,7 +397,7 @@ def test_what_is_queued_is_written_though_the_loop_is_gone(path: Path) -> None:
     haste: list[asyncio.Future[Any]] = []
     asyncio.run(leave_in_haste())
     assert ledgers[0]._thread is not None
-    ledgers[0]._thread.shutdown()
+    ledgers[0]._thread.submit(ledgers[0]._file.close).result()
 
     assert asyncio.run(read())["k"] is ACCEPTED
 
@@ -458,7 +458,7 @@ def test_an_id_that_could_not_be_recorded_is_logged_though_the_loop_is_gone(
     haste: list[asyncio.Future[None]] = []
     asyncio.run(leave_in_haste())
     assert ledger._thread is not None
-    ledger._thread.shutdown()
+    ledger._thread.submit(ledger._file.close).result()
     held[0].close()
 
     assert "Task t1 was accepted, and is paid for, but could not be recorded" in caplog.text

@@ -15,7 +15,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from families import CASES, FamilyCase
 
 from piapi_async import Ledger, LedgerError, PiAPI, PollPolicy, SubmissionUnknown, TaskRef
 from piapi_async._ledger_file import Intent, LedgerEntry, LedgerFile, Work
-from piapi_async.emulator import Drop, Emulator
+from piapi_async.emulator import Drop, Emulator, Status
 from piapi_async.ledger import LedgerState
 
 KEY = "emulator-key"
@@ -309,6 +309,44 @@ async def test_a_process_killed_while_it_sends_leaves_the_other_one_with_unknown
         assert [True, False] == [end["killed"] for end in ends]
         assert {"k": "unknown"} == ends[1]["outcomes"]
         assert emulator.seen.requests["reroll"] == 1
+
+
+async def test_a_key_whose_process_was_killed_while_it_sent_is_unknown_to_whoever_looks_it_up(
+    zygotes: tuple[Zygote, Zygote], tmp_path: Path
+) -> None:
+    path = tmp_path / "run.db"
+    async with host() as (_, url):
+        await zygotes[0].run(path=path, url=url, keys=["k"], edge="before the POST")
+
+    ledger = Ledger(path)
+    entry = await ledger.find("k")
+    await ledger.close()
+
+    assert entry is not None
+    assert entry.state is UNKNOWN
+
+
+async def test_a_process_killed_while_its_submits_wait_for_the_host_leaves_no_doubt_behind(
+    case: FamilyCase, zygotes: tuple[Zygote, Zygote], tmp_path: Path
+) -> None:
+    path, keys = tmp_path / "run.db", [f"k{number}" for number in range(6)]
+    async with host() as (emulator, url):
+        emulator.fail("create", Status(429, retry_after=60), times=None)
+        sender = await zygotes[0].start(path=path, url=url, keys=keys, family=case)
+        while not emulator.seen.requests[case.create] or in_the_file(path):
+            await asyncio.sleep(0.01)
+        os.kill(sender, signal.SIGKILL)
+        assert (await zygotes[0].finish())["killed"]
+
+        assert {} == await entries_of(path)
+        assert emulator.seen.creates == 0
+
+
+def in_the_file(path: Path) -> int:
+    """Count the submits, whatever their owners do."""
+    with closing(sqlite3.connect(path)) as file:
+        count: int = file.execute("SELECT count(*) FROM submits").fetchone()[0]
+        return count
 
 
 async def test_a_process_that_hears_nothing_leaves_the_other_one_with_unknown_and_no_post(
