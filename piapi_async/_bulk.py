@@ -32,7 +32,10 @@ async def fetch_many(
 async def _fetch_chunk(
     caller: Caller, book: PollBook, family: Family[Any], ids: Sequence[TaskId]
 ) -> dict[str, Task[Any] | None]:
-    """Read several tasks in one request; nothing where that taught the book to ask for fewer."""
+    """Read several tasks in one request; nothing where that taught the book to ask for fewer.
+
+    Where all are refused because one is unknown, the first few are read one by one.
+    """
     assert family.fetch_many is not None  # noqa: S101 - the book gives such families the size 1
     try:
         sightings = await caller.call(family.fetch_many(ids), judge_multi_fetch)

@@ -57,7 +57,7 @@ class Sending:
 
 
 class _Body(aiohttp.BytesPayload):
-    """A request body that notes when its writing begins.
+    """A request body that notes when its writing begins, and with `once` is not written again.
 
     aiohttp holds the headers back until the body's first byte, so nothing at all has left before `write_with_length`;
     and what is written to a transport that is closing already goes nowhere.  (A `TraceConfig` would tell the same for

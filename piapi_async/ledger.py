@@ -36,7 +36,8 @@ logger = logging.getLogger("piapi_async")
 
 T = TypeVar("T")
 
-_CROWD, _GATHER = 16, 0.001  # so many at once are worth so many seconds to be a crowd again: it costs each of them less
+_CROWD = 16  # works in one group: above it, the next group is given a moment to fill up, as a commit costs by the group
+_GATHER = 0.001  # seconds
 _LOOP_PATIENCE = 0.05  # seconds for which the thread waits for a loop that may have stopped running
 
 
