@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 import trustme
-from families import CASES, FamilyCase
+from support.families import CASES, FamilyCase
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

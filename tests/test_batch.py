@@ -13,8 +13,8 @@ from typing import Any
 
 import anyio
 import pytest
-from families import FamilyCase
-from serving import KEY, REROLL, now, serving, turns
+from support.families import FamilyCase
+from support.serving import KEY, REROLL, now, serving, turns
 
 from piapi_async import (
     BatchItem,

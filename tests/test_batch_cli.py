@@ -19,7 +19,7 @@ from typing import Any, cast
 
 import pytest
 from click.testing import CliRunner, Result
-from desk import desk
+from support.desk import desk
 
 from piapi_async import Ledger, PiAPI, PollPolicy
 from piapi_async._sqlite import lock_file

@@ -25,7 +25,7 @@ from random import Random
 from typing import Any
 
 import pytest
-from desk import desk, unmeasured
+from support.desk import desk, unmeasured
 
 from piapi_async import PiAPI, PollPolicy
 from piapi_async.cli import _setup as setup

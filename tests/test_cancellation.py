@@ -11,10 +11,10 @@ from typing import Any
 import aiohttp
 import anyio
 import pytest
-from families import FamilyCase
-from picture_tasks import PNG, files, picture_task
-from serving import KEY, REROLL, TICK, assert_at_rest, no_leaks, now, serving, turns
-from strict_server import Act, StrictServer, http, strict_server
+from support.families import FamilyCase
+from support.picture_tasks import PNG, files, picture_task
+from support.serving import KEY, REROLL, TICK, assert_at_rest, no_leaks, now, serving, turns
+from support.strict_server import Act, StrictServer, http, strict_server
 
 from piapi_async import PiAPI, RetryPolicy, TaskHandle, TaskState, as_completed, download, wait_all
 from piapi_async.emulator import SlowFirstByte, Status

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from attrs import frozen
 from click.testing import CliRunner, Result
-from desk import desk
+from support.desk import desk
 
 from piapi_async import (
     ClientClosed,

@@ -12,9 +12,9 @@ from typing import Any
 
 import attrs
 import pytest
-from families import FamilyCase
-from serving import KEY, PASSING, REROLL, TICK, after, assert_at_rest, no_leaks, now, serving, turns
-from strict_server import Act, free_port, http, strict_server
+from support.families import FamilyCase
+from support.serving import KEY, PASSING, REROLL, TICK, after, assert_at_rest, no_leaks, now, serving, turns
+from support.strict_server import Act, free_port, http, strict_server
 
 from piapi_async import (
     LEGACY,

@@ -13,9 +13,9 @@ from typing import Any
 import aiohttp
 import attrs
 import pytest
-from picture_tasks import PNG, files, picture_task
-from serving import KEY, no_leaks, now, serving, turns
-from strict_server import Act, free_port, http, strict_server
+from support.picture_tasks import PNG, files, picture_task
+from support.serving import KEY, no_leaks, now, serving, turns
+from support.strict_server import Act, free_port, http, strict_server
 
 from piapi_async import UNIFIED, CreateTask, PiAPI, Reroll, RetryPolicy, Task, download
 from piapi_async._transport import USER_AGENT

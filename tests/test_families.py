@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from families import UNIFIED_CASE
-from serving import KEY, no_leaks, serving
-from strict_server import Act, http, strict_server
+from support.families import UNIFIED_CASE
+from support.serving import KEY, no_leaks, serving
+from support.strict_server import Act, http, strict_server
 
 from piapi_async import (
     UNIFIED,

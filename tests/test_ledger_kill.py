@@ -21,8 +21,8 @@ from typing import Any
 
 import aiohttp
 import pytest
-from desk import unmeasured
-from families import CASES, FamilyCase
+from support.desk import unmeasured
+from support.families import CASES, FamilyCase
 
 from piapi_async import Ledger, LedgerError, PiAPI, PollPolicy, SubmissionUnknown, TaskRef
 from piapi_async._ledger_file import Intent, LedgerEntry, LedgerFile, Work

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from desk import desk
-from hooking import HEADERS, SECRET, delivery, unified
+from support.desk import desk
+from support.hooking import HEADERS, SECRET, delivery, unified
 
 from piapi_async import PiAPI, Reroll
 from piapi_async.cli import cli

@@ -7,7 +7,7 @@ from typing import Any
 
 import attrs
 import pytest
-from serving import serving
+from support.serving import serving
 from test_legacy import BARE as LEGACY_BARE
 from test_models import BARE, PARENT, Build, class_of, name_of
 

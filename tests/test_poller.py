@@ -10,9 +10,9 @@ from typing import Any
 
 import attrs
 import pytest
-from families import UNIFIED_CASE, FamilyCase
-from serving import KEY, PASSING, REROLL, TICK, assert_at_rest, no_leaks, now, read, serving, turns
-from strict_server import Act, http, strict_server
+from support.families import UNIFIED_CASE, FamilyCase
+from support.serving import KEY, PASSING, REROLL, TICK, assert_at_rest, no_leaks, now, read, serving, turns
+from support.strict_server import Act, http, strict_server
 
 from piapi_async import LEGACY, Family, Imagine, PiAPI, PollPolicy, RetryPolicy, Task, TaskState
 from piapi_async._book import GRACE, LEAD

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from desk import desk
+from support.desk import desk
 
 from piapi_async import PiAPI, PollPolicy
 from piapi_async.cli import _setup as setup

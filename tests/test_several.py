@@ -5,7 +5,7 @@ import gc
 from typing import Any
 
 import pytest
-from serving import REROLL, TICK, after, assert_at_rest, now, read, serving, turns
+from support.serving import REROLL, TICK, after, assert_at_rest, now, read, serving, turns
 
 from piapi_async import Task, TaskHandle, as_completed, wait_all
 from piapi_async.emulator import TaskFails, TaskTakes

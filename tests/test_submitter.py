@@ -15,7 +15,7 @@ from typing import Any
 import aiohttp
 import pytest
 from attrs import frozen
-from families import FamilyCase
+from support.families import FamilyCase
 
 from piapi_async import (
     ClientClosed,

@@ -18,8 +18,8 @@ import trustme
 from aiohttp.client_exceptions import UnixClientConnectorError
 from aiohttp.client_reqrep import ConnectionKey, RequestInfo
 from multidict import CIMultiDict, CIMultiDictProxy
-from serving import KEY, no_leaks, now, serving, turns
-from strict_server import Act, StrictServer, free_port, http, ok, strict_server
+from support.serving import KEY, no_leaks, now, serving, turns
+from support.strict_server import Act, StrictServer, free_port, http, ok, strict_server
 from yarl import URL
 
 from piapi_async import PiAPI, Reroll, RetryPolicy
@@ -930,7 +930,7 @@ def test_a_sending_knows_nothing_before_it_begins() -> None:
 
 
 def test_a_strict_server_counts_headers_as_they_come() -> None:
-    from strict_server import Received  # noqa: PLC0415 - only here
+    from support.strict_server import Received  # noqa: PLC0415 - only here
 
     received = Received(b"GET / HTTP/1.1\r\nA: 1\r\na: 2", b"")
 

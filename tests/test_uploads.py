@@ -13,9 +13,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
-from picture_tasks import PNG
-from serving import KEY, PASSING, no_leaks, now, serving, turns
-from strict_server import Act, StrictServer, http, strict_server
+from support.picture_tasks import PNG
+from support.serving import KEY, PASSING, no_leaks, now, serving, turns
+from support.strict_server import Act, StrictServer, http, strict_server
 
 from piapi_async import BatchRunner, CreateTask, Ledger, PiAPI, PollPolicy, RetryPolicy, TaskState
 from piapi_async.emulator import Drop, SlowFirstByte, Status

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from aiohttp import web
 from fastapi import FastAPI, Request, Response
-from hooking import SECRET, delivery, listening, made, port_of, post
-from serving import REROLL, TICK, now, serving, turns
+from support.hooking import SECRET, delivery, listening, made, port_of, post
+from support.serving import REROLL, TICK, now, serving, turns
 
 from piapi_async import PiAPI, WebhookReceiver, WebhookRejected
 from piapi_async.emulator import Drop, Emulator

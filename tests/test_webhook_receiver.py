@@ -19,8 +19,8 @@ import aiohttp
 import pytest
 from aiohttp import web
 from attrs import frozen
-from families import FamilyCase
-from hooking import (
+from support.families import FamilyCase
+from support.hooking import (
     DELIVERY,
     HEADERS,
     SECRET,
@@ -35,7 +35,7 @@ from hooking import (
     receiving,
     unified,
 )
-from serving import KEY, REROLL, TICK, assert_at_rest, no_leaks, now, read, serving, turns
+from support.serving import KEY, REROLL, TICK, assert_at_rest, no_leaks, now, read, serving, turns
 from yarl import URL
 
 from piapi_async import (

@@ -7,10 +7,10 @@ import pickle
 from typing import Any
 
 import pytest
-from hooking import HEADERS, SECRET, delivery, unified
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from multidict import CIMultiDict, CIMultiDictProxy
+from support.hooking import HEADERS, SECRET, delivery, unified
 from yarl import URL
 
 from piapi_async import TaskState, WebhookEvent, WebhookRejected

@@ -12,9 +12,9 @@ from typing import Any
 
 import av
 import pytest
-from emulating import Caller, Inbox, emulating
 from PIL import Image
-from systems import LINK, PROMPT
+from support.emulating import Caller, Inbox, emulating
+from support.systems import LINK, PROMPT
 
 from piapi_async.emulator import _beside
 from piapi_async.emulator._files import File, Workshop

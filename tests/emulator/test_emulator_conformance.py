@@ -12,8 +12,8 @@ from typing import Any
 
 import aiohttp
 import pytest
-from emulating import MASK, emulating
 from PIL import Image
+from support.emulating import MASK, emulating
 
 from piapi_async.emulator import Dialect
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from emulating import Caller, emulating
+from support.emulating import Caller, emulating
 
 from piapi_async._wire import HTTPResponse
 from piapi_async.emulator import (

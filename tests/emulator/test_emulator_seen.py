@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 import orjson
 import pytest
-from emulating import emulating
+from support.emulating import emulating
 
 from piapi_async._wire import HTTPRequest
 from piapi_async.emulator import PLANS, Constant, Dialect, Emulator, Plan, SlowFirstByte, Status

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from emulating import Inbox, emulating
+from support.emulating import Inbox, emulating
 
 from piapi_async.emulator import Emulator
 from piapi_async.emulator import _state as state

@@ -8,8 +8,8 @@ from typing import Any
 
 import aiohttp
 import pytest
-from emulating import MASK, Caller, Inbox, emulating
-from systems import EVERY, LINK, PNG, PROMPT
+from support.emulating import MASK, Caller, Inbox, emulating
+from support.systems import EVERY, LINK, PNG, PROMPT
 
 from piapi_async.emulator import Dialect, Drop, Emulator, Status, TaskFails, TaskTakes, UnknownStatus
 from piapi_async.emulator._systems import SYSTEMS, known_models

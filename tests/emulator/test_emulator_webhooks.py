@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from emulating import Caller, Inbox, emulating
+from support.emulating import Caller, Inbox, emulating
 
 from piapi_async.emulator import WebhookFaults
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import aiohttp
 from aiohttp import web
-from serving import serving
 from yarl import URL
 
 from piapi_async import PiAPI, WebhookReceiver
 from piapi_async.emulator import Emulator, WebhookFaults
+from support.serving import serving
 
 SECRET = "hook-5eCr3t"
 HEADERS = {"x-webhook-secret": SECRET}
