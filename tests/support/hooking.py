@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 from aiohttp import web
 from yarl import URL
 
-from piapi_async import PiAPI, WebhookReceiver
-from piapi_async.emulator import Emulator, WebhookFaults
-from support.serving import serving
+from piapi_async import Ledger, PiAPI, Reroll, SubmissionUnknown, WebhookReceiver
+from piapi_async.emulator import Drop, Emulator, Lognormal, WebhookFaults
+from support.serving import KEY, no_leaks, serving, turns
+from support.strict_server import free_port
 
 SECRET = "hook-5eCr3t"
 HEADERS = {"x-webhook-secret": SECRET}
 
 SILENT = WebhookFaults(lost=1.0)
 """The service delivers nothing by itself."""
+
+LOST = Drop(after_body=True)
+"""The answer to a submit is lost after its task was made."""
+
+SPREAD = Lognormal(40.0, 80.0, 15.0, 150.0)
+"""Seconds that tasks take in fast mode, about."""
+
+PUBLIC = "https://bot.example.org/piapi"
 
 
 def port_of(listening: socket.socket) -> int:
@@ -91,3 +102,46 @@ async def hooked(
     """Give an emulator, its client, and the client's receiver; tasks take 30 s unless told otherwise."""
     async with serving(client, **options) as (emulator, piapi), receiving(piapi, **(receiver or {})) as receives:
         yield emulator, piapi, receives
+
+
+def rerolls(count: int, reroll: Callable[..., Any] = Reroll) -> list[Any]:
+    return [reroll("6886fc4d", prompt=f"cat {number}") for number in range(count)]
+
+
+def asked(emulator: Emulator) -> int:
+    """Give how often the service was asked about tasks, each id of a multi-fetch counted."""
+    return emulator.seen.polls.total()
+
+
+async def deliver(receiver: WebhookReceiver, body: bytes, query: str = "") -> None:
+    """Hand a delivery over, and let everybody run whom it wakes, without the time moving on."""
+    await receiver.handle(HEADERS, body, query=query)
+    await turns(3)
+
+
+@asynccontextmanager
+async def unknown_submits(ledger: Path, count: int) -> AsyncIterator[tuple[Emulator, int]]:
+    """Give a service whose tasks a process lost track of before it ended, and the port at which it listened."""
+    emulator = Emulator(api_keys=(KEY,), adopt_parents=True, durations=60.0, concurrency=count)
+    async with no_leaks(), emulator.run() as base_url:
+        port = free_port()
+        async with PiAPI(KEY, base_url=base_url, ledger=Ledger(ledger)) as piapi:
+            WebhookReceiver(piapi, secret=SECRET, url=f"http://127.0.0.1:{port}/piapi", adopt=1.0)
+            emulator.fail("reroll", LOST, times=count)
+            requests = enumerate(rerolls(count))
+            submits = [piapi.submit(request, key=f"k{number}") for number, request in requests]
+            for error in await asyncio.gather(*submits, return_exceptions=True):
+                assert isinstance(error, SubmissionUnknown)
+        yield emulator, port
+
+
+@asynccontextmanager
+async def later_process(
+    emulator: Emulator, port: int, ledger: Ledger, secret: str = SECRET, **options: Any
+) -> AsyncIterator[tuple[PiAPI, WebhookReceiver]]:
+    async with PiAPI(KEY, base_url=emulator.base_url, ledger=ledger) as piapi:
+        receiver = WebhookReceiver(piapi, secret=secret, url=f"http://127.0.0.1:{port}/piapi", **options)
+        application = web.Application()
+        application.add_routes(receiver.routes())
+        async with listening(application, socket.create_server(("127.0.0.1", port))):
+            yield piapi, receiver
