@@ -38,6 +38,8 @@ _seconds = click.FloatRange(min=0)
 @click.option("--picture-size", type=click.IntRange(16, 2048), help="Pixels of a quadrant's side. Default: 1024.")
 @click.option("--latency", type=_seconds, help="Seconds before any answer.")
 @click.option("--banned-word", "banned_words", multiple=True, help="Refuse prompts with it (may be repeated).")
+@click.option("--public-url", metavar="URL", help="What links begin with, and a name it answers to.")
+@click.option("--webhook-host", "webhook_hosts", multiple=True, help="A host it posts webhooks to (may be repeated).")
 @click.option(
     "--dialect",
     multiple=True,

@@ -48,8 +48,7 @@ class Desk:
         call = find(request.method, request.path, body=request.body, key=key, now=now)
         if call is None:
             path = request.path.partition("?")[0]
-            door = Door.UNIFIED if path.startswith("/api/") else Door.MIDJOURNEY
-            return self._say(404, self.refusal(door, 404, f"no such endpoint: {path}"))
+            return self.refuse(path, 404, f"no such endpoint: {path[:200]}")
         door = call.route.door
         if not call.allowed:
             return self._say(405, self.refusal(door, 405, "method not allowed"))
@@ -58,6 +57,11 @@ class Desk:
         except Refused as refusal:
             self.seen.refused[refusal.message] += 1
             return self._refuse(door, refusal)
+
+    def refuse(self, path: str, status: int, message: str) -> HTTPResponse:
+        """Return the refusal of a request to `path` whatever it asks for."""
+        door = Door.UNIFIED if path.startswith("/api/") else Door.MIDJOURNEY
+        return self._say(status, self.refusal(door, status, message))
 
     def refusal(self, door: Door, status: int, message: str) -> JSON:
         """Return the body of a refusal, as the protocol has it."""

@@ -16,6 +16,7 @@ from ._answers import PLANS, Dialect, Plan, View
 from ._asks import Kind
 from ._checks import is_loopback
 from ._desk import Desk
+from ._guard import Guard
 from ._life import DURATIONS, Constant, Duration, Task
 from ._machine import Machine
 from ._seen import Seen
@@ -43,7 +44,8 @@ class Emulator:
     `epoch`: the unix time the run begins at (default: now).  `latency`: seconds before any request is served, or per
     route or group of routes (see `faults`).  `state`: a JSON file the tasks are kept in over restarts; while it is
     down, time passes at the same speed, unless `epoch` is fixed.  `public_url`: what links begin with, if not the
-    base URL.
+    base URL; its host is then one that the emulator answers to.  Unless it is exposed (see `run`), it answers to no
+    other but loopback's, and posts webhooks to loopback and the `webhook_hosts` alone: others are counted as lost.
     """
 
     seed: int = 0
@@ -66,6 +68,7 @@ class Emulator:
     expired_status: int = 404
     faults: Iterable[Rule] = ()
     webhook_faults: WebhookFaults = field(factory=WebhookFaults)
+    webhook_hosts: Iterable[str] = ()
     latency: float | Mapping[str, float] = 0.0
     epoch: float | None = None
     state: str | Path | None = None
@@ -101,6 +104,8 @@ class Emulator:
         self.schedule = Schedule(_rng(self.seed, "faults"), list(self.faults))
         view = View(plan, self.dialect, picture_size=self.picture_size)
         self._desk = Desk(self.machine, view, frozenset(keys), self.seen)
+        if isinstance(self.webhook_hosts, str):
+            raise ValueError("webhook_hosts must be a list of host names")  # noqa: TRY004 - as for api_keys
         self.api_keys = keys
 
     def __repr__(self) -> str:
@@ -127,14 +132,14 @@ class Emulator:
         """Serve inside the block, in this event loop; gives the base URL.
 
         Any port is found for `port=0`.  A `host` that is not loopback is a `ValueError` unless `exposed`: the
-        emulator trusts whoever reaches it.
+        emulator trusts whoever reaches it.  One that is `exposed` answers by any name and posts webhooks anywhere.
         """
         if not exposed and not is_loopback(host):
             raise ValueError(f"{host} is not a loopback address; pass exposed=True to serve it all the same")
         if self._server is not None:
             raise RuntimeError("this emulator is running already")
         self._recall()
-        server = self._server = self._open(host, port)
+        server = self._server = self._open(host, port, exposed=exposed)
         try:
             server.base_url = await server.start()
             self._desk.view = evolve(self._desk.view, origin=self.public_url or server.base_url, epoch=self._wall)
@@ -196,14 +201,16 @@ class Emulator:
         # What ended in the meantime is played once the server is up, so that webhooks still hear of it.
         self._missed = max(0.0, time.time() - saved.saved_at) * self.speed if self.epoch is None else 0.0
 
-    def _open(self, host: str, port: int) -> Server:
+    def _open(self, host: str, port: int, *, exposed: bool) -> Server:
         clock = _clock(asyncio.get_running_loop(), self.machine.now + self._missed, self.speed)
         latency = {"*": self.latency} if isinstance(self.latency, int | float) else self.latency
         rng = _rng(self.seed, "webhooks")
+        guard = Guard.of(exposed=exposed, public_url=self.public_url, hooks=self.webhook_hosts)
         return Server(
             desk=self._desk,
             schedule=self.schedule,
-            postman=Postman(self.seen, self.webhook_faults, rng, clock, self.speed),
+            postman=Postman(self.seen, self.webhook_faults, rng, clock, self.speed, guard),
+            guard=guard,
             clock=clock,
             speed=self.speed,
             latency=latency,

@@ -15,7 +15,10 @@ RECENT = 10_000
 
 @frozen
 class Delivery:
-    """One webhook post: what was sent when (emulated seconds), and the status that came back (0 = no answer)."""
+    """One webhook post: what was sent when (emulated seconds), and the status that came back (0 = no answer).
+
+    `lost`: it was never sent; `kept_back`: because its host is none that this emulator posts to.
+    """
 
     task_id: str
     endpoint: str
@@ -24,6 +27,7 @@ class Delivery:
     at: float
     answer: int = 0
     lost: bool = False
+    kept_back: bool = False
 
 
 @define

@@ -25,6 +25,7 @@ from . import _page, _state
 from ._asks import Door, Kind
 from ._desk import Desk
 from ._files import TYPES, Workshop, file_of
+from ._guard import NO_SNIFFING, Guard, page_headers
 from ._life import Stage, Task
 from ._links import FileLink, Link, read_file_link, read_link
 from ._mishaps import befall, plain
@@ -45,6 +46,7 @@ SAVE_AFTER = 0.2
 #: Seconds of the loop's time a request under way has when the server stops.
 GRACE = 0.1
 
+_JSON = {"content-type": "application/json", **NO_SNIFFING}
 _NO_IMAGE = HTTPResponse(404, b"no such image", {"content-type": "text/plain"})
 _NO_FILE = HTTPResponse(404, b"no such file", {"content-type": "text/plain"})
 
@@ -58,6 +60,7 @@ class Server:
     desk: Desk
     schedule: Schedule
     postman: Postman
+    guard: Guard
     clock: Callable[[], float]
     speed: float
     latency: Mapping[str, float]
@@ -67,6 +70,7 @@ class Server:
     host: str
     port: int
     base_url: str = ""
+    _authority: str = ""
     _gallery: Gallery = field(factory=Gallery)
     _workshop: Workshop = field(default=Factory(lambda self: Workshop(self._gallery), takes_self=True))
     _web: web.Server = field(init=False)
@@ -90,7 +94,8 @@ class Server:
         self.desk.machine.on_change = self._post
         self.arm()
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http://{host}:{self.port}"
+        self._authority = f"{host}:{self.port}"
+        return f"http://{self._authority}"
 
     async def stop(self) -> None:
         """Close every socket, timer, thread and task that was opened."""
@@ -131,7 +136,8 @@ class Server:
         connection = request.protocol
         self._busy[connection] = asyncio.current_task()
         try:
-            response = await self._route(request)
+            refusal = self._refusal(request)
+            response = await self._route(request) if refusal is None else plain(refusal)
         finally:
             self._busy.pop(connection, None)
         if not request.rel_url.raw_path.startswith("/_emulator"):
@@ -139,6 +145,15 @@ class Server:
         if self._listener is None:
             response.force_close()
         return response
+
+    def _refusal(self, request: web.BaseRequest) -> HTTPResponse | None:
+        """Return the refusal of a request that came by a name, or from a page, that is none of this emulator's."""
+        headers = request.headers
+        hosts = headers.getall("Host", ())
+        if "Origin" not in headers and len(hosts) == 1 and hosts[0] == self._authority:
+            return None
+        refused = self.guard.refuses(hosts, headers.getall("Origin", ()))
+        return None if refused is None else self.desk.refuse(request.rel_url.raw_path, *refused)
 
     async def _route(self, request: web.BaseRequest) -> web.StreamResponse:
         path = request.rel_url.raw_path
@@ -198,13 +213,13 @@ class Server:
     def _own(self, path: str, request: web.BaseRequest) -> HTTPResponse:
         """Answer what the emulator adds to the service: the live page and its numbers."""
         if path in ("/_emulator", "/_emulator/"):
-            return HTTPResponse(200, _page.html(), {"content-type": "text/html; charset=utf-8"})
+            return HTTPResponse(200, _page.html(), page_headers(_page.html()))
         if path == "/_emulator/stats":
-            return HTTPResponse(200, orjson.dumps(self.stats()), {"content-type": "application/json"})
+            return HTTPResponse(200, orjson.dumps(self.stats()), _JSON)
         if path == "/_emulator/tasks":
             self.desk.machine.advance(self.clock())
             tasks = _page.tasks(self.desk, self.clock(), self.speed)
-            return HTTPResponse(200, orjson.dumps(tasks), {"content-type": "application/json"})
+            return HTTPResponse(200, orjson.dumps(tasks), _JSON)
         return self.desk.answer(HTTPRequest(request.method, path), self.clock())
 
     def stats(self) -> dict[str, object]:
@@ -229,7 +244,7 @@ class Server:
         pictures = pictures_of(task, machine.tasks.get, size)
         loop = asyncio.get_running_loop()
         png = await loop.run_in_executor(self._thread, self._gallery.show, pictures, link)
-        return HTTPResponse(200, png, {"content-type": "image/png"})
+        return _shown(png, "image/png")
 
     def _shows(self, task: Task, link: Link) -> bool:
         if task.kind not in (Kind.GRID, Kind.SINGLE):
@@ -241,7 +256,7 @@ class Server:
     async def _file(self, link: FileLink) -> HTTPResponse:
         if not link.task_id:
             upload = self.desk.uploads.find(link.name, self.clock())
-            return HTTPResponse(200, upload.content, {"content-type": upload.type}) if upload else _NO_FILE
+            return _shown(upload.content, upload.type) if upload else _NO_FILE
         task = self.desk.machine.get(link.task_id, now=self.clock())
         if task is None or link.name not in files_of(self.desk.view, task):
             return _NO_FILE
@@ -250,7 +265,7 @@ class Server:
         file = file_of(task, link.name, self.desk.view.picture_size)
         loop = asyncio.get_running_loop()
         content = await loop.run_in_executor(self._thread, self._workshop.make, file)
-        return HTTPResponse(200, content, {"content-type": TYPES[file.suffix]})
+        return _shown(content, TYPES[file.suffix])
 
     def _gone(self) -> HTTPResponse:
         return HTTPResponse(self.expired_status, b"link has expired", {"content-type": "text/plain"})
@@ -331,6 +346,10 @@ class Server:
         task = asyncio.get_running_loop().create_task(chore)
         self._chores.add(task)
         task.add_done_callback(self._chores.discard)
+
+
+def _shown(content: bytes, kind: str) -> HTTPResponse:
+    return HTTPResponse(200, content, {"content-type": kind, **NO_SNIFFING})
 
 
 def _request(message, payload, protocol, writer, task):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202

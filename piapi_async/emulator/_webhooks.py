@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Coroutine
 from random import Random
 
 import aiohttp
 from attrs import Factory, define, evolve, field, frozen
 
+from ._guard import Guard
 from ._seen import Delivery, Seen
+
+_LOG = logging.getLogger(__name__)
 
 TRIES = 3
 PAUSE = 5.0  # emulated seconds between tries (observed)
@@ -51,12 +55,17 @@ class Postman:
     rng: Random
     clock: Callable[[], float]
     speed: float
+    guard: Guard
+    _warned: bool = False
     _session: aiohttp.ClientSession | None = None
     _under_way: set[asyncio.Task[None]] = Factory(set)
     _later: dict[str, asyncio.Event] = field(factory=dict)
 
     def send(self, post: Post) -> None:
         """Begin to deliver; the fate of the post is drawn now, so that a run is the same for the same seed."""
+        if not self.guard.lets_out(post.endpoint):
+            self._keep_back(post)
+            return
         faults, draw = self.faults, self.rng.random
         lost, twice, hold, late = (
             draw() < share for share in (faults.lost, faults.duplicated, faults.reordered, faults.delayed)
@@ -66,6 +75,16 @@ class Postman:
             return
         for _ in range(2 if twice else 1):
             self._start(self._deliver(post, hold=hold, late=late))
+
+    def _keep_back(self, post: Post) -> None:
+        self.seen.deliveries.append(evolve(self._delivery(post, 1, lost=True), kept_back=True))
+        if not self._warned:
+            self._warned = True
+            _LOG.warning(
+                "No webhook is posted to %.200s: an emulator that is not exposed posts to this machine alone, and to "
+                "its webhook_hosts.  Those to other hosts are counted as lost.",
+                post.endpoint,
+            )
 
     async def close(self) -> None:
         """Give up what is under way."""

@@ -207,7 +207,7 @@ async def test_a_stale_connection_closes_after_its_answer() -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", caller.session._base_url.port)  # type: ignore[union-attr]
         body = b'{"prompt": "a cat"}'
         writer.write(
-            b"POST /mj/v2/imagine HTTP/1.1\r\nHost: x\r\nX-API-Key: emulator-key\r\n"
+            b"POST /mj/v2/imagine HTTP/1.1\r\nHost: localhost\r\nX-API-Key: emulator-key\r\n"
             + f"Content-Length: {len(body)}\r\n\r\n".encode()
             + body
         )
