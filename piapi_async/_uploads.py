@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import os
 import stat
 from collections import OrderedDict
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path, PurePath
 
-from attrs import define, evolve, field
+from attrs import define, evolve, field, frozen
 
 from ._caller import Caller
 from ._threads import in_thread
@@ -29,7 +30,29 @@ _AT_ONCE = 4  # a file of 10 MiB takes four times that in memory while it is sen
 
 _SLOWEST = 64 * 1024.0  # bytes per second of a line that is slow and yet works: so much longer may a file take
 
-_Stamp = tuple[Path, int, int, str]
+
+@frozen
+class _Version:
+    """One version of a file, told from any other as git does: two that differ in nothing here are the same bytes.
+
+    Size and mtime alone are not enough: ``cp -p``, ``rsync -t`` and ``tar`` put another file in a file's place with the
+    mtime that they were told to keep; the inode and the ctime are the file system's own, and nobody can set them.
+    """
+
+    path: Path
+    device: int
+    inode: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+
+    @classmethod
+    def of(cls, path: Path, facts: os.stat_result) -> _Version:
+        return cls(path, facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
+
+
+_Stamp = tuple[_Version, str]
+"""A version of a file, and the name under which it is uploaded."""
 
 
 @define(eq=False)
@@ -55,13 +78,13 @@ class Uploader:
     async def link(self, path: PurePath, name: str | None = None) -> str:
         """Give the URL of a file, uploading it if need be.  Raises also `OSError` when it cannot be read."""
         file = Path(path)
-        stamp = (*await in_thread(partial(_stamp, file)), name or file.name)
+        stamp = (await in_thread(partial(_look_at, file)), name or file.name)
         now = asyncio.get_running_loop().time()
         if (known := self._links.get(stamp)) is not None and now < known[1]:
             return known[0]
         task = self._under_way.get(stamp)
         if task is None:
-            task = self._under_way[stamp] = asyncio.create_task(self._upload(file, stamp), name="piapi_async upload")
+            task = self._under_way[stamp] = asyncio.create_task(self._upload(stamp), name="piapi_async upload")
             task.add_done_callback(partial(self._done, stamp))
         try:
             return await asyncio.shield(task)
@@ -82,12 +105,15 @@ class Uploader:
         """Give the URLs of files; raises as `link`."""
         return {path: await self.link(path) for path in paths}
 
-    async def _upload(self, file: Path, stamp: _Stamp) -> str:
+    async def _upload(self, stamp: _Stamp) -> str:
+        version, name = stamp
         async with self._places:
             began = asyncio.get_running_loop().time()
-            content = await in_thread(file.read_bytes)
-            url = await self._send(Upload(stamp[-1], content))
-        self._links[stamp] = (url, began + _LIFETIME)
+            content, same = await in_thread(partial(_read, version))
+            url = await self._send(Upload(name, content))
+
+        if same:  # else the link is good for this once: nobody can tell which version it is of
+            self._links[stamp] = (url, began + _LIFETIME)
         while len(self._links) > _REMEMBERED:
             self._links.popitem(last=False)
         return url
@@ -109,11 +135,25 @@ def upload_url_for(base_url: str) -> str:
     return UPLOAD_URL if base_url == _VENDOR else f"{base_url}/api/ephemeral_resource"
 
 
-def _stamp(file: Path) -> tuple[Path, int, int]:
-    """Give what tells one version of a file from another; raise `ValueError` for one that the host would refuse."""
+def _look_at(file: Path) -> _Version:
+    """Return which version of a file is there; raise `ValueError` for one that the host would refuse."""
     facts = file.stat()
+    _check(file, facts)
+    return _Version.of(file.absolute(), facts)
+
+
+def _read(version: _Version) -> tuple[bytes, bool]:
+    """Return what a file holds, and whether that is `version`, from before it was opened until all was read."""
+    with version.path.open("rb") as file:
+        before = os.fstat(file.fileno())
+        _check(version.path, before)
+        content = file.read(MAX_UPLOAD + 1)  # one that is being appended to must not fill the memory
+        after = os.fstat(file.fileno())
+    return content, version == _Version.of(version.path, before) == _Version.of(version.path, after)
+
+
+def _check(file: Path, facts: os.stat_result) -> None:
     if not stat.S_ISREG(facts.st_mode):  # a pipe or a device may never end
         raise ValueError(f"upload: {file} is no regular file")
     if facts.st_size > MAX_UPLOAD:  # before it is read into memory
         raise ValueError(f"upload: {file} has {facts.st_size} bytes; the host takes 10 MiB at most")
-    return file.absolute(), facts.st_size, facts.st_mtime_ns
