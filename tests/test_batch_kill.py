@@ -12,7 +12,6 @@ import json
 import os
 import signal
 import sqlite3
-import subprocess
 import sys
 import time
 from collections import Counter
@@ -26,6 +25,7 @@ from typing import Any
 
 import pytest
 from support.desk import desk, unmeasured
+from support.processes import Child, wait_until
 
 from piapi_async import PiAPI, PollPolicy
 from piapi_async.cli import _setup as setup
@@ -75,20 +75,14 @@ class Zygote:
     """The process that children are forked from."""
 
     def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=unmeasured()
-        )
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._in, self._out = self._process.stdin, self._process.stdout
+        self._child = Child(sys.executable, __file__, env=unmeasured())
         self._pid = 0
 
     def start(self, url: str, *words: str, stderr: str = "stderr") -> int:
         """Start a command and give its process id."""
         environment = {"PIAPI_BASE_URL": url, "PIAPI_API_KEY": KEY, "NO_COLOR": "1"}
         orders = {"words": words, "environment": environment, "stdout": f"{stderr}-out", "stderr": stderr}
-        self._in.write(json.dumps(orders) + "\n")
-        self._in.flush()
+        self._child.tell(json.dumps(orders))
         self._pid = self._hear("pid")
         return self._pid
 
@@ -109,28 +103,24 @@ class Zygote:
             self.finish()
 
     def _hear(self, what: str) -> int:
-        return int(json.loads(self._out.readline())[what])
+        return int(json.loads(self._child.hear())[what])
 
     def run(self, url: str, *words: str) -> int:
         self.start(url, *words)
         return self.finish()
 
     def close(self) -> None:
-        self._in.close()
-        self._process.wait(10)
-        self._out.close()
+        self._child.kill()
 
 
 @pytest.fixture(scope="module")
 def zygotes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Zygote, Zygote]]:
     before = Path.cwd()
     os.chdir(tmp_path_factory.mktemp("kill"))  # where the children will be
-    pair = Zygote(), Zygote()
     try:
-        yield pair
+        with closing(Zygote()) as one, closing(Zygote()) as other:
+            yield one, other
     finally:
-        for each in pair:
-            each.close()
         os.chdir(before)
 
 
@@ -161,9 +151,7 @@ class Run:
     def kill_when(self, ready: Callable[[], bool]) -> bool:
         """Start a run and kill it as soon as something is so; tell whether it was still there."""
         child = self.start()
-        until = time.monotonic() + 10
-        while not ready() and time.monotonic() < until and not self._over(child):
-            time.sleep(0.0005)
+        wait_until(lambda: ready() or self._over(child))
         self.zygotes[0].kill()
         return self.zygotes[0].finish() == -signal.SIGKILL
 
@@ -322,8 +310,7 @@ def test_two_processes_on_one_input_and_ledger_pay_once_together(run: Run) -> No
 def test_two_processes_on_the_same_results_too_are_one_too_many(zygotes: tuple[Zygote, Zygote], tmp_path: Path) -> None:
     with running(zygotes, tmp_path, latency={"reroll": 0.1}) as run:
         run.start(0)
-        while not run.out.exists():
-            time.sleep(0.001)
+        wait_until(run.out.exists)
         run.start(1)
         codes = [each.finish() for each in zygotes]
 
@@ -337,8 +324,7 @@ def test_two_processes_on_the_same_results_too_are_one_too_many(zygotes: tuple[Z
 def test_one_of_two_processes_is_killed_and_the_other_comes_to_the_end(run: Run) -> None:
     run.start(0, "other.jsonl")
     run.start(1)
-    while run.emulator.seen.creates < ITEMS // 3:
-        time.sleep(0.001)
+    wait_until(made(run, ITEMS // 3))
     run.zygotes[0].kill()
     codes = [each.finish() for each in run.zygotes]
 

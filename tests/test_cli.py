@@ -4,17 +4,17 @@ import json
 import os
 import re
 import signal
-import subprocess
 import sys
-import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from attrs import frozen
 from click.testing import CliRunner, Result
-from support.desk import desk
+from support.desk import Hold, desk
+from support.processes import Child, ended, started, wait_until
 
 from piapi_async import (
     ClientClosed,
@@ -367,67 +367,58 @@ def test_an_unknown_submit_is_shown_and_resolved(host: tuple[Emulator, dict[str,
 # -- as a process ---------------------------------------------------------------------------------------------------
 
 
-def start(*words: str, **environment: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "piapi_async", *words],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, **environment},
-    )
+def start(*words: str, **environment: str) -> AbstractContextManager[Child]:
+    return started(sys.executable, "-m", "piapi_async", *words, env={**os.environ, **environment})
 
 
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_wait_prints_the_id_and_how_to_resume(kind: signal.Signals) -> None:
     with (
-        desk(durations=1000.0) as (_, base_url),
+        desk(durations=1e6) as (_, base_url),
         start("imagine", "a cat", PIAPI_BASE_URL=base_url, PIAPI_API_KEY=KEY) as process,
     ):
-        assert process.stderr is not None
-        task_id = process.stderr.readline().split()[1]
-        process.send_signal(kind)
-        said = process.stderr.read()
+        task_id = process.says(r"^submitted (\S+)")[1]
+        process.signal(kind)
+        code = process.finish()
 
-    assert process.returncode == 130
-    assert f"piapi-async wait {task_id}" in said
-    assert "Traceback" not in said
+    assert code == 130
+    assert f"piapi-async wait {task_id}" in process.said
+    assert "Traceback" not in process.said
 
 
 def test_an_interrupted_submit_still_tells_the_id() -> None:
+    hold = Hold()
     with (
-        desk(latency={"imagine": 0.3}) as (emulator, base_url),
+        desk(durations=hold) as (emulator, base_url),
         start("imagine", "a cat", PIAPI_BASE_URL=base_url, PIAPI_API_KEY=KEY) as process,
     ):
-        while not emulator.seen.requests["imagine"]:
-            assert process.poll() is None
-            time.sleep(0.001)
-        process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=20)
+        wait_until(lambda: emulator.seen.requests["imagine"])
+        process.signal(signal.SIGINT)
+        process.says("Ctrl-C again to give up")
+        hold.let_go()
+        code = process.finish()
         (task_id,) = emulator.machine.tasks
 
-    assert process.returncode == 130
-    assert f"Task {task_id} was submitted. To wait for it: piapi-async wait {task_id}" in said
+    assert code == 130
+    assert f"Task {task_id} was submitted. To wait for it: piapi-async wait {task_id}" in process.said
 
 
 def test_an_interrupted_submit_that_is_given_up_says_that_a_task_may_exist(tmp_path: Path) -> None:
     file = str(tmp_path / "run.db")
     with (
-        desk(latency={"imagine": 20.0}) as (emulator, base_url),
+        desk(latency={"imagine": 1e6}) as (emulator, base_url),
         start("imagine", "a cat", "--ledger", file, PIAPI_BASE_URL=base_url, PIAPI_API_KEY=KEY) as process,
     ):
-        while not emulator.seen.requests["imagine"]:
-            assert process.poll() is None
-            time.sleep(0.001)
-        process.send_signal(signal.SIGINT)
-        assert process.stderr is not None
-        assert "Ctrl-C again to give up" in process.stderr.readline()
-        process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=20)
+        wait_until(lambda: emulator.seen.requests["imagine"])
+        process.signal(signal.SIGINT)
+        process.says("Ctrl-C again to give up")
+        process.signal(signal.SIGINT)
+        code = process.finish()
 
-    assert process.returncode == 130
-    assert "A task may exist and may have been paid for" in said
-    assert f"piapi-async ledger show {file} --state unknown" in said
-    assert "Traceback" not in said
+    assert code == 130
+    assert "A task may exist and may have been paid for" in process.said
+    assert f"piapi-async ledger show {file} --state unknown" in process.said
+    assert "Traceback" not in process.said
 
 
 @frozen
@@ -504,13 +495,12 @@ def test_the_emulator_command_serves_until_it_is_interrupted(tmp_path: Path) -> 
     faults.write_text('[[fault]]\nroute = "imagine"\nkind = "status"\nstatus = 400\n')
     words = ("--port", "0", "--faults", str(faults), "--state", str(tmp_path / "state.json"), "--key", "mine")
     with start("emulator", *words, "--dialect", "multi_fetch=false", "--dialect", "multi_fetch_max=5") as process:
-        assert process.stderr is not None
-        said = process.stderr.readline() + process.stderr.readline()
-        environment: dict[str, Any] = dict(re.findall(r"(PIAPI_\w+)=(\S+)", said))
+        names = ("PIAPI_BASE_URL", "PIAPI_API_KEY")
+        environment: dict[str, Any] = {name: process.says(rf"{name}=(\S+)")[1] for name in names}
         refused = run("imagine", "a cat", "--no-wait", **environment)
         accepted = run("imagine", "a cat", "--no-wait", **environment)
-        process.send_signal(signal.SIGTERM)
-        process.wait(10)
+        process.signal(signal.SIGTERM)
+        process.finish()
 
     assert environment["PIAPI_API_KEY"] == "mine"
     assert refused.exit_code == 3
@@ -519,10 +509,10 @@ def test_the_emulator_command_serves_until_it_is_interrupted(tmp_path: Path) -> 
 
 def test_without_its_extra_the_command_says_what_to_install() -> None:
     code = "import sys; sys.modules['click'] = None; from piapi_async.__main__ import main; main()"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = ended(sys.executable, "-c", code)
 
-    assert done.returncode == 1
-    assert "pip install 'piapi_async[cli]'" in done.stderr
+    assert done.code == 1
+    assert "pip install 'piapi_async[cli]'" in done.said
 
 
 def test_without_its_extra_the_emulator_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,6 @@ import os
 import random
 import sqlite3
 import stat
-import subprocess
 import sys
 import textwrap
 from collections.abc import AsyncIterator, Iterator
@@ -22,6 +21,7 @@ from attrs import evolve
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from support.processes import PATIENCE, ended
 
 from piapi_async import Imagine, Ledger, LedgerError, Reroll, TaskRef
 from piapi_async._ledger_file import Intent, LedgerFile
@@ -633,7 +633,7 @@ async def spoil(path: Path, content: bytes) -> tuple[set[str], set[str]]:
     path.write_bytes(content)
     known: set[str] = set()
     new: set[str] = set()
-    async with asyncio.timeout(10), opened(path) as ledger:
+    async with asyncio.timeout(PATIENCE), opened(path) as ledger:
         for key in KEYS:
             try:
                 entry = await ledger.claim(intent(key))
@@ -754,16 +754,10 @@ def run_apart(script: str, *arguments: object) -> Any:
     # A measured script would want to write its measurements where it may not.
     environment = {name: value for name, value in os.environ.items() if "COVERAGE" not in name}
     environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), *sys.path])
-    done = subprocess.run(
-        [sys.executable, "-c", prelude + textwrap.dedent(script), *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-        env=environment,
-    )
-    assert done.stderr == ""
-    return json.loads(done.stdout)
+    command = (sys.executable, "-c", prelude + textwrap.dedent(script), *map(str, arguments))
+    done = ended(*command, env=environment)
+    assert done.said == ""
+    return json.loads(done.printed)
 
 
 async def test_when_the_system_refuses_to_write_nothing_that_was_committed_is_lost(path: Path) -> None:

@@ -12,7 +12,6 @@ import json
 import os
 import signal
 import sqlite3
-import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing
@@ -23,6 +22,7 @@ import aiohttp
 import pytest
 from support.desk import unmeasured
 from support.families import CASES, FamilyCase
+from support.processes import Child, becomes_true
 
 from piapi_async import Ledger, LedgerError, PiAPI, PollPolicy, SubmissionUnknown, TaskRef
 from piapi_async._ledger_file import Intent, LedgerEntry, LedgerFile, Work
@@ -152,17 +152,11 @@ class Zygote:
     """The process that children are forked from."""
 
     def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=unmeasured()
-        )
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._in, self._out = self._process.stdin, self._process.stdout
+        self._child = Child(sys.executable, __file__, env=unmeasured())
 
     async def start(self, **orders: Any) -> int:
         """Start a child and give its process id."""
-        self._in.write(json.dumps(orders, default=str) + "\n")
-        self._in.flush()
+        self._child.tell(json.dumps(orders, default=str))
         pid: int = (await self._hear())["pid"]
         return pid
 
@@ -175,22 +169,17 @@ class Zygote:
         return await self.finish()
 
     async def _hear(self) -> dict[str, Any]:
-        async with asyncio.timeout(20):
-            said: dict[str, Any] = json.loads(await asyncio.to_thread(self._out.readline))
-            return said
+        said: dict[str, Any] = json.loads(await asyncio.to_thread(self._child.hear))
+        return said
 
     def close(self) -> None:
-        self._in.close()
-        self._process.wait(10)
-        self._out.close()
+        self._child.kill()
 
 
 @pytest.fixture(scope="module")
 def zygotes() -> Iterator[tuple[Zygote, Zygote]]:
-    pair = Zygote(), Zygote()
-    yield pair
-    for each in pair:
-        each.close()
+    with closing(Zygote()) as one, closing(Zygote()) as other:
+        yield one, other
 
 
 @asynccontextmanager
@@ -241,9 +230,8 @@ async def test_a_process_killed_at_any_edge_has_paid_once_and_its_successor_does
     async with host() as (emulator, url):
         orders = {"path": path, "url": url, "keys": ["k"], "family": case}
         end = await zygotes[0].run(**orders, edge=edge)
-        await asyncio.sleep(0.02)  # the host may still be reading
+        await becomes_true(lambda: emulator.seen.creates >= made)  # it may still be reading
         assert end["killed"]
-        assert made == emulator.seen.creates
 
         entries = await entries_of(path)
         assert ({} if state is None else {"k": state}) == {key: entry.state for key, entry in entries.items()}
@@ -264,7 +252,6 @@ async def test_a_busy_process_killed_at_its_nth_commit_is_continued_without_a_du
     path, keys = tmp_path / "run.db", [f"k{number}" for number in range(8)]
     async with host() as (emulator, url):
         await zygotes[0].run(path=path, url=url, keys=keys, edge=f"{side} commit {commit}")
-        await asyncio.sleep(0.02)
         before = await entries_of(path)
         again = await zygotes[1].run(path=path, url=url, keys=keys)
         made = emulator.seen.creates_by_parent
@@ -296,13 +283,12 @@ async def test_two_processes_that_submit_one_key_get_the_same_task_and_one_post_
 async def test_a_process_killed_while_it_sends_leaves_the_other_one_with_unknown_and_no_post(
     zygotes: tuple[Zygote, Zygote], tmp_path: Path
 ) -> None:
-    async with host(latency={"reroll": 60}) as (emulator, url):
+    async with host(latency={"reroll": 1e6}) as (emulator, url):
         orders = {"path": tmp_path / "run.db", "url": url, "keys": ["k"]}
         sender = await zygotes[0].start(**orders)
-        while not emulator.seen.requests["reroll"]:
-            await asyncio.sleep(0.01)
+        await becomes_true(lambda: emulator.seen.requests["reroll"])
         await zygotes[1].start(**orders)
-        await asyncio.sleep(0.2)  # the other one is waiting by now
+        await becomes_true(lambda: len(list(tmp_path.glob("run.db-owner-*"))) == 2)  # the other one is there
         os.kill(sender, signal.SIGKILL)
         ends = [await each.finish() for each in zygotes]
 
@@ -333,8 +319,7 @@ async def test_a_process_killed_while_its_submits_wait_for_the_host_leaves_no_do
     async with host() as (emulator, url):
         emulator.fail("create", Status(429, retry_after=60), times=None)
         sender = await zygotes[0].start(path=path, url=url, keys=keys, family=case)
-        while not emulator.seen.requests[case.create] or in_the_file(path):
-            await asyncio.sleep(0.01)
+        await becomes_true(lambda: emulator.seen.requests[case.create] and not in_the_file(path))
         os.kill(sender, signal.SIGKILL)
         assert (await zygotes[0].finish())["killed"]
 

@@ -6,12 +6,9 @@ import asyncio
 import http.client
 import json
 import os
-import re
 import signal
 import socket
-import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +17,7 @@ import pytest
 from click.testing import CliRunner
 from support.desk import desk
 from support.hooking import HEADERS, SECRET, delivery, unified
+from support.processes import PATIENCE, Child, started
 
 from piapi_async import PiAPI, Reroll
 from piapi_async.cli import cli
@@ -29,37 +27,25 @@ PARENT = "6886fc4d-9d9d-4a3b-8a55-2b6d9a1d2f10"
 
 
 @contextmanager
-def listener(*words: str, **environment: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
+def listener(*words: str, **environment: str) -> Iterator[tuple[Child, int]]:
     """Give the command as a process, and the port that it says it listens at; it is gone after the block."""
-    command = [sys.executable, "-m", "piapi_async", "listen", "--port", "0", *words]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **environment}
-    ) as process:
-        patience = threading.Timer(30.0, process.kill)  # so that a process that says nothing is read to its end
-        patience.start()
-        try:
-            assert process.stderr is not None
-            said = process.stderr.readline()
-            found = re.fullmatch(r"Listening at http://\S+:(\d+)/ for deliveries that carry the secret\.\n", said)
-            assert found, said
-            yield process, int(found[1])
-        finally:
-            patience.cancel()
-            process.kill()  # no harm to one that has ended
+    command = (sys.executable, "-m", "piapi_async", "listen", "--port", "0", *words)
+    with started(*command, env={**os.environ, **environment}) as process:
+        found = process.says(r"\AListening at http://\S+:(\d+)/ for deliveries that carry the secret\.\n")
+        yield process, int(found[1])
 
 
-def stop(process: subprocess.Popen[str], kind: signal.Signals = signal.SIGINT) -> tuple[list[str], list[str]]:
+def stop(process: Child, kind: signal.Signals = signal.SIGINT) -> tuple[list[str], list[str]]:
     """Interrupt it; give the lines on stdout and on stderr."""
-    process.send_signal(kind)
-    printed, said = process.communicate(timeout=20)
-    assert process.returncode == 130
-    assert "Traceback" not in said
-    assert SECRET not in printed + said
-    return printed.splitlines(), said.splitlines()
+    process.signal(kind)
+    assert process.finish() == 130
+    assert "Traceback" not in process.said
+    assert SECRET not in process.printed + process.said
+    return process.printed.splitlines(), process.said.splitlines()
 
 
 def post(port: int, body: bytes, headers: dict[str, str], path: str = "/") -> int:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
     try:
         connection.request("POST", path, body, headers)
         return connection.getresponse().status
@@ -111,12 +97,9 @@ def test_a_task_is_told_of_as_it_goes_along(tmp_path: Path) -> None:
                 return (await piapi.submit(request)).task_id
 
         task_id = asyncio.run(submit())
-        assert process.stdout is not None
-        lines = []
-        for line in process.stdout:  # each is there as soon as it has come
-            lines.append(json.loads(line))
-            if lines[-1]["status"] == "finished":
-                break
+        lines = [json.loads(process.hear())]  # each is there as soon as it has come
+        while lines[-1]["status"] != "finished":
+            lines.append(json.loads(process.hear()))
         stop(process, signal.SIGTERM)
 
     assert {line["task_id"] for line in lines} == {task_id}

@@ -6,7 +6,6 @@ import ast
 import importlib
 import inspect
 import os
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any, get_type_hints
 
 import attrs
 import pytest
+from support.processes import ended
 
 import piapi_async
 from piapi_async import Ledger, PiAPI, PollPolicy, RetryPolicy, Task, TaskHandle, TaskRef, _wire
@@ -38,16 +38,11 @@ LOADED_LATER = {"aiohttp", "yarl", "sqlite3", "PIL", "click", "rich", "pytest", 
 def run(program: str) -> str:
     """Run a program in a fresh interpreter, with warnings as errors, and give what it prints."""
     root = str(Path(piapi_async.__file__).parent.parent)
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", program],
-        # A measured run would load what coverage needs, which is more than what we load.
-        env={name: value for name, value in os.environ.items() if "COVERAGE" not in name} | {"PYTHONPATH": root},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.stderr == ""
-    return done.stdout.strip()
+    # A measured run would load what coverage needs, which is more than what we load.
+    environment = {name: value for name, value in os.environ.items() if "COVERAGE" not in name} | {"PYTHONPATH": root}
+    done = ended(sys.executable, "-W", "error", "-c", program, env=environment)
+    assert done.said == ""
+    return done.printed.strip()
 
 
 class TestNames:

@@ -1,9 +1,9 @@
 from __future__ import annotations
 
-import subprocess
 import sys
 
 import pytest
+from support.processes import PATIENCE, ended
 
 MODES = ["auto", "strict"]
 
@@ -49,13 +49,15 @@ def test_the_fixtures_serve_tests_in_either_mode(mode: str, pytester: pytest.Pyt
 def test_without_pytest_asyncio_the_plugin_still_loads(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(test_plain="def test_plain(): pass")
 
-    result = pytester.runpytest_subprocess("-q", "-p", "no:asyncio", "-p", "no:looptime_plugin", "--fixtures")
+    result = pytester.runpytest_subprocess(
+        "-q", "-p", "no:asyncio", "-p", "no:looptime_plugin", "--fixtures", timeout=PATIENCE
+    )
 
     result.stdout.fnmatch_lines(["*piapi_emulator*"])
 
 
 def test_loading_the_plugin_loads_nothing_heavy() -> None:
     code = "import piapi_async.pytest_plugin, sys; print(*{'aiohttp', 'PIL', 'click', 'anyio'} & sys.modules.keys())"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = ended(sys.executable, "-c", code)
 
-    assert done.stdout.strip() == ""
+    assert (done.code, done.printed.strip()) == (0, "")

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from support.desk import desk
+from support.processes import PATIENCE
 
 from piapi_async import PiAPI, PollPolicy
 from piapi_async.cli import _setup as setup
@@ -68,7 +69,7 @@ def test_a_test_shown_there_passes(code: str, pytester: pytest.Pytester) -> None
     pytester.makepyfile(test_shown=code)
     pytester.makeini("[pytest]\nasyncio_mode = auto\nasyncio_default_fixture_loop_scope = function\n")
 
-    result = pytester.runpytest_subprocess("-q")
+    result = pytester.runpytest_subprocess("-q", timeout=PATIENCE)
 
     result.assert_outcomes(passed=code.count("def test_"))
 

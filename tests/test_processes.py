@@ -1,0 +1,67 @@
+"""That a process of a test is ended and shown when it hangs: what keeps the whole suite from hanging."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable
+
+import pytest
+from support.processes import Child, ended, started
+
+HANGS = "import sys, threading; print('out', flush=True); print('err', file=sys.stderr); threading.Event().wait()"
+
+
+def child_of(code: str) -> tuple[str, ...]:
+    return (sys.executable, "-c", code)
+
+
+def hang(child: Child) -> None:
+    assert child.hear() == "out\n"
+    child.says("err")
+    child._patience = 0.01
+
+
+@pytest.mark.parametrize(
+    ("wait", "complaint"),
+    [
+        (Child.finish, "did not end"),
+        (Child.hear, "did not write another line to stdout"),
+        (lambda child: child.prints("more"), "did not write 'more' to stdout"),
+        (lambda child: child.says("more"), "did not write 'more' to stderr"),
+    ],
+)
+def test_one_that_hangs_is_ended_and_what_it_said_is_shown_with_where_it_stood(
+    wait: Callable[[Child], object], complaint: str
+) -> None:
+    with started(*child_of(HANGS)) as child:
+        hang(child)
+        with pytest.raises(AssertionError) as caught:
+            wait(child)
+
+    assert child.code in {-signal.SIGABRT, -signal.SIGKILL}
+    assert complaint in str(caught.value)
+    assert "-- stdout:\nout\n" in str(caught.value)
+    assert "-- stderr:\nerr\n" in str(caught.value)
+    if child.code == -signal.SIGABRT:  # it was quick enough to tell
+        assert "threading.py" in str(caught.value)
+
+
+def test_one_that_ends_early_is_not_waited_for_any_longer() -> None:
+    with started(*child_of("print('bye')")) as child, pytest.raises(AssertionError, match="bye"):
+        child.says("more")
+
+
+def test_one_that_is_left_ends_with_its_children() -> None:
+    code = "import subprocess, sys; subprocess.Popen([sys.executable, '-c', sys.argv[1]]); input()"
+    with started(*child_of(code), HANGS) as child:
+        assert child.hear() == "out\n"
+
+    assert child.code == -signal.SIGKILL
+    assert child._open == 0  # the grandchild held the pipes, too
+
+
+def test_one_that_ends_by_itself_has_said_all() -> None:
+    done = ended(*child_of("import sys; print(sys.stdin.read(), 'ö'); print('e', file=sys.stderr); sys.exit(3)"))
+
+    assert (done.code, done.printed, done.said) == (3, " ö\n", "e\n")
