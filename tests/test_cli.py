@@ -274,6 +274,8 @@ def test_every_error_has_its_exit_code(error: PiAPIError, code: int) -> None:
         (("emulator", "--dialect", "what"), "NAME=VALUE"),
         (("emulator", "--dialect", "multi_fetch_max=many"), "is like 20"),
         (("emulator", "--host", "192.0.2.1", "--port", "0"), "it cannot listen"),
+        (("emulator", "--port", "0", "--state", __file__), "not an emulator's state file"),
+        (("emulator", "--port", "0", "--state", f"{__file__}/s.json"), "is not a directory; make it first"),
         (("ledger", "resolve", "pyproject.toml", "k"), "give either --task-id"),
     ],
 )
@@ -282,6 +284,15 @@ def test_a_usage_error_is_exit_code_2_and_names_what_is_wrong(words: tuple[str, 
 
     assert result.exit_code == 2
     assert said in result.stderr
+
+
+def test_a_damaged_state_of_the_embedded_emulator_is_named(tmp_path: Path) -> None:
+    state = tmp_path / "run.db-emulator.json"
+    state.write_text('{"version": 1, "tasks": [{}]}')
+    result = run("--emulator", "--ledger", str(tmp_path / "run.db"), "reroll", PARENT)
+
+    assert result.exit_code == 2
+    assert f"{state} is not an emulator's state file, or is damaged: task 1: " in " ".join(result.stderr.split())
 
 
 def test_a_host_that_would_see_the_key_in_the_clear_is_refused() -> None:

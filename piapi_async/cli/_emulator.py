@@ -55,7 +55,7 @@ def emulator(
 ) -> None:
     """Serve both protocols, with real results, until Ctrl-C; watch it at /_emulator/."""
     make = emulator_class()
-    from ..emulator import load_faults  # noqa: PLC0415 - known to be there only now
+    from ..emulator import StateError, load_faults  # noqa: PLC0415 - known to be there only now
 
     given: dict[str, Any] = {name: value for name, value in options.items() if value not in (None, ())}
     try:
@@ -69,6 +69,8 @@ def emulator(
                 say(f"The emulator listens at {base_url}; watch it at {base_url}/_emulator/. To use it:")
                 say(f"  export PIAPI_BASE_URL={base_url} PIAPI_API_KEY={service.api_key}")
                 await asyncio.Event().wait()
+        except StateError as error:
+            raise click.UsageError(str(error)) from None
         except (OSError, ValueError) as error:
             reason = str(error).replace("pass exposed=True", "use --exposed")
             raise click.UsageError(f"it cannot listen at {host}:{port}: {reason}") from None

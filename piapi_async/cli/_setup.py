@@ -207,11 +207,22 @@ async def client(setup: Setup, *known: str) -> AsyncGenerator[PiAPI, None]:
         emulator.adopt(task_id)
     poll = PollPolicy().at_speed(EMULATOR_SPEED)
     async with (
-        emulator.run(port=port) as base_url,
+        _running(emulator, port) as base_url,
         PiAPI(emulator.api_key, base_url=base_url, poll=poll, ledger=ledger) as piapi,
     ):
         say(f"Using an embedded emulator at {base_url}, {EMULATOR_SPEED:g} times faster than life. Nothing is paid.")
         yield piapi
+
+
+@contextlib.asynccontextmanager
+async def _running(emulator: Emulator, port: int) -> AsyncGenerator[str, None]:
+    from ..emulator import StateError  # noqa: PLC0415 - known to be there only now
+
+    try:
+        async with emulator.run(port=port) as base_url:
+            yield base_url
+    except StateError as error:
+        raise click.UsageError(str(error)) from None
 
 
 def read_secret(path: Path) -> str:

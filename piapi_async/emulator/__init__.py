@@ -10,6 +10,7 @@ from ._answers import PLANS, Dialect, Plan
 from ._emulator import Emulator
 from ._life import Constant, Lognormal
 from ._seen import Delivery, Seen
+from ._state import StateError
 from ._webhooks import WebhookFaults
 from .faults import (
     Drop,
@@ -47,6 +48,7 @@ __all__ = [
     "SlowBody",
     "SlowFirstByte",
     "StaleKeepAlive",
+    "StateError",
     "Status",
     "TaskFails",
     "TaskRetries",

@@ -12,6 +12,15 @@ from urllib.parse import urlsplit
 Check = Callable[[object], str]
 
 
+#: What a long value, a picture in base64 perhaps, is remembered as.
+DIGEST = "sha256:"
+
+
+def is_digest(value: object) -> bool:
+    """Tell whether this stands for a longer value, which was checked when it came."""
+    return isinstance(value, str) and value.startswith(DIGEST)
+
+
 def text(value: object) -> str:
     """Say what is wrong with a string that is not blank."""
     if not isinstance(value, str):

@@ -55,7 +55,7 @@ class Desk:
         try:
             return self._say(200, self._serve(call))
         except Refused as refusal:
-            self.seen.refused[refusal.message] += 1
+            self.seen.refuse(refusal.message)
             return self._refuse(door, refusal)
 
     def refuse(self, path: str, status: int, message: str) -> HTTPResponse:
@@ -93,7 +93,7 @@ class Desk:
 
     def look(self, task_id: str, now: float) -> Task:
         """Return a task that somebody reads; `Refused` if there is none."""
-        self.seen.asked([task_id])
+        self.seen.asked([task_id], self.machine.tasks)
         task = self.machine.get(task_id, now=now)
         if task is None:
             raise self.unknown()
@@ -132,7 +132,7 @@ class Desk:
         task_ids = _ids(call.json())
         if len(task_ids) > dialect.multi_fetch_max:
             raise Refused(f"too many task_ids: {len(task_ids)}, at most {dialect.multi_fetch_max}")
-        self.seen.asked(task_ids)
+        self.seen.asked(task_ids, self.machine.tasks)
         data: JSON = {}
         for task_id in task_ids:
             task = self.machine.get(task_id, now=now)

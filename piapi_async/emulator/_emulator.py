@@ -21,7 +21,7 @@ from ._life import DURATIONS, Constant, Duration, Task
 from ._machine import Machine
 from ._seen import Seen
 from ._server import Server
-from ._state import load
+from ._state import StateFile
 from ._webhooks import Postman, WebhookFaults
 from .faults import Fault, Rule, Schedule
 
@@ -42,10 +42,11 @@ class Emulator:
     `progress_error`: by what share the reported progress leads or trails, as one standard deviation.
     `parent_max_age`: when a parent is outdated.  `links_expire_after`: when image links answer `expired_status`.
     `epoch`: the unix time the run begins at (default: now).  `latency`: seconds before any request is served, or per
-    route or group of routes (see `faults`).  `state`: a JSON file the tasks are kept in over restarts; while it is
-    down, time passes at the same speed, unless `epoch` is fixed.  `public_url`: what links begin with, if not the
-    base URL; its host is then one that the emulator answers to.  Unless it is exposed (see `run`), it answers to no
-    other but loopback's, and posts webhooks to loopback and the `webhook_hosts` alone: others are counted as lost.
+    route or group of routes (see `faults`).  `state`: a JSON file the tasks are kept in over restarts (`StateError` of
+    `run` for one that is damaged); while it is down, time passes at the same speed, unless `epoch` is fixed.
+    `public_url`: what links begin with, if not the base URL; its host is then one that the emulator answers to.  Unless
+    it is exposed (see `run`), it answers to no other but loopback's, and posts webhooks to loopback and the
+    `webhook_hosts` alone: others are counted as lost.
     """
 
     seed: int = 0
@@ -80,6 +81,7 @@ class Emulator:
     _server: Server | None = field(default=None, init=False)
     _wall: float = field(default=0.0, init=False)
     _missed: float = field(default=0.0, init=False)
+    _file: StateFile | None = field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
         if self.speed <= 0:
@@ -191,7 +193,11 @@ class Emulator:
 
     def _recall(self) -> None:
         self._missed = 0.0
-        saved = load(Path(self.state)) if self.state is not None and not self.machine.tasks else None
+        self._file = None if self.state is None else StateFile(Path(self.state))
+        saved = None
+        if self._file is not None:
+            self._file.check()
+            saved = None if self.machine.tasks else self._file.load()
         if saved is None:
             begun = time.time() if self.epoch is None else self.epoch
             self._wall = begun - self.machine.now
@@ -216,7 +222,7 @@ class Emulator:
             latency=latency,
             links_expire_after=self.links_expire_after,
             expired_status=self.expired_status,
-            state=None if self.state is None else Path(self.state),
+            state=self._file,
             host=host,
             port=port,
         )

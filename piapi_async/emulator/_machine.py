@@ -17,6 +17,7 @@ from random import Random
 from attrs import Factory, define
 
 from ._asks import MIDJOURNEY, Ask, Kind, Refused
+from ._checks import DIGEST
 from ._life import DURATIONS, ENDS, LIFE, Duration, Event, Fate, Stage, Task, script
 
 #: What made a task that the service is only told of.
@@ -200,7 +201,8 @@ class Machine:
             aspect_ratio=ask.aspect_ratio or (parent.aspect_ratio if parent else "1:1"),
             created=self.now,
             serial=serial,
-            skew=_clip(rng.gauss(0, 1), 2.5) * self.progress_error,
+            # Never -1 or below: the task would be done before it began.
+            skew=max(_clip(rng.gauss(0, 1), 2.5) * self.progress_error, -0.9),
             model=ask.model,
             door=ask.door,
             service_mode=ask.service_mode,
@@ -306,7 +308,7 @@ class Machine:
 def _brief(name: str, value: object) -> object:
     """Return what is worth remembering of a field: a mask or a picture, perhaps megabytes, is kept as its digest."""
     if name == "mask" or (isinstance(value, str) and len(value) > _LONG):
-        return "sha256:" + hashlib.sha256(str(value).encode()).hexdigest()
+        return DIGEST + hashlib.sha256(str(value).encode()).hexdigest()
     return value
 
 

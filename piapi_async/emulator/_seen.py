@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 from attrs import Factory, define, frozen
 
@@ -11,6 +11,11 @@ from ._life import ENDS, Task
 
 #: How many emulated deliveries and how many seconds of request counts are remembered.
 RECENT = 10_000
+#: How many ids of no task, and how many texts of refusals, are counted apart, and how long one may be: they are what
+#: clients make up, without bound.
+STRANGERS, LONGEST = 1_000, 200
+#: What all others are counted as.
+OTHERS = "(others)"
 
 
 @frozen
@@ -34,9 +39,10 @@ class Delivery:
 class Seen:
     """Everything counted since the start, by route name ("reroll", "fetch", "task_create", "task_read", "image" ...).
 
-    `polls` counts looks per task id, unknown ids included; `ids_per_request` how many reads asked for how many ids;
-    `keys_to_images` counts requests for pictures and files that carried an API key, which none should.  `detection`
-    is, per task, the emulated seconds from its end to the first read that showed it.
+    `polls` counts looks per task id, those at the first unknown ids included (`OTHERS`: at the rest); `ids_per_request`
+    how many reads asked for how many ids; `keys_to_images` counts requests for pictures and files that carried an API
+    key, which none should.  `detection` is, per task, the emulated seconds from its end to the first read that showed
+    it.
     """
 
     requests: Counter[str] = Factory(Counter)
@@ -50,6 +56,7 @@ class Seen:
     ids_per_request: Counter[int] = Factory(Counter)
     detection: dict[str, float] = Factory(dict)
     deliveries: deque[Delivery] = Factory(lambda: deque(maxlen=RECENT))
+    _strangers: int = 0
 
     @property
     def creates(self) -> int:
@@ -67,10 +74,26 @@ class Seen:
         if task.origin:
             self.creates_by_parent[task.origin] += 1
 
-    def asked(self, task_ids: Sequence[str]) -> None:
-        """Note one read and the ids it asked for."""
+    def asked(self, task_ids: Sequence[str], known: Container[str]) -> None:
+        """Note one read and the ids it asked for, some of which are `known`."""
         self.ids_per_request[len(task_ids)] += 1
-        self.polls.update(task_ids)
+        for task_id in task_ids:
+            self.polls[task_id if task_id in known else self._stranger(task_id)] += 1
+
+    def _stranger(self, task_id: str) -> str:
+        """Return what an id of no task is counted as."""
+        if task_id in self.polls:
+            return task_id
+        if self._strangers >= STRANGERS or len(task_id) > LONGEST:
+            return OTHERS
+        self._strangers += 1
+        return task_id
+
+    def refuse(self, message: str) -> None:
+        """Note a refusal."""
+        message = message[:LONGEST]
+        known = message in self.refused or len(self.refused) < STRANGERS
+        self.refused[message if known else OTHERS] += 1
 
     def shown(self, task: Task, now: float) -> None:
         """Note a task as a read showed it: the first time in its end state is its detection."""

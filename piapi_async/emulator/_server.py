@@ -7,12 +7,12 @@ kept unless something will happen then: the next change of a task with a webhook
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import orjson
@@ -21,7 +21,7 @@ from attrs import Factory, define, field
 
 from piapi_async._wire import HTTPRequest, HTTPResponse
 
-from . import _page, _state
+from . import _page
 from ._asks import Door, Kind
 from ._desk import Desk
 from ._files import TYPES, Workshop, file_of
@@ -30,13 +30,17 @@ from ._life import Stage, Task
 from ._links import FileLink, Link, read_file_link, read_link
 from ._mishaps import befall, plain
 from ._routes import find, names_of
+from ._state import Snapshot, StateError, snapshot
 from ._unified import files_of
 from ._webhooks import Post, Postman
 from .pictures import Gallery, pictures_of
 
 if TYPE_CHECKING:
     from ._routes import Route
+    from ._state import StateFile
     from .faults import Refuse, Schedule
+
+_LOG = logging.getLogger(__name__)
 
 #: A mask of ten megabytes in base64, and room.
 LARGEST_BODY = 16 * 2**20
@@ -66,7 +70,7 @@ class Server:
     latency: Mapping[str, float]
     links_expire_after: float | None
     expired_status: int
-    state: Path | None
+    state: StateFile | None
     host: str
     port: int
     base_url: str = ""
@@ -80,7 +84,8 @@ class Server:
     _busy: dict[object, asyncio.Task[object] | None] = Factory(dict)  # connection -> who serves it
     _chores: set[asyncio.Task[None]] = Factory(set)
     _alarm: asyncio.TimerHandle | None = None
-    _saving: asyncio.TimerHandle | None = None
+    _unsaved: bool = False
+    _saving: bool = False
 
     # -- from start to stop ---------------------------------------------------------------------------------------
 
@@ -99,9 +104,8 @@ class Server:
 
     async def stop(self) -> None:
         """Close every socket, timer, thread and task that was opened."""
-        for timer in (self._alarm, self._saving):
-            if timer is not None:
-                timer.cancel()
+        if self._alarm is not None:
+            self._alarm.cancel()
         for chore in list(self._chores):
             chore.cancel()
         await asyncio.gather(*self._chores, return_exceptions=True)
@@ -115,9 +119,11 @@ class Server:
         await self.postman.close()
         self.desk.machine.on_change = None
         self.desk.machine.advance(self.clock())
-        if self.state is not None:
-            _state.write(self.state, self._snapshot())
-        self._thread.shutdown()
+        try:
+            if self.state is not None:
+                await self._write(self.state)
+        finally:
+            self._thread.shutdown()
 
     async def _listen(self) -> None:
         family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
@@ -328,19 +334,28 @@ class Server:
         """Note that there is something new: an alarm may be due earlier, a file must be written."""
         if self.desk.machine.hooked:
             self.arm()
-        if self.state is not None and self._saving is None:
-            self._saving = asyncio.get_running_loop().call_later(SAVE_AFTER, self._save)
+        self._unsaved = True
+        if self.state is not None and not self._saving:
+            self._saving = True
+            self._do(self._save(self.state))
 
-    def _save(self) -> None:
-        self._saving = None
-        self._do(self._write(self._snapshot()))
+    async def _save(self, state: StateFile) -> None:
+        """Write until there is nothing new: changes that come soon after one another share one write."""
+        while self._unsaved:
+            await asyncio.sleep(SAVE_AFTER)
+            self._unsaved = False
+            try:
+                await self._write(state)
+            except StateError as error:  # the next change tries again, and the end of the run raises
+                _LOG.warning("%s", error)
+        self._saving = False
 
-    async def _write(self, content: bytes) -> None:
-        assert self.state is not None  # noqa: S101 - only called with a file
-        await asyncio.get_running_loop().run_in_executor(self._thread, _state.write, self.state, content)
+    async def _write(self, state: StateFile) -> None:
+        now = self._snapshot()
+        await asyncio.get_running_loop().run_in_executor(self._thread, state.write, now)
 
-    def _snapshot(self) -> bytes:
-        return _state.snapshot(self.desk.machine, epoch=self.desk.view.epoch, saved_at=time.time())
+    def _snapshot(self) -> Snapshot:
+        return snapshot(self.desk.machine, epoch=self.desk.view.epoch, saved_at=time.time())
 
     def _do(self, chore: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(chore)

@@ -11,7 +11,22 @@ from fnmatch import fnmatchcase
 from attrs import evolve, field, frozen
 
 from ._asks import MIDJOURNEY, WEBHOOK_FIELDS, Ask, Door, Kind, Refused
-from ._checks import Check, endpoint, flag, items, link, number, ratio, short, string, table, text, whole, word
+from ._checks import (
+    Check,
+    endpoint,
+    flag,
+    is_digest,
+    items,
+    link,
+    number,
+    ratio,
+    short,
+    string,
+    table,
+    text,
+    whole,
+    word,
+)
 from ._verbs import VERBS, asked
 
 
@@ -260,7 +275,7 @@ def ask_of(
     system = find_system(model, task_type)
     if system is None:
         raise Refused(f"invalid task_type for {model}: {task_type!r}")
-    _check(system, given)
+    check_given(system, given)
     origin = system.derives and given.get("origin_task_id")
     return Ask(
         name=task_type,
@@ -277,15 +292,20 @@ def ask_of(
     )
 
 
-def _check(system: System, given: Mapping[str, object]) -> None:
-    """Refuse what is missing or makes no sense; "" and null mean unset, as in the vendor's own examples."""
+def check_given(system: System, given: Mapping[str, object], *, kept: bool = False) -> None:
+    """Refuse what is missing or makes no sense; "" and null mean unset, as in the vendor's own examples.
+
+    `kept`: the inputs are those of a task that is remembered, its long values as digests.
+    """
     there = {name: value for name, value in given.items() if value not in (None, "")}
     for names in system.required:
         if not any(name in there for name in names.split("|")):
             raise Refused(f"{' or '.join(names.split('|'))} is required")
     for name in (*system.known, *_words(system.required)):
         check = system.limits.get(name, CHECKS.get(name))
-        if check is not None and name in there and (problem := check(there[name])):
+        if check is None or name not in there or (kept and is_digest(there[name])):
+            continue
+        if problem := check(there[name]):
             raise Refused(f"invalid {name}: {problem}")
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from attrs import frozen
 
 from ._asks import DIGITS, MIDJOURNEY, WEBHOOK_FIELDS, WORDS, Ask, Door, Kind, Refused
-from ._checks import Check, endpoint, flag, index, link, links, mask, ratio, text, whole, word, zoom
+from ._checks import Check, endpoint, flag, index, is_digest, link, links, mask, ratio, text, whole, word, zoom
 
 
 @frozen
@@ -69,10 +69,11 @@ def asked(verb_name: str, body: Mapping[str, object], *, door: Door = Door.MIDJO
     )
 
 
-def accept(verb: Verb, body: Mapping[str, object]) -> dict[str, object]:
+def accept(verb: Verb, body: Mapping[str, object], *, kept: bool = False) -> dict[str, object]:
     """Return the fields of `body` that count, checked; `Refused` in the words a human would use.
 
     `""` means unset for optional strings (vendor page); null is read likewise.  Unknown fields are ignored.
+    `kept`: the fields are those of a task that is remembered, its long values as digests.
     """
     given = {name: body[name] for name in verb.fields if body.get(name) not in (None, "")}
     if verb.name == "seed" and "origin_task_id" not in given and body.get("task_id"):
@@ -81,6 +82,8 @@ def accept(verb: Verb, body: Mapping[str, object]) -> dict[str, object]:
         if name not in given:
             raise Refused(f"{name} is required")
     for name, value in given.items():
+        if kept and is_digest(value):
+            continue
         if problem := CHECKS[name](value):
             raise Refused(f"invalid {name}: {problem}")
     if "index" in given:

@@ -182,3 +182,27 @@ async def test_it_listens_on_loopback_unless_told() -> None:
     with pytest.raises(OSError, match="addr"):
         async with emulator.run(), Emulator().run(port=int(emulator.base_url.rpartition(":")[2])):
             raise AssertionError
+
+
+async def test_what_clients_make_up_is_counted_without_bound_but_not_remembered() -> None:
+    async with emulating() as caller:
+        known = await caller.create("imagine", prompt="a cat")
+        for start in range(0, 3000, 20):
+            await caller.post("multi_fetch", task_ids=[f"unknown-{number}" for number in range(start, start + 20)])
+        await caller.post("fetch", task_id="x" * 201)
+        await caller.fetch(known)
+        await caller.post("fetch", task_id="unknown-0")
+        seen = caller.emulator.seen
+
+        assert (seen.polls[known], seen.polls["unknown-0"], seen.polls["(others)"]) == (1, 2, 2001)
+        assert len(seen.polls) == 1002
+
+
+async def test_what_was_refused_is_not_remembered_without_bound() -> None:
+    async with emulating() as caller:
+        for number in range(1_100):
+            await caller.call("POST", "/api/v1/task", {"model": f"{number}" + "x" * 300})
+        refused = caller.emulator.seen.refused
+
+        assert (len(refused), refused.total()) == (1001, 1100)
+        assert max(map(len, refused)) <= 200
