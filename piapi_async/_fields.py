@@ -1,6 +1,7 @@
 """What a field of a request may hold: validators and converters for attrs.  Pure.
 
-A validator raises `ValueError` that names the field, the value and what is allowed.
+A validator raises `ValueError` that names the field, the value and what is allowed.  It refuses only what the host
+certainly refuses: the rule is told in `_inputs`.
 """
 
 from __future__ import annotations
@@ -52,14 +53,27 @@ def optional_whole(instance: object, attribute: Attribute[Any], value: object) -
         raise refuse(instance, attribute, value, "it must be a whole number or None")
 
 
-def one_of(*words: str, optional: bool = False) -> Callable[[object, Attribute[Any], object], None]:
+def one_of(*words: str) -> Callable[[object, Attribute[Any], object], None]:
+    """Return the check for one of some words, to which no host adds any."""
+
     def check(instance: object, attribute: Attribute[Any], value: object) -> None:
-        if value in words or (optional and (value is None or value == "")):
-            return
-        listed = ", ".join(map(repr, words))
-        raise refuse(instance, attribute, value, f"use one of {listed}{' or None' if optional else ''}")
+        if value not in words:
+            raise refuse(instance, attribute, value, f"use one of {', '.join(map(repr, words))}")
 
     return check
+
+
+_ZOOM = re.compile(r"1(\.\d+)?|2(\.0+)?")
+
+
+def is_zoom(value: object) -> bool:
+    """Tell whether a text is a number from 1 to 2: the buttons are 1.5 and 2, a "custom zoom" lies between."""
+    return isinstance(value, str) and _ZOOM.fullmatch(value) is not None
+
+
+def zoom(instance: object, attribute: Attribute[Any], value: object) -> None:
+    if not is_zoom(value):
+        raise refuse(instance, attribute, value, "use a number from 1 to 2, such as 1.5")
 
 
 _RATIO = re.compile(r"0*[1-9]\d*:0*[1-9]\d*")

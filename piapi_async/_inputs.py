@@ -1,8 +1,19 @@
 """The fields of request classes: what an input may hold, said in one call each.  Pure.
 
 All of them are keywords unless `kw_only` is False, and required unless there is a `default`; a default of None makes
-"not said" possible, which is not sent.  A value that the API would refuse is a `ValueError` that names class, field,
-value and what is allowed.
+"not said" possible, which is not sent.  A refusal is a `ValueError` that names class, field, value and what is allowed.
+
+**The rule**: a check refuses only what the host certainly refuses.  A wrong refusal cannot be worked around, because an
+input that has a field cannot go into `extra`; a wrong acceptance costs one refused call.  So
+
+- a set of words that the vendor adds to (versions, modes, task types, aspect ratios) is `open_choice` or `ratio`, which
+  take any text; `choice` and `word` are for sets that cannot grow (directions, the quadrants of a grid), and for the
+  `model`, because another model is another kind of request: `CreateTask` makes it;
+- a range is the widest that any page, sample or real answer shows, or none;
+- an input is required only if every source requires it;
+- an optional text, choice or link may be "", and an optional list may be empty: the vendor's own clients send both for
+  "not set", and so does this one where its user says so;
+- a type is what the host's own decoder insists on (it refuses a text for a number).
 """
 
 from __future__ import annotations
@@ -10,6 +21,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import PurePath
 from typing import Any
 
@@ -17,7 +29,7 @@ import attrs
 import orjson
 from attrs import NOTHING, Attribute
 
-from ._fields import is_base64, is_http_url, is_ratio, is_text, refuse, to_mask, to_word
+from ._fields import is_base64, is_http_url, is_ratio, is_text, is_zoom, refuse, to_mask, to_word
 
 UPLOADABLE = frozenset({".jpg", ".jpeg", ".png", ".webp", ".mp4", ".wav", ".mp3"})
 """The kinds of files that the upload host takes, by suffix (the vendor's page)."""
@@ -33,9 +45,12 @@ def _make(
     kw_only: bool,
     converter: Callable[[Any], Any] | None = None,
     metadata: Mapping[str, Any] | None = None,
+    unset: Any = None,  # noqa: ANN401 - as the wire has it
 ) -> Any:  # noqa: ANN401 - stands for a value of the field's type
+    """Return the field; `unset` is what, beside None, says on the wire that an optional input is not set."""
+
     def validate(instance: object, attribute: Attribute[Any], value: object) -> None:
-        if value is None and default is None:
+        if default is None and (value is None or (unset is not None and value == unset)):
             return
         if not check(value):
             shown = f"{value[:60]}…" if isinstance(value, str) and len(value) > 60 else value  # noqa: PLR2004 - to read
@@ -76,16 +91,18 @@ def whole(
     low: int | None = None,
     high: int | None = None,
     *,
+    also: tuple[int, ...] = (),
     default: Any = NOTHING,  # noqa: ANN401 - as `_make`
     kw_only: bool = True,
 ) -> Any:  # noqa: ANN401 - as `_make`
-    """Give a field for a whole number within bounds, these included."""
+    """Give a field for a whole number within bounds, these included, or one of those that mean something special."""
 
     def check(value: Any) -> bool:  # noqa: ANN401 - whatever was given
         good = isinstance(value, int) and not isinstance(value, bool) and value.bit_length() < 64  # noqa: PLR2004 - JSON's
-        return good and _within(value, low, high)
+        return good and (value in also or _within(value, low, high))
 
-    return _make(check, f"it must be a whole number{_bounds(low, high)}", default=default, kw_only=kw_only)
+    allowed = " or ".join((f"it must be a whole number{_bounds(low, high)}", *map(str, also)))
+    return _make(check, allowed, default=default, kw_only=kw_only)
 
 
 def flag(*, default: Any = NOTHING, kw_only: bool = True) -> Any:  # noqa: ANN401 - as `_make`
@@ -99,14 +116,36 @@ def choice(
     default: Any = NOTHING,  # noqa: ANN401 - as `_make`
     kw_only: bool = True,
 ) -> Any:  # noqa: ANN401 - as `_make`
-    """Give a field for one of some words; with `names` it is no input but the task's `model` or `task_type`."""
+    """Give a field for one of some words, to which the vendor adds none.
+
+    With `names` it is no input but the task's `model` or `task_type`.
+    """
 
     def check(value: object) -> bool:
         return any(value == word and type(value) is type(word) for word in words)
 
     metadata = {"names": True, "words": words} if names else {"words": words}
     allowed = f"use one of {', '.join(map(repr, words))}"
-    return _make(check, allowed, default=default, kw_only=kw_only, metadata=metadata)
+    return _make(check, allowed, default=default, kw_only=kw_only, metadata=metadata, unset="")
+
+
+def open_choice(
+    *words: str,
+    names: bool = False,
+    default: Any = NOTHING,  # noqa: ANN401 - as `_make`
+    kw_only: bool = True,
+) -> Any:  # noqa: ANN401 - as `_make`
+    """Give a field for a word of a set that grows: `words` are those known today, any other text passes too.
+
+    With `names` it is no input but the task's `model` or `task_type`.
+    """
+
+    def check(value: object) -> bool:
+        return is_text(value) and bool(value.strip())
+
+    metadata = {"names": True, "words": words} if names else {"words": words}
+    allowed = f"it must be a text such as {', '.join(map(repr, words))}"
+    return _make(check, allowed, default=default, kw_only=kw_only, metadata=metadata, unset="")
 
 
 def word(*words: str, default: Any = NOTHING, kw_only: bool = True) -> Any:  # noqa: ANN401 - as `_make`
@@ -115,9 +154,20 @@ def word(*words: str, default: Any = NOTHING, kw_only: bool = True) -> Any:  # n
     return _make(words.__contains__, allowed, default=default, kw_only=kw_only, converter=to_word)
 
 
+def zoom(*, kw_only: bool = True) -> Any:  # noqa: ANN401 - as `_make`
+    """Give a field for how far Midjourney zooms out."""
+    allowed = "use a number from 1 to 2, such as 1.5"
+    return _make(is_zoom, allowed, default=NOTHING, kw_only=kw_only, converter=to_word)
+
+
 def ratio(*, default: Any = NOTHING, kw_only: bool = True) -> Any:  # noqa: ANN401 - as `_make`
-    """Give a field for an aspect ratio."""
-    return _make(is_ratio, "use two whole numbers such as '16:9'", default=default, kw_only=kw_only)
+    """Give a field for an aspect ratio, which newer models also take as a word ("auto", "adaptive")."""
+    return open_choice("16:9", "auto", default=default, kw_only=kw_only)
+
+
+def whole_ratio(*, default: Any = NOTHING, kw_only: bool = True) -> Any:  # noqa: ANN401 - as `_make`
+    """Give a field for an aspect ratio of two whole numbers: Midjourney's, which has no words for it."""
+    return _make(is_ratio, "use two whole numbers such as '16:9'", default=default, kw_only=kw_only, unset="")
 
 
 _OTHER_LINKS = ("data:", "asset://")  # asset: the vendor's Private Asset Library, which Seedance reads
@@ -125,27 +175,39 @@ _OTHER_LINKS = ("data:", "asset://")  # asset: the vendor's Private Asset Librar
 _FILE = "a pathlib.Path of a file to upload (" + ", ".join(sorted(suffix[1:] for suffix in UPLOADABLE)) + ")"
 
 
-def link(*, default: Any = NOTHING, kw_only: bool = True) -> Any:  # noqa: ANN401 - as `_make`
-    """Give a field for a file: an http(s) URL that the host can reach, a data: URI, or a file here to be uploaded."""
-    allowed = f"it must be an http(s) URL, a data: URI or {_FILE}"
-    return _make(_is_link, allowed, default=default, kw_only=kw_only, metadata={"link": True})
+def link(
+    *,
+    base64: bool = False,
+    default: Any = NOTHING,  # noqa: ANN401 - as `_make`
+    kw_only: bool = True,
+) -> Any:  # noqa: ANN401 - as `_make`
+    """Give a field for a file: an http(s) URL that the host can reach, a data: URI, or a file here to be uploaded.
+
+    With `base64` also the file's bytes as a base64 text, where the vendor documents that.
+    """
+    check, allowed = _link_check(base64=base64)
+    field = partial(_make, check, f"it must be {allowed}", metadata={"link": True}, unset="")
+    return field(default=default, kw_only=kw_only)
 
 
 def links(
     low: int = 1,
     high: int | None = None,
     *,
+    base64: bool = False,
     default: Any = NOTHING,  # noqa: ANN401 - as `_make`
     kw_only: bool = True,
 ) -> Any:  # noqa: ANN401 - as `_make`
     """Give a field for several files, each as `link` takes it."""
+    is_file, file = _link_check(base64=base64)
 
     def check(value: object) -> bool:
-        return isinstance(value, tuple) and _within(len(value), low, high) and all(map(_is_link, value))
+        return isinstance(value, tuple) and _within(len(value), low, high) and all(map(is_file, value))
 
     count = f"{low} to {high}" if high is not None else f"at least {low}"
-    allowed = f"it must be a list of {count} files, each an http(s) URL, a data: URI or {_FILE}"
-    return _make(check, allowed, default=default, kw_only=kw_only, converter=_to_tuple, metadata={"link": True})
+    allowed = f"it must be a list of {count} files, each {file}"
+    field = partial(_make, check, allowed, converter=_to_tuple, metadata={"link": True}, unset=())
+    return field(default=default, kw_only=kw_only)
 
 
 def mask(*, kw_only: bool = True) -> Any:  # noqa: ANN401 - as `_make`
@@ -188,6 +250,18 @@ def _bounds(low: float | None, high: float | None) -> str:
     if low is not None and high is not None:
         return f" from {low} to {high}"
     return f" of at least {low}" if low is not None else f" of at most {high}" if high is not None else ""
+
+
+def _link_check(*, base64: bool) -> tuple[Check, str]:
+    """Return what tells a file's link, and what it takes in words."""
+    if not base64:
+        return _is_link, f"an http(s) URL, a data: URI or {_FILE}"
+    return lambda value: _is_link(value) or _is_encoded(value), f"an http(s) URL, a data: URI, a base64 text or {_FILE}"
+
+
+def _is_encoded(value: object) -> bool:
+    """Tell whether a text is base64, perhaps in lines, as many programs write it."""
+    return isinstance(value, str) and is_base64("".join(value.split()))
 
 
 def _is_link(value: object) -> bool:

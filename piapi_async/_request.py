@@ -16,6 +16,9 @@ from . import _inputs as inputs
 
 C = TypeVar("C")
 
+_UNSET: tuple[Any, ...] = (None, "", ())
+"""What says that an input is not set."""
+
 
 @dataclass_transform(
     frozen_default=True,
@@ -26,8 +29,11 @@ C = TypeVar("C")
         inputs.whole,
         inputs.flag,
         inputs.choice,
+        inputs.open_choice,
         inputs.word,
+        inputs.zoom,
         inputs.ratio,
+        inputs.whole_ratio,
         inputs.link,
         inputs.links,
         inputs.mask,
@@ -46,7 +52,7 @@ def request(cls: type[C]) -> type[C]:
 class InputRequest:
     """The base of such requests.
 
-    `_needs` are groups of optional inputs, of each of which the host needs at least one.
+    `_needs` are groups of optional inputs, of each of which the host needs at least one; "" and an empty list are none.
     """
 
     _needs: ClassVar[tuple[tuple[str, ...], ...]] = ()
@@ -55,7 +61,7 @@ class InputRequest:
 
     def __attrs_post_init__(self) -> None:
         for group in self._needs:
-            if all(getattr(self, name) is None for name in group):
+            if all(getattr(self, name) in _UNSET for name in group):
                 raise ValueError(f"{type(self).__name__}.{group[0]}: None is not allowed; give {' or '.join(group)}")
 
     @property

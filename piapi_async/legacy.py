@@ -19,7 +19,7 @@ from attrs import field, frozen
 
 from ._envelope import error_text, read_data, read_new_task, read_time
 from ._files import find_files
-from ._inputs import choice, flag, json_object, link, number, ratio, text, whole
+from ._inputs import flag, json_object, link, number, open_choice, ratio, text, whole
 from ._lenient import Structure, read_number
 from ._request import InputRequest, request
 from ._wire import HTTPRequest, HTTPResponse, Request, post
@@ -134,9 +134,9 @@ class FaceSwap(_Create):
     """Give a picture the face of another."""
 
     _path = "/api/face_swap/v1/async"
-    target_image: str | PurePath = link(kw_only=False)
-    swap_image: str | PurePath = link()
-    result_type: str = choice("url", default="url")
+    target_image: str | PurePath = link(base64=True, kw_only=False)
+    swap_image: str | PurePath = link(base64=True)
+    result_type: str = open_choice("url", default="url")
 
     @property
     def family(self) -> Family[FaceSwapResult]:

@@ -50,7 +50,7 @@ __all__ = [
 
 # -- the verbs ----------------------------------------------------------------------------------------------------
 
-_mode = fields.one_of("relax", "fast", "turbo", "mixed", optional=True)  # "mixed" is an older word, still taken
+_mode = fields.optional_text  # relax, fast, turbo and the older mixed today; hosts add to them ("draft")
 
 
 @frozen(kw_only=True, repr=False)
@@ -164,7 +164,7 @@ class Outpaint(_Verb):
 
     verb = "outpaint"
     origin_task_id: str = field(validator=fields.required_text)
-    zoom_ratio: str = field(kw_only=True, converter=fields.to_word, validator=fields.one_of("1", "1.5", "2"))
+    zoom_ratio: str = field(kw_only=True, converter=fields.to_word, validator=fields.zoom)
     aspect_ratio: str | None = field(default=None, kw_only=True, validator=fields.optional_ratio)
     prompt: str | None = field(default=None, kw_only=True, validator=fields.optional_text)
 
@@ -190,14 +190,12 @@ class Describe(_Verb):
 
 @frozen(repr=False)
 class Blend(_Verb):
-    """Mix two to five pictures into one grid."""
+    """Mix two to five pictures into one grid; `dimension` square, portrait or landscape."""
 
     verb = "blend"
     image_urls: tuple[str, ...] = field(converter=fields.to_tuple, validator=fields.image_urls)
     process_mode: str | None = field(default=None, kw_only=True, validator=_mode)
-    dimension: str | None = field(
-        default=None, kw_only=True, validator=fields.one_of("square", "portrait", "landscape", optional=True)
-    )
+    dimension: str | None = field(default=None, kw_only=True, validator=fields.optional_text)
 
 
 @frozen(repr=False)

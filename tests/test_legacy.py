@@ -13,7 +13,9 @@ import orjson
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from test_unified import JSON, NEAR, look_at_all_of
+from support.any_json import JSON, NEAR, look_at_all_of
+from support.typed_requests import LEGACY_BARE as BARE
+from support.typed_requests import URL, URL_2, VIDEO
 
 from piapi_async import (
     AuthenticationError,
@@ -45,21 +47,8 @@ from piapi_async.legacy import (
 from piapi_async.tasks import Family, TaskId
 
 ID = TaskId("c0d39b5a")
-URL = "https://img.theapi.app/a.png"
-URL_2 = "https://img.theapi.app/b.png"
-VIDEO = "https://img.theapi.app/a.mp4"
-
 Build = Callable[..., Any]
 
-BARE: list[tuple[Build, str, dict[str, Any]]] = [
-    (
-        partial(FaceSwap, URL, swap_image=URL_2),
-        "/api/face_swap/v1/async",
-        {"target_image": URL, "swap_image": URL_2, "result_type": "url"},
-    ),
-    (partial(DreamMachine, "a flying cat"), "/api/luma/v1/video", {"prompt": "a flying cat"}),
-    (partial(LegacyKling, "a flying cat"), "/api/kling/v1/video", {"prompt": "a flying cat"}),
-]
 FAMILY: list[Family[Any]] = [FACE_SWAP, DREAM_MACHINE, LEGACY_KLING]
 
 each = pytest.mark.parametrize("build", [build for build, *_ in BARE], ids=["face swap", "dream machine", "kling"])
@@ -114,7 +103,7 @@ class TestCreate:
         [
             (wrong(FaceSwap, "a.png", swap_image=URL), "FaceSwap.target_image: 'a.png' is not allowed"),
             (wrong(FaceSwap, URL, swap_image=None), "FaceSwap.swap_image: None is not allowed"),
-            (wrong(FaceSwap, URL, swap_image=URL, result_type="base64"), "use one of 'url'"),
+            (wrong(FaceSwap, URL, swap_image=URL, result_type=5), "a text such as 'url'"),
             (DreamMachine, "DreamMachine.prompt: None is not allowed; give prompt or image_url"),
             (LegacyKling, "LegacyKling.prompt: None is not allowed; give prompt or image_url"),
             (wrong(LegacyKling, "a cat", creativity=2), "LegacyKling.creativity: 2 is not allowed"),

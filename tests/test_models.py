@@ -11,13 +11,25 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-import orjson
 import pytest
+from support.typed_requests import (
+    BARE,
+    FLUX,
+    IMAGES,
+    PARENT,
+    URL,
+    URL_2,
+    VIDEOS,
+    Build,
+    body_of,
+    class_of,
+    name_of,
+    wrong,
+)
 
 from piapi_async import FileKind, TaskState, UnexpectedAnswer, models
 from piapi_async.models import (
     SYSTEMS,
-    ace_step,
     catalog,
     diffrhythm,
     faceswap,
@@ -26,40 +38,21 @@ from piapi_async.models import (
     gemini,
     hailuo,
     hug,
-    hunyuan,
     image_tools,
     joycaption,
     kling,
     luma,
     midjourney,
-    mmaudio,
-    omni_human,
-    qwen_image,
     seedance,
-    seedream,
-    skyreels,
     sora2,
     trellis,
     tts,
     udio,
     veo3,
-    video_tools,
     wan,
-    z_image,
 )
 from piapi_async.models._outputs import SizedFile
 from piapi_async.unified import ModelRequest, known_names
-
-Build = Callable[..., ModelRequest[Any]]
-
-URL = "https://img.theapi.app/a.png"
-URL_2 = "https://img.theapi.app/b.png"
-VIDEO = "https://img.theapi.app/a.mp4"
-SOUND = "https://img.theapi.app/a.mp3"
-PARENT = "6886fc4d-1b41-4b1c-9c45-0e9a2f0b0f0e"
-
-FLUX = ("Qubico/flux1-schnell", "Qubico/flux1-dev", "Qubico/flux1-dev-advanced")
-IMAGES, VIDEOS = ("Qubico/image-toolkit",), ("Qubico/video-toolkit",)
 
 # The vendor's kinds of tasks: models, task types.
 KINDS: list[tuple[tuple[str, ...], str]] = [
@@ -87,8 +80,12 @@ KINDS: list[tuple[tuple[str, ...], str]] = [
     (VIDEOS, "upscale background-remove"),
     (("midjourney",), "imagine reroll upscale variation describe seed blend inpaint outpaint pan"),
     (("gemini",), "gemini-2.5-flash-image nano-banana-pro nano-banana-2"),
-    (("seedream",), "seedream-5-lite"),
+    (("seedream",), "seedream-5-lite seedream-5-pro seedream-5-lite-less-restriction seedream-5-pro-less-restriction"),
+    (("byteaudio",), "seed-audio-1.0"),
+    (("Qubico/pixal3d",), "image-to-3d"),
     (("seedance",), "seedance-2 seedance-2-fast seedance-2-preview seedance-2.5 remove-watermark"),
+    (("seedance",), "seedance-2-less-restriction seedance-2-fast-less-restriction"),
+    (("seedance",), "seedance-2-mini-less-restriction seedance-2.5-less-restriction"),
     (("sora2",), "sora2-video sora2-pro-video remove-watermark"),
     (("veo3",), "veo3-video veo3-video-fast"),
     (("veo3.1",), "veo3.1-video veo3.1-video-fast"),
@@ -99,211 +96,6 @@ KINDS: list[tuple[tuple[str, ...], str]] = [
     (("Qubico/joycaption",), "joycaption-beta-one"),
 ]
 ROWS = [(model, task_type) for of, types in KINDS for model in of for task_type in types.split()]
-
-LORA = {"lora_type": "ghibli"}
-
-# Each request with nothing but what it needs, and what then goes out.
-BARE: list[tuple[Build, str, str, dict[str, Any]]] = [
-    (partial(flux.TextToImage, "a cat"), FLUX[0], "txt2img", {"prompt": "a cat"}),
-    (partial(flux.ImageToImage, "a cat", image=URL), FLUX[0], "img2img", {"prompt": "a cat", "image": URL}),
-    (
-        partial(flux.TextToImageWithLora, "a cat", lora_settings=[flux.Lora(lora_type="ghibli")]),
-        *(FLUX[2], "txt2img-lora", {"prompt": "a cat", "lora_settings": [LORA]}),
-    ),
-    (
-        partial(flux.ImageToImageWithLora, "a cat", image=URL, lora_settings=[LORA]),
-        *(FLUX[2], "img2img-lora", {"prompt": "a cat", "image": URL, "lora_settings": [LORA]}),
-    ),
-    (
-        partial(
-            flux.WithControlNet,
-            "a cat",
-            control_net_settings=[flux.ControlNet(control_type="depth", control_image=URL)],
-        ),
-        *(FLUX[2], "controlnet-lora"),
-        {"prompt": "a cat", "control_net_settings": [{"control_type": "depth", "control_image": URL}]},
-    ),
-    (partial(flux.Fill, "a cat", image=URL), FLUX[2], "fill-inpaint", {"prompt": "a cat", "image": URL}),
-    (
-        partial(flux.Extend, "a cat", image=URL, custom_settings=[flux.Outpaint(outpaint_left=64)]),
-        *(FLUX[2], "fill-outpaint"),
-        {
-            "prompt": "a cat",
-            "image": URL,
-            "custom_settings": [{"setting_type": "outpaint", "outpaint_left": 64}],
-        },
-    ),
-    (partial(flux.Vary, "a cat", image=URL), FLUX[2], "redux-variation", {"prompt": "a cat", "image": URL}),
-    (partial(flux.Kontext, "a hat", image=URL), FLUX[2], "kontext", {"prompt": "a hat", "image": URL}),
-    (partial(udio.GenerateMusic, "a ballad"), "music-u", "generate_music", {"gpt_description_prompt": "a ballad"}),
-    (partial(udio.GenerateLyrics, "the sea"), "music-u", "generate_lyrics", {"prompt": "the sea"}),
-    (partial(kling.Video, "a cat"), "kling", "video_generation", {"prompt": "a cat"}),
-    (partial(kling.OmniVideo, "a cat"), "kling", "omni_video_generation", {"prompt": "a cat"}),
-    (partial(kling.ExtendVideo, PARENT), "kling", "extend_video", {"origin_task_id": PARENT}),
-    (
-        partial(kling.LipSync, PARENT, tts_text="hello"),
-        *("kling", "lip_sync", {"origin_task_id": PARENT, "tts_text": "hello"}),
-    ),
-    (partial(kling.Effects, URL, effect="squish"), "kling", "effects", {"image_url": URL, "effect": "squish"}),
-    (
-        partial(kling.TryOn, URL, dress_input=URL_2),
-        *("kling", "ai_try_on", {"model_input": URL, "dress_input": URL_2}),
-    ),
-    (partial(kling.Sound, "rain"), "kling", "sound", {"prompt": "rain"}),
-    (
-        partial(kling.Avatar, URL, local_dubbing_url=SOUND),
-        *("kling", "avatar", {"image_url": URL, "local_dubbing_url": SOUND}),
-    ),
-    (
-        partial(kling.MotionControl, URL, video_url=VIDEO),
-        *("kling", "motion_control", {"image_url": URL, "video_url": VIDEO}),
-    ),
-    (partial(hailuo.Video, "a cat"), "hailuo", "video_generation", {"prompt": "a cat"}),
-    (partial(luma.Video, "a cat"), "luma", "video_generation", {"prompt": "a cat"}),
-    (
-        partial(luma.ExtendVideo, key_frames=luma.KeyFrames(frame0=luma.KeyFrame(type="video", url=VIDEO))),
-        *("luma", "extend_video", {"key_frames": {"frame0": {"type": "video", "url": VIDEO}}}),
-    ),
-    (partial(hug.Hug, URL), "Qubico/hug-video", "image_to_video", {"image_url": URL}),
-    (
-        partial(faceswap.FaceSwap, URL, swap_image=URL_2),
-        *(IMAGES[0], "face-swap", {"target_image": URL, "swap_image": URL_2}),
-    ),
-    (
-        partial(faceswap.MultiFaceSwap, URL, swap_image=URL_2),
-        *(IMAGES[0], "multi-face-swap", {"target_image": URL, "swap_image": URL_2}),
-    ),
-    (partial(image_tools.Upscale, URL), IMAGES[0], "upscale", {"image": URL}),
-    (partial(image_tools.RemoveBackground, URL), IMAGES[0], "background-remove", {"image": URL}),
-    (partial(image_tools.Segment, URL, prompt="cat"), IMAGES[0], "segment", {"image": URL, "prompt": "cat"}),
-    (
-        partial(video_tools.FaceSwap, VIDEO, swap_image=URL),
-        *(VIDEOS[0], "face-swap", {"target_video": VIDEO, "swap_image": URL}),
-    ),
-    (partial(video_tools.Upscale, VIDEO), VIDEOS[0], "upscale", {"video": VIDEO}),
-    (partial(video_tools.RemoveBackground, VIDEO), VIDEOS[0], "background-remove", {"video": VIDEO}),
-    (
-        partial(tts.Speech, "hello", ref_audio=SOUND),
-        *("Qubico/tts", "zero-shot", {"gen_text": "hello", "ref_audio": SOUND}),
-    ),
-    (partial(trellis.ImageTo3D, URL), "Qubico/trellis", "image-to-3d", {"image": URL}),
-    (partial(trellis.TextTo3D, "a chair"), "Qubico/trellis", "text-to-3d", {"prompt": "a chair"}),
-    (partial(wan.TextToVideo, "a cat"), "Qubico/wanx", "txt2video-1.3b", {"prompt": "a cat"}),
-    (
-        partial(wan.TextToVideoWithLora, "a cat", lora_settings=[wan.Lora(lora_type="ghibli")]),
-        *("Qubico/wanx", "txt2video-14b-lora", {"prompt": "a cat", "lora_settings": [LORA]}),
-    ),
-    (
-        partial(wan.ImageToVideo, "it runs", image=URL),
-        "Qubico/wanx",
-        "img2video-14b",
-        {"prompt": "it runs", "image": URL},
-    ),
-    (
-        partial(wan.ImageToVideoWithLora, "it runs", image=URL, lora_settings=[LORA]),
-        *("Qubico/wanx", "img2video-14b-lora", {"prompt": "it runs", "image": URL, "lora_settings": [LORA]}),
-    ),
-    (
-        partial(wan.KeyFrames, "it runs", first_frame=URL, last_frame=URL_2),
-        *("Qubico/wanx", "img2video-14b-keyframe", {"prompt": "it runs", "first_frame": URL, "last_frame": URL_2}),
-    ),
-    (
-        partial(wan.CameraControl, "it runs", image=URL),
-        *("Qubico/wanx", "img2video-14b-control-camera", {"prompt": "it runs", "image": URL}),
-    ),
-    (partial(wan.TextToVideo26, "a cat"), "Wan", "wan26-txt2video", {"prompt": "a cat"}),
-    (partial(wan.ImageToVideo26, "it runs", image=URL), "Wan", "wan26-img2video", {"prompt": "it runs", "image": URL}),
-    (
-        partial(skyreels.ImageToVideo, "it runs", image=URL),
-        *("Qubico/skyreels", "img2video", {"prompt": "it runs", "image": URL}),
-    ),
-    (
-        partial(framepack.ImageToVideo, "it runs", start_image=URL),
-        *("Qubico/framepack", "img2video", {"prompt": "it runs", "start_image": URL}),
-    ),
-    (partial(hunyuan.TextToVideo, "a cat"), "Qubico/hunyuan", "txt2video", {"prompt": "a cat"}),
-    (
-        partial(hunyuan.TextToVideoWithLora, "a cat", lora_settings=[hunyuan.Lora(lora_type="ghibli")]),
-        *("Qubico/hunyuan", "txt2video-lora", {"prompt": "a cat", "lora_settings": [LORA]}),
-    ),
-    (
-        partial(hunyuan.ImageToVideo, "it runs", image=URL),
-        *("Qubico/hunyuan", "img2video-concat", {"prompt": "it runs", "image": URL}),
-    ),
-    (partial(mmaudio.VideoToAudio, VIDEO), "Qubico/mmaudio", "video2audio", {"video": VIDEO}),
-    (partial(diffrhythm.Song, "[00:10.00] la"), "Qubico/diffrhythm", "txt2audio-base", {"lyrics": "[00:10.00] la"}),
-    (partial(midjourney.Imagine, "a cat"), "midjourney", "imagine", {"prompt": "a cat"}),
-    (partial(midjourney.Reroll, PARENT), "midjourney", "reroll", {"origin_task_id": PARENT}),
-    (
-        partial(midjourney.Upscale, PARENT, index=1),
-        *("midjourney", "upscale", {"origin_task_id": PARENT, "index": "1"}),
-    ),
-    (
-        partial(midjourney.Variation, PARENT, index="2"),
-        *("midjourney", "variation", {"origin_task_id": PARENT, "index": "2"}),
-    ),
-    (partial(midjourney.Describe, URL), "midjourney", "describe", {"image_url": URL}),
-    (partial(midjourney.Seed, PARENT), "midjourney", "seed", {"origin_task_id": PARENT}),
-    (partial(midjourney.Blend, [URL, URL_2]), "midjourney", "blend", {"image_urls": [URL, URL_2]}),
-    (
-        partial(midjourney.Inpaint, PARENT, mask=b"mask"),
-        *("midjourney", "inpaint", {"origin_task_id": PARENT, "mask": "bWFzaw=="}),
-    ),
-    (
-        partial(midjourney.Outpaint, PARENT, zoom_ratio=1.5),
-        *("midjourney", "outpaint", {"origin_task_id": PARENT, "zoom_ratio": "1.5"}),
-    ),
-    (
-        partial(midjourney.Pan, PARENT, direction="up"),
-        *("midjourney", "pan", {"origin_task_id": PARENT, "direction": "up"}),
-    ),
-    (partial(gemini.Image, "a cat"), "gemini", "gemini-2.5-flash-image", {"prompt": "a cat"}),
-    (partial(seedream.Image, "a cat"), "seedream", "seedream-5-lite", {"prompt": "a cat"}),
-    (partial(seedance.Video, "a cat"), "seedance", "seedance-2", {"prompt": "a cat"}),
-    (partial(seedance.RemoveWatermark, VIDEO), "seedance", "remove-watermark", {"video_url": VIDEO}),
-    (partial(sora2.Video, "a cat"), "sora2", "sora2-video", {"prompt": "a cat"}),
-    (partial(sora2.RemoveWatermark, VIDEO), "sora2", "remove-watermark", {"video_url": VIDEO}),
-    (partial(veo3.Video, "a cat"), "veo3", "veo3-video", {"prompt": "a cat"}),
-    (partial(veo3.Video31, "a cat"), "veo3.1", "veo3.1-video", {"prompt": "a cat"}),
-    (
-        partial(omni_human.Speak, URL, audio_url=SOUND),
-        *("omni-human", "omni-human-1.5", {"image_url": URL, "audio_url": SOUND}),
-    ),
-    (partial(qwen_image.TextToImage, "a cat"), "Qubico/qwen-image", "txt2img", {"prompt": "a cat"}),
-    (
-        partial(qwen_image.EditImage, "a hat", image1=URL),
-        *("Qubico/qwen-image", "image-edit", {"prompt": "a hat", "image1": URL}),
-    ),
-    (partial(z_image.TextToImage, "a cat"), "Qubico/z-image", "txt2img", {"prompt": "a cat"}),
-    (partial(ace_step.TextToAudio, "folk"), "Qubico/ace-step", "txt2audio", {"style_prompt": "folk"}),
-    (
-        partial(ace_step.AudioToAudio, "folk", style_audio=SOUND),
-        *("Qubico/ace-step", "audio2audio", {"style_prompt": "folk", "style_audio": SOUND}),
-    ),
-    (partial(ace_step.Rework, task_type="edit"), "Qubico/ace-step", "edit", {}),
-    (partial(joycaption.Caption, URL), "Qubico/joycaption", "joycaption-beta-one", {"image": URL}),
-]
-
-
-def wrong(cls: Any, *args: Any, **inputs: Any) -> Build:
-    """Give what type checkers would not let through."""
-    return partial(cls, *args, **inputs)
-
-
-def class_of(build: Build) -> Any:
-    return build.func if isinstance(build, partial) else build
-
-
-def name_of(cls: type[Any]) -> str:
-    return f"{cls.__module__.rpartition('.')[2]}.{cls.__name__}"
-
-
-def body_of(request: ModelRequest[Any]) -> dict[str, Any]:
-    """Give what goes out, which is always a POST to one path."""
-    http = request.to_http()
-    assert (http.method, http.path) == ("POST", "/api/v1/task")
-    body: dict[str, Any] = orjson.loads(http.body)
-    return body
 
 
 AROUND = {"service_mode", "webhook_endpoint", "webhook_secret", "_links", "extra"}
@@ -486,6 +278,7 @@ class TestRefusal:
         ("build", "told"),
         [
             (udio.GenerateMusic, "GenerateMusic.gpt_description_prompt: None is not allowed; give "),
+            (seedance.Video, "prompt or draft_task_id or parent_task_id"),
             (udio.GenerateLyrics, "prompt or gpt_description_prompt"),
             (kling.Video, "prompt or image_url or start_image_url or elements or multi_shots"),
             (kling.OmniVideo, "prompt or multi_shots"),
@@ -529,12 +322,16 @@ class TestRefusal:
             (wrong(kling.Video, "a" * 2501), "of at most 2500 characters"),
             (wrong(kling.Video, "a", cfg_scale=1.1), "a number from 0 to 1"),
             (wrong(kling.Video, "a", duration=2), "a whole number from 3 to 15"),
-            (wrong(kling.Video, "a", mode="turbo"), "use one of 'std', 'pro'"),
-            (wrong(kling.Video, "a", aspect_ratio="wide"), "two whole numbers such as '16:9'"),
+            (wrong(kling.Video, "a", mode=1), "a text such as 'std', 'pro'"),
+            (wrong(kling.Video, "a", aspect_ratio=16), "a text such as '16:9', 'auto'"),
+            (wrong(midjourney.Imagine, "a", aspect_ratio="wide"), "two whole numbers such as '16:9'"),
+            (wrong(midjourney.Pan, PARENT, direction="upwards"), "use one of 'up', 'down'"),
+            (wrong(midjourney.Outpaint, PARENT, zoom_ratio=3), "a number from 1 to 2"),
+            (wrong(seedance.Video, "a", duration=-2), "a whole number from 1 to 30 or -1"),
             (wrong(kling.Video, "a", camera_control="simple"), "a CameraControl or an object (a dict)"),
             (wrong(kling.TryOn, URL, dress_input=URL, batch_size=5), "a whole number from 1 to 4"),
-            (wrong(kling.OmniVideo, "a", images=[]), "a list of 1 to 7 files"),
-            (wrong(hailuo.Video, "a", duration=5), "use one of 6, 10"),
+            (wrong(kling.OmniVideo, "a", images=["cat.png"]), "a list of at least 1 files"),
+            (wrong(hailuo.Video, "a", duration="6"), "a whole number of at least 1"),
             (wrong(image_tools.Upscale, URL, scale=11), "a number from 2 to 10"),
             (wrong(image_tools.Upscale, URL, face_enhance="yes"), "True or False"),
             (wrong(midjourney.Upscale, PARENT, index=5), "use one of '1', '2', '3', '4', '2x'"),
@@ -542,8 +339,9 @@ class TestRefusal:
             (wrong(midjourney.Blend, [URL]), "a list of 2 to 5 files"),
             (wrong(midjourney.Blend, URL), "a list of 2 to 5 files"),
             (wrong(midjourney.Inpaint, PARENT, mask="no base64!"), "a base64 text, a data: URI or the image's bytes"),
-            (wrong(gemini.Image, "a", image_urls=[]), "a list of at least 1 files"),
-            (wrong(veo3.Video, "a", duration=8), "use one of '4s', '6s', '8s'"),
+            (wrong(gemini.Image, "a", image_urls=[5]), "a list of at least 1 files"),
+            (wrong(faceswap.FaceSwap, "cat.png", swap_image=URL), "a data: URI, a base64 text or a pathlib.Path"),
+            (wrong(veo3.Video, "a", duration=8), "a text such as '4s', '6s', '8s'"),
         ],
     )
     def test_says_what_is_allowed(self, build: Build, told: str) -> None:

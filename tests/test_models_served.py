@@ -8,8 +8,7 @@ from typing import Any
 import attrs
 import pytest
 from support.serving import serving
-from test_legacy import BARE as LEGACY_BARE
-from test_models import BARE, PARENT, Build, class_of, name_of
+from support.typed_requests import BARE, LEGACY_BARE, PARENT, Build, class_of, name_of
 
 from piapi_async import FileKind, PiAPIError, PollPolicy, TaskState, download
 from piapi_async.legacy import FACE_SWAP

@@ -196,6 +196,7 @@ OUTPUTS: Mapping[str, Output] = {
     "hailuo": _hailuo,
     "luma": _luma,
     "model": _model,
+    "mesh": lambda shelf: JSON(model_file=shelf.file("model.glb")),
     "text": _text,
     "audio": lambda shelf: JSON(audio_url=shelf.file("audio.wav")),
     "video_url": lambda shelf: JSON(video_url=shelf.file("video.mp4")),

@@ -206,7 +206,8 @@ SYSTEMS: tuple[System, ...] = (
     # The newer ones take whatever is sent, under whatever task type: new ones appear by the month.
     System(("gemini", "seedream", "Qubico/qwen-image", "Qubico/z-image"), ("*",), "images"),
     System(("sora2", "veo3", "veo3.1", "seedance", "omni-human"), ("*",), "video", pace="video"),
-    System(("Qubico/ace-step",), ("*",), "audio", pace="audio"),
+    System(("Qubico/ace-step", "byteaudio"), ("*",), "audio", pace="audio"),
+    System(("Qubico/pixal3d",), ("*",), "mesh", pace="model"),
     System(("Qubico/joycaption",), ("*",), "text"),
 )
 

@@ -24,8 +24,8 @@ from ..unified import ModelRequest, known_names
 __all__ = ["SYSTEMS", "Entry", "catalog"]
 
 SYSTEMS = (
-    *("ace_step", "diffrhythm", "faceswap", "flux", "framepack", "gemini", "hailuo", "hug", "hunyuan"),
-    *("image_tools", "joycaption", "kling", "luma", "midjourney", "mmaudio", "omni_human", "qwen_image"),
+    *("ace_step", "byteaudio", "diffrhythm", "faceswap", "flux", "framepack", "gemini", "hailuo", "hug", "hunyuan"),
+    *("image_tools", "joycaption", "kling", "luma", "midjourney", "mmaudio", "omni_human", "pixal3d", "qwen_image"),
     *("seedance", "seedream", "skyreels", "sora2", "trellis", "tts", "udio", "veo3", "video_tools", "wan"),
     "z_image",
 )

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from pathlib import PurePath
-from typing import Literal
 
-from .._inputs import choice, link, number, text, whole
+from .._inputs import link, number, open_choice, text, whole
 from ..unified import ModelRequest, request
 from ._outputs import AudioOutput
 
@@ -40,4 +39,4 @@ class Rework(ModelRequest[AudioOutput]):
     """Change a song, or make it longer: the inputs, which the vendor's pages list, go into `extra`."""
 
     _model = "Qubico/ace-step"
-    task_type: Literal["edit", "extend"] = choice("edit", "extend", names=True)
+    task_type: str = open_choice("edit", "extend", names=True)

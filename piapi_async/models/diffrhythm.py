@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from pathlib import PurePath
-from typing import Literal
 
-from .._inputs import choice, link, text
+from .._inputs import link, open_choice, text
 from ..unified import ModelRequest, request
 from ._outputs import AudioOutput
 
@@ -18,7 +17,5 @@ class Song(ModelRequest[AudioOutput]):
     _needs = (("lyrics", "style_prompt", "style_audio"),)
     lyrics: str | None = text(default=None, kw_only=False)
     style_prompt: str | None = text(default=None)
-    style_audio: str | PurePath | None = link(default=None)
-    task_type: Literal["txt2audio-base", "txt2audio-full"] = choice(
-        "txt2audio-base", "txt2audio-full", names=True, default="txt2audio-base"
-    )
+    style_audio: str | PurePath | None = link(base64=True, default=None)
+    task_type: str = open_choice("txt2audio-base", "txt2audio-full", names=True, default="txt2audio-base")

@@ -15,8 +15,8 @@ class FaceSwap(ModelRequest[ImageOutput]):
 
     _model = "Qubico/image-toolkit"
     _task_type = "face-swap"
-    target_image: str | PurePath = link(kw_only=False)
-    swap_image: str | PurePath = link()
+    target_image: str | PurePath = link(base64=True, kw_only=False)
+    swap_image: str | PurePath = link(base64=True)
 
 
 @request
@@ -25,7 +25,7 @@ class MultiFaceSwap(ModelRequest[ImageOutput]):
 
     _model = "Qubico/image-toolkit"
     _task_type = "multi-face-swap"
-    target_image: str | PurePath = link(kw_only=False)
-    swap_image: str | PurePath = link()
+    target_image: str | PurePath = link(base64=True, kw_only=False)
+    swap_image: str | PurePath = link(base64=True)
     swap_faces_index: str | None = text(default=None)
     target_faces_index: str | None = text(default=None)

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import PurePath
-from typing import Literal
 
-from .._inputs import choice, links, ratio, text
+from .._inputs import flag, links, open_choice, ratio, text
 from ..unified import ModelRequest, request
 from ._outputs import ImageOutput
 
 
 @request
 class Image(ModelRequest[ImageOutput]):
-    """Draw a picture from a prompt, or from pictures; `resolution` as "2K", `output_format` as "png"."""
+    """Draw a picture from a prompt, or from pictures (up to 14); `resolution` as "2K", `output_format` as "png"."""
 
     _model = "gemini"
     prompt: str = text(kw_only=False)
-    task_type: Literal["gemini-2.5-flash-image", "nano-banana-pro", "nano-banana-2"] = choice(
+    task_type: str = open_choice(
         "gemini-2.5-flash-image", "nano-banana-pro", "nano-banana-2", names=True, default="gemini-2.5-flash-image"
     )
     image_urls: Sequence[str | PurePath] | None = links(default=None)
@@ -25,3 +24,4 @@ class Image(ModelRequest[ImageOutput]):
     resolution: str | None = text(default=None)
     output_format: str | None = text(default=None)
     safety_level: str | None = text(default=None)
+    enable_web_search: bool | None = flag(default=None)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from pathlib import PurePath
-from typing import Literal
 
 from attrs import frozen
 
-from .._inputs import choice, flag, link, text
+from .._inputs import flag, link, open_choice, text, whole
 from ..unified import ModelRequest, request
 
 _MODELS = (
@@ -35,29 +34,16 @@ class HailuoOutput:
 class Video(ModelRequest[HailuoOutput]):
     """Make a video from a prompt (models t2v-…, v2.3) or a picture (i2v-…, v2.3; s2v-01 keeps the face).
 
-    `duration` in seconds and `resolution` in lines are for models 02 and newer; 10 seconds only in 768 lines.
+    `duration` in seconds (6 or 10) and `resolution` in lines (768 or 1080) are for models 02 and newer; 10 seconds only
+    in 768 lines.  Some clients name the version as the task's model itself: ``CreateTask("t2v-01", …)`` says it so.
     """
 
     _model = "hailuo"
     _task_type = "video_generation"
     _needs = (("prompt", "image_url"),)
     prompt: str | None = text(most=2000, default=None, kw_only=False)
-    model: (
-        Literal[
-            "t2v-01",
-            "t2v-01-director",
-            "i2v-01",
-            "i2v-01-director",
-            "i2v-01-live",
-            "s2v-01",
-            "t2v-02",
-            "i2v-02",
-            "v2.3",
-            "v2.3-fast",
-        ]
-        | None
-    ) = choice(*_MODELS, default=None)
+    model: str | None = open_choice(*_MODELS, default=None)
     image_url: str | PurePath | None = link(default=None)
     expand_prompt: bool | None = flag(default=None)
-    duration: int | None = choice(6, 10, default=None)
-    resolution: int | None = choice(768, 1080, default=None)
+    duration: int | None = whole(1, default=None)
+    resolution: int | None = whole(1, default=None)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import PurePath
-from typing import Any, Literal
+from typing import Any
 
 from attrs import frozen
 
-from .._inputs import choice, items, link, ratio, text, whole
+from .._inputs import items, link, open_choice, ratio, text, whole
 from ..unified import ModelRequest, request
 from ._outputs import VideoOutput
 
@@ -34,9 +34,7 @@ class _Video(ModelRequest[VideoOutput]):
 class TextToVideo(_Video):
     """Make a video from a prompt."""
 
-    task_type: Literal["txt2video", "fast-txt2video"] = choice(
-        "txt2video", "fast-txt2video", names=True, default="txt2video"
-    )
+    task_type: str = open_choice("txt2video", "fast-txt2video", names=True, default="txt2video")
 
 
 @request
@@ -52,6 +50,4 @@ class ImageToVideo(_Video):
     """Make a video from a picture: "replace" keeps closer to it, "concat" moves more."""
 
     image: str | PurePath = link()
-    task_type: Literal["img2video-concat", "img2video-replace"] = choice(
-        "img2video-concat", "img2video-replace", names=True, default="img2video-concat"
-    )
+    task_type: str = open_choice("img2video-concat", "img2video-replace", names=True, default="img2video-concat")

@@ -1,6 +1,7 @@
 """Kling: videos, lip sync, effects, sound, clothes (piapi.ai/docs/kling-api).
 
-Which inputs go together depends on `version`: elements on 1.6, sound and several shots on 3.0 (clients say so).
+Which inputs go together depends on `version` (1.0, 1.5, 1.6, 2.0, 2.1, 2.1-master, 2.5, 2.6, 3.0, o1 so far): elements
+on 1.6, sound and several shots on 3.0 (clients say so).  A `mode` is "std" or "pro"; one client says "turbo" on 2.5.
 """
 
 from __future__ import annotations
@@ -11,10 +12,8 @@ from typing import Any, Literal
 
 from attrs import field, frozen
 
-from .._inputs import choice, flag, item, items, link, links, number, ratio, text, whole
+from .._inputs import choice, flag, item, items, link, links, number, open_choice, ratio, text, whole
 from ..unified import ModelRequest, request
-
-_Mode = Literal["std", "pro"]
 
 
 @frozen
@@ -110,7 +109,7 @@ class Video(ModelRequest[KlingOutput]):
     cfg_scale: float | None = number(0, 1, default=None)
     duration: int | None = whole(3, 15, default=None)
     aspect_ratio: str | None = ratio(default=None)
-    mode: _Mode | None = choice("std", "pro", default=None)
+    mode: str | None = open_choice("std", "pro", default=None)
     version: str | None = text(default=None)
     image_url: str | PurePath | None = link(default=None)
     image_tail_url: str | PurePath | None = link(default=None)
@@ -136,7 +135,7 @@ class OmniVideo(ModelRequest[KlingOutput]):
     resolution: str | None = text(default=None)
     duration: int | None = whole(3, 15, default=None)
     aspect_ratio: str | None = ratio(default=None)
-    images: Sequence[str | PurePath] | None = links(1, 7, default=None)
+    images: Sequence[str | PurePath] | None = links(default=None)
     video: str | PurePath | None = link(default=None)
     keep_original_audio: bool | None = flag(default=None)
     enable_audio: bool | None = flag(default=None)
@@ -155,7 +154,7 @@ class ExtendVideo(ModelRequest[KlingOutput]):
 
 @request
 class LipSync(ModelRequest[KlingOutput]):
-    """Let the people of a video say a text, or what is heard in a file."""
+    """Let the people of a video say a text, or what is heard in a file; `tts_speed` 0.8 to 2."""
 
     _model = "kling"
     _task_type = "lip_sync"
@@ -170,7 +169,7 @@ class LipSync(ModelRequest[KlingOutput]):
 
 @request
 class Effects(ModelRequest[KlingOutput]):
-    """Let something happen to who is in a picture, such as "squish" or "expansion"."""
+    """Let something happen to who is in a picture: squish, expansion, kissing, hugging, fighting and newer ones."""
 
     _model = "kling"
     _task_type = "effects"
@@ -216,13 +215,17 @@ class Avatar(ModelRequest[KlingOutput]):
     image_url: str | PurePath = link(kw_only=False)
     local_dubbing_url: str | PurePath = link()
     prompt: str | None = text(most=2500, default=None)
-    mode: _Mode | None = choice("std", "pro", default=None)
+    mode: str | None = open_choice("std", "pro", default=None)
     batch_size: int | None = whole(1, default=None)
 
 
 @request
 class MotionControl(ModelRequest[KlingOutput]):
-    """Let the person of a picture move as in a video, or as in a preset."""
+    """Let the person of a picture move as in a video, or as in a preset.
+
+    Known presets are Cute Baby Dance, Nezha, Heart Gesture Dance, Motorcycle Dance, Subject 3 Dance, Ghost Step Dance,
+    Martial Arts, Running and Poping.
+    """
 
     _model = "kling"
     _task_type = "motion_control"
@@ -233,5 +236,5 @@ class MotionControl(ModelRequest[KlingOutput]):
     prompt: str | None = text(most=2500, default=None)
     motion_direction: str | None = text(default=None)
     keep_original_sound: bool | None = flag(default=None)
-    mode: _Mode | None = choice("std", "pro", default=None)
+    mode: str | None = open_choice("std", "pro", default=None)
     version: str | None = text(default=None)

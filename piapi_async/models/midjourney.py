@@ -11,10 +11,8 @@ from typing import Literal
 
 from attrs import frozen
 
-from .._inputs import choice, flag, link, links, mask, ratio, text, whole, word
+from .._inputs import choice, flag, link, links, mask, open_choice, text, whole, whole_ratio, word, zoom
 from ..unified import ModelRequest, request
-
-_Mode = Literal["relax", "fast", "turbo", "mixed"]
 
 
 @frozen
@@ -44,8 +42,8 @@ class Imagine(_Midjourney):
 
     _task_type = "imagine"
     prompt: str = text(kw_only=False)
-    process_mode: _Mode | None = choice("relax", "fast", "turbo", "mixed", default=None)
-    aspect_ratio: str | None = ratio(default=None)
+    process_mode: str | None = open_choice("relax", "fast", "turbo", "mixed", default=None)
+    aspect_ratio: str | None = whole_ratio(default=None)
     skip_prompt_check: bool | None = flag(default=None)
     bot_id: int | None = whole(default=None)
 
@@ -77,7 +75,7 @@ class Variation(_Midjourney):
     origin_task_id: str = text(kw_only=False)
     index: str | int = word("1", "2", "3", "4", "high_variation", "low_variation")
     prompt: str | None = text(default=None)
-    aspect_ratio: str | None = ratio(default=None)
+    aspect_ratio: str | None = whole_ratio(default=None)
     skip_prompt_check: bool | None = flag(default=None)
 
 
@@ -87,7 +85,7 @@ class Describe(_Midjourney):
 
     _task_type = "describe"
     image_url: str | PurePath = link(kw_only=False)
-    process_mode: _Mode | None = choice("relax", "fast", "turbo", "mixed", default=None)
+    process_mode: str | None = open_choice("relax", "fast", "turbo", "mixed", default=None)
 
 
 @request
@@ -104,10 +102,8 @@ class Blend(_Midjourney):
 
     _task_type = "blend"
     image_urls: Sequence[str | PurePath] = links(2, 5, kw_only=False)
-    process_mode: _Mode | None = choice("relax", "fast", "turbo", "mixed", default=None)
-    dimension: Literal["square", "portrait", "landscape"] | None = choice(
-        "square", "portrait", "landscape", default=None
-    )
+    process_mode: str | None = open_choice("relax", "fast", "turbo", "mixed", default=None)
+    dimension: str | None = open_choice("square", "portrait", "landscape", default=None)
 
 
 @request
@@ -127,8 +123,8 @@ class Outpaint(_Midjourney):
 
     _task_type = "outpaint"
     origin_task_id: str = text(kw_only=False)
-    zoom_ratio: str | float = word("1", "1.5", "2")
-    aspect_ratio: str | None = ratio(default=None)
+    zoom_ratio: str | float = zoom()
+    aspect_ratio: str | None = whole_ratio(default=None)
     prompt: str | None = text(default=None)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import PurePath
 
-from .._inputs import link, text
+from .._inputs import flag, link, text
 from ..unified import ModelRequest, request
 from ._outputs import VideoOutput
 
@@ -18,3 +18,4 @@ class Speak(ModelRequest[VideoOutput]):
     image_url: str | PurePath = link(kw_only=False)
     audio_url: str | PurePath = link()
     prompt: str | None = text(default=None)
+    fast_mode: bool | None = flag(default=None)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from pathlib import PurePath
-from typing import Literal
 
-from .._inputs import choice, link, ratio, text, whole
+from .._inputs import link, open_choice, ratio, text, whole
 from ..unified import ModelRequest, request
 from ._outputs import VideoOutput
 
@@ -16,13 +15,11 @@ class Video(ModelRequest[VideoOutput]):
 
     _model = "sora2"
     prompt: str = text(kw_only=False)
-    task_type: Literal["sora2-video", "sora2-pro-video"] = choice(
-        "sora2-video", "sora2-pro-video", names=True, default="sora2-video"
-    )
+    task_type: str = open_choice("sora2-video", "sora2-pro-video", names=True, default="sora2-video")
     image_url: str | PurePath | None = link(default=None)
     duration: int | None = whole(1, default=None)
     aspect_ratio: str | None = ratio(default=None)
-    resolution: Literal["720p", "1080p"] | None = choice("720p", "1080p", default=None)
+    resolution: str | None = open_choice("720p", "1080p", default=None)
 
 
 @request

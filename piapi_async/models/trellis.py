@@ -11,8 +11,6 @@ from attrs import frozen
 from .._inputs import choice, link, links, number, text, whole
 from ..unified import ModelRequest, request
 
-_Model = Literal["Qubico/trellis", "Qubico/trellis2"]
-
 
 @frozen
 class TrellisOutput:
@@ -25,7 +23,9 @@ class TrellisOutput:
 
 @request
 class _Trellis(ModelRequest[TrellisOutput]):
-    model: _Model = choice("Qubico/trellis", "Qubico/trellis2", names=True, default="Qubico/trellis")
+    model: Literal["Qubico/trellis", "Qubico/trellis2"] = choice(
+        "Qubico/trellis", "Qubico/trellis2", names=True, default="Qubico/trellis"
+    )
     seed: int | None = whole(default=None)
     ss_sampling_steps: int | None = whole(1, default=None)
     slat_sampling_steps: int | None = whole(1, default=None)
@@ -39,8 +39,8 @@ class ImageTo3D(_Trellis):
 
     _task_type = "image-to-3d"
     _needs = (("image", "images"),)
-    image: str | PurePath | None = link(default=None, kw_only=False)
-    images: Sequence[str | PurePath] | None = links(default=None)
+    image: str | PurePath | None = link(base64=True, default=None, kw_only=False)
+    images: Sequence[str | PurePath] | None = links(base64=True, default=None)
     prompt: str | None = text(default=None)
 
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from attrs import Factory, frozen
 
-from attrs import frozen
-
-from .._inputs import choice, number, text, whole
+from .._inputs import number, open_choice, text, whole
 from ..unified import ModelRequest, request
 
 
@@ -49,21 +47,29 @@ class LyricsOutput:
     lyrics_pairs: tuple[Lyrics, ...] = ()
 
 
+def _kind_of_lyrics(music: GenerateMusic) -> str:
+    return "user" if music.lyrics or music.prompt else "generate"
+
+
 @request
 class GenerateMusic(ModelRequest[SongsOutput]):
-    """Make songs from a description; with `lyrics_type` "user", from `lyrics`.
+    """Make songs from a description, or sing lyrics.
 
-    `continue_song_id` is a song that is to be extended, from `continue_at` seconds on.
+    The host wants a `lyrics_type`: "generate", "instrumental" or "user".  It is "user" where lyrics are given, else
+    "generate", unless you say otherwise.  Lyrics stand in `lyrics` by the vendor's newer page, in `prompt` by the older
+    one, which a real song proves.  `continue_song_id` is a song that is to be extended, from `continue_at` seconds on.
     """
 
     _model = "music-u"
     _task_type = "generate_music"
-    _needs = (("gpt_description_prompt", "lyrics"),)
+    _needs = (("gpt_description_prompt", "lyrics", "prompt", "continue_song_id"),)
     gpt_description_prompt: str | None = text(default=None, kw_only=False)
     lyrics: str | None = text(default=None)
-    lyrics_type: Literal["generate", "instrumental", "user"] | None = choice(
-        "generate", "instrumental", "user", default=None
+    prompt: str | None = text(default=None)
+    lyrics_type: str = open_choice(
+        "generate", "instrumental", "user", default=Factory(_kind_of_lyrics, takes_self=True)
     )
+    title: str | None = text(default=None)
     negative_tags: str | None = text(default=None)
     seed: int | None = whole(default=None)
     continue_song_id: str | None = text(default=None)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import PurePath
-from typing import Literal
 
-from .._inputs import choice, flag, link, links, ratio, text
+from .._inputs import flag, link, links, open_choice, ratio, text
 from ..unified import ModelRequest, request
 from ._outputs import VideoOutput
 
@@ -16,7 +15,7 @@ class _Video(ModelRequest[VideoOutput]):
     prompt: str = text(kw_only=False)
     negative_prompt: str | None = text(default=None)
     image_url: str | PurePath | None = link(default=None)
-    duration: Literal["4s", "6s", "8s"] | None = choice("4s", "6s", "8s", default=None)
+    duration: str | None = open_choice("4s", "6s", "8s", default=None)
     resolution: str | None = text(default=None)
     aspect_ratio: str | None = ratio(default=None)
     generate_audio: bool | None = flag(default=None)
@@ -27,9 +26,7 @@ class Video(_Video):
     """Make a video from a prompt, or from a picture, with Veo 3."""
 
     _model = "veo3"
-    task_type: Literal["veo3-video", "veo3-video-fast"] = choice(
-        "veo3-video", "veo3-video-fast", names=True, default="veo3-video"
-    )
+    task_type: str = open_choice("veo3-video", "veo3-video-fast", names=True, default="veo3-video")
 
 
 @request
@@ -37,8 +34,6 @@ class Video31(_Video):
     """Make a video from a prompt, between two pictures, or with pictures to go by, with Veo 3.1."""
 
     _model = "veo3.1"
-    task_type: Literal["veo3.1-video", "veo3.1-video-fast"] = choice(
-        "veo3.1-video", "veo3.1-video-fast", names=True, default="veo3.1-video"
-    )
+    task_type: str = open_choice("veo3.1-video", "veo3.1-video-fast", names=True, default="veo3.1-video")
     tail_image_url: str | PurePath | None = link(default=None)
-    reference_image_urls: Sequence[str | PurePath] | None = links(1, 3, default=None)
+    reference_image_urls: Sequence[str | PurePath] | None = links(default=None)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import PurePath
-from typing import Any, Literal
+from typing import Any
 
 from attrs import frozen
 
-from .._inputs import choice, flag, items, link, ratio, text, whole
+from .._inputs import flag, items, link, open_choice, ratio, text, whole
 from ..unified import ModelRequest, request
 from ._outputs import VideoOutput
 
@@ -38,10 +38,20 @@ class _Video(ModelRequest[VideoOutput]):
 
 
 @request
+class _VideoOfPictures(ModelRequest[VideoOutput]):
+    """What can do without a prompt (a client's; the vendor's page asks for one)."""
+
+    _model = "Qubico/wanx"
+    prompt: str | None = text(default=None, kw_only=False)
+    negative_prompt: str | None = text(default=None)
+    aspect_ratio: str | None = ratio(default=None)
+
+
+@request
 class TextToVideo(_Video):
     """Make a video from a prompt."""
 
-    task_type: Literal["txt2video-1.3b", "txt2video-14b", "wan22-txt2video-14b"] = choice(
+    task_type: str = open_choice(
         "txt2video-1.3b", "txt2video-14b", "wan22-txt2video-14b", names=True, default="txt2video-1.3b"
     )
 
@@ -55,13 +65,11 @@ class TextToVideoWithLora(_Video):
 
 
 @request
-class ImageToVideo(_Video):
+class ImageToVideo(_VideoOfPictures):
     """Make a video from a picture."""
 
-    image: str | PurePath = link()
-    task_type: Literal["img2video-14b", "wan22-img2video-14b"] = choice(
-        "img2video-14b", "wan22-img2video-14b", names=True, default="img2video-14b"
-    )
+    image: str | PurePath = link(base64=True)
+    task_type: str = open_choice("img2video-14b", "wan22-img2video-14b", names=True, default="img2video-14b")
 
 
 @request
@@ -69,28 +77,28 @@ class ImageToVideoWithLora(_Video):
     """Make a video from a picture, in a style."""
 
     _task_type = "img2video-14b-lora"
-    image: str | PurePath = link()
+    image: str | PurePath = link(base64=True)
     lora_settings: Sequence[Lora | Mapping[str, Any]] = items(Lora)
 
 
 @request
-class KeyFrames(_Video):
+class KeyFrames(_VideoOfPictures):
     """Make a video between two pictures; the vendor's pages had one pair of names, then the other."""
 
     _task_type = "img2video-14b-keyframe"
     _needs = (("first_frame", "start_image"), ("last_frame", "end_image"))
-    first_frame: str | PurePath | None = link(default=None)
-    last_frame: str | PurePath | None = link(default=None)
-    start_image: str | PurePath | None = link(default=None)
-    end_image: str | PurePath | None = link(default=None)
+    first_frame: str | PurePath | None = link(base64=True, default=None)
+    last_frame: str | PurePath | None = link(base64=True, default=None)
+    start_image: str | PurePath | None = link(base64=True, default=None)
+    end_image: str | PurePath | None = link(base64=True, default=None)
 
 
 @request
-class CameraControl(_Video):
+class CameraControl(_VideoOfPictures):
     """Make a video from a picture, in which the camera moves."""
 
     _task_type = "img2video-14b-control-camera"
-    image: str | PurePath = link()
+    image: str | PurePath = link(base64=True)
     control_camera_settings: Sequence[CameraMove | Mapping[str, Any]] | None = items(CameraMove, default=None)
 
 
@@ -102,6 +110,8 @@ class _Wan26(_Video):
     audio: bool | None = flag(default=None)
     audio_url: str | PurePath | None = link(default=None)
     watermark: bool | None = flag(default=None)
+    prompt_extend: bool | None = flag(default=None)
+    shot_type: str | None = open_choice("single", "multi", default=None)
 
 
 @request
@@ -116,4 +126,4 @@ class ImageToVideo26(_Wan26):
     """Make a video from a picture with Wan 2.6; `duration` in seconds, `resolution` as "720P"."""
 
     _task_type = "wan26-img2video"
-    image: str | PurePath = link()
+    image: str | PurePath = link(base64=True)

@@ -69,5 +69,7 @@ EVERY: list[tuple[str, str, dict[str, Any], list[str]]] = [
     *((model, "txt2img", PROMPT, [PNG, PNG]) for model in ("Qubico/qwen-image", "Qubico/z-image")),
     *((model, f"{model}-video", PROMPT, [MP4]) for model in ("sora2", "veo3", "veo3.1", "seedance", "omni-human")),
     ("Qubico/ace-step", "txt2audio", {"style_prompt": "folk"}, [WAV]),
+    ("byteaudio", "seed-audio-1.0", {"text": "hello", "sample_rate": 24000}, [WAV]),
+    ("Qubico/pixal3d", "image-to-3d", {"image": LINK, "seed": 0}, [MESH]),
     ("Qubico/joycaption", "joycaption-beta-one", {"image": LINK}, []),
 ]

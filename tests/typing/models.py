@@ -77,7 +77,7 @@ def misspelt_inputs_are_refused() -> None:
     flux.TextToImage(5)  # type: ignore[arg-type]
     flux.TextToImage("a cat", model="flux")  # type: ignore[arg-type]
     flux.ImageToImage("a cat")  # type: ignore[call-arg]
-    kling.Video("a cat", mode="turbo")  # type: ignore[arg-type]
+    kling.Video("a cat", mode=5)  # type: ignore[arg-type]
     kling.Video("a cat", camera_control="simple")  # type: ignore[arg-type]
     luma.KeyFrame(type="image")  # type: ignore[call-arg]
     DreamMachine("a cat", lop=True)  # type: ignore[call-arg]
