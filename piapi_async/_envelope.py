@@ -10,7 +10,7 @@ from attrs import evolve
 from ._lenient import read_int, text_at
 from ._wire import HTTPResponse, Request, read_object, refusal, says_failed
 from .errors import UnexpectedAnswer
-from .tasks import TaskId
+from .tasks import TaskId, is_end
 
 
 def read_envelope(response: HTTPResponse, request: Request[Any], *, makes_task: bool = False) -> dict[str, Any]:
@@ -66,11 +66,60 @@ def read_new_task(response: HTTPResponse, request: Request[Any]) -> TaskId:
     raise UnexpectedAnswer("The answer holds no task id", path="data.task_id")
 
 
-def error_text(error: object) -> str:
-    """Give a failed task's reasons, wherever the host has put them."""
-    values = [error.get(name) for name in ("message", "raw_message", "detail")] if isinstance(error, dict) else [error]
-    texts = (value.strip() for value in values if isinstance(value, str))
-    return "; ".join(dict.fromkeys(filter(None, texts)))
+def read_task_object(response: HTTPResponse, request: Request[Any], asked: TaskId) -> dict[str, Any]:
+    """Return the object of an answer that tells of the task that was asked for, with or without an envelope.
+
+    An end is an end: an object that names this task beside a word for an end is believed, whatever status or code the
+    answer has.  Raises the right `APIError` for a refusal, `UnexpectedAnswer` for what is neither.
+    """
+    good = 200 <= response.status < 300  # noqa: PLR2004 - HTTP's own classes
+    try:
+        answer = read_object(response.body)
+    except UnexpectedAnswer:
+        if good:
+            raise
+        raise refusal(response, request) from None
+
+    task = _task_in(answer)
+    if task.get("task_id") == asked and is_end(task.get("status")):
+        return task
+    if good and _is_told(answer, task):
+        return task
+
+    read_envelope(response, request)  # raises, where the answer refuses
+    message = text_at(answer, "message").strip()
+    if message and not _says_yes(answer):  # some hosts refuse with 200 and no code
+        raise refusal(response, request, message=message)
+    raise UnexpectedAnswer("The answer holds no task", path="data")
+
+
+def _task_in(answer: dict[str, Any]) -> dict[str, Any]:
+    """Return the object with the task: `data`, unless only what is around it has a status."""
+    inner = answer.get("data")
+    if isinstance(inner, dict) and ("status" in inner or "status" not in answer):
+        return inner
+    return answer
+
+
+def _is_told(answer: dict[str, Any], task: dict[str, Any]) -> bool:
+    """Return whether an answer tells of a task: it has an envelope that says so, or what only a task has."""
+    if task is not answer:
+        return answer.get("code") in (None, 0, 200) or _says_yes(answer)
+    if task.get("task_id") or any(name in task for name in _OF_A_TASK):
+        return True
+    # A lone word may be an envelope's: "failed" with a message is a refusal, "success" with one a yes to nothing.
+    return "status" in task and "code" not in task and not task.get("message")
+
+
+def _says_yes(answer: dict[str, Any]) -> bool:
+    """Return whether an envelope has a good code, or what stands for one."""
+    code = _read_code(answer)
+    if code is None:
+        return answer.get("status") == "success" or "data" in answer
+    return 200 <= code < 300  # noqa: PLR2004 - the codes are HTTP's
+
+
+_OF_A_TASK = frozenset({"task_result", "output", "meta", "works", "generation", "image"})
 
 
 def read_time(value: object) -> datetime | None:

@@ -28,7 +28,7 @@ _NAMES: Mapping[FileKind, str] = {
 _KINDS = {name: kind for kind, names in _NAMES.items() for name in names.split()}
 
 # Where a file is an object, these are its link; the object's own name tells the kind.
-_LINKS = frozenset({"url", "resource", "resource_without_watermark", "resourceWithoutWatermark"})
+_LINKS = frozenset({"url", "href", "uri", "resource", "resource_without_watermark", "resourceWithoutWatermark"})
 
 
 def find_files(value: object, path: str = "") -> tuple[TaskFile, ...]:

@@ -1,7 +1,8 @@
 """JSON to attrs values, leniently: what hosts were seen to send where a text, a number or nothing was meant.  Pure.
 
-A value of the wrong shape (an object for a text) is an `UnexpectedAnswer` that names its place; a value that is merely
-spelt otherwise (``"42"``, ``42.0``, null) is read.
+A value that is merely spelt otherwise (``"42"``, ``42.0``, null) is read.  One of the wrong shape (an object for a
+text) is an `UnexpectedAnswer` that names its place; or, where `Structure.salvage` reads, it is empty, for the details
+of a task that has ended must not make its end unreadable.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import orjson
 from cattrs.errors import AttributeValidationNote, BaseValidationError, IterableValidationNote
 from cattrs.gen import make_dict_structure_fn
 
+from ._answers import texts_in
 from ._wire import excerpt
 from .errors import UnexpectedAnswer
 
@@ -84,9 +86,11 @@ def read_int(value: object, _type: object = None) -> int | None:
 
 
 def read_percent(value: object) -> int | None:
-    """Give a progress as 0..100, whatever the host counts; what is no number is None."""
+    """Return a progress as 0..100, whatever the host counts; what is no number is None."""
     if type(value) is int and 0 <= value <= 100:  # noqa: PLR2004 - per cent
         return value
+    if isinstance(value, (dict, list)):
+        return None
     number = read_int(value)
     return None if number is None else max(0, min(100, number))
 
@@ -155,8 +159,79 @@ def _make_converter(*, detailed: bool) -> cattrs.Converter:
     return converter
 
 
+def _salvage_text(value: object, _type: object = None) -> str:
+    try:
+        return read_text(value)
+    except TypeError:
+        return next(iter(texts_in(value)), "")
+
+
+def _salvage_texts(value: object, _type: object = None) -> tuple[str, ...]:
+    try:
+        return read_texts(value)
+    except TypeError:
+        return texts_in(value)
+
+
+def _or(nothing: T, read: Callable[[object], T]) -> Callable[[object, object], T]:
+    """Make a hook of a reader: `nothing` is what it returns of what it cannot read."""
+
+    def salvage(value: object, _type: object) -> T:
+        try:
+            return read(value)
+        except (TypeError, ValueError, OverflowError):
+            return nothing
+
+    return salvage
+
+
+def _salvage_class(cls: type[Any], converter: cattrs.Converter) -> Callable[[Any, Any], Any]:
+    """Structure an attrs class from an object; a lone text is its `url`, if it has one; all else is an empty one."""
+    structure = make_dict_structure_fn(
+        cls, converter, _cattrs_forbid_extra_keys=False, _cattrs_use_alias=True, _cattrs_detailed_validation=False
+    )
+    names = {f.alias for f in attrs.fields(cls)}
+
+    def salvage(value: Any, _type: Any) -> Any:  # noqa: ANN401 - the shape of a cattrs hook
+        if type(value) is str and "url" in names:
+            value = {"url": value}
+        return structure(value, cls) if type(value) is dict else cls()
+
+    return salvage
+
+
+def _salvage_tuple(kind: Any, converter: cattrs.Converter) -> Callable[[Any, Any], Any]:  # noqa: ANN401 - a type
+    """Structure a tuple of attrs values from a list, or from one alone."""
+    many = GenericAlias(list, get_args(kind)[:1])
+    structure = converter.get_structure_hook(many)
+
+    def salvage(value: Any, _type: Any) -> Any:  # noqa: ANN401 - the shape of a cattrs hook
+        if type(value) is dict:
+            value = [value]
+        return tuple(structure(value, many)) if type(value) is list else ()
+
+    return salvage
+
+
+def _make_salvager() -> cattrs.Converter:
+    """Make a converter that raises nothing, whatever JSON it is given."""
+    converter = cattrs.Converter(detailed_validation=False)
+    hooks: dict[Any, Callable[[Any, Any], Any]] = {
+        tuple[str, ...]: _salvage_texts,
+        int | None: _or(None, read_int),
+        float | None: _or(None, read_number),
+    }
+    converter.register_structure_hook_factory(hooks.__contains__, lambda kind: hooks[kind])
+    converter.register_structure_hook(str, _salvage_text)
+    converter.register_structure_hook(bool, _or(False, read_flag))  # noqa: FBT003 - the value of a field
+    converter.register_structure_hook_factory(attrs.has, _salvage_class)
+    converter.register_structure_hook_factory(_is_tuple_of_objects, _salvage_tuple)
+    return converter
+
+
 _CONVERTER = _make_converter(detailed=False)
 _EXPLAINER = _make_converter(detailed=True)
+_SALVAGER = _make_salvager()
 
 
 class Structure(Generic[T]):
@@ -175,6 +250,14 @@ class Structure(Generic[T]):
             value: T = self._fast(data, self._cls)
         except (TypeError, ValueError) as error:
             raise _explain(data, self._cls, path, error) from None
+        return value
+
+    def salvage(self, data: object) -> T:
+        """Return `data` as the class; what cannot be read of it is empty."""
+        try:
+            value: T = self._fast(data, self._cls)
+        except (TypeError, ValueError, OverflowError):
+            value = _SALVAGER.structure(data, self._cls)
         return value
 
 

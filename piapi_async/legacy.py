@@ -17,7 +17,8 @@ from urllib.parse import quote
 import attrs
 from attrs import field, frozen
 
-from ._envelope import error_text, read_data, read_new_task, read_time
+from ._answers import failure_text
+from ._envelope import read_new_task, read_task_object, read_time
 from ._files import find_files
 from ._inputs import flag, json_object, link, number, open_choice, ratio, text, whole
 from ._lenient import Structure, read_number
@@ -196,7 +197,7 @@ class _Get(Generic[R_co]):
         return self._protocol.ask(self.task_id)
 
     def parse(self, response: HTTPResponse, /) -> Task[R_co]:
-        return self._protocol.read(read_data(response, self), self.task_id)
+        return self._protocol.read(read_task_object(response, self, self.task_id), self.task_id)
 
 
 @frozen(eq=False)
@@ -229,14 +230,14 @@ class _Protocol(Generic[R]):
             task_id=asked,
             status=status,
             state=state,
-            error=error_text(data.get("error")) or error_text(data) if state is TaskState.FAILED else "",
+            error=failure_text(data, data.get(self.place)) if state is TaskState.FAILED else "",
             images=tuple(file.url for file in self._files(data)) if self.place == "image" else (),
             raw=data,
             reader=Reader(self._result, _read_life, self._files),
         )
 
     def _result(self, raw: Mapping[str, Any]) -> R:
-        return self._structure({self.place: raw.get(self.place)})
+        return self._structure.salvage({self.place: raw.get(self.place)})
 
     def _files(self, raw: Mapping[str, Any]) -> tuple[TaskFile, ...]:
         return find_files({self.place: raw.get(self.place)})

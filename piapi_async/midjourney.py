@@ -14,12 +14,15 @@ import attrs
 from attrs import field, frozen
 
 from . import _fields as fields
+from ._answers import failure_text, links_in
+from ._envelope import read_task_object
 from ._files import find_files
-from ._lenient import Structure, join, read_percent, read_text, read_texts, text_at
+from ._lenient import Structure, join, read_percent, text_at
 from ._wire import HTTPRequest, HTTPResponse, post, read_answer, read_object, refusal, says_failed
 from .errors import UnexpectedAnswer
 from .tasks import (
     Family,
+    FileKind,
     Life,
     Reader,
     Task,
@@ -223,12 +226,7 @@ class Fetch:
         return post("/mj/v2/fetch", {"task_id": self.task_id})
 
     def parse(self, response: HTTPResponse, /) -> Task[MidjourneyResult]:
-        answer = read_answer(response, self)
-        # Some hosts refuse with 200; a task that failed has its id or its result object all the same.
-        is_task = "task_result" in answer or "meta" in answer or answer.get("task_id")
-        if not is_task and (message := text_at(answer, "message").strip()):
-            raise refusal(response, self, message=message)
-        return _read_task(answer, self.task_id)
+        return _read_task(read_task_object(response, self, self.task_id), self.task_id)
 
 
 @frozen
@@ -310,23 +308,20 @@ _structure_result = Structure(MidjourneyResult)
 _structure_meta = Structure(_Meta)
 
 
-def _read_result(raw: Mapping[str, Any], path: str = "") -> MidjourneyResult:
-    return _structure_result(raw.get("task_result"), join(path, "task_result"))
+def _read_result(raw: Mapping[str, Any]) -> MidjourneyResult:
+    return _structure_result.salvage(raw.get("task_result"))
 
 
 def _read_life(raw: Mapping[str, Any]) -> Life:
-    try:
-        meta = _structure_meta(raw.get("meta"))
-    except UnexpectedAnswer:  # nothing hangs on it
-        return Life()
+    meta = _structure_meta.salvage(raw.get("meta"))
     return Life(meta.task_type, from_unix(meta.created_at), from_unix(meta.started_at), from_unix(meta.ended_at))
 
 
 def _files(raw: Mapping[str, Any]) -> tuple[TaskFile, ...]:
-    """Give the links of `Task.images`: the other fields hold the same pictures once more."""
+    """Return the links of `Task.images`: the other fields hold the same pictures once more."""
     wire = raw.get("task_result")
     if not isinstance(wire, dict):
-        return ()
+        return tuple(TaskFile(link, "task_result", FileKind.IMAGE) for link in links_in(wire))
     name, _ = pick_images(wire)
     return find_files({name: wire.get(name)}, "task_result")
 
@@ -335,49 +330,28 @@ _READER = Reader(_read_result, _read_life, _files)
 
 
 def _read_task(data: dict[str, Any], asked: TaskId, path: str = "") -> Task[MidjourneyResult]:
+    """Return the task that an object tells of; only one without a status, or of another task, cannot be read."""
     status = read_status(data, asked, path)
     state = classify(status)
-    found = data.get("task_result")
-    wire = found or _NOTHING
-    if type(wire) is not dict or (state.terminal and not _is_plain(found)):
-        _read_result(data, path)  # so that it fails now, not in the hands of whoever looks at the result
-    try:
-        progress, (_, images) = read_percent(wire.get("task_progress")), pick_images(wire)
-    except TypeError:
-        _read_result(data, path)  # knows how to say what is wrong
-        raise
+    wire = data.get("task_result")
+    if type(wire) is dict:
+        progress, images = read_percent(wire.get("task_progress")), pick_images(wire)[1]
+    else:
+        progress, images = None, links_in(wire)
     return Task(
         task_id=asked,
         status=status,
         state=state,
         progress=progress,
-        error=_error_text(data, wire, path) if state is TaskState.FAILED else "",
+        error=failure_text(data, wire) if state is TaskState.FAILED else "",
         images=images,
         raw=data,
         reader=_READER,
     )
 
 
-_NOTHING: dict[str, Any] = {}
-_SCALARS = frozenset({str, int, float, bool, type(None)})
-_TEXTS = frozenset({str})
-_LISTS = frozenset(f.name for f in attrs.fields(MidjourneyResult) if f.default == ())
-
-
-def _is_plain(wire: object) -> bool:
-    """Tell whether a result can certainly be read: every field takes any scalar, and some a list of texts."""
-    if type(wire) is not dict:
-        return False
-    for name, value in wire.items():
-        if type(value) in _SCALARS:
-            continue
-        if type(value) is not list or name not in _LISTS or not _TEXTS.issuperset(map(type, value)):
-            return False
-    return True
-
-
 def _read_entry(data: object, asked: TaskId) -> Task[MidjourneyResult] | UnexpectedAnswer | None:
-    """Give one task of many; an entry that cannot be read is no reason to lose its neighbours."""
+    """Return one task of many; an entry that cannot be read is no reason to lose its neighbours."""
     if data is None:
         return None
     path = join("data", asked)
@@ -387,12 +361,6 @@ def _read_entry(data: object, asked: TaskId) -> Task[MidjourneyResult] | Unexpec
         return _read_task(data, asked, path)
     except UnexpectedAnswer as error:
         return error
-
-
-def _error_text(data: dict[str, Any], wire: dict[str, Any], path: str) -> str:
-    """Give a failed task's reasons: the documented list, then the other places where hosts put them."""
-    texts = (*read_texts(wire.get("error_messages")), read_text(wire.get("message")), text_at(data, "message", path))
-    return "; ".join(dict.fromkeys(text for raw in texts if (text := raw.strip())))
 
 
 LEGACY: Family[MidjourneyResult] = Family(

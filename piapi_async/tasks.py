@@ -16,8 +16,9 @@ from typing import Any, Generic, NewType, TypeVar
 import orjson
 from attrs import field, frozen
 
-from ._lenient import join, read_texts, text_at
-from ._wire import Request
+from ._answers import links_in
+from ._lenient import join, text_at
+from ._wire import Request, shorten
 from .errors import TaskCancelled, TaskFailed, UnexpectedAnswer
 
 R_co = TypeVar("R_co", covariant=True)
@@ -43,32 +44,37 @@ class TaskState(Enum):
         self.terminal = word in {"done", "failed", "cancelled"}
 
 
-# The words are the vendor's and those observed on compatible hosts; the set is open, so the raw word stays a text.
-_STATES = {
-    "staged": TaskState.WAITING,
-    "pending": TaskState.WAITING,
-    "retry": TaskState.WAITING,
-    "starting": TaskState.RUNNING,
-    "processing": TaskState.RUNNING,
-    "finished": TaskState.DONE,
-    "completed": TaskState.DONE,
-    "success": TaskState.DONE,
-    "failed": TaskState.FAILED,
-    "error": TaskState.FAILED,
-    "cancelled": TaskState.CANCELLED,
-    "canceled": TaskState.CANCELLED,
+# The vendor's words, those of compatible hosts, and those that other clients of such hosts know.  The set is open, so
+# the raw word stays a text.
+_WORDS: Mapping[TaskState, str] = {
+    TaskState.WAITING: "staged pending retry retrying queued submitted scheduled waiting cancelling canceling",
+    TaskState.RUNNING: "starting processing running in_progress",
+    TaskState.DONE: "finished completed succeeded succeed success complete done",
+    TaskState.FAILED: "failed fail failure error timeout timed_out time_out expired aborted rejected",
+    TaskState.CANCELLED: "cancelled canceled",
 }
+_STATES: Mapping[str, TaskState] = {word: state for state, words in _WORDS.items() for word in words.split()}
 
 
 def classify(status: str) -> TaskState:
-    """Give the state behind a status word; a word nobody knows is still waiting."""
+    """Return the state behind a status word; an unknown word means that the task is still waiting."""
     # As it stands first: hosts spell it in small letters, and this runs for every look.
-    return _STATES.get(status) or _STATES.get(status.lower(), TaskState.WAITING)
+    return _STATES.get(status) or _STATES.get(_plain_word(status), TaskState.WAITING)
 
 
 def is_known_status(status: str) -> bool:
-    """Tell whether `classify` knows the word or merely guesses."""
-    return status.lower() in _STATES
+    """Return whether `classify` knows the word or merely guesses."""
+    return _plain_word(status) in _STATES
+
+
+def is_end(status: object) -> bool:
+    """Return whether this is a word for an end of a task, good or bad."""
+    return isinstance(status, str) and classify(status).terminal
+
+
+def _plain_word(status: str) -> str:
+    """Return a status word in small letters, without blanks around it, its parts joined as in "timed_out"."""
+    return "_".join(status.lower().replace("-", " ").replace("_", " ").split())
 
 
 @frozen
@@ -117,9 +123,8 @@ class Task(Generic[R_co]):
     tell; `error` is "" or the host's reasons, joined; `images` are the links of the result in reading order, and
     expire: download them.  `raw` is the JSON as received, with any webhook secret blanked.
 
-    The rest is read from `raw` when it is first asked for, because most looks find a task that is still waiting: only
-    the result of a task that has ended has been checked beforehand, that of a waiting one may raise
-    `UnexpectedAnswer`.
+    The rest is read from `raw` when it is first asked for, because most looks find a task that is still waiting.  The
+    status word alone decides `state`: of a detail that cannot be read the field is empty, and `raw` has it.
     """
 
     task_id: TaskId
@@ -169,7 +174,8 @@ class Task(Generic[R_co]):
 def end_error(task: Task[Any]) -> TaskFailed | TaskCancelled | None:
     """Give what to raise for a task that has ended without a result, None for any other."""
     if task.state is TaskState.FAILED:
-        return TaskFailed(f"Task {task.task_id} failed: {task.error or 'the host gives no reason'}.", task=task)
+        reason = shorten(task.error) or "the host gives no reason"
+        return TaskFailed(f"Task {task.task_id} failed: {reason}.", task=task)
     if task.state is TaskState.CANCELLED:
         return TaskCancelled(f"Task {task.task_id} was cancelled.", task=task)
     return None
@@ -235,25 +241,39 @@ def check_task_id(value: str) -> TaskId:
     return TaskId(value.strip())
 
 
+_LONGEST_STATUS = 100
+
+
 def read_status(data: Mapping[str, Any], asked: TaskId, path: str = "") -> str:
-    """Give the status word of an answer about a task; raise `UnexpectedAnswer` for none, and for another task's."""
-    if not (status := text_at(data, "status", path)):
+    """Return the status word of an answer about a task; raise `UnexpectedAnswer` for none, and for another task's."""
+    if not (status := text_at(data, "status", path).strip()):
         raise UnexpectedAnswer(f"The answer holds no status of {asked}", path=join(path, "status"))
-    if data.get("task_id") == asked:  # nearly always
-        return status
-    told = text_at(data, "task_id", path)
-    if told and told.lower() != asked.lower():
-        raise UnexpectedAnswer(f"The answer about {asked} is about another task, {told}", path=join(path, "task_id"))
+
+    if len(status) > _LONGEST_STATUS:
+        status = shorten(status, _LONGEST_STATUS)
+
+    told = data.get("task_id")
+    if told != asked and not _may_mean(told, asked):  # nearly always it is the same text
+        named = shorten(str(told), _LONGEST_STATUS)
+        raise UnexpectedAnswer(f"The answer about {asked} is about another task, {named}", path=join(path, "task_id"))
     return status
+
+
+def _may_mean(told: object, asked: TaskId) -> bool:
+    """Return whether an answer with this `task_id` may be about a task: one that is no id says nothing."""
+    if not isinstance(told, (str, int, float)) or isinstance(told, bool):
+        return True
+    text = str(told).strip().lower()
+    return not text or text == asked.lower()
 
 
 _IMAGE_FIELDS = ("image_urls", "temporary_image_urls", "image_url", "discord_image_url", "permanent_url")
 
 
 def pick_images(wire: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
-    """Give the first field of a result that has links, and these as the wire has them (grids in reading order)."""
+    """Return the first field of a result that has links, and these as the wire has them (grids in reading order)."""
     for name in _IMAGE_FIELDS:
-        if (value := wire.get(name)) and (links := tuple([url for url in read_texts(value) if url.strip()])):
+        if (value := wire.get(name)) and (links := links_in(value)):
             return name, links
     return "", ()
 

@@ -18,7 +18,8 @@ from attrs import field, frozen
 
 from . import _fields as fields
 from . import _inputs as inputs
-from ._envelope import error_text, read_data, read_envelope, read_new_task, read_time
+from ._answers import failure_text
+from ._envelope import read_envelope, read_new_task, read_task_object, read_time
 from ._files import find_files
 from ._lenient import Structure, read_percent
 from ._request import InputRequest, request
@@ -188,7 +189,7 @@ class GetTask(Generic[R_co]):
         return HTTPRequest("GET", f"{_PATH}/{quote(self.task_id, safe='')}")
 
     def parse(self, response: HTTPResponse, /) -> Task[R_co]:
-        return _read_task(read_data(response, self), self.task_id, self._reader, "data")
+        return _read_task(read_task_object(response, self, self.task_id), self.task_id, self._reader, "data")
 
 
 @frozen
@@ -212,11 +213,7 @@ def _cancel(task_ids: Sequence[TaskId]) -> tuple[CancelTask, ...]:
 
 
 def _read_task(data: dict[str, Any], asked: TaskId, reader: Reader[R], path: str = "") -> Task[R]:
-    """Give the task that an answer's `data` tells of.
-
-    The output is not looked into further than for links and progress: its shape differs by model and changes, and a
-    task that is paid for must not be waited for in vain because of it.
-    """
+    """Return the task that an answer's `data` tells of; only one without a status, or of another task, is none."""
     status = read_status(data, asked, path)
     state = classify(status)
     output = _output(data)
@@ -224,9 +221,9 @@ def _read_task(data: dict[str, Any], asked: TaskId, reader: Reader[R], path: str
         task_id=asked,
         status=status,
         state=state,
-        progress=_progress(output),
-        error=error_text(data.get("error")) if state is TaskState.FAILED else "",
-        images=_images(output),
+        progress=read_percent(output.get("progress", output.get("percent"))),  # `percent` is Hailuo's
+        error=failure_text(data, output) if state is TaskState.FAILED else "",
+        images=pick_images(output)[1],
         raw=data,
         reader=reader,
     )
@@ -235,20 +232,6 @@ def _read_task(data: dict[str, Any], asked: TaskId, reader: Reader[R], path: str
 def _output(raw: Mapping[str, Any]) -> Output:
     output = raw.get("output")
     return output if isinstance(output, dict) else {}
-
-
-def _progress(output: Output) -> int | None:
-    try:
-        return read_percent(output.get("progress", output.get("percent")))  # `percent` is Hailuo's
-    except TypeError:
-        return None
-
-
-def _images(output: Output) -> tuple[str, ...]:
-    try:
-        return pick_images(output)[1]
-    except TypeError:  # a picture that is an object: `Task.files` knows those
-        return ()
 
 
 def _read_life(raw: Mapping[str, Any]) -> Life:
@@ -260,7 +243,7 @@ def _read_life(raw: Mapping[str, Any]) -> Life:
 
 
 def _read_result(structure: Structure[R], raw: Mapping[str, Any]) -> R:
-    return structure(raw.get("output"), "output")
+    return structure.salvage(raw.get("output"))
 
 
 def _read_files(raw: Mapping[str, Any]) -> tuple[TaskFile, ...]:

@@ -318,44 +318,6 @@ class TestFetch:
         assert (task.task_type, task.images) == ("reroll", ("https://a.b/c.png",))
 
     @pytest.mark.parametrize(
-        ("task_result", "path", "excerpt"),
-        [
-            ({"image_urls": ["https://a.b/1.png", {"url": "x"}]}, "task_result.image_urls[1]", '{"url":"x"}'),
-            ({"image_urls": {"0": "x"}}, "task_result.image_urls", '{"0":"x"}'),
-            ({"temporary_image_urls": [[], "x"]}, "task_result.temporary_image_urls[0]", "[]"),
-            ({"task_progress": {"now": 5}}, "task_result.task_progress", '{"now":5}'),
-            ({"actions": ["reroll", "upscale1", []]}, "task_result.actions[2]", "[]"),
-            ({"quota_used": [3]}, "task_result.quota_used", "[3]"),
-            ({"image_url": ["https://a.b/1.png"]}, "task_result.image_url", '["https://a.b/1.png"]'),
-            ({"seed": {"value": 1}}, "task_result.seed", '{"value":1}'),
-            ({"need_retry": []}, "task_result.need_retry", "[]"),
-            ("finished", "task_result", '"finished"'),
-            (["https://a.b/1.png"], "task_result", '["https://a.b/1.png"]'),
-            (42, "task_result", "42"),
-            (True, "task_result", "true"),
-            (False, "task_result", "false"),
-            (0, "task_result", "0"),
-        ],
-        ids=str,
-    )
-    def test_of_an_ended_task_names_the_place_that_does_not_fit(
-        self, task_result: object, path: str, excerpt: str
-    ) -> None:
-        with pytest.raises(UnexpectedAnswer) as caught:
-            fetched({"status": "finished", "task_result": task_result})
-
-        assert (caught.value.path, caught.value.excerpt) == (path, excerpt)
-        assert path in str(caught.value)
-
-    def test_of_a_running_task_fails_only_where_one_looks(self) -> None:
-        task = pending(task_progress=10, image_urls=[], actions={"a": 1})
-
-        assert task.progress == 10
-        with pytest.raises(UnexpectedAnswer) as caught:
-            _ = task.result
-        assert caught.value.path == "task_result.actions"
-
-    @pytest.mark.parametrize(
         "meta",
         [
             {"created_at": {}},
@@ -467,13 +429,6 @@ class TestMultiFetch:
             ({}, f"data.{ID}.status"),
             ({"status": []}, f"data.{ID}.status"),
             ({"status": "pending", "task_id": OTHER}, f"data.{ID}.task_id"),
-            ({"status": "pending", "task_id": {}}, f"data.{ID}.task_id"),
-            ({"status": "finished", "task_result": {"actions": {"a": 1}}}, f"data.{ID}.task_result.actions"),
-            ({"status": "finished", "task_result": {"image_urls": [{}]}}, f"data.{ID}.task_result.image_urls[0]"),
-            ({"status": "pending", "task_result": {"task_progress": []}}, f"data.{ID}.task_result.task_progress"),
-            ({"status": "finished", "task_result": "text"}, f"data.{ID}.task_result"),
-            ({"status": "pending", "task_result": [1]}, f"data.{ID}.task_result"),
-            ({"status": "failed", "message": {"a": 1}}, f"data.{ID}.message"),
         ],
         ids=str,
     )
@@ -606,10 +561,13 @@ class TestSecrets:
         else:
             body[broken] = {"image_urls": [{"echo": {"webhook_secret": SECRET}}]}
 
-        with pytest.raises(PiAPIError) as caught:
-            fetched(body, status)
-
-        assert SECRET not in f"{caught.value} {caught.value!r} {vars(caught.value)}"
+        try:
+            task = fetched(body, status)
+        except PiAPIError as error:
+            assert SECRET not in f"{error} {error!r} {vars(error)}"  # noqa: PT017 - what is no error is seen below
+        else:
+            assert broken in {"task_id", "task_result"}
+            assert SECRET not in f"{task} {task.raw} {task.result}"
 
     @pytest.mark.parametrize("status", [200, 400, 500])
     def test_of_a_request_are_not_in_its_error(self, status: int) -> None:
@@ -743,12 +701,16 @@ class TestAnyAnswerWhatever:
 
     @pytest.mark.parametrize("depth", [100, 250, 300, 1000, 100_000])
     @pytest.mark.parametrize("place", ['{"status":"finished","task_result":{"actions":%s}}', '{"task_id":%s}', "%s"])
-    def test_however_deep_gives_a_piapi_error(self, depth: int, place: str) -> None:
+    def test_however_deep_gives_a_task_or_a_piapi_error(self, depth: int, place: str) -> None:
         body = (place % ("[" * depth + "]" * depth)).encode()
 
         for request in (REROLL, Fetch(ID), MultiFetch((ID,))):
-            with pytest.raises(PiAPIError):
-                request.parse(HTTPResponse(200, body))
+            try:
+                task = request.parse(HTTPResponse(200, body))
+            except PiAPIError:
+                continue
+            assert isinstance(task, Task)
+            assert task.result.actions == ()
 
     @settings(deadline=None, max_examples=100)
     @given(answer=answers, secret=st.text("abcdef", min_size=12))

@@ -17,8 +17,20 @@ PACKAGE = Path(piapi_async.__file__).parent
 
 # From the ground up: a module imports only what stands before it.  `__init__` gathers the public names of all.
 ORDER = [
-    *("_version", "errors", "_wire", "_fields", "_inputs", "_request", "_lenient", "tasks", "_files", "midjourney"),
-    *("_envelope", "unified", "legacy", "models", "_families", "account", "policy", "_stats", "_lanes", "_book"),
+    *(
+        "_version",
+        "errors",
+        "_wire",
+        "_fields",
+        "_inputs",
+        "_request",
+        "_answers",
+        "_lenient",
+        "tasks",
+        "_files",
+        "_envelope",
+    ),
+    *("midjourney", "unified", "legacy", "models", "_families", "account", "policy", "_stats", "_lanes", "_book"),
     *("_threads", "_transport", "_sqlite", "_ledger_file", "ledger", "_caller", "_submitter", "_poller", "_uploads"),
     *("_bulk", "handle", "client", "_several", "downloads", "_workbench", "batch", "webhooks"),
     *("emulator", "pytest_plugin", "cli", "__main__"),
@@ -29,6 +41,7 @@ PURE = {
     "_fields",
     "_inputs",
     "_request",
+    "_answers",
     "_lenient",
     "tasks",
     "_files",

@@ -150,7 +150,6 @@ RUBBISH: list[Any] = [
     {"code": 200, "data": {"status": None}},
     {"code": 200, "data": {"status": ["completed"]}},
     {"code": 200, "data": {"status": "completed", "task_id": "another"}},
-    {"code": 200, "data": {"status": "completed", "task_id": {}}},
     {"code": [], "data": {"status": "completed"}},
     {"code": 500, "data": {"status": "completed"}},
     '{"code": 1e400, "data": {"status": "completed"}}',

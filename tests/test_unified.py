@@ -300,10 +300,10 @@ class TestFetched:
     def test_reads_progress_however_it_is_spelt(self, output: dict[str, Any], progress: int | None) -> None:
         assert fetched({"status": "processing", "output": output}).progress == progress
 
-    def test_of_pictures_that_are_objects_has_files_and_no_images(self) -> None:
+    def test_of_pictures_that_are_objects_has_their_links(self) -> None:
         task = finished(image_urls=[{"url": "https://a.b/1.png"}])
 
-        assert task.images == ()
+        assert task.images == ("https://a.b/1.png",)
         assert [file.path for file in task.files] == ["output.image_urls[0].url"]
 
     @pytest.mark.parametrize(
@@ -345,10 +345,10 @@ class TestFetched:
             ),
             ({"code": 1, "message": "same", "raw_message": "same"}, "same"),
             ({"code": 1, "message": "", "raw_message": "", "detail": "deep"}, "deep"),
-            ({"code": 1, "detail": {"a": 1}}, ""),
+            ({"code": 1, "detail": {"a": 1}}, "a: 1"),
             ("plain text", "plain text"),
             (None, ""),
-            (5, ""),
+            (5, "5"),
         ],
     )
     def test_of_a_failed_task_gives_the_hosts_reasons(self, error: object, text: str) -> None:
