@@ -34,7 +34,8 @@ class Poller:
     _caller: Caller
     _room: int
     _on_end: Callable[[Watch], None]
-    _timer: asyncio.TimerHandle | None = field(default=None, init=False)
+    _timer: asyncio.Handle | None = field(default=None, init=False)
+    _due: float = field(default=math.inf, init=False)  # when it rings; not every loop's handles tell
     _looks: set[asyncio.Task[None]] = field(factory=set, init=False)
     _warned_at: float = field(default=-math.inf, init=False)
     _words: set[str] = field(factory=set, init=False)
@@ -92,11 +93,12 @@ class Poller:
     def _arm(self) -> None:
         when = self.book.next_event(looks=len(self._looks) < self._room)
         if self._timer is not None:
-            if self._timer.when() == when:
+            if self._due == when:
                 return
             self._timer.cancel()
-        loop = asyncio.get_running_loop()
-        self._timer = None if when == math.inf else loop.call_at(when, self._tick, context=self._context)
+        self._due, self._timer = when, None
+        if when < math.inf:
+            self._timer = asyncio.get_running_loop().call_at(when, self._tick, context=self._context)
 
     def _tick(self) -> None:
         self._timer = None
