@@ -17,9 +17,10 @@ from support.desk import desk
 
 from piapi_async import Ledger, PiAPI, PollPolicy
 from piapi_async._sqlite import lock_file
-from piapi_async.cli import _batch, _results, cli
-from piapi_async.cli import _setup as setup
-from piapi_async.cli._input import BatchInput
+from piapi_async.cli import _session as setup
+from piapi_async.cli import cli
+from piapi_async.cli._batch import _job, _results
+from piapi_async.cli._batch._lines import BatchInput
 from piapi_async.emulator import Drop, Emulator, Status, TaskFails
 
 KEY = "emulator-key"
@@ -390,12 +391,12 @@ def test_max_submits_leaves_the_rest_for_another_run(host: Host) -> None:
 
 def test_lines_that_nobody_holds_any_more_take_no_memory() -> None:
     source = BatchInput(Path(write("in.jsonl", *(reroll(f"p{number}") for number in range(1000)))))
-    job = _batch._Job(cast("Any", None), source, 1000, _results.Results(sys.stdout), None)
+    job = _job._Job(cast("Any", None), source, 1000, _results.Results(sys.stdout), None)
 
     async def read() -> int:
         return max([len(job._lines) async for _ in job._items(PiAPI(KEY))])
 
-    assert asyncio.run(read()) <= 2 * _batch._CHUNK_LINES
+    assert asyncio.run(read()) <= 2 * _job._CHUNK_LINES
     assert not job._lines
 
 
@@ -403,7 +404,7 @@ def test_heavy_lines_are_taken_in_small_portions() -> None:
     row = {"verb": "inpaint", "origin_task_id": "p", "mask": "QUFB" * 2**16}
     source = BatchInput(Path(write("in.jsonl", *([row] * 9))))
 
-    assert [4, 4, 1] == [len(chunk) for chunk in _batch._chunks(source)]
+    assert [4, 4, 1] == [len(chunk) for chunk in _job._chunks(source)]
 
 
 def test_max_submits_holds_without_a_ledger(host: Host) -> None:

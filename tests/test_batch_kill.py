@@ -28,7 +28,7 @@ from support.desk import desk, unmeasured
 from support.processes import Child, wait_until
 
 from piapi_async import PiAPI, PollPolicy
-from piapi_async.cli import _setup as setup
+from piapi_async.cli import _session as setup
 from piapi_async.cli import cli
 from piapi_async.emulator import Drop, Emulator
 from piapi_async.models import catalog

@@ -22,7 +22,7 @@ from support.desk import at_the_desk, desk, end_all
 from support.processes import PATIENCE, Child, ended, started, wait_until
 
 from piapi_async import PiAPI, PollPolicy
-from piapi_async.cli import _setup as setup
+from piapi_async.cli import _session as setup
 from piapi_async.cli import cli
 from piapi_async.emulator import Emulator
 
@@ -31,9 +31,10 @@ Host = tuple[Emulator, dict[str, str]]
 _QUICK = """
 from functools import partial
 from piapi_async import PollPolicy
-from piapi_async.cli import _batch, _setup
-_setup.PiAPI = partial(_setup.PiAPI, poll=PollPolicy.every(0.02))
-_batch._PLAIN_EVERY = 0.05
+from piapi_async.cli import _session
+from piapi_async.cli._batch import _job
+_session.PiAPI = partial(_session.PiAPI, poll=PollPolicy.every(0.02))
+_job._PLAIN_EVERY = 0.05
 from piapi_async.__main__ import main
 main()
 """

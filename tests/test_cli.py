@@ -28,10 +28,11 @@ from piapi_async import (
     WaitTimeout,
 )
 from piapi_async._wire import HTTPRequest, HTTPResponse
-from piapi_async.cli import _setup as setup
+from piapi_async.cli import _session as setup
 from piapi_async.cli import cli
-from piapi_async.cli._requests import VERBS
-from piapi_async.cli._verbs import verb_command
+from piapi_async.cli._exit import exit_code
+from piapi_async.cli._submit import verb_command
+from piapi_async.cli._verbs import VERBS
 from piapi_async.emulator import Drop, Emulator, Status
 from piapi_async.tasks import TaskId
 
@@ -68,8 +69,9 @@ def test_a_reroll_on_the_embedded_emulator_saves_four_pictures(words: tuple[str,
     task = json.loads(result.stdout)
     assert task["state"] == "done"
     assert len(task["images"]) == 4
-    assert task["files"] == [str(tmp_path / f"{task['task_id']}-{number}.png") for number in (1, 2, 3, 4)]
-    assert all(Path(file).read_bytes().startswith(b"\x89PNG") for file in task["files"])
+    saved = [file["saved_as"] for file in task["files"]]
+    assert saved == [str(tmp_path / f"{task['task_id']}-{number}.png") for number in (1, 2, 3, 4)]
+    assert all(Path(file).read_bytes().startswith(b"\x89PNG") for file in saved)
     assert f"submitted {task['task_id']}" in result.stderr
     assert f"{task['task_id']} finished 100 %" in result.stderr
 
@@ -148,7 +150,8 @@ def test_download_saves_a_finished_task(host: tuple[Emulator, dict[str, str]], t
     result = run("download", task_id, str(tmp_path / "here"), **environment)
 
     assert result.exit_code == 0
-    assert json.loads(result.stdout)["files"] == sorted(str(path) for path in (tmp_path / "here").iterdir())
+    saved = [file["saved_as"] for file in json.loads(result.stdout)["files"]]
+    assert saved == sorted(str(path) for path in (tmp_path / "here").iterdir())
 
 
 def test_cancel_says_that_the_outcome_is_still_open() -> None:
@@ -255,7 +258,7 @@ def test_pictures_that_cannot_be_saved_are_exit_code_8(tmp_path: Path) -> None:
     ],
 )
 def test_every_error_has_its_exit_code(error: PiAPIError, code: int) -> None:
-    assert setup.exit_code(error) == code
+    assert exit_code(error) == code
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from support.desk import desk
 from support.processes import PATIENCE
 
 from piapi_async import PiAPI, PollPolicy
-from piapi_async.cli import _setup as setup
+from piapi_async.cli import _session as setup
 from piapi_async.cli import cli
 from piapi_async.emulator import Emulator
 from piapi_async.models import catalog

@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 from support.desk import desk
 
 from piapi_async import PiAPI, PollPolicy
-from piapi_async.cli import _setup as setup
+from piapi_async.cli import _session as setup
 from piapi_async.cli import cli
 from piapi_async.emulator import Drop, Emulator, Status, TaskFails
 from piapi_async.models import catalog
@@ -70,8 +70,9 @@ def test_a_typed_request_is_made_waited_for_and_saved(host: Host) -> None:
 
     assert result.exit_code == 0, result.stderr
     task = json.loads(result.stdout)
-    assert (task["state"], task["files"]) == ("done", [f"out/{task['task_id']}.png"])
-    assert Path(task["files"][0]).read_bytes().startswith(b"\x89PNG")
+    [file] = task["files"]
+    assert (task["state"], file["saved_as"], file["kind"]) == ("done", f"out/{task['task_id']}.png", "image")
+    assert Path(file["saved_as"]).read_bytes().startswith(b"\x89PNG")
     assert made(host) == [{"prompt": "a cat", "width": 512, "height": 256}]
     assert f"submitted {task['task_id']}" in result.stderr
 

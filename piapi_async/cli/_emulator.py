@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
 import click
 
-from ._setup import emulator_class, run, say
+from ._output import say
+from ._session import emulator_class, run
 
 if TYPE_CHECKING:
     from ..emulator import Dialect
@@ -106,3 +108,6 @@ def _like(example: object, text: str) -> object:
             raise ValueError(text)
         return text == "true"
     return int(text) if isinstance(example, int) else text
+
+
+COMMANDS: Mapping[str, click.Command] = {"emulator": emulator}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,7 +11,8 @@ import click
 from rich.console import Console
 
 from ..ledger import Ledger, LedgerEntry, LedgerState
-from ._setup import run, say
+from ._output import harmless, listing, on_terminal, say, to_json, write_out
+from ._session import run
 
 _file = click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 
@@ -30,10 +31,12 @@ def show(file: Path, state: str | None) -> None:
     async def main() -> None:
         book = Ledger(file)
         try:
-            entries = [entry async for entry in book if state in (None, entry.state.value)]
+            with listing():
+                async for entry in book:
+                    if state in (None, entry.state.value):
+                        _print(entry)
         finally:
             await book.close()
-        _print(sorted(entries, key=lambda entry: entry.at))
 
     run(main())
 
@@ -62,18 +65,17 @@ def resolve(file: Path, key: str, task_id: str | None, *, resubmit: bool) -> Non
     run(main())
 
 
-def _print(entries: list[LedgerEntry]) -> None:
-    if not sys.stdout.isatty():
-        for entry in entries:
-            click.echo(json.dumps(_as_json(entry), ensure_ascii=False))
+def _print(entry: LedgerEntry) -> None:
+    if not on_terminal():
+        write_out(to_json(_as_json(entry), encoding=getattr(sys.stdout, "encoding", None) or "utf-8"))
         return
-    out = Console(highlight=False)
-    for entry in entries:
-        when = datetime.fromtimestamp(entry.at, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
-        out.print(f"{entry.outcome or entry.state.value:9} {when}  {entry.key}", markup=False, soft_wrap=True)
-        if entry.task_id is not None:
-            out.print(f"          task {entry.task_id}", markup=False, soft_wrap=True)
-        out.print(f"          {entry.request}", markup=False, no_wrap=True, overflow="ellipsis")
+    out = Console(highlight=False, emoji=False)
+    when = datetime.fromtimestamp(entry.at, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    head = f"{entry.outcome or entry.state.value:9} {when}  {entry.key}"
+    out.print(harmless(head), markup=False, soft_wrap=True)
+    if entry.task_id is not None:
+        out.print(f"          task {harmless(entry.task_id)}", markup=False, soft_wrap=True)
+    out.print(f"          {harmless(entry.request)}", markup=False, no_wrap=True, overflow="ellipsis")
 
 
 def _as_json(entry: LedgerEntry) -> dict[str, object]:
@@ -87,3 +89,6 @@ def _as_json(entry: LedgerEntry) -> dict[str, object]:
         "request": entry.request,
         "at": datetime.fromtimestamp(entry.at, UTC).isoformat(timespec="milliseconds"),
     }
+
+
+COMMANDS: Mapping[str, click.Command] = {"ledger": ledger}

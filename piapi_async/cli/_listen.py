@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
@@ -12,7 +13,9 @@ from aiohttp import web
 
 from ..errors import WebhookRejected
 from ..webhooks import WebhookEvent, read_delivery
-from ._setup import read_secret, run, say
+from ._exit import ExitCode
+from ._output import check_stdout, leave_stdout, reason_of, say, to_json, write_out
+from ._session import read_secret, run
 
 
 @click.command()
@@ -29,6 +32,9 @@ def listen(host: str, port: int, secret_file: Path | None) -> None:
     if not secret:
         raise click.UsageError("No secret: set the environment variable PIAPI_WEBHOOK_SECRET or use --secret-file FILE")
 
+    check_stdout()
+    over = asyncio.Event()  # when nobody reads any more
+
     async def take(request: web.BaseRequest) -> web.StreamResponse:
         try:
             body = await read_delivery(request, secret)
@@ -37,7 +43,13 @@ def listen(host: str, port: int, secret_file: Path | None) -> None:
             say(f"rejected: {error}")
             return web.Response(status=403)
         row = {"task_id": event.task_id, "status": event.status, "family": event.family, "task": event.raw}
-        click.echo(json.dumps(row, ensure_ascii=False))
+        text = to_json(row, encoding=sys.stdout.encoding)
+        try:
+            write_out(text)
+        except (OSError, ValueError) as error:  # its reader has gone, and the host is to keep what comes
+            say(f"Error: a delivery cannot be written to standard output ({reason_of(error)}): {text}")
+            over.set()
+            return web.Response(status=500)
         return web.Response()
 
     async def main() -> None:
@@ -49,10 +61,15 @@ def listen(host: str, port: int, secret_file: Path | None) -> None:
             for address in runner.addresses:
                 where = f"[{address[0]}]" if ":" in address[0] else address[0]
                 say(f"Listening at http://{where}:{address[1]}/ for deliveries that carry the secret.")
-            await asyncio.Event().wait()
+            await over.wait()
         except OSError as error:
             raise click.UsageError(f"it cannot listen at {host}:{port}: {error}") from None
         finally:
             await runner.cleanup()
+        leave_stdout()
+        sys.exit(ExitCode.OTHER)
 
     run(main())
+
+
+COMMANDS: Mapping[str, click.Command] = {"listen": listen}

@@ -12,24 +12,12 @@ from typing import TYPE_CHECKING, Any, cast, get_args, get_origin, get_type_hint
 import attrs
 from attrs import frozen
 
-from .. import legacy, midjourney
+from .. import legacy
 from ..models import catalog
+from ._verbs import VERBS
 
 if TYPE_CHECKING:
     from .._wire import Attaching, TaskRequest
-
-VERBS: tuple[type[Any], ...] = (
-    midjourney.Imagine,
-    midjourney.Reroll,
-    midjourney.Upscale,
-    midjourney.Variation,
-    midjourney.Inpaint,
-    midjourney.Outpaint,
-    midjourney.Pan,
-    midjourney.Describe,
-    midjourney.Blend,
-    midjourney.Seed,
-)
 
 OLDER: Mapping[str, type[Any]] = {
     legacy.FACE_SWAP.name: legacy.FaceSwap,

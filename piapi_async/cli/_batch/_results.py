@@ -13,12 +13,12 @@ from typing import IO, Any
 import click
 from attrs import define, field
 
-from .._ledger_file import Intent
-from .._sqlite import lock_file
-from .._wire import TaskRequest
-from ..batch import Outcome
-from ..errors import TaskCancelled, TaskFailed
-from ._input import Line, mark
+from ..._ledger_file import Intent
+from ..._sqlite import lock_file
+from ..._wire import TaskRequest
+from ...batch import Outcome
+from ...errors import TaskCancelled, TaskFailed
+from ._lines import Line, mark
 
 
 def check_out(out: Path, source: Path, ledger: Path | None) -> None:

@@ -20,25 +20,16 @@ from attrs import define, evolve, field
 from rich.live import Live
 from rich.table import Table
 
-from ..batch import BatchItem, BatchRunner, Outcome, Totals, mint_keys
-from ..client import PiAPI
-from ..errors import AuthenticationError, DownloadError, SubmissionUnknown
-from ..ledger import Ledger, LedgerState
-from ._input import BadLineError, BatchInput, Line, spool
-from ._requests import missing_file
+from ...batch import BatchItem, BatchRunner, Outcome, Totals, mint_keys
+from ...client import PiAPI
+from ...errors import AuthenticationError, DownloadError, SubmissionUnknown
+from ...ledger import Ledger, LedgerState
+from .._options import Seconds, Setup, directory_option, shared_options
+from .._output import console, say
+from .._requests import missing_file
+from .._session import client, make_directory, read_setup, run
+from ._lines import BadLineError, BatchInput, Line, spool
 from ._results import Results, check_out, read_digests, stands_for_another
-from ._setup import (
-    Seconds,
-    Setup,
-    client,
-    console,
-    directory_option,
-    make_directory,
-    read_setup,
-    run,
-    say,
-    shared_options,
-)
 
 _SHOWN_ERRORS = 50
 _PLAIN_EVERY = 5.0  # seconds

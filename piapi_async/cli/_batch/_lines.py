@@ -18,9 +18,9 @@ from typing import Any
 
 from attrs import field, frozen
 
-from .._wire import MAX_ANSWER, TaskRequest
-from ..ledger import check_key
-from ._requests import recipes, unknown_verb
+from ..._wire import MAX_ANSWER, TaskRequest
+from ...ledger import check_key
+from .._requests import recipes, unknown_verb
 
 
 class BadLineError(ValueError):
