@@ -146,10 +146,18 @@ class Extend(_Drawing):
 
 
 @request
-class Vary(_Drawing):
-    """Draw a picture that is like another."""
+class Vary(ModelRequest[ImageOutput]):
+    """Draw a picture that is like another; the vendor's own client can do without a prompt."""
 
+    _model = _ADVANCED
     _task_type = "redux-variation"
+    prompt: str | None = text(default=None, kw_only=False)
+    negative_prompt: str | None = text(default=None)
+    width: int | None = whole(1, default=None)
+    height: int | None = whole(1, default=None)
+    guidance_scale: float | None = number(0, default=None)
+    steps: int | None = whole(1, default=None)
+    seed: int | None = whole(default=None)
     image: str | PurePath = link()
     denoise: float | None = number(0, 1, default=None)
     batch_size: int | None = whole(1, 4, default=None)
