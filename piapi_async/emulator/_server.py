@@ -24,6 +24,7 @@ from piapi_async._wire import HTTPRequest, HTTPResponse
 from . import _page
 from ._asks import Door, Kind
 from ._desk import Desk
+from ._extras import INSTALL, lacking
 from ._files import TYPES, Workshop, file_of
 from ._guard import NO_SNIFFING, Guard, page_headers
 from ._life import Stage, Task
@@ -98,6 +99,8 @@ class Server:
         await self._listen()
         self.desk.machine.on_change = self._post
         self.arm()
+        if problem := lacking():
+            _LOG.warning("%s", problem)
         host = f"[{self.host}]" if ":" in self.host else self.host
         self._authority = f"{host}:{self.port}"
         return f"http://{self._authority}"
@@ -248,9 +251,7 @@ class Server:
             return self._gone()
         machine, size = self.desk.machine, self.desk.view.picture_size
         pictures = pictures_of(task, machine.tasks.get, size)
-        loop = asyncio.get_running_loop()
-        png = await loop.run_in_executor(self._thread, self._gallery.show, pictures, link)
-        return _shown(png, "image/png")
+        return await self._made("image/png", self._gallery.show, pictures, link)
 
     def _shows(self, task: Task, link: Link) -> bool:
         if task.kind not in (Kind.GRID, Kind.SINGLE):
@@ -269,9 +270,16 @@ class Server:
         if self._expired(task):
             return self._gone()
         file = file_of(task, link.name, self.desk.view.picture_size)
-        loop = asyncio.get_running_loop()
-        content = await loop.run_in_executor(self._thread, self._workshop.make, file)
-        return _shown(content, TYPES[file.suffix])
+        return await self._made(TYPES[file.suffix], self._workshop.make, file)
+
+    async def _made(self, kind: str, make: Callable[..., bytes], *recipe: object) -> HTTPResponse:
+        """Return what a thread makes; what it lacks for it is no reason to try again."""
+        try:
+            content = await asyncio.get_running_loop().run_in_executor(self._thread, make, *recipe)
+        except ImportError as error:
+            text = f"the emulator cannot make this file: {error}; {INSTALL}"
+            return HTTPResponse(424, text.encode(), {"content-type": "text/plain"})
+        return _shown(content, kind)
 
     def _gone(self) -> HTTPResponse:
         return HTTPResponse(self.expired_status, b"link has expired", {"content-type": "text/plain"})

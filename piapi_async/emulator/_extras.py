@@ -1,0 +1,18 @@
+"""What the emulator draws and encodes with, which is not installed everywhere."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+INSTALL = "pip install 'piapi_async[emulator]'"
+
+
+def lacking() -> str:
+    """Return what cannot be made here, and why, as a sentence; "" when everything can."""
+    if find_spec("PIL") is None:
+        what, why = "pictures, videos and 3-D models", "Pillow is"
+    elif find_spec("av") is None:
+        what, why = "videos", "PyAV is"
+    else:
+        return ""
+    return f"The emulator cannot make {what}, for {why} not installed; links to them will answer 424: {INSTALL}"
