@@ -14,6 +14,8 @@ from ._life import Stage, Task, seed_of
 
 #: A clip's sides against a picture's: enough to be seen, cheap to encode; and how long it is.
 SMALLER, CLIP_SECONDS = 4, 2
+#: More pictures than that are not made, whatever is asked for.
+MOST_PICTURES = 8
 #: "Not reached", as the vendor's pages have it.
 ZERO_TIME = "0001-01-01T00:00:00Z"
 
@@ -59,10 +61,16 @@ def output_of(task: Task, name: str, shelf: Shelf, now: float) -> JSON | None:
     return UNFINISHED[name](task, now) if name in UNFINISHED else None
 
 
+def _several(task: Task) -> int:
+    """Return how many pictures are asked for."""
+    several = task.given.get("batch_size", 1)
+    return min(max(several, 1), MOST_PICTURES) if isinstance(several, int) else 1
+
+
 def _flux(shelf: Shelf) -> JSON:
-    several = shelf.task.given.get("batch_size", 1)
+    several = _several(shelf.task)
     answer = JSON(image_url=shelf.file("image.png"), image_base64="")
-    if isinstance(several, int) and several > 1:  # ours
+    if several > 1:  # ours
         answer["image_urls"] = [str(answer["image_url"]), *(shelf.file(f"image-{n}.png") for n in range(1, several))]
     return answer
 
@@ -84,12 +92,12 @@ def _song(shelf: Shelf, number: int) -> JSON:
     task = shelf.task
     return JSON(
         id=f"{task.task_id[:-1]}{number}",
-        title=" ".join(task.prompt.split()[:4]).title() or "Untitled",
+        title=str(task.given.get("title") or "") or " ".join(task.prompt.split()[:4]).title() or "Untitled",
         artist="Emulator",
         song_path=shelf.file(f"song-{number}.wav"),
         image_path=shelf.file(f"cover-{number}.png"),
         video_path=None,
-        lyrics=str(task.given.get("lyrics", "")),
+        lyrics=_words(task),
         prompt=task.prompt,
         tags=["folk", "acoustic"],
         duration=2.0,
@@ -99,6 +107,12 @@ def _song(shelf: Shelf, number: int) -> JSON:
     )
 
 
+def _words(task: Task) -> str:
+    """Return the lyrics of a song: those that were sent, under either name."""
+    given = task.given
+    return str(given.get("lyrics") or (given.get("prompt") if given.get("lyrics_type") == "user" else "") or "")
+
+
 def _lyrics(shelf: Shelf) -> JSON:
     about = shelf.task.prompt or "the sea"
     text = f"[Verse]\nI went out looking for {about}\nAnd came home late\n\n[Chorus]\nOh, {about}"
@@ -106,6 +120,8 @@ def _lyrics(shelf: Shelf) -> JSON:
 
 
 def _kling(shelf: Shelf) -> JSON:
+    if str(shelf.task.given.get("version", "")).startswith("3"):
+        return JSON(video=shelf.file("video.mp4"))  # observed of 3.0
     kind = "m2v_img2video" if shelf.task.given.get("image_url") else "m2v_txt2video"
     clear = shelf.file("video.mp4")
     cover = {"resource": shelf.file("cover.png"), "resource_without_watermark": "", **shelf.area(), "duration": 0}
@@ -120,9 +136,8 @@ def _kling(shelf: Shelf) -> JSON:
 
 
 def _try_on(shelf: Shelf) -> JSON:
-    several = shelf.task.given.get("batch_size", 1)
     works = []
-    for number in range(several if isinstance(several, int) else 1):
+    for number in range(_several(shelf.task)):
         clear, marked = (shelf.file(f"image-{number}{mark}.png") for mark in ("", "-watermarked"))
         image = {"resource": marked, "resource_without_watermark": clear, **shelf.area(), "duration": 0}
         works.append({"content_type": "image", "status": 99, "type": "mmu_img2img_tryon", "image": image})
@@ -138,7 +153,7 @@ def _hailuo(shelf: Shelf) -> JSON:
         "desc": shelf.task.prompt,
         "status": 2,
         **shelf.clip_area(),
-        "model_id": str(shelf.task.given.get("model", "")),
+        "model_id": str(shelf.task.given.get("model") or shelf.task.model),
     }
 
 

@@ -5,6 +5,7 @@ A task that is taken must never make an answer fail later, so its values are hel
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import Any, TypeVar
@@ -13,12 +14,13 @@ import attrs
 from attrs import frozen
 
 from ._asks import MIDJOURNEY, Door, Kind, Refused
-from ._checks import ratio
 from ._life import DURATIONS, ENDS, LIFE, Event, Fate, Stage, Task
 from ._systems import check_given, find_system, hook_of
 from ._verbs import VERBS, accept
 
 VERSION = 1
+#: That of a picture whose width and height were asked for has their digits.
+_RATIO = re.compile(r"0*[1-9]\d{0,5}:0*[1-9]\d{0,5}")
 #: No second of a run, and no unix time, is further from zero.
 _FAR = 1e11
 _LONGEST_ID = 200
@@ -91,8 +93,8 @@ def _check_life(task: Task) -> None:
 
 def _check_making(task: Task) -> None:
     """Refuse a task that no create could have made."""
-    if problem := ratio(task.aspect_ratio):
-        raise ValueError(f"aspect_ratio: {problem}")
+    if not _RATIO.fullmatch(task.aspect_ratio):
+        raise ValueError(f"aspect_ratio: {task.aspect_ratio[:100]!r} is no ratio")
     if task.mode not in DURATIONS:
         raise ValueError(f"mode: {task.mode[:100]!r} is unknown")
     system = find_system(task.model, task.verb)

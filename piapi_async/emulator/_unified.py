@@ -9,7 +9,7 @@ from ._answers import JSON, View
 from ._asks import MIDJOURNEY, Kind, Refused
 from ._life import Stage, Task
 from ._outputs import ZERO_TIME, Shelf, output_of
-from ._systems import asked_unified, find_system
+from ._systems import HAILUO, asked_unified, find_system
 
 if TYPE_CHECKING:
     from ._desk import Desk
@@ -20,7 +20,7 @@ _WORDS = {Stage.FINISHED: "completed", Stage.RETRY: "processing"}
 #: What a task costs by what it makes, in points (the orders of magnitude of the vendor's examples).
 _POINTS = {"image": 200_000, "audio": 200_000, "model": 400_000, "video": 2_000_000}
 #: These freeze points until the end, and give no list of logs (observed).
-_POINTED = ("luma", "hailuo")
+_POINTED = frozenset(("luma", *HAILUO))
 #: Which models a bulk cancel may speak of (vendor page), and the models they begin.
 _BULK = {"all": "", "kling": "kling", "midjourney": "midjourney", "luma": "luma", "suno": "music-s"}
 #: What the output of Midjourney shares with the legacy result.
