@@ -107,7 +107,9 @@ def _like(example: object, text: str) -> object:
         if text not in {"true", "false"}:
             raise ValueError(text)
         return text == "true"
-    return int(text) if isinstance(example, int) else text
+    if isinstance(example, int | float):
+        return type(example)(text)
+    return text
 
 
 COMMANDS: Mapping[str, click.Command] = {"emulator": emulator}

@@ -56,8 +56,11 @@ class Dialect:
     `gated`: how a field the plan does not include looks.  `success`: the boolean of a host of 2023, beside `status`
     or instead of it.  `unreached`: a time not reached yet.  `multi_unknown`: an id multi-fetch does not know.
     `error_body`: with `task_id` and `status`, or the message alone.  `late_cancel`: of tasks that all have started.
-    `words`: other words for stages, e.g. `{"pending": "starting"}`.  Of the unified protocol alone: `unified_crops_in`,
-    `error_in`: which text of `error` is filled, `capitalised`: "Completed" for "completed".
+    `words`: other words for stages, e.g. `{"pending": "starting"}`.  `account`: an older host told it without `data`.
+    `one_account`: all keys are of the same account.  `history`: whether there is one; a task is in it `history_lag`
+    emulated seconds after its create or its end (`history_from`), and `history_page` is the most that a page has.  Of
+    the unified protocol alone: `unified_crops_in`, `error_in`: which text of `error` is filled, `capitalised`:
+    "Completed" for "completed".
     """
 
     gated: Literal["absent", "null", "empty"] = _one_of("absent", "null", "empty")
@@ -84,6 +87,13 @@ class Dialect:
     queue_full_retry_after: str = ""
     describe_in: Literal["message", "prompt"] = _one_of("message", "prompt")
     numbers_as_strings: bool = False
+    account: Literal["data", "flat"] = _one_of("data", "flat")
+    one_account: bool = False
+    history: bool = True
+    history_off_status: int = 404
+    history_lag: float = field(default=0.0, validator=validators.ge(0))
+    history_from: Literal["create", "end"] = _one_of("create", "end")
+    history_page: int = field(default=100, validator=validators.ge(1))
     words: Mapping[str, str] = field(factory=dict)
 
     def created(self, task_id: str) -> JSON:

@@ -104,6 +104,9 @@ def account_info(desk: Desk, call: Call) -> JSON:
             used += int(str(cost["consume"]))
             frozen_points += 0 if task.stage in ENDS else int(str(cost["frozen"]))
     left = CREDITS - used - frozen_points
+    usd = round(left * USD_PER_POINT, 2)
+    if desk.view.dialect.account == "flat":  # observed of an older host
+        return JSON(account_name="emulator", account_id=account, remaining=left, equivalent_in_usd=usd)
     number = int(account[:8], 16)
     packs = {
         "credit_packs_count": 1,
@@ -129,7 +132,7 @@ def account_info(desk: Desk, call: Call) -> JSON:
             plan=desk.view.plan.name,
             is_enable=True,
             max_concurrent_task_count=desk.machine.concurrency,
-            equivalent_in_usd=round(left * USD_PER_POINT, 2),
+            equivalent_in_usd=usd,
             credit_pack_info=packs,
             wallet=wallet,
         )

@@ -12,7 +12,7 @@ from attrs import define, evolve, field
 
 from piapi_async._wire import HTTPRequest, HTTPResponse
 
-from . import _beside, _classic, _unified
+from . import _beside, _classic, _history, _unified
 from ._asks import MIDJOURNEY, Ask, Door, Refused
 from ._beside import Uploads
 from ._routes import Call, find
@@ -37,7 +37,7 @@ class Desk:
     seen: Seen = field(factory=Seen)
     uploads: Uploads = field(factory=Uploads)
     made: Task | None = None
-    _accounts: dict[str, str] = field(factory=dict)
+    _ids: dict[str, str] = field(factory=dict)
 
     # -- from a request to an answer ------------------------------------------------------------------------------
 
@@ -81,13 +81,21 @@ class Desk:
 
     def account(self, key: str) -> str:
         """Return the account id behind a key: always the same one, and the key cannot be read from it."""
-        if key not in self._accounts:
-            self._accounts[key] = str(uuid.UUID(bytes=hashlib.sha256(key.encode()).digest()[:16], version=4))
-        return self._accounts[key]
+        return self._id("" if self.view.dialect.one_account else key)
+
+    def key_id(self, key: str) -> str:
+        """Return the id of a key."""
+        return self._id(f"key of {key}")
+
+    def _id(self, of: str) -> str:
+        if of not in self._ids:
+            self._ids[of] = str(uuid.UUID(bytes=hashlib.sha256(of.encode()).digest()[:16], version=4))
+        return self._ids[of]
 
     def create(self, ask: Ask, call: Call) -> Task:
         """Make what is asked for."""
-        self.made = self.machine.create(ask, account=self.account(call.key), now=call.now)
+        account, key_id = self.account(call.key), self.key_id(call.key)
+        self.made = self.machine.create(ask, account=account, now=call.now, key_id=key_id)
         self.seen.created(self.made, call.key)
         return self.made
 
@@ -185,4 +193,5 @@ _SERVES: Mapping[str, Callable[[Desk, Call], JSON]] = {
     "upload": _beside.upload,
     "account_info": _beside.account_info,
     "active_tasks": _beside.active_tasks,
+    "history": _history.rows,
 }

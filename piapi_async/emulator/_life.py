@@ -119,9 +119,9 @@ class Fate:
 class Task:
     """One task.  Times are emulated seconds; None is "not reached".
 
-    `adopted`: the service did not make it but was told of it.  `skew`: the share by which its progress misleads.
-    `attempt` and `length`: when the present attempt began and how long it would take in all.  `script`: what will
-    happen to it and when.
+    `key_id`: the id of the API key that paid.  `adopted`: the service did not make it but was told of it.  `skew`: the
+    share by which its progress misleads.  `attempt` and `length`: when the present attempt began and how long it would
+    take in all.  `script`: what will happen to it and when.
     """
 
     task_id: str
@@ -144,6 +144,7 @@ class Task:
     model: str = MIDJOURNEY
     door: Door = Door.MIDJOURNEY
     service_mode: str = ""
+    key_id: str = ""
     skew: float = 0.0
     attempt: float = 0.0
     length: float = 1.0

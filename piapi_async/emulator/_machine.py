@@ -63,7 +63,7 @@ class Machine:
 
     # -- what the outside asks ------------------------------------------------------------------------------------
 
-    def create(self, ask: Ask, *, account: str, now: float) -> Task:
+    def create(self, ask: Ask, *, account: str, now: float, key_id: str = "") -> Task:
         """Return the accepted task; `Refused` says why there is none."""
         self.advance(now)
         parent = self._parent(ask) if ask.parent else None
@@ -73,6 +73,7 @@ class Machine:
         if place.running >= self.concurrency and len(place.staged) >= self.queue:
             raise Refused(f"too many requests: {self.queue} tasks are staged already", status=429)
         task = self._task(ask, parent, account)
+        task.key_id = key_id
         self.tasks[task.task_id] = task
         self.hooked += task.has_webhook
         place.staged.append(task)

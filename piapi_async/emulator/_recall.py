@@ -219,7 +219,9 @@ def _fate(value: object) -> Fate:
 
 _READ: Mapping[str, Read] = {
     "task_id": _id,
-    **dict.fromkeys(("account", "verb", "prompt", "mode", "aspect_ratio", "error", "model", "service_mode"), _text),
+    **dict.fromkeys(
+        ("account", "verb", "prompt", "mode", "aspect_ratio", "error", "model", "service_mode", "key_id"), _text
+    ),
     **dict.fromkeys(("created", "attempt"), _number),
     **dict.fromkeys(("admitted", "started", "ended"), _maybe(_number)),
     **dict.fromkeys(("serial", "retries"), _whole),

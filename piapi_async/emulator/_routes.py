@@ -47,6 +47,7 @@ ROUTES: Mapping[str, Route] = {
         Route("upload", "POST", "/api/ephemeral_resource", Door.ACCOUNT),
         Route("account_info", "GET", "/account/info", Door.ACCOUNT),
         Route("active_tasks", "GET", "/account/active_tasks", Door.ACCOUNT),
+        Route("history", "GET", "/api/open/tasks/histories", Door.ACCOUNT),
     )
 }
 

@@ -114,7 +114,7 @@ def fetched(view: View, task: Task, now: float) -> JSON:
             task_id=task.task_id,
             model=task.model,
             task_type=task.verb,
-            status=_word(view, task),
+            status=word_of(view, task),
             config=_config(task.service_mode, *hook),
             input=task.input,
             output=_output(view, task, now),
@@ -150,7 +150,8 @@ def moment(view: View, task: Task, at: float | None) -> str:
     return f"{text}Z" if task.model == MIDJOURNEY else f"{text}.{fraction:06d}001Z"
 
 
-def _word(view: View, task: Task) -> str:
+def word_of(view: View, task: Task) -> str:
+    """Return the word for where a task is in its life."""
     word = view.dialect.words.get(task.stage, _WORDS.get(task.stage, str(task.stage)))
     return word.capitalize() if view.dialect.capitalised else word
 
