@@ -63,6 +63,7 @@ class PollBook:
     _lanes: dict[str, Lane] = field(factory=dict, init=False)
     _deadlines: list[tuple[float, int, Watch, Waiter]] = field(factory=list, init=False)
     _bounded: int = field(default=0, init=False)  # waiters with a deadline
+    _denied_since: float = field(default=math.inf, init=False)  # the key was refused, and no good answer came since
     _order: Iterator[int] = field(factory=count, init=False)
 
     def __len__(self) -> int:
@@ -85,8 +86,8 @@ class PollBook:
         watch = self._lane(watch.family).watches.setdefault(watch.task_id, watch)
         if not watch.waiters:
             watch.error = None
-            if watch.trouble is not None:  # what was denied stays denied
-                watch.trouble.failing_since, watch.trouble.faults = math.inf, 0
+            if watch.trouble is not None:
+                watch.trouble.begin_anew()
         watch.waiters += (waiter,)
         if waiter.deadline < math.inf:
             self._bounded += 1
@@ -164,17 +165,23 @@ class PollBook:
     # -- what an answer does --------------------------------------------------------------------------------------
 
     def answered(self, look: Look, sightings: Sightings, now: float) -> list[Waiter]:
-        """Take in what a look found; give the waiters to wake."""
-        if look.multi:
-            self._lane(look.family).doubts = 0
+        """Take in what a look found; return the waiters to wake."""
+        self._denied_since = math.inf
+        lane = self._lane(look.family)
+        unread = [entry for entry in sightings.values() if isinstance(entry, UnexpectedAnswer)]
+        if unread and len(unread) == len(sightings):
+            lane.doubt()
+        else:
+            lane.understood(multi=look.multi)
+
         woken: list[Waiter] = []
         for watch in look.watches:
             watch.looking = False
             match sightings.get(watch.task_id):
                 case None:
                     self._missed(watch, now)
-                case UnexpectedAnswer():
-                    woken += self._faulted(watch, now)
+                case UnexpectedAnswer() as error:
+                    self._unread(watch, error, now)
                 case task:
                     woken += self.seen(watch, task, now)
         return woken
@@ -253,17 +260,20 @@ class PollBook:
                     self._queue(watch, now + self.policy.next_look(self.rng))
 
     def failed(self, look: Look, error: PiAPIError, now: float) -> list[Waiter]:
-        """Take in that a look failed; give the waiters to wake."""
+        """Take in that a look failed; return the waiters to wake."""
         for watch in look.watches:
             watch.looking = False
-            watch.troubled().fault = error
-        if isinstance(error, (AuthenticationError, ClientClosed)):  # it will not pass, for nobody
+            watch.troubled().note(error, now)
+        if isinstance(error, ClientClosed) or self._denies(error, now):  # it will not pass, for nobody
             return self.close(error)
         if look.multi and self.learn(look.family, len(look.watches), error):
             for watch in look.watches:
                 watch.troubled().alone = isinstance(error, (UnexpectedAnswer, NotFoundError))
                 self._retake(watch, now)
             return []
+        if look.multi and self._lane(look.family).blocked:
+            look.watches[0].troubled().alone = True  # it may be only multi-fetches that an edge does not like
+
         woken: list[Waiter] = []
         for watch in look.watches:
             if isinstance(error, APIError) and judge_read(error) is Verdict.RAISE:
@@ -272,12 +282,23 @@ class PollBook:
                 woken += self._faulted(watch, now)
         return woken
 
+    def _denies(self, error: PiAPIError, now: float) -> bool:
+        """Return whether the key is refused: in the host's own words, or for a minute without a good answer between.
+
+        An edge's page ("Just a moment…") has the same status, and passes.
+        """
+        if not isinstance(error, AuthenticationError):
+            return False
+        self._denied_since = min(self._denied_since, now)
+        return bool(error.message) or now - self._denied_since >= OVERDUE
+
     def overdue(self, look: Look, now: float) -> list[Watch]:
-        """Give the watches of a look that have seen nothing but faults for a minute; each is given once."""
+        """Return the watches of a look of which nothing was seen for a minute, whatever the looks did; each once."""
         watches = []
         for watch in look.watches:
-            if watch.trouble is not None and now - watch.trouble.failing_since >= OVERDUE:
-                watch.trouble.failing_since = math.inf
+            trouble = watch.trouble
+            if trouble is not None and not trouble.told and now - trouble.failing_since >= OVERDUE:
+                trouble.told = True
                 watches.append(watch)
         return watches
 
@@ -294,9 +315,18 @@ class PollBook:
     def _missed(self, watch: Watch, now: float) -> None:
         """Ask singly for a task that a multi-fetch did not show: only a plain fetch says that it is unknown."""
         trouble = watch.troubled()
+        trouble.note(None, now)
         if trouble.refused_since is None:
             trouble.refused_since = now
         trouble.alone = True
+        self._retake(watch, now)
+
+    def _unread(self, watch: Watch, error: UnexpectedAnswer, now: float) -> None:
+        """Ask singly for a task whose entry in a multi-fetch could not be read: a plain fetch may show it."""
+        trouble = watch.troubled()
+        trouble.note(error, now)
+        trouble.alone = True
+        self.counters.faults += 1
         self._retake(watch, now)
 
     def _refused(self, watch: Watch, error: APIError, now: float) -> list[Waiter]:
@@ -314,8 +344,6 @@ class PollBook:
     def _faulted(self, watch: Watch, now: float) -> list[Waiter]:
         """Look again after a fault that will pass, ever more slowly: the host has enough to do."""
         trouble = watch.troubled()
-        if not trouble.faults:
-            trouble.failing_since = now
         delay = self.policy.next_look(self.rng) * 2.0 ** min(trouble.faults, 10)
         trouble.faults += 1
         self.counters.faults += 1

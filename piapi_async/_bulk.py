@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 from ._book import PollBook
 from ._caller import Caller
@@ -34,7 +34,8 @@ async def _fetch_chunk(
 ) -> dict[str, Task[Any] | None]:
     """Read several tasks in one request; nothing where that taught the book to ask for fewer.
 
-    Where all are refused because one is unknown, the first few are read one by one.
+    Where all are refused because one is unknown, the first few are read one by one; so are those whose entries cannot
+    be read.
     """
     assert family.fetch_many is not None  # noqa: S101 - the book gives such families the size 1
     try:
@@ -43,10 +44,11 @@ async def _fetch_chunk(
         if book.learn(family, len(ids), error):
             return await _fetch_singly(caller, family, ids[:_AT_ONCE]) if isinstance(error, NotFoundError) else {}
         raise
-    for sighting in sightings.values():
-        if isinstance(sighting, UnexpectedAnswer):
-            raise sighting
-    return {task_id: cast("Task[Any] | None", sightings.get(task_id)) for task_id in ids}
+    found: dict[str, Any] = {task_id: sightings.get(task_id) for task_id in ids}
+    unread = [task_id for task_id in ids if isinstance(found[task_id], UnexpectedAnswer)]
+    for start in range(0, len(unread), _AT_ONCE):
+        found |= await _fetch_singly(caller, family, unread[start : start + _AT_ONCE])
+    return found
 
 
 async def _fetch_singly(caller: Caller, family: Family[Any], ids: Sequence[TaskId]) -> dict[str, Task[Any] | None]:
@@ -63,7 +65,9 @@ async def _fetch_singly(caller: Caller, family: Family[Any], ids: Sequence[TaskI
 async def _fetch_or_none(caller: Caller, family: Family[Any], task_id: TaskId) -> Task[Any] | None:
     try:
         return await caller.call(family.fetch(task_id), judge_read)
-    except NotFoundError:
+    except NotFoundError as error:
+        if not error.message:  # an edge says so, and not the host
+            raise
         return None
 
 

@@ -14,6 +14,7 @@ from .tasks import Family, Task, TaskId
 
 _REGAIN = 600.0  # seconds
 _DOUBTS = 2  # answers in a row that make no sense before multi-fetch is given up: one may be an accident on the way
+_CLIENT_FAULTS = range(300, 500)  # with redirects, which are as little the host's word
 
 AnyTask: TypeAlias = Task[Any]
 
@@ -25,8 +26,18 @@ class Trouble:
     fault: PiAPIError | None = None  # what the last look failed with
     faults: int = 0
     failing_since: float = math.inf
+    told: bool = False  # the operator has heard of it
     refused_since: float | None = None
     alone: bool = False
+
+    def note(self, fault: PiAPIError | None, now: float) -> None:
+        """Take note of a look that showed nothing of the task."""
+        self.fault = fault
+        self.failing_since = min(self.failing_since, now)
+
+    def begin_anew(self) -> None:
+        """Forget the faults, for a wait that is taken up again; what was denied stays denied."""
+        self.failing_since, self.told, self.faults = math.inf, False, 0
 
 
 @define(eq=False, slots=True)
@@ -98,20 +109,24 @@ class Lane:
     watches: dict[TaskId, Watch] = field(factory=dict)
     heap: list[tuple[float, int, Watch]] = field(factory=list)
     doubts: int = 0
+    blocked: int = 0  # multi-fetches in a row that an edge refused
     given_up: int = 0  # the size before the host refused it, or answers made no sense
     regain_at: float | None = None
 
     def learn(self, asked: int, error: PiAPIError) -> bool:
-        """Adapt to a host that has no multi-fetch, or a smaller one; tell whether to ask again at once."""
+        """Adapt to a host that has no multi-fetch, or a smaller one; return whether to ask again at once."""
         match error:
-            case AuthenticationError():
-                return False
             case APIError(status=404 | 405 | 501):
-                self.size, self.given_up = 1, 0
+                self.give_up()
             case NotFoundError():
                 pass  # one of them, it seems: each is asked for by itself, and tells
             case UnexpectedAnswer():
-                self._doubt()
+                self.doubt()
+            case APIError(message="", status=status) if status in _CLIENT_FAULTS:
+                self.blocked += 1
+                return False
+            case AuthenticationError():
+                return False
             case APIError() if judge_read(error) is Verdict.RAISE:
                 self.given_up = max(self.given_up, self.size)
                 self.size = max(1, min(self.size, asked) // 2)
@@ -119,11 +134,25 @@ class Lane:
                 return False
         return True
 
-    def _doubt(self) -> None:
+    def understood(self, *, multi: bool) -> None:
+        """Take note of a good answer.
+
+        Where plain fetches pass and an edge has refused the last multi-fetches, it is these that it does not like.
+        """
+        if multi:
+            self.doubts = self.blocked = 0
+        elif self.blocked >= _DOUBTS:
+            self.give_up()
+
+    def doubt(self) -> None:
         """Take note of an answer that makes no sense; several in a row end the asking for many."""
         self.doubts += 1
         if self.doubts >= _DOUBTS:
-            self.given_up, self.size = self.size, 1
+            self.give_up()
+
+    def give_up(self) -> None:
+        """Ask singly from now on, for a while."""
+        self.given_up, self.size, self.blocked = max(self.given_up, self.size), 1, 0
 
     def regain(self, now: float) -> None:
         """Ask for as many as before after a while: an edge in maintenance refuses and answers nonsense, too."""

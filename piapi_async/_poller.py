@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("piapi_async")
 
+_MOST_WORDS = 100
+
 
 @define(eq=False)
 class Poller:
@@ -125,10 +127,10 @@ class Poller:
         except PiAPIError as error:
             woken = self.book.failed(look, error, loop.time())
             logger.debug("a look at %d tasks failed: %s", len(look.watches), error)
-            self._warn(self.book.overdue(look, loop.time()), error)
         except Exception as error:
             logger.exception("a look failed in a way that it never should; still waiting")
             woken = self.book.failed(look, UnexpectedAnswer(repr(error)), loop.time())
+        self._warn(self.book.overdue(look, loop.time()))
         self._ring(woken)
 
     async def _ask(self, look: Look) -> Sightings:
@@ -138,17 +140,19 @@ class Poller:
             return await self._caller.attempt(family.fetch_many(ids))
         return {ids[0]: await self._caller.attempt(family.fetch(ids[0]))}
 
-    def _warn(self, overdue: list[Watch], error: PiAPIError) -> None:
+    def _warn(self, overdue: list[Watch]) -> None:
         """Tell the operator of an outage once a minute, however many tasks are waited for."""
         now = asyncio.get_running_loop().time()
-        if overdue and now - self._warned_at >= OVERDUE:
-            self._warned_at = now
-            logger.warning(
-                "no readable answer about task %s for a minute, still waiting for %d: %s",
-                overdue[0].task_id,
-                len(self.book),
-                error,
-            )
+        if not overdue or now - self._warned_at < OVERDUE:
+            return
+        self._warned_at = now
+        fault = overdue[0].troubled().fault
+        logger.warning(
+            "no readable answer about task %s for a minute, still waiting for %d: %s",
+            overdue[0].task_id,
+            len(self.book),
+            "the host does not show it" if fault is None else fault,
+        )
 
     def _note_ends(self, watches: Iterable[Watch]) -> None:
         for watch in watches:
@@ -158,7 +162,9 @@ class Poller:
     def _note_words(self, sightings: Sightings) -> None:
         """Tell the operator, once per word, of a status that nobody has heard of: it is taken for "still waiting"."""
         for task in sightings.values():
-            if isinstance(task, Task) and not is_known_status(task.status) and task.status not in self._words:
+            if not isinstance(task, Task) or is_known_status(task.status) or task.status in self._words:
+                continue
+            if len(self._words) < _MOST_WORDS:  # a host that makes up new ones all the time is told of enough
                 self._words.add(task.status)
                 logger.warning("unknown status %r of task %s: taken for waiting", task.status, task.task_id)
 

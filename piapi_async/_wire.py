@@ -317,9 +317,14 @@ def judge_submit(error: PiAPIError) -> Verdict:
 
 
 def judge_read(error: PiAPIError) -> Verdict:
-    """Decide whether a failed read is worth another try: reading twice costs nothing."""
+    """Decide whether a failed read is worth another try: reading twice costs nothing.
+
+    A status without the host's own words (`message` is "") is an edge's, whatever it is, and passes.
+    """
     match error:
         case TransportError() | RateLimitError() | ServerError() | UnexpectedAnswer() | APIError(status=408):
+            return Verdict.RETRY
+        case APIError(message=""):
             return Verdict.RETRY
     return Verdict.RAISE
 
@@ -327,6 +332,6 @@ def judge_read(error: PiAPIError) -> Verdict:
 def judge_multi_fetch(error: PiAPIError) -> Verdict:
     """Decide as `judge_read`, except for what says that the host has no multi-fetch: one learns from that."""
     match error:
-        case UnexpectedAnswer() | ServerError(status=501):
+        case UnexpectedAnswer() | APIError(status=404 | 405 | 501):
             return Verdict.RAISE
     return judge_read(error)

@@ -34,7 +34,7 @@ from piapi_async.tasks import Task, TaskId
 SINGLY: Family[Any] = attrs.evolve(LEGACY, name="singly", fetch_many=None)
 EVERYTHING = 10_000
 
-DENIED = NotFoundError("task not found", status=400)
+DENIED = NotFoundError("task not found", status=400, message="task not found")
 FAULT = TransportError("dropped", sent=True)
 
 
@@ -436,7 +436,7 @@ def test_an_id_left_out_of_an_answer_is_as_good_as_null() -> None:
     assert ids(take_one(book, 0.0)) == ["a"]
 
 
-def test_an_entry_that_cannot_be_read_delays_its_task_alone() -> None:
+def test_an_entry_that_cannot_be_read_is_asked_for_singly_at_once() -> None:
     book = book_of()
     _, waiter = join(book, "a")
     join(book, "b")
@@ -446,8 +446,62 @@ def test_an_entry_that_cannot_be_read_delays_its_task_alone() -> None:
     )
 
     assert [waiter.bell for waiter in woken] == ["b"]
-    assert 1.0 <= book.next_event(looks=True) <= 1.05
-    assert see(book, take_one(book, 2.0), 2.0, "finished") == [waiter]
+    single = take_one(book, 0.0)
+    assert (ids(single), single.multi) == (["a"], False)
+    assert book.size(LEGACY) == 20
+    assert see(book, single, 0.1, "finished") == [waiter]
+
+
+def test_a_task_is_asked_for_singly_each_time_that_its_entry_cannot_be_read() -> None:
+    book = book_of()
+    for name in "abc":
+        join(book, name)
+    sizes, now = [], 0.0
+    while now < 10.0:
+        look = take_one(book, now)
+        sizes.append(len(look.watches))
+        found: dict[TaskId, Any] = {task_id: sighting(task_id) for task_id in ids_of(look)}
+        if look.multi:
+            found[TaskId("a")] = UnexpectedAnswer("x")
+        book.answered(look, found, now)
+        now = book.next_event(looks=True)
+
+    assert sizes[:4] == [3, 1, 3, 1]
+    assert book.size(LEGACY) == 20
+
+
+def test_a_host_whose_entries_can_never_be_read_has_no_multi_fetch() -> None:
+    book = book_of()
+    for name in "ab":
+        join(book, name)
+    for now in (0.0, 5.0):
+        look = take_one(book, now)
+        assert look.multi
+        book.answered(look, dict.fromkeys(ids_of(look), UnexpectedAnswer("x")), now)
+        for single in book.take(now, EVERYTHING):
+            see(book, single, now)
+
+    assert book.size(LEGACY) == 1
+
+
+@pytest.mark.parametrize("entry", [None, UnexpectedAnswer("x")], ids=["missing", "unreadable"])
+def test_a_minute_without_a_sight_of_a_task_is_told_whatever_the_looks_did(entry: UnexpectedAnswer | None) -> None:
+    book = book_of()
+    (watch, _), _ = join(book, "a"), join(book, "b")
+    told, now = [], 0.0
+    while now < 3 * OVERDUE:
+        for look in book.take(now, EVERYTHING):
+            if look.multi:
+                book.answered(look, {TaskId("a"): entry, TaskId("b"): sighting("b")}, now)
+            elif look.watches[0] is watch:
+                book.failed(look, FAULT, now)
+            else:
+                see(book, look, now)
+            told += [(now, late) for late in book.overdue(look, now)]
+        now = book.next_event(looks=True)
+
+    assert [late for _, late in told] == [watch]
+    assert OVERDUE <= told[0][0] <= OVERDUE + 11.0
 
 
 # -- faults -------------------------------------------------------------------------------------------------------
@@ -518,13 +572,80 @@ def test_a_wrong_key_ends_every_wait(status: int) -> None:
     book = book_of()
     watches = [join(book, name)[0] for name in "ab"]
     other = book.join(watch_of("c", SINGLY, due=1e6), Waiter("c"), 0.0)
-    error = AuthenticationError("x", status=status)
+    error = AuthenticationError("x", status=status, message="x")
 
     woken = book.failed(book.take(0.0, EVERYTHING)[0], error, 0.0)
 
     assert sorted(waiter.bell for waiter in woken) == ["a", "b", "c"]
     assert [watch.error for watch in (*watches, other)] == [error] * 3
     assert len(book) == 0
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_an_edges_page_with_that_status_passes(status: int) -> None:
+    book = book_of()
+    watches = [join(book, name)[0] for name in "ab"]
+    book.join(watch_of("c", SINGLY, due=1e6), Waiter("c"), 0.0)
+
+    assert book.failed(book.take(0.0, EVERYTHING)[0], AuthenticationError("x", status=status), 0.0) == []
+
+    assert [watch.ended for watch in watches] == [False, False]
+    assert len(book) == 3
+
+
+@pytest.mark.parametrize("good", [False, True], ids=["nothing else", "good answers between"])
+def test_a_refusal_of_the_key_that_lasts_a_minute_is_believed_unless_good_answers_come_between(*, good: bool) -> None:
+    book = book_of(1)
+    join(book, "a")
+    join(book, "b")
+    error = AuthenticationError("x", status=403)
+    woken: list[Waiter] = []
+    now = 0.0
+    while now < 5 * OVERDUE and not woken:
+        for look in book.take(now, EVERYTHING):
+            if good and ids(look) == ["b"]:
+                see(book, look, now)
+            else:
+                woken += book.failed(look, error, now)
+        now = book.next_event(looks=True)
+
+    if good:
+        assert woken == []
+        assert len(book) == 2
+    else:
+        assert sorted(waiter.bell for waiter in woken) == ["a", "b"]
+        assert OVERDUE <= now or now == math.inf
+
+
+def test_multi_fetches_that_an_edge_refuses_while_plain_ones_pass_are_given_up() -> None:
+    book = book_of()
+    for name in "abc":
+        join(book, name)
+    multi, now = 0, 0.0
+    while now < 60.0:
+        for look in book.take(now, EVERYTHING):
+            multi += look.multi
+            if look.multi:
+                assert book.failed(look, AuthenticationError("x", status=403), now) == []
+            else:
+                see(book, look, now)
+        now = book.next_event(looks=True)
+
+    assert book.size(LEGACY) == 1
+    assert multi <= 3
+    assert len(book) == 3
+
+
+@pytest.mark.parametrize("status", [302, 400, 404, 405, 410, 451, 501])
+def test_a_status_without_the_hosts_own_words_never_ends_a_wait(status: int) -> None:
+    book = book_of(1)
+    join(book, "a")
+    now = 0.0
+    while now < 3600.0:
+        assert book.failed(take_one(book, now), NotFoundError("x", status=status), now) == []
+        now = book.next_event(looks=True)
+
+    assert len(book) == 1
 
 
 def test_closing_ends_every_wait_even_those_under_way() -> None:
@@ -557,9 +678,9 @@ def test_a_wait_taken_up_again_after_an_error_starts_afresh() -> None:
 
 @pytest.mark.parametrize(
     "error",
-    [NotFoundError("x", status=404), APIError("x", status=405), ServerError("x", status=501)],
+    [NotFoundError("x", status=404, message="x"), APIError("x", status=405), ServerError("x", status=501)],
 )
-def test_a_host_without_multi_fetch_is_asked_singly_at_once_and_for_ever(error: PiAPIError) -> None:
+def test_a_host_without_multi_fetch_is_asked_singly_at_once(error: PiAPIError) -> None:
     book = book_of()
     for name in "abc":
         join(book, name)
@@ -645,13 +766,16 @@ def sizes_over_time(error: APIError) -> list[int]:
     return sizes
 
 
+@pytest.mark.parametrize("message", ["", "no such route"], ids=["an edge's page", "the host's own"])
 @pytest.mark.parametrize("status", [404, 405, 501])
-def test_a_host_that_has_no_multi_fetch_is_believed_for_good(status: int) -> None:
-    assert [20, 1] == sizes_over_time(NotFoundError("x", status=status))
+def test_a_host_that_seems_to_have_no_multi_fetch_is_asked_again_in_ten_minutes(status: int, message: str) -> None:
+    assert [20, 1, 20] == sizes_over_time(NotFoundError("x", status=status, message=message))
 
 
 def test_a_size_that_was_refused_is_tried_again_in_ten_minutes_for_it_may_have_been_one_of_the_ids() -> None:
-    assert [20, 10, 20] == sizes_over_time(InvalidRequestError("an id is not allowed", status=400))
+    assert [20, 10, 20] == sizes_over_time(
+        InvalidRequestError("an id is not allowed", status=400, message="an id is not allowed")
+    )
 
 
 def test_one_task_that_is_not_found_makes_the_host_no_smaller_and_each_is_asked_for_by_itself() -> None:
@@ -659,7 +783,7 @@ def test_one_task_that_is_not_found_makes_the_host_no_smaller_and_each_is_asked_
     for number in range(5):
         join(book, f"t{number}")
 
-    book.failed(take_one(book, 0.0), NotFoundError("task not found", status=400), 0.0)
+    book.failed(take_one(book, 0.0), NotFoundError("task not found", status=400, message="task not found"), 0.0)
 
     assert book.size(LEGACY) == 20
     assert [1] * 5 == [len(look.watches) for look in book.take(0.0, EVERYTHING)]
@@ -669,7 +793,7 @@ def test_a_refused_size_is_halved_at_once_and_remembered() -> None:
     book = book_of(20)
     for number in range(20):
         join(book, f"t{number}")
-    refusal = InvalidRequestError("too many", status=400)
+    refusal = InvalidRequestError("too many", status=400, message="too many")
 
     book.failed(take_one(book, 0.0), refusal, 0.0)
 
@@ -685,11 +809,11 @@ def test_a_refused_size_is_halved_at_once_and_remembered() -> None:
 def test_a_refused_request_says_nothing_about_sizes_that_are_smaller_already() -> None:
     book = book_of(20)
 
-    assert book.learn(LEGACY, 20, InvalidRequestError("x", status=400))
-    assert book.learn(LEGACY, 20, InvalidRequestError("x", status=400))
+    assert book.learn(LEGACY, 20, InvalidRequestError("x", status=400, message="x"))
+    assert book.learn(LEGACY, 20, InvalidRequestError("x", status=400, message="x"))
     assert book.size(LEGACY) == 5
     for _ in range(9):
-        book.learn(LEGACY, 20, InvalidRequestError("x", status=400))
+        book.learn(LEGACY, 20, InvalidRequestError("x", status=400, message="x"))
     assert book.size(LEGACY) == 1
 
 
@@ -700,8 +824,8 @@ def test_a_refused_request_says_nothing_about_sizes_that_are_smaller_already() -
         ServerError("x", status=503),
         RateLimitError("x", status=429),
         APIError("x", status=408),
-        AuthenticationError("x", status=401),
-        AuthenticationError("x", status=403),
+        AuthenticationError("x", status=401, message="x"),
+        AuthenticationError("x", status=403, message="x"),
     ],
 )
 def test_what_says_nothing_about_multi_fetch_teaches_nothing(error: PiAPIError) -> None:
@@ -740,11 +864,11 @@ OUTCOMES = ["pending", "processing", "finished", "failed", "cancelled", "strange
 ERRORS: list[PiAPIError] = [
     FAULT,
     DENIED,
-    NotFoundError("x", status=404),
-    InvalidRequestError("x", status=400),
+    NotFoundError("x", status=404, message="x"),
+    InvalidRequestError("x", status=400, message="x"),
     ServerError("x", status=500),
     UnexpectedAnswer("x"),
-    AuthenticationError("x", status=401),
+    AuthenticationError("x", status=401, message="x"),
 ]
 
 

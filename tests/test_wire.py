@@ -575,12 +575,12 @@ class TestJudgeRead:
     @pytest.mark.parametrize(
         "error",
         [
-            AuthenticationError("no", status=401),
-            NotFoundError("no", status=400),
-            InvalidRequestError("no", status=400),
-            ParentOutdatedError("no", status=400),
-            APIError("moved", status=301),
-            APIError("no", status=405),
+            AuthenticationError("no", status=401, message="no"),
+            NotFoundError("no", status=400, message="no"),
+            InvalidRequestError("no", status=400, message="no"),
+            ParentOutdatedError("no", status=400, message="no"),
+            APIError("moved", status=301, message="no"),
+            APIError("no", status=405, message="no"),
             ClientClosed("closed"),
             SubmissionUnknown("who knows", request=REROLL, at=0.0),
         ],
@@ -589,10 +589,33 @@ class TestJudgeRead:
     def test_raises_all_others(self, error: PiAPIError) -> None:
         assert judge_read(error) is Verdict.RAISE
 
+    @pytest.mark.parametrize("status", [301, 401, 403, 404, 405, 410, 422, 451, 511])
+    def test_repeats_any_status_that_came_without_the_hosts_own_words(self, status: int) -> None:
+        error = read_error(status, b"<html>Just a moment...</html>")
+
+        assert judge_read(error) is Verdict.RETRY
+
+    @pytest.mark.parametrize("status", [401, 403, 404, 410, 422])
+    def test_raises_what_the_host_says_itself(self, status: int) -> None:
+        assert judge_read(read_error(status, b'{"message": "no"}')) is Verdict.RAISE
+
+
+def read_error(status: int, body: bytes) -> PiAPIError:
+    with pytest.raises(PiAPIError) as caught:
+        read_answer(HTTPResponse(status, body), Fetch("c0d39b5a"))
+    return caught.value
+
 
 class TestJudgeMultiFetch:
     @pytest.mark.parametrize(
-        "error", [UnexpectedAnswer("what?"), ServerError("no", status=501), APIError("no", status=405)], ids=repr
+        "error",
+        [
+            UnexpectedAnswer("what?"),
+            ServerError("no", status=501),
+            APIError("no", status=405),
+            NotFoundError("no", status=404),
+        ],
+        ids=repr,
     )
     def test_raises_what_says_that_the_host_has_none(self, error: PiAPIError) -> None:
         assert judge_multi_fetch(error) is Verdict.RAISE
