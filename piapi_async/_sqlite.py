@@ -54,6 +54,22 @@ def lock_file(path: Path) -> sqlite3.Connection:
     return lock
 
 
+def is_held(path: Path) -> bool | None:
+    """Tell whether somebody holds an owner's lock; None if that cannot be told, for there is no such file to open."""
+    try:
+        probe = sqlite3.connect(f"{path.as_uri()}?mode=rw", uri=True, timeout=0, isolation_level=None)
+    except sqlite3.Error:
+        return None
+    try:
+        probe.execute("PRAGMA journal_mode = MEMORY")
+        probe.execute("BEGIN EXCLUSIVE")
+    except sqlite3.Error as error:
+        return True if error.sqlite_errorcode & 0xFF in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED} else None
+    finally:
+        probe.close()
+    return False
+
+
 def use_wal(file: sqlite3.Connection) -> None:
     """Have a database keep a log of writes, which a crash leaves whole and readers need not wait for."""
     # Only one process can switch the mode, and SQLite does not let the others wait for it as it does elsewhere.

@@ -243,8 +243,11 @@ class Submitter:
         return Accepted(flight.task_id, announced=sending.announced)
 
     async def _claim(self, ledger: Ledger, intent: Intent, flight: _Flight) -> Accepted | None:
-        """Make the key ours and give None, or give the task that it stands for, waiting for another's submit."""
-        pause = 0.02
+        """Make the key ours and give None, or give the task that it stands for, waiting for another's submit.
+
+        Another's is waited for as long as one of ours may take: whoever sends it may be stopped, or out of sight.
+        """
+        waited, pause = 0.0, 0.02
         while True:
             try:
                 entry = await ledger.claim(intent)
@@ -257,7 +260,14 @@ class Submitter:
             if entry.state is LedgerState.UNKNOWN:
                 flight.sending.begun_at = entry.at
                 raise self._unknown(flight, "an earlier submit of this key was never answered")
+            patience = flight.sending.timeout
+            if waited >= patience:
+                raise LedgerError(_taken(intent, entry, f"It did not end within {patience:g} s. {_ASK_AGAIN}"))
+            pause = min(pause, patience - waited)
             await anyio.sleep(pause)
+            if waited < _WORTH_A_WORD <= waited + pause:
+                logger.warning("%s", _taken(intent, entry, f"Waiting for it, {patience:g} s at most."))
+            waited += pause
             pause = min(2 * pause, 0.5)
 
     async def _aside(
@@ -351,6 +361,19 @@ class Submitter:
             at=flight.sending.begun_at or time.time(),
             key=flight.key,
         )
+
+
+_WORTH_A_WORD = 5.0  # seconds for which another's submit is waited for in silence
+_ASK_AGAIN = (
+    "Nothing was sent by this call, nothing was paid by it: submit the key again, which gives the same task when the "
+    "other has ended"
+)
+
+
+def _taken(intent: Intent, entry: LedgerEntry, what: str) -> str:
+    """Say that somebody else is sending the same submit."""
+    age = time.time() - entry.at
+    return f"The submit {intent.key!r} has been under way elsewhere for {age:.0f} s, in this process or another. {what}"
 
 
 def _leaves_open(error: Exception, sending: Sending) -> bool:

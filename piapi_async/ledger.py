@@ -26,7 +26,7 @@ from typing import Any, TypeVar
 import orjson
 from attrs import define, field
 
-from ._ledger_file import Intent, LedgerEntry, LedgerFile, LedgerState, Work
+from ._ledger_file import FORKED, Intent, LedgerEntry, LedgerFile, LedgerState, Work
 from .errors import LedgerError
 from .tasks import TaskId, TaskRef, check_task_id
 
@@ -36,12 +36,15 @@ logger = logging.getLogger("piapi_async")
 
 T = TypeVar("T")
 
+_PAGE = 500  # entries that are read at a time
 _CROWD = 16  # works in one group: above it, the next group is given a moment to fill up, as a commit costs by the group
 _GATHER = 0.001  # seconds
 _LOOP_PATIENCE = 0.05  # seconds for which the thread waits for a loop that may have stopped running
 
 
 def _absolute(path: str | os.PathLike[str]) -> Path:
+    if "\0" in os.fspath(path):
+        raise ValueError(f"path: {path!r} is not allowed; no file can have that name")
     return Path(path).absolute()  # a change of directory is no change of ledger
 
 
@@ -62,22 +65,43 @@ class Ledger:
     _mutex: threading.Lock = field(factory=threading.Lock, init=False, repr=False)
     _resumed: threading.Event = field(factory=threading.Event, init=False, repr=False)
     _clients: int = field(default=0, init=False, repr=False)
+    _pid: int = field(factory=os.getpid, init=False, repr=False)  # of the process that uses it
 
     def __attrs_post_init__(self) -> None:
         self._file = LedgerFile(self.path)
 
     async def __aiter__(self) -> AsyncIterator[LedgerEntry]:
         """Give every submit, in the order of the keys."""
-        async for entry in self._entries(None):
-            yield entry
+        await self._do(self._file.sweep)
+        after = ""
+        while page := await self._do(partial(self._page, after)):
+            for entry in page:
+                yield entry
+            after = page[-1].key
+
+    async def entries(self, state: LedgerState | None = None) -> AsyncIterator[LedgerEntry]:
+        """Yield every submit, or those of one state, in the order in which they were first recorded.
+
+        However large the ledger is, only some hundred entries are in memory at a time.
+        """
+        await self._do(self._file.sweep)
+        if state is not None:
+            async for entry in self._of_state(state):
+                yield entry
+            return
+        after = 0
+        while page := await self._do(partial(self._recorded_page, after)):
+            for _, entry in page:
+                yield entry
+            after = page[-1][0]
 
     async def pending(self) -> list[LedgerEntry]:
-        """Give the submits whose task was accepted and has not been seen to end."""
-        return [entry async for entry in self._entries(LedgerState.ACCEPTED)]
+        """Return the submits whose task was accepted and has not been seen to end, the earliest first."""
+        return [entry async for entry in self.entries(LedgerState.ACCEPTED)]
 
     async def unknown(self) -> list[LedgerEntry]:
-        """Give the submits of which nobody knows whether they made a task; see `resolve`."""
-        return [entry async for entry in self._entries(LedgerState.UNKNOWN)]
+        """Return the submits of which nobody knows whether they made a task, the earliest first; see `resolve`."""
+        return [entry async for entry in self.entries(LedgerState.UNKNOWN)]
 
     async def find(self, key: str) -> LedgerEntry | None:
         """Give what a key stands for, None if nothing was submitted under it."""
@@ -99,7 +123,7 @@ class Ledger:
 
     async def close(self) -> None:
         """Finish what is being written and close the file, unless a client still uses it; it opens again if need be."""
-        if self._clients == 0 and self._thread is not None:
+        if self._clients == 0 and self._thread is not None and self._pid == os.getpid():
             await self._do(_CLOSE)
 
     # -- for the client -------------------------------------------------------------------------------------------
@@ -140,10 +164,9 @@ class Ledger:
         """Forget a submit that made nothing."""
         await self._do(lambda file: self._file.release(file, intent), settles=intent)
 
-    async def open_ends(self) -> list[LedgerEntry]:
-        """Give the submits that have not heard of a task: those under way, of any process, and the unknown."""
-        states = (LedgerState.SENDING, LedgerState.UNKNOWN)
-        return [entry for state in states async for entry in self._entries(state)]
+    async def open_keys(self) -> list[str]:
+        """Return the keys of the submits that have not heard of a task: those under way anywhere, and the unknown."""
+        return await self._do(self._file.open_keys)
 
     async def adopt(self, key: str, task_id: str) -> None:
         """Write down the task of such a submit, which another process may still be waiting for."""
@@ -166,16 +189,20 @@ class Ledger:
 
     # -- inside ---------------------------------------------------------------------------------------------------
 
-    async def _entries(self, state: LedgerState | None) -> AsyncIterator[LedgerEntry]:
-        await self._do(self._file.sweep)
-        after = ""
-        while page := await self._do(partial(self._page, state, after)):
-            for entry in page:
+    async def _of_state(self, state: LedgerState) -> AsyncIterator[LedgerEntry]:
+        places = await self._do(lambda file: self._file.places(file, state))
+        for start in range(0, len(places), _PAGE):
+            for entry in await self._do(partial(self._page_at, state, places[start : start + _PAGE])):
                 yield entry
-            after = page[-1].key
 
-    def _page(self, state: LedgerState | None, after: str, file: sqlite3.Connection) -> list[LedgerEntry]:
-        return self._file.entries(file, state, after, 500)
+    def _page(self, after: str, file: sqlite3.Connection) -> list[LedgerEntry]:
+        return self._file.entries(file, after, _PAGE)
+
+    def _recorded_page(self, after: int, file: sqlite3.Connection) -> list[tuple[int, LedgerEntry]]:
+        return self._file.recorded(file, after, _PAGE)
+
+    def _page_at(self, state: LedgerState, places: Sequence[int], file: sqlite3.Connection) -> list[LedgerEntry]:
+        return self._file.at_places(file, state, places)
 
     def _do(
         self, work: Callable[[sqlite3.Connection], T], *, settles: Intent | None = None, loss: str = ""
@@ -188,11 +215,20 @@ class Ledger:
 
     def _put(self, job: _Job) -> None:
         """Queue a job for the thread; it goes on although the loop's tasks are cancelled, or the loop is gone."""
+        if self._pid != os.getpid():
+            self._move_in()
         with self._mutex:
             self._queue.append(job)
             if self._draining is None or self._draining.done():
                 self._thread = self._thread or ThreadPoolExecutor(1, thread_name_prefix="piapi_async ledger")
                 self._draining = job.loop.run_in_executor(self._thread, self._drain)
+
+    def _move_in(self) -> None:
+        """Take a ledger into a process that was forked, where its thread does not exist and its mutex may be held."""
+        if self._file.is_open or self._draining is not None:
+            raise LedgerError(f"The ledger {self.path} was open when this process was forked: {FORKED}")
+        self._pid, self._file, self._clients = os.getpid(), LedgerFile(self.path), 0
+        self._thread, self._mutex, self._resumed = None, threading.Lock(), threading.Event()
 
     def _drain(self) -> None:
         """Commit what is queued, one group after the other, until nothing is.  In the thread."""

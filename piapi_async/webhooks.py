@@ -31,6 +31,7 @@ from ._lanes import Watch
 from ._wire import TaskRequest, read_object
 from .client import PiAPI
 from .errors import ClientClosed, LedgerError, UnexpectedAnswer, WebhookRejected
+from .ledger import Ledger
 from .midjourney import Seed
 from .tasks import Family, Task, TaskId, TaskRef, TaskState, classify
 
@@ -145,6 +146,7 @@ class WebhookReceiver:
     _open: dict[str, asyncio.Future[TaskId | None]] = field(factory=dict, init=False, repr=False)
     _settled: OrderedDict[str, None] = field(factory=OrderedDict, init=False, repr=False)
     _given_up: bool = field(default=False, init=False, repr=False)
+    _unclaimed: list[WebhookEvent] = field(factory=list, init=False, repr=False)
     _chores: set[asyncio.Task[None]] = field(factory=set, init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
@@ -279,7 +281,9 @@ class WebhookReceiver:
             self.counts["unknown"] += 1
         elif (waiting := self._open.get(event.nonce)) is None:
             _remember(self._settled, event.nonce, None)
-            self._begin(self._adopt_from_ledger(event))
+            self._unclaimed.append(event)
+            if len(self._unclaimed) == 1:  # else somebody is about to look at the ledger anyway
+                self._begin(self._adopt_from_ledger())
         elif not waiting.done():
             waiting.set_result(event.task_id)
 
@@ -290,23 +294,46 @@ class WebhookReceiver:
             logger.warning("a delivery about task %s is not understood: %s", event.task_id, error)
             return None
 
-    async def _adopt_from_ledger(self, event: WebhookEvent) -> None:
-        """Give a submit, of an earlier process or of another that still waits, the task that its delivery tells of."""
+    async def _adopt_from_ledger(self) -> None:
+        """Give submits, of an earlier process or of another that still waits, the tasks that deliveries tell of.
+
+        One look at the ledger serves all deliveries that have come meanwhile, however many they are.
+        """
+        while self._unclaimed:
+            events, self._unclaimed = self._unclaimed, []
+            try:
+                keys = {} if self._piapi._ledger is None else await self._open_keys(self._piapi._ledger)
+            except LedgerError as error:
+                keys = {}
+                ids = ", ".join(event.task_id for event in events)
+                logger.warning("what was delivered could not be given to its submit (tasks %s): %s", ids, error)
+            for event in events:
+                if not await self._adopt(event, keys.get(event.nonce)):
+                    self._settled.pop(event.nonce, None)
+                    self.counts["unknown"] += 1
+
+    async def _open_keys(self, ledger: Ledger) -> dict[str, str]:
+        """Return the keys of the submits that have not heard of a task, by their nonces."""
+        return {self._nonce(key): key for key in await ledger.open_keys()}
+
+    async def _adopt(self, event: WebhookEvent, key: str | None) -> bool:
+        """Record the task of a delivery under the key of its submit; tell whether that was done."""
         ledger = self._piapi._ledger
+        if ledger is None or key is None:
+            return False
         try:
-            entries = [] if ledger is None else await ledger.open_ends()
-            for entry in entries:
-                if ledger is not None and hmac.compare_digest(self._nonce(entry.key).encode(), event.nonce.encode()):
-                    await ledger.adopt(entry.key, event.task_id)
-                    if event.state.terminal and not self.confirm:
-                        ref = TaskRef(entry.origin, entry.family, event.task_id)
-                        ledger.end(ref, event.state.value, dict(event.raw))
-                    self.counts["adopted"] += 1
-                    return
+            entry = await ledger.find(key)
+            if entry is None:
+                return False
+            await ledger.adopt(key, event.task_id)
         except LedgerError as error:
             logger.warning("task %s could not be given to its submit: %s", event.task_id, error)
-        self._settled.pop(event.nonce, None)
-        self.counts["unknown"] += 1
+            return False
+        if event.state.terminal and not self.confirm:
+            ref = TaskRef(entry.origin, entry.family, event.task_id)
+            ledger.end(ref, event.state.value, dict(event.raw))
+        self.counts["adopted"] += 1
+        return True
 
     def _begin(self, chore: Any) -> None:  # noqa: ANN401 - a coroutine
         task = asyncio.get_running_loop().create_task(chore, name="piapi_async webhook")

@@ -31,7 +31,8 @@ ORDER = [
         "_envelope",
     ),
     *("midjourney", "unified", "legacy", "models", "_families", "account", "policy", "_stats", "_lanes", "_book"),
-    *("_threads", "_transport", "_sqlite", "_ledger_file", "ledger", "_caller", "_submitter", "_poller", "_uploads"),
+    *("_threads", "_transport", "_sqlite", "_ledger_owners", "_ledger_place", "_ledger_file", "ledger"),
+    *("_caller", "_submitter", "_poller", "_uploads"),
     *("_bulk", "handle", "client", "_several", "downloads", "_workbench", "batch", "webhooks"),
     *("emulator", "pytest_plugin", "cli", "__main__"),
 ]

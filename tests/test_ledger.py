@@ -261,6 +261,7 @@ async def test_an_id_is_recorded_even_when_the_row_has_gone_meanwhile(path: Path
         await mine.claim(ours)
         for lock in path.parent.glob("run.db-owner-*"):
             lock.unlink()  # a cleaner of temporary files, say
+        await other._do(lambda file: file.execute("UPDATE submits SET at = at - 3600"))
         await other.resolve("k", resubmit=True)
         await mine.accept(ours, ref())
 
@@ -490,7 +491,7 @@ async def test_a_file_that_is_held_fails_all_who_ask_at_once(path: Path, monkeyp
 async def test_a_lock_that_cannot_be_removed_keeps_nobody_from_closing(path: Path) -> None:
     ledger = Ledger(path)
     await make_accepted(ledger, "k")
-    lock = ledger._file._lock_path(ledger._file.owner)
+    lock = ledger._file._owners.path_of(ledger._file.owner)
     lock.unlink()
     lock.mkdir()  # which cannot be unlinked, as a file on a disk that has become read-only
 
@@ -766,7 +767,7 @@ async def test_when_the_system_refuses_to_write_nothing_that_was_committed_is_lo
         async def main(path):
             async with here.opened(here.Path(path)) as ledger:
                 await ledger.claim(here.intent("early"))
-                resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, resource.RLIM_INFINITY))
+                resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, resource.RLIM_INFINITY))
                 print(json.dumps(await here.fill(ledger)))
                 resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         asyncio.run(main(sys.argv[1]))

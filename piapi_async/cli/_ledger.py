@@ -32,9 +32,8 @@ def show(file: Path, state: str | None) -> None:
         book = Ledger(file)
         try:
             with listing():
-                async for entry in book:
-                    if state in (None, entry.state.value):
-                        _print(entry)
+                async for entry in book.entries(LedgerState(state) if state else None):
+                    _print(entry)
         finally:
             await book.close()
 

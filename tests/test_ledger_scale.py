@@ -1,0 +1,175 @@
+"""A ledger of many rows: what is asked of it costs what it returns, not the ledger's size."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.hooking import HEADERS, PUBLIC, SECRET, delivery
+from support.ledgers import FAMILY, ORIGIN, accept, intent, opened
+from support.serving import KEY
+
+from piapi_async import Ledger, LedgerError, PiAPI, WebhookReceiver
+from piapi_async._ledger_file import _SCHEMA
+from piapi_async._sqlite import make
+from piapi_async.ledger import LedgerState
+from piapi_async.webhooks import NONCE
+
+ROWS = 30_000  # enough for a file that is not read through when it is opened
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A ledger of which all has ended but what begins with "open"."""
+    path = tmp_path_factory.mktemp("large") / "run.db"
+    make(path, _SCHEMA)
+    with sqlite3.connect(path) as file:
+        file.executemany(
+            "INSERT INTO submits VALUES (?, 'ended', ?, ?, ?, ?, NULL, ?, ?, 'done', ?)",
+            (
+                (f"key {number:09}", ORIGIN, FAMILY, b"d" * 32, "/mj/v2/imagine {}", f"t{number}", 1.0, b"{}" * 150)
+                for number in range(ROWS)
+            ),
+        )
+    file.close()
+    return path
+
+
+class Counter:
+    """Counts the steps of SQLite's machine, which are as many as the rows it looks at and more."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger = ledger
+        self.steps = 0
+
+    async def start(self) -> None:
+        await self.ledger._do(lambda file: file.set_progress_handler(self._step, 10))
+
+    def _step(self) -> int:
+        self.steps += 10
+        return 0
+
+
+async def test_what_is_asked_for_is_found_without_looking_at_the_rest(large: Path) -> None:
+    async with opened(large) as ledger:
+        await accept(ledger, "open: accepted")
+        unknown = intent("open: unknown")
+        await ledger.claim(unknown)
+        await ledger.doubt(unknown)
+        await ledger.claim(intent("open: sending"))
+        counter = Counter(ledger)
+        await counter.start()
+
+        found = {
+            "pending": [entry.key for entry in await ledger.pending()],
+            "unknown": [entry.key for entry in await ledger.unknown()],
+            "sending": [entry.key async for entry in ledger.entries(LedgerState.SENDING)],
+            "open": sorted(await ledger.open_keys()),
+        }
+        assert await ledger.find("key 000012345") is not None
+        await ledger.resolve("open: unknown", resubmit=True)
+        await ledger.adopt("open: sending", "t")
+
+    assert found == {
+        "pending": ["open: accepted"],
+        "unknown": ["open: unknown"],
+        "sending": ["open: sending"],
+        "open": ["open: sending", "open: unknown"],
+    }
+    assert counter.steps < 2_000
+
+
+async def test_opening_does_not_read_it_through(large: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    statements: list[str] = []
+    connect = sqlite3.connect
+
+    def traced(*args: Any, **options: Any) -> sqlite3.Connection:
+        file: sqlite3.Connection = connect(*args, **options)
+        file.set_trace_callback(statements.append)
+        return file
+
+    monkeypatch.setattr(sqlite3, "connect", traced)
+    async with opened(large) as ledger:
+        assert await ledger.find("key 000000001") is not None
+
+    assert statements
+    assert not [statement for statement in statements if "quick_check" in statement or "CREATE" in statement]
+
+
+async def test_a_large_file_that_was_cut_off_is_an_error_all_the_same(large: Path, tmp_path: Path) -> None:
+    cut = tmp_path / "run.db"
+    cut.write_bytes(large.read_bytes()[:-4096])
+    async with opened(cut) as ledger:
+        with pytest.raises(LedgerError, match="damaged"):
+            await ledger.find("key 000000001")
+
+
+async def test_a_file_of_an_older_release_gets_its_index_when_it_is_opened(tmp_path: Path) -> None:
+    path = tmp_path / "run.db"
+    async with opened(path) as ledger:
+        await accept(ledger, "k")
+        unknown = intent("u")
+        await ledger.claim(unknown)
+        await ledger.doubt(unknown)
+    with sqlite3.connect(path) as file:
+        file.execute("DROP INDEX submits_open")
+        version = file.execute("PRAGMA user_version").fetchone()
+    file.close()
+
+    async with opened(path) as ledger:
+        assert ["u"] == [entry.key for entry in await ledger.unknown()]
+        assert ["k"] == [entry.key for entry in await ledger.pending()]
+        (row,) = await ledger._do(
+            lambda file: file.execute("SELECT name FROM sqlite_master WHERE name = 'submits_open'").fetchall()
+        )
+        assert "submits_open" == row["name"]
+        assert tuple(version) == await ledger._do(lambda file: tuple(file.execute("PRAGMA user_version").fetchone()))
+
+
+async def test_entries_come_in_the_order_in_which_they_were_recorded(tmp_path: Path) -> None:
+    keys = [f"key {(number * 7) % 1_201:04}" for number in range(1_201)]
+    async with opened(tmp_path / "run.db") as ledger:
+        await ledger._do(lambda file: [ledger._file.claim(file, intent(key)) for key in keys])
+        assert keys == [entry.key async for entry in ledger.entries()]
+        assert keys == [entry.key async for entry in ledger.entries(LedgerState.SENDING)]
+        assert [] == [entry async for entry in ledger.entries(LedgerState.ENDED)]
+        assert sorted(keys) == [entry.key async for entry in ledger]
+
+
+async def test_an_entry_that_has_moved_on_meanwhile_is_not_given_for_what_it_was(tmp_path: Path) -> None:
+    keys = [f"key {number:04}" for number in range(600)]
+    async with opened(tmp_path / "run.db") as ledger:
+        await ledger._do(lambda file: [ledger._file.claim(file, intent(key)) for key in keys])
+        given = []
+        async for entry in ledger.entries(LedgerState.SENDING):
+            given.append(entry.key)
+            if len(given) == 1:
+                await ledger.adopt(keys[-1], "t")
+
+    assert keys[:-1] == given
+
+
+async def test_deliveries_of_tasks_that_nobody_knows_share_a_look_at_the_ledger(
+    large: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = 0
+    open_keys = Ledger.open_keys
+
+    async def counted(ledger: Ledger) -> list[str]:
+        nonlocal looks
+        looks += 1
+        return await open_keys(ledger)
+
+    monkeypatch.setattr(Ledger, "open_keys", counted)
+    async with PiAPI(KEY, base_url="http://localhost:1", ledger=Ledger(large)) as piapi:
+        receiver = WebhookReceiver(piapi, secret=SECRET, url=PUBLIC)
+        for number in range(500):
+            await receiver.handle(HEADERS, delivery(f"task {number}"), query=f"{NONCE}={number}")
+        await asyncio.sleep(0)
+        await receiver.finish()
+
+    assert receiver.counts == {"accepted": 500, "unknown": 500}
+    assert looks <= 2
