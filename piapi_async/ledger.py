@@ -54,7 +54,11 @@ class Ledger:
 
     Making one touches no file; it is made, private to you (0600), at first use.  It holds prompts and task ids, and
     neither the API key nor webhook secrets.  The client that was given it closes it.  All methods raise `LedgerError`
-    when the file is damaged, of a newer version, read-only, or on a full disk; nothing that was committed is lost.
+    when the file is damaged, of a newer version, read-only, or on a full disk; nothing that was committed is lost.  So
+    they do when it was moved, deleted, replaced or overwritten while it was open: the error says where its rows are.
+
+    Symbolic links are followed, and several processes may use one file.  One that is forked while a ledger is open
+    cannot use that file (`LedgerError`): open it there only, or start processes with multiprocessing's "spawn".
     """
 
     path: Path = field(converter=_absolute)
