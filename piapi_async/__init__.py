@@ -20,7 +20,7 @@ from ._version import __version__
 if TYPE_CHECKING:
     from ._several import as_completed, wait_all
     from ._stats import Stats
-    from .account import Account, ActiveTasks
+    from .account import Account, ActiveTasks, Credits, HistoryEntry
     from .batch import BatchItem, BatchRunner, Outcome
     from .client import PiAPI
     from .downloads import download
@@ -61,7 +61,7 @@ if TYPE_CHECKING:
         Variation,
     )
     from .policy import PollPolicy, RetryPolicy
-    from .tasks import Family, FileKind, Task, TaskFile, TaskRef, TaskState
+    from .tasks import Cost, Family, FileKind, Task, TaskFile, TaskRef, TaskState
     from .unified import UNIFIED, CreateTask
     from .webhooks import WebhookEvent, WebhookReceiver
 
@@ -76,11 +76,14 @@ __all__ = [
     "BatchRunner",
     "Blend",
     "ClientClosed",
+    "Cost",
     "CreateTask",
+    "Credits",
     "Describe",
     "DownloadError",
     "Family",
     "FileKind",
+    "HistoryEntry",
     "Imagine",
     "Inpaint",
     "InvalidRequestError",
@@ -127,7 +130,7 @@ __all__ = [
 # and every pytest run that merely has this package installed does without all of it.
 _HOMES = {
     "_stats": "Stats",
-    "account": "Account ActiveTasks",
+    "account": "Account ActiveTasks Credits HistoryEntry",
     "errors": (
         "APIError AuthenticationError ClientClosed DownloadError InvalidRequestError LedgerError "
         "NotFoundError ParentOutdatedError PiAPIError RateLimitError ServerError SubmissionUnknown "
@@ -135,7 +138,7 @@ _HOMES = {
     ),
     "midjourney": "LEGACY Blend Describe Imagine Inpaint MidjourneyResult Outpaint Pan Reroll Seed Upscale Variation",
     "policy": "PollPolicy RetryPolicy",
-    "tasks": "Family FileKind Task TaskFile TaskRef TaskState",
+    "tasks": "Cost Family FileKind Task TaskFile TaskRef TaskState",
     "unified": "CreateTask UNIFIED",
     "_several": "as_completed wait_all",
     "batch": "BatchItem BatchRunner Outcome",

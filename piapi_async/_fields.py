@@ -133,6 +133,11 @@ def aware(instance: object, attribute: Attribute[Any], value: object) -> None:
         raise refuse(instance, attribute, value, "it must be a datetime with a time zone")
 
 
+def optional_aware(instance: object, attribute: Attribute[Any], value: object) -> None:
+    if value is not None:
+        aware(instance, attribute, value)
+
+
 def is_base64(value: object) -> bool:
     try:
         return isinstance(value, str) and bool(base64.b64decode(value, validate=True))

@@ -1,4 +1,4 @@
-"""What stands beside the task API: the account, what is active on it and can be cancelled, uploads.  Pure.
+"""What stands beside the task API: the account, its history, what is active and can be cancelled, uploads.  Pure.
 
 The wire is that of the vendor's pages (piapi.ai/docs, sections "PiAPI Account Management" and "File Upload API").
 """
@@ -6,25 +6,51 @@ The wire is that of the vendor's pages (piapi.ai/docs, sections "PiAPI Account M
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
+from urllib.parse import urlencode
 
 from attrs import field, frozen
 
 from . import _fields as fields
-from ._envelope import read_data, read_envelope
+from ._envelope import read_data, read_envelope, read_time
 from ._inputs import UPLOADABLE
-from ._lenient import Structure, text_at
+from ._lenient import Structure, read_int, text_at
 from ._wire import HTTPRequest, HTTPResponse, post
 from .errors import UnexpectedAnswer
+from .tasks import Cost
 
-__all__ = ["Account", "AccountInfo", "ActiveTasks", "CancelPending", "GetActiveTasks", "Upload"]
+__all__ = [
+    "Account",
+    "AccountInfo",
+    "ActiveTasks",
+    "CancelPending",
+    "Credits",
+    "GetActiveTasks",
+    "GetHistory",
+    "HistoryEntry",
+    "HistoryPage",
+    "Upload",
+]
 
 MAX_UPLOAD = 10 * 1024 * 1024
 """Bytes of a file that the upload host takes."""
 
 _LONGEST_NAME = 128
+
+
+@frozen
+class Credits:
+    """What an account has left and has used, in the host's own unit; None where the host does not tell."""
+
+    available: float | None = None
+    frozen: float | None = None
+    """Set aside for tasks that have not ended."""
+    used: float | None = None
+    total: float | None = None
+    expired: float | None = None
 
 
 @frozen
@@ -36,6 +62,12 @@ class Account:
     plan: str = ""
     equivalent_in_usd: float | None = None
     """What its credits are worth, in US dollars."""
+    max_concurrent_task_count: int | None = None
+    """How many of its tasks the host works on at a time; more are queued."""
+    credits: Credits = field(factory=Credits)
+    """Its credit packs."""
+    wallet: Credits = field(factory=Credits)
+    """Its points, which are paid as they are used."""
     raw: Mapping[str, Any] = field(factory=dict, repr=False, eq=False)
 
 
@@ -50,6 +82,22 @@ class ActiveTasks:
 
 
 @frozen
+class _Packs:
+    total_credits: float | None = None
+    available_credits: float | None = None
+    frozen_credits: float | None = None
+    used_credits: float | None = None
+    expired_credits: float | None = None
+
+
+@frozen
+class _Wallet:
+    point_remain: float | None = None
+    point_frozen: float | None = None
+    point_used: float | None = None
+
+
+@frozen
 class _Facts:
     id: str = ""
     account_id: str = ""
@@ -61,6 +109,14 @@ class _Facts:
 
 
 @frozen
+class _Limits:
+    max_concurrent_task_count: int | None = None
+    remaining: float | None = None
+    credit_pack_info: _Packs = field(factory=_Packs)
+    wallet: _Wallet = field(factory=_Wallet)
+
+
+@frozen
 class _Counts:
     staged_count: int | None = None
     pending_count: int | None = None
@@ -68,6 +124,7 @@ class _Counts:
 
 
 _read_facts = Structure(_Facts)
+_read_limits = Structure(_Limits)
 _read_counts = Structure(_Counts)
 
 
@@ -79,15 +136,156 @@ class AccountInfo:
         return HTTPRequest("GET", "/account/info")
 
     def parse(self, response: HTTPResponse, /) -> Account:
-        data = read_data(response, self)
-        facts = _read_facts(data, "data")
+        answer = read_envelope(response, self)
+        data = answer.get("data")
+        if not isinstance(data, dict):
+            if "data" in answer or not _FLAT.intersection(answer):
+                raise UnexpectedAnswer("The answer holds no object at data", path="data")
+            data = answer  # an older shape, without an envelope (observed)
+        facts, limits = _read_facts(data, "data"), _read_limits.salvage(data)
+        packs, wallet = limits.credit_pack_info, limits.wallet
+        left = packs.available_credits if packs.available_credits is not None else limits.remaining
         return Account(
             facts.id or facts.account_id,
             facts.name or facts.account_name,
             facts.plan or facts.account_plan,
             facts.equivalent_in_usd,
+            limits.max_concurrent_task_count,
+            Credits(left, packs.frozen_credits, packs.used_credits, packs.total_credits, packs.expired_credits),
+            Credits(wallet.point_remain, wallet.point_frozen, wallet.point_used),
             data,
         )
+
+
+_FLAT = frozenset({"account_id", "account_name"})
+"""What the older answer has at its top."""
+
+
+# -- history ------------------------------------------------------------------------------------------------------
+
+LARGEST_PAGE = 100
+
+
+@frozen
+class HistoryEntry:
+    """One row of the account's task history: that a task was paid for, or paid back.
+
+    It holds neither input nor result; ``await piapi.fetch(entry.task_id, family=UNIFIED)`` reads them.
+    """
+
+    id: str = ""
+    """The row's own id."""
+    task_id: str = ""
+    model: str = ""
+    status: str = ""
+    """The task's status word when the row was last changed."""
+    action: str = ""
+    """What the row is about, such as "pay"."""
+    cost: Cost | None = None
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+    service_mode: str = ""
+    api_key_id: str = ""
+    """Which of the account's keys made the task."""
+    raw: Mapping[str, Any] = field(factory=dict, repr=False, eq=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the row as JSON values, without `raw`."""
+        times = {"created_at": self.created_at, "updated_at": self.updated_at}
+        return {
+            "id": self.id,
+            "task_id": self.task_id,
+            "model": self.model,
+            "status": self.status,
+            "action": self.action,
+            "cost": None if self.cost is None else {"amount": self.cost.amount, "unit": self.cost.unit},
+            **{name: None if time is None else time.isoformat() for name, time in times.items()},
+            "service_mode": self.service_mode,
+            "api_key_id": self.api_key_id,
+        }
+
+
+@frozen
+class HistoryPage:
+    """One page of the history; `total` is how many rows there are on all, None where the host does not tell."""
+
+    entries: tuple[HistoryEntry, ...]
+    size: int
+    total: int | None
+
+
+@frozen
+class _Row:
+    id: str = ""
+    task_id: str = ""
+    task_model: str = ""
+    status: str = ""
+    action: str = ""
+    service_mode: str = ""
+    api_key_id: str = ""
+
+
+_read_row = Structure(_Row)
+
+
+@frozen
+class GetHistory:
+    """Read one page of the account's task history, counted from 1; `since` and `until` bound when rows were made."""
+
+    page: int = 1
+    page_size: int = LARGEST_PAGE
+    model: str | None = field(default=None, validator=fields.optional_text)
+    since: datetime | None = field(default=None, validator=fields.optional_aware)
+    until: datetime | None = field(default=None, validator=fields.optional_aware)
+
+    def to_http(self) -> HTTPRequest:
+        query: dict[str, Any] = {"page": self.page, "page_size": self.page_size}
+        if self.model:
+            query["model"] = self.model
+        if self.since is not None:
+            query["start_time"] = math.floor(self.since.timestamp())
+        if self.until is not None:
+            query["end_time"] = math.ceil(self.until.timestamp())
+        return HTTPRequest("GET", f"/api/open/tasks/histories?{urlencode(query)}")
+
+    def parse(self, response: HTTPResponse, /) -> HistoryPage:
+        data = read_data(response, self)
+        rows = data.get("data")
+        if rows is None:
+            rows = []
+        if not isinstance(rows, list):
+            raise UnexpectedAnswer("The answer holds no list at data.data", path="data.data")
+        entries = tuple(_read_entry(row) for row in rows if isinstance(row, dict))
+        return HistoryPage(entries, _count(data.get("size")) or self.page_size, _count(data.get("total")))
+
+
+def _read_entry(raw: dict[str, Any]) -> HistoryEntry:
+    row, detail = _read_row.salvage(raw), raw.get("detail")
+    inner = _read_row.salvage(detail) if isinstance(detail, dict) else _Row()
+    model = detail.get("model") if isinstance(detail, dict) else None
+    return HistoryEntry(
+        id=row.id,
+        task_id=row.task_id or inner.task_id,
+        model=row.task_model or (model if isinstance(model, str) else ""),
+        status=row.status,
+        action=row.action,
+        cost=Cost.read(raw.get("usage"), raw.get("usage_type")),
+        created_at=read_time(raw.get("created_at")),
+        updated_at=read_time(raw.get("updated_at")),
+        service_mode=row.service_mode,
+        api_key_id=row.api_key_id,
+        raw=raw,
+    )
+
+
+def _count(value: object) -> int | None:
+    try:
+        return read_int(value)
+    except TypeError:
+        return None
+
+
+# -- what is under way --------------------------------------------------------------------------------------------
 
 
 @frozen

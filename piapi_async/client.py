@@ -10,7 +10,7 @@ import asyncio
 import math
 import os
 import warnings
-from collections.abc import Iterable
+from collections.abc import AsyncGenerator, Iterable
 from datetime import datetime
 from functools import partial
 from pathlib import PurePath
@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar, overload
 
 import aiohttp
-from attrs import asdict
+from attrs import asdict, evolve
 
 from ._book import PollBook
 from ._bulk import cancel_all, fetch_many
@@ -31,7 +31,15 @@ from ._submitter import Submitter
 from ._transport import Transport, check_base_url, check_key, origin_of
 from ._uploads import Uploader, upload_url_for
 from ._wire import TaskRequest, judge_read, label
-from .account import Account, AccountInfo, ActiveTasks, CancelPending, GetActiveTasks
+from .account import (
+    Account,
+    AccountInfo,
+    ActiveTasks,
+    CancelPending,
+    GetActiveTasks,
+    GetHistory,
+    HistoryEntry,
+)
 from .errors import (
     ClientClosed,
 )
@@ -266,6 +274,39 @@ class PiAPI:
         self._enter()
         return await self._caller.call(AccountInfo(), judge_read)
 
+    async def history(
+        self, model: str | None = None, since: datetime | None = None, until: datetime | None = None
+    ) -> AsyncGenerator[HistoryEntry, None]:
+        """Yield the rows of the account's task history: every task of the unified API that was paid for.
+
+        ::
+
+            async for entry in piapi.history("kling", since=datetime.now(UTC) - timedelta(hours=1)):
+                print(entry.task_id, entry.status, entry.cost)
+
+        `model` is the host's name of one; `since` and `until` are times with a zone, to the second, and bound when a
+        row was made.  Pages are read as they are needed, a hundred rows in each; a row that moves to the next page
+        while they are read is yielded once.  How soon after a task its row appears is not documented.
+
+        Raises `ValueError` for a time without a zone, and as `fetch`; `NotFoundError` where the host has no history.
+        """
+        self._enter()
+        if since is not None and until is not None and since > until:
+            raise ValueError(f"history: since, {since}, is later than until, {until}")
+        request = GetHistory(model=model, since=since, until=until)
+        known: frozenset[Any] = frozenset()
+        while True:
+            page = await self._caller.call(request, judge_read)
+            marks = frozenset(_mark(entry) for entry in page.entries)
+            for entry in page.entries:
+                if _mark(entry) not in known:
+                    yield entry
+            # A host that does not know `page` gives the first one for ever.
+            last = page.total is not None and request.page * page.size >= page.total
+            if last or marks <= known:
+                return
+            request, known = evolve(request, page=request.page + 1), marks
+
     async def active_tasks(self) -> dict[str, ActiveTasks]:
         """Read what is under way on the account, by provider.  Raises as `fetch`."""
         self._enter()
@@ -344,6 +385,11 @@ class PiAPI:
             return Watch(family, task_id, -math.inf)
         now = asyncio.get_running_loop().time()
         return Watch(family, task_id, book.first_look(now, announced=announced), now, announced=announced)
+
+
+def _mark(entry: HistoryEntry) -> Any:  # noqa: ANN401 - only compared
+    """Return what tells a row of the history from all others."""
+    return entry.id or (entry.task_id, entry.action, entry.created_at)
 
 
 def _record_end(ledger: Ledger | None, origin: str, watch: Watch) -> None:

@@ -26,6 +26,7 @@ from ._request import InputRequest, request
 from ._wire import HTTPRequest, HTTPResponse, Request, post
 from .errors import PiAPIError
 from .tasks import (
+    Cost,
     Family,
     Life,
     Reader,
@@ -243,10 +244,14 @@ class _Protocol(Generic[R]):
         return find_files({self.place: raw.get(self.place)})
 
 
+_TIMES = ("created_at", "started_at", "ended_at")
+
+
 def _read_life(raw: Mapping[str, Any]) -> Life:
     metadata = raw.get("metadata")
     metadata = metadata if isinstance(metadata, dict) else {}
-    return Life("", *(_read_time(metadata.get(name)) for name in ("created_at", "started_at", "ended_at")))
+    created_at, started_at, ended_at = (_read_time(metadata.get(name)) for name in _TIMES)
+    return Life("", created_at, started_at, ended_at, Cost.read(metadata.get("quota_usage"), "quota"))
 
 
 def _read_time(value: object) -> datetime | None:

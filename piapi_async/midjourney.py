@@ -21,6 +21,7 @@ from ._lenient import Structure, join, read_percent, text_at
 from ._wire import HTTPRequest, HTTPResponse, post, read_answer, read_object, refusal, says_failed
 from .errors import UnexpectedAnswer
 from .tasks import (
+    Cost,
     Family,
     FileKind,
     Life,
@@ -314,7 +315,10 @@ def _read_result(raw: Mapping[str, Any]) -> MidjourneyResult:
 
 def _read_life(raw: Mapping[str, Any]) -> Life:
     meta = _structure_meta.salvage(raw.get("meta"))
-    return Life(meta.task_type, from_unix(meta.created_at), from_unix(meta.started_at), from_unix(meta.ended_at))
+    times = (from_unix(meta.created_at), from_unix(meta.started_at), from_unix(meta.ended_at))
+    result = raw.get("task_result")
+    used = result.get("quota_used") if isinstance(result, dict) else None
+    return Life(meta.task_type, *times, cost=Cost.read(used, "quota"))
 
 
 def _files(raw: Mapping[str, Any]) -> tuple[TaskFile, ...]:

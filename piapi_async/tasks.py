@@ -7,6 +7,7 @@ API than that.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from enum import Enum
@@ -17,7 +18,7 @@ import orjson
 from attrs import field, frozen
 
 from ._answers import links_in
-from ._lenient import join, text_at
+from ._lenient import join, read_number, text_at
 from ._wire import Request, shorten
 from .errors import TaskCancelled, TaskFailed, UnexpectedAnswer
 
@@ -78,6 +79,35 @@ def _plain_word(status: str) -> str:
 
 
 @frozen
+class Cost:
+    """What a task costs: an amount in the host's own unit.
+
+    PiAPI's are "point" and "llm", and by its price list both are ten-millionths of a US dollar (2,500,000 for what
+    costs $0.25); the legacy protocol counts a "quota", whose price it does not tell.  "" where no unit is named.
+    """
+
+    amount: float
+    unit: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.amount:,} {self.unit}".rstrip()
+
+    @classmethod
+    def read(cls, amount: object, unit: object = "") -> Cost | None:
+        """Return the cost that an answer tells of, None for what is no amount."""
+        try:
+            number = None if isinstance(amount, bool) else read_number(amount)
+        except TypeError:
+            return None
+        if number is None or not math.isfinite(number) or number < 0:
+            return None
+        return cls(number, shorten(unit, _LONGEST_UNIT) if isinstance(unit, str) else "")
+
+
+_LONGEST_UNIT = 40
+
+
+@frozen
 class Life:
     """The facts of a task that never decide anything; all may be missing."""
 
@@ -85,6 +115,7 @@ class Life:
     created_at: datetime | None = None
     started_at: datetime | None = None
     ended_at: datetime | None = None
+    cost: Cost | None = None
 
 
 class FileKind(Enum):
@@ -154,6 +185,11 @@ class Task(Generic[R_co]):
     def task_type(self) -> str:
         """The verb that made the task, "" where the host does not tell."""
         return self._life.task_type
+
+    @property
+    def cost(self) -> Cost | None:
+        """What the host says it has consumed for the task so far, None where it does not tell."""
+        return self._life.cost
 
     @property
     def created_at(self) -> datetime | None:

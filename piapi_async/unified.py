@@ -25,6 +25,7 @@ from ._lenient import Structure, read_percent
 from ._request import InputRequest, request
 from ._wire import HTTPRequest, HTTPResponse
 from .tasks import (
+    Cost,
     Family,
     Life,
     Reader,
@@ -234,12 +235,18 @@ def _output(raw: Mapping[str, Any]) -> Output:
     return output if isinstance(output, dict) else {}
 
 
+_TIMES = ("created_at", "started_at", "ended_at")
+
+
 def _read_life(raw: Mapping[str, Any]) -> Life:
     meta = raw.get("meta")
     meta = meta if isinstance(meta, dict) else {}
-    times = (read_time(meta.get(name)) for name in ("created_at", "started_at", "ended_at"))
+    created_at, started_at, ended_at = (read_time(meta.get(name)) for name in _TIMES)
     task_type = raw.get("task_type")
-    return Life(task_type if isinstance(task_type, str) else "", *times)
+    usage = meta.get("usage")
+    usage = usage if isinstance(usage, dict) else {}
+    cost = Cost.read(usage.get("consume"), usage.get("type"))
+    return Life(task_type if isinstance(task_type, str) else "", created_at, started_at, ended_at, cost)
 
 
 def _read_result(structure: Structure[R], raw: Mapping[str, Any]) -> R:

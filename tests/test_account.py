@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 import pytest
 
-from piapi_async import Account, ActiveTasks, AuthenticationError, InvalidRequestError, UnexpectedAnswer
+from piapi_async import Account, ActiveTasks, AuthenticationError, Credits, InvalidRequestError, UnexpectedAnswer
 from piapi_async._wire import HTTPRequest, HTTPResponse
 from piapi_async.account import MAX_UPLOAD, AccountInfo, GetActiveTasks, Upload
 
@@ -30,6 +30,45 @@ class TestAccount:
 
         assert (account.id, account.name, account.plan, account.equivalent_in_usd) == ("a1", "me", "pro", 4.5)
         assert account.raw == data
+
+    def test_tells_what_is_left_and_how_much_at_a_time(self) -> None:
+        data = {
+            "max_concurrent_task_count": "30",
+            "credit_pack_info": {
+                "total_credits": 100,
+                "available_credits": 60,
+                "frozen_credits": 10,
+                "used_credits": 25,
+                "expired_credits": 5,
+            },
+            "wallet": {"point_remain": 7.5, "point_frozen": 0, "point_used": None, "auto_recharge_enabled": False},
+        }
+        account = AccountInfo().parse(response(data))
+
+        assert account.max_concurrent_task_count == 30
+        assert account.credits == Credits(available=60, frozen=10, used=25, total=100, expired=5)
+        assert account.wallet == Credits(available=7.5, frozen=0)
+
+    @pytest.mark.parametrize("odd", ["text", 5, [], {"available_credits": {}}, {"point_remain": []}])
+    def test_is_read_whatever_stands_where_its_credits_should(self, odd: object) -> None:
+        data = {"name": "me", "credit_pack_info": odd, "wallet": odd, "max_concurrent_task_count": odd}
+        account = AccountInfo().parse(response(data))
+
+        assert (account.name, account.credits, account.wallet) == ("me", Credits(), Credits())
+
+    def test_of_the_older_shape_has_no_envelope(self) -> None:
+        old = {"account_name": "me", "account_id": "a1", "remaining": 12, "equivalent_in_usd": 1.5}
+        account = AccountInfo().parse(HTTPResponse(200, orjson.dumps(old)))
+
+        assert (account.id, account.name, account.equivalent_in_usd) == ("a1", "me", 1.5)
+        assert account.credits == Credits(available=12)
+        assert account.raw == old
+
+    @pytest.mark.parametrize("answer", [{}, {"message": "hello"}, {"data": None, "account_id": "a1"}, {"data": []}])
+    def test_that_is_none_is_not_understood(self, answer: object) -> None:
+        with pytest.raises(UnexpectedAnswer) as caught:
+            AccountInfo().parse(HTTPResponse(200, orjson.dumps(answer)))
+        assert caught.value.path == "data"
 
     def test_of_a_host_that_tells_nothing_is_empty(self) -> None:
         assert AccountInfo().parse(response({})) == Account()

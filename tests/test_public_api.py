@@ -23,7 +23,7 @@ NAMES = {
     *("Imagine", "Reroll", "Upscale", "Variation", "Inpaint", "Outpaint", "Pan", "Describe", "Blend", "Seed"),
     *("BatchItem", "BatchRunner", "Outcome", "WebhookEvent", "WebhookReceiver"),
     *("LEGACY", "Family", "FileKind", "MidjourneyResult", "Task", "TaskFile", "TaskRef", "TaskState"),
-    *("UNIFIED", "CreateTask", "Account", "ActiveTasks"),
+    *("UNIFIED", "CreateTask", "Account", "ActiveTasks", "Cost", "Credits", "HistoryEntry"),
     *("PollPolicy", "RetryPolicy"),
     *("PiAPIError", "TransportError", "APIError", "AuthenticationError", "InvalidRequestError", "NotFoundError"),
     *("ParentOutdatedError", "RateLimitError", "ServerError", "UnexpectedAnswer", "SubmissionUnknown"),
@@ -226,7 +226,7 @@ class TestSignatures:
                 PiAPI,
                 {
                     *("submit", "attach", "fetch", "fetch_many", "cancel", "cancel_pending", "close", "origin"),
-                    *("stats", "upload", "account", "active_tasks"),
+                    *("stats", "upload", "account", "active_tasks", "history"),
                 },
             ),
             (TaskHandle, {"task_id", "ref", "task", "error", "wait", "refresh", "updates", "cancel"}),
@@ -235,7 +235,7 @@ class TestSignatures:
                 Task,
                 {
                     *("task_id", "status", "state", "progress", "task_type", "created_at", "started_at", "ended_at"),
-                    *("error", "result", "images", "files", "raw"),
+                    *("error", "result", "images", "files", "raw", "cost"),
                 },
             ),
         ],

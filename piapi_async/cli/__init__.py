@@ -19,6 +19,7 @@ _SHORT_HELPS = {
     "models": "List what `run` and `batch` can make, with its inputs: those that are required first, marked *",
     "upload": "Put a file where models can read it, for 24 hours, and print its URL",
     "account": "Print the account behind the key, and what is active on it",
+    "history": "Print the tasks that the account has paid for, one JSON object each, the latest first",
     "fetch": "Print tasks as they are now, one JSON object each",
     "wait": "Wait for tasks and print them as they end",
     "download": "Save the pictures of a finished task",
@@ -33,6 +34,7 @@ _SHORT_HELPS = {
 _MODULES = {
     "models": "_account",
     "upload": "_account",
+    "history": "_account",
     "fetch": "_tasks",
     "wait": "_tasks",
     "download": "_tasks",

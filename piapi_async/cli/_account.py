@@ -1,18 +1,24 @@
-"""`piapi-async models`, `upload`, `account`: what there is beside the tasks."""
+"""`piapi-async models`, `upload`, `account`, `history`: what there is beside the tasks."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import attrs
 import click
 
 from ..models import catalog
 from ._options import shared_options, short
-from ._output import check_stdout, echo, on_terminal, print_json, say
+from ._output import check_stdout, echo, listing, on_terminal, print_json, say, to_json, write_out
 from ._requests import AROUND, Recipe, recipes
 from ._session import client, read_setup, run
+
+if TYPE_CHECKING:
+    from ..account import Account
 
 
 @click.command()
@@ -76,14 +82,89 @@ def _account() -> None:
             account, active = await piapi.account(), await piapi.active_tasks()
             counts = {provider: attrs.asdict(tasks) for provider, tasks in active.items()}
             print_json({"account": dict(account.raw), "active_tasks": counts})
-            if account.plan:
-                say(f"{account.name or account.id}: plan {account.plan}")
+            if line := _summary(account):
+                say(line)
 
     run(main())
+
+
+def _summary(account: Account) -> str:
+    """Return what is usually looked for: who, which plan, what is left, how much at a time."""
+    facts = (
+        ("plan", account.plan),
+        ("credits left", _amount(account.credits.available)),
+        ("points left", _amount(account.wallet.available)),
+        ("worth in US dollars", _amount(account.equivalent_in_usd)),
+        ("tasks at a time", _amount(account.max_concurrent_task_count)),
+    )
+    told = ", ".join(f"{name} {value}" for name, value in facts if value)
+    return told and f"{account.name or account.id}: {told}"
+
+
+def _amount(value: float | None) -> str:
+    return "" if value is None else f"{value:,}"
+
+
+def _read_time(_context: click.Context, _parameter: click.Parameter, value: str | None) -> datetime | None:
+    """Return the time that an option says; without a zone it is that of this machine."""
+    if value is None:
+        return None
+    try:
+        return datetime.fromisoformat(value).astimezone()
+    except (ValueError, OverflowError):
+        raise click.BadParameter(
+            f"{value!r} is no time; write 2026-07-31, 2026-07-31T12:00 or 2026-07-31T12:00:00Z"
+        ) from None
+
+
+def _history(*, model: str | None, since: datetime | None, until: datetime | None, limit: int | None) -> None:
+    """Print the tasks that the account has paid for, one JSON object each, the latest first.
+
+    They are the tasks of the unified API, whoever made them with a key of this account. How soon after its create a
+    task is among them is not documented.
+    """
+    setup = read_setup()
+    check_stdout()
+    if since is not None and until is not None and since > until:
+        raise click.UsageError("--since is later than --until")
+
+    async def main() -> None:
+        async with client(setup) as piapi, contextlib.aclosing(piapi.history(model, since, until)) as entries:
+            count = 0
+            with listing():
+                async for entry in entries:
+                    write_out(to_json(entry.to_dict()))
+                    count += 1
+                    if count == limit:
+                        break
+
+    run(main())
+
+
+history = click.Command(
+    "history",
+    callback=_history,
+    params=[
+        click.Option(["--model"], help="Only tasks of this model, as the host calls it."),
+        click.Option(
+            ["--since"], callback=_read_time, metavar="TIME", help="Made then or later, as 2026-07-31T12:00Z."
+        ),
+        click.Option(["--until"], callback=_read_time, metavar="TIME", help="Made then or earlier."),
+        click.Option(["--limit"], type=click.IntRange(1), metavar="NUMBER", help="No more than so many."),
+        *shared_options(),
+    ],
+    help=_history.__doc__,
+    short_help=short(_history.__doc__),
+)
 
 
 account = click.Command(
     "account", callback=_account, params=shared_options(), help=_account.__doc__, short_help=short(_account.__doc__)
 )
 
-COMMANDS: Mapping[str, click.Command] = {"models": models, "upload": upload, "account": account}
+COMMANDS: Mapping[str, click.Command] = {
+    "models": models,
+    "upload": upload,
+    "account": account,
+    "history": history,
+}
