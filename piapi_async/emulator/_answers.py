@@ -13,6 +13,7 @@ from typing import Any, Literal
 from attrs import field, frozen, validators
 
 from ._asks import Kind
+from ._cdn import signed
 from ._life import Stage, Task, seed_of
 from ._verbs import VERBS
 
@@ -56,7 +57,8 @@ class Dialect:
     `gated`: how a field the plan does not include looks.  `success`: the boolean of a host of 2023, beside `status`
     or instead of it.  `unreached`: a time not reached yet.  `multi_unknown`: an id multi-fetch does not know.
     `error_body`: with `task_id` and `status`, or the message alone.  `late_cancel`: of tasks that all have started.
-    `words`: other words for stages, e.g. `{"pending": "starting"}`.  `account`: an older host told it without `data`.
+    `words`: other words for stages, e.g. `{"pending": "starting"}`.  `ranges`: files are served in parts, too.
+    `account`: an older host told it without `data`.
     `one_account`: all keys are of the same account.  `history`: whether there is one; a task is in it `history_lag`
     emulated seconds after its create or its end (`history_from`), and `history_page` is the most that a page has.  Of
     the unified protocol alone: `unified_crops_in`, `error_in`: which text of `error` is filled, `capitalised`:
@@ -87,6 +89,7 @@ class Dialect:
     queue_full_retry_after: str = ""
     describe_in: Literal["message", "prompt"] = _one_of("message", "prompt")
     numbers_as_strings: bool = False
+    ranges: bool = True
     account: Literal["data", "flat"] = _one_of("data", "flat")
     one_account: bool = False
     history: bool = True
@@ -95,6 +98,11 @@ class Dialect:
     history_from: Literal["create", "end"] = _one_of("create", "end")
     history_page: int = field(default=100, validator=validators.ge(1))
     words: Mapping[str, str] = field(factory=dict)
+
+    def __attrs_post_init__(self) -> None:
+        for word in self.words:
+            if word not in list(Stage):
+                raise ValueError(f"words: {word!r} is no stage; stages are {', '.join(Stage)}")
 
     def created(self, task_id: str) -> JSON:
         """Return the answer to an accepted create."""
@@ -125,6 +133,11 @@ class View:
     origin: str = ""
     epoch: float = 0.0
     picture_size: int = 1024
+    signed: bool = False
+
+    def link(self, path: str) -> str:
+        """Return the address of a picture or a file."""
+        return f"{self.origin}{signed(path) if self.signed else path}"
 
     def fetched(self, task: Task, now: float) -> JSON:
         """Return the whole fetch object, as in every state (vendor page)."""
@@ -182,11 +195,11 @@ class View:
     def result(self, task: Task, now: float, *, crops_in: str) -> JSON:
         """Return what came out so far, with the crops of a grid in either list or in both."""
         done = task.stage is Stage.FINISHED
-        image = f"{self.origin}/mj/{task.task_id}.png" if done and task.kind in (Kind.GRID, Kind.SINGLE) else ""
+        image = self.link(f"/mj/{task.task_id}.png") if done and task.kind in (Kind.GRID, Kind.SINGLE) else ""
         crops = self._crops(task) if image and task.kind is Kind.GRID else None
         temporary, direct = crops_in != "image_urls", crops_in != "temporary_image_urls"
         result = JSON(
-            discord_image_url=image and f"{self.origin}/discord/mj/{task.task_id}.png",
+            discord_image_url=image and self.link(f"/discord/mj/{task.task_id}.png"),
             image_url=image,
             image_urls=crops if direct else None,
             temporary_image_urls=crops if temporary else None,
@@ -226,13 +239,13 @@ class View:
 
     def _crops(self, task: Task) -> list[str]:
         width, height = picture_size(task.aspect_ratio, self.picture_size)
-        return [f"{self.origin}/cdn-cgi/image/trim={trim}/mj/{task.task_id}.png" for trim in trims(width, height)]
+        return [self.link(f"/cdn-cgi/image/trim={trim}/mj/{task.task_id}.png") for trim in trims(width, height)]
 
     def _previews(self, task: Task, now: float) -> list[str] | None:
         if task.kind is not Kind.GRID or task.stage not in (Stage.PROCESSING, Stage.FINISHED):
             return None
         seen = range(25, min(task.progress(now), 99) + 1, 25)
-        return [f"{self.origin}/mj/{task.task_id}_{percent}.png" for percent in seen] or None
+        return [self.link(f"/mj/{task.task_id}_{percent}.png") for percent in seen] or None
 
 
 def picture_size(aspect_ratio: str, size: int) -> tuple[int, int]:

@@ -20,7 +20,7 @@ from ._guard import Guard
 from ._life import DURATIONS, Constant, Duration, Task
 from ._machine import Machine
 from ._seen import Seen
-from ._server import Server
+from ._server import LinkRules, Server
 from ._state import StateFile
 from ._webhooks import Postman, WebhookFaults
 from .faults import Fault, Rule, Schedule
@@ -40,7 +40,10 @@ class Emulator:
     (called with a `random.Random`), or either per verb, task type, process mode, or "image", "video", "audio", "model"
     for what all other systems make.  `failure_rate`, `retry_rate`: shares (0..1).
     `progress_error`: by what share the reported progress leads or trails, as one standard deviation.
-    `parent_max_age`: when a parent is outdated.  `links_expire_after`: when image links answer `expired_status`.
+    `parent_max_age`: when a parent is outdated.  `links_expire_after`: when links to results answer `expired_status`;
+    `links_live_after`: until so many seconds after a task's end they answer `early_status`, as caches do whose copies
+    come late.  `signed_links`: links hold only byte for byte, with a signature in their query, or redirect to one that
+    does.
     `epoch`: the unix time the run begins at (default: now).  `latency`: seconds before any request is served, or per
     route or group of routes (see `faults`).  `state`: a JSON file the tasks are kept in over restarts (`StateError` of
     `run` for one that is damaged); while it is down, time passes at the same speed, unless `epoch` is fixed.
@@ -67,6 +70,9 @@ class Emulator:
     picture_size: int = 1024
     links_expire_after: float | None = None
     expired_status: int = 404
+    links_live_after: float = 0.0
+    early_status: int = 404
+    signed_links: Literal["no", "links", "redirects"] = "no"
     faults: Iterable[Rule] = ()
     webhook_faults: WebhookFaults = field(factory=WebhookFaults)
     webhook_hosts: Iterable[str] = ()
@@ -104,7 +110,10 @@ class Emulator:
             banned_words=self.banned_words,
         )
         self.schedule = Schedule(_rng(self.seed, "faults"), list(self.faults))
-        view = View(plan, self.dialect, picture_size=self.picture_size)
+        if self.signed_links not in ("no", "links", "redirects"):
+            raise ValueError(f"signed_links must be no, links or redirects: {self.signed_links!r}")
+        signed = self.signed_links == "links"
+        view = View(plan, self.dialect, picture_size=self.picture_size, signed=signed)
         self._desk = Desk(self.machine, view, frozenset(keys), self.seen)
         if isinstance(self.webhook_hosts, str):
             raise ValueError("webhook_hosts must be a list of host names")  # noqa: TRY004 - as for api_keys
@@ -220,8 +229,13 @@ class Emulator:
             clock=clock,
             speed=self.speed,
             latency=latency,
-            links_expire_after=self.links_expire_after,
-            expired_status=self.expired_status,
+            links=LinkRules(
+                self.links_expire_after,
+                self.expired_status,
+                self.links_live_after,
+                self.early_status,
+                self.signed_links,
+            ),
             state=self._file,
             host=host,
             port=port,

@@ -11,7 +11,7 @@ from aiohttp import web
 
 from piapi_async._wire import HTTPResponse
 
-from .faults import Drop, Mishap, SlowBody, SlowFirstByte, StaleKeepAlive, Status
+from .faults import Drop, EdgePage, Mishap, SlowBody, SlowFirstByte, StaleKeepAlive, Status, Unclear
 
 #: How requests that got no answer are counted; the number is never sent.
 NO_ANSWER = 444
@@ -34,18 +34,21 @@ async def befall(request: web.BaseRequest, mishap: Mishap, produce: Produce, ref
 async def _befall(request: web.BaseRequest, mishap: Mishap, produce: Produce, refuse: Refuse) -> web.StreamResponse:
     if isinstance(mishap, Drop):
         return await _drop(request, mishap, produce)
-    if isinstance(mishap, Status):
-        await (produce() if mishap.made else request.read())
+    if isinstance(mishap, Status | EdgePage | Unclear) and not mishap.made:
+        await request.read()
         return plain(mishap.answer(refuse))
     answer = await produce()
-    if isinstance(mishap, SlowFirstByte):
-        await asyncio.sleep(mishap.seconds)
-        return plain(answer)
+    if isinstance(mishap, Status | EdgePage):
+        return plain(mishap.answer(refuse))
     if isinstance(mishap, SlowBody):
         return await _drip(request, mishap, answer)
     if isinstance(mishap, StaleKeepAlive):
         return await _go_stale(request, mishap, answer)
-    return plain(mishap.spoil(answer))
+    if isinstance(mishap, SlowFirstByte):
+        await asyncio.sleep(mishap.seconds)
+    else:
+        answer = mishap.spoil(answer)
+    return plain(answer)
 
 
 def plain(answer: HTTPResponse) -> web.Response:
@@ -76,10 +79,9 @@ def _break_off(request: web.BaseRequest, answer: HTTPResponse) -> None:
     transport = request.transport
     if transport is None:
         return
-    head = (
-        f"HTTP/1.1 {answer.status} OK\r\ncontent-type: application/json\r\ncontent-length: {len(answer.body)}\r\n\r\n"
-    )
-    transport.write(head.encode() + answer.body[: len(answer.body) // 2])
+    headers = {**answer.headers, "content-length": str(len(answer.body))}
+    lines = [f"HTTP/1.1 {answer.status} OK", *(f"{name}: {value}" for name, value in headers.items())]
+    transport.write("\r\n".join([*lines, "", ""]).encode() + answer.body[: len(answer.body) // 2])
     transport.close()
 
 

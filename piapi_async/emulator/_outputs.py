@@ -25,7 +25,7 @@ class Shelf:
     """Gives the addresses of one task's files, and remembers which there are."""
 
     task: Task
-    origin: str
+    link: Callable[[str], str]
     size: int
     created_at: str = ""
     names: list[str] = Factory(list)
@@ -33,7 +33,7 @@ class Shelf:
     def file(self, name: str) -> str:
         """Return the address of the file of this name; its suffix says what it is."""
         self.names.append(name)
-        return f"{self.origin}/files/{self.task.task_id}/{name}"
+        return self.link(f"/files/{self.task.task_id}/{name}")
 
     def area(self) -> dict[str, int]:
         """Return width and height of the pictures."""

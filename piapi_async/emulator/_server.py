@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING
 
 import orjson
 from aiohttp import web
-from attrs import Factory, define, field
+from attrs import Factory, define, field, frozen
 
 from piapi_async._wire import HTTPRequest, HTTPResponse
 
 from . import _page
 from ._asks import Door, Kind
+from ._cdn import MISMATCH, is_signed, ranged, signed
 from ._desk import Desk
 from ._extras import INSTALL, lacking
 from ._files import TYPES, Workshop, file_of
@@ -58,6 +59,17 @@ _NO_FILE = HTTPResponse(404, b"no such file", {"content-type": "text/plain"})
 Produce = Callable[[], Coroutine[None, None, HTTPResponse]]
 
 
+@frozen
+class LinkRules:
+    """How links to results behave: seconds are emulated ones after a task's end; see `Emulator`."""
+
+    expire_after: float | None = None
+    expired_status: int = 404
+    live_after: float = 0.0
+    early_status: int = 404
+    signed: str = "no"
+
+
 @define(kw_only=True, eq=False)
 class Server:
     """Serves one desk until closed."""
@@ -69,8 +81,7 @@ class Server:
     clock: Callable[[], float]
     speed: float
     latency: Mapping[str, float]
-    links_expire_after: float | None
-    expired_status: int
+    links: LinkRules
     state: StateFile | None
     host: str
     port: int
@@ -181,7 +192,25 @@ class Server:
 
     async def _download(self, request: web.BaseRequest, route: str, produce: Produce) -> web.StreamResponse:
         self.desk.seen.keys_to_images += "X-API-Key" in request.headers
-        return await self._meet(request, route, Door.MIDJOURNEY, produce)
+
+        async def give() -> HTTPResponse:
+            if (elsewhere := self._signed_elsewhere(request)) is not None:
+                return elsewhere
+            answer = await produce()
+            if answer.status != 200 or not self.desk.view.dialect.ranges:  # noqa: PLR2004 - OK
+                return answer
+            return ranged(answer, request.headers)
+
+        return await self._meet(request, route, Door.MIDJOURNEY, give)
+
+    def _signed_elsewhere(self, request: web.BaseRequest) -> HTTPResponse | None:
+        """Return what is answered to a link that is not signed and should be, None for one that is served."""
+        target, path = request.raw_path, request.rel_url.raw_path
+        if self.links.signed == "no" or path.startswith("/ephemeral/") or is_signed(target):
+            return None
+        if self.links.signed == "redirects" and "?" not in target:
+            return HTTPResponse(302, b"", {"location": signed(path)})
+        return MISMATCH
 
     async def _meet(self, request: web.BaseRequest, route: str, door: Door, produce: Produce) -> web.StreamResponse:
         """Answer through whatever latency and fault await this request."""
@@ -247,8 +276,8 @@ class Server:
         task = self.desk.machine.get(link.task_id, now=self.clock())
         if task is None or not self._shows(task, link):
             return _NO_IMAGE
-        if not link.thumb and self._expired(task):
-            return self._gone()
+        if not link.thumb and (refusal := self._not_now(task)) is not None:
+            return refusal
         machine, size = self.desk.machine, self.desk.view.picture_size
         pictures = pictures_of(task, machine.tasks.get, size)
         return await self._made("image/png", self._gallery.show, pictures, link)
@@ -267,8 +296,8 @@ class Server:
         task = self.desk.machine.get(link.task_id, now=self.clock())
         if task is None or link.name not in files_of(self.desk.view, task):
             return _NO_FILE
-        if self._expired(task):
-            return self._gone()
+        if (refusal := self._not_now(task)) is not None:
+            return refusal
         file = file_of(task, link.name, self.desk.view.picture_size)
         return await self._made(TYPES[file.suffix], self._workshop.make, file)
 
@@ -281,13 +310,15 @@ class Server:
             return HTTPResponse(424, text.encode(), {"content-type": "text/plain"})
         return _shown(content, kind)
 
-    def _gone(self) -> HTTPResponse:
-        return HTTPResponse(self.expired_status, b"link has expired", {"content-type": "text/plain"})
-
-    def _expired(self, task: Task) -> bool:
-        if self.links_expire_after is None or task.ended is None:
-            return False
-        return self.clock() - task.ended > self.links_expire_after
+    def _not_now(self, task: Task) -> HTTPResponse | None:
+        """Return the refusal of a link that is too old or too young, None for one that is served."""
+        links, kind = self.links, {"content-type": "text/plain"}
+        if task.ended is None:
+            return None
+        age = self.clock() - task.ended
+        if links.expire_after is not None and age > links.expire_after:
+            return HTTPResponse(links.expired_status, b"link has expired", kind)
+        return HTTPResponse(links.early_status, b"not here yet", kind) if age < links.live_after else None
 
     # -- webhooks -------------------------------------------------------------------------------------------------
 

@@ -128,7 +128,7 @@ def fetched(view: View, task: Task, now: float) -> JSON:
 
 def shelf_of(view: View, task: Task) -> Shelf:
     """Return where the files of a task stand."""
-    return Shelf(task, view.origin, view.picture_size, moment(view, task, task.created))
+    return Shelf(task, view.link, view.picture_size, moment(view, task, task.created))
 
 
 def files_of(view: View, task: Task) -> list[str]:

@@ -20,10 +20,11 @@ from typing import Any
 import attrs
 import orjson
 from attrs import Factory, define, field, frozen
-from attrs.validators import ge, gt, instance_of, optional
+from attrs.validators import ge, gt, in_, instance_of, optional
 
 from piapi_async._wire import HTTPResponse
 
+from . import _shapes as shapes
 from ._life import Fate
 from ._routes import KNOWN_ROUTES, names_of
 
@@ -106,6 +107,61 @@ class Status:
 
 
 @frozen
+class EdgePage:
+    """A page of an edge in front of the service, in HTML: a bot check (403), a captive portal (511), 502 to 530.
+
+    `made` says whether a task was made all the same.
+    """
+
+    status: int = field(default=403, validator=[instance_of(int), ge(400)])
+    made: bool = field(default=False, kw_only=True, validator=_FLAG)
+
+    def answer(self, _refuse: Callable[[int, str], Mapping[str, object]]) -> HTTPResponse:
+        """Return the page."""
+        return shapes.edge_page(self.status)
+
+
+@frozen
+class Unclear:
+    """A create is answered in a shape that does not say plainly whether a task was made: one of `_shapes.UNCLEAR`.
+
+    Without an id, or with one in an odd place; busy or failed, and yet naming a task; a stock phrase of a gateway.
+    `made` says whether a task was made; where none was, one that nobody knows is named.  What the service refuses by
+    itself stays refused.
+    """
+
+    shape: str = field(validator=in_(shapes.UNCLEAR))
+    made: bool = field(default=True, kw_only=True, validator=_FLAG)
+
+    def spoil(self, answer: HTTPResponse) -> HTTPResponse:
+        """Return the answer to an accepted create in this shape."""
+        task_id = _id_in(answer)
+        if not task_id:
+            return answer
+        status, body = shapes.UNCLEAR[self.shape](task_id)
+        headers = dict(shapes.JSON_TYPE)
+        if self.shape == "see_other":
+            headers["location"] = f"/api/v1/task/{task_id}"
+        return HTTPResponse(status, orjson.dumps(body), headers)
+
+    def answer(self, _refuse: Callable[[int, str], Mapping[str, object]]) -> HTTPResponse:
+        """Return the answer where no task was made."""
+        return self.spoil(HTTPResponse(200, orjson.dumps({"task_id": _NOBODYS})))
+
+
+#: The id of no task.
+_NOBODYS = "00000000-0000-4000-8000-000000000000"
+
+
+def _id_in(answer: HTTPResponse) -> str:
+    """Return the id of the task that an accepted create made, "" where it was refused."""
+    body = orjson.loads(answer.body)
+    places = (body, body.get("data"))
+    found = next((place["task_id"] for place in places if isinstance(place, dict) and place.get("task_id")), "")
+    return str(found) if answer.status < 300 else ""  # noqa: PLR2004 - HTTP's own
+
+
+@frozen
 class SlowFirstByte:
     """The request is served, the answer starts `seconds` later."""
 
@@ -169,6 +225,53 @@ class UnknownStatus:
 
 
 @frozen
+class LinksAs:
+    """The links of results stand in another shape: wrapped ("url", "href", "image_url", "list"), or the whole replaced.
+
+    "odd_key": `{"resultUrl": link}`; "deep": `{"data": {"uri": link}}`; "bare": the link; "bare_list": all of them.
+    """
+
+    shape: str = field(default="url", validator=in_((*shapes.WRAPPED, *shapes.REPLACED)))
+
+    def spoil(self, answer: HTTPResponse) -> HTTPResponse:
+        """Return the answer with its links in that shape."""
+        return _rewritten(answer, lambda value: shapes.with_links(value, self.shape))
+
+
+@frozen
+class NoFiles:
+    """Results that would have links are null, or empty objects with `empty`."""
+
+    empty: bool = field(default=False, validator=_FLAG)
+
+    def spoil(self, answer: HTTPResponse) -> HTTPResponse:
+        """Return the answer without links."""
+        result: object = {} if self.empty else None
+        return _rewritten(answer, lambda value: shapes.without_files(value, result))
+
+
+@frozen
+class ReasonsAs:
+    """The reason of a failed task has another shape ("text", "objects", "object", "nested", "number") or place.
+
+    Places: "message", beside the result; "detail", of the error; "logs", the last of them, under a general message.
+    """
+
+    shape: str = field(default="objects", validator=in_((*shapes.REASONS, *shapes.ELSEWHERE)))
+
+    def spoil(self, answer: HTTPResponse) -> HTTPResponse:
+        """Return the answer with its reasons so."""
+        return _rewritten(answer, lambda value: shapes.with_reasons(value, self.shape))
+
+
+def _rewritten(answer: HTTPResponse, turn: Callable[[object], object]) -> HTTPResponse:
+    """Return an answer with its JSON changed; a picture stays as it is."""
+    if answer.headers.get("content-type") != "application/json":
+        return answer
+    return attrs.evolve(answer, body=orjson.dumps(turn(orjson.loads(answer.body))))
+
+
+@frozen
 class Huge:
     """The answer carries `bytes` more bytes in a field nobody knows."""
 
@@ -225,20 +328,25 @@ class TaskTakes:
         return Fate(seconds=float(self.seconds))
 
 
-Spoiler = Truncated | WrongTypes | UnknownStatus | Huge
+Spoiler = Truncated | WrongTypes | UnknownStatus | Huge | LinksAs | NoFiles | ReasonsAs
 Fateful = TaskFails | TaskRetries | TaskTakes
-Mishap = Drop | Status | SlowFirstByte | SlowBody | StaleKeepAlive | Spoiler
+Mishap = Drop | Status | EdgePage | Unclear | SlowFirstByte | SlowBody | StaleKeepAlive | Spoiler
 Fault = Mishap | Refuse | Fateful
 
 KINDS: Mapping[str, type[Fault]] = {
     "drop": Drop,
     "refuse": Refuse,
     "status": Status,
+    "edge_page": EdgePage,
+    "unclear": Unclear,
     "slow_first_byte": SlowFirstByte,
     "slow_body": SlowBody,
     "truncated": Truncated,
     "wrong_types": WrongTypes,
     "unknown_status": UnknownStatus,
+    "links_as": LinksAs,
+    "no_files": NoFiles,
+    "reasons_as": ReasonsAs,
     "huge": Huge,
     "stale_keep_alive": StaleKeepAlive,
     "task_fails": TaskFails,
