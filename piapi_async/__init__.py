@@ -61,7 +61,7 @@ if TYPE_CHECKING:
         Variation,
     )
     from .policy import PollPolicy, RetryPolicy
-    from .tasks import Cost, Family, FileKind, Task, TaskFile, TaskRef, TaskState
+    from .tasks import Cost, Family, FileKind, FileRole, Task, TaskFile, TaskRef, TaskState
     from .unified import UNIFIED, CreateTask
     from .webhooks import WebhookEvent, WebhookReceiver
 
@@ -83,6 +83,7 @@ __all__ = [
     "DownloadError",
     "Family",
     "FileKind",
+    "FileRole",
     "HistoryEntry",
     "Imagine",
     "Inpaint",
@@ -138,7 +139,7 @@ _HOMES = {
     ),
     "midjourney": "LEGACY Blend Describe Imagine Inpaint MidjourneyResult Outpaint Pan Reroll Seed Upscale Variation",
     "policy": "PollPolicy RetryPolicy",
-    "tasks": "Cost Family FileKind Task TaskFile TaskRef TaskState",
+    "tasks": "Cost Family FileKind FileRole Task TaskFile TaskRef TaskState",
     "unified": "CreateTask UNIFIED",
     "_several": "as_completed wait_all",
     "batch": "BatchItem BatchRunner Outcome",

@@ -1,56 +1,195 @@
-"""Which fields of a result hold files, and of which kind.  Pure.
+"""Which fields of a result hold files, of which kind, and which of them were asked for.  Pure.
 
-A file is known by the name of its field and never by what a text looks like: a prompt may hold a URL, too.  The names
-are those of the vendor's pages and of answers that clients were seen to read.  What only repeats another field
-(`download_url`) or echoes an input (`prompt_img_url`) is no file.
+A file is known by the name of its field: those of the vendor's pages and of answers that clients were seen to read.
+What only repeats another field (`download_url`) or echoes an input (`prompt_img_url`) is no file.  Only where no field
+of a known name has a link, every text that is nothing but an http(s) link is one: better a picture too many than a
+result that was paid for and not saved.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from attrs import frozen
+
 from ._lenient import join
-from .tasks import FileKind, TaskFile
+from ._signatures import suffix_of_link
+from .tasks import FileKind, FileRole, Task, TaskFile, TaskState
 
 _NAMES: Mapping[FileKind, str] = {
     FileKind.IMAGE: (
         "image image_url image_urls images temporary_image_urls discord_image_url permanent_url cover cover_url "
-        "thumbnail last_frame image_path image_large_path no_background_image no_background_images mask_url"
+        "thumbnail thumbnail_url last_frame image_path image_large_path no_background_image no_background_images "
+        "mask_url"
     ),
     FileKind.VIDEO: (
-        "video video_url video_urls videos video_raw video_raw_url combined_video color_video gaussian_video "
-        "radiance_field_video video_path resource"  # a `resource` that nothing names is a work of the older Kling
+        "video video_url video_urls videos combined_video color_video gaussian_video radiance_field_video video_path "
+        "resource"  # a `resource` that nothing names is a work of the older Kling
     ),
     FileKind.AUDIO: "audio audio_url audio_urls song_path vocals instrumental",
     FileKind.MODEL: "model_file model_url model_file_ply gaussian_ply mesh_url",
 }
 _KINDS = {name: kind for kind, names in _NAMES.items() for name in names.split()}
+_COVERS = frozenset(
+    {"cover", "cover_url", "thumbnail", "thumbnail_url", "last_frame", "image_path", "image_large_path"}
+)
 
 # Where a file is an object, these are its link; the object's own name tells the kind.
-_LINKS = frozenset({"url", "href", "uri", "resource", "resource_without_watermark", "resourceWithoutWatermark"})
+_LINKS = frozenset({"url", "href", "uri", "resource"})
+
+# Kling says `resource_without_watermark`, its older protocol `resourceWithoutWatermark`, Luma `video_raw`.
+_CLEAN = re.compile(r"(?:_?without_?watermark|_no_?watermark|_raw)(_url)?\Z", re.IGNORECASE)
+_MARKED = re.compile(r"_?watermark(?:ed)?_?", re.IGNORECASE)
+
+_RANKS = {role: rank for rank, role in enumerate(FileRole)}
+
+_LINK = re.compile(r"\s*https?://[^\s/?#]\S*\s*\Z", re.IGNORECASE)
+_ECHOES = re.compile(r"prompt|input|webhook|callback|origin_|user_", re.IGNORECASE)
+
+_BY_SUFFIX: Mapping[FileKind, str] = {
+    FileKind.IMAGE: "png jpg jpeg webp gif bmp tif tiff jxl jp2 avif heic heif svg psd exr hdr",
+    FileKind.VIDEO: "mp4 mov webm mkv avi ts mpg mpeg flv wmv 3gp m4v",
+    FileKind.AUDIO: "mp3 wav flac ogg opus aac m4a aiff aif caf mid amr",
+    FileKind.MODEL: "glb gltf ply obj stl fbx usdz usdc usda usd dae x3d 3mf blend",
+}
+_SUFFIX_KINDS = {f".{suffix}": kind for kind, suffixes in _BY_SUFFIX.items() for suffix in suffixes.split()}
+
+
+@frozen
+class _Place:
+    """A value of an answer, and what the names around it say of it."""
+
+    value: Any
+    path: str
+    kind: FileKind | None = None
+    role: FileRole = FileRole.RESULT
 
 
 def find_files(value: object, path: str = "") -> tuple[TaskFile, ...]:
-    """Give the files that an object of an answer names, each link once, in the order of the answer."""
-    files: dict[str, TaskFile] = {}
-    for file in _walk(value, path):
-        files.setdefault(file.url, file)
-    return tuple(files.values())
+    """Return the files that an answer names, each link once: results first, then watermarked copies, then covers.
+
+    Within a role they stand in the order of the answer.
+    """
+    found = _each_once(_walk(value, path))
+    if not any(_LINK.match(file.url) for file in found):
+        found = _each_once(_walk_links(value, path)) or found
+    return tuple(sorted(found, key=lambda file: _RANKS[file.role]))
 
 
-def _walk(value: Any, path: str) -> Iterator[TaskFile]:  # noqa: ANN401 - JSON
+def files_to_save(files: tuple[TaskFile, ...], *, all_files: bool = False) -> tuple[TaskFile, ...]:
+    """Return the files that were asked for: the results, or the next best where there are none."""
+    if all_files or not files:
+        return files
+    best = min(files, key=lambda file: _RANKS[file.role]).role
+    return tuple(file for file in files if file.role is best)
+
+
+def _each_once(files: Iterator[TaskFile]) -> list[TaskFile]:
+    best: dict[str, TaskFile] = {}
+    for file in files:
+        known = best.setdefault(file.url, file)
+        if _RANKS[file.role] < _RANKS[known.role]:
+            best[file.url] = file
+    return list(best.values())
+
+
+def _walk(value: object, path: str) -> Iterator[TaskFile]:
     """Visit an answer in its order; by a stack of our own, for JSON may be nested deeper than Python calls."""
-    ahead: list[tuple[Any, str, FileKind | None]] = [(value, path, None)]
+    ahead = [_Place(value, path)]
     while ahead:
-        value, path, kind = ahead.pop()
+        place = ahead.pop()
+        if isinstance(place.value, dict):
+            ahead += reversed([_inside(place, name) for name in place.value])
+        elif isinstance(place.value, list):
+            ahead += reversed(_within(place))
+        elif place.kind is not None and isinstance(place.value, str) and place.value.strip():
+            yield TaskFile(place.value, place.path, place.kind, place.role)
+
+
+def _within(outer: _Place) -> list[_Place]:
+    """Return the items of a list, which are what the list is."""
+    return [_Place(item, join(outer.path, index), outer.kind, outer.role) for index, item in enumerate(outer.value)]
+
+
+def _inside(outer: _Place, name: str) -> _Place:
+    """Return what stands under a name of an object."""
+    plain = _MARKED.sub("", _CLEAN.sub(r"\1", name)) or name
+    if plain in _LINKS:
+        kind = outer.kind or _KINDS.get(plain)
+    else:
+        kind = _KINDS.get(plain) or _KINDS.get(plain.removesuffix("_url"))
+
+    role = outer.role
+    if plain in _COVERS:
+        role = FileRole.COVER
+    elif role is FileRole.RESULT and kind is not None and _is_marked(outer.value, name):
+        role = FileRole.WATERMARKED
+    return _Place(outer.value[name], join(outer.path, name), kind, role)
+
+
+def _is_marked(siblings: Mapping[str, Any], name: str) -> bool:
+    """Tell whether a file has a watermark: its name says so, or there is another that has none."""
+    if _CLEAN.search(name):
+        return False
+    if _MARKED.search(name):
+        return True
+    bare = name.removesuffix("_url")
+    return any(
+        _CLEAN.search(other) and _CLEAN.sub("", other) == bare and _has_link(value) for other, value in siblings.items()
+    )
+
+
+def _has_link(value: object) -> bool:
+    """Tell whether a field is filled: with a link, or an object or a list that has one."""
+    if isinstance(value, dict):
+        return any(isinstance(value.get(name), str) and value[name].strip() for name in _LINKS)
+    if isinstance(value, list):
+        return any(isinstance(item, str) and item.strip() for item in value)
+    return isinstance(value, str) and bool(value.strip())
+
+
+def _walk_links(value: object, path: str) -> Iterator[TaskFile]:
+    """Visit every text that is nothing but a link, whatever it is called, except for what echoes an input."""
+    ahead = [(value, path)]
+    while ahead:
+        value, path = ahead.pop()
         if isinstance(value, dict):
-            ahead += reversed([(item, join(path, name), _kind_of(name, kind)) for name, item in value.items()])
+            named = [(item, join(path, name)) for name, item in value.items() if not _ECHOES.match(name)]
+            ahead += reversed(named)
         elif isinstance(value, list):
-            ahead += reversed([(item, join(path, index), kind) for index, item in enumerate(value)])
-        elif kind is not None and isinstance(value, str) and value.strip():
-            yield TaskFile(value, path, kind)
+            ahead += reversed([(item, join(path, index)) for index, item in enumerate(value)])
+        elif isinstance(value, str) and _LINK.match(value):
+            yield TaskFile(value.strip(), path, _SUFFIX_KINDS.get(suffix_of_link(value.strip()), FileKind.FILE))
 
 
-def _kind_of(name: str, outer: FileKind | None) -> FileKind | None:
-    return outer or _KINDS.get(name) if name in _LINKS else _KINDS.get(name)
+# -- tasks that end in words ----------------------------------------------------------------------------------------
+
+_WORD_TYPES = re.compile(
+    r"(?:\A|[^a-z])(?:seed|describe)(?:\Z|[^a-z])|lyrics|caption|transcri|speech.?to.?text", re.IGNORECASE
+)
+_WORDS = ("seed", "text", "lyrics", "lyrics_pairs", "caption", "description", "transcript")
+
+
+def ends_in_words(task: Task[Any], verb: str = "") -> bool:
+    """Tell whether a task's result is text (describe, seed, lyrics, caption), so that it may well have no file.
+
+    `verb` is the request's, where it is known: not every host tells it.
+    """
+    names = [verb, task.task_type]
+    model = task.raw.get("model")
+    if isinstance(model, str):
+        names.append(model)
+    if any(_WORD_TYPES.search(name.lower()) for name in names):
+        return True
+    if task.task_type or verb:
+        return False
+
+    output = task.raw.get("task_result") or task.raw.get("output")
+    return isinstance(output, dict) and any(output.get(name) for name in _WORDS)
+
+
+def needs_files(task: Task[Any], verb: str = "") -> bool:
+    """Tell whether a task that has no file has lost something: it is done, and its result is not text."""
+    return task.state is TaskState.DONE and not ends_in_words(task, verb)

@@ -103,6 +103,11 @@ class Transport:
         self._headers = {"X-API-Key": self._api_key, "User-Agent": USER_AGENT, "Accept": "application/json"}
         self._secret = self._api_key.encode() if len(self._api_key) >= _REAL_KEY else b""
 
+    @property
+    def lent(self) -> tuple[aiohttp.ClientSession | None, bool]:
+        """The user's own session, if there is one, and whether proxies are taken from the environment."""
+        return self._session, self._trust_env
+
     async def send(
         self, request: HTTPRequest, *, timeout: float, sending: Sending | None = None, submit: bool = False
     ) -> HTTPResponse:

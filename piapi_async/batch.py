@@ -17,16 +17,26 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-import aiohttp
 import anyio
 import orjson
 from attrs import asdict, define, field, frozen
 
+from ._disk import AT_ONCE
 from ._ledger_file import Intent, LedgerEntry, LedgerState
+from ._threads import in_thread
 from ._wire import TaskRequest, label
 from ._workbench import Desk, Source
 from .client import PiAPI
-from .downloads import download, picture_session, saved_files
+from .downloads import (
+    MAX_BYTES,
+    DownloadOptions,
+    Downloads,
+    check_count,
+    check_seconds,
+    check_target,
+    paths_of,
+    prepare_directory,
+)
 from .errors import (
     DownloadError,
     LedgerError,
@@ -37,7 +47,7 @@ from .errors import (
     TaskFailed,
 )
 from .handle import TaskHandle
-from .tasks import Task, TaskRef, TaskState, end_error
+from .tasks import Task, TaskRef, TaskState, end_error, with_files
 
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
@@ -58,9 +68,9 @@ class BatchItem(Generic[R_co]):
 class Outcome(Generic[R_co]):
     """What became of one request.
 
-    `task` is the task as it was last seen, `ref` where it is, `files` what was saved of it; `error` is why there is no
-    result and `download_error` why there are no files.  `resumed` says that this run did not submit it: an earlier one
-    had.  `key` is what the ledger has it under ("" without a ledger).
+    `task` is the task as it was last seen, `ref` where it is, `files` what was saved of it; `error` is what went wrong.
+    A failed download is an `error`, too, and `download_error` is the same object: the task is done.  `resumed` says
+    that this run did not submit it: an earlier one had.  `key` is what the ledger has it under ("" without a ledger).
     """
 
     index: int
@@ -76,7 +86,7 @@ class Outcome(Generic[R_co]):
     @property
     def ok(self) -> bool:
         """Whether the task is done and, if that was asked for, saved."""
-        return self.error is None and self.download_error is None
+        return self.error is None
 
 
 @frozen(kw_only=True)
@@ -134,7 +144,7 @@ class _Account:
 
     def add(self, outcome: Outcome[Any]) -> None:
         """Take in what became of an item."""
-        if outcome.error is None:
+        if outcome.error is None or outcome.download_error is not None:
             self.done += 1
         elif isinstance(outcome.error, SubmissionUnknown):
             self.unknown += 1
@@ -162,7 +172,9 @@ class BatchRunner:
     timeout
         Seconds for which one task is waited for; its outcome's error is then a `WaitTimeout`, and the task goes on.
     download
-        Where to save the pictures of each task before its outcome is given.
+        The folder to save the files of each task in before its outcome is given; `all_files` with watermarked copies
+        and covers, `download_timeout` seconds for one file (default: as long as it keeps coming), none larger than
+        `max_file_bytes`, at most `parallel_files` at a time.  `piapi_async.download` tells more.
     max_submits
         Make no more tasks than this: items that would need one are left for another run.
     on_progress
@@ -176,6 +188,10 @@ class BatchRunner:
     concurrency: int = field(default=30, kw_only=True)
     timeout: float | None = field(default=None, kw_only=True)
     download: str | os.PathLike[str] | None = field(default=None, kw_only=True)
+    all_files: bool = field(default=False, kw_only=True)
+    download_timeout: float | None = field(default=None, kw_only=True)
+    max_file_bytes: int = field(default=MAX_BYTES, kw_only=True)
+    parallel_files: int = field(default=AT_ONCE, kw_only=True)
     max_submits: int | None = field(default=None, kw_only=True)
     on_progress: Callable[[Totals], None] | None = field(default=None, kw_only=True)
     _account: _Account = field(factory=_Account, init=False)
@@ -184,7 +200,9 @@ class BatchRunner:
     _seconds: float = field(default=0.0, init=False)  # that the last run took
     _allowed: float = field(default=math.inf, init=False)  # submits that may still be made
     _source: Source[Any] | None = field(default=None, init=False)
-    _pictures: aiohttp.ClientSession | None = field(default=None, init=False)  # what downloads share
+    _folder: Path | None = field(default=None, init=False)
+    _options: DownloadOptions = field(factory=DownloadOptions, init=False)
+    _downloads: Downloads | None = field(default=None, init=False)  # of the present run, once there are any
     _run: str = field(default="", init=False)  # what the keys of this run are counted under
 
     def __attrs_post_init__(self) -> None:
@@ -194,6 +212,17 @@ class BatchRunner:
             raise ValueError(f"timeout: {self.timeout!r} is not allowed; it must be 0 or more seconds, or None")
         if self.max_submits is not None and not self.max_submits >= 0:
             raise ValueError(f"max_submits: {self.max_submits!r} is not allowed; it must be 0 or more, or None")
+
+        check_seconds("download_timeout", self.download_timeout)
+        check_count("max_file_bytes", self.max_file_bytes)
+        check_count("parallel_files", self.parallel_files)
+        self._folder = None if self.download is None else check_target(self.download)
+        self._options = DownloadOptions(
+            all_files=self.all_files,
+            timeout=self.download_timeout,
+            max_bytes=self.max_file_bytes,
+            parallel=self.parallel_files,
+        )
 
     @property
     def totals(self) -> Totals:
@@ -225,9 +254,12 @@ class BatchRunner:
 
         Leaving early takes no more requests, submits nothing new, and waits for submits that have begun to leave, no
         longer than their time-out; tasks go on at the host.  An error of the iterable itself is raised to the reader.
+        Raises `DownloadError` before anything is submitted if the folder for files cannot be used.
         """
         if self._source is not None:
             raise RuntimeError("this runner is running already; make another")
+        if self._folder is not None:
+            await in_thread(partial(prepare_directory, self._folder))
         source, desk = Source[Item[R]](requests), Desk[Outcome[R]](self.concurrency)
         self._source, self._run = source, secrets.token_hex(8)
         self._account, self._began = _Account(), anyio.current_time()
@@ -248,9 +280,9 @@ class BatchRunner:
             finally:
                 self._seconds, self._source = anyio.current_time() - self._began, None
                 self._in_flight.clear()
-                pictures, self._pictures = self._pictures, None
-                if pictures is not None:
-                    await pictures.close()
+                downloads, self._downloads = self._downloads, None
+                if downloads is not None:
+                    await downloads.close()
 
     # -- one item -------------------------------------------------------------------------------------------------
 
@@ -324,15 +356,22 @@ class BatchRunner:
                 task = await handle.wait(self.timeout)
         except PiAPIError as error:
             return so_far(error=error, task=handle.task or getattr(error, "task", None))
-        if self.download is None or not task.files:
+        if self._folder is None:
             return so_far(task=task)
+        return await self._save(so_far, task, known, self._folder)
+
+    async def _save(
+        self, so_far: partial[Outcome[R]], task: Task[R], known: LedgerEntry | None, folder: Path
+    ) -> Outcome[R]:
+        verb = getattr(so_far.keywords["request"], "verb", "")
+        just_ended = known is None or known.state is not LedgerState.ENDED
         try:
-            files = saved_files(task, self.download) if known is not None else None
-            if self._pictures is None:
-                self._pictures = picture_session()
-            return so_far(task=task, files=tuple(files or await download(task, self.download, session=self._pictures)))
+            if self._downloads is None:
+                self._downloads = Downloads(folder, self._piapi._file_session(), self._options)
+            saved = await self._downloads.save(task, verb=verb, just_ended=just_ended, again=known is not None)
         except DownloadError as error:
-            return so_far(task=task, download_error=error)
+            return so_far(task=task, files=error.files, error=error, download_error=error)
+        return so_far(task=with_files(task, saved), files=tuple(paths_of(saved)))
 
     # -- the account ----------------------------------------------------------------------------------------------
 

@@ -24,6 +24,7 @@ from attrs import asdict, evolve
 from ._book import PollBook
 from ._bulk import cancel_all, fetch_many
 from ._caller import Caller, Gate
+from ._file_session import FileSession
 from ._lanes import Watch
 from ._poller import Poller
 from ._stats import Counters, Stats
@@ -40,6 +41,7 @@ from .account import (
     GetHistory,
     HistoryEntry,
 )
+from .downloads import host_of
 from .errors import (
     ClientClosed,
 )
@@ -47,7 +49,7 @@ from .handle import TaskHandle
 from .ledger import Ledger, LedgerEntry, check_key_of
 from .midjourney import LEGACY, MidjourneyResult
 from .policy import PollPolicy, RetryPolicy, TokenBucket
-from .tasks import Family, Task, TaskId, TaskRef, check_task_id
+from .tasks import Family, Task, TaskId, TaskRef, check_task_id, found_at
 
 DEFAULT_BASE_URL = "https://api.piapi.ai"
 
@@ -227,7 +229,10 @@ class PiAPI:
     async def fetch(self, task_id: str, *, family: Family[Any] = LEGACY) -> Task[Any]:
         """Read one task now.  Raises `NotFoundError`, other `APIError`, `TransportError`, `UnexpectedAnswer`."""
         self._enter()
-        return await self._caller.call(family.fetch(check_task_id(task_id)), judge_read)
+        asked = check_task_id(task_id)
+        task = await self._caller.call(family.fetch(asked), judge_read)
+        found_at(task, TaskRef(self._origin, family.name, asked))
+        return task
 
     @overload
     async def fetch_many(self, task_ids: Iterable[str]) -> dict[str, Task[MidjourneyResult] | None]: ...
@@ -240,7 +245,11 @@ class PiAPI:
         """
         self._enter()
         ids = [check_task_id(task_id) for task_id in task_ids]
-        return await fetch_many(self._caller, self._poller.book, family, ids)
+        tasks = await fetch_many(self._caller, self._poller.book, family, ids)
+        for task in tasks.values():
+            if task is not None:
+                found_at(task, TaskRef(self._origin, family.name, task.task_id))
+        return tasks
 
     async def cancel(self, *task_ids: str, family: Family[Any] = LEGACY) -> None:
         """Ask the host to cancel tasks; only those that have not started can be, so `wait` tells the outcome.
@@ -374,6 +383,11 @@ class PiAPI:
             raise RuntimeError(
                 "This PiAPI belongs to the event loop in which it was first used; make one client per loop"
             )
+
+    def _file_session(self) -> FileSession:
+        """Return a session for the files of this client's tasks: with its proxy and TLS, and without its key."""
+        session, trust_env = self._caller.transport.lent
+        return FileSession.make(host_of(self._origin), session=session, trust_env=trust_env)
 
     def _watch(
         self, family: Family[Any], task_id: TaskId, *, submitted: bool = False, announced: bool = False

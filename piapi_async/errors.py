@@ -199,11 +199,23 @@ class WebhookRejected(PiAPIError):
 class DownloadError(PiAPIError):
     """A finished result could not be saved; the task is done and stays paid for.
 
-    `url` is the link, `path` where the file should have gone, `status` the image host's HTTP status or None.
+    `url` is the link, `path` where the file should have gone, `status` its host's HTTP status or None; `task` is the
+    task, and `files` those of its files that were saved all the same.
     """
 
-    def __init__(self, message: str, *, url: str = "", path: Path | None = None, status: int | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        url: str = "",
+        path: Path | None = None,
+        status: int | None = None,
+        task: Task[Any] | None = None,
+        files: Sequence[Path] = (),
+    ) -> None:
         super().__init__(message)
         self.url = url
         self.path = path
         self.status = status
+        self.task = task
+        self.files = tuple(files)

@@ -15,7 +15,7 @@ from attrs import define
 from ._book import differs
 from ._lanes import Waiter, Watch
 from .errors import ClientClosed, NotFoundError, PiAPIError, WaitTimeout
-from .tasks import Task, TaskRef, end_error
+from .tasks import Task, TaskRef, end_error, found_at
 
 if TYPE_CHECKING:
     from .client import PiAPI
@@ -51,12 +51,15 @@ class TaskHandle(Generic[R_co]):
     @property
     def task(self) -> Task[R_co] | None:
         """The task as it was last seen, or None; asks nobody."""
-        return self._watch.task
+        task: Task[R_co] | None = self._watch.task
+        if task is not None and task.ref is None:
+            found_at(task, self.ref)
+        return task
 
     @property
     def error(self) -> PiAPIError | None:
         """Why there is no result: how the task ended, or what ended the last wait.  None while all is well."""
-        task = self._watch.task
+        task = self.task
         if task is None or not task.state.terminal:
             return None if self._watch.error is None else self._own(self._watch.error)
         return end_error(task)
@@ -110,9 +113,9 @@ class TaskHandle(Generic[R_co]):
         watch = self._watch
         try:
             while True:
-                if watch.task is not None and differs(shown, watch.task):
-                    shown = watch.task
-                    yield watch.task
+                if (task := self.task) is not None and differs(shown, task):
+                    shown = task
+                    yield task
                 elif waiter is None or waiter not in watch.waiters:  # ended, or the time is up
                     break
                 else:
@@ -159,7 +162,7 @@ class TaskHandle(Generic[R_co]):
 
     def _outcome(self, waiter: Waiter | None, timeout: float | None) -> Task[R_co] | PiAPIError:
         """Give what a wait that is over came to."""
-        task = self._watch.task
+        task = self.task
         if task is not None and task.state.terminal:
             return self.error or task
         if waiter is not None and waiter.error is not None:

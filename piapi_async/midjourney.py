@@ -23,7 +23,6 @@ from .errors import UnexpectedAnswer
 from .tasks import (
     Cost,
     Family,
-    FileKind,
     Life,
     Reader,
     Task,
@@ -322,12 +321,12 @@ def _read_life(raw: Mapping[str, Any]) -> Life:
 
 
 def _files(raw: Mapping[str, Any]) -> tuple[TaskFile, ...]:
-    """Return the links of `Task.images`: the other fields hold the same pictures once more."""
+    """Return the links of `Task.images`, whose pictures other fields hold once more; else whatever is a link."""
     wire = raw.get("task_result")
-    if not isinstance(wire, dict):
-        return tuple(TaskFile(link, "task_result", FileKind.IMAGE) for link in links_in(wire))
-    name, _ = pick_images(wire)
-    return find_files({name: wire.get(name)}, "task_result")
+    if isinstance(wire, dict):
+        name, _ = pick_images(wire)
+        wire = {name: wire[name]} if name else wire
+    return find_files(wire, "task_result")
 
 
 _READER = Reader(_read_result, _read_life, _files)

@@ -10,12 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from enum import Enum
+from enum import Enum, StrEnum
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Generic, NewType, TypeVar
 
 import orjson
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from ._answers import links_in
 from ._lenient import join, read_number, text_at
@@ -126,15 +127,34 @@ class FileKind(Enum):
     AUDIO = "audio"
     MODEL = "model"
     """A scene or object in three dimensions."""
+    FILE = "file"
+    """Of a kind that neither its name nor its link tells."""
+
+
+class FileRole(StrEnum):
+    """What a file is among those of its task."""
+
+    RESULT = "result"
+    """What was asked for."""
+    WATERMARKED = "watermarked"
+    """A result once more, with the maker's mark on it."""
+    COVER = "cover"
+    """A still, a thumbnail, a picture for the sleeve."""
 
 
 @frozen
 class TaskFile:
-    """A file that a task made: where it is (not for long), at which place of the answer that was said, and its kind."""
+    """A file that a task made.
+
+    `url` is its link, which expires; `path` the place of the answer that named it; `saved_as` where it was saved, None
+    for a file that was not.
+    """
 
     url: str
     path: str
     kind: FileKind
+    role: FileRole = FileRole.RESULT
+    saved_as: Path | str | None = None
 
 
 @frozen(eq=False)
@@ -166,6 +186,8 @@ class Task(Generic[R_co]):
     images: tuple[str, ...] = ()
     raw: Mapping[str, Any] = field(repr=False, eq=False)
     _reader: Reader[R_co] = field(repr=False, eq=False)
+    ref: TaskRef | None = field(default=None, repr=False, eq=False)
+    """Where the task is, for a task that a client has read; None for one that was made by hand."""
 
     @cached_property
     def result(self) -> R_co:
@@ -174,7 +196,7 @@ class Task(Generic[R_co]):
 
     @cached_property
     def files(self) -> tuple[TaskFile, ...]:
-        """Every file of the result, in the order of the answer; what `download` saves."""
+        """Every file of the result: what was asked for first, then watermarked copies, then covers."""
         return self._reader.files(self.raw)
 
     @cached_property
@@ -205,6 +227,18 @@ class Task(Generic[R_co]):
     def ended_at(self) -> datetime | None:
         """When it ended (UTC), None before."""
         return self._life.ended_at
+
+
+def with_files(task: Task[R_co], files: tuple[TaskFile, ...]) -> Task[R_co]:
+    """Return the same observation with other files: as they were saved."""
+    copy = evolve(task)
+    copy.__dict__["files"] = files
+    return copy
+
+
+def found_at(task: Task[Any], ref: TaskRef) -> None:
+    """Note where a task is.  For a client, before it hands the observation out."""
+    task.__dict__["ref"] = ref
 
 
 def end_error(task: Task[Any]) -> TaskFailed | TaskCancelled | None:

@@ -254,7 +254,7 @@ def _read_result(structure: Structure[R], raw: Mapping[str, Any]) -> R:
 
 
 def _read_files(raw: Mapping[str, Any]) -> tuple[TaskFile, ...]:
-    return find_files(_output(raw), "output")
+    return find_files(raw.get("output"), "output")  # which is a list or a text for models that nobody has described
 
 
 @cache

@@ -159,17 +159,20 @@ async def test_one_items_failure_touches_no_other(tmp_path: Path, case: FamilyCa
                 if parent in MISHAPS:
                     emulator.fail("create", MISHAPS[parent])
                 if parent == "unsaved":
-                    emulator.fail("download", Status(404))
+                    emulator.fail("download", Status(410))
                 yield case.reroll(parent, prompt="gore" if parent == "refused" else "a cat")
 
         runner = BatchRunner(piapi, concurrency=1, download=tmp_path)
         outcomes = dict(zip(parents, await runner.run(requests()), strict=True))
 
         assert {"good", "busy", "good too"} == {parent for parent, outcome in outcomes.items() if outcome.ok}
-        assert {"refused": InvalidRequestError, "fails": TaskFailed, "unknown": SubmissionUnknown} == {
-            parent: type(outcome.error) for parent, outcome in outcomes.items() if outcome.error
+        assert {parent: type(outcome.error) for parent, outcome in outcomes.items() if outcome.error} == {
+            "refused": InvalidRequestError,
+            "fails": TaskFailed,
+            "unknown": SubmissionUnknown,
+            "unsaved": DownloadError,
         }
-        assert isinstance(outcomes["unsaved"].download_error, DownloadError)
+        assert outcomes["unsaved"].download_error is outcomes["unsaved"].error
         assert outcomes["fails"].task is not None
         assert outcomes["fails"].task.error == "no luck"
         assert all(len(outcomes[parent].files) == case.files for parent in ("good", "busy", "good too"))
@@ -179,7 +182,7 @@ async def test_one_items_failure_touches_no_other(tmp_path: Path, case: FamilyCa
             2,
             1,
             1,
-            3 * case.files,
+            4 * case.files - 1,
         )
         assert totals.submitted == 5
 
@@ -257,9 +260,10 @@ async def test_a_download_that_fails_is_tried_again_and_never_loses_the_task(tmp
 
         assert mended.ok
         assert len(mended.files) == 4
-        assert lost.error is None
         assert not lost.ok
         assert isinstance(lost.download_error, DownloadError)
+        assert lost.error is lost.download_error
+        assert len(lost.files) == 3
         assert lost.task is not None
         assert lost.task.state is TaskState.DONE
         assert good.ok
@@ -273,18 +277,19 @@ async def test_all_downloads_of_a_run_share_their_connections(tmp_path: Path) ->
         async with runner.stream(rerolls(3)) as outcomes:
             async for outcome in outcomes:
                 assert len(outcome.files) == 4
-                opened.append(runner._pictures)
+                opened.append(runner._downloads)
         assert len(set(map(id, opened))) == 1
-        assert opened[0].closed
+        assert opened[0].session.closed
         assert emulator.seen.keys_to_images == 0
 
 
-async def test_a_directory_that_cannot_be_used_is_each_items_download_error(tmp_path: Path) -> None:
+async def test_a_directory_that_cannot_be_used_is_said_before_anything_is_paid(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way", encoding="ascii")
-    async with serving(picture_size=32, **WIDE) as (_, piapi):
-        outcomes = await BatchRunner(piapi, download=tmp_path / "file").run(rerolls(2))
+    async with serving(picture_size=32, **WIDE) as (emulator, piapi):
+        with pytest.raises(DownloadError, match="is not a directory"):
+            await BatchRunner(piapi, download=tmp_path / "file").run(rerolls(2))
 
-    assert all(outcome.error is None and outcome.download_error is not None for outcome in outcomes)
+        assert emulator.seen.creates == 0
 
 
 # -- the account ----------------------------------------------------------------------------------------------------

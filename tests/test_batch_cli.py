@@ -628,7 +628,7 @@ def test_a_directory_with_an_odd_name_takes_pictures(host: Host) -> None:
         ("reroll", Status(400), 4, ()),
         ("reroll", Drop(after_body=True), 6, ()),
         ("reroll", Status(401), 3, ()),
-        ("image", Status(404), 8, ("--download", "pictures")),
+        ("image", Status(410), 8, ("--download", "pictures")),
     ],
 )
 def test_the_exit_code_tells_the_worst_that_happened(

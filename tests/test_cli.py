@@ -234,7 +234,7 @@ def test_an_unknown_submit_is_exit_code_6_and_never_advises_to_repeat(host: tupl
 
 
 def test_pictures_that_cannot_be_saved_are_exit_code_8(tmp_path: Path) -> None:
-    with desk(links_expire_after=0.0) as (_, base_url):
+    with desk(links_expire_after=0.0, expired_status=410) as (_, base_url):
         environment = {"PIAPI_BASE_URL": base_url, "PIAPI_API_KEY": KEY}
         task_id = submit(environment)
         result = run("wait", task_id, "--download", str(tmp_path), **environment)

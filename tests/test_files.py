@@ -37,14 +37,14 @@ class TestFindFiles:
         assert found({name: URL}) == [(f"output.{name}", kind)]
 
     @pytest.mark.parametrize("name", ["prompt", "url", "download_url", "prompt_img_url", "text", "id"])
-    def test_never_takes_a_text_for_a_file(self, name: str) -> None:
-        assert found({name: URL}) == []
+    def test_takes_no_other_text_for_a_file_where_there_is_one(self, name: str) -> None:
+        assert found({name: f"{URL}/other", "image_url": URL}) == [("output.image_url", IMAGE)]
 
     @pytest.mark.parametrize("value", [None, "", "  ", 5, True, {}, [], [None, ""], {"width": 5}])
     def test_finds_nothing_where_nothing_is(self, value: object) -> None:
         assert found({"video": value, "image_urls": value}) == []
 
-    @pytest.mark.parametrize("value", [None, "", URL, 5, []])
+    @pytest.mark.parametrize("value", [None, "", "a text", 5, []])
     def test_finds_nothing_outside_of_objects(self, value: object) -> None:
         assert found(value) == []
 

@@ -199,8 +199,8 @@ class TestFetch:
             )
         )
         assert [(file.path, file.kind) for file in task.files] == [
-            ("works[0].resource.resource", FileKind.VIDEO),
             ("works[0].resource.resourceWithoutWatermark", FileKind.VIDEO),
+            ("works[0].resource.resource", FileKind.VIDEO),
             ("works[0].cover.resource", FileKind.IMAGE),
         ]
 

@@ -22,7 +22,7 @@ NAMES = {
     *("PiAPI", "TaskHandle", "as_completed", "wait_all", "download", "Ledger", "Stats"),
     *("Imagine", "Reroll", "Upscale", "Variation", "Inpaint", "Outpaint", "Pan", "Describe", "Blend", "Seed"),
     *("BatchItem", "BatchRunner", "Outcome", "WebhookEvent", "WebhookReceiver"),
-    *("LEGACY", "Family", "FileKind", "MidjourneyResult", "Task", "TaskFile", "TaskRef", "TaskState"),
+    *("LEGACY", "Family", "FileKind", "FileRole", "MidjourneyResult", "Task", "TaskFile", "TaskRef", "TaskState"),
     *("UNIFIED", "CreateTask", "Account", "ActiveTasks", "Cost", "Credits", "HistoryEntry"),
     *("PollPolicy", "RetryPolicy"),
     *("PiAPIError", "TransportError", "APIError", "AuthenticationError", "InvalidRequestError", "NotFoundError"),
@@ -167,7 +167,7 @@ SIGNATURES: list[tuple[str, Callable[..., Any], str]] = [
     (
         "download",
         piapi_async.download,
-        "(task, directory, *, session=None, retry=None, timeout=120.0, max_bytes=268435456)",
+        "(task, target, *, all_files=False, session=None, retry=None, timeout=None, max_bytes=1073741824, parallel=64)",
     ),
     ("Ledger", Ledger, "(path)"),
     ("TaskRef", TaskRef, "(origin, family, task_id)"),
@@ -235,7 +235,7 @@ class TestSignatures:
                 Task,
                 {
                     *("task_id", "status", "state", "progress", "task_type", "created_at", "started_at", "ended_at"),
-                    *("error", "result", "images", "files", "raw", "cost"),
+                    *("error", "result", "images", "files", "raw", "cost", "ref"),
                 },
             ),
         ],

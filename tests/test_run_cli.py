@@ -158,7 +158,7 @@ def test_the_hosts_own_refusals_failures_and_silences_have_their_exit_codes(host
     emulator.fail("create", Drop(after_body=True))
     unknown = run(host, *words, "b")
     again = run(host, *words, "b")
-    emulator.fail("file", Status(404), times=None)
+    emulator.fail("file", Status(410), times=None)
     unsaved = run(host, *words, "c", "--download", "out")
 
     assert (failed.exit_code, unknown.exit_code, again.exit_code, unsaved.exit_code) == (4, 6, 6, 8)

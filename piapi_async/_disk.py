@@ -1,0 +1,244 @@
+"""What the files of one process share: places, disks, and the partial files that a dead process has left.
+
+Descriptors and free bytes are the process's and the disk's, whichever client or batch a file is for, so here alone is
+something of the whole process kept: how many bytes are promised to files that are being written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import secrets
+import shutil
+import stat
+import threading
+from collections import Counter
+from pathlib import Path
+from typing import IO
+
+import anyio
+import anyio.lowlevel
+from attrs import define, field
+
+try:
+    import fcntl
+    import resource
+except ImportError:  # Windows, where a file that is open cannot be removed, and descriptors are plenty
+    fcntl = resource = None  # type: ignore[assignment]
+
+RESERVE = 64 * 1024 * 1024
+"""Bytes that stay free on a disk."""
+
+AT_ONCE = 64
+"""Files of one process that are under way at a time."""
+
+_STEP = 16 * 1024 * 1024  # bytes that are promised at a time to a file of unknown length
+
+_PARTIAL = re.compile(r"\.(?:.+\.)?[0-9a-f]{8,16}\.part\Z", re.DOTALL)
+
+# -- places ---------------------------------------------------------------------------------------------------------
+
+_PLACES: anyio.lowlevel.RunVar[anyio.CapacityLimiter] = anyio.lowlevel.RunVar("piapi_async.file_places")
+
+
+def places() -> anyio.CapacityLimiter:
+    """Return the places for files that are under way in this loop.
+
+    A file takes a socket and a descriptor, and a process may have only 256 (macOS); half of them are left to others.
+    """
+    try:
+        return _PLACES.get()
+    except LookupError:
+        limiter = anyio.CapacityLimiter(_places_of(_descriptors()))
+        _PLACES.set(limiter)
+        return limiter
+
+
+def _places_of(descriptors: int) -> int:
+    return max(4, min(AT_ONCE, descriptors // 4))
+
+
+def _descriptors() -> int:
+    if resource is None:
+        return 4 * AT_ONCE
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 4 * AT_ONCE if soft == resource.RLIM_INFINITY else soft
+
+
+# -- disks ----------------------------------------------------------------------------------------------------------
+
+_LOCK = threading.Lock()
+_PROMISED: Counter[int] = Counter()  # bytes, by device
+_WRITERS: Counter[int] = Counter()  # files, by device
+
+
+class DiskFullError(Exception):
+    """There is too little room for a file; `others` says whether some are under way, after which there may be."""
+
+    def __init__(self, size: int, free: int, *, others: bool) -> None:
+        super().__init__(
+            f"the disk has {free} bytes free, which is too little for {size} more; {RESERVE} must stay free"
+        )
+        self.others = others
+
+
+@define(eq=False)
+class Room:
+    """Room on a disk for one file: claimed before bytes are asked for, given back as they are written.
+
+    What is free is not free: others, too, were told that there is room, and have not written yet.
+    """
+
+    device: int
+    _left: int = field(default=0, init=False)
+    _open: bool = field(default=False, init=False)
+
+    @property
+    def others(self) -> bool:
+        """Whether other files are under way on the disk."""
+        return _WRITERS[self.device] > self._open
+
+    def claim(self, size: int, free: int) -> None:
+        """Have `size` bytes more, of a disk with `free`; raise `DiskFullError` if they are not to be had."""
+        with _LOCK:
+            if free - _PROMISED[self.device] < size + RESERVE:
+                raise DiskFullError(size, free, others=_WRITERS[self.device] > self._open)
+            _WRITERS[self.device] += not self._open
+            _PROMISED[self.device] += size
+            self._open = True
+            self._left += size
+
+    def step_for(self, size: int) -> int:
+        """Return how many bytes must be claimed before `size` are written."""
+        return max(_STEP, size) if size > self._left else 0
+
+    def written(self, size: int) -> None:
+        """Give back what is no longer promised, but there."""
+        with _LOCK:
+            size = min(size, self._left)
+            _PROMISED[self.device] -= size
+            self._left -= size
+
+    def release(self) -> None:
+        """Give back everything."""
+        self.written(self._left)
+        with _LOCK:
+            _WRITERS[self.device] -= self._open
+            self._open = False
+
+
+def free_bytes(folder: Path) -> int:
+    """Return the bytes that are free for us on the disk of a folder."""
+    return shutil.disk_usage(folder).free
+
+
+def device_of(folder: Path) -> int:
+    """Return what tells a folder's disk from others."""
+    return folder.stat().st_dev
+
+
+# -- partial files --------------------------------------------------------------------------------------------------
+
+
+@define(eq=False)
+class PartFile:
+    """A file that is not whole yet: hidden, and locked for as long as its process lives."""
+
+    path: Path
+    file: IO[bytes] = field(repr=False)
+
+    @classmethod
+    def create(cls, folder: Path, name: str) -> PartFile:
+        """Make a partial file beside where it will be."""
+        while True:
+            path = folder / f".{name}.{secrets.token_hex(4)}.part"
+            file = path.open("xb", buffering=0)
+            try:
+                # Between the two another process may have taken it for a dead one's, and removed it.
+                if _may_keep(file) and path.exists():
+                    return cls(path, file)
+            except BaseException:
+                file.close()
+                path.unlink(missing_ok=True)
+                raise
+            file.close()
+
+    def write(self, data: bytes) -> None:
+        """Write on."""
+        view = memoryview(data)
+        while view:
+            view = view[self.file.write(view) :]
+
+    def restart(self) -> None:
+        """Forget what was written."""
+        self.file.seek(0)
+        self.file.truncate()
+
+    def publish(self, path: Path) -> None:
+        """Give the whole file its name, on the disk and for good."""
+        os.fsync(self.file.fileno())
+        self.file.close()
+        self.path.replace(path)
+
+    def discard(self) -> None:
+        """Remove it."""
+        with contextlib.suppress(OSError):
+            self.file.close()
+        self.path.unlink(missing_ok=True)
+
+
+_CLEARED: set[tuple[int, int]] = set()  # folders
+
+
+def clear_once(folder: Path) -> None:
+    """Remove what dead processes have left in a folder; this process looks once, for folders may be large."""
+    facts = folder.stat()
+    if (facts.st_dev, facts.st_ino) not in _CLEARED:
+        _CLEARED.add((facts.st_dev, facts.st_ino))
+        clear_partial(folder)
+
+
+def clear_partial(folder: Path) -> None:
+    """Remove the partial files of processes that are no more."""
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if _PARTIAL.match(entry.name) and entry.is_file(follow_symlinks=False):
+                with contextlib.suppress(OSError):
+                    _remove_dead(Path(entry.path))
+
+
+def _remove_dead(path: Path) -> None:
+    if fcntl is None:
+        path.unlink()  # refused while it is open
+        return
+    with path.open("r+b") as file:
+        if _lock(file):
+            path.unlink()
+
+
+def _lock(file: IO[bytes]) -> bool:
+    """Lock a file until it is closed, unless another has; raise `OSError` on a file system without locks."""
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _may_keep(file: IO[bytes]) -> bool:
+    try:
+        return _lock(file)
+    except OSError:  # no locks here: then nobody removes it, either
+        return True
+
+
+def is_saved(path: Path) -> bool:
+    """Tell whether a path is a file with something in it: what a crash of the machine has left may be empty."""
+    try:
+        facts = path.stat()
+    except (OSError, ValueError):
+        return False
+    return stat.S_ISREG(facts.st_mode) and facts.st_size > 0

@@ -1,0 +1,256 @@
+"""HTTP for files: links asked for byte for byte, redirects followed by hand, addresses checked before anything is sent.
+
+No API key is here.  aiohttp would spell a link anew (``%2F`` becomes ``/``), which a signing CDN answers with 403; so a
+link's path and query are handed over as they came, and so are those of a redirect.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import socket
+from collections.abc import AsyncGenerator, Mapping
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urljoin
+from urllib.request import getproxies, proxy_bypass
+
+import aiohttp
+from attrs import define, field
+from multidict import CIMultiDict
+from yarl import URL
+
+from ._addresses import Reach, first_refused, reach_of
+from ._transport import USER_AGENT
+from .errors import DownloadError
+
+if TYPE_CHECKING:
+    from aiohttp.client_reqrep import ClientRequest
+    from aiohttp.connector import Connection
+    from aiohttp.tracing import Trace
+
+SILENCE = 60.0
+"""Seconds without a byte after which a connection is given up; a file that keeps coming may take any time."""
+
+_MOST_REDIRECTS = 5
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_LONG_LINE = 64 * 1024  # a signed link in a Location may be longer than aiohttp's 8 kB
+
+_PARTS = re.compile(r"(https?):(//[^/?#\\]*)([^#]*)", re.IGNORECASE | re.DOTALL)
+_NOT_PLAIN = re.compile(r"[^!-~]")
+
+_TIMEOUT = aiohttp.ClientTimeout(sock_connect=SILENCE, sock_read=SILENCE, ceil_threshold=SILENCE + 1.0)
+
+
+class LinkError(ValueError):
+    """A link that cannot be asked for, or must not be."""
+
+
+class _RefusedPeerError(aiohttp.ClientConnectionError):
+    """A name has led to an address that links must not lead to."""
+
+
+def to_url(link: str) -> URL:
+    """Return a link to be asked for byte for byte; what no request may hold (spaces, umlauts) is percent-encoded.
+
+    Raises `LinkError` for what is no http(s) link.
+    """
+    parts = _PARTS.match(link.strip())
+    if parts is None:
+        raise LinkError("the link is not http(s)")
+    try:
+        origin = URL(f"{parts[1].lower()}:{parts[2]}")
+        target = _NOT_PLAIN.sub(_encode, parts[3])
+    except ValueError as error:
+        raise LinkError(str(error) or "the link is not a URL") from error
+    if not origin.host:
+        raise LinkError("the link names no host")
+
+    if not target.startswith("/"):
+        target = f"/{target}"
+    url = URL(f"{origin}{target}" if origin.path in {"", "/"} else "", encoded=True)
+    if url.raw_path_qs != target:  # an empty query: "?" at the end
+        url = URL.build(scheme=origin.scheme, authority=origin.raw_authority, path=target, encoded=True)
+    return url
+
+
+def _encode(found: re.Match[str]) -> str:
+    # A header's bytes that are no UTF-8 come as surrogates.
+    return "".join(f"%{byte:02X}" for byte in found[0].encode("utf-8", "surrogateescape"))
+
+
+def redirected(link: str, location: str) -> str:
+    """Return where a `Location` leads from a link, byte for byte."""
+    return location if _PARTS.match(location) else urljoin(link, location)
+
+
+@define(eq=False)
+class FileSession:
+    """Asks for files, with a user's connector and proxy if there is one; `close` it in the loop that made it.
+
+    `api` is the host of the API whose links these are, "" if that is not known.
+    """
+
+    api: str
+    _session: aiohttp.ClientSession
+    _connector: _Checked
+    _proxy: URL | str | None = field(repr=False)  # it may hold a password
+    _proxy_auth: aiohttp.BasicAuth | None = field(repr=False)
+    _trust_env: bool
+    _allowed: frozenset[Reach] | None = field(default=None, init=False)
+
+    @classmethod
+    def make(
+        cls,
+        api: str = "",
+        *,
+        session: aiohttp.ClientSession | None = None,
+        trust_env: bool = False,
+        as_it_is: bool = False,
+    ) -> FileSession:
+        """Return a session for files.
+
+        A user's `session` lends its connector (with its TLS), and proxy; its headers, cookies and auth only
+        `as_it_is`, for they may be meant for the API alone.  Raises `DownloadError` if it is closed.
+        """
+        proxy = proxy_auth = None
+        options: dict[str, Any] = {"headers": {"User-Agent": USER_AGENT}, "cookie_jar": aiohttp.DummyCookieJar()}
+        if session is None:
+            # Unbounded, for `download` bounds what is under way, and a file's time would pass in the pool's queue.
+            inner: aiohttp.BaseConnector = aiohttp.TCPConnector(limit=0)
+        else:
+            if session.closed or session.connector is None:
+                raise DownloadError("The aiohttp session is closed, so no file can be asked for over it.")
+            inner, trust_env = session.connector, trust_env or session.trust_env
+            # aiohttp has no public way to ask a session for the proxy it was made with.
+            proxy = getattr(session, "_default_proxy", None)
+            proxy_auth = getattr(session, "_default_proxy_auth", None)
+            if as_it_is:
+                headers = CIMultiDict(session.headers)
+                headers.setdefault("User-Agent", USER_AGENT)
+                options = {
+                    "headers": headers,
+                    "cookie_jar": session.cookie_jar,
+                    "auth": session.auth,
+                    "trace_configs": session.trace_configs,
+                }
+        checked = _Checked(inner, owned=session is None)
+        made = aiohttp.ClientSession(
+            connector=checked, max_line_size=_LONG_LINE, max_field_size=_LONG_LINE, timeout=_TIMEOUT, **options
+        )
+        files = cls(api, made, checked, proxy, proxy_auth, trust_env)
+        checked.watch = files
+        return files
+
+    @property
+    def closed(self) -> bool:
+        """Whether it can be used no more."""
+        return self._session.closed or self._connector.inner.closed
+
+    async def close(self) -> None:
+        """Free what was made here; a user's connector stays open."""
+        await self._session.close()
+
+    @contextlib.asynccontextmanager
+    async def get(self, link: str, headers: Mapping[str, str]) -> AsyncGenerator[aiohttp.ClientResponse, None]:
+        """Ask for a link, follow its redirects, and give the response.
+
+        Raises `LinkError` for links and redirects that cannot be asked for, or must not be; aiohttp's own errors, and
+        `TimeoutError`, for what fails on the way.
+        """
+        for _ in range(_MOST_REDIRECTS + 1):
+            response = await self._ask(to_url(link), headers)
+            location = response.headers.get("Location", "")
+            if response.status not in _REDIRECTS or not location:
+                try:
+                    yield response
+                finally:
+                    response.close()
+                return
+            response.close()
+            link = redirected(link, location)
+        raise LinkError(f"it was redirected more than {_MOST_REDIRECTS} times")
+
+    async def _ask(self, url: URL, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
+        host = url.raw_host or ""
+        if not await self.may_reach(host, host):
+            raise _refused(host)
+        proxy = self._proxy if self._proxy is not None else self._proxy_of_environment(url)
+        try:
+            return await self._session.get(
+                url,
+                headers=headers,
+                proxy=proxy,
+                proxy_auth=self._proxy_auth,
+                allow_redirects=False,
+                raise_for_status=False,
+            )
+        except _RefusedPeerError as error:
+            raise _refused(f"{host} ({error})") from None
+
+    def _proxy_of_environment(self, url: URL) -> str | None:
+        # Not by the session's own `trust_env`: that would send what ~/.netrc has for the host, too.
+        if not self._trust_env or proxy_bypass(url.raw_host or ""):
+            return None
+        return getproxies().get(url.scheme)
+
+    async def may_reach(self, host: str, address: str) -> bool:
+        """Tell whether a link to `host` may lead to `address`, which may be a name: what it stands for is seen later.
+
+        Where the API is not known, its files may be on this machine, too: a task that was made by hand tells no more.
+        """
+        if first_refused([address], frozenset()) is None or (self.api and host.lower() == self.api.lower()):
+            return True
+        if self._allowed is None:
+            self._allowed = await _reach_of_host(self.api) if self.api else frozenset({Reach.LOOPBACK})
+        return first_refused([address], self._allowed) is None
+
+
+def _refused(where: str) -> LinkError:
+    return LinkError(f"the link leads to {where}, which is this machine or in a private network, where the API is not")
+
+
+async def _reach_of_host(host: str) -> frozenset[Reach]:
+    """Return how far the API's own addresses reach; nothing for a name that only a proxy knows."""
+    reach = reach_of(host)
+    if reach is not None:
+        return frozenset({reach})
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except OSError:
+        return frozenset()
+    return frozenset(filter(None, (reach_of(str(address[0])) for *_, address in found)))
+
+
+class _Checked(aiohttp.BaseConnector):
+    """Another connector, each of whose connections is looked at before it is used: whom has the name led to.
+
+    Asking a resolver beforehand would not do: it may answer something else a moment later (DNS rebinding).  What goes
+    through a proxy is the proxy's to resolve.
+    """
+
+    def __init__(self, inner: aiohttp.BaseConnector, *, owned: bool) -> None:
+        super().__init__()
+        self.inner = inner
+        self.watch: FileSession | None = None
+        self._owned = owned
+
+    async def connect(self, req: ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout) -> Connection:
+        connection = await self.inner.connect(req, traces, timeout)
+        peer = connection.transport.get_extra_info("peername") if connection.transport is not None else None
+        if req.proxy is not None or not isinstance(peer, tuple) or self.watch is None:
+            return connection
+        try:
+            allowed = await self.watch.may_reach(req.url.raw_host or "", str(peer[0]))
+        except BaseException:
+            connection.close()
+            raise
+        if not allowed:
+            connection.close()
+            raise _RefusedPeerError(str(peer[0]))
+        return connection
+
+    async def close(self, *, abort_ssl: bool = False) -> None:
+        await super().close()
+        if self._owned:
+            await self.inner.close(abort_ssl=abort_ssl)
