@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import math
 import os
 import secrets
@@ -45,9 +46,12 @@ from .errors import (
     SubmissionUnknown,
     TaskCancelled,
     TaskFailed,
+    WaitTimeout,
 )
 from .handle import TaskHandle
 from .tasks import Task, TaskRef, TaskState, end_error, with_files
+
+logger = logging.getLogger("piapi_async")
 
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
@@ -68,9 +72,10 @@ class BatchItem(Generic[R_co]):
 class Outcome(Generic[R_co]):
     """What became of one request.
 
-    `task` is the task as it was last seen, `ref` where it is, `files` what was saved of it; `error` is what went wrong.
-    A failed download is an `error`, too, and `download_error` is the same object: the task is done.  `resumed` says
-    that this run did not submit it: an earlier one had.  `key` is what the ledger has it under ("" without a ledger).
+    `task` is the task as it was last seen, `ref` where it is, `files` what was saved of it; `error` is what went wrong,
+    any exception that the item met with.  A failed download is an `error`, too, and `download_error` is the same
+    object: the task is done.  `resumed` says that this run did not submit it: an earlier one had.  `key` is what the
+    ledger has it under ("" without a ledger).
     """
 
     index: int
@@ -79,7 +84,7 @@ class Outcome(Generic[R_co]):
     ref: TaskRef | None = None
     task: Task[R_co] | None = None
     files: tuple[Path, ...] = ()
-    error: PiAPIError | None = None
+    error: Exception | None = None
     download_error: DownloadError | None = None
     resumed: bool = False
 
@@ -178,7 +183,8 @@ class BatchRunner:
     max_submits
         Make no more tasks than this: items that would need one are left for another run.
     on_progress
-        Called with the `Totals` whenever a task is submitted and whenever one has its outcome.
+        Called with the `Totals` whenever a task is submitted and whenever one has its outcome.  What it raises is
+        logged, once, and ends nothing.
 
     With a ledger in the client a run can be killed at any moment and run again on the same input: it gives an outcome
     for every item again, but submits only what was never accepted.
@@ -195,7 +201,9 @@ class BatchRunner:
     max_submits: int | None = field(default=None, kw_only=True)
     on_progress: Callable[[Totals], None] | None = field(default=None, kw_only=True)
     _account: _Account = field(factory=_Account, init=False)
-    _in_flight: dict[int, TaskHandle[Any]] = field(factory=dict, init=False)  # by the item's index
+    _in_flight: dict[int, _Flying] = field(factory=dict, init=False)  # by the item's index
+    _left: list[Outcome[Any]] = field(factory=list, init=False)  # of what the last stream was left with
+    _shouted: bool = field(default=False, init=False)  # `on_progress` has raised, and that was logged
     _began: float = field(default=0.0, init=False)
     _seconds: float = field(default=0.0, init=False)  # that the last run took
     _allowed: float = field(default=math.inf, init=False)  # submits that may still be made
@@ -227,7 +235,7 @@ class BatchRunner:
     @property
     def totals(self) -> Totals:
         """The account of the present or last run."""
-        tasks = [handle.task for handle in self._in_flight.values()]
+        tasks = [flying.handle.task for flying in self._in_flight.values()]
         running = sum(task is not None and task.state is TaskState.RUNNING for task in tasks)
         seconds = self._seconds if self._source is None else anyio.current_time() - self._began
         return Totals(running=running, waiting=len(tasks) - running, seconds=seconds, **asdict(self._account))
@@ -240,13 +248,24 @@ class BatchRunner:
     @property
     def in_flight(self) -> list[TaskRef]:
         """The tasks that are in flight now."""
-        return [handle.ref for handle in self._in_flight.values()]
+        return [flying.handle.ref for flying in self._in_flight.values()]
 
     async def run(self, requests: Items[R]) -> list[Outcome[R]]:
-        """Give the outcomes of all requests, in their order."""
-        async with self.stream(requests) as outcomes:
-            gathered = [outcome async for outcome in outcomes]
-        return sorted(gathered, key=lambda outcome: outcome.index)
+        """Return the outcomes of all requests, in their order.
+
+        An error of the iterable, or a cancellation, ends the run early and loses nothing that was paid for: the
+        exception that is raised has the outcomes that there are in an attribute of its own, `outcomes`, whatever its
+        class.  That of a task that was still under way has a `WaitTimeout` for its `error`, and its `ref`.
+        """
+        gathered: list[Outcome[R]] = []
+        try:
+            async with self.stream(requests) as outcomes:
+                async for outcome in outcomes:
+                    gathered.append(outcome)
+        except BaseException as error:
+            _attach(error, _in_order([*gathered, *self._left]))
+            raise
+        return _in_order(gathered)
 
     @contextlib.asynccontextmanager
     async def stream(self, requests: Items[R]) -> AsyncGenerator[AsyncIterator[Outcome[R]], None]:
@@ -256,33 +275,61 @@ class BatchRunner:
         longer than their time-out; tasks go on at the host.  An error of the iterable itself is raised to the reader.
         Raises `DownloadError` before anything is submitted if the folder for files cannot be used.
         """
-        if self._source is not None:
-            raise RuntimeError("this runner is running already; make another")
         if self._folder is not None:
             await in_thread(partial(prepare_directory, self._folder))
+        if self._source is not None:
+            raise RuntimeError("this runner is running already; make another")
         source, desk = Source[Item[R]](requests), Desk[Outcome[R]](self.concurrency)
         self._source, self._run = source, secrets.token_hex(8)
-        self._account, self._began = _Account(), anyio.current_time()
+        self._account, self._began, self._left, self._shouted = _Account(), anyio.current_time(), [], False
         self._allowed = math.inf if self.max_submits is None else self.max_submits
         workers = [asyncio.create_task(self._work(source, desk)) for _ in range(self.concurrency)]
         outcomes = desk.outcomes()
         try:
             yield outcomes
         finally:
+            self._left = [flying.leave() for flying in self._in_flight.values()]
             source.close()
             try:
-                for worker in workers:
-                    worker.cancel()
-                await asyncio.gather(*workers, *filter(None, [source.reader]), return_exceptions=True)
-                await self._piapi._submitter.settle()
-                with contextlib.suppress(RuntimeError):  # somebody is still reading, and will hear that it is over
-                    await outcomes.aclose()
+                # An anyio scope that is cancelled would cancel each of these awaits again, and not wait for an id.
+                with anyio.CancelScope(shield=True):
+                    await self._stop(source, workers)
+                    with contextlib.suppress(RuntimeError):  # somebody is still reading, and will hear that it is over
+                        await outcomes.aclose()
             finally:
+                self._left += desk.untaken()
+                self._tell_left()
                 self._seconds, self._source = anyio.current_time() - self._began, None
                 self._in_flight.clear()
-                downloads, self._downloads = self._downloads, None
-                if downloads is not None:
-                    await downloads.close()
+                await self._close_downloads()
+
+    async def _stop(self, source: Source[Any], workers: Sequence[asyncio.Task[None]]) -> None:
+        """Stop the workers, and wait for what has begun to leave, and for the input to clean up after itself."""
+        for worker in workers:
+            worker.cancel()
+        await asyncio.gather(*workers, return_exceptions=True)
+        await self._piapi._submitter.settle()
+        await source.closed(self._piapi._caller.timeout)
+
+    async def _close_downloads(self) -> None:
+        downloads, self._downloads = self._downloads, None
+        if downloads is not None:
+            with anyio.CancelScope(shield=True):
+                await downloads.close()
+
+    def _tell_left(self) -> None:
+        """Log the tasks that were paid for and of which the reader of the stream has not heard."""
+        refs = [outcome.ref for outcome in self._left if outcome.ref is not None]
+        if not refs:
+            return
+        recorded = self._piapi._ledger is not None
+        logger.log(
+            logging.INFO if recorded else logging.WARNING,
+            "the batch was left before the outcomes of %d tasks were taken; they go on and stay paid for%s: %s",
+            len(refs),
+            "; the ledger has them" if recorded else "",
+            ", ".join(map(str, refs)),
+        )
 
     # -- one item -------------------------------------------------------------------------------------------------
 
@@ -298,40 +345,56 @@ class BatchRunner:
             desk.leave()
 
     async def _see_through(self, index: int, item: Item[R]) -> Outcome[R] | None:
-        """Give one item's outcome, None if it was left alone; nothing that can happen to it is raised."""
+        """Return one item's outcome, None if it was left alone; nothing that can happen to it is raised."""
         self._account.read += 1
         request, key = (item.request, item.key) if isinstance(item, BatchItem) else (item, None)
-        if not hasattr(request, "family"):
-            raise TypeError(f"item {index} of the batch, {label(request)}, makes no task")
         ledger = self._piapi._ledger
         try:
+            if not hasattr(request, "family"):
+                raise TypeError(f"item {index} of the batch, {label(request)}, makes no task")  # noqa: TRY301 - its end
             if ledger is not None and not key:
                 [key] = await mint_keys(self._piapi, [request], self._run)
             if self._allowed < math.inf and not await self._may_submit(key):
                 await self._skip()
                 return None
             handle, known = await self._piapi._submit(request, key if ledger else None, None)
-        except (PiAPIError, ValueError) as error:  # a ValueError: the key stands for another request
-            failure = error if isinstance(error, PiAPIError) else LedgerError(str(error))
-            ref = getattr(error, "ref", None)  # of a task that was accepted and could not be recorded
+        except BaseException as error:
+            if _ends_worker(error):
+                raise
+            ref = error.ref if isinstance(error, LedgerError) else None  # of a task that could not be recorded
             self._account.submitted += ref is not None
-            return self._concluded(Outcome(index=index, request=request, key=key or "", error=failure, ref=ref))
+            return self._concluded(
+                Outcome(index=index, request=request, key=key or "", error=_as_failure(error), ref=ref)
+            )
+        # From here on a task is paid for: nothing of somebody else's may end this before it is handed over.
+        so_far: partial[Outcome[R]] = partial(
+            Outcome, index=index, request=request, key=key or "", ref=handle.ref, resumed=known is not None
+        )
+        self._in_flight[index] = _Flying(handle, so_far)
         if known is None:
             self._account.submitted += 1
         else:
             self._account.resumed += 1
-        self._in_flight[index] = handle
         self._report()
-        so_far: partial[Outcome[R]] = partial(
-            Outcome, index=index, request=request, key=key or "", ref=handle.ref, resumed=known is not None
-        )
         try:
-            outcome = await self._end(so_far, handle, known)
-            if ledger is not None:  # whoever writes the outcome down may take the end for recorded
-                await ledger.flush()
+            outcome = await self._follow(so_far, handle, known)
         finally:
             self._in_flight.pop(index, None)
         return self._concluded(outcome)
+
+    async def _follow(
+        self, so_far: partial[Outcome[R]], handle: TaskHandle[R], known: LedgerEntry | None
+    ) -> Outcome[R]:
+        """Return the outcome of a task that was submitted, whatever it meets with."""
+        try:
+            outcome = await self._end(so_far, handle, known)
+        except BaseException as error:  # of a request class or a file system, say
+            if _ends_worker(error):
+                raise
+            outcome = so_far(error=_as_failure(error), task=handle.task)
+        if self._piapi._ledger is not None:  # whoever writes the outcome down may take the end for recorded
+            await self._piapi._ledger.flush()
+        return outcome
 
     async def _skip(self) -> None:
         """Leave an item alone, in such a way that an endless input does not keep the loop to itself."""
@@ -371,6 +434,13 @@ class BatchRunner:
             saved = await self._downloads.save(task, verb=verb, just_ended=just_ended, again=known is not None)
         except DownloadError as error:
             return so_far(task=task, files=error.files, error=error, download_error=error)
+        except Exception as cause:  # noqa: BLE001 - a file system may raise anything, and the task is done all the same
+            failure = DownloadError(
+                f"Task {task.task_id} was not saved: {cause!r}. It is done, and stays paid for: see its .files.",
+                path=folder,
+            )
+            failure.__cause__ = cause
+            return so_far(task=task, error=failure, download_error=failure)
         return so_far(task=with_files(task, saved), files=tuple(paths_of(saved)))
 
     # -- the account ----------------------------------------------------------------------------------------------
@@ -381,8 +451,68 @@ class BatchRunner:
         return outcome
 
     def _report(self) -> None:
-        if self.on_progress is not None:
+        if self.on_progress is None:
+            return
+        try:
             self.on_progress(self.totals)
+        except (Exception, asyncio.CancelledError):  # nobody can cancel what does not await: it is the callback's own
+            if not self._shouted:
+                self._shouted = True
+                logger.exception("on_progress raised; the batch goes on, and says so only once")
+
+
+@frozen
+class _Flying:
+    """A task in flight, and the outcome as far as it is known."""
+
+    handle: TaskHandle[Any]
+    so_far: partial[Outcome[Any]]
+
+    def leave(self) -> Outcome[Any]:
+        """Return the outcome for a reader who does not wait for the end."""
+        task, error = self.handle.task, self.handle.error
+        if error is None and (task is None or not task.state.terminal):
+            ref = self.handle.ref
+            error = WaitTimeout(
+                f"The batch was left while task {ref} was under way. It goes on and stays paid for: "
+                f"piapi.attach({ref.task_id!r}).wait().",
+                ref=ref,
+                task=task,
+            )
+        return self.so_far(task=task, error=error)
+
+
+def _in_order(outcomes: Iterable[Outcome[R]]) -> list[Outcome[R]]:
+    return sorted(outcomes, key=lambda outcome: outcome.index)
+
+
+def _attach(error: BaseException, outcomes: list[Outcome[Any]]) -> None:
+    """Give an exception, whosever it is, the outcomes of the run that it ends."""
+    refs = [str(outcome.ref) for outcome in outcomes if outcome.ref is not None]
+    if refs:
+        error.add_note(f"The batch's outcomes are in .outcomes of this error; its tasks: {', '.join(refs)}")
+    with contextlib.suppress(Exception):  # a class may refuse attributes; the note tells of the tasks all the same
+        error.outcomes = outcomes  # type: ignore[attr-defined]  # as documented
+
+
+def _ends_worker(error: BaseException) -> bool:
+    """Tell whether an error is no affair of the item's: the worker is being stopped, or the whole program."""
+    if isinstance(error, asyncio.CancelledError):
+        worker = asyncio.current_task()
+        return worker is not None and worker.cancelling() > 0
+    return isinstance(error, (KeyboardInterrupt, SystemExit))
+
+
+def _as_failure(error: BaseException) -> Exception:
+    """Return what an item has met with as its outcome tells it."""
+    if not isinstance(error, Exception):
+        failure = RuntimeError(f"the item's request raised {error!r}")
+        failure.__cause__ = error
+        return failure
+    # A key that stands for another request, or is none: a matter of the ledger's, whose text begins so.
+    if type(error) is ValueError and str(error).startswith("key:"):
+        return LedgerError(str(error))
+    return error
 
 
 async def mint_keys(piapi: PiAPI, requests: Sequence[TaskRequest[Any]], run: str) -> list[str | None]:

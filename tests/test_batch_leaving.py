@@ -21,7 +21,6 @@ from piapi_async import (
     PiAPI,
     Reroll,
 )
-from piapi_async.batch import Totals
 from piapi_async.emulator import (
     SlowFirstByte,
 )
@@ -208,14 +207,6 @@ async def test_an_iterable_that_raises_at_once_submits_nothing() -> None:
         assert emulator.seen.creates == 0
 
 
-@pytest.mark.parametrize("odd", [5, "text", None, object()])
-async def test_an_item_that_makes_no_task_is_a_type_error_that_names_its_place(odd: Any) -> None:
-    async with serving(**WIDE) as (emulator, piapi):
-        with pytest.raises(TypeError, match="item 1 of the batch"):
-            await BatchRunner(piapi, concurrency=1).run([REROLL, odd, REROLL])
-        assert emulator.seen.creates == 1
-
-
 async def test_what_is_no_iterable_is_refused_and_the_runner_stays_good() -> None:
     async with serving(**WIDE) as (_, piapi):
         runner = BatchRunner(piapi)
@@ -250,15 +241,6 @@ def test_settings_that_make_no_sense_are_refused(settings: Any) -> None:
     [name] = settings
     with pytest.raises(ValueError, match=f"^{name}: .* is not allowed; it must be"):
         BatchRunner(PiAPI(KEY), **settings)
-
-
-async def test_an_error_of_the_progress_callback_reaches_the_reader() -> None:
-    def shout(_: Totals) -> None:
-        raise Oops
-
-    async with serving(**WIDE) as (_, piapi):
-        with pytest.raises(Oops):
-            await BatchRunner(piapi, on_progress=shout).run(rerolls(3))
 
 
 # -- stopping on purpose --------------------------------------------------------------------------------------------
