@@ -30,7 +30,7 @@ def wait_until(happened: Callable[[], object]) -> None:
     until = time.monotonic() + PATIENCE
     while not happened():
         assert time.monotonic() < until, f"this did not come true within {PATIENCE:.0f} s: {happened}"
-        time.sleep(_PAUSE)
+        time.sleep(_PAUSE)  # noqa: TID251 - the one place where there is nothing better
 
 
 async def becomes_true(happened: Callable[[], object]) -> None:
