@@ -596,7 +596,11 @@ async def test_another_program_s_database_is_left_alone(path: Path) -> None:
     assert before == path.read_bytes()
 
 
-@pytest.mark.parametrize("content", [b"not a database at all", bytes(5_000), os.urandom(20_000)])
+NOISE = random.Random(1).randbytes(20_000)  # noqa: S311 - the same again each time
+NO_LEDGERS = {"text": b"not a database at all", "zeros": bytes(5_000), "noise": NOISE}
+
+
+@pytest.mark.parametrize("content", NO_LEDGERS.values(), ids=NO_LEDGERS)
 async def test_a_file_that_is_no_ledger_is_left_alone(path: Path, content: bytes) -> None:
     path.write_bytes(content)
     async with opened(path) as ledger:
