@@ -46,8 +46,13 @@ def _make(
     converter: Callable[[Any], Any] | None = None,
     metadata: Mapping[str, Any] | None = None,
     unset: Any = None,  # noqa: ANN401 - as the wire has it
+    takes: str = "",
 ) -> Any:  # noqa: ANN401 - stands for a value of the field's type
-    """Return the field; `unset` is what, beside None, says on the wire that an optional input is not set."""
+    """Return the field.
+
+    `unset` is what, beside None, says on the wire that an optional input is not set; `takes` are its bounds in a few
+    words, for lists of inputs.
+    """
 
     def validate(instance: object, attribute: Attribute[Any], value: object) -> None:
         if default is None and (value is None or (unset is not None and value == unset)):
@@ -57,6 +62,7 @@ def _make(
             raise refuse(instance, attribute, shown, f"{allowed}, or None" if default is None else allowed)
 
     field: Any = attrs.field
+    metadata = {**(metadata or {}), "takes": takes}
     return field(default=default, kw_only=kw_only, validator=validate, converter=converter, metadata=metadata)
 
 
@@ -68,7 +74,8 @@ def text(*, most: int | None = None, default: Any = NOTHING, kw_only: bool = Tru
         return is_text(value) and (most is None or len(value) <= most) and bool(value.strip() or not required)
 
     allowed = "it must be a text" + (" that is not empty" if required else "")
-    return _make(check, allowed + (f", of at most {most} characters" if most else ""), default=default, kw_only=kw_only)
+    bound = f"at most {most} characters" if most else ""
+    return _make(check, ", of ".join(filter(None, (allowed, bound))), default=default, kw_only=kw_only, takes=bound)
 
 
 def number(
@@ -84,7 +91,8 @@ def number(
         good = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
         return good and _within(value, low, high)
 
-    return _make(check, f"it must be a number{_bounds(low, high)}", default=default, kw_only=kw_only)
+    bounds = _bounds(low, high)
+    return _make(check, f"it must be a number{bounds}", default=default, kw_only=kw_only, takes=_short(bounds))
 
 
 def whole(
@@ -101,8 +109,8 @@ def whole(
         good = isinstance(value, int) and not isinstance(value, bool) and value.bit_length() < 64  # noqa: PLR2004 - JSON's
         return good and (value in also or _within(value, low, high))
 
-    allowed = " or ".join((f"it must be a whole number{_bounds(low, high)}", *map(str, also)))
-    return _make(check, allowed, default=default, kw_only=kw_only)
+    bounds = " or ".join((_bounds(low, high), *map(str, also)))
+    return _make(check, f"it must be a whole number{bounds}", default=default, kw_only=kw_only, takes=_short(bounds))
 
 
 def flag(*, default: Any = NOTHING, kw_only: bool = True) -> Any:  # noqa: ANN401 - as `_make`
@@ -126,7 +134,8 @@ def choice(
 
     metadata = {"names": True, "words": words} if names else {"words": words}
     allowed = f"use one of {', '.join(map(repr, words))}"
-    return _make(check, allowed, default=default, kw_only=kw_only, metadata=metadata, unset="")
+    takes = ", ".join(map(str, words))
+    return _make(check, allowed, default=default, kw_only=kw_only, metadata=metadata, unset="", takes=takes)
 
 
 def open_choice(
@@ -145,19 +154,21 @@ def open_choice(
 
     metadata = {"names": True, "words": words} if names else {"words": words}
     allowed = f"it must be a text such as {', '.join(map(repr, words))}"
-    return _make(check, allowed, default=default, kw_only=kw_only, metadata=metadata, unset="")
+    takes = ", ".join((*words, "…"))
+    return _make(check, allowed, default=default, kw_only=kw_only, metadata=metadata, unset="", takes=takes)
 
 
 def word(*words: str, default: Any = NOTHING, kw_only: bool = True) -> Any:  # noqa: ANN401 - as `_make`
     """Give a field for one of some words; a number is spelt out, for the wire has texts such as "1"."""
     allowed = f"use one of {', '.join(map(repr, words))}"
-    return _make(words.__contains__, allowed, default=default, kw_only=kw_only, converter=to_word)
+    check, takes = words.__contains__, ", ".join(words)
+    return _make(check, allowed, default=default, kw_only=kw_only, converter=to_word, takes=takes)
 
 
 def zoom(*, kw_only: bool = True) -> Any:  # noqa: ANN401 - as `_make`
     """Give a field for how far Midjourney zooms out."""
     allowed = "use a number from 1 to 2, such as 1.5"
-    return _make(is_zoom, allowed, default=NOTHING, kw_only=kw_only, converter=to_word)
+    return _make(is_zoom, allowed, default=NOTHING, kw_only=kw_only, converter=to_word, takes="1 to 2")
 
 
 def ratio(*, default: Any = NOTHING, kw_only: bool = True) -> Any:  # noqa: ANN401 - as `_make`
@@ -186,7 +197,8 @@ def link(
     With `base64` also the file's bytes as a base64 text, where the vendor documents that.
     """
     check, allowed = _link_check(base64=base64)
-    field = partial(_make, check, f"it must be {allowed}", metadata={"link": True}, unset="")
+    takes = "also base64" if base64 else ""
+    field = partial(_make, check, f"it must be {allowed}", metadata={"link": True}, unset="", takes=takes)
     return field(default=default, kw_only=kw_only)
 
 
@@ -206,7 +218,8 @@ def links(
 
     count = f"{low} to {high}" if high is not None else f"at least {low}"
     allowed = f"it must be a list of {count} files, each {file}"
-    field = partial(_make, check, allowed, converter=_to_tuple, metadata={"link": True}, unset=())
+    takes = count if (low, high) != (1, None) else ""
+    field = partial(_make, check, allowed, converter=_to_tuple, metadata={"link": True}, unset=(), takes=takes)
     return field(default=default, kw_only=kw_only)
 
 
@@ -250,6 +263,10 @@ def _bounds(low: float | None, high: float | None) -> str:
     if low is not None and high is not None:
         return f" from {low} to {high}"
     return f" of at least {low}" if low is not None else f" of at most {high}" if high is not None else ""
+
+
+def _short(bounds: str) -> str:
+    return bounds.replace(" from ", "").replace(" of ", "")
 
 
 def _link_check(*, base64: bool) -> tuple[Check, str]:

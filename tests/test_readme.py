@@ -19,7 +19,6 @@ from piapi_async import PiAPI, PollPolicy
 from piapi_async.cli import _session as setup
 from piapi_async.cli import cli
 from piapi_async.emulator import Emulator
-from piapi_async.models import catalog
 
 README = Path(__file__).parent.parent / "README.md"
 TEXT = README.read_text(encoding="utf-8")
@@ -33,23 +32,6 @@ COMMANDS = [
     if line.startswith("piapi-async ") and not line.startswith("piapi-async emulator ")  # which does not end
 ]
 SET_UP = [line for line in TEXT.splitlines() if line.startswith("python3 -m venv ")]
-
-
-def table_of_models() -> str:
-    """Give the README's table of what the unified API runs, as the catalogue has it."""
-    rows: dict[str, dict[str, list[str]]] = {}
-    for entry in catalog().values():
-        system = entry.request.__module__.rpartition(".")[2]
-        rows.setdefault(system, {}).setdefault(entry.request.__name__, []).append(entry.task_type)
-    lines = ["| module | requests, and the task types they make |", "|---|---|"]
-    for system, requests in rows.items():
-        cells = (f"`{request}` ({', '.join(task_types)})" for request, task_types in requests.items())
-        lines.append(f"| `{system}` | {' · '.join(cells)} |")
-    return "\n".join(lines) + "\n"
-
-
-def test_the_table_of_models_is_the_catalogue() -> None:
-    assert table_of_models() in TEXT
 
 
 @pytest.mark.looptime

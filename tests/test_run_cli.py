@@ -109,6 +109,8 @@ def test_a_text_may_begin_with_an_at(words: tuple[str, ...], expected: dict[str,
 
 
 WRONG = {
+    ("suno/generate_music", "prompt=x"): "the vendor has stopped Suno; udio/generate_music makes songs",
+    ("music-s/generate_music", "prompt=x"): "the vendor has stopped Suno",
     ("flux/txt2img",): "prompt: missing; flux/txt2img cannot do without",
     ("flux/txt2img", "a cat"): "'a cat' is not allowed; give NAME=TEXT or NAME:=JSON",
     ("flux/txt2img", "prompt="): "prompt: '' is not allowed; it must be a text that is not empty",

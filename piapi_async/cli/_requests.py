@@ -127,8 +127,14 @@ def _chooses(cls: type[Any]) -> bool:
     return any(f.name == "task_type" and f.metadata.get("names") for f in attrs.fields(cls))
 
 
+_SUNO = frozenset({"suno", "music-s"})
+"""What tasks of a model were called that the vendor has stopped."""
+
+
 def unknown_verb(verb: object) -> str:
     """Say that there is no such verb, and which is meant perhaps."""
+    if str(verb).lower().replace(":", "/").partition("/")[0] in _SUNO:
+        return f"{verb!r} is not allowed: the vendor has stopped Suno; udio/generate_music makes songs"
     close = difflib.get_close_matches(str(verb), recipes(), 3)
     verbs = ", ".join(cls.__name__.lower() for cls in VERBS)
     hint = f"did you mean {' or '.join(close)}?" if close else f"use one of {verbs}, or one that `models` lists"
