@@ -54,11 +54,7 @@ async def piapi_emulator(request: pytest.FixtureRequest) -> AsyncGenerator[Emula
 
 async def piapi(piapi_emulator: Emulator) -> AsyncGenerator[PiAPI, None]:
     """Give a client of the emulator; it is closed after the test."""
-    from .client import PiAPI  # noqa: PLC0415 - see the module's text
-    from .policy import PollPolicy  # noqa: PLC0415 - the same
-
-    poll = PollPolicy().at_speed(piapi_emulator.speed)
-    async with PiAPI(piapi_emulator.api_key, base_url=piapi_emulator.base_url, poll=poll) as client:
+    async with piapi_emulator.client() as client:
         yield client
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,8 +69,8 @@ def emulator(
     async def main() -> None:
         try:
             async with service.run(host, port, exposed=exposed) as base_url:
-                say(f"The emulator listens at {base_url}; watch it at {base_url}/_emulator/. To use it:")
-                say(f"  export PIAPI_BASE_URL={base_url} PIAPI_API_KEY={service.api_key}")
+                for line in _how_to_use(base_url, service.api_key, service.speed):
+                    say(line)
                 await asyncio.Event().wait()
         except StateError as error:
             raise click.UsageError(str(error)) from None
@@ -78,6 +79,19 @@ def emulator(
             raise click.UsageError(f"it cannot listen at {host}:{port}: {reason}") from None
 
     run(main())
+
+
+def _how_to_use(base_url: str, key: str, speed: float) -> list[str]:
+    """Return what to paste where, to have a program talk to the emulator."""
+    poll = "" if speed == 1 else f", poll=PollPolicy().at_speed({speed:g})"
+    return [
+        f"The emulator listens at {base_url}; watch it at {base_url}/_emulator/. To use it, in a shell:",
+        f"  export PIAPI_BASE_URL={base_url} PIAPI_API_KEY={shlex.quote(key)}",
+        "in PowerShell:",
+        f"  $env:PIAPI_BASE_URL = '{base_url}'; $env:PIAPI_API_KEY = '{key}'",
+        "in Python:",
+        f"  PiAPI({key!r}, base_url={base_url!r}{poll})",
+    ]
 
 
 def _dialect(settings: tuple[str, ...]) -> Dialect:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from random import Random
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from attrs import define, evolve, field
+import attrs
+from attrs import define, evolve, field, setters
 
 from ._answers import PLANS, Dialect, Plan, View
 from ._asks import Kind
@@ -25,10 +27,55 @@ from ._state import StateFile
 from ._webhooks import Postman, WebhookFaults
 from .faults import Fault, Rule, Schedule
 
+if TYPE_CHECKING:
+    from ..client import PiAPI
+
 Durations = float | Duration | Mapping[str, "float | Duration"]
 
 
-@define(kw_only=True, eq=False, repr=False)
+#: What may be set at any time, for it is the machine's.
+_LIVE = frozenset(
+    (
+        *("queue", "failure_rate", "retry_rate", "progress_error", "progress_step"),
+        *("adopt_parents", "parent_max_age", "banned_words"),
+    )
+)
+#: What is looked at when a run begins.
+_AT_START = frozenset(
+    (
+        *("speed", "latency", "links_expire_after", "expired_status", "links_live_after", "early_status"),
+        *("webhook_faults", "webhook_hosts", "epoch", "state", "public_url"),
+    )
+)
+
+
+def _set(emulator: Emulator, setting: attrs.Attribute[Any], value: Any) -> Any:  # noqa: ANN401 - an attrs hook
+    """Honour a setting that is changed, or refuse it: none is taken without effect."""
+    if setting.name in _LIVE:
+        setattr(emulator.machine, setting.name, value)
+    elif setting.init and (setting.name not in _AT_START or emulator.base_url):
+        when = "before it runs" if setting.name in _AT_START else "when it is made"
+        raise AttributeError(f"{setting.name} of an emulator is set {when}, and has no effect now")
+    return value
+
+
+def _is_speed(_emulator: object, _setting: object, value: float) -> None:
+    if not 0 < value < math.inf:
+        raise ValueError(f"speed must be above 0: {value}")
+
+
+def _is_list(_emulator: object, setting: attrs.Attribute[Any], value: Iterable[str]) -> None:
+    if isinstance(value, str):
+        raise ValueError(f"{setting.name} must be a list")  # noqa: TRY004 - the others' kind of error
+
+
+def _keys(keys: Iterable[str]) -> tuple[str, ...]:
+    if isinstance(keys, str) or not (given := tuple(keys)):
+        raise ValueError("api_keys must hold at least one key")
+    return given
+
+
+@define(kw_only=True, eq=False, repr=False, on_setattr=[setters.validate, _set])
 class Emulator:
     """PiAPI on this machine, in both its protocols: the same seed and the same requests give the same run.
 
@@ -50,11 +97,14 @@ class Emulator:
     `public_url`: what links begin with, if not the base URL; its host is then one that the emulator answers to.  Unless
     it is exposed (see `run`), it answers to no other but loopback's, and posts webhooks to loopback and the
     `webhook_hosts` alone: others are counted as lost.
+
+    A setting that is changed later has an effect, or is an `AttributeError`: rates, `queue` and the like may be set at
+    any time; `speed`, `latency`, links, webhooks, `epoch`, `state` between runs; all others not.
     """
 
     seed: int = 0
-    speed: float = 1.0
-    api_keys: Iterable[str] = ("emulator-key",)
+    speed: float = field(default=1.0, validator=_is_speed)
+    api_keys: Iterable[str] = field(default=("emulator-key",), converter=_keys)
     plan: str | Plan = "pro-hya"
     concurrency: int | None = None
     queue: int = 50
@@ -75,7 +125,7 @@ class Emulator:
     signed_links: Literal["no", "links", "redirects"] = "no"
     faults: Iterable[Rule] = ()
     webhook_faults: WebhookFaults = field(factory=WebhookFaults)
-    webhook_hosts: Iterable[str] = ()
+    webhook_hosts: Iterable[str] = field(default=(), validator=_is_list)
     latency: float | Mapping[str, float] = 0.0
     epoch: float | None = None
     state: str | Path | None = None
@@ -90,11 +140,6 @@ class Emulator:
     _file: StateFile | None = field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
-        if self.speed <= 0:
-            raise ValueError(f"speed must be above 0: {self.speed}")
-        keys = tuple(self.api_keys)
-        if not keys or isinstance(self.api_keys, str):
-            raise ValueError("api_keys must hold at least one key")
         plan = _plan(self.plan)
         self.machine = Machine(
             seed=self.seed,
@@ -114,10 +159,7 @@ class Emulator:
             raise ValueError(f"signed_links must be no, links or redirects: {self.signed_links!r}")
         signed = self.signed_links == "links"
         view = View(plan, self.dialect, picture_size=self.picture_size, signed=signed)
-        self._desk = Desk(self.machine, view, frozenset(keys), self.seen)
-        if isinstance(self.webhook_hosts, str):
-            raise ValueError("webhook_hosts must be a list of host names")  # noqa: TRY004 - as for api_keys
-        self.api_keys = keys
+        self._desk = Desk(self.machine, view, frozenset(self.api_keys), self.seen)
 
     def __repr__(self) -> str:
         where = f"at {self.base_url}" if self.base_url else "not running"
@@ -159,6 +201,17 @@ class Emulator:
         finally:
             self._server = None
             await server.stop()
+
+    def client(self, **options: Any) -> PiAPI:  # noqa: ANN401 - whatever a client takes
+        """Return a client of this running emulator: with a key of it, its URL, and polls at its speed.
+
+        The `options` are those of `PiAPI`, and win.  The client is the caller's to close.
+        """
+        from ._client import client  # noqa: PLC0415 - nothing else here needs the client
+
+        if not self.base_url:
+            raise RuntimeError("this emulator is not running: make its client inside `async with emulator.run()`")
+        return client(self.api_key, self.base_url, self.speed, options)
 
     def fail(
         self,

@@ -14,9 +14,10 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from random import Random
 
+import orjson
 from attrs import Factory, define
 
-from ._asks import MIDJOURNEY, Ask, Kind, Refused
+from ._asks import MIDJOURNEY, WEBHOOK_FIELDS, Ask, Kind, Refused
 from ._checks import DIGEST
 from ._life import DURATIONS, ENDS, LIFE, Duration, Event, Fate, Stage, Task, script
 
@@ -191,12 +192,13 @@ class Machine:
         serial = self._next_serial()
         # One generator per task, from the seed and its number: what one task draws never shifts another's luck.
         rng = Random(f"{self.seed}/{serial}")  # noqa: S311 - a reproducible run is the point
+        given = {name: _brief(name, value) for name, value in ask.given.items()}
         task = Task(
-            task_id=str(uuid.UUID(int=rng.getrandbits(128), version=4)),
+            task_id=_id_of(rng.getrandbits(128), ask, given),
             account=account,
             verb=ask.name,
             kind=ask.makes,
-            given={name: _brief(name, value) for name, value in ask.given.items()},
+            given=given,
             prompt=ask.prompt or (parent.prompt if parent else ""),
             mode=ask.mode or (parent.mode if parent else "fast"),
             aspect_ratio=ask.aspect_ratio or (parent.aspect_ratio if parent else "1:1"),
@@ -304,6 +306,18 @@ class Machine:
         wanted = task.stage in ENDS or (task.given.get("notify_progress") and task.stage is Stage.PROCESSING)
         if wanted and self.on_change and task.has_webhook:
             self.on_change(task, at)
+
+
+def _id_of(drawn: int, ask: Ask, given: dict[str, object]) -> str:
+    """Return a task's id: what was drawn, mixed with what was asked for.
+
+    Another run with the same seed gives the same requests the same ids, but never the id of one prompt to another: a
+    client that remembers it would be shown the wrong pictures.
+    """
+    asked = {name: value for name, value in given.items() if name not in WEBHOOK_FIELDS}
+    text = orjson.dumps([ask.model, ask.name, asked], option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS)
+    mixed = drawn ^ int.from_bytes(hashlib.sha256(text).digest()[:16])
+    return str(uuid.UUID(int=mixed, version=4))
 
 
 def _brief(name: str, value: object) -> object:
