@@ -32,9 +32,9 @@ _QUICK = """
 from functools import partial
 from piapi_async import PollPolicy
 from piapi_async.cli import _session
-from piapi_async.cli._batch import _job
+from piapi_async.cli._batch import _display
 _session.PiAPI = partial(_session.PiAPI, poll=PollPolicy.every(0.02))
-_job._PLAIN_EVERY = 0.05
+_display.PLAIN_EVERY = 0.05
 from piapi_async.__main__ import main
 main()
 """
@@ -234,11 +234,11 @@ def screen_of(shown: str) -> list[str]:
     return [line.rstrip() for line in lines]
 
 
-NAMES = ("submitted", "staged", "running", "done", "failed", "unknown", "rate", "left")
-TABLE = (*(rf"{name} +\S" for name in NAMES), "done +0 of 5", "submitted +5")
+NAMES = ("submitted", "resumed", "waiting", "running", "done", "failed", "unknown")
+TABLE = (*(rf"{name} +\S" for name in NAMES), r"0/5 +0\.00/s +\? left", "done +0 of 5", "submitted +5")
 
 
-def test_a_terminal_shows_a_live_table_and_in_the_end_the_account(slow: Host) -> None:
+def test_a_terminal_shows_a_bar_with_its_figures_and_in_the_end_the_account(slow: Host) -> None:
     shown, code = on_a_terminal(slow, five(), "--out", "out.jsonl", shows=TABLE)
 
     assert code == 0
@@ -259,7 +259,7 @@ def test_outcomes_on_a_terminal_are_not_wiped_away_by_the_table(slow: Host) -> N
 def test_elsewhere_a_plain_line_tells_every_few_seconds(slow: Host) -> None:
     with batch(slow, five(), tasks=5) as process:
         process.says(
-            r"^submitted 5, resumed 0, staged \d, running \d, done 0 of 5, failed 0, unknown 0, rate 0.00/s, left \?$"
+            r"^submitted 5, resumed 0, waiting \d, running \d, done 0 of 5, failed 0, unknown 0, rate 0.00/s, left \?$"
         )
         end_all(slow[0])
         code = process.finish()

@@ -23,6 +23,7 @@ from typing import Any, NoReturn, Self
 import attrs
 import click
 from rich.console import Console
+from rich.live import Live
 from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, TextColumn
 from rich.progress import Task as Row
 from rich.progress import TaskID as RowID
@@ -279,6 +280,14 @@ class Meter:
         self._bars.stop()
         yield
         if self._rows:
+            # A display that is started again would wipe out what was written meanwhile.
+            self._bars.live = Live(
+                get_renderable=self._bars.get_renderable,
+                console=console,
+                transient=True,
+                redirect_stdout=False,
+                redirect_stderr=False,
+            )
             self._bars.start()
 
     def _add(self, name: str, age: float = 0.0) -> RowID:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import math
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args, get_origin, get_type_hints
 
 import attrs
 from attrs import frozen
 
 from .. import legacy
+from .._fields import to_word
 from ..models import catalog
 from ._verbs import VERBS
 
@@ -65,20 +67,60 @@ class Recipe:
         request: TaskRequest[Any] = self.request(*positional, **values, **self.preset)
         return request
 
-    def from_text(self, name: str, text: str) -> object:
-        """Give the value that a text stands for, by the type of the field; a field that is unknown keeps its text."""
-        cls: Any = self.request
-        hint = _hints(cls).get(name)
-        kinds = {hint, *get_args(hint)}
+    def from_text(self, name: str, text: str, *, decimal: str = ".") -> object:
+        """Return the value that a text stands for, by the type of the field; a field that is unknown keeps its text.
+
+        Spreadsheets write 5.0 for a whole number, where a cell of the column is empty; `decimal` is their decimal sign.
+        """
+        kinds = self._kinds(name)
         if any(get_origin(kind) in {tuple, Sequence} for kind in kinds):
             return tuple(text.split())
-        if bool in kinds and text.lower() in {"true", "false"}:
-            return text.lower() == "true"
-        for kind in (int, float):
-            if kind in kinds:
-                with contextlib.suppress(ValueError):  # the field itself says what it wants
-                    return kind(text)
+        if bool in kinds and text.strip().lower() in _FLAGS:
+            return _FLAGS[text.strip().lower()]
+        if kinds & {int, float} or self._spells_numbers(name):
+            return _number(text, decimal)
         return text
+
+    def from_json(self, name: str, value: object) -> object:
+        """Return a value of JSON for a field: pandas writes 5.0 for a whole number, too."""
+        kinds = self._kinds(name)
+        if isinstance(value, float) and value.is_integer() and int in kinds and float not in kinds:
+            return int(value)
+        return value
+
+    def _kinds(self, name: str) -> set[Any]:
+        """Return the types that a field may have, those of the values that a `Literal` lists among them."""
+        hint = _hints(self._class).get(name)
+        kinds = {hint, *get_args(hint)}
+        return kinds | {type(word) for kind in kinds if get_origin(kind) is Literal for word in get_args(kind)}
+
+    def _spells_numbers(self, name: str) -> bool:
+        """Tell whether a field takes a number for the text that the wire has for it."""
+        converter: object = self.fields[name].converter if name in self.fields else None
+        return converter is to_word
+
+    @property
+    def _class(self) -> Any:  # noqa: ANN401 - a class, which type checkers do not take for hashable
+        return self.request
+
+
+_FLAGS = {"true": True, "yes": True, "1": True, "1.0": True, "false": False, "no": False, "0": False, "0.0": False}
+
+
+def _number(text: str, decimal: str) -> object:
+    """Return the number that a text stands for, the text where it is none: the field itself says what it wants."""
+    plain = text.strip()
+    with contextlib.suppress(ValueError):
+        return int(plain)
+    if decimal != ".":
+        plain = plain.replace(decimal, ".")
+    with contextlib.suppress(ValueError):
+        value = float(plain)
+        if value.is_integer():
+            return int(value)
+        if math.isfinite(value):
+            return value
+    return text
 
 
 @cache

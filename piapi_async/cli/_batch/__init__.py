@@ -1,7 +1,7 @@
 """`piapi-async batch`: a file of requests, seen through to saved files, whatever happens on the way.
 
-`_rows` turns the bytes of a file into rows, `_lines` these into requests, `_job` runs them, `_display` shows how it
-goes, `_results` keeps what came of each.
+`_source` opens what is read, `_rows` turns its bytes into rows, `_lines` these into requests, `_check` says what is
+wrong, `_job` runs them, `_display` shows how it goes, `_results` keeps what came of each.
 """
 
 from __future__ import annotations
@@ -10,6 +10,6 @@ from collections.abc import Mapping
 
 import click
 
-from ._job import batch
+from ._command import batch
 
 COMMANDS: Mapping[str, click.Command] = {"batch": batch}

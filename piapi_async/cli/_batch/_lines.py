@@ -1,144 +1,231 @@
-"""The input of a batch: JSONL or CSV, one request per line, read as a stream and checked before anything is sent.
+"""The input of a batch: one request per row, read as a stream and checked before anything is sent.
 
-A line names its `verb` and the fields of that verb's request, and may bring a `key`.  Errors are collected, not raised:
-whoever wrote the file wants to hear of all of them at once, each with its line and its field.
+A row names its `verb` and the fields of that verb's request, and may bring a `key`.  Columns that are no fields are
+carried along.  Errors are collected, not raised: whoever wrote the file wants to hear of all of them at once.
 """
 
 from __future__ import annotations
 
-import csv
-import json
-import shutil
-import sys
-import tempfile
-from collections.abc import Callable, Collection, Iterator
+import difflib
+import re
+from collections.abc import Collection, Iterator, Mapping
+from functools import cache, cached_property
 from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
 from attrs import field, frozen
 
-from ..._wire import MAX_ANSWER, TaskRequest
+from ..._wire import TaskRequest
 from ...ledger import check_key
-from .._requests import recipes, unknown_verb
+from .._requests import Recipe, recipes, unknown_verb
+from .._verbs import VERBS
+from ._rows import BadRow, FileRefusedError, Format, Kind, Row, not_utf8, read_rows, sniff
+from ._source import Source
 
 
 class BadLineError(ValueError):
-    """A line that is no request, and why."""
+    """A row that is no request, and why."""
 
-    def __init__(self, line: int, reason: str) -> None:
-        super().__init__(f"line {line}: {reason}")
+    def __init__(self, line: int, reason: str, *, encoding: FileRefusedError | None = None) -> None:
+        super().__init__(reason)
         self.line = line
+        self.reason = reason
+        self.encoding = encoding
+
+
+@frozen
+class Origin:
+    """Where a request stands in its file, how it was said there, and what else stood there."""
+
+    number: int
+    verb: str
+    fields: Mapping[str, Any]
+    extra: Mapping[str, Any]
+
+    def said(self) -> dict[str, Any]:
+        """Return the request as it was said, without secrets, and long values (a mask) cut short."""
+        return {"verb": self.verb, **_to_show(self.fields)}
+
+    def carried(self) -> dict[str, Any]:
+        """Return the columns that are no fields, without secrets."""
+        return dict(_to_show(self.extra))
 
 
 @frozen
 class Line:
-    """One good line: where it stands, what it asks for, under which key."""
+    """One good row: what it asks for, under which key, and where it comes from."""
 
-    number: int
     request: TaskRequest[Any]
     key: str | None
+    origin: Origin
+
+    @property
+    def number(self) -> int:
+        """The number of the row."""
+        return self.origin.number
 
 
-@frozen
+@frozen(slots=False)
 class BatchInput:
-    """A file of requests, but for the lines with some numbers; it can be read any number of times."""
+    """A source of requests, but for the rows with some numbers; it can be read any number of times.
 
-    path: Path
+    `verb` is that of rows which name none; `ignore_extra` leaves out what is no field, instead of carrying it along.
+    """
+
+    source: Source
+    verb: str | None = None
+    ignore_extra: bool = False
     without: Collection[int] = ()
-    is_csv: bool = field(init=False)
+    found: Format = field(init=False)
 
-    @is_csv.default
-    def _sniff(self) -> bool:
-        return _is_csv(self.path)
+    @found.default
+    def _sniffed(self) -> Format:
+        with self.source.open() as stream:
+            found = sniff(stream, self.source.suffix, known_names())
+        if found.kind is Kind.CSV and "verb" not in found.header and self.verb is None:
+            raise FileRefusedError(
+                "it has no column `verb`: add one, or say what all lines are, as with --verb imagine; "
+                f"it has {', '.join(name for name in found.header if name)[:200]}"
+            )
+        return found
 
     def lines(self) -> Iterator[Line | BadLineError]:
-        """Give every line that is not blank, as a request or as what is wrong with it."""
+        """Yield every row that is not blank, as a request or as what is wrong with it; raise `FileRefusedError`."""
         keys: dict[int, int] = {}
-        for number, row in self._rows():
-            if number in self.without:
-                continue
-            if isinstance(row, BadLineError):
-                yield row
-                continue
-            try:
-                line = self._read(number, row)
-                if line.key is not None and (first := keys.setdefault(mark(line.key), number)) != number:
-                    raise BadLineError(number, f"key: {line.key!r} stands on line {first} already")
+        with self.source.open() as stream:
+            for row in read_rows(stream, self.found, self._begins_row):
+                if row.number in self.without:
+                    continue
+                if isinstance(row, BadRow):
+                    yield self._unreadable(row)
+                    continue
+                try:
+                    line = self._read(row)
+                except (ValueError, TypeError) as error:
+                    yield BadLineError(row.number, _for_files(str(error)))
+                    continue
+                first = row.number if line.key is None else keys.setdefault(mark(line.key), row.number)
+                if first != row.number:
+                    yield BadLineError(row.number, f"key: {line.key!r} stands on {self.found.noun} {first} already")
+                    continue
                 yield line
-            except (ValueError, TypeError) as error:
-                yield error if isinstance(error, BadLineError) else BadLineError(number, str(error))
 
-    def _rows(self) -> Iterator[tuple[int, dict[str, Any] | BadLineError]]:
-        read: Callable[[Path], Iterator[tuple[int, dict[str, Any] | BadLineError]]] = (
-            _csv_rows if self.is_csv else _json_rows
-        )
-        return read(self.path)
+    def _unreadable(self, row: BadRow) -> BadLineError:
+        if row.byte is None:
+            return BadLineError(row.number, row.reason)
+        whole = not_utf8(row.byte, f"{self.found.noun} {row.number}", text_before=row.text_before)
+        return BadLineError(row.number, row.reason, encoding=whole)
 
-    def _read(self, number: int, row: dict[str, Any]) -> Line:
-        fields = dict(row)
+    @cached_property
+    def _verb_column(self) -> int | None:
+        header = self.found.header
+        return header.index("verb") if "verb" in header else None
+
+    def _begins_row(self, cells: list[str]) -> bool:
+        """Tell whether cells look like those of a row, and not like a line of a text."""
+        if self._verb_column is not None:
+            return len(cells) > self._verb_column and _recipe(cells[self._verb_column]) is not None
+        # Without a verb only the number of cells tells; in a text a comma is followed by a blank.
+        count = len(self.found.header)
+        return count > 1 and len(cells) == count and all(cells)
+
+    def _read(self, row: Row) -> Line:
+        fields = dict(row.cells)
         key, verb = fields.pop("key", None), fields.pop("verb", None)
-        recipe = recipes().get(verb) if isinstance(verb, str) else None
+        if verb is None or verb == "":
+            verb = self.verb
+        if verb is None:
+            raise ValueError("verb: missing; name one, or say what all are, as with --verb imagine")
+        recipe = _recipe(verb)
         if recipe is None:
-            raise BadLineError(number, f"verb: {unknown_verb(verb)}")
+            raise ValueError(f"verb: {unknown_verb(verb)}")
         if key is not None:
             check_key(key)
-        if self.is_csv:
-            fields = {name: recipe.from_text(name, cell) for name, cell in fields.items()}
-        return Line(number, recipe.make(fields), key)
+        extra = {name: fields.pop(name) for name in self._extra(recipe, fields)}
+        if self.found.kind is Kind.CSV:
+            decimal = "," if self.found.delimiter == ";" else "."
+            fields = {name: recipe.from_text(name, cell, decimal=decimal) for name, cell in fields.items()}
+        else:
+            fields = {name: recipe.from_json(name, value) for name, value in fields.items()}
+        try:
+            request = recipe.make(fields)
+        except ValueError as error:
+            if any(name not in recipe.fields for name in fields):
+                raise ValueError(f"{error}; --ignore-extra leaves out what is no field") from None
+            raise
+        if self.ignore_extra:
+            extra = {}
+        return Line(request, key, Origin(row.number, recipe.verb, fields, extra))
+
+    def _extra(self, recipe: Recipe, fields: Mapping[str, Any]) -> list[str]:
+        """Return the names of what is no field; not those that may be meant as one, for that would cost money."""
+        unknown = [name for name in fields if name not in recipe.fields]
+        if self.ignore_extra:
+            return unknown
+        meant = _names_of(recipe.verb)
+        return [name for name in unknown if name not in meant and not _resembles(name, tuple(recipe.fields))]
 
 
 def mark(key: str) -> int:
-    """Give 64 bits of a key's digest, in place of the key: a hundred thousand of them are to fit beside a run."""
+    """Return 64 bits of a key's digest, in place of the key: a hundred thousand of them are to fit beside a run."""
     return int.from_bytes(sha256(key.encode("utf-8", "replace")).digest()[:8])
 
 
-def spool(stream: Any = None) -> Path:  # noqa: ANN401 - any binary file
-    """Copy standard input, or what else can be read only once, to a file; the caller removes it."""
-    with tempfile.NamedTemporaryFile("wb", prefix="piapi-batch-", delete=False) as file:
-        shutil.copyfileobj(stream or sys.stdin.buffer, file)
-    return Path(file.name)
+@cache
+def known_names() -> frozenset[str]:
+    """Return every name that a column may have: `verb`, `key`, and all fields of all verbs."""
+    return frozenset({"verb", "key"}.union(*(recipe.fields for recipe in recipes().values())))
 
 
-def _is_csv(path: Path) -> bool:
-    if path.suffix.lower() in {".csv", ".jsonl", ".ndjson", ".json"}:
-        return path.suffix.lower() == ".csv"
-    with path.open("rb") as file:
-        return not file.read(1024).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{")
+@cache
+def _names_of(verb: str) -> frozenset[str]:
+    """Return the fields of all verbs of the same system: one given to the wrong verb was meant to do something."""
+    system, slash, _ = verb.partition("/")
+    if slash:
+        related = [recipe for name, recipe in recipes().items() if name.startswith(f"{system}/")]
+    else:
+        related = [recipes()[cls.__name__.lower()] for cls in VERBS]
+    return frozenset[str]().union(*(recipe.fields for recipe in related))
 
 
-def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | BadLineError]]:
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            text = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
-            if not text.strip():
-                continue
-            try:
-                row = json.loads(text)
-            except (ValueError, RecursionError) as error:  # of UTF-8 as of JSON
-                yield number, BadLineError(number, f"it is not JSON ({error})")
-                continue
-            yield number, row if isinstance(row, dict) else BadLineError(number, "it is not a JSON object")
+def _recipe(verb: object) -> Recipe | None:
+    if not isinstance(verb, str):
+        return None
+    return recipes().get(verb) or recipes().get(verb.strip().lower())
 
 
-def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | BadLineError]]:
-    csv.field_size_limit(MAX_ANSWER)  # an Inpaint's mask is a long cell
-    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        reader = csv.reader(file, strict=True)
-        names: list[str] = []
-        while True:
-            number = reader.line_num + 1  # where the row begins: a quoted cell may go on over many lines
-            try:
-                cells = next(reader, None)
-            except csv.Error as error:
-                yield number, BadLineError(number, f"it is not CSV ({error})")
-                continue
-            if cells is None:
-                return
-            if not names:
-                names = cells
-            elif cells:
-                row: dict[str, Any] = {name: cell for name, cell in zip(names, cells, strict=False) if cell}
-                if rest := cells[len(names) :]:
-                    row["more cells than the header has"] = rest
-                yield number, row
+_SHORTEST_PART = 3
+
+
+@cache
+def _resembles(name: str, fields: tuple[str, ...]) -> bool:
+    """Tell whether a name may be meant for a field: a slip of the pen (promt), or a part of one (image)."""
+    plain = re.sub(r"[\s-]+", "_", name.strip().lower())
+    if difflib.get_close_matches(plain, fields, 1, cutoff=0.7):
+        return True
+    return len(plain) >= _SHORTEST_PART and any(plain in field.split("_") for field in fields)
+
+
+_PATH = re.compile(r"a pathlib\.Path of a file")
+
+
+def _for_files(reason: str) -> str:
+    """Return what is wrong in the words of whoever writes a file, not a program."""
+    return _PATH.sub("@file for a file", reason)
+
+
+_SECRET = re.compile(r"secret|password|api_?key", re.IGNORECASE)
+_LONGEST = 10_000
+_SHOWN = 60
+
+
+def _to_show(value: Any, name: str = "") -> Any:  # noqa: ANN401 - whatever JSON holds
+    if isinstance(value, Mapping):
+        return {str(key): _to_show(item, str(key)) for key, item in value.items()}
+    if value and _SECRET.search(name):
+        return ""
+    if isinstance(value, (list, tuple)):
+        return [_to_show(item) for item in value]
+    if isinstance(value, str) and len(value) > _LONGEST:
+        return f"{value[:_SHOWN]}… ({len(value)} characters)"
+    return value

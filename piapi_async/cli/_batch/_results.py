@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import shutil
 import sqlite3
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from types import MappingProxyType
+from typing import Any, Protocol
 
 import click
 from attrs import define, field
@@ -18,7 +21,8 @@ from ..._sqlite import lock_file
 from ..._wire import TaskRequest
 from ...batch import Outcome
 from ...errors import TaskCancelled, TaskFailed
-from ._lines import Line, mark
+from .._output import leave_stdout, on_terminal, task_fields, to_json, write_out
+from ._lines import Line, Origin, mark
 
 
 def check_out(out: Path, source: Path, ledger: Path | None) -> None:
@@ -32,6 +36,51 @@ def check_out(out: Path, source: Path, ledger: Path | None) -> None:
         raise click.UsageError(f"--out {out}: there is no directory {out.parent}")
 
 
+class Sink(Protocol):
+    """Where outcomes are written to, line by line."""
+
+    @property
+    def encoding(self) -> str:
+        """What characters it can take."""
+        ...
+
+    def write(self, line: str) -> None:
+        """Write a line; raise `OSError` or `ValueError` if it cannot be written."""
+        ...
+
+
+class _Stdout:
+    @property
+    def encoding(self) -> str:
+        return getattr(sys.stdout, "encoding", None) or "utf-8"
+
+    def write(self, line: str) -> None:
+        try:
+            write_out(line)
+        except (OSError, ValueError):
+            leave_stdout()
+            raise
+
+
+@define
+class _File:
+    """A file that is appended to: a line is there as a whole, or not at all."""
+
+    _number: int
+    encoding: str = "utf-8"
+
+    def write(self, line: str) -> None:
+        end = os.lseek(self._number, 0, os.SEEK_END)
+        data = memoryview(f"{line}\n".encode())
+        try:
+            while data:
+                data = data[os.write(self._number, data) :]
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._number, end)
+            raise
+
+
 @define
 class Results:
     """The file of outcomes: a line for each item, written when it is known, and never two for one item.
@@ -39,87 +88,135 @@ class Results:
     A later run drops the lines of items that may still come to something else, and skips those that cannot.
     """
 
-    _file: IO[str]
+    _sink: Sink
     failed: int = 0
+    had: int = field(default=0, init=False)
+    """Items that were skipped, because an earlier run has written down their end."""
     _ended: set[int] = field(factory=set)
+
+    @classmethod
+    def on_stdout(cls) -> Results:
+        """Return results that go to standard output."""
+        return cls(_Stdout())
 
     @classmethod
     @contextlib.contextmanager
     def at(cls, path: Path | None, *, keep: bool, pictures: bool) -> Iterator[Results]:
         if path is None:
-            yield cls(sys.stdout)
+            yield cls.on_stdout()
             return
         if path.exists() and path.stat().st_size and not keep:
             raise click.UsageError(f"{path} exists: move it away, or use --ledger FILE to go on with an earlier run")
-        held = path.with_name(f"{path.name}-lock")
-        try:
-            lock = lock_file(held)
-        except sqlite3.OperationalError as error:
-            reason = f"another run is writing {path}" if "locked" in str(error) else f"--out {path}: {error}"
-            raise click.UsageError(reason) from None
-        try:
-            failed, ended = cls._tidy(path, pictures=pictures) if path.exists() else (0, set())
-            with path.open("a", encoding="utf-8") as file:
-                yield cls(file, failed, ended)
-        finally:
-            lock.close()
-            held.unlink(missing_ok=True)
+        real = path.resolve()
+        with _held(real, path):
+            failed, ended = cls._tidy(real, path, pictures=pictures) if real.exists() else (0, set())
+            number = os.open(real, os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o666)
+            try:
+                yield cls(_File(number), failed, ended)
+            finally:
+                os.close(number)
 
     @classmethod
-    def _tidy(cls, path: Path, *, pictures: bool) -> tuple[int, set[int]]:
-        """Keep the lines that are final; give how many failed, and the marks of all.  One cut off by a crash goes."""
+    def _tidy(cls, path: Path, shown: Path, *, pictures: bool) -> tuple[int, set[int]]:
+        """Keep the lines that are final; return how many failed, and the marks of all.  One that is cut off goes."""
         ended: set[int] = set()
         failed = 0
-        fresh = path.with_name(f"{path.name}-new")
+        fresh = path.with_name(f".{path.name}.piapi-async-new")  # ours alone, as long as the lock is held
         with path.open(encoding="utf-8", errors="replace") as old, fresh.open("w", encoding="utf-8") as new:
             for text in old:
                 row = _read_row(text)
                 if row is None and text.endswith("\n"):
                     fresh.unlink()
-                    raise click.UsageError(f"{path} exists and is no file of results with keys: move it away")
+                    raise click.UsageError(f"{shown} exists and is no file of results with keys: move it away")
                 if row is None or not _is_final(row, pictures=pictures) or mark(row["key"]) in ended:
                     continue
                 ended.add(mark(row["key"]))
                 failed += bool(row.get("error"))
                 new.write(text.rstrip("\n") + "\n")
+        shutil.copymode(path, fresh)
         fresh.replace(path)
         return failed, ended
 
     @property
     def on_terminal(self) -> bool:
-        """Whether a person reads the outcomes where they would read the table."""
-        return self._file is sys.stdout and sys.stdout.isatty()
+        """Whether a person reads the outcomes."""
+        return isinstance(self._sink, _Stdout) and on_terminal()
 
-    def has(self, key: str | None) -> bool:
-        return key is not None and mark(key) in self._ended
+    def skips(self, key: str | None) -> bool:
+        """Return whether an earlier run has come to the end of the item with this key, and count it."""
+        had = key is not None and mark(key) in self._ended
+        self.had += had
+        return had
 
-    def write(self, outcome: Outcome[Any], line: int) -> None:
-        task, error = outcome.task, outcome.error or outcome.download_error
-        ended = outcome.error is None or isinstance(outcome.error, (TaskFailed, TaskCancelled))
-        row = {
-            "line": line,
-            "key": outcome.key,
-            "digest": digest_of(outcome.request),
-            "task_id": outcome.ref.task_id if outcome.ref else None,
-            "state": task.state.value if task else None,
-            "images": task.images if task else [],
-            "files": [str(path) for path in outcome.files],
-            "error": str(error) if error else "",
-            "error_type": type(error).__name__ if error else "",
-            "resumed": outcome.resumed,
-            "final": ended and outcome.download_error is None,
-        }
-        self._file.write(json.dumps(row) + "\n")
-        self._file.flush()
+    def write(self, outcome: Outcome[Any], origin: Origin) -> None:
+        """Write what came of a line; raise `OSError` or `ValueError` if it cannot be written."""
+        self._sink.write(to_json(row_of(outcome, origin), encoding=self._sink.encoding))
+
+
+_NOTHING: Mapping[str, Any] = MappingProxyType(
+    {"status": None, "state": None, "progress": None, "images": [], "result": None, "files": []}
+)
+
+
+def row_of(outcome: Outcome[Any], origin: Origin) -> dict[str, Any]:
+    """Return what is written down of an outcome: what a single command prints of a task, and whose it is."""
+    task, error = outcome.task, outcome.error or outcome.download_error
+    ended = outcome.error is None or isinstance(outcome.error, (TaskFailed, TaskCancelled))
+    return {
+        "line": origin.number,
+        "key": outcome.key,
+        "digest": digest_of(outcome.request),
+        **(_NOTHING if task is None else task_fields(task, outcome.files)),
+        "task_id": outcome.ref.task_id if outcome.ref else None,
+        "error": str(error) if error else "",
+        "error_type": type(error).__name__ if error else "",
+        "resumed": outcome.resumed,
+        "final": ended and outcome.download_error is None,
+        "request": origin.said(),
+        "extra": origin.carried(),
+    }
+
+
+@contextlib.contextmanager
+def _held(path: Path, shown: Path) -> Iterator[None]:
+    """Hold the lock of a file of results, which one process can, and which ends with it."""
+    lock_path = path.with_name(f".{path.name}.piapi-async-lock")
+    while True:
+        identity = _identity(lock_path)
+        try:
+            lock = lock_file(lock_path)
+        except sqlite3.OperationalError as error:
+            reason = f"another run is writing {shown}" if "locked" in str(error) else f"--out {shown}: {error}"
+            raise click.UsageError(reason) from None
+        # Whoever held it before takes the file away while it holds it; a lock on such a file is worth nothing.
+        if identity is not None and _identity(lock_path) == identity:
+            break
+        lock.close()
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(lock_path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    try:
+        yield
+    finally:
+        with contextlib.suppress(PermissionError):  # Windows removes no file that is open
+            lock_path.unlink(missing_ok=True)
+        lock.close()
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def digest_of(request: TaskRequest[Any]) -> str:
-    """Give 64 bits that tell a request from another, as a ledger tells them apart."""
+    """Return 64 bits that tell a request from another, as a ledger tells them apart."""
     return Intent.of(request.to_http(), key="", origin="", family="").digest.hex()[:16]
 
 
 def read_digests(out: Path) -> dict[int, int]:
-    """Give the digests of the requests that results are final about, by the marks of their keys.
+    """Return the digests of the requests that results are final about, by the marks of their keys.
 
     A row that an older release has written has none, and is believed.
     """
@@ -133,13 +230,13 @@ def read_digests(out: Path) -> dict[int, int]:
 
 
 def stands_for_another(line: Line, digests: Mapping[int, int]) -> bool:
-    """Tell whether final results have a line's own key for another request; a key that is made up follows from it."""
+    """Return whether final results have a line's own key for another request; a key that is made up follows from it."""
     known = digests.get(mark(line.key)) if line.key is not None else None
     return known is not None and known != int(digest_of(line.request), 16)
 
 
 def _read_row(text: str) -> dict[str, Any] | None:
-    """Give a line of results, None for what is none of ours."""
+    """Return a line of results, None for what is none of ours."""
     try:
         row = json.loads(text)
     except (ValueError, RecursionError):
@@ -148,8 +245,17 @@ def _read_row(text: str) -> dict[str, Any] | None:
 
 
 def _is_final(row: dict[str, Any], *, pictures: bool) -> bool:
-    """Tell whether a later run has nothing to add: the task has ended and, if wanted, its files are there."""
-    if not row["final"] or row.get("error") or not pictures or not row.get("images"):
+    """Return whether a later run has nothing to add: the task has ended and, if wanted, its files are there."""
+    if not row["final"] or row.get("error") or not pictures:
         return bool(row["final"])
     files = row.get("files") or []
-    return bool(files) and all(Path(file).exists() for file in files)
+    if not files and not row.get("images"):
+        return True
+    saved = [_saved_as(file) for file in files]
+    return bool(saved) and all(name is not None and Path(name).exists() for name in saved)
+
+
+def _saved_as(file: object) -> str | None:
+    """Return where a file of a row was saved; rows of older releases have just the name."""
+    name = file.get("saved_as") if isinstance(file, dict) else file
+    return name if isinstance(name, str) else None

@@ -1,0 +1,126 @@
+"""What is wrong with a file of requests: told all at once, before anything is sent."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Iterator
+from pathlib import Path
+from secrets import token_hex
+from typing import TypeVar
+
+import click
+from attrs import evolve
+
+from ...batch import mint_keys
+from ...client import PiAPI
+from .._options import Setup
+from .._output import say
+from .._requests import missing_file
+from .._session import client, run
+from ._lines import BadLineError, BatchInput, Line
+from ._results import read_digests, stands_for_another
+from ._rows import FileRefusedError
+
+CHUNK_LINES, CHUNK_BYTES = 200, 2**20
+_SHOWN_ERRORS = 50
+
+T = TypeVar("T")
+
+
+def check(setup: Setup, requests: BatchInput, out: Path | None, *, skip_invalid: bool) -> tuple[BatchInput, int]:
+    """Return the good lines and their number; say what is wrong with the others, and leave if there are any."""
+    try:
+        return _check(setup, requests, out, skip_invalid=skip_invalid)
+    except FileRefusedError as error:
+        raise refused(requests.source.name, error) from None
+
+
+def refused(name: str, error: FileRefusedError) -> click.UsageError:
+    """Return what is said of a file that is refused as a whole."""
+    text = str(error).replace("FILE", name)
+    return click.UsageError(f"{name} cannot be read as requests: {text.rstrip('.')}. Nothing was submitted.")
+
+
+def _check(setup: Setup, requests: BatchInput, out: Path | None, *, skip_invalid: bool) -> tuple[BatchInput, int]:
+    ended = read_digests(out) if out is not None and out.exists() else {}
+    good = 0
+    wrong: dict[int, BadLineError] = {}
+    fileless: dict[int, BadLineError] = {}
+    carried: dict[str, None] = {}
+    for line in requests.lines():
+        if isinstance(line, BadLineError):
+            if line.encoding is not None and not skip_invalid:
+                raise line.encoding  # it is the file that is wrong, not every line with a letter in it
+            wrong[line.line] = line
+            continue
+        carried |= dict.fromkeys(line.origin.extra)
+        if stands_for_another(line, ended):
+            reason = f"key: {line.key!r} is not allowed; {out} has it for another request"
+            wrong[line.number] = BadLineError(line.number, reason)
+        elif reason := missing_file(line.request):
+            fileless[line.number] = BadLineError(line.number, reason)
+        else:
+            good += 1
+    if fileless and setup.ledger is not None and setup.ledger.exists():
+        without_file = len(fileless)
+        run(_forget_known(setup, requests, fileless))
+        good += without_file - len(fileless)
+    wrong |= fileless
+    _tell(wrong, requests.found.noun)
+    if wrong and not skip_invalid:
+        raise click.UsageError(
+            f"{len(wrong)} of {good + len(wrong)} {requests.found.noun}s are wrong; nothing was submitted "
+            "(--skip-invalid goes on)"
+        )
+    if not good:
+        raise click.UsageError("there is nothing to submit")
+    if carried:
+        say(f"Not fields, but carried along under `extra`: {', '.join(carried)} (--ignore-extra leaves them out).")
+    return evolve(requests, without=frozenset(wrong)), good
+
+
+def _tell(wrong: dict[int, BadLineError], noun: str) -> None:
+    """Say what is wrong; the same thing once, with the first and the last line that it is wrong with."""
+    by_reason: dict[str, list[int]] = {}
+    for number in sorted(wrong):
+        by_reason.setdefault(wrong[number].reason, []).append(number)
+    for reason, (first, *more) in list(by_reason.items())[:_SHOWN_ERRORS]:
+        say(f"{noun} {first}: {reason}")
+        if more:
+            say(f"  … and {len(more)} more {noun}s likewise, the last is {more[-1]}")
+    if (rest := len(by_reason) - _SHOWN_ERRORS) > 0:
+        say(f"… and {rest} more mistakes")
+
+
+async def _forget_known(setup: Setup, requests: BatchInput, fileless: dict[int, BadLineError]) -> None:
+    """Take out the lines whose task the ledger has: it was submitted, and needs its file no more."""
+    async with client(setup) as piapi:
+        ledger = piapi._ledger  # noqa: SLF001 - as a run sees it
+        async for line, key in keyed(piapi, requests):
+            known = await ledger.find(key) if ledger is not None and key is not None else None
+            if line.number in fileless and known is not None:
+                del fileless[line.number]
+
+
+async def keyed(piapi: PiAPI, requests: BatchInput) -> AsyncGenerator[tuple[Line, str | None], None]:
+    """Yield every good line with its key; a key is minted as the runner would."""
+    run_id = token_hex(8)
+    for lines in chunks(requests):
+        minted = iter(await mint_keys(piapi, [line.request for line in lines if line.key is None], run_id))
+        while lines:
+            line = lines.pop(0)
+            yield line, next(minted) if line.key is None else line.key
+
+
+def chunks(requests: BatchInput) -> Iterator[list[Line]]:
+    """Yield the good lines in portions, each of which costs one turn at the ledger's file: many, but not too heavy."""
+    chunk: list[Line] = []
+    weight = 0
+    for line in requests.lines():
+        if isinstance(line, Line):
+            chunk.append(line)
+            weight += len(line.request.to_http().body)
+        if len(chunk) >= CHUNK_LINES or weight >= CHUNK_BYTES:
+            yield chunk
+            chunk, weight = [], 0
+    if chunk:
+        yield chunk

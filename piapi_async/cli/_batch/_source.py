@@ -1,0 +1,79 @@
+"""Where a batch's requests come from: a file, or a copy of what can be read only once."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import IO, BinaryIO
+
+import click
+from attrs import define
+
+
+@define
+class Source:
+    """A file of requests, which is read several times and must stay as it is meanwhile.
+
+    Standard input and pipes are copied to a temporary file without a name, so that nothing of them stays behind
+    however the command ends.
+    """
+
+    name: str
+    path: Path | None
+    """None for what can be read only once."""
+    _copy: IO[bytes] | None = None
+    _stamp: tuple[int, ...] | None = None
+
+    @classmethod
+    def of(cls, path: Path) -> Source:
+        """Return a source; raise `click.ClickException` if what is read only once cannot be kept."""
+        if str(path) == "-":
+            return cls("standard input", None, _copied(sys.stdin.buffer, "standard input"))
+        if path.is_file():
+            return cls(str(path), path)
+        with path.open("rb") as pipe:
+            return cls(str(path), None, _copied(pipe, str(path)))
+
+    @property
+    def suffix(self) -> str:
+        """The suffix of its name, which may tell what is in it."""
+        return Path(self.name).suffix
+
+    def open(self) -> BinaryIO:
+        """Open it at its beginning; raise `click.ClickException` if it has changed since it was first opened."""
+        if self._copy is not None:
+            self._copy.seek(0)
+            return os.fdopen(os.dup(self._copy.fileno()), "rb")
+        assert self.path is not None  # noqa: S101 - there is a file or a copy
+        stream = self.path.open("rb")
+        status = os.fstat(stream.fileno())
+        stamp = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+        if self._stamp not in (None, stamp):
+            stream.close()
+            raise click.ClickException(f"{self.name} has changed since it was checked. Nothing more is submitted.")
+        self._stamp = stamp
+        return stream
+
+    def close(self) -> None:
+        """Let go of the copy."""
+        if self._copy is not None:
+            self._copy.close()
+
+
+def _copied(stream: BinaryIO, name: str) -> IO[bytes]:
+    copy = tempfile.TemporaryFile("w+b", prefix="piapi-batch-")  # noqa: SIM115 - it outlives this function
+    try:
+        shutil.copyfileobj(stream, copy)
+        copy.flush()
+    except OSError as error:
+        with contextlib.suppress(OSError):  # what is still buffered would fail again
+            copy.close()
+        raise click.ClickException(
+            f"{name} could not be kept in {tempfile.gettempdir()} ({error.strerror}); TMPDIR says where there is room. "
+            "Nothing was submitted."
+        ) from None
+    return copy
