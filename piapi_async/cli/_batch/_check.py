@@ -22,6 +22,7 @@ from ._rows import FileRefusedError
 
 CHUNK_LINES, CHUNK_BYTES = 200, 2**20
 _SHOWN_ERRORS = 50
+_TOLD_ONE_BY_ONE = 3  # lines with the same mistake
 
 T = TypeVar("T")
 
@@ -79,14 +80,16 @@ def _check(setup: Setup, requests: BatchInput, out: Path | None, *, skip_invalid
 
 
 def _tell(wrong: dict[int, BadLineError], noun: str) -> None:
-    """Say what is wrong; the same thing once, with the first and the last line that it is wrong with."""
+    """Say what is wrong; what many lines have wrong only once, with the first and the last of them."""
     by_reason: dict[str, list[int]] = {}
     for number in sorted(wrong):
         by_reason.setdefault(wrong[number].reason, []).append(number)
-    for reason, (first, *more) in list(by_reason.items())[:_SHOWN_ERRORS]:
-        say(f"{noun} {first}: {reason}")
-        if more:
-            say(f"  … and {len(more)} more {noun}s likewise, the last is {more[-1]}")
+    for reason, numbers in list(by_reason.items())[:_SHOWN_ERRORS]:
+        shown = numbers if len(numbers) <= _TOLD_ONE_BY_ONE else numbers[:1]
+        for number in shown:
+            say(f"{noun} {number}: {reason}")
+        if more := len(numbers) - len(shown):
+            say(f"  … and {more} more {noun}s likewise, the last is {numbers[-1]}")
     if (rest := len(by_reason) - _SHOWN_ERRORS) > 0:
         say(f"… and {rest} more mistakes")
 
