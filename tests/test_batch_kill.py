@@ -33,6 +33,8 @@ from piapi_async.cli import cli
 from piapi_async.emulator import Drop, Emulator
 from piapi_async.models import catalog
 
+pytestmark = pytest.mark.storm
+
 KEY = "emulator-key"
 ITEMS = 60
 CONCURRENCY = 8

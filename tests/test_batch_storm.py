@@ -35,7 +35,7 @@ from piapi_async.emulator import (
     WrongTypes,
 )
 
-pytestmark = pytest.mark.looptime
+pytestmark = [pytest.mark.looptime, pytest.mark.storm]
 
 
 ON_THE_WIRE: list[Any] = [

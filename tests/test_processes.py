@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
+import textwrap
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
-from support.processes import Child, ended, started
+from support.processes import Child, ended, started, wait_until
 
 HANGS = "import sys, threading; print('out', flush=True); print('err', file=sys.stderr); threading.Event().wait()"
 
@@ -65,3 +68,28 @@ def test_one_that_ends_by_itself_has_said_all() -> None:
     done = ended(*child_of("import sys; print(sys.stdin.read(), 'ö'); print('e', file=sys.stderr); sys.exit(3)"))
 
     assert (done.code, done.printed, done.said) == (3, " ö\n", "e\n")
+
+
+def test_ones_that_a_killed_run_has_left_are_ended() -> None:
+    code = """
+        import sys, time
+        from support.processes import Child
+        child = Child(sys.executable, "-c", sys.argv[1])
+        child.says("err")
+        print(child.process.pid, flush=True)
+        sys.stdin.read()
+    """
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    with started(*child_of(textwrap.dedent(code)), HANGS, env=environment) as run:
+        left = int(run.hear())
+        run.signal(signal.SIGKILL)
+        run.process.wait()
+        wait_until(lambda: is_gone(left))
+
+
+def is_gone(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+        return Path(f"/proc/{pid}/stat").read_text("ascii").rsplit(")", 1)[1].split()[0] == "Z"
+    except (ProcessLookupError, FileNotFoundError):
+        return True

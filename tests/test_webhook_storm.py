@@ -35,7 +35,7 @@ from piapi_async import (
 )
 from piapi_async.emulator import Emulator, WebhookFaults
 
-pytestmark = pytest.mark.looptime
+pytestmark = [pytest.mark.looptime, pytest.mark.storm]
 
 
 async def test_a_thousand_tasks_end_though_deliveries_are_lost_doubled_and_reordered() -> None:

@@ -8,15 +8,18 @@ comes; what does not (a request that an emulator in another thread has seen, a f
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import os
 import re
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from typing import IO, Any, NoReturn
 
 PATIENCE = 60.0
@@ -57,6 +60,36 @@ def ended(*command: str, **options: Any) -> Child:
         return child
 
 
+_REAPER = """
+import os, signal, sys
+alive = set()
+for line in sys.stdin:
+    {"+": alive.add, "-": alive.discard}[line[0]](int(line[1:]))
+for group in alive:
+    try:
+        os.killpg(group, signal.SIGKILL)
+    except ProcessLookupError:
+        _note("+", self.process.pid)
+"""
+
+
+@cache
+def _reaper() -> IO[str]:
+    """Give what tells a process of ours about children: should we be killed, it sees to it that none is left."""
+    reaper = subprocess.Popen(
+        [sys.executable, "-I", "-S", "-c", _REAPER], stdin=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert reaper.stdin is not None
+    atexit.register(reaper.wait)
+    atexit.register(reaper.stdin.close)  # before the wait: what was registered last is called first
+    return reaper.stdin
+
+
+def _note(sign: str, child: int) -> None:
+    _reaper().write(f"{sign}{child}\n")
+    _reaper().flush()
+
+
 class Child:
     """A process: `printed` and `said` are what has come on its stdout and stderr so far."""
 
@@ -69,6 +102,7 @@ class Child:
         self.process: subprocess.Popen[str] = subprocess.Popen(
             command, env=environment, encoding="utf-8", errors="replace", start_new_session=True, **streams
         )
+        _note("+", self.process.pid)
         self._patience = patience
         self._news = threading.Condition()
         self._texts = {"stdout": "", "stderr": ""}
@@ -149,6 +183,7 @@ class Child:
             with contextlib.suppress(BrokenPipeError):
                 self.process.stdin.close()
         self.process.wait()
+        _note("-", self.process.pid)
         for listener in self._listeners:
             listener.join(self._patience)
 
