@@ -6,7 +6,6 @@ link's path and query are handed over as they came, and so are those of a redire
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import re
 import socket
@@ -81,7 +80,12 @@ def _encode(found: re.Match[str]) -> str:
 
 def redirected(link: str, location: str) -> str:
     """Return where a `Location` leads from a link, byte for byte."""
-    return location if _PARTS.match(location) else urljoin(link, location)
+    if _PARTS.match(location):
+        return location
+    if location.startswith("/") and not location.startswith("//"):
+        origin = _PARTS.match(link)
+        return f"{origin[1]}:{origin[2]}{location}" if origin else location
+    return urljoin(link, location)
 
 
 @define(eq=False)
@@ -202,24 +206,25 @@ class FileSession:
         if first_refused([address], frozenset()) is None or (self.api and host.lower() == self.api.lower()):
             return True
         if self._allowed is None:
-            self._allowed = await _reach_of_host(self.api) if self.api else frozenset({Reach.LOOPBACK})
+            self._allowed = await self._reach_of_api() if self.api else frozenset({Reach.LOOPBACK})
         return first_refused([address], self._allowed) is None
+
+    async def _reach_of_api(self) -> frozenset[Reach]:
+        """Return how far the API's own addresses reach; nothing for a name that only a proxy knows."""
+        reach = reach_of(self.api)
+        if reach is not None:
+            return frozenset({reach})
+        # As the API's own requests find it; aiohttp has no public way to ask a connector for its resolver.
+        resolver = getattr(self._connector.inner, "_resolver", None) or aiohttp.ThreadedResolver()
+        try:
+            found = await resolver.resolve(self.api, 0, socket.AF_UNSPEC)
+        except OSError:
+            return frozenset()
+        return frozenset(filter(None, (reach_of(str(one["host"])) for one in found)))
 
 
 def _refused(where: str) -> LinkError:
     return LinkError(f"the link leads to {where}, which is this machine or in a private network, where the API is not")
-
-
-async def _reach_of_host(host: str) -> frozenset[Reach]:
-    """Return how far the API's own addresses reach; nothing for a name that only a proxy knows."""
-    reach = reach_of(host)
-    if reach is not None:
-        return frozenset({reach})
-    try:
-        found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    except OSError:
-        return frozenset()
-    return frozenset(filter(None, (reach_of(str(address[0])) for *_, address in found)))
 
 
 class _Checked(aiohttp.BaseConnector):
