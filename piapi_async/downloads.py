@@ -362,6 +362,12 @@ async def _unwrapped_group() -> AsyncGenerator[anyio.abc.TaskGroup, None]:
         raise errors.exceptions[0] from None
 
 
+def _left_in(content: aiohttp.StreamReader) -> bytes:
+    """Return what a broken stream still holds: it would raise sooner than give what had come before it broke."""
+    content.set_exception(None)  # type: ignore[arg-type]  # "there is none", as in a new stream
+    return content.read_nowait()
+
+
 def _prepare(folder: Path) -> int:
     prepare_directory(folder)
     return device_of(folder)
@@ -604,8 +610,9 @@ class _Saver:
                 if weight >= _WRITE:
                     await self._write(progress, waiting)
                     waiting, weight = [], 0
-        except (aiohttp.ClientError, TimeoutError):  # what has come until then is good, and need not come again
-            await self._write(progress, waiting)
+        except (aiohttp.ClientError, TimeoutError):
+            if progress.validator:  # what has come until then is good, and need not come again
+                await self._write(progress, [*waiting, _left_in(response.content)])
             raise
         await self._write(progress, waiting)
         # aiohttp itself raises when a body is shorter than its announced length.

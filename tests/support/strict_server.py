@@ -43,13 +43,14 @@ class Received:
 class Act:
     """What happens to one request.
 
-    How much of it is read, after how many seconds what is said, and what becomes of the connection: it is kept,
-    closed, reset, or left open without another word.
+    How much of it is read, after how many seconds what is said, with a `pause` after each piece, and what becomes of
+    the connection: it is kept, closed, reset, or left open without another word.
     """
 
     read: Literal["nothing", "head", "all"] = "all"
     wait: float = 0.0
     say: bytes | Callable[[], Iterator[bytes]] = b""
+    pause: float = 0.0
     then: Literal["keep", "close", "reset", "stall"] = "keep"
 
 
@@ -126,6 +127,8 @@ class StrictServer:
             writer.write(piece)
             await writer.drain()
             self.written += len(piece)
+            if act.pause:
+                await asyncio.sleep(act.pause)
         if act.then == "stall":
             await reader.read()  # until the client gives up
         elif act.then == "reset":
