@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypeGuard, cast
 from urllib.parse import urlsplit
@@ -16,6 +16,14 @@ from urllib.parse import urlsplit
 from attrs import Attribute
 
 from ._wire import is_loopback
+
+AROUND: Mapping[str, Any] = {"around": True}
+"""Marks a field that is no input: what many requests share, the webhook's and the like."""
+
+
+def inputs_first(_cls: type[Any], fields: list[Attribute[Any]]) -> list[Attribute[Any]]:
+    """Order a request's fields for its signature: attrs puts inherited ones first, a reader looks for the inputs."""
+    return sorted(fields, key=lambda f: bool(f.metadata.get("around")))
 
 
 def refuse(instance: object, attribute: Attribute[Any], value: object, allowed: str) -> ValueError:

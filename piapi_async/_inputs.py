@@ -29,7 +29,7 @@ import attrs
 import orjson
 from attrs import NOTHING, Attribute
 
-from ._fields import is_base64, is_http_url, is_ratio, is_text, is_zoom, refuse, to_mask, to_word
+from ._fields import AROUND, is_base64, is_http_url, is_ratio, is_text, is_zoom, refuse, to_mask, to_word
 
 UPLOADABLE = frozenset({".jpg", ".jpeg", ".png", ".webp", ".mp4", ".wav", ".mp3"})
 """The kinds of files that the upload host takes, by suffix (the vendor's page)."""
@@ -253,6 +253,12 @@ def json_object(*, default: Any = NOTHING, kw_only: bool = True) -> Any:  # noqa
     """Give a field for an object that is sent as it is; a `pathlib.Path` in it is a file to be uploaded."""
     allowed = "it must be an object (a dict) of JSON values"
     return _make(_is_object, allowed, default=default, kw_only=kw_only, converter=_to_own)
+
+
+def around(field: Any) -> Any:  # noqa: ANN401 - as `_make`
+    """Return the field as one that is no input, and stands last in signatures."""
+    field.metadata = {**field.metadata, **AROUND}
+    return field
 
 
 def _within(value: float, low: float | None, high: float | None) -> bool:

@@ -13,6 +13,7 @@ import orjson
 from attrs import field, frozen
 
 from . import _inputs as inputs
+from ._fields import AROUND, inputs_first
 
 C = TypeVar("C")
 
@@ -45,7 +46,7 @@ _UNSET: tuple[Any, ...] = (None, "", ())
 )
 def request(cls: type[C]) -> type[C]:
     """Make a request of a class: a frozen value, whose fields (keywords, unless one says else) are checked."""
-    return frozen(repr=False)(cls)
+    return frozen(repr=False, field_transformer=inputs_first)(cls)
 
 
 @request
@@ -57,7 +58,9 @@ class InputRequest:
 
     _needs: ClassVar[tuple[tuple[str, ...], ...]] = ()
 
-    _links: Mapping[PurePath, str] = field(init=False, kw_only=True, factory=dict, repr=False, eq=False)
+    _links: Mapping[PurePath, str] = field(
+        init=False, kw_only=True, factory=dict, repr=False, eq=False, metadata=AROUND
+    )
 
     def __attrs_post_init__(self) -> None:
         for group in self._needs:

@@ -8,7 +8,7 @@ the vendor's (piapi.ai/docs, section Midjourney API) unless a comment says "obse
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import attrs
 from attrs import field, frozen
@@ -51,6 +51,18 @@ __all__ = [
     "Variation",
 ]
 
+UpscaleIndex = Literal["1", "2", "3", "4", "2x", "4x", "subtle", "creative"] | int
+VariationIndex = Literal["1", "2", "3", "4", "high_variation", "low_variation"] | int
+
+
+def _to_upscale_index(value: UpscaleIndex) -> str:
+    return fields.to_word(value)
+
+
+def _to_variation_index(value: VariationIndex) -> str:
+    return fields.to_word(value)
+
+
 # -- the verbs ----------------------------------------------------------------------------------------------------
 
 _mode = fields.optional_text  # relax, fast, turbo and the older mixed today; hosts add to them ("draft")
@@ -62,9 +74,11 @@ class _Verb:
 
     verb: ClassVar[str]
 
-    webhook_endpoint: str | None = field(default=None, validator=fields.webhook_endpoint)
-    webhook_secret: str | None = field(default=None, repr=False, validator=fields.webhook_secret)
-    notify_progress: bool | None = field(default=None, validator=fields.optional_flag)
+    webhook_endpoint: str | None = field(default=None, validator=fields.webhook_endpoint, metadata=fields.AROUND)
+    webhook_secret: str | None = field(
+        default=None, repr=False, validator=fields.webhook_secret, metadata=fields.AROUND
+    )
+    notify_progress: bool | None = field(default=None, validator=fields.optional_flag, metadata=fields.AROUND)
 
     @property
     def family(self) -> Family[MidjourneyResult]:
@@ -77,8 +91,8 @@ class _Verb:
             for f in sorted(attrs.fields(type(self)), key=lambda f: (f.kw_only, f.inherited))
             if f.repr and (value := getattr(self, f.name)) is not None
         )
-        texts = (f"{f.name}={value!r}" if f.kw_only else repr(value) for f, value in shown)
-        return f"{type(self).__name__}({', '.join(texts)})"
+        first, *others = (f"{f.name}={value!r}" for f, value in shown)
+        return f"{type(self).__name__}({', '.join((first.partition('=')[2], *others))})"
 
     def to_http(self) -> HTTPRequest:
         said = {f.name: value for f in self.__attrs_attrs__ if (value := getattr(self, f.name)) is not None}
@@ -98,7 +112,7 @@ class _Verb:
         return TaskId(task_id)
 
 
-@frozen(repr=False)
+@frozen(repr=False, field_transformer=fields.inputs_first)
 class Imagine(_Verb):
     """Draw a grid of four from a prompt."""
 
@@ -110,7 +124,7 @@ class Imagine(_Verb):
     bot_id: int | None = field(default=None, kw_only=True, validator=fields.optional_whole)
 
 
-@frozen(repr=False)
+@frozen(repr=False, field_transformer=fields.inputs_first)
 class Reroll(_Verb):
     """Draw a grid anew; `prompt` replaces the parent's."""
 
@@ -120,28 +134,26 @@ class Reroll(_Verb):
     skip_prompt_check: bool | None = field(default=None, kw_only=True, validator=fields.optional_flag)
 
 
-@frozen(repr=False)
+@frozen(repr=False, field_transformer=fields.inputs_first)
 class Upscale(_Verb):
     """Take one picture of a grid (`index` 1 to 4), or enlarge an upscaled one (2x, 4x, subtle, creative)."""
 
     verb = "upscale"
     origin_task_id: str = field(validator=fields.required_text)
     index: str = field(  # the four words were observed
-        kw_only=True,
-        converter=fields.to_word,
+        converter=_to_upscale_index,
         validator=fields.one_of("1", "2", "3", "4", "2x", "4x", "subtle", "creative"),
     )
 
 
-@frozen(repr=False)
+@frozen(repr=False, field_transformer=fields.inputs_first)
 class Variation(_Verb):
     """Vary one picture of a grid (`index` 1 to 4), or an upscaled one (high_variation, low_variation)."""
 
     verb = "variation"
     origin_task_id: str = field(validator=fields.required_text)
     index: str = field(  # the two words were observed
-        kw_only=True,
-        converter=fields.to_word,
+        converter=_to_variation_index,
         validator=fields.one_of("1", "2", "3", "4", "high_variation", "low_variation"),
     )
     prompt: str | None = field(default=None, kw_only=True, validator=fields.optional_text)
@@ -149,7 +161,7 @@ class Variation(_Verb):
     skip_prompt_check: bool | None = field(default=None, kw_only=True, validator=fields.optional_flag)
 
 
-@frozen(repr=False)
+@frozen(repr=False, field_transformer=fields.inputs_first)
 class Inpaint(_Verb):
     """Draw the masked part of an upscaled picture anew."""
 
@@ -161,7 +173,7 @@ class Inpaint(_Verb):
     skip_prompt_check: bool | None = field(default=None, kw_only=True, validator=fields.optional_flag)
 
 
-@frozen(repr=False)
+@frozen(repr=False, field_transformer=fields.inputs_first)
 class Outpaint(_Verb):
     """Zoom out of an upscaled picture; `zoom_ratio` 1 makes it square or gives it `aspect_ratio`."""
 
@@ -172,17 +184,19 @@ class Outpaint(_Verb):
     prompt: str | None = field(default=None, kw_only=True, validator=fields.optional_text)
 
 
-@frozen(repr=False)
+@frozen(repr=False, field_transformer=fields.inputs_first)
 class Pan(_Verb):
     """Extend an upscaled picture to one side."""
 
     verb = "pan"
     origin_task_id: str = field(validator=fields.required_text)
-    direction: str = field(kw_only=True, validator=fields.one_of("up", "down", "left", "right"))
+    direction: Literal["up", "down", "left", "right"] = field(
+        kw_only=True, validator=fields.one_of("up", "down", "left", "right")
+    )
     prompt: str | None = field(default=None, kw_only=True, validator=fields.optional_text)
 
 
-@frozen(repr=False)
+@frozen(repr=False, field_transformer=fields.inputs_first)
 class Describe(_Verb):
     """Find prompts for a picture; the text is `result.message`."""
 
@@ -191,7 +205,7 @@ class Describe(_Verb):
     process_mode: str | None = field(default=None, kw_only=True, validator=_mode)
 
 
-@frozen(repr=False)
+@frozen(repr=False, field_transformer=fields.inputs_first)
 class Blend(_Verb):
     """Mix two to five pictures into one grid; `dimension` square, portrait or landscape."""
 
@@ -201,7 +215,7 @@ class Blend(_Verb):
     dimension: str | None = field(default=None, kw_only=True, validator=fields.optional_text)
 
 
-@frozen(repr=False)
+@frozen(repr=False, field_transformer=fields.inputs_first)
 class Seed(_Verb):
     """Ask for the seed of a finished task; it is `result.seed`."""
 

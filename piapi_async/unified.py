@@ -57,9 +57,13 @@ _PATH = "/api/v1/task"
 class _Create(InputRequest, Generic[R_co]):
     """What all requests of this protocol share: the envelope, the webhook."""
 
-    service_mode: str | None = inputs.choice("", "public", "private", default=None)
-    webhook_endpoint: str | None = field(default=None, kw_only=True, validator=fields.webhook_endpoint)
-    webhook_secret: str | None = field(default=None, kw_only=True, repr=False, validator=fields.webhook_secret)
+    service_mode: str | None = inputs.around(inputs.choice("", "public", "private", default=None))
+    webhook_endpoint: str | None = field(
+        default=None, kw_only=True, validator=fields.webhook_endpoint, metadata=fields.AROUND
+    )
+    webhook_secret: str | None = field(
+        default=None, kw_only=True, repr=False, validator=fields.webhook_secret, metadata=fields.AROUND
+    )
 
     @property
     def family(self) -> Family[R_co]:
@@ -125,7 +129,7 @@ class ModelRequest(_Create[R_co]):
     _model: ClassVar[str] = ""
     _task_type: ClassVar[str] = ""
 
-    extra: Mapping[str, Any] = inputs.json_object(default=attrs.Factory(dict))
+    extra: Mapping[str, Any] = inputs.around(inputs.json_object(default=attrs.Factory(dict)))
 
     def __attrs_post_init__(self) -> None:
         super().__attrs_post_init__()

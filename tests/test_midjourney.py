@@ -154,6 +154,11 @@ class TestNumbersWhereTheWireHasWords:
     def test_a_zoom_ratio_may_be_a_number(self, zoom: Any, word: str) -> None:
         assert sent(Outpaint(PARENT, zoom_ratio=zoom))["zoom_ratio"] == word
 
+    @pytest.mark.parametrize("cls", [Upscale, Variation])
+    def test_an_index_may_be_given_by_position(self, cls: Callable[..., Verb]) -> None:
+        assert cls(PARENT, 2) == cls(PARENT, index="2")
+        assert repr(cls(PARENT, 2)) == f"{cls.__name__}('{PARENT}', index='2')"
+
     def test_a_request_made_with_a_number_equals_one_made_with_the_word(self) -> None:
         number: Any = 3
 
@@ -162,11 +167,11 @@ class TestNumbersWhereTheWireHasWords:
 
 class TestWords:
     @pytest.mark.parametrize("index", ["1", "2", "3", "4", "2x", "4x", "subtle", "creative"])
-    def test_of_an_upscale(self, index: str) -> None:
+    def test_of_an_upscale(self, index: Any) -> None:
         assert Upscale(PARENT, index=index).index == index
 
     @pytest.mark.parametrize("index", ["1", "2", "3", "4", "high_variation", "low_variation"])
-    def test_of_a_variation(self, index: str) -> None:
+    def test_of_a_variation(self, index: Any) -> None:
         assert Variation(PARENT, index=index).index == index
 
     @pytest.mark.parametrize("zoom_ratio", ["1", "1.5", "2", "2.0", "1.25"])
@@ -174,7 +179,7 @@ class TestWords:
         assert Outpaint(PARENT, zoom_ratio=zoom_ratio).zoom_ratio == zoom_ratio
 
     @pytest.mark.parametrize("direction", ["up", "down", "left", "right"])
-    def test_of_a_pan(self, direction: str) -> None:
+    def test_of_a_pan(self, direction: Any) -> None:
         assert Pan(PARENT, direction=direction).direction == direction
 
     @pytest.mark.parametrize("mode", [None, "", "relax", "fast", "turbo", "mixed", "draft"])
@@ -434,7 +439,7 @@ class TestWhatIsRefused:
 
     @each
     def test_more_than_one_argument_by_position(self, make: Callable[..., Any]) -> None:
-        with pytest.raises(TypeError, match="positional argument"):
+        with pytest.raises(TypeError, match=r"positional argument|multiple values for argument 'index'"):
             make("two")
 
     @each

@@ -516,7 +516,7 @@ OUTPUTS: list[tuple[Any, dict[str, Any], dict[str, Any], str]] = [
             ],
         },
         {"video_url": f"{FILE}a.mp4", "status": 99},
-        "video image video",
+        "video video image",
     ),
     (joycaption.Caption, {"text": "a cat at https://a.b/c.png"}, {}, ""),
 ]

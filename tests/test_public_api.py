@@ -182,11 +182,11 @@ SIGNATURES: list[tuple[str, Callable[..., Any], str]] = [
         "(prompt, *, process_mode=None, aspect_ratio=None, skip_prompt_check=None, bot_id=None)",
     ),
     ("Reroll", piapi_async.Reroll, "(origin_task_id, *, prompt=None, skip_prompt_check=None)"),
-    ("Upscale", piapi_async.Upscale, "(origin_task_id, *, index)"),
+    ("Upscale", piapi_async.Upscale, "(origin_task_id, index)"),
     (
         "Variation",
         piapi_async.Variation,
-        "(origin_task_id, *, index, prompt=None, aspect_ratio=None, skip_prompt_check=None)",
+        "(origin_task_id, index, *, prompt=None, aspect_ratio=None, skip_prompt_check=None)",
     ),
     ("Inpaint", piapi_async.Inpaint, "(origin_task_id, *, mask, prompt=None, skip_prompt_check=None)"),
     ("Outpaint", piapi_async.Outpaint, "(origin_task_id, *, zoom_ratio, aspect_ratio=None, prompt=None)"),
@@ -216,6 +216,7 @@ class TestSignatures:
     def test_of_every_verb_hold_the_webhook_fields_by_name(self, verb: str) -> None:
         parameters = inspect.signature(getattr(piapi_async, verb)).parameters
 
+        assert tuple(parameters)[-len(WEBHOOK_FIELDS) :] == WEBHOOK_FIELDS
         for name in WEBHOOK_FIELDS:
             assert (parameters[name].kind, parameters[name].default) == (inspect.Parameter.KEYWORD_ONLY, None)
 
@@ -323,8 +324,9 @@ class TestAnnotations:
 
 class TestRequests:
     @pytest.mark.parametrize("verb", sorted(VERBS))
-    def test_take_one_argument_by_position(self, verb: str) -> None:
-        kinds = [parameter.kind for parameter in inspect.signature(getattr(piapi_async, verb)).parameters.values()]
+    def test_take_one_argument_by_position_and_perhaps_an_index(self, verb: str) -> None:
+        parameters = inspect.signature(getattr(piapi_async, verb)).parameters
+        kinds = [parameter.kind for parameter in parameters.values()]
 
-        assert kinds.count(inspect.Parameter.POSITIONAL_OR_KEYWORD) == 1
-        assert kinds.count(inspect.Parameter.KEYWORD_ONLY) == len(kinds) - 1
+        assert kinds.count(inspect.Parameter.POSITIONAL_OR_KEYWORD) == 1 + ("index" in parameters)
+        assert set(kinds) == {inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY}

@@ -68,7 +68,8 @@ def verb_command(cls: type[Any]) -> click.Command:
 
     hints = get_type_hints(cls)
     fields = [f for f in attrs.fields(cls) if f.init and f.name not in _NOT_ON_A_COMMAND_LINE]
-    parameters = [_parameter(f, hints[f.name]) for f in sorted(fields, key=lambda f: (f.kw_only, f.inherited))]
+    first, *others = sorted(fields, key=lambda f: (f.kw_only, f.inherited))
+    parameters = [_argument(first, hints[first.name]), *(_option(f, hints[f.name]) for f in others)]
     return HintingCommand(
         cls.__name__.lower(),
         callback=submit,
@@ -90,14 +91,15 @@ def require_key(setup: Setup, key: str | None) -> None:
         raise click.UsageError(str(error)) from None
 
 
-def _parameter(attribute: attrs.Attribute[Any], hint: Any) -> click.Parameter:  # noqa: ANN401 - a type is any object
+def _argument(attribute: attrs.Attribute[Any], hint: Any) -> click.Argument:  # noqa: ANN401 - a type is any object
+    name = attribute.name.upper()
+    if get_origin(hint) is tuple:
+        return click.Argument([attribute.name], metavar=f"{name}...", nargs=-1, required=True)
+    return click.Argument([attribute.name], metavar=name, required=True)
+
+
+def _option(attribute: attrs.Attribute[Any], hint: Any) -> click.Option:  # noqa: ANN401 - a type is any object
     option = "--" + attribute.name.replace("_", "-")
-    if not attribute.kw_only:
-        many = get_origin(hint) is tuple
-        name = attribute.name.upper()
-        if many:
-            return click.Argument([attribute.name], metavar=f"{name}...", nargs=-1, required=True)
-        return click.Argument([attribute.name], metavar=name, required=True)
     text = _HELP[attribute.name]
     if bool in get_args(hint):
         return click.Option([f"{option}/--no-{option[2:]}", attribute.name], default=None, help=text)
