@@ -17,6 +17,7 @@ import aiohttp
 from attrs import frozen
 
 from piapi_async import LEGACY, PiAPI, PollPolicy, Reroll
+from piapi_async._transport import Sending
 from piapi_async._wire import HTTPResponse
 from piapi_async.tasks import TaskId
 
@@ -94,7 +95,10 @@ async def transported(base_url: str, pause: float) -> AsyncIterator[Calls]:
         transport = piapi._caller.transport  # noqa: SLF001 - what a call is made of is to be seen
 
         async def call(request: Any, *, submit: bool = False) -> Any:  # noqa: ANN401 - whatever the answer is
-            return request.parse(await transport.send(request.to_http(), timeout=30.0, submit=submit))
+            sending = Sending()
+            answer = await transport.send(request.to_http(), timeout=30.0, sending=sending, submit=submit)
+            sending.settle(reuse=True)
+            return request.parse(answer)
 
         async def reroll() -> None:
             task_id = await call(Reroll(PARENT, prompt=PROMPT), submit=True)

@@ -20,6 +20,7 @@ from typing import Any, Literal, Self
 from attrs import define, evolve, field, frozen
 
 _ID = "1c0ffee0-0000-4000-8000-000000000001"
+_COUNTED = "1c0ffee0-0000-4000-8000-{:012}"
 #: Has what each SDK looks for in the answer to a create.
 CREATED = json.dumps(
     dict.fromkeys(("task_id", "job_id", "request_id", "id"), _ID)
@@ -136,7 +137,7 @@ def _common(words: Words) -> Iterator[Fault]:
     yield _status("500 that says time-out", 500, words.refusal(500, "timeout waiting for the bot"))
     yield _status("200 without an id", 200, words.neither)
     # The host refuses for good.
-    refused = answer(500, words.refusal(500, "internal error"))
+    refused = answer(500, words.refusal(500, "failed to pre-process task runtime"))
     yield Fault("500 with PiAPI's refusal", outcome="refused", refuses=True, says=refused)
 
 
@@ -168,6 +169,7 @@ class Host:
     billable: int = 0
     """How many POSTs were read to the end and not refused since `strike`."""
     _struck: int = 0
+    _made: int = 0
     _on: bool = False
     _socket: socket.socket = field(init=False)
     _server: asyncio.Server | None = None
@@ -282,7 +284,9 @@ class Host:
             found = re.search(rb"(?i)\r\ncontent-length: *(\d+)", head)
             await reader.readexactly(int(found[1]) if found else 0)
             self.billable += self._on and not (fault and fault.refuses)
-        writer.write(fault.says if fault else answer(body=self.fault.words.created))
+        self._made += 1
+        made = self.fault.words.created.replace(_ID, _COUNTED.format(self._made))  # no two tasks share an id
+        writer.write(fault.says if fault else answer(body=made))
         await writer.drain()
         if fault is not None and fault.then == "stall":
             await reader.read()

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         AuthenticationError,
         ClientClosed,
         DownloadError,
+        InsufficientCreditError,
         InvalidRequestError,
         LedgerError,
         NotFoundError,
@@ -87,6 +88,7 @@ __all__ = [
     "HistoryEntry",
     "Imagine",
     "Inpaint",
+    "InsufficientCreditError",
     "InvalidRequestError",
     "Ledger",
     "LedgerError",
@@ -133,9 +135,10 @@ _HOMES = {
     "_stats": "Stats",
     "account": "Account ActiveTasks Credits HistoryEntry",
     "errors": (
-        "APIError AuthenticationError ClientClosed DownloadError InvalidRequestError LedgerError "
-        "NotFoundError ParentOutdatedError PiAPIError RateLimitError ServerError SubmissionUnknown "
-        "TaskCancelled TaskFailed TransportError UnexpectedAnswer WaitTimeout WebhookRejected"
+        "APIError AuthenticationError ClientClosed DownloadError InsufficientCreditError "
+        "InvalidRequestError LedgerError NotFoundError ParentOutdatedError PiAPIError RateLimitError "
+        "ServerError SubmissionUnknown TaskCancelled TaskFailed TransportError UnexpectedAnswer "
+        "WaitTimeout WebhookRejected"
     ),
     "midjourney": "LEGACY Blend Describe Imagine Inpaint MidjourneyResult Outpaint Pan Reroll Seed Upscale Variation",
     "policy": "PollPolicy RetryPolicy",

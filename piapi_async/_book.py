@@ -20,7 +20,7 @@ from attrs import define, field, frozen
 
 from ._lanes import AnyTask, Lane, Waiter, Watch
 from ._stats import Counters
-from ._wire import Verdict, judge_read
+from ._verdict import Verdict, judge_read
 from .errors import APIError, AuthenticationError, ClientClosed, NotFoundError, PiAPIError, UnexpectedAnswer
 from .policy import Pace, PollPolicy
 from .tasks import Family, TaskId, TaskState

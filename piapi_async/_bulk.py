@@ -8,7 +8,7 @@ from typing import Any
 
 from ._book import PollBook
 from ._caller import Caller
-from ._wire import Verdict, judge_multi_fetch, judge_read
+from ._verdict import Verdict, judge_multi_fetch, judge_read
 from .errors import APIError, AuthenticationError, NotFoundError, UnexpectedAnswer
 from .tasks import Family, Task, TaskId
 

@@ -1,6 +1,6 @@
 """How one call is made: through the gate, as often as the policy says, judged by what it may have cost.
 
-Submits, reads and polls all go through `Caller.attempt`, so a rate limit or a pause that the host asked for holds the
+Submissions, reads and polls all pass the one gate, so a rate limit or a pause that the host asked for holds the
 whole client and not one caller.
 """
 
@@ -12,15 +12,17 @@ import math
 from collections.abc import Callable
 from functools import partial
 from random import Random
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 from attrs import define, field
 
 from ._stats import Counters
 from ._transport import Sending, Transport
-from ._wire import Request, Verdict, label
+from ._verdict import Judgement, Verdict, judge_create, judge_unanswered
+from ._wire import HTTPResponse, Request, TaskRequest, label
 from .errors import ClientClosed, PiAPIError, RateLimitError, TransportError, UnexpectedAnswer
+from .tasks import TaskId
 
 if TYPE_CHECKING:
     from .policy import RetryPolicy, TokenBucket
@@ -98,67 +100,112 @@ class Caller:
     timeout: float
     counters: Counters
 
-    async def attempt(
-        self,
-        request: Request[A],
-        *,
-        timeout: float | None = None,
-        sending: Sending | None = None,
-        submit: bool = False,
+    async def attempt(self, request: Request[A], *, timeout: float | None = None) -> A:
+        """Return the answer to one try; raise what `Transport.send` and `request.parse` raise."""
+        response = await self._exchange(request, timeout, Sending(), submit=False)
+        try:
+            return request.parse(response)
+        except RateLimitError as error:
+            self._slow_down(error)
+            raise
+        except UnexpectedAnswer as error:
+            raise _of(request, error)  # noqa: B904 - it is the same error
+
+    async def call(
+        self, request: Request[A], judge: Callable[[PiAPIError], Verdict], *, timeout: float | None = None
     ) -> A:
-        """Give the answer to one try; raise what `Transport.send` and `request.parse` raise."""
-        sending = sending or Sending()
+        """Return the answer to a read, trying again while `judge` finds that useful and the policy allows it."""
+        began, tries = _now(), 0
+        while True:
+            try:
+                return await self.attempt(request, timeout=timeout)
+            except PiAPIError as error:
+                tries += 1
+                pause = self._pause_after(error, tries, began) if judge(error) is Verdict.RETRY else None
+                if pause is None:
+                    raise
+            await self.gate.wait(pause, Sending())
+
+    async def submit(self, request: TaskRequest[Any], sending: Sending) -> TaskId | Judgement:
+        """Return the id of the task that a request has made, or what became of it instead.
+
+        It is sent again while certainly nothing was made and the policy allows it.  The connection of an answer that
+        is no plain acceptance is closed; that of an id is the caller's to `settle`.
+        """
+        began, tries = _now(), 0
+        while True:
+            answer = await self._try_to_submit(request, sending)
+            if not isinstance(answer, Judgement):
+                return answer
+            sending.settle(reuse=False)
+            if isinstance(answer.error, RateLimitError):
+                self._slow_down(answer.error, pause=answer.verdict is Verdict.RETRY)
+            tries += 1
+            if answer.verdict is not Verdict.RETRY or sending.abandoned:
+                return answer
+            pause = self._pause_after(answer.error, tries, began)
+            if pause is None:
+                return answer
+            sending.begun_at = None  # what had been sent was refused, so nothing is under way
+            await self.gate.wait(pause, sending)
+
+    async def _try_to_submit(self, request: TaskRequest[Any], sending: Sending) -> TaskId | Judgement:
+        try:
+            response = await self._exchange(request, sending.timeout, sending, submit=True)
+        except PiAPIError as error:
+            return judge_unanswered(error)
+        if not 200 <= response.status < 300:  # noqa: PLR2004 - HTTP's own classes
+            return judge_create(response, request)
+        try:
+            return request.parse(response)
+        except Exception as error:  # noqa: BLE001 - whatever a request class makes of an answer, the answer counts
+            judgement = judge_create(response, request)
+            if not isinstance(error, PiAPIError):
+                judgement.error.__cause__ = error
+            if isinstance(judgement.error, UnexpectedAnswer):
+                _of(request, judgement.error)
+            return judgement
+
+    async def _exchange(
+        self, request: Request[Any], timeout: float | None, sending: Sending, *, submit: bool
+    ) -> HTTPResponse:
+        """Send a request through the gate, and return what came back."""
         if not self.gate.open:
             await self.gate.enter(sending)
         self.counters.requests[type(request).__name__] += 1
-        began = _now() if (debugging := logger.isEnabledFor(logging.DEBUG)) else 0.0
+        began = _now()
         try:
             response = await self.transport.send(
                 request.to_http(), timeout=self.timeout if timeout is None else timeout, sending=sending, submit=submit
             )
-            if debugging:
-                passed = (_now() - began) * 1000
-                logger.debug("%s: HTTP %d in %.0f ms", label(request), response.status, passed)
-            return request.parse(response)
-        except RateLimitError as error:
-            self.counters.pauses += 1
-            if error.retry_after:
-                self.gate.pause(min(error.retry_after, self.retry.total))
-            raise
         except (TransportError, UnexpectedAnswer) as error:
-            error.args = (f"{label(request)}: {error}",)
-            raise
+            raise _of(request, error)  # noqa: B904 - it is the same error
+        if logger.isEnabledFor(logging.DEBUG):
+            logger.debug("%s: HTTP %d in %.0f ms", label(request), response.status, (_now() - began) * 1000)
+        return response
 
-    async def call(
-        self,
-        request: Request[A],
-        judge: Callable[[PiAPIError], Verdict],
-        *,
-        timeout: float | None = None,
-        sending: Sending | None = None,
-        submit: bool = False,
-    ) -> A:
-        """Give the answer, trying again while `judge` finds that harmless and the policy allows it."""
-        sending = sending or Sending()
-        began = _now()
-        tries = 0
-        while True:
-            try:
-                return await self.attempt(request, timeout=timeout, sending=sending, submit=submit)
-            except PiAPIError as error:
-                tries += 1
-                if judge(error) is not Verdict.RETRY or sending.abandoned:
-                    raise
-                wait = self.retry.delay(
-                    tries,
-                    elapsed=_now() - began,
-                    retry_after=getattr(error, "retry_after", None),
-                    rng=self.rng,
-                )
-                if wait is None:
-                    raise
-                text = str(error).rstrip(".")
-                logger.info("%s; trying again in %.1f s (%d of %d)", text, wait, tries + 1, self.retry.attempts)
+    def _slow_down(self, error: RateLimitError, *, pause: bool = True) -> None:
+        """Take note that the host is busy; what it asks for holds the whole client."""
+        self.counters.pauses += 1
+        if pause and error.retry_after:
+            self.gate.pause(min(error.retry_after, self.retry.total))
+
+    def _pause_after(self, error: PiAPIError, tries: int, began: float) -> float | None:
+        """Return the seconds until the next try, None where the policy allows none."""
+        pause = self.retry.delay(
+            tries, elapsed=_now() - began, retry_after=getattr(error, "retry_after", None), rng=self.rng
+        )
+        if pause is not None:
+            text = str(error).rstrip(".")
+            logger.info("%s; trying again in %.1f s (%d of %d)", text, pause, tries + 1, self.retry.attempts)
             self.counters.retries += 1
-            sending.begun_at = None  # what had been sent was refused, so nothing is under way
-            await self.gate.wait(wait, sending)
+        return pause
+
+
+E = TypeVar("E", bound=PiAPIError)
+
+
+def _of(request: Request[Any], error: E) -> E:
+    """Return an error whose text names the request."""
+    error.args = (f"{label(request)}: {error}",)
+    return error

@@ -8,28 +8,23 @@ from typing import Any
 from attrs import evolve
 
 from ._lenient import read_int, text_at
-from ._wire import HTTPResponse, Request, read_object, refusal, says_failed
+from ._verdict import read_answer, refusal
+from ._wire import HTTPResponse, Request, read_object
 from .errors import UnexpectedAnswer
 from .tasks import TaskId, is_end
 
 
-def read_envelope(response: HTTPResponse, request: Request[Any], *, makes_task: bool = False) -> dict[str, Any]:
-    """Give the envelope of a good answer; raise the right `APIError`, or `UnexpectedAnswer`.
+def read_envelope(response: HTTPResponse, request: Request[Any]) -> dict[str, Any]:
+    """Return the envelope of a good answer to a read; raise the right `APIError`, or `UnexpectedAnswer`.
 
     A refusal is told by the HTTP status or, with HTTP 200, by the `code` in the body.
     """
-    if not 200 <= response.status < 300:  # noqa: PLR2004 - HTTP's own classes
-        raise refusal(response, request, makes_task=makes_task)
-    answer = read_object(response.body)
+    answer = read_answer(response, request)
     code = _read_code(answer)
     if code in (None, 0) or 200 <= code < 300:  # noqa: PLR2004 - the codes are HTTP's
         return answer
-    if makes_task and (task_id := _read_id(answer)):  # whoever is told "no" pays again
-        raise UnexpectedAnswer(f"The answer refuses (code {code}) and yet names a task, {task_id}", path="code")
     said = evolve(response, status=code) if 400 <= code < 600 else response  # noqa: PLR2004 - the codes are HTTP's
-    # A 5xx without words may be an edge's, as it may be where it is the HTTP status.
-    message = text_at(answer, "message").strip() or ("" if said.status >= 500 else "failed")  # noqa: PLR2004 - HTTP's
-    raise refusal(said, request, message=message, makes_task=makes_task)
+    raise refusal(said, request)
 
 
 def _read_code(answer: dict[str, Any]) -> int | None:
@@ -39,31 +34,12 @@ def _read_code(answer: dict[str, Any]) -> int | None:
         raise UnexpectedAnswer(f"The answer is not understood at code: {error}", path="code") from None
 
 
-def _read_id(answer: dict[str, Any]) -> str:
-    data = answer.get("data")
-    if not isinstance(data, dict) or isinstance(data.get("task_id"), bool):
-        return ""
-    return text_at(data, "task_id", "data").strip()
-
-
 def read_data(response: HTTPResponse, request: Request[Any]) -> dict[str, Any]:
     """Give the `data` object of a good answer; raises as `read_envelope`."""
     data = read_envelope(response, request).get("data")
     if isinstance(data, dict):
         return data
     raise UnexpectedAnswer("The answer holds no object at data", path="data")
-
-
-def read_new_task(response: HTTPResponse, request: Request[Any]) -> TaskId:
-    """Give the id of the task that a request has made; what is neither that nor a refusal is `UnexpectedAnswer`."""
-    answer = read_envelope(response, request, makes_task=True)
-    if task_id := _read_id(answer):
-        return TaskId(task_id)
-    # Without a code it is no envelope, and a message of its own is a no; a good code is a yes, whatever stands beside.
-    message, bare = text_at(answer, "message").strip(), answer.get("code") is None
-    if bare and (says_failed(answer) or (message and not isinstance(answer.get("data"), dict))):
-        raise refusal(response, request, message=message or "failed", makes_task=True)
-    raise UnexpectedAnswer("The answer holds no task id", path="data.task_id")
 
 
 def read_task_object(response: HTTPResponse, request: Request[Any], asked: TaskId) -> dict[str, Any]:

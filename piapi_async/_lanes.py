@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 from attrs import define, field
 
-from ._wire import Verdict, judge_read
+from ._verdict import Verdict, judge_read
 from .errors import APIError, AuthenticationError, NotFoundError, PiAPIError, UnexpectedAnswer
 from .tasks import Family, Task, TaskId
 

@@ -64,6 +64,17 @@ _INDEXES = 2  # of ours: SQLite's own, of the primary key, has no text
 _OPEN = "state IN ('sending', 'unknown')"  # as the index has it, for SQLite to know it again
 
 
+# By the index of accepted tasks, which costs next to nothing; the ids of those that have ended are not looked for.
+_FIND_SAME = """
+SELECT key FROM submits WHERE task_id = ?1 AND state = 'accepted' AND key <> ?2 AND origin = ?3 AND family = ?4
+"""
+_ACCEPT_NEW = """
+UPDATE submits SET state = 'accepted', task_id = ?1, owner = NULL WHERE key = ?2 AND NOT EXISTS (
+    SELECT 1 FROM submits WHERE task_id = ?1 AND state = 'accepted' AND key <> ?2 AND origin = ?3 AND family = ?4
+)
+"""
+
+
 class LedgerState(Enum):
     """How far a submit got."""
 
@@ -404,18 +415,25 @@ class LedgerFile:
             )
         return self._as_it_is(file, row)
 
-    def accept(self, file: sqlite3.Connection, intent: Intent, task_id: str) -> None:
-        """Write down the id that a submit of ours was given, whatever the row has come to meanwhile."""
+    def accept(self, file: sqlite3.Connection, intent: Intent, task_id: str) -> str | None:
+        """Write down the id that a submit of ours was given, whatever the row has come to meanwhile.
+
+        An id that another submit was given is not written: the submit is then *unknown*, and the other's key returned.
+        """
         self._settled.append(intent)
-        written = file.execute(
-            "UPDATE submits SET state = 'accepted', task_id = ?, owner = NULL WHERE key = ?", (task_id, intent.key)
+        same = (task_id, intent.key, intent.origin, intent.family)
+        if file.execute(_ACCEPT_NEW, same).rowcount:
+            return None
+        other = file.execute(_FIND_SAME, same)
+        if (row := other.fetchone()) is not None:
+            self._orphaned(file, intent.key)
+            return str(row["key"])
+        file.execute(
+            "INSERT INTO submits (key, state, origin, family, digest, request, task_id, at) "
+            "VALUES (?, 'accepted', ?, ?, ?, ?, ?, ?)",
+            (intent.key, intent.origin, intent.family, intent.digest, intent.request, task_id, time.time()),
         )
-        if not written.rowcount:
-            file.execute(
-                "INSERT INTO submits (key, state, origin, family, digest, request, task_id, at) "
-                "VALUES (?, 'accepted', ?, ?, ?, ?, ?, ?)",
-                (intent.key, intent.origin, intent.family, intent.digest, intent.request, task_id, time.time()),
-            )
+        return None
 
     def release(self, file: sqlite3.Connection, intent: Intent) -> None:
         """Forget a submit of ours that made nothing; one that another caller has claimed is not ours."""

@@ -22,10 +22,20 @@ from attrs import define, field
 from ._caller import Caller
 from ._ledger_file import Intent, LedgerEntry, LedgerState
 from ._transport import Sending
-from ._wire import Attaching, TaskRequest, Verdict, judge_submit, label
-from .errors import APIError, ClientClosed, LedgerError, PiAPIError, SubmissionUnknown, TransportError
+from ._verdict import Judgement, Verdict
+from ._wire import Attaching, TaskRequest, label
+from .errors import (
+    APIError,
+    ClientClosed,
+    LedgerError,
+    NotFoundError,
+    PiAPIError,
+    SubmissionUnknown,
+    TransportError,
+    UnexpectedAnswer,
+)
 from .ledger import Ledger
-from .tasks import TaskId, TaskRef
+from .tasks import TaskId, TaskRef, TaskState
 
 logger = logging.getLogger("piapi_async")
 
@@ -93,6 +103,36 @@ class _Taken(Exception):
         self.by = by
 
 
+_REMEMBERED = 10_000
+
+
+@define(eq=False)
+class _KnownIds:
+    """The tasks of a client's latest submissions, ten thousand at least: no two submissions share one.
+
+    They are kept as hashes, so that no host decides how much memory they take, in two generations of which the older
+    is dropped when the younger is full.
+    """
+
+    _young: set[int] = field(factory=set, init=False)
+    _old: set[int] = field(factory=set, init=False)
+
+    def has(self, request: TaskRequest[Any], task_id: TaskId) -> bool:
+        """Tell whether a task is known."""
+        mark = hash((request.family.name, task_id))
+        return mark in self._young or mark in self._old
+
+    def take(self, request: TaskRequest[Any], task_id: TaskId) -> bool:
+        """Note the task of a submission; tell whether it was new."""
+        mark = hash((request.family.name, task_id))
+        if mark in self._young or mark in self._old:
+            return False
+        if len(self._young) >= _REMEMBERED:
+            self._old, self._young = self._young, set()
+        self._young.add(mark)
+        return True
+
+
 Uploading = Callable[[Iterable[PurePath]], Awaitable[Mapping[PurePath, str]]]
 """What brings files to the host and gives their URLs."""
 
@@ -108,6 +148,7 @@ class Submitter:
     _ledger: Ledger | None
     _upload: Uploading
     _under_way: set[_Flight] = field(factory=set, init=False)
+    _ids: _KnownIds = field(factory=_KnownIds, init=False)
 
     def __len__(self) -> int:
         """Give the number of submits under way."""
@@ -239,7 +280,11 @@ class Submitter:
             if told is not None and isinstance(error, SubmissionUnknown):
                 return Accepted(told, announced=True)
             raise
-        await ledger.accept(intent, TaskRef(self._origin, request.family.name, flight.task_id))
+        ref = TaskRef(self._origin, request.family.name, flight.task_id)
+        other = await ledger.accept(intent, ref)
+        if other is not None:
+            what = f"the answer names task {ref}, which the ledger has for another submission, {other!r}"
+            raise self._unknown(flight, what, ref)
         return Accepted(flight.task_id, announced=sending.announced)
 
     async def _claim(self, ledger: Ledger, intent: Intent, flight: _Flight) -> Accepted | None:
@@ -294,23 +339,77 @@ class Submitter:
             sending.announced = addressed is not request
         if links:
             addressed = cast("TaskRequest[Any]", cast("Attaching", addressed).with_links(links))
+        self._caller.transport.secrets.add(getattr(addressed, "webhook_secret", None))
         task_id: TaskId | None = None
         try:
-            task_id = await self._caller.call(
-                addressed, judge_submit, timeout=sending.timeout, sending=sending, submit=True
-            )
-        except Exception as error:
-            if isinstance(error, APIError):
-                error.request = request  # as the caller made it, without our secret
-            if not _leaves_open(error, sending):
-                raise
-            task_id = await webhooks.adopted(nonce_key) if webhooks is not None else None
-            if task_id is None:
-                what = str(error) if isinstance(error, PiAPIError) else repr(error)
-                raise self._unknown(flight, what) from error
+            task_id = await self._make(flight, addressed, nonce_key)
         finally:
+            sending.settle(reuse=False)
             if webhooks is not None:
                 webhooks.settled(nonce_key, accepted=task_id is not None)
+        return task_id
+
+    async def _make(self, flight: _Flight, addressed: TaskRequest[Any], nonce_key: str) -> TaskId:
+        """Return the id of the task that a request made; raise what became of it instead, by the one judgement."""
+        sending = flight.sending
+        try:
+            answer = await self._caller.submit(addressed, sending)
+        except (PiAPIError, _Taken):
+            raise
+        except Exception as error:  # a request class that fails does not undo what was sent
+            if not sending.begun:
+                raise
+            return await self._lost(flight, nonce_key, error)
+        if not isinstance(answer, Judgement):
+            if not self._ids.take(flight.request, answer):
+                return await self._lost(flight, nonce_key, *self._mistaken(flight, answer))
+            sending.settle(reuse=True)
+            return answer
+        if isinstance(answer.error, APIError):
+            answer.error.request = flight.request  # as the caller made it, without our secret
+        if answer.named is not None:
+            return await self._look_at(flight, nonce_key, answer.named, answer.error)
+        if answer.verdict is Verdict.UNKNOWN:
+            return await self._lost(flight, nonce_key, answer.error)
+        raise answer.error
+
+    async def _look_at(self, flight: _Flight, nonce_key: str, named: TaskId, error: PiAPIError) -> TaskId:
+        """Return a task that an answer names without saying yes, if it lives; it is read once, and tells."""
+        request = flight.request
+        ref = TaskRef(self._origin, request.family.name, named)
+        if self._ids.has(request, named):
+            return await self._lost(flight, nonce_key, *self._mistaken(flight, named))
+        try:
+            task = await self._caller.attempt(request.family.fetch(named))
+        except NotFoundError as denial:
+            if not denial.message:  # an edge's page, not the host's word
+                return await self._lost(flight, nonce_key, error, ref, f"; reading it failed: {denial}")
+            raise _refused(error, ref, "which the host does not know: nothing was paid") from None
+        except PiAPIError as failure:
+            return await self._lost(flight, nonce_key, error, ref, f"; reading it failed: {failure}")
+        if task.state in (TaskState.FAILED, TaskState.CANCELLED) and isinstance(error, APIError):
+            raise _refused(error, ref, f"which is {task.status}{f': {task.error}' if task.error else ''}")
+        if not self._ids.take(request, named):
+            return await self._lost(flight, nonce_key, *self._mistaken(flight, named))
+        return named
+
+    def _mistaken(self, flight: _Flight, task_id: TaskId) -> tuple[PiAPIError, TaskRef]:
+        """Return why an id that belongs to another submission is not this one's: the two answers were mixed up."""
+        text = f"The answer names task {task_id}, which belongs to another submission of this client already"
+        return UnexpectedAnswer(text, path="task_id"), TaskRef(self._origin, flight.request.family.name, task_id)
+
+    async def _lost(
+        self, flight: _Flight, nonce_key: str, error: Exception, ref: TaskRef | None = None, also: str = ""
+    ) -> TaskId:
+        """Return the task of a submission whose answer leaves open what it made, if it is told of in another way.
+
+        Everything that is *unknown* comes by here, and nowhere else; raises `SubmissionUnknown`.
+        """
+        task_id = await self.webhooks.adopted(nonce_key) if self.webhooks is not None else None
+        if task_id is None:
+            what = str(error) if isinstance(error, PiAPIError) else repr(error)
+            raise self._unknown(flight, what + also, ref) from error
+        self._ids.take(flight.request, task_id)
         return task_id
 
     async def _links_of(self, flight: _Flight, files: Iterable[PurePath]) -> Mapping[PurePath, str]:
@@ -346,7 +445,7 @@ class Submitter:
             logger.warning("submit %s could not be recorded: %s", intent.key, failure)
         return None
 
-    def _unknown(self, flight: _Flight, what: str) -> SubmissionUnknown:
+    def _unknown(self, flight: _Flight, what: str, ref: TaskRef | None = None) -> SubmissionUnknown:
         advice = "look at your account's tasks before you submit it again"
         if self._ledger is not None:
             advice += (
@@ -360,6 +459,7 @@ class Submitter:
             request=flight.request,
             at=flight.sending.begun_at or time.time(),
             key=flight.key,
+            ref=ref,
         )
 
 
@@ -376,11 +476,9 @@ def _taken(intent: Intent, entry: LedgerEntry, what: str) -> str:
     return f"The submit {intent.key!r} has been under way elsewhere for {age:.0f} s, in this process or another. {what}"
 
 
-def _leaves_open(error: Exception, sending: Sending) -> bool:
-    """Tell whether a submit that ended so may have made a task.
-
-    A request class that fails on its own answer does not undo what was sent.
-    """
-    if isinstance(error, PiAPIError):
-        return judge_submit(error) is Verdict.UNKNOWN
-    return sending.begun
+def _refused(error: PiAPIError, ref: TaskRef, what: str) -> PiAPIError:
+    """Return an error that also tells of the task which the refusal names."""
+    error.args = (f"{error} It names task {ref}, {what}.",)
+    if isinstance(error, APIError):
+        error.ref = ref
+    return error

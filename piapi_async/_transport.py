@@ -10,22 +10,24 @@ import math
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import aiohttp
-from attrs import define, field
+from attrs import define, field, frozen
 from yarl import URL
 
+from ._connector import SteadyConnector, SubmitConnector, is_out_of_step
+from ._secrets import Secrets
 from ._version import __version__
 from ._wire import MAX_ANSWER, HTTPRequest, HTTPResponse, is_loopback
 from .errors import ClientClosed, PiAPIError, TransportError, UnexpectedAnswer
 
 if TYPE_CHECKING:
     from aiohttp.abc import AbstractStreamWriter
+    from aiohttp.client_proto import ResponseHandler
 
 USER_AGENT = f"piapi-async/{__version__}"
 
-_REAL_KEY = 8  # characters
 _KEEP_ALIVE = 15.0
 # A submit on a connection that the server is just closing is neither sent nor unsent.  Servers keep idle connections
 # for 5 s and more, so one that was busy within the last two seconds is safe to use again; idle clients connect anew.
@@ -49,38 +51,65 @@ class Sending:
     abandoned: bool = False
     announced: bool = False
     aside: Callable[[Callable[[], Awaitable[None]]], Awaitable[None]] | None = None
+    _connector: SubmitConnector | None = field(default=None, init=False)
+    _protocol: ResponseHandler | None = field(default=None, init=False)
 
     @property
     def begun(self) -> bool:
         """Whether it has begun to leave."""
         return self.begun_at is not None
 
+    def leave_on(self, protocol: ResponseHandler, connector: SubmitConnector | None) -> None:
+        """Note that it leaves now, and on which connection."""
+        self.begun_at = time.time()
+        self._protocol, self._connector = protocol, connector
+
+    def settle(self, *, reuse: bool) -> None:
+        """Give the connection of the last answer back; `reuse` says that the answer was what it should be."""
+        connector, self._connector = self._connector, None
+        protocol, self._protocol = self._protocol, None
+        if connector is not None and protocol is not None:
+            connector.settle(protocol, reuse=reuse)
+
 
 class _Body(aiohttp.BytesPayload):
-    """A request body that notes when its writing begins, and with `once` is not written again.
+    """A request body that notes when its writing begins; that of a submission is not written again.
 
     aiohttp holds the headers back until the body's first byte, so nothing at all has left before `write_with_length`;
     and what is written to a transport that is closing already goes nowhere.  (A `TraceConfig` would tell the same for
     15 % more CPU per request, and would not be ours to add to a user's session.)
     """
 
-    def __init__(self, value: bytes, sending: Sending, *, once: bool) -> None:
+    def __init__(self, value: bytes, sending: Sending, submission: _Submission | None) -> None:
         # Past BytesPayload's own constructor, which warns of bodies above 1 MiB: an Inpaint's mask may be one.
         super(aiohttp.BytesPayload, self).__init__(value, content_type="application/json")
         self._size = len(value)
         self._sending = sending
-        self._once = once
+        self._submission = submission
 
     async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
         # aiohttp may have scheduled this in the very turn in which the caller was cancelled.
         if self._sending.abandoned:
             raise aiohttp.ClientConnectionError("it was given up before it had begun to leave")
-        if self._once and self._sending.begun:  # a middleware of the user's session, which knows nothing of money
+        submission = self._submission
+        if submission and self._sending.begun:  # a middleware of the user's session, which knows nothing of money
             raise aiohttp.ClientConnectionError("it had left once already, and is not sent again by a middleware")
-        transport: Any = getattr(writer, "transport", writer)  # None once the connection is lost: nothing will leave
-        if transport is writer or (transport is not None and not transport.is_closing()):
-            self._sending.begun_at = time.time()
+        transport: Any = getattr(writer, "transport", None)  # None once the connection is lost: nothing will leave
+        if transport is not None and not transport.is_closing():
+            protocol = transport.get_protocol()
+            if is_out_of_step(protocol):
+                raise aiohttp.ClientConnectionError("the server had spoken unasked, so the connection was not used")
+            if submission and submission.connector is None:
+                protocol.force_close()
+            self._sending.leave_on(protocol, submission.connector if submission else None)
         await super().write_with_length(writer, content_length)
+
+
+@frozen
+class _Submission:
+    """A request that must not be sent twice; `connector` is ours, or None in a session of the user's."""
+
+    connector: SubmitConnector | None
 
 
 @define(eq=False)
@@ -97,11 +126,18 @@ class Transport:
     _session: aiohttp.ClientSession | None = field(repr=False)
     _own: dict[float, aiohttp.ClientSession] = field(factory=dict, init=False, repr=False)  # by keep-alive
     _headers: Mapping[str, str] = field(init=False, repr=False)
-    _secret: bytes = field(init=False, repr=False)
+    _host: str = field(init=False, repr=False)
+    _is_here: bool = field(init=False, repr=False)
+    secrets: Secrets = field(init=False, repr=False)
+    """What must not be shown of answers and errors."""
 
     def __attrs_post_init__(self) -> None:
         self._headers = {"X-API-Key": self._api_key, "User-Agent": USER_AGENT, "Accept": "application/json"}
-        self._secret = self._api_key.encode() if len(self._api_key) >= _REAL_KEY else b""
+        self._host = URL(self.base_url).raw_host or ""
+        # A proxy has no business between this machine and itself, and over plain http it would see the key.
+        self._is_here = is_loopback(self._host)
+        self.secrets = Secrets()
+        self.secrets.add(self._api_key)
 
     @property
     def lent(self) -> tuple[aiohttp.ClientSession | None, bool]:
@@ -121,28 +157,43 @@ class Transport:
         session = self._session or self._own_session(_SUBMIT_KEEP_ALIVE if submit else _KEEP_ALIVE)
         if session.closed:
             raise ClientClosed("The aiohttp session given to PiAPI(session=…) is closed. Nothing was sent.")
+        # aiohttp's frames hold the headers, and so the key: no error may bring them to where tracebacks are shown.
         try:
-            response = await session.request(
-                request.method,
-                _url(self.base_url, request.path),
-                data=_Body(request.body, sending, once=submit) if request.body else None,
-                headers=self._headers_for(request),
-                timeout=_total(timeout),
-                allow_redirects=False,
-                raise_for_status=False,
-                auto_decompress=True,
-            )
-            body = await _read(response)
-            # A host that echoes the key must not bring it into errors and logs; a toy key may be part of any word.
-            if self._secret and self._secret in body:
-                body = body.replace(self._secret, "…".encode())
-            return HTTPResponse(response.status, body, response.headers)
-        except PiAPIError:
-            raise
+            response = await self._exchange(session, request, timeout, sending, submit=submit)
+        except PiAPIError as error:
+            raise without_frames(error)  # noqa: B904 - its own cause, if it has one, is what led to it
         except Exception as error:  # noqa: BLE001 - a connector or middleware of the user's may raise anything
-            begun = sending.begun if request.body else not isinstance(error, _BEFORE_SENDING)
+            begun = sending.begun if request.body or submit else not isinstance(error, _BEFORE_SENDING)
             failure = self._explain(error, begun=begun, timeout=timeout)
+        except BaseException as error:  # noqa: BLE001 - a cancellation, which may become the cause of a TimeoutError
+            raise without_frames(error)  # noqa: B904 - the same
+        else:
+            return response
         raise failure
+
+    async def _exchange(
+        self, session: aiohttp.ClientSession, request: HTTPRequest, timeout: float, sending: Sending, *, submit: bool
+    ) -> HTTPResponse:
+        body = _Body(request.body, sending, self._submission(session) if submit else None)
+        response = await session.request(
+            request.method,
+            _url(self.base_url, request.path),
+            data=body if request.body or submit else None,
+            headers=self._headers_for(request),
+            timeout=_total(timeout),
+            allow_redirects=False,
+            raise_for_status=False,
+            auto_decompress=True,
+            # In a user's session this is a pool of its own, which stays empty: a submission connects anew there.
+            server_hostname=self._host if submit and self._session is not None else None,
+        )
+        # A host that echoes the key must not bring it into errors and logs.
+        return HTTPResponse(response.status, self.secrets.hide(await _read(response)), response.headers)
+
+    @staticmethod
+    def _submission(session: aiohttp.ClientSession) -> _Submission:
+        connector = session.connector
+        return _Submission(connector if isinstance(connector, SubmitConnector) else None)
 
     def _headers_for(self, request: HTTPRequest) -> Mapping[str, str] | None:
         """Give what our own sessions do not add by themselves; a user's session knows nothing of us."""
@@ -152,7 +203,7 @@ class Transport:
         return {**request.headers, **self._headers, **body_type}
 
     def _explain(self, error: Exception, *, begun: bool, timeout: float) -> TransportError:
-        what = str(error).replace(self._api_key, "…") or type(error).__name__
+        what = self.secrets.hide_text(str(error)) or type(error).__name__
         if isinstance(error, TimeoutError):
             what = f"no answer within {timeout:g} s" if begun else f"no connection within {timeout:g} s"
         if begun:
@@ -163,17 +214,18 @@ class Transport:
         # aiohttp's response errors have the request's headers, and so the key, in their repr; what a user's middleware
         # puts into its own errors nobody knows.
         if isinstance(error, (aiohttp.ClientError, OSError)) and not isinstance(error, aiohttp.ClientResponseError):
-            failure.__cause__ = error
+            failure.__cause__ = without_frames(error)
         return failure
 
     def _own_session(self, keep_alive: float) -> aiohttp.ClientSession:
         session = self._own.get(keep_alive)
         if session is None:
+            kind = SubmitConnector if keep_alive == _SUBMIT_KEEP_ALIVE else SteadyConnector
             session = self._own[keep_alive] = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=self._connections, keepalive_timeout=keep_alive),
+                connector=kind(limit=self._connections, keepalive_timeout=keep_alive),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 headers=self._headers,
-                trust_env=self._trust_env,
+                trust_env=self._trust_env and not self._is_here,
             )
         return session
 
@@ -228,6 +280,22 @@ def check_key(api_key: str | None) -> str:
 def origin_of(base_url: str) -> str:
     """Give scheme, host and port as in ``https://api.piapi.ai``: what a task's ref remembers."""
     return str(URL(base_url).origin())
+
+
+E = TypeVar("E", bound=BaseException)
+
+
+def without_frames(error: E) -> E:
+    """Return an error, and all that led to it, without the frames they passed through: tools show what these held."""
+    todo: list[BaseException | None] = [error]
+    seen: set[int] = set()
+    while todo:
+        link = todo.pop()
+        if link is not None and id(link) not in seen:
+            seen.add(id(link))
+            link.__traceback__ = None
+            todo += (link.__cause__, link.__context__)
+    return error
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:

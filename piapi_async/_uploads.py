@@ -15,7 +15,7 @@ from attrs import define, evolve, field, frozen
 
 from ._caller import Caller
 from ._threads import in_thread
-from ._wire import judge_read
+from ._verdict import judge_read
 from .account import MAX_UPLOAD, Upload
 from .errors import ClientClosed, PiAPIError
 

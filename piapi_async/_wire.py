@@ -1,8 +1,7 @@
-"""HTTP as plain values, what a request is, and how an answer becomes data or the right error.  Pure.
+"""HTTP as plain values, what a request is, and how an answer's bytes become JSON.  Pure.
 
 Nothing here knows a verb or a model.  A request value says how it goes out (`to_http`) and what comes back means
-(`parse`); between the two stands `_transport`, which only moves bytes.  Judging an answer is a table (`_REFUSALS`) and
-small functions, so that every error path is tested without a server.
+(`parse`); between the two stands `_transport`, which only moves bytes.  What an answer means is judged in `_verdict`.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from email.utils import parsedate_to_datetime
-from enum import Enum
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
@@ -20,18 +18,7 @@ import attrs
 import orjson
 from attrs import field, frozen
 
-from .errors import (
-    APIError,
-    AuthenticationError,
-    InvalidRequestError,
-    NotFoundError,
-    ParentOutdatedError,
-    PiAPIError,
-    RateLimitError,
-    ServerError,
-    TransportError,
-    UnexpectedAnswer,
-)
+from .errors import UnexpectedAnswer
 
 if TYPE_CHECKING:
     from .tasks import Family, TaskId  # noqa: F401 - ruff does not look into the quoted base class
@@ -51,7 +38,7 @@ class HTTPRequest:
 
     method: str
     path: str
-    body: bytes = b""
+    body: bytes = field(default=b"", repr=False)  # may hold a webhook secret
     headers: Mapping[str, str] = field(default=_NO_HEADERS, repr=False)
 
 
@@ -61,7 +48,7 @@ class HTTPResponse:
 
     status: int
     body: bytes = b""
-    headers: Mapping[str, str] = _NO_HEADERS
+    headers: Mapping[str, str] = field(default=_NO_HEADERS, repr=False)  # a host may echo the key there
 
 
 class Request(Protocol[A_co]):
@@ -77,7 +64,11 @@ class Request(Protocol[A_co]):
 
 
 class TaskRequest(Request["TaskId"], Protocol[R_co]):
-    """A request that makes a task, and costs money; its tasks belong to `family` and end in an `R_co`."""
+    """A request that makes a task, and costs money; its tasks belong to `family` and end in an `R_co`.
+
+    Its `parse` returns the new task's id.  Whatever it raises instead, what that means for the money is judged by the
+    answer itself, not by the error.
+    """
 
     @property
     def family(self) -> Family[R_co]:
@@ -165,95 +156,8 @@ def read_object(body: bytes) -> dict[str, Any]:
     raise UnexpectedAnswer(f"The answer is not a JSON object but {text}", excerpt=text)
 
 
-def read_answer(response: HTTPResponse, request: Request[Any]) -> dict[str, Any]:
-    """Give the JSON object of a good answer; raise the right `APIError` or `UnexpectedAnswer` for any other."""
-    if 200 <= response.status < 300:  # noqa: PLR2004 - HTTP's own classes
-        return read_object(response.body)
-    raise refusal(response, request)
-
-
-# -- refusals -----------------------------------------------------------------------------------------------------
-
-_BUSY = re.compile(r"no available bot|bot is inactive|overloaded|rate limit|too many requests", re.IGNORECASE)
-_BANNED = re.compile(r"banned|sensitive word", re.IGNORECASE)
-_TIME_OUT = re.compile(r"tim(?:e|ed|ing)[\s_-]?out|deadline exceeded", re.IGNORECASE)
-_OUTDATED = re.compile(r"parent task is outdated", re.IGNORECASE)
-_NOT_FOUND = re.compile(r"not found|not exist|no such task", re.IGNORECASE)
-_ANY = re.compile("")
-
-_CLIENT_FAULT = range(400, 500)
-
-# The first row that fits (status, text) names the error and what the reader can do.  The texts were observed on the
-# legacy hosts; which of them a host uses is not documented.
-_REFUSALS: tuple[tuple[range | frozenset[int], re.Pattern[str], type[APIError], str], ...] = (
-    (frozenset({400, 422}), _BANNED, InvalidRequestError, ""),  # it may quote any word of the prompt
-    (frozenset({403}), _BUSY, RateLimitError, "The host is busy; try later."),
-    (frozenset({401, 403}), _ANY, AuthenticationError, "Check the API key and what its plan allows."),
-    (frozenset({408}), _ANY, APIError, ""),
-    (frozenset({429}), _ANY, RateLimitError, "Slow down, or set rate_limit=(requests, seconds)."),
-    (_CLIENT_FAULT, _OUTDATED, ParentOutdatedError, "Submit the parent's Imagine anew and derive from that task."),
-    (_CLIENT_FAULT, _BUSY, RateLimitError, "The host is busy; try later."),
-    (frozenset({404, 410}), _ANY, NotFoundError, "Check the task id and the host."),
-    (frozenset({200, 400, 422}), _NOT_FOUND, NotFoundError, "Check the task id and the host."),
-    (frozenset({400, 422}), _ANY, InvalidRequestError, ""),
-    (
-        range(300, 400),
-        _ANY,
-        APIError,
-        "Redirects are not followed, so that the key goes to one host only; set base_url.",
-    ),
-    (range(500, 600), _ANY, ServerError, ""),
-)
-
-
-def refusal(
-    response: HTTPResponse, request: Request[Any], *, message: str | None = None, makes_task: bool = False
-) -> APIError:
-    """Give the error for an answer that refuses.
-
-    `message` is the server's text where the caller has read it already; `makes_task` says that money was at stake.
-    """
-    text = _refusal_text(response.body) if message is None else message
-    body = excerpt(blank_secrets(response.body))
-    cls, advice = next(
-        (
-            (cls, advice)
-            for statuses, pattern, cls, advice in _REFUSALS
-            if response.status in statuses and pattern.search(text)
-        ),
-        (APIError, ""),
-    )
-    said = f": {shorten(text)}" if text else f"; the body begins: {body}" if body else ""
-    how = "was refused" if text or (response.status < 500 and response.status != 408) else "was answered with an error"  # noqa: PLR2004 - HTTP's own
-    sentence = f"{label(request)} {how}: HTTP {response.status}{said}."
-    details: dict[str, Any] = {"status": response.status, "message": text, "body": body, "request": request}
-    if cls is RateLimitError:
-        details["retry_after"] = read_retry_after(response.headers)
-    error = cls(" ".join(filter(None, (sentence, advice))), **details)
-    if makes_task and judge_submit(error) is not Verdict.UNKNOWN and not _TIME_OUT.search(text):
-        sentence += _price(response)
-        error = cls(" ".join(filter(None, (sentence, advice))), **details)
-    return error
-
-
-def _price(response: HTTPResponse) -> str:
-    """Say what a refused create has cost, as far as the answer lets one be sure."""
-    try:
-        data = read_object(response.body)
-    except UnexpectedAnswer:
-        data = {}
-    inner = data.get("data")
-    named = [place.get("task_id") for place in (data, inner) if isinstance(place, dict)]
-    if task_id := next((found for found in named if isinstance(found, str) and found.strip()), ""):
-        return f" Yet it names a task, {task_id.strip()}: look at that one before you submit again."
-    # A gateway has messages of its own, for requests that the host behind it may have accepted.
-    if response.status > 500 and not says_failed(data) and "code" not in data:  # noqa: PLR2004 - HTTP's own
-        return " If a gateway said so, and not the host itself, a task may exist all the same."
-    return " No task was made, nothing was paid."
-
-
 def read_retry_after(headers: Mapping[str, str]) -> float | None:
-    """Give the seconds a `Retry-After` header asks for (RFC 9110 §10.2.3), None for nonsense, 0 for the past.
+    """Return the seconds a `Retry-After` header asks for (RFC 9110 §10.2.3), None for nonsense, 0 for the past.
 
     An HTTP date is measured from the answer's own `Date`, so that a wrong clock here does no harm.
     """
@@ -266,72 +170,3 @@ def read_retry_after(headers: Mapping[str, str]) -> float | None:
         except (ValueError, TypeError, OverflowError):  # unreadable, or one with and one without a zone
             return None
     return max(0.0, seconds) if math.isfinite(seconds) else None
-
-
-def _refusal_text(body: bytes) -> str:
-    """Give the server's own words, or "" when the body is not one of PiAPI's refusals (a proxy's page, say).
-
-    A refusal is a JSON object with a `message`, or one that says `"status": "failed"` without giving a reason.
-    """
-    try:
-        data = read_object(body)
-    except UnexpectedAnswer:
-        return ""
-    message = data.get("message")
-    if isinstance(message, str) and message.strip():
-        return message.strip()
-    return "failed" if str(data.get("status")).lower() == "failed" else ""
-
-
-def says_failed(data: Mapping[str, Any]) -> bool:
-    """Tell whether an answer's own status word (or a 2023 host's `success` flag) says that it was refused."""
-    status = data.get("status")
-    return (isinstance(status, str) and status.lower() in {"failed", "error"}) or data.get("success") is False
-
-
-class Verdict(Enum):
-    """What to do after a call that did not succeed."""
-
-    RETRY = "nothing happened; the same call may be made again"
-    RAISE = "the answer is no"
-    UNKNOWN = "a task may have been made: never repeat by guess"
-
-
-def judge_submit(error: PiAPIError) -> Verdict:
-    """Decide what a failed submit means for the money.
-
-    Only what certainly made no task is repeated.  A 5xx is a refusal only in PiAPI's own words, for an edge proxy
-    answers 502 or 504 for a request that the host behind it has accepted.
-    """
-    match error:
-        case TransportError(sent=False) | RateLimitError():
-            return Verdict.RETRY
-        case TransportError() | UnexpectedAnswer() | APIError(status=408):
-            return Verdict.UNKNOWN
-        case ServerError(message=message):
-            timed_out = _TIME_OUT.search(message) or (message == "failed" and _TIME_OUT.search(error.body))
-            return Verdict.RAISE if message and not timed_out else Verdict.UNKNOWN
-        case APIError(status=status) if not 200 <= status < 500:  # noqa: PLR2004 - a status that says nothing
-            return Verdict.UNKNOWN
-    return Verdict.RAISE
-
-
-def judge_read(error: PiAPIError) -> Verdict:
-    """Decide whether a failed read is worth another try: reading twice costs nothing.
-
-    A status without the host's own words (`message` is "") is an edge's, whatever it is, and passes.
-    """
-    match error:
-        case TransportError() | RateLimitError() | ServerError() | UnexpectedAnswer() | APIError(status=408):
-            return Verdict.RETRY
-        case APIError(message=""):
-            return Verdict.RETRY
-    return Verdict.RAISE
-
-
-def judge_multi_fetch(error: PiAPIError) -> Verdict:
-    """Decide as `judge_read`, except for what says that the host has no multi-fetch: one learns from that."""
-    match error:
-        case UnexpectedAnswer() | APIError(status=404 | 405 | 501):
-            return Verdict.RAISE
-    return judge_read(error)

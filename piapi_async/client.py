@@ -31,7 +31,8 @@ from ._stats import Counters, Stats
 from ._submitter import Submitter
 from ._transport import Transport, check_base_url, check_key, origin_of
 from ._uploads import Uploader, upload_url_for
-from ._wire import TaskRequest, judge_read, label
+from ._verdict import judge_read
+from ._wire import TaskRequest, label
 from .account import (
     Account,
     AccountInfo,

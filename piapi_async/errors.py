@@ -7,12 +7,13 @@
     ├── APIError               the server refused: .status, .message, .body, .request
     │   ├── AuthenticationError    401, 403: the key
     │   ├── InvalidRequestError    400, 422: the values
+    │   ├── InsufficientCreditError  402, or a text about money: buy credit first
     │   ├── NotFoundError          no such task on this host
     │   ├── ParentOutdatedError    the parent task is too old to derive from
     │   ├── RateLimitError         slow down; .retry_after seconds or None
     │   └── ServerError            5xx
     ├── UnexpectedAnswer       answered, but not understood: .path inside the JSON, .excerpt
-    ├── SubmissionUnknown      a submit that may have been accepted and paid: .request, .key, .at
+    ├── SubmissionUnknown      a submit that may have been accepted and paid: .request, .key, .at, .ref
     ├── TaskFailed             the task ended without a result: .task
     ├── TaskCancelled          the task was cancelled: .task
     ├── WaitTimeout            we stopped waiting, the task goes on: .ref or .refs, .task (a TimeoutError too)
@@ -69,17 +70,26 @@ class APIError(PiAPIError):
 
     `status` is the HTTP status; `message` the server's own text ("" when the body was not PiAPI's JSON);
     `body` an excerpt of the body; `request` the request as the caller made it, or None: that of a
-    refused upload holds the file's bytes, which its repr leaves out.
+    refused upload holds the file's bytes, which its repr leaves out.  `ref` is the task that a refused create names
+    all the same, one that has failed or that the host does not know; None for any other.
     """
 
     def __init__(
-        self, text: str, *, status: int, message: str = "", body: str = "", request: Request[Any] | None = None
+        self,
+        text: str,
+        *,
+        status: int,
+        message: str = "",
+        body: str = "",
+        request: Request[Any] | None = None,
+        ref: TaskRef | None = None,
     ) -> None:
         super().__init__(text)
         self.status = status
         self.message = message
         self.body = body
         self.request = request
+        self.ref = ref
 
 
 class AuthenticationError(APIError):
@@ -88,6 +98,10 @@ class AuthenticationError(APIError):
 
 class InvalidRequestError(APIError):
     """The server does not accept the values of the request; nothing was made."""
+
+
+class InsufficientCreditError(APIError):
+    """The account has not enough credit: HTTP 402, or a refusal that speaks of money.  Nothing was paid."""
 
 
 class NotFoundError(APIError):
@@ -109,9 +123,10 @@ class RateLimitError(APIError):
         message: str = "",
         body: str = "",
         request: Request[Any] | None = None,
+        ref: TaskRef | None = None,
         retry_after: float | None = None,
     ) -> None:
-        super().__init__(text, status=status, message=message, body=body, request=request)
+        super().__init__(text, status=status, message=message, body=body, request=request, ref=ref)
         self.retry_after = retry_after
 
 
@@ -135,14 +150,24 @@ class SubmissionUnknown(PiAPIError):
     """A submit that may have been accepted, and paid, and must not be repeated blindly.
 
     `request` is what was submitted, `key` its ledger key (None without a ledger), `at` the unix time in seconds at
-    which sending began; `__cause__` is the error that left it open.
+    which sending began; `ref` is the task that the answer names, which could not be read or belongs to another
+    submission, None where it names none; `__cause__` is the error that left it open.
     """
 
-    def __init__(self, message: str, *, request: Request[Any], at: float, key: str | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        request: Request[Any],
+        at: float,
+        key: str | None = None,
+        ref: TaskRef | None = None,
+    ) -> None:
         super().__init__(message)
         self.request = request
         self.key = key
         self.at = at
+        self.ref = ref
 
 
 class _TaskEnded(PiAPIError):

@@ -152,11 +152,14 @@ class Ledger:
         """
         return await self._do(lambda file: self._file.claim(file, intent))
 
-    async def accept(self, intent: Intent, ref: TaskRef) -> None:
-        """Write down the id; `LedgerError.ref` carries it when that fails."""
+    async def accept(self, intent: Intent, ref: TaskRef) -> str | None:
+        """Write down the id; `LedgerError.ref` carries it when that fails.
+
+        Returns None, or the key of another submit that was given the same task: then this one is *unknown*.
+        """
         loss = f"Task {ref.task_id} was accepted, and is paid for, but could not be recorded"
         try:
-            await self._do(lambda file: self._file.accept(file, intent, ref.task_id), settles=intent, loss=loss)
+            return await self._do(lambda file: self._file.accept(file, intent, ref.task_id), settles=intent, loss=loss)
         except LedgerError as error:
             raise LedgerError(f"{loss}: {error}", ref=ref) from error
 

@@ -18,11 +18,12 @@ import attrs
 from attrs import field, frozen
 
 from ._answers import failure_text
-from ._envelope import read_new_task, read_task_object, read_time
+from ._envelope import read_task_object, read_time
 from ._files import find_files
 from ._inputs import flag, json_object, link, number, open_choice, ratio, text, whole
 from ._lenient import Structure, read_number
 from ._request import InputRequest, request
+from ._verdict import read_created
 from ._wire import HTTPRequest, HTTPResponse, Request, post
 from .errors import PiAPIError
 from .tasks import (
@@ -128,7 +129,7 @@ class _Create(InputRequest):
         return HTTPRequest("POST", self._path, self.to_json(self.inputs()))
 
     def parse(self, response: HTTPResponse, /) -> TaskId:
-        return read_new_task(response, self)
+        return read_created(response, self)
 
 
 @request

@@ -18,7 +18,8 @@ from ._answers import failure_text, links_in
 from ._envelope import read_task_object
 from ._files import find_files
 from ._lenient import Structure, join, read_percent, text_at
-from ._wire import HTTPRequest, HTTPResponse, post, read_answer, read_object, refusal, says_failed
+from ._verdict import read_answer, read_created, refusal, says_failed
+from ._wire import HTTPRequest, HTTPResponse, post
 from .errors import UnexpectedAnswer
 from .tasks import (
     Cost,
@@ -99,17 +100,7 @@ class _Verb:
         return post(f"/mj/v2/{self.verb}", said)
 
     def parse(self, response: HTTPResponse, /) -> TaskId:
-        if not 200 <= response.status < 300:  # noqa: PLR2004 - HTTP's own classes
-            raise refusal(response, self, makes_task=True)
-        answer = read_object(response.body)
-        task_id, message = text_at(answer, "task_id").strip(), text_at(answer, "message").strip()
-        # A `data` object is another protocol's way of saying yes, whatever the message beside it.
-        refused = bool(message) and not task_id and not isinstance(answer.get("data"), dict)
-        if says_failed(answer) or refused:
-            raise refusal(response, self, message=message or "failed", makes_task=True)
-        if not task_id or isinstance(answer["task_id"], bool):
-            raise UnexpectedAnswer("The answer holds no task id", path="task_id")
-        return TaskId(task_id)
+        return read_created(response, self)
 
 
 @frozen(repr=False, field_transformer=fields.inputs_first)

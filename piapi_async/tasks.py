@@ -299,11 +299,13 @@ class Family(Generic[R_co]):
 
 
 def check_task_id(value: str) -> TaskId:
-    """Give a user's task id, stripped; raise `ValueError` for an empty one, `TypeError` for no text."""
+    """Return a user's task id, stripped; raise `ValueError` for what cannot be one, `TypeError` for no text."""
     if not isinstance(value, str):
         raise TypeError(f"a task id is a text, not {value!r}")
     if not value.strip():
         raise ValueError("the task id is empty")
+    if value.strip() in {".", ".."}:  # as a segment of a path they mean another path, and cannot be quoted
+        raise ValueError(f"{value!r} is no task id")
     try:
         value.encode()
     except UnicodeEncodeError:  # half of a surrogate pair, which JSON cannot carry

@@ -19,10 +19,11 @@ from attrs import field, frozen
 from . import _fields as fields
 from . import _inputs as inputs
 from ._answers import failure_text
-from ._envelope import read_envelope, read_new_task, read_task_object, read_time
+from ._envelope import read_envelope, read_task_object, read_time
 from ._files import find_files
 from ._lenient import Structure, read_percent
 from ._request import InputRequest, request
+from ._verdict import read_created
 from ._wire import HTTPRequest, HTTPResponse
 from .tasks import (
     Cost,
@@ -94,7 +95,7 @@ class _Create(InputRequest, Generic[R_co]):
 
     def parse(self, response: HTTPResponse, /) -> TaskId:
         """Give the new task's id; raise `APIError` (refused) or `UnexpectedAnswer` (a task may have been made)."""
-        return read_new_task(response, self)
+        return read_created(response, self)
 
 
 @request

@@ -479,7 +479,7 @@ def test_a_submit_that_is_accepted_in_the_turn_of_the_interrupt_tells_the_id(
 
 
 def test_a_submit_that_is_refused_in_the_turn_of_the_interrupt_tells_why(host: tuple[Emulator, dict[str, str]]) -> None:
-    host[0].fail("imagine", Status(400, body={"message": "no cats"}))
+    host[0].fail("imagine", Status(200, body={"status": "failed", "message": "no cats"}))
     said = interrupt(InterruptedImagine, host[1])
 
     assert "no cats" in said
@@ -496,7 +496,7 @@ def test_a_submit_that_is_interrupted_before_it_leaves_is_not_sent(
 
 
 def test_a_submit_that_is_put_off_is_not_sent_again_after_an_interrupt(host: tuple[Emulator, dict[str, str]]) -> None:
-    host[0].fail("imagine", Status(429, retry_after=0.5))
+    host[0].fail("imagine", Status(200, body={"code": 429, "message": "slow down"}, retry_after=0.5))
     said = interrupt(InterruptedImagine, host[1])
 
     assert "429" in said

@@ -21,6 +21,7 @@ from piapi_async.emulator import Drop, Huge, Refuse, SlowFirstByte, Status, Trun
 from piapi_async.errors import (
     APIError,
     AuthenticationError,
+    InsufficientCreditError,
     InvalidRequestError,
     NotFoundError,
     ParentOutdatedError,
@@ -82,20 +83,21 @@ RAISED: list[tuple[Any, type[APIError]]] = [
     (Status(400, body={"message": "derive from origin task: parent task is outdated"}), ParentOutdatedError),
     (Status(400, body={"message": "derive from origin task: parent task not found"}), NotFoundError),
     (Status(401), AuthenticationError),
-    (Status(403, body=""), AuthenticationError),
-    (Status(404, body="<html>"), NotFoundError),
-    (Status(402, body={"message": "no credit"}), APIError),
-    (Status(409, body=""), APIError),
+    (Status(403, body={"error": "Unauthorized"}), AuthenticationError),
+    (Status(404, body={"message": "no such path"}), NotFoundError),
+    (Status(402, body={"message": "payment required"}), InsufficientCreditError),
+    (Status(403, body={"error": {"message": "insufficient credits"}}), InsufficientCreditError),
+    (Status(409, body={"description": "conflict"}), APIError),
     (Status(302, body=""), APIError),
     (Status(500), ServerError),
     (Status(500, body={"status": "failed"}), ServerError),
-    (Status(503, body={"message": "service unavailable"}), ServerError),
+    (Status(503, body={"code": 503, "message": "this model is switched off"}), ServerError),
     (Status(502, body={"status": "failed", "message": "bad day"}), ServerError),
-    (Status(200, body={"task_id": "", "status": "failed", "message": "banned prompt words: x"}), APIError),
+    (Status(200, body={"task_id": "", "status": "failed", "message": "banned prompt words: x"}), InvalidRequestError),
     (Status(200, body={"status": "failed"}), APIError),
     (Status(200, body={"success": False}), APIError),
-    (Status(200, body={"success": False, "message": "no credit"}), APIError),
-    (Status(200, body={"message": "no credit"}), APIError),
+    (Status(200, body={"success": False, "message": "no credit"}), InsufficientCreditError),
+    (Status(200, body={"message": "no longer support MidJourney service"}), APIError),
 ]
 
 
@@ -113,8 +115,7 @@ async def test_a_submit_that_was_refused_is_raised_and_not_repeated(
         assert type(caught.value) is kind
         assert caught.value.status == fault.status
         assert caught.value.request is request
-        gateways = fault.status == 503
-        assert ("a task may exist" if gateways else "nothing was paid") in str(caught.value)
+        assert "nothing was paid" in str(caught.value)
         assert emulator.seen.requests[case.create] == 1
         assert emulator.seen.creates == 0
 
@@ -136,6 +137,11 @@ UNKNOWN: list[Any] = [
     Status(500, body={}),
     Status(500, body={"message": ""}),
     Status(500, body={"message": "timeout"}),
+    Status(303, body=""),
+    Status(403, body=""),
+    Status(404, body="<html>"),
+    Status(403, body={"message": "Forbidden"}),
+    Status(503, body={"message": "service unavailable"}),
     Status(500, body={"message": "the request timed out"}),
     Status(504, body={"message": "upstream Time-out"}),
     Status(500, body={"status": "failed", "message": "context deadline exceeded"}),

@@ -20,6 +20,7 @@ from piapi_async.errors import (
     AuthenticationError,
     ClientClosed,
     DownloadError,
+    InsufficientCreditError,
     InvalidRequestError,
     LedgerError,
     NotFoundError,
@@ -42,6 +43,7 @@ PARENTS: dict[type[PiAPIError], type[PiAPIError]] = {
     TransportError: PiAPIError,
     APIError: PiAPIError,
     AuthenticationError: APIError,
+    InsufficientCreditError: APIError,
     InvalidRequestError: APIError,
     NotFoundError: APIError,
     ParentOutdatedError: APIError,
@@ -69,10 +71,11 @@ EXAMPLES: list[PiAPIError] = [
     PiAPIError("went wrong"),
     TransportError("went wrong", sent=True),
     *(
-        cls("went wrong", status=400, message="the host's words", body="{…}", request=REQUEST)
+        cls("went wrong", status=400, message="the host's words", body="{…}", request=REQUEST, ref=REF)
         for cls in (
             APIError,
             AuthenticationError,
+            InsufficientCreditError,
             InvalidRequestError,
             NotFoundError,
             ParentOutdatedError,
@@ -81,7 +84,7 @@ EXAMPLES: list[PiAPIError] = [
     ),
     RateLimitError("went wrong", status=429, message="slow down", body="{…}", request=REQUEST, retry_after=2.5),
     UnexpectedAnswer("went wrong", path="task_result.image_urls[2]", excerpt="{}"),
-    SubmissionUnknown("went wrong", request=REQUEST, at=1709035361.5, key="mine"),
+    SubmissionUnknown("went wrong", request=REQUEST, at=1709035361.5, key="mine", ref=REF),
     TaskFailed("went wrong", task=TASK),
     TaskCancelled("went wrong", task=TASK),
     WaitTimeout("went wrong", refs=[REF, OTHER_REF], task=TASK),

@@ -456,7 +456,7 @@ def test_an_id_that_could_not_be_recorded_is_logged_though_the_loop_is_gone(
         haste.append(asyncio.ensure_future(ledger.accept(mine, ref("t1"))))
         await asyncio.sleep(0)
 
-    haste: list[asyncio.Future[None]] = []
+    haste: list[asyncio.Future[str | None]] = []
     asyncio.run(leave_in_haste())
     assert ledger._thread is not None
     ledger._thread.submit(ledger._file.close).result()

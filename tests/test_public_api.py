@@ -24,7 +24,7 @@ NAMES = {
     *("BatchItem", "BatchRunner", "Outcome", "WebhookEvent", "WebhookReceiver"),
     *("LEGACY", "Family", "FileKind", "FileRole", "MidjourneyResult", "Task", "TaskFile", "TaskRef", "TaskState"),
     *("UNIFIED", "CreateTask", "Account", "ActiveTasks", "Cost", "Credits", "HistoryEntry"),
-    *("PollPolicy", "RetryPolicy"),
+    *("PollPolicy", "RetryPolicy", "InsufficientCreditError"),
     *("PiAPIError", "TransportError", "APIError", "AuthenticationError", "InvalidRequestError", "NotFoundError"),
     *("ParentOutdatedError", "RateLimitError", "ServerError", "UnexpectedAnswer", "SubmissionUnknown"),
     *("TaskFailed", "TaskCancelled", "WaitTimeout", "ClientClosed", "LedgerError", "WebhookRejected", "DownloadError"),

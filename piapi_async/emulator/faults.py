@@ -75,7 +75,7 @@ _PHRASES = {
     503: "Service Temporarily Unavailable",
     504: "Gateway Time-out",
 }
-_MESSAGES = {400: "invalid request", 401: "Invalid API key", 429: "too many requests", 500: "internal server error"}
+_MESSAGES = {400: "invalid request", 401: "Invalid API key", 429: "too many requests", 500: "failed to make a task"}
 
 
 @frozen

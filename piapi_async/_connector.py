@@ -1,0 +1,78 @@
+"""Connections that are in step: what is read on one is the answer to what was written on it.
+
+aiohttp takes a connection from its pool if it is still open, whatever the server has said on it meanwhile: an answer
+sent twice, or a balancer's unsolicited 408, would be read as the answer to the next request, and every later one be off
+by one.  So a kept connection is used again only while it holds nothing unread, which is asked when it is taken; and one
+that a submission went out on only after its answer was judged to be a plain acceptance, so that a second copy of any
+other answer, however late, finds nobody to mislead.
+
+`_get` and `_release` are aiohttp's own, and not documented; they have been as they are from 3.12 to 3.14 at least.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import select
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+
+if TYPE_CHECKING:
+    from aiohttp.client_proto import ResponseHandler
+    from aiohttp.client_reqrep import ConnectionKey
+    from aiohttp.connector import Connection
+    from aiohttp.tracing import Trace
+
+
+class SteadyConnector(aiohttp.TCPConnector):
+    """A connector whose kept connections are used again only if nothing has come on them since."""
+
+    async def _get(self, key: ConnectionKey, traces: list[Trace]) -> Connection | None:
+        while (connection := await super()._get(key, traces)) is not None:
+            protocol = connection.protocol
+            if protocol is not None and not has_unread(protocol):
+                return connection
+            connection.close()
+        return None
+
+
+class SubmitConnector(SteadyConnector):
+    """A connector whose connections go back to the pool when the answer that came on them has been judged."""
+
+    def __init__(self, **options: Any) -> None:  # noqa: ANN401 - aiohttp's
+        super().__init__(**options)
+        self._unjudged: dict[ResponseHandler, ConnectionKey] = {}
+
+    def _release(self, key: ConnectionKey, protocol: ResponseHandler, *, should_close: bool = False) -> None:
+        if should_close or protocol.should_close:
+            super()._release(key, protocol, should_close=True)
+        else:
+            self._unjudged[protocol] = key
+
+    def settle(self, protocol: ResponseHandler, *, reuse: bool) -> None:
+        """Put a connection back into the pool, or close it."""
+        key = self._unjudged.pop(protocol, None)
+        if key is not None:
+            super()._release(key, protocol, should_close=not reuse)
+
+
+def has_unread(protocol: ResponseHandler) -> bool:
+    """Tell whether a connection that should be silent has said anything: read by the loop already, or not yet."""
+    return is_out_of_step(protocol) or _is_readable(protocol.transport)
+
+
+def is_out_of_step(protocol: object) -> bool:
+    """Tell whether the loop has read anything on a connection that nobody has asked for."""
+    return bool(getattr(protocol, "should_close", False))
+
+
+def _is_readable(transport: asyncio.BaseTransport | None) -> bool:
+    """Tell whether the kernel holds anything for a connection, be it only its end."""
+    connection = None if transport is None else transport.get_extra_info("socket")
+    if connection is None or (number := connection.fileno()) < 0:
+        return False
+    if not hasattr(select, "poll"):  # Windows, where `select` takes any number of sockets
+        return bool(select.select([number], [], [], 0)[0])
+    poller = select.poll()
+    poller.register(number, select.POLLIN)
+    return bool(poller.poll(0))

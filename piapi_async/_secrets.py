@@ -1,0 +1,77 @@
+r"""Values that must not be shown, taken out of what hosts send back.  Pure.
+
+A secret is found by its value, however JSON spells it: ``sk-1/2`` is also ``sk\u002d1\/2``.  Where an answer holds no
+such escapes, which is nearly always, a search for the plain bytes is all it takes.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+from attrs import define, field
+
+_SHORTEST = 8  # characters; a toy secret may be part of any word
+_REMEMBERED = 8
+_SHOWN = "…"
+_ESCAPE = re.compile(rb'\\(?:u([0-9a-fA-F]{4})|(["\\/]))')
+
+
+@define(eq=False)
+class Secrets:
+    """The secrets of one client: its key, which comes first, and the latest webhook secrets of its submissions."""
+
+    _values: dict[str, bytes] = field(factory=dict, init=False, repr=False)
+    _units: frozenset[int] = field(default=frozenset(), init=False, repr=False)  # UTF-16 code units they are made of
+
+    def add(self, secret: str | None) -> None:
+        """Hide a value from now on; one that is too short to be a secret is not."""
+        if secret is None or secret in self._values or len(secret) < _SHORTEST:
+            return
+        if len(self._values) >= _REMEMBERED:
+            del self._values[list(self._values)[1]]
+        self._values[secret] = secret.encode("utf-8", "surrogatepass")
+        self._units = frozenset(unit for value in self._values for unit in _code_units(value))
+
+    def hide(self, body: bytes) -> bytes:
+        """Return JSON, or any other bytes, without the secrets."""
+        for value in self._values.values():
+            if value in body:
+                body = body.replace(value, _SHOWN.encode())
+        if b"\\" in body and self._may_be_spelt_in(body):
+            for secret in self._values:
+                body = _spellings(secret).sub(_SHOWN.encode(), body)
+        return body
+
+    def hide_text(self, text: str) -> str:
+        """Return a text without the secrets."""
+        for secret in self._values:
+            text = text.replace(secret, _SHOWN)
+        return text
+
+    def _may_be_spelt_in(self, body: bytes) -> bool:
+        """Tell whether a body holds an escape that stands for a part of a secret."""
+        for escape in _ESCAPE.finditer(body):
+            code, plain = escape.groups()
+            if (int(code, 16) if code else plain[0]) in self._units:
+                return True
+        return False
+
+
+def _code_units(text: str) -> list[int]:
+    wide = text.encode("utf-16-be", "surrogatepass")
+    return [int.from_bytes(wide[place : place + 2], "big") for place in range(0, len(wide), 2)]
+
+
+@lru_cache(maxsize=2 * _REMEMBERED)
+def _spellings(secret: str) -> re.Pattern[bytes]:
+    """Return the pattern of all spellings of a secret in JSON."""
+    return re.compile(b"".join(map(_spellings_of_one, secret)))
+
+
+def _spellings_of_one(character: str) -> bytes:
+    plain = character.encode("utf-8", "surrogatepass")
+    ways = [re.escape(plain), b"".join(rb"\\u(?i:%04x)" % unit for unit in _code_units(character))]
+    if character in '"\\/':
+        ways.append(re.escape(b"\\" + plain))
+    return b"(?:%b)" % b"|".join(ways)
