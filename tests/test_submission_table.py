@@ -6,7 +6,9 @@ creates, and the ledger says whether the key is free, open or taken.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,8 @@ from support.creating import http_answer, json_answer, raw_host
 from support.families import FamilyCase
 
 from piapi_async import APIError, Ledger, PiAPI, PiAPIError, RetryPolicy, SubmissionUnknown, TaskRef
+from piapi_async._verdict import Verdict, judge_create
+from piapi_async._wire import HTTPResponse, TaskRequest
 from piapi_async.cli._exit import exit_code
 from piapi_async.ledger import LedgerState
 
@@ -189,15 +193,37 @@ def verdict_of(error: PiAPIError | None, creates: int) -> str:
 
 
 @pytest.mark.parametrize("status", STATUSES)
-async def test_each_answer_means_what_the_table_says(status: int, case: FamilyCase, tmp_path: Path) -> None:
-    table = list(answers((status,)))
-    every = [answer for number, answer in enumerate(table) if number % 9 == status % 9]
-    await check(every, case, tmp_path)
+def test_each_answer_is_judged_as_the_table_says(status: int, case: FamilyCase) -> None:
+    request = case.reroll("p")
+    wrong = []
+    for answer in itertools.islice(answers((status,)), 0, None, 11):
+        _, _, body = answer.bytes.partition(b"\r\n\r\n")
+        found = judged(HTTPResponse(answer.status, body), request)
+        if found != expected(answer):
+            wrong.append(f"{answer}: {found}, not {expected(answer)}")
+
+    assert not wrong, "\n".join(wrong[:20])
+
+
+JUDGED = {Verdict.NAMED: "named", Verdict.RETRY: "retried", Verdict.RAISE: "refused", Verdict.UNKNOWN: "unknown"}
+
+
+def judged(response: HTTPResponse, request: TaskRequest[Any]) -> str:
+    with contextlib.suppress(PiAPIError):
+        request.parse(response)
+        return "accepted"
+    return JUDGED[judge_create(response, request).verdict]
+
+
+async def test_an_answer_does_to_client_and_ledger_what_the_table_says(case: FamilyCase, tmp_path: Path) -> None:
+    await check(list(itertools.islice(answers(STATUSES), 0, None, 397)), case, tmp_path)
 
 
 @pytest.mark.storm
 @pytest.mark.parametrize("status", STATUSES)
-async def test_each_and_every_answer_means_what_the_table_says(status: int, case: FamilyCase, tmp_path: Path) -> None:
+async def test_every_answer_does_to_client_and_ledger_what_the_table_says(
+    status: int, case: FamilyCase, tmp_path: Path
+) -> None:
     await check(list(answers((status,))), case, tmp_path)
 
 
@@ -209,10 +235,7 @@ async def check(table: list[Answer], case: FamilyCase, tmp_path: Path) -> None:
     retry = RetryPolicy(attempts=2, initial=0.0)
     async with raw_host(lambda _: said[0]) as host, PiAPI(KEY, base_url=host.url, retry=retry, ledger=ledger) as piapi:
         for number, answer in enumerate(table):
-            unique = f"T-{number}".encode()  # no two submissions share an id
-            said[0] = answer.bytes.replace(b"T-77", unique.ljust(4))
-            if b"T-77" in answer.bytes and isinstance(answer.body, dict):
-                said[0] = rebuilt(answer, f"T-{number}")
+            said[0] = renamed(answer, f"T-{number}").bytes  # no two submissions share an id
             host.creates.clear()
             host.reads.clear()
             error = await outcome_of(piapi, case, key := f"k{number}")
@@ -232,17 +255,11 @@ async def check(table: list[Answer], case: FamilyCase, tmp_path: Path) -> None:
     assert not wrong, "\n".join(wrong[:20])
 
 
-def rebuilt(answer: Answer, task_id: str) -> bytes:
+def renamed(answer: Answer, task_id: str) -> Answer:
     """Return an answer with another id in it."""
-
-    def renamed(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {name: renamed(item) for name, item in value.items()}
-        if isinstance(value, list):
-            return [renamed(item) for item in value]
-        return task_id if value == "T-77" else value
-
-    return json_answer(answer.status, renamed(answer.body))
+    if isinstance(answer.body, bytes):
+        return answer
+    return Answer(answer.status, json.loads(json.dumps(answer.body).replace("T-77", task_id)))
 
 
 def ref_of(piapi: PiAPI, case: FamilyCase, number: int) -> TaskRef:
@@ -268,7 +285,7 @@ def read_as(case: FamilyCase, status: str, **more: Any) -> bytes:
 
 
 @pytest.mark.parametrize(("status", "body"), NAMED, ids=str)
-@pytest.mark.parametrize("word", ["pending", "staged", "processing", "finished", "completed"])
+@pytest.mark.parametrize("word", ["pending", "completed"])
 async def test_a_task_that_lives_or_has_ended_well_is_accepted(
     status: int, body: dict[str, Any], word: str, case: FamilyCase, tmp_path: Path
 ) -> None:
@@ -318,11 +335,11 @@ UNREADABLE = [
 ]
 
 
-@pytest.mark.parametrize(("status", "body"), NAMED, ids=str)
 @pytest.mark.parametrize("unreadable", UNREADABLE, ids=range(len(UNREADABLE)))
 async def test_a_task_that_cannot_be_read_leaves_it_unknown_and_names_it(
-    status: int, body: dict[str, Any], unreadable: bytes, case: FamilyCase, tmp_path: Path
+    unreadable: bytes, case: FamilyCase, tmp_path: Path
 ) -> None:
+    status, body = NAMED[0]
     ledger = Ledger(tmp_path / "run.db")
     async with (
         raw_host(lambda _: json_answer(status, body), lambda _: unreadable) as host,
