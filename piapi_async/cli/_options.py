@@ -118,12 +118,6 @@ timeout_option = click.Option(
     metavar="SECONDS",
     help="Stop waiting after so long; the task goes on. Default: wait for ever.",
 )
-directory_option = click.Option(
-    ["--download", "directory"],
-    type=click.Path(file_okay=False, path_type=Path),
-    metavar="DIR",
-    help="Save the files of the result here: their links expire.",
-)
 
 
 def short(text: str | None) -> str:

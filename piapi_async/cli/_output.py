@@ -16,8 +16,7 @@ import select
 import stat
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any, NoReturn, Self
 
 import attrs
@@ -29,7 +28,7 @@ from rich.progress import Task as Row
 from rich.progress import TaskID as RowID
 from rich.text import Text
 
-from ..tasks import Task
+from ..tasks import Task, TaskFile
 from ._exit import ExitCode
 
 _WIDE = 80  # columns, from which on a whole task id has room
@@ -174,9 +173,8 @@ def _end_listing() -> NoReturn:
     sys.exit(ExitCode.OTHER)
 
 
-def task_fields(task: Task[Any], saved: Sequence[Path] = ()) -> dict[str, Any]:
+def task_fields(task: Task[Any]) -> dict[str, Any]:
     """Return a task, and where its files were saved, as JSON values: what single commands and batches print."""
-    saved_as = [str(path) for path in saved] if len(saved) == len(task.files) else [None] * len(task.files)
     return {
         "task_id": task.task_id,
         "status": task.status,
@@ -185,16 +183,24 @@ def task_fields(task: Task[Any], saved: Sequence[Path] = ()) -> dict[str, Any]:
         "error": task.error,
         "images": task.images,
         "result": attrs.asdict(task.result) if attrs.has(type(task.result)) else task.result,
-        "files": [
-            {"url": file.url, "kind": file.kind.value, "path": file.path, "saved_as": name}
-            for file, name in zip(task.files, saved_as, strict=True)
-        ],
+        "files": [_file_fields(file) for file in task.files],
+        "cost": None if task.cost is None else {"amount": task.cost.amount, "unit": task.cost.unit},
     }
 
 
-def print_task(task: Task[Any], saved: Sequence[Path] = ()) -> None:
-    """Print a task, and the files saved of it, as one JSON object."""
-    print_json(task_fields(task, saved))
+def _file_fields(file: TaskFile) -> dict[str, str | None]:
+    return {
+        "url": file.url,
+        "kind": file.kind.value,
+        "role": file.role.value,
+        "path": file.path,
+        "saved_as": None if file.saved_as is None else str(file.saved_as),
+    }
+
+
+def print_task(task: Task[Any]) -> None:
+    """Print a task, and where its files were saved, as one JSON object."""
+    print_json(task_fields(task))
 
 
 # -- how it goes --------------------------------------------------------------------------------------------------

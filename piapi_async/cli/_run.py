@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..unified import CreateTask
-from ._options import directory_option, shared_options, short, timeout_option
+from ._options import shared_options, short, timeout_option
 from ._output import check_stdout
 from ._requests import Recipe, missing_file, recipes, unknown_verb, with_files
-from ._session import make_directory, read_setup, run
+from ._saving import Saving, saving_options
+from ._session import read_setup, run
 from ._submit import key_option, no_wait_option, require_key, submit_and_finish
 
 if TYPE_CHECKING:
@@ -28,9 +28,9 @@ def _run(
     what: str,
     inputs: tuple[str, ...],
     timeout: float | None,
-    directory: Path | None,
     no_wait: bool,
     key: str | None,
+    **values: object,
 ) -> None:
     """Make any task of the unified API: SYSTEM/TASK_TYPE as `models` lists them, then its inputs.
 
@@ -38,7 +38,7 @@ def _run(
     is newer than this release is MODEL:TASK_TYPE, as in Qubico/flux1-dev:txt2img, and takes whatever it is given; there
     any text may be a file, so one that is none and begins with @ is NAME=@@TEXT.
     """
-    setup = read_setup()
+    setup, saving = read_setup(), Saving.taken_from(values)
     check_stdout()
     require_key(setup, key)
     try:
@@ -47,9 +47,8 @@ def _run(
         raise click.UsageError(str(error)) from None
     if key is None and (reason := missing_file(request)):  # with a key the task may exist, and need its files no more
         raise click.UsageError(reason)
-    if directory is not None:
-        make_directory(directory)
-    run(submit_and_finish(setup, request, key, timeout, directory, wait=not no_wait))
+    saving.prepare()
+    run(submit_and_finish(setup, request, key, timeout, saving, wait=not no_wait))
 
 
 def _request(what: str, inputs: tuple[str, ...]) -> TaskRequest[Any]:
@@ -85,7 +84,7 @@ run_command = click.Command(
     params=[
         click.Argument(["what"], metavar="SYSTEM/TASK_TYPE"),
         click.Argument(["inputs"], metavar="[NAME=VALUE]...", nargs=-1),
-        *(timeout_option, directory_option, no_wait_option, key_option),
+        *(timeout_option, *saving_options(), no_wait_option, key_option),
         *shared_options(),
     ],
     help=_run.__doc__,

@@ -22,14 +22,14 @@ from yarl import URL
 
 from .._wire import is_loopback
 from ..client import DEFAULT_BASE_URL, PiAPI
-from ..downloads import prepare_directory
-from ..errors import DownloadError, PiAPIError, WaitTimeout
+from ..errors import PiAPIError, WaitTimeout
 from ..ledger import Ledger
 from ..midjourney import LEGACY
 from ..policy import PollPolicy
 from ._exit import ExitCode, exit_code
 from ._options import Setup, given_setup
 from ._output import say
+from ._saving import Saving
 
 if TYPE_CHECKING:
     from ..emulator import Emulator
@@ -154,14 +154,6 @@ def _embedded(ledger: Path | None) -> tuple[Emulator, int]:
     return make(speed=EMULATOR_SPEED, adopt_parents=True, seed=seed, state=state), port
 
 
-def make_directory(directory: Path) -> None:
-    """Make the directory for pictures, before anything is paid for them."""
-    try:
-        prepare_directory(directory)
-    except DownloadError as error:
-        raise click.UsageError(f"{error} Nothing was submitted.") from None
-
-
 def emulator_class() -> type[Emulator]:
     """Give `Emulator`, or say what must be installed for it."""
     try:
@@ -208,13 +200,11 @@ def explain(error: BaseException) -> str:
     return f"The time is up for task {error.ref}; {seen}." + (f" The last look failed: {fault}" if fault else "")
 
 
-def resume_command(setup: Setup, task_id: str, family: str, directory: Path | None) -> str:
+def resume_command(setup: Setup, task_id: str, family: str, saving: Saving) -> str:
     """Say how a task is waited for again."""
     if setup.emulator and setup.ledger is None:
         return "there is no way: the embedded emulator ends with this command, and its tasks with it."
     words = ["piapi-async", *setup.words(), "wait", task_id]
     if family != LEGACY.name:
         words += ["--family", family]
-    if directory:
-        words += ["--download", str(directory)]
-    return shlex.join(words)
+    return shlex.join([*words, *saving.words()])

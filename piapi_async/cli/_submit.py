@@ -12,14 +12,15 @@ import attrs
 import click
 
 from ..client import PiAPI
-from ..downloads import download
 from ..errors import ClientClosed, NotFoundError
 from ..handle import TaskHandle
 from ..ledger import check_key
+from ..tasks import Task
 from ._hints import HintingCommand
-from ._options import Setup, directory_option, shared_options, short, timeout_option
+from ._options import Setup, shared_options, short, timeout_option
 from ._output import Meter, check_stdout, echo, print_task, say
-from ._session import client, make_directory, read_setup, resume_command, run
+from ._saving import Saving, saving_options
+from ._session import client, read_setup, resume_command, run
 from ._verbs import VERBS
 
 if TYPE_CHECKING:
@@ -50,10 +51,8 @@ key_option = click.Option(
 def verb_command(cls: type[Any]) -> click.Command:
     """Build the command of one verb from its request class."""
 
-    def submit(
-        *, timeout: float | None, directory: Path | None, no_wait: bool, key: str | None, **values: object
-    ) -> None:
-        setup = read_setup()
+    def submit(*, timeout: float | None, no_wait: bool, key: str | None, **values: object) -> None:
+        setup, saving = read_setup(), Saving.taken_from(values)
         check_stdout()
         require_key(setup, key)
         if isinstance(mask := values.get("mask"), str):
@@ -62,9 +61,8 @@ def verb_command(cls: type[Any]) -> click.Command:
             request = cls(**{name: value for name, value in values.items() if value not in (None, ())})
         except ValueError as error:
             raise click.UsageError(str(error)) from None
-        if directory is not None:
-            make_directory(directory)
-        run(submit_and_finish(setup, request, key, timeout, directory, wait=not no_wait))
+        saving.prepare()
+        run(submit_and_finish(setup, request, key, timeout, saving, wait=not no_wait))
 
     hints = get_type_hints(cls)
     fields = [f for f in attrs.fields(cls) if f.init and f.name not in _NOT_ON_A_COMMAND_LINE]
@@ -73,7 +71,7 @@ def verb_command(cls: type[Any]) -> click.Command:
     return HintingCommand(
         cls.__name__.lower(),
         callback=submit,
-        params=[*parameters, timeout_option, directory_option, no_wait_option, key_option, *shared_options()],
+        params=[*parameters, timeout_option, *saving_options(), no_wait_option, key_option, *shared_options()],
         help=cls.__doc__,
         short_help=short(cls.__doc__),
     )
@@ -122,32 +120,33 @@ async def submit_and_finish(
     request: TaskRequest[Any],
     key: str | None,
     timeout: float | None,
-    directory: Path | None,
+    saving: Saving,
     *,
     wait: bool,
 ) -> None:
-    """Submit a request and see its task through, to saved files if there is a `directory`."""
+    """Submit a request and see its task through, to saved files if that is wanted."""
     async with client(setup) as piapi:
         with Meter() as meter:
             meter.submitting()
-            handle = await _submit(setup, piapi, request, key, directory)
+            handle = await _submit(setup, piapi, request, key, saving)
             meter.submitted(handle.task_id)
             say(f"submitted {handle.task_id}")
             if wait:
-                await finish(setup, handle, meter, timeout, directory, submitted=True)
+                verb = getattr(request, "verb", "")
+                await finish(setup, piapi, handle, meter, timeout=timeout, saving=saving, verb=verb)
                 return
         echo(handle.task_id)
 
 
 async def _submit(
-    setup: Setup, piapi: PiAPI, request: TaskRequest[Any], key: str | None, directory: Path | None
+    setup: Setup, piapi: PiAPI, request: TaskRequest[Any], key: str | None, saving: Saving
 ) -> TaskHandle[Any]:
     """Submit in a task of its own, so that what comes of it is known although the command is interrupted."""
     submitting = asyncio.create_task(piapi.submit(request, key=key))
     try:
         await asyncio.wait([submitting])
     except asyncio.CancelledError:
-        await _tell_what_came(setup, piapi, submitting, directory)
+        await _tell_what_came(setup, piapi, submitting, saving)
         raise
     try:
         return submitting.result()
@@ -156,7 +155,7 @@ async def _submit(
 
 
 async def _tell_what_came(
-    setup: Setup, piapi: PiAPI, submitting: asyncio.Task[TaskHandle[Any]], directory: Path | None
+    setup: Setup, piapi: PiAPI, submitting: asyncio.Task[TaskHandle[Any]], saving: Saving
 ) -> None:
     """See an interrupted submit to its end: what has begun to leave arrives all the same, the rest is not sent."""
     submitter = piapi._submitter  # noqa: SLF001 - the client has no other caller now
@@ -176,7 +175,7 @@ async def _tell_what_came(
     match submitting.exception():
         case None:
             ref = submitting.result().ref
-            resume = resume_command(setup, ref.task_id, ref.family, directory)
+            resume = resume_command(setup, ref.task_id, ref.family, saving)
             say(f"Task {ref.task_id} was submitted. To wait for it: {resume}")
         case ClientClosed():
             say("Nothing was sent, nothing was paid.")
@@ -186,37 +185,46 @@ async def _tell_what_came(
 
 async def finish(
     setup: Setup,
+    piapi: PiAPI,
     handle: TaskHandle[Any],
     meter: Meter,
-    timeout: float | None,
-    directory: Path | None,
     *,
-    submitted: bool = False,
+    timeout: float | None,
+    saving: Saving,
+    verb: str | None = None,
 ) -> None:
     """Wait for a task and show how it goes, save its files, print it.
 
-    `submitted`: this command has made it, so it is there whether or not it was seen.
+    `verb` is that of the request by which this command has made it, so that it is there whether or not it was seen;
+    None for a task that somebody else has made.
     """
-    resume = resume_command(setup, handle.task_id, handle.ref.family, directory)
+    resume = resume_command(setup, handle.task_id, handle.ref.family, saving)
     try:
         async for task in handle.updates(timeout):
             meter.show(task)
         task = await handle.wait()
     except BaseException as error:  # whatever ended the wait: the id is worth money
         with meter.ended(handle.task_id):
-            _tell_how_to_resume(handle, error, resume, submitted=submitted)
+            _tell_how_to_resume(handle, error, resume, submitted=verb is not None)
         raise
+    just_ended = verb is not None  # else it may have ended long ago
     try:
-        files = await download(task, directory) if directory is not None and task.files else []
+        task = await saving.save(piapi, task, verb=verb or "", just_ended=just_ended)
     except BaseException:
         with meter.ended(handle.task_id):
             print_task(task)
             say(f"Task {handle.task_id} is done. To save its files: {resume}")
         raise
     with meter.ended(handle.task_id):
-        for path in files:
-            say(f"saved {path}")
-        print_task(task, files)
+        tell_saved(task)
+        print_task(task)
+
+
+def tell_saved(task: Task[Any]) -> None:
+    """Say where files were saved."""
+    for file in task.files:
+        if file.saved_as is not None:
+            say(f"saved {file.saved_as}")
 
 
 def _tell_how_to_resume(handle: TaskHandle[Any], error: BaseException, resume: str, *, submitted: bool) -> None:

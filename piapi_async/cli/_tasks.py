@@ -11,13 +11,14 @@ import click
 
 from .._families import FAMILIES
 from ..client import PiAPI
-from ..downloads import download as save_files
+from ..errors import DownloadError
 from ..midjourney import LEGACY
-from ..tasks import Family
-from ._options import directory_option, shared_options, short, timeout_option
+from ..tasks import Family, TaskState
+from ._options import shared_options, short, timeout_option
 from ._output import Meter, check_stdout, print_task, say
-from ._session import client, explain, make_directory, read_setup, run
-from ._submit import finish
+from ._saving import Saving, saving_options
+from ._session import client, explain, read_setup, run
+from ._submit import finish, tell_saved
 
 COMMANDS: dict[str, click.Command] = {}
 
@@ -67,21 +68,18 @@ async def _fetch(piapi: PiAPI, task_id: str, family: Family[Any]) -> None:
     print_task(await piapi.fetch(task_id, family=family))
 
 
-@_command(_ids, timeout_option, directory_option, family_option)
-def wait(task_ids: tuple[str, ...], timeout: float | None, directory: Path | None, family: str) -> None:
+@_command(_ids, timeout_option, *saving_options(), family_option)
+def wait(task_ids: tuple[str, ...], timeout: float | None, family: str, **values: object) -> None:
     """Wait for tasks and print them as they end."""
-    setup = read_setup()
+    setup, saving = read_setup(), Saving.taken_from(values)
     check_stdout()
-    if directory is not None:
-        make_directory(directory)
+    saving.prepare()
 
     async def main() -> None:
         async with client(setup, *_known(family, *task_ids)) as piapi:
             with Meter() as meter:
-                await _all(
-                    finish(setup, piapi.attach(task_id, family=FAMILIES[family]), meter, timeout, directory)
-                    for task_id in dict.fromkeys(task_ids)
-                )
+                handles = [piapi.attach(task_id, family=FAMILIES[family]) for task_id in dict.fromkeys(task_ids)]
+                await _all(finish(setup, piapi, handle, meter, timeout=timeout, saving=saving) for handle in handles)
 
     run(main())
 
@@ -101,21 +99,23 @@ async def _all(jobs: Iterable[Coroutine[Any, Any, None]]) -> None:
     click.Argument(
         ["directory"], type=click.Path(file_okay=False, path_type=Path), default=Path(), metavar="[DIRECTORY]"
     ),
+    *saving_options(folder=False),
     family_option,
 )
-def download(task_id: str, directory: Path, family: str) -> None:
+def download(task_id: str, family: str, **values: object) -> None:
     """Save the pictures of a finished task (here, or in DIRECTORY) and print it."""
-    setup = read_setup()
+    setup, saving = read_setup(), Saving.taken_from(values)
     check_stdout()
-    make_directory(directory)
+    saving.prepare()
 
     async def main() -> None:
         async with client(setup, *_known(family, task_id)) as piapi:
             task = await piapi.fetch(task_id, family=FAMILIES[family])
-            files = await save_files(task, directory)
-            for path in files:
-                say(f"saved {path}")
-            print_task(task, files)
+            if task.state is not TaskState.DONE:
+                raise DownloadError(f"Task {task.task_id} is {task.status}: it has no files to save yet.")
+            task = await saving.save(piapi, task)
+            tell_saved(task)
+            print_task(task)
 
     run(main())
 

@@ -13,10 +13,11 @@ from attrs import evolve
 
 from ...ledger import Ledger, LedgerState
 from .._exit import ExitCode
-from .._options import Seconds, Setup, directory_option, shared_options
+from .._options import Seconds, Setup, shared_options
 from .._output import check_stdout, print_json, say
 from .._requests import recipes, unknown_verb
-from .._session import client, make_directory, read_setup, run
+from .._saving import Saving, saving_options
+from .._session import client, read_setup, run
 from ._check import check, keyed, refused
 from ._job import Job
 from ._lines import BatchInput
@@ -61,7 +62,6 @@ def _run_batch(
     *,
     source: Path,
     out: Path | None,
-    directory: Path | None,
     concurrency: int,
     timeout: float | None,
     max_submits: int | None,
@@ -69,6 +69,7 @@ def _run_batch(
     dry_run: bool,
     skip_invalid: bool,
     ignore_extra: bool,
+    **values: object,
 ) -> None:
     """Submit every line of FILE: `verb`, its fields, optionally `key`; - is standard input.
 
@@ -79,7 +80,7 @@ def _run_batch(
     wrong. The first Ctrl-C lets what is in flight end, the second stops at once. `piapi-async batch status LEDGER`
     tells from another terminal how far it is.
     """
-    setup = read_setup()
+    setup, saving = read_setup(), Saving.taken_from(values)
     if not setup.verbose:
         logging.getLogger("piapi_async").setLevel(logging.WARNING)  # not a word for each of a thousand tries
     if out is None:
@@ -95,13 +96,12 @@ def _run_batch(
         if dry_run:
             run(_rehearse(setup, requests, good))
             return
-        if directory is not None:
-            make_directory(directory)
+        saving.prepare()
         runner: dict[str, Any] = {"concurrency": concurrency, "timeout": timeout, "max_submits": max_submits}
         flags = {"skip_invalid": skip_invalid, "ignore_extra": ignore_extra}
-        resume = _resume_command(setup, source, {"out": out, "download": directory, "verb": verb, **runner}, flags)
-        with Results.at(out, keep=setup.ledger is not None, pictures=directory is not None) as results:
-            run(Job(setup, requests, good, results, resume).main({**runner, "download": directory}))
+        resume = _resume_command(setup, source, {"out": out, "verb": verb, **runner}, flags, saving)
+        with Results.at(out, keep=setup.ledger is not None, pictures=saving.directory is not None) as results:
+            run(Job(setup, requests, good, results, resume).main({**runner, **saving.for_runner()}))
     except KeyboardInterrupt:  # while the file was read or checked
         say("Interrupted. Nothing was submitted.")
         sys.exit(ExitCode.INTERRUPTED)
@@ -135,7 +135,7 @@ batch.add_command(
                 metavar="FILE",
                 help="Append outcomes to this JSONL file as they come, each item once. Default: standard output.",
             ),
-            directory_option,
+            *saving_options(),
             click.Option(["--concurrency"], default=30, show_default=True, type=click.IntRange(min=1)),
             click.Option(["--timeout"], type=Seconds(), metavar="SECONDS", help="For each task's wait."),
             click.Option(["--max-submits"], type=click.IntRange(min=0), help="Make no more tasks than this."),
@@ -167,7 +167,9 @@ async def _rehearse(setup: Setup, requests: BatchInput, good: int) -> None:
     print_json(counts)
 
 
-def _resume_command(setup: Setup, source: Path, options: dict[str, Any], flags: dict[str, bool]) -> str | None:
+def _resume_command(
+    setup: Setup, source: Path, options: dict[str, Any], flags: dict[str, bool], saving: Saving
+) -> str | None:
     """Return the command that goes on with a run, None where none can: without a ledger, or from standard input."""
     if setup.ledger is None or not source.is_file():
         return None
@@ -175,4 +177,4 @@ def _resume_command(setup: Setup, source: Path, options: dict[str, Any], flags: 
     for name, value in options.items():
         words += [f"--{name.replace('_', '-')}", str(value)] if value is not None else []
     words += [f"--{name.replace('_', '-')}" for name, value in flags.items() if value]
-    return shlex.join(words)
+    return shlex.join([*words, *saving.words()])

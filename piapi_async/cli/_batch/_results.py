@@ -154,7 +154,7 @@ class Results:
 
 
 _NOTHING: Mapping[str, Any] = MappingProxyType(
-    {"status": None, "state": None, "progress": None, "images": [], "result": None, "files": []}
+    {"status": None, "state": None, "progress": None, "images": [], "result": None, "files": [], "cost": None}
 )
 
 
@@ -166,7 +166,7 @@ def row_of(outcome: Outcome[Any], origin: Origin) -> dict[str, Any]:
         "line": origin.number,
         "key": outcome.key,
         "digest": digest_of(outcome.request),
-        **(_NOTHING if task is None else task_fields(task, outcome.files)),
+        **(_NOTHING if task is None else task_fields(task)),
         "task_id": outcome.ref.task_id if outcome.ref else None,
         "error": str(error) if error else "",
         "error_type": type(error).__name__ if error else "",

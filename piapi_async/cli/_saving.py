@@ -1,0 +1,101 @@
+"""Which files of a result are saved, and where: the options of every command that saves some."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+from attrs import fields, frozen
+
+from ..client import PiAPI
+from ..downloads import MAX_BYTES, DownloadOptions, Downloads, prepare_directory
+from ..errors import DownloadError
+from ..tasks import Task, with_files
+
+
+@frozen(kw_only=True)
+class Saving:
+    """What `saving_options` say; the fields are called as click calls them."""
+
+    directory: Path | None = None
+    all_files: bool = False
+    download_timeout: float | None = None
+    max_file_bytes: int = MAX_BYTES
+
+    @classmethod
+    def taken_from(cls, values: dict[str, object]) -> Saving:
+        """Return what the options say, and take them out of a command's values."""
+        given: dict[str, Any] = {field.name: values.pop(field.name) for field in fields(cls) if field.name in values}
+        return cls(**given)
+
+    def prepare(self) -> None:
+        """Make the folder, before anything is paid for what goes there."""
+        if self.directory is None:
+            return
+        try:
+            prepare_directory(self.directory)
+        except DownloadError as error:
+            raise click.UsageError(f"{error} Nothing was submitted.") from None
+
+    def words(self) -> list[str]:
+        """Return the options as one would type them."""
+        if self.directory is None:
+            return []
+        words = ["--download", str(self.directory)]
+        if self.all_files:
+            words.append("--all-files")
+        if self.download_timeout is not None:
+            words += ["--download-timeout", f"{self.download_timeout:g}"]
+        if self.max_file_bytes != MAX_BYTES:
+            words += ["--max-file-bytes", str(self.max_file_bytes)]
+        return words
+
+    def for_runner(self) -> dict[str, Any]:
+        """Return the keywords that a `BatchRunner` has for it."""
+        return {
+            "download": self.directory,
+            "all_files": self.all_files,
+            "download_timeout": self.download_timeout,
+            "max_file_bytes": self.max_file_bytes,
+        }
+
+    async def save(self, piapi: PiAPI, task: Task[Any], *, verb: str = "", just_ended: bool = False) -> Task[Any]:
+        """Return a finished task with its files saved, if that was asked for; raise `DownloadError`."""
+        if self.directory is None:
+            return task
+        options = DownloadOptions(
+            all_files=self.all_files, timeout=self.download_timeout, max_bytes=self.max_file_bytes
+        )
+        session = piapi._file_session()  # noqa: SLF001 - with the client's proxy and TLS, as those of a batch
+        async with Downloads(self.directory, session, options) as downloads:
+            return with_files(task, await downloads.save(task, verb=verb, just_ended=just_ended))
+
+
+def saving_options(*, folder: bool = True) -> list[click.Parameter]:
+    """Return the options; without `folder` for a command that always saves."""
+    options: list[click.Parameter] = [
+        click.Option(["--all-files"], is_flag=True, help="Save watermarked copies and covers, too."),
+        click.Option(
+            ["--download-timeout"],
+            type=click.FloatRange(min=0, min_open=True),
+            metavar="SECONDS",
+            help="For one file. Default: as long as it keeps coming.",
+        ),
+        click.Option(
+            ["--max-file-bytes"],
+            type=click.IntRange(min=1),
+            default=MAX_BYTES,
+            metavar="BYTES",
+            help=f"Save no larger file. Default: {MAX_BYTES >> 20} MiB.",
+        ),
+    ]
+    if folder:
+        directory = click.Option(
+            ["--download", "directory"],
+            type=click.Path(file_okay=False, path_type=Path),
+            metavar="DIR",
+            help="Save the files of the result here: their links expire.",
+        )
+        options.insert(0, directory)
+    return options
