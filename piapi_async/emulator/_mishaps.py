@@ -6,12 +6,13 @@ import asyncio
 import socket
 import struct
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 
 from aiohttp import web
 
 from piapi_async._wire import HTTPResponse
 
-from .faults import Drop, EdgePage, Mishap, SlowBody, SlowFirstByte, StaleKeepAlive, Status, Unclear
+from .faults import Drop, EdgePage, Mishap, SlowBody, SlowFirstByte, StaleKeepAlive, Status, Unasked, Unclear
 
 #: How requests that got no answer are counted; the number is never sent.
 NO_ANSWER = 444
@@ -42,8 +43,8 @@ async def _befall(request: web.BaseRequest, mishap: Mishap, produce: Produce, re
         return plain(mishap.answer(refuse))
     if isinstance(mishap, SlowBody):
         return await _drip(request, mishap, answer)
-    if isinstance(mishap, StaleKeepAlive):
-        return await _go_stale(request, mishap, answer)
+    if isinstance(mishap, StaleKeepAlive | Unasked):
+        return await _kept(request, mishap, answer)
     if isinstance(mishap, SlowFirstByte):
         await asyncio.sleep(mishap.seconds)
     else:
@@ -79,10 +80,14 @@ def _break_off(request: web.BaseRequest, answer: HTTPResponse) -> None:
     transport = request.transport
     if transport is None:
         return
+    transport.write(_head(answer) + answer.body[: len(answer.body) // 2])
+    transport.close()
+
+
+def _head(answer: HTTPResponse) -> bytes:
     headers = {**answer.headers, "content-length": str(len(answer.body))}
     lines = [f"HTTP/1.1 {answer.status} OK", *(f"{name}: {value}" for name, value in headers.items())]
-    transport.write("\r\n".join([*lines, "", ""]).encode() + answer.body[: len(answer.body) // 2])
-    transport.close()
+    return "\r\n".join([*lines, "", ""]).encode()
 
 
 async def _drip(request: web.BaseRequest, slow: SlowBody, answer: HTTPResponse) -> web.StreamResponse:
@@ -97,10 +102,23 @@ async def _drip(request: web.BaseRequest, slow: SlowBody, answer: HTTPResponse) 
     return response
 
 
-async def _go_stale(request: web.BaseRequest, stale: StaleKeepAlive, answer: HTTPResponse) -> web.StreamResponse:
+async def _kept(request: web.BaseRequest, mishap: StaleKeepAlive | Unasked, answer: HTTPResponse) -> web.StreamResponse:
+    """Answer, and do to the connection later what its keeping did not promise."""
     response = plain(answer)
     await response.prepare(request)
     await response.write_eof()
-    if request.transport is not None:
-        asyncio.get_running_loop().call_later(stale.seconds, request.transport.close)
+    transport = request.transport
+    if transport is not None:
+        then = partial(_speak_up, transport, mishap, answer) if isinstance(mishap, Unasked) else transport.close
+        asyncio.get_running_loop().call_later(mishap.seconds, then)
     return response
+
+
+def _speak_up(transport: asyncio.WriteTransport, mishap: Unasked, answer: HTTPResponse) -> None:
+    if transport.is_closing():
+        return
+    if mishap.again:
+        transport.write(_head(answer) + answer.body)
+    else:
+        transport.write(_head(HTTPResponse(408, headers={"connection": "close"})))
+        transport.close()

@@ -170,6 +170,29 @@ def _map_results(value: object, turn: Callable[[object], object]) -> object:
     return {name: turn(item) if name in _RESULTS else _map_results(item, turn) for name, item in value.items()}
 
 
+#: What an entry of a multi-fetch may look like in place of a task.
+ENTRIES: Mapping[str, Callable[[dict[str, Any]], object]] = {
+    "no_status": lambda task: {name: value for name, value in task.items() if name != "status"},
+    "enveloped": lambda task: {"code": 200, "data": task, "message": "success"},
+    "text": lambda task: str(task["status"]),
+    "list_result": lambda task: {**task, "task_result": [task["task_result"]]},
+}
+SWAPPED = "swapped"
+
+
+def with_entries(value: object, shape: str) -> object:
+    """Return the answer to a multi-fetch with its entries in another shape, or each under another's id."""
+    tasks = value.get("data") if isinstance(value, dict) else None
+    if not isinstance(value, dict) or not isinstance(tasks, dict) or "task_id" in tasks:
+        return value
+    if shape == SWAPPED:
+        others = [*tasks.values()][1:] + [*tasks.values()][:1]
+        return {**value, "data": dict(zip(tasks, others, strict=True))}
+    turn = ENTRIES[shape]
+    turned = {task_id: turn(task) if isinstance(task, dict) else task for task_id, task in tasks.items()}
+    return {**value, "data": turned}
+
+
 #: What the reason of a failure may look like where it stands.
 REASONS: Mapping[str, Callable[[str], object]] = {
     "text": lambda reason: reason,

@@ -264,6 +264,20 @@ class ReasonsAs:
         return _rewritten(answer, lambda value: shapes.with_reasons(value, self.shape))
 
 
+@frozen
+class EntriesAs:
+    """The entries of a multi-fetch cannot be read as tasks.
+
+    They are under one another's ids ("swapped"), or are "no_status", "enveloped", "text", "list_result".
+    """
+
+    shape: str = field(default=shapes.SWAPPED, validator=in_((shapes.SWAPPED, *shapes.ENTRIES)))
+
+    def spoil(self, answer: HTTPResponse) -> HTTPResponse:
+        """Return the answer with its entries so; what is no multi-fetch stays as it is."""
+        return _rewritten(answer, lambda value: shapes.with_entries(value, self.shape))
+
+
 def _rewritten(answer: HTTPResponse, turn: Callable[[object], object]) -> HTTPResponse:
     """Return an answer with its JSON changed; a picture stays as it is."""
     if answer.headers.get("content-type") != "application/json":
@@ -290,6 +304,17 @@ class StaleKeepAlive:
     """The answer promises to keep the connection; it is closed `seconds` later all the same."""
 
     seconds: float = field(default=0.0, validator=_SECONDS)
+
+
+@frozen
+class Unasked:
+    """The answer is followed, `seconds` later on the kept connection, by one that nobody asked for.
+
+    It is the same once more, or, unless `again`, the 408 with which balancers close connections that were idle.
+    """
+
+    seconds: float = field(default=0.05, validator=_SECONDS)
+    again: bool = field(default=True, validator=_FLAG)
 
 
 @frozen
@@ -328,9 +353,9 @@ class TaskTakes:
         return Fate(seconds=float(self.seconds))
 
 
-Spoiler = Truncated | WrongTypes | UnknownStatus | Huge | LinksAs | NoFiles | ReasonsAs
+Spoiler = Truncated | WrongTypes | UnknownStatus | Huge | LinksAs | NoFiles | ReasonsAs | EntriesAs
 Fateful = TaskFails | TaskRetries | TaskTakes
-Mishap = Drop | Status | EdgePage | Unclear | SlowFirstByte | SlowBody | StaleKeepAlive | Spoiler
+Mishap = Drop | Status | EdgePage | Unclear | SlowFirstByte | SlowBody | StaleKeepAlive | Unasked | Spoiler
 Fault = Mishap | Refuse | Fateful
 
 KINDS: Mapping[str, type[Fault]] = {
@@ -348,7 +373,9 @@ KINDS: Mapping[str, type[Fault]] = {
     "no_files": NoFiles,
     "reasons_as": ReasonsAs,
     "huge": Huge,
+    "entries_as": EntriesAs,
     "stale_keep_alive": StaleKeepAlive,
+    "unasked": Unasked,
     "task_fails": TaskFails,
     "task_retries": TaskRetries,
     "task_takes": TaskTakes,

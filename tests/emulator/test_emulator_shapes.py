@@ -10,19 +10,22 @@ from typing import Any
 import pytest
 from support.emulating import Caller, emulating
 from support.systems import PROMPT
+from yarl import URL
 
 from piapi_async.emulator import (
     Dialect,
     EdgePage,
+    EntriesAs,
     Fault,
     LinksAs,
     NoFiles,
     ReasonsAs,
     TaskFails,
+    Unasked,
     Unclear,
     load_faults,
 )
-from piapi_async.emulator._shapes import REASONS, REPLACED, UNCLEAR, WRAPPED, links_in
+from piapi_async.emulator._shapes import ENTRIES, REASONS, REPLACED, UNCLEAR, WRAPPED, links_in
 
 pytestmark = pytest.mark.looptime
 
@@ -176,6 +179,72 @@ class TestReasons:
         async with emulating(durations=10.0, epoch=0) as caller:
             odd = await ended(caller, ReasonsAs("logs"))
             assert (odd["legacy"]["status"], odd["unified"]["logs"]) == ("finished", [])
+
+
+class TestEntries:
+    async def read(self, caller: Caller, shape: str) -> tuple[list[str], dict[str, Any], dict[str, Any]]:
+        """Return ids, and their entries without and with the fault; one id is unknown."""
+        ids = [await caller.create("imagine", prompt=f"cat {number}") for number in range(2)]
+        _, plain = await caller.post("multi_fetch", task_ids=[*ids, "unknown"])
+        caller.emulator.fail("multi_fetch", EntriesAs(shape))
+        _, odd = await caller.post("multi_fetch", task_ids=[*ids, "unknown"])
+        assert (await caller.post("multi_fetch", task_ids=[*ids, "unknown"]))[1] == plain
+        return ids, plain["data"], odd["data"]
+
+    @pytest.mark.parametrize("shape", ENTRIES)
+    async def test_an_entry_may_have_another_shape(self, shape: str) -> None:
+        async with emulating(speed=1e-6) as caller:
+            ids, plain, odd = await self.read(caller, shape)
+            assert odd == {**{task_id: ENTRIES[shape](plain[task_id]) for task_id in ids}, "unknown": None}
+
+    async def test_an_entry_may_be_anothers(self) -> None:
+        async with emulating(speed=1e-6) as caller:
+            ids, plain, odd = await self.read(caller, "swapped")
+            assert odd == {ids[0]: plain[ids[1]], ids[1]: None, "unknown": plain[ids[0]]}
+
+    @pytest.mark.parametrize("shape", [*ENTRIES, "swapped"])
+    async def test_what_is_no_multi_fetch_stays_as_it_is(self, shape: str) -> None:
+        async with emulating(speed=1e-6) as caller:
+            made = await caller.ask("kling", "video_generation", PROMPT)
+            fetched = await caller.create("imagine", **PROMPT)
+            plain = await caller.read(made["task_id"]), await caller.fetch(fetched)
+            caller.emulator.fail("*", EntriesAs(shape), times=None)
+            assert plain == (await caller.read(made["task_id"]), await caller.fetch(fetched))
+
+
+class TestUnasked:
+    @pytest.mark.parametrize(("again", "expected"), [(True, b"HTTP/1.1 200 OK"), (False, b"HTTP/1.1 408 OK")])
+    async def test_an_answer_comes_that_nobody_asked_for(self, again: bool, expected: bytes) -> None:  # noqa: FBT001
+        async with emulating() as caller:
+            caller.emulator.fail("imagine", Unasked(2.0, again=again))
+            reader, writer = await asyncio.open_connection("127.0.0.1", URL(caller.emulator.base_url).port)
+            body = json.dumps(PROMPT).encode()
+            head = f"POST /mj/v2/imagine HTTP/1.1\r\nHost: localhost\r\nX-API-Key: {caller.emulator.api_key}\r\n"
+            writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+
+            async def answer() -> tuple[bytes, bytes]:
+                head = await reader.readuntil(b"\r\n\r\n")
+                length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+                return head.split(b"\r\n")[0], await reader.readexactly(length)
+
+            first = await answer()
+            began = asyncio.get_running_loop().time()
+            second = await answer()
+
+            assert (first[0], second[0]) == (b"HTTP/1.1 200 OK", expected)
+            assert asyncio.get_running_loop().time() - began == pytest.approx(2, abs=0.1)
+            assert second[1] == (first[1] if again else b"")
+            assert caller.emulator.seen.creates == 1
+            writer.close()
+            await writer.wait_closed()
+
+    async def test_one_who_has_gone_hears_nothing(self, caplog: pytest.LogCaptureFixture) -> None:
+        async with emulating() as caller:
+            caller.emulator.fail("imagine", Unasked(2.0))
+            async with caller.session.post("/mj/v2/imagine", json=PROMPT, headers={"Connection": "close"}) as answer:
+                await answer.read()
+            await asyncio.sleep(5)
+        assert not caplog.records
 
 
 @pytest.mark.parametrize(
