@@ -38,6 +38,12 @@ _seconds = click.FloatRange(min=0)
 @click.option("--progress-error", type=_share, help="How far the reported progress is off.")
 @click.option("--parent-max-age", type=_seconds, help="Seconds after which a parent is outdated.")
 @click.option("--links-expire-after", type=_seconds, help="Seconds after which links to results expire.")
+@click.option("--links-live-after", type=_seconds, help="Seconds after a task's end before links to results work.")
+@click.option(
+    "--signed-links",
+    type=click.Choice(["no", "links", "redirects"]),
+    help="Links that hold only byte for byte, or redirect to such.",
+)
 @click.option("--picture-size", type=click.IntRange(16, 2048), help="Pixels of a quadrant's side. Default: 1024.")
 @click.option("--latency", type=_seconds, help="Seconds before any answer.")
 @click.option("--banned-word", "banned_words", multiple=True, help="Refuse prompts with it (may be repeated).")

@@ -159,7 +159,7 @@ class TestDamage:
                 refused += not is_answered(tmp_path / "state.json", content)
         assert refused >= 10
 
-    @pytest.mark.parametrize("number", range(7))
+    @pytest.mark.parametrize("number", range(8))
     def test_every_input_is_checked(self, number: int, tmp_path: Path) -> None:
         for name in every_task()[number].given:
             refused = 0
@@ -188,7 +188,7 @@ class TestDamage:
             ({"given": {}}, "given: prompt is required"),
             ({"colour": "blue"}, "colour: unknown field"),
             ({"serial": 2}, "two tasks have the same serial"),
-            ({"serial": 99}, "serial: 7 is less than a task's"),
+            ({"serial": 99}, "serial: 8 is less than a task's"),
             ({"task_id": "x" * 201}, "task_id: 1 to 200 characters are expected"),
         ],
     )
@@ -280,6 +280,7 @@ def machine_of_every_task() -> Machine:
     single = make("upscale", origin_task_id=grid, index="2")
     machine.advance(100.0)
     make("pan", origin_task_id=single, direction="left")
+    make("inpaint", origin_task_id=single, mask="iVBORw0KGgo=")
     make("outpaint", origin_task_id=single, zoom_ratio="1.5")
     make("describe", image_url="https://example.com/cat.png")
     flux = {"prompt": "a cat", "batch_size": 2, "width": 1024, "height": 768}
