@@ -1,13 +1,41 @@
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import gc
 import logging
+import os
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import trustme
 from support.families import CASES, FamilyCase
+
+_STDERR = pytest.StashKey[int]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_STDERR] = os.dup(2)  # the real one: pytest captures only later
+
+
+def pytest_timeout_set_timer(item: pytest.Item, settings: Any) -> bool:
+    """End a test that hangs, whatever it holds on to, with every thread's stack on stderr: in a worker of xdist, too.
+
+    What pytest-timeout has of its own is not seen from a worker, and needs a thread that can still run.
+    """
+    faulthandler.dump_traceback_later(settings.timeout, exit=True, file=item.config.stash[_STDERR])
+    return True
+
+
+def pytest_timeout_cancel_timer() -> bool:
+    faulthandler.cancel_dump_traceback_later()
+    return True
+
+
+def pytest_enter_pdb() -> None:
+    """Whoever debugs a test may take his time."""
+    faulthandler.cancel_dump_traceback_later()
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import TypeGuard
@@ -104,13 +104,13 @@ def is_for_type_checkers(node: ast.AST) -> TypeGuard[ast.If]:
     return isinstance(node, ast.If) and ast.unparse(node.test) in {"TYPE_CHECKING", "typing.TYPE_CHECKING"}
 
 
-def walk(node: ast.AST) -> Iterator[ast.AST]:
-    """Give all that runs: what stands under TYPE_CHECKING does not."""
-    rest = [node]
-    while rest:
-        node = rest.pop()
-        yield node
+@cache
+def walk(tree: ast.Module) -> tuple[ast.AST, ...]:
+    """Return all that runs: what stands under TYPE_CHECKING does not."""
+    rest: list[ast.AST] = [tree]
+    for node in rest:
         rest += node.orelse if is_for_type_checkers(node) else ast.iter_child_nodes(node)
+    return tuple(rest)
 
 
 def imports_of(path: Path, tree: ast.Module) -> Iterator[Import]:
@@ -136,14 +136,13 @@ def own_room(found: Import) -> str | None:
     return ""
 
 
-def places(path: Path, lines: list[tuple[int, str]]) -> list[str]:
-    return [f"{path.relative_to(PACKAGE.parent)}:{line}: {text}" for line, text in lines]
+def places(paths: Iterable[Path], wrong: Callable[[Path], Iterable[tuple[int, str]]]) -> list[str]:
+    """Return every place that is wrong in these files, in a way that an editor finds it."""
+    return [f"{path.relative_to(PACKAGE.parent)}:{line}: {text}" for path in paths for line, text in wrong(path)]
 
 
-each_file = pytest.mark.parametrize("path", files(), ids=lambda path: str(path.relative_to(PACKAGE)))
-each_pure_file = pytest.mark.parametrize(
-    "path", [path for path in files() if room_of(path) in PURE], ids=lambda path: str(path.relative_to(PACKAGE))
-)
+def pure_files() -> list[Path]:
+    return [path for path in files() if room_of(path) in PURE]
 
 
 class TestDirection:
@@ -153,17 +152,17 @@ class TestDirection:
     def test_every_place_is_given_once(self) -> None:
         assert len(ORDER) == len(set(ORDER))
 
-    @each_file
-    def test_a_module_imports_only_those_above_it(self, path: Path) -> None:
-        room = room_of(path)
-        above = {*ORDER[: ORDER.index(room)], room} if room in ORDER else set()
-        wrong = [
-            (found.line, found.whole)
-            for found in imports_of(path, parse(path))
-            if (entered := own_room(found)) is not None and entered not in above
-        ]
+    def test_a_module_imports_only_those_above_it(self) -> None:
+        def wrong(path: Path) -> list[tuple[int, str]]:
+            room = room_of(path)
+            above = {*ORDER[: ORDER.index(room)], room} if room in ORDER else set()
+            return [
+                (found.line, found.whole)
+                for found in imports_of(path, parse(path))
+                if (entered := own_room(found)) is not None and entered not in above
+            ]
 
-        assert places(path, wrong) == []
+        assert places(files(), wrong) == []
 
     def test_the_package_itself_imports_only_what_needs_no_aiohttp(self) -> None:
         init = PACKAGE / "__init__.py"
@@ -173,38 +172,38 @@ class TestDirection:
 
 
 class TestPurity:
-    @each_pure_file
-    def test_a_pure_module_neither_waits_nor_tells_the_time_nor_opens_anything(self, path: Path) -> None:
-        wrong = [
-            (found.line, found.whole)
-            for found in imports_of(path, parse(path))
-            if any(f"{found.whole}.".startswith(f"{impure}.") for impure in IMPURE_IMPORTS)
-            and found.whole not in NAMES_OF_FILES.get(room_of(path), {"pathlib.PurePath"})
-        ]
+    def test_a_pure_module_neither_waits_nor_tells_the_time_nor_opens_anything(self) -> None:
+        def wrong(path: Path) -> list[tuple[int, str]]:
+            return [
+                (found.line, found.whole)
+                for found in imports_of(path, parse(path))
+                if any(f"{found.whole}.".startswith(f"{impure}.") for impure in IMPURE_IMPORTS)
+                and found.whole not in NAMES_OF_FILES.get(room_of(path), {"pathlib.PurePath"})
+            ]
 
-        assert places(path, wrong) == []
+        assert places(pure_files(), wrong) == []
 
-    @each_pure_file
-    def test_a_pure_module_has_no_coroutine(self, path: Path) -> None:
-        wrong = [
-            (node.lineno, "async")
-            for node in walk(parse(path))
-            if isinstance(node, (ast.AsyncFunctionDef, ast.AsyncFor, ast.AsyncWith, ast.Await))
-        ]
+    def test_a_pure_module_has_no_coroutine(self) -> None:
+        def wrong(path: Path) -> list[tuple[int, str]]:
+            return [
+                (node.lineno, "async")
+                for node in walk(parse(path))
+                if isinstance(node, (ast.AsyncFunctionDef, ast.AsyncFor, ast.AsyncWith, ast.Await))
+            ]
 
-        assert places(path, wrong) == []
+        assert places(pure_files(), wrong) == []
 
-    @each_pure_file
-    def test_a_pure_module_is_handed_its_randomness(self, path: Path) -> None:
-        # `Random` as a type is welcome; making one, or calling the module's own generator, is not.
-        wrong = [
-            (node.lineno, ast.unparse(node))
-            for node in walk(parse(path))
-            if isinstance(node, ast.Call)
-            and ast.unparse(node.func).startswith(("random.", "Random", "secrets.", "uuid."))
-        ]
+    def test_a_pure_module_is_handed_its_randomness(self) -> None:
+        def wrong(path: Path) -> list[tuple[int, str]]:
+            # `Random` as a type is welcome; making one, or calling the module's own generator, is not.
+            return [
+                (node.lineno, ast.unparse(node))
+                for node in walk(parse(path))
+                if isinstance(node, ast.Call)
+                and ast.unparse(node.func).startswith(("random.", "Random", "secrets.", "uuid."))
+            ]
 
-        assert places(path, wrong) == []
+        assert places(pure_files(), wrong) == []
 
 
 class TestTheEmulator:
@@ -242,38 +241,39 @@ class TestTheEmulator:
 
 
 class TestHabits:
-    @each_file
-    def test_anyio_and_aiohttp_are_named_where_they_are_used(self, path: Path) -> None:
-        # anyio has a public TaskHandle of its own; `aiohttp.web` is a module, and stays one.
-        wrong = [
-            (found.line, found.whole)
-            for found in imports_of(path, parse(path))
-            if found.name and found.module.split(".")[0] in {"anyio", "aiohttp"} and found.whole != "aiohttp.web"
-        ]
+    def test_anyio_and_aiohttp_are_named_where_they_are_used(self) -> None:
+        def wrong(path: Path) -> list[tuple[int, str]]:
+            # anyio has a public TaskHandle of its own; `aiohttp.web` is a module, and stays one.
+            return [
+                (found.line, found.whole)
+                for found in imports_of(path, parse(path))
+                if found.name and found.module.split(".")[0] in {"anyio", "aiohttp"} and found.whole != "aiohttp.web"
+            ]
 
-        assert places(path, wrong) == []
+        assert places(files(), wrong) == []
 
-    @each_file
-    def test_what_a_module_holds_at_its_top_and_could_change_is_named_as_a_constant(self, path: Path) -> None:
-        wrong = [
-            (node.lineno, ast.unparse(target))
-            for node in parse(path).body
-            if isinstance(node, (ast.Assign, ast.AnnAssign)) and is_mutable(node.value)
-            for target in (node.targets if isinstance(node, ast.Assign) else [node.target])
-            if not (ast.unparse(target).isupper() or ast.unparse(target) == "__all__")
-        ]
+    def test_what_a_module_holds_at_its_top_and_could_change_is_named_as_a_constant(self) -> None:
+        def wrong(path: Path) -> list[tuple[int, str]]:
+            return [
+                (node.lineno, ast.unparse(target))
+                for node in parse(path).body
+                if isinstance(node, (ast.Assign, ast.AnnAssign)) and is_mutable(node.value)
+                for target in (node.targets if isinstance(node, ast.Assign) else [node.target])
+                if not (ast.unparse(target).isupper() or ast.unparse(target) == "__all__")
+            ]
 
-        assert places(path, wrong) == []
+        assert places(files(), wrong) == []
 
-    @each_file
-    def test_no_function_changes_its_module(self, path: Path) -> None:
-        wrong = [(node.lineno, ast.unparse(node)) for node in ast.walk(parse(path)) if isinstance(node, ast.Global)]
+    def test_no_function_changes_its_module(self) -> None:
+        def wrong(path: Path) -> list[tuple[int, str]]:
+            return [(node.lineno, ast.unparse(node)) for node in ast.walk(parse(path)) if isinstance(node, ast.Global)]
 
-        assert places(path, wrong) == []
+        assert places(files(), wrong) == []
 
-    @each_file
-    def test_every_module_says_what_it_is(self, path: Path) -> None:
-        assert ast.get_docstring(parse(path))
+    def test_every_module_says_what_it_is(self) -> None:
+        silent = [path.name for path in files() if not ast.get_docstring(parse(path))]
+
+        assert silent == []
 
 
 MAKERS_OF_MUTABLES = {"list", "dict", "set", "bytearray", "deque", "defaultdict", "Counter", "OrderedDict", "count"}

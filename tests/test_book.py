@@ -1078,5 +1078,5 @@ class Interleavings(RuleBasedStateMachine):
         assert self.book.next_event(looks=True) == math.inf
 
 
-TestInterleavings = Interleavings.TestCase
+TestInterleavings = pytest.mark.storm(Interleavings.TestCase)
 TestInterleavings.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)

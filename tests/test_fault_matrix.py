@@ -39,6 +39,7 @@ async def test_no_submit_reaches_a_host_twice_and_the_caller_hears_the_truth(fau
 
 
 @every_fault
+@pytest.mark.storm
 @pytest.mark.looptime
 async def test_the_ledger_remembers_what_the_caller_heard(fault: Fault, tmp_path: Path) -> None:
     path = tmp_path / "run.db"

@@ -931,4 +931,4 @@ class Books(RuleBasedStateMachine):
             assert self.model == {key: (entry.state, entry.task_id) for key, entry in entries.items()}
 
 
-TestBooks = Books.TestCase
+TestBooks = pytest.mark.storm(Books.TestCase)

@@ -222,6 +222,7 @@ EDGES = {
 }
 
 
+@pytest.mark.storm
 @pytest.mark.parametrize("edge", EDGES)
 async def test_a_process_killed_at_any_edge_has_paid_once_and_its_successor_does_not_pay_again(
     edge: str, case: FamilyCase, zygotes: tuple[Zygote, Zygote], tmp_path: Path
@@ -244,6 +245,7 @@ async def test_a_process_killed_at_any_edge_has_paid_once_and_its_successor_does
         assert max(made, int(state is None)) == emulator.seen.creates
 
 
+@pytest.mark.storm
 @pytest.mark.parametrize("commit", range(1, 7))
 @pytest.mark.parametrize("side", ["before", "after"])
 async def test_a_busy_process_killed_at_its_nth_commit_is_continued_without_a_duplicate(
@@ -347,6 +349,7 @@ async def test_a_process_that_hears_nothing_leaves_the_other_one_with_unknown_an
         assert emulator.seen.creates == 1
 
 
+@pytest.mark.storm
 async def test_two_processes_may_open_a_fresh_file_at_the_same_moment(
     zygotes: tuple[Zygote, Zygote], tmp_path: Path
 ) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import signal
 import sys
 import textwrap
@@ -93,3 +95,29 @@ def is_gone(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text("ascii").rsplit(")", 1)[1].split()[0] == "Z"
     except (ProcessLookupError, FileNotFoundError):
         return True
+
+
+@pytest.mark.storm  # it takes a second, and says the same each time
+def test_a_test_that_hangs_is_ended_and_shows_where_it_stood_in_a_worker_too(tmp_path: Path) -> None:
+    shutil.copy(Path(__file__).with_name("conftest.py"), tmp_path)
+    stuck = """
+        import threading
+
+        import pytest
+
+        @pytest.mark.timeout(0.2)
+        def test_stuck():
+            while True:
+                try:
+                    threading.Event().wait()
+                finally:
+                    continue
+    """
+    (tmp_path / "test_stuck.py").write_text(textwrap.dedent(stuck), "ascii")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    words = ("-m", "pytest", "-p", "no:cacheprovider", "-n", "1", "--max-worker-restart", "0", str(tmp_path))
+    done = ended(sys.executable, *words, env=environment, cwd=tmp_path)
+
+    assert done.code == 1
+    assert re.search(r'File ".*test_stuck.py", line \d+ in test_stuck', done.said)
+    assert "crashed while running 'test_stuck.py::test_stuck'" in done.printed

@@ -56,9 +56,8 @@ class TestNames:
 
         assert piapi_async.__all__ == [*constants, *classes, *sorted(set(others) - set(classes))]
 
-    @pytest.mark.parametrize("name", sorted(NAMES))
-    def test_can_each_be_had_from_the_package(self, name: str) -> None:
-        assert getattr(piapi_async, name) is getattr(importlib.import_module("piapi_async"), name)
+    def test_can_each_be_had_from_the_package(self) -> None:
+        assert [name for name in sorted(NAMES) if not hasattr(importlib.import_module("piapi_async"), name)] == []
 
     def test_can_all_be_had_by_a_star(self) -> None:
         printed = run("from piapi_async import *; print(len([n for n in dir() if not n.startswith('__')]))")
@@ -282,12 +281,11 @@ MEMBERS = dict(public_members())
 
 
 class TestDocstrings:
-    @pytest.mark.parametrize("name", MEMBERS)
-    def test_are_there_and_are_sentences(self, name: str) -> None:
-        first, _, _ = (inspect.getdoc(MEMBERS[name]) or "").partition("\n\n")
+    def test_are_there_and_are_sentences(self) -> None:
+        first = {name: (inspect.getdoc(member) or "").partition("\n\n")[0].rstrip() for name, member in MEMBERS.items()}
 
-        assert first[:1].isupper()
-        assert first.rstrip().endswith((".", "::", "?"))
+        assert [name for name, text in first.items() if not text[:1].isupper()] == []
+        assert [name for name, text in first.items() if not text.endswith((".", "::", "?"))] == []
 
     def test_are_looked_for_in_many_places(self) -> None:
         assert {"PiAPI", "PiAPI.submit", "TaskHandle.task", "Task.created_at", "TaskRef.from_json"} <= MEMBERS.keys()
