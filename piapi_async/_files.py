@@ -166,9 +166,7 @@ def _walk_links(value: object, path: str) -> Iterator[TaskFile]:
 
 # -- tasks that end in words ----------------------------------------------------------------------------------------
 
-_WORD_TYPES = re.compile(
-    r"(?:\A|[^a-z])(?:seed|describe)(?:\Z|[^a-z])|lyrics|caption|transcri|speech.?to.?text", re.IGNORECASE
-)
+_WORD_TYPES = re.compile(r"(?:seed|describe)\Z|.*(?:lyrics|caption|transcri|speech.?to.?text)", re.IGNORECASE)
 _WORDS = ("seed", "text", "lyrics", "lyrics_pairs", "caption", "description", "transcript")
 
 
@@ -181,7 +179,7 @@ def ends_in_words(task: Task[Any], verb: str = "") -> bool:
     model = task.raw.get("model")
     if isinstance(model, str):
         names.append(model)
-    if any(_WORD_TYPES.search(name.lower()) for name in names):
+    if any(_WORD_TYPES.match(name) for name in names):
         return True
     if task.task_type or verb:
         return False

@@ -210,7 +210,7 @@ _BY_TYPE: Mapping[str, str] = {
     "application/x-subrip": ".srt",
 }
 
-_FROM_LINK = re.compile(r"\.([a-z0-9]{1,10})\Z")
+_FROM_LINK = re.compile(r"\.([a-z0-9]{1,12})\Z")
 # What a system would run or a browser would open as a page: the link is the host's word, and not taken for that.
 _PROGRAMS = (
     "app apk asp aspx bash bat cgi chm cmd com command cpl dll dmg exe hta htm html jar js jse jsp lnk mht mhtml msc "
@@ -253,13 +253,20 @@ class Body:
         return self.content_type.partition(";")[0].strip().lower()
 
     @property
+    def _is_gltf(self) -> bool:
+        if not _GLTF.search(self.head):
+            return False
+        data = _json_of(self)
+        return data is _LONG_JSON or (isinstance(data, dict) and isinstance(data.get("asset"), dict))
+
+    @property
     def suffix(self) -> str:
         """The suffix: that of the signature, else of the content type, else of the link, else `ANYTHING`."""
         known = suffix_of(self.head, self.size)
         linked = suffix_of_link(self.url)
         if known == ".zip" and linked in {".3mf", ".usdz", ".epub", ".cbz", ".npz"}:  # all of them are archives
             return linked
-        if not known and _GLTF.search(self.head) and _json_of(self) is not _NO_JSON:
+        if not known and self._is_gltf:
             known = ".gltf"
         typed = _BY_TYPE.get(self._media_type, "")
         return known or typed or linked or (".txt" if self._media_type == "text/plain" else ANYTHING)
@@ -269,7 +276,7 @@ class Body:
         """Why this is no file but what a server says in place of one; "" for a file."""
         if not self.size:
             return "it is empty"
-        if suffix_of(self.head, self.size):
+        if suffix_of(self.head, self.size) or self._is_gltf:
             return ""
         text = _text(self.head)
         root = _root_of(text)
@@ -347,8 +354,6 @@ def _is_json_error(data: Any) -> bool:  # noqa: ANN401 - JSON
         data = data[0]
     if not isinstance(data, dict):
         return not (isinstance(data, list) and data)
-    if isinstance(data.get("asset"), dict):  # glTF
-        return False
 
     names = {str(name).lower() for name in data}
     told = {str(name).lower() for name, value in data.items() if value}
