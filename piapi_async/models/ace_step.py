@@ -16,7 +16,7 @@ class _Sound(ModelRequest[AudioOutput]):
     lyrics: str | None = text(default=None)
     negative_style_prompt: str | None = text(default=None)
     duration: float | None = number(0, default=None)
-    infer_step: int | None = whole(1, default=None)
+    infer_step: int | None = whole(0, default=None)
 
 
 @request

@@ -65,7 +65,7 @@ class _Drawing(ModelRequest[ImageOutput]):
     width: int | None = whole(1, default=None)
     height: int | None = whole(1, default=None)
     guidance_scale: float | None = number(0, default=None)
-    steps: int | None = whole(1, default=None)
+    steps: int | None = whole(0, default=None)
     seed: int | None = whole(default=None)
 
 
@@ -156,7 +156,7 @@ class Vary(ModelRequest[ImageOutput]):
     width: int | None = whole(1, default=None)
     height: int | None = whole(1, default=None)
     guidance_scale: float | None = number(0, default=None)
-    steps: int | None = whole(1, default=None)
+    steps: int | None = whole(0, default=None)
     seed: int | None = whole(default=None)
     image: str | PurePath = link()
     denoise: float | None = number(0, 1, default=None)

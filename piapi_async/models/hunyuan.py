@@ -27,7 +27,7 @@ class _Video(ModelRequest[VideoOutput]):
     prompt: str = text(kw_only=False)
     negative_prompt: str | None = text(default=None)
     aspect_ratio: str | None = ratio(default=None)
-    steps: int | None = whole(1, default=None)
+    steps: int | None = whole(0, default=None)
 
 
 @request

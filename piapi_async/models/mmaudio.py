@@ -18,5 +18,5 @@ class VideoToAudio(ModelRequest[AudioOutput]):
     video: str | PurePath = link(kw_only=False)
     prompt: str | None = text(default=None)
     negative_prompt: str | None = text(default=None)
-    steps: int | None = whole(1, default=None)
+    steps: int | None = whole(0, default=None)
     seed: int | None = whole(default=None)

@@ -16,7 +16,7 @@ class _Drawing(ModelRequest[ImageOutput]):
     negative_prompt: str | None = text(default=None)
     width: int | None = whole(1, default=None)
     height: int | None = whole(1, default=None)
-    steps: int | None = whole(1, default=None)
+    steps: int | None = whole(0, default=None)
     flow_shift: float | None = number(default=None)
     seed: int | None = whole(default=None)
 

@@ -27,8 +27,8 @@ class _Trellis(ModelRequest[TrellisOutput]):
         "Qubico/trellis", "Qubico/trellis2", names=True, default="Qubico/trellis"
     )
     seed: int | None = whole(default=None)
-    ss_sampling_steps: int | None = whole(1, default=None)
-    slat_sampling_steps: int | None = whole(1, default=None)
+    ss_sampling_steps: int | None = whole(0, default=None)
+    slat_sampling_steps: int | None = whole(0, default=None)
     ss_guidance_strength: float | None = number(0, default=None)
     slat_guidance_strength: float | None = number(0, default=None)
 
