@@ -62,7 +62,7 @@ if TYPE_CHECKING:
         Variation,
     )
     from .policy import PollPolicy, RetryPolicy
-    from .tasks import Cost, Family, FileKind, FileRole, Task, TaskFile, TaskRef, TaskState
+    from .tasks import Cost, Created, Family, FileKind, FileRole, Task, TaskFile, TaskRef, TaskState
     from .unified import UNIFIED, CreateTask
     from .webhooks import WebhookEvent, WebhookReceiver
 
@@ -79,6 +79,7 @@ __all__ = [
     "ClientClosed",
     "Cost",
     "CreateTask",
+    "Created",
     "Credits",
     "Describe",
     "DownloadError",
@@ -142,7 +143,7 @@ _HOMES = {
     ),
     "midjourney": "LEGACY Blend Describe Imagine Inpaint MidjourneyResult Outpaint Pan Reroll Seed Upscale Variation",
     "policy": "PollPolicy RetryPolicy",
-    "tasks": "Cost Family FileKind FileRole Task TaskFile TaskRef TaskState",
+    "tasks": "Cost Created Family FileKind FileRole Task TaskFile TaskRef TaskState",
     "unified": "CreateTask UNIFIED",
     "_several": "as_completed wait_all",
     "batch": "BatchItem BatchRunner Outcome",

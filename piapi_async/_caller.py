@@ -22,7 +22,7 @@ from ._transport import Sending, Transport
 from ._verdict import Judgement, Verdict, judge_create, judge_unanswered
 from ._wire import HTTPResponse, Request, TaskRequest, label
 from .errors import ClientClosed, PiAPIError, RateLimitError, TransportError, UnexpectedAnswer
-from .tasks import TaskId
+from .tasks import Created, TaskId
 
 if TYPE_CHECKING:
     from .policy import RetryPolicy, TokenBucket
@@ -126,8 +126,8 @@ class Caller:
                     raise
             await self.gate.wait(pause, Sending())
 
-    async def submit(self, request: TaskRequest[Any], sending: Sending) -> TaskId | Judgement:
-        """Return the id of the task that a request has made, or what became of it instead.
+    async def submit(self, request: TaskRequest[Any], sending: Sending) -> TaskId | Created | Judgement:
+        """Return the task that a request has made, or what became of it instead.
 
         It is sent again while certainly nothing was made and the policy allows it.  The connection of an answer that
         is no plain acceptance is closed; that of an id is the caller's to `settle`.
@@ -149,7 +149,7 @@ class Caller:
             sending.begun_at = None  # what had been sent was refused, so nothing is under way
             await self.gate.wait(pause, sending)
 
-    async def _try_to_submit(self, request: TaskRequest[Any], sending: Sending) -> TaskId | Judgement:
+    async def _try_to_submit(self, request: TaskRequest[Any], sending: Sending) -> TaskId | Created | Judgement:
         try:
             response = await self._exchange(request, sending.timeout, sending, submit=True)
         except PiAPIError as error:

@@ -35,7 +35,7 @@ from .errors import (
     UnexpectedAnswer,
 )
 from .ledger import Ledger
-from .tasks import TaskId, TaskRef, TaskState
+from .tasks import Cost, Created, TaskId, TaskRef, TaskState
 
 logger = logging.getLogger("piapi_async")
 
@@ -46,12 +46,13 @@ R = TypeVar("R")
 class Accepted:
     """The task of a submit; `known` is what the ledger knew of it before, None for a task that was made just now.
 
-    `announced`: a webhook will tell of its end.
+    `announced`: a webhook will tell of its end.  `frozen` is what it is expected to cost, if the answer told.
     """
 
     task_id: TaskId
     known: LedgerEntry | None = None
     announced: bool = False
+    frozen: Cost | None = None
 
 
 class Addressing(Protocol):
@@ -92,6 +93,7 @@ class _Flight:
     arrived: asyncio.Future[Accepted]
     task: asyncio.Task[Accepted | None] | None = None
     task_id: TaskId | None = None
+    frozen: Cost | None = None
     ran: bool = False
 
 
@@ -260,7 +262,7 @@ class Submitter:
         sending, ledger, request = flight.sending, self._ledger, flight.request
         if ledger is None:
             task_id = await self._send(flight)
-            return Accepted(task_id, announced=sending.announced)
+            return Accepted(task_id, announced=sending.announced, frozen=flight.frozen)
         intent = Intent.of(request.to_http(), key=flight.key, origin=self._origin, family=request.family.name)
         flight.key = intent.key
         try:
@@ -285,7 +287,7 @@ class Submitter:
         if other is not None:
             what = f"the answer names task {ref}, which the ledger has for another submission, {other!r}"
             raise self._unknown(flight, what, ref)
-        return Accepted(flight.task_id, announced=sending.announced)
+        return Accepted(flight.task_id, announced=sending.announced, frozen=flight.frozen)
 
     async def _claim(self, ledger: Ledger, intent: Intent, flight: _Flight) -> Accepted | None:
         """Make the key ours and give None, or give the task that it stands for, waiting for another's submit.
@@ -360,6 +362,8 @@ class Submitter:
             if not sending.begun:
                 raise
             return await self._lost(flight, nonce_key, error)
+        if isinstance(answer, Created):
+            flight.frozen, answer = answer.frozen, answer.task_id
         if not isinstance(answer, Judgement):
             if not self._ids.take(flight.request, answer):
                 return await self._lost(flight, nonce_key, *self._mistaken(flight, answer))

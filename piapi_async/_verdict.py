@@ -42,7 +42,7 @@ from .errors import (
     TransportError,
     UnexpectedAnswer,
 )
-from .tasks import TaskId, check_task_id
+from .tasks import Cost, Created, TaskId, check_task_id
 
 
 class Verdict(Enum):
@@ -69,8 +69,8 @@ class Judgement:
 # -- creates ------------------------------------------------------------------------------------------------------
 
 
-def read_created(response: HTTPResponse, request: Request[Any]) -> TaskId:
-    """Return the id of the task that a request has made; raise what the answer says instead.
+def read_created(response: HTTPResponse, request: Request[Any]) -> TaskId | Created:
+    """Return the task that a request has made, with its price if the answer tells; raise what it says instead.
 
     That is `APIError`, or `UnexpectedAnswer` for a 2xx that is not understood.  All protocols that make tasks are read
     here.
@@ -79,8 +79,23 @@ def read_created(response: HTTPResponse, request: Request[Any]) -> TaskId:
         answer = read_object(response.body)
         task_id = named_task(answer)
         if task_id is not None and not _says_no(answer):
-            return task_id
+            frozen = _expected_cost(answer)
+            return task_id if frozen is None else Created(task_id, frozen)
     raise judge_create(response, request).error
+
+
+def _expected_cost(answer: Mapping[str, Any]) -> Cost | None:
+    """Return what a new task is expected to cost: it is frozen, or taken at once (both were observed)."""
+    usage: Any = answer
+    for name in ("data", "meta", "usage"):
+        usage = usage.get(name) if isinstance(usage, dict) else None
+    if not isinstance(usage, dict):
+        return None
+    for amount in (usage.get("frozen"), usage.get("consume")):
+        cost = Cost.read(amount, usage.get("type")) if amount else None
+        if cost is not None and cost.amount:
+            return cost
+    return None
 
 
 def judge_create(response: HTTPResponse, request: Request[Any]) -> Judgement:

@@ -21,7 +21,7 @@ from attrs import field, frozen
 from .errors import UnexpectedAnswer
 
 if TYPE_CHECKING:
-    from .tasks import Family, TaskId  # noqa: F401 - ruff does not look into the quoted base class
+    from .tasks import Created, Family, TaskId  # noqa: F401 - ruff does not look into the quoted base class
 
 MAX_ANSWER = 16 * 1024 * 1024
 """Bytes of one answer that are read at most; no honest answer comes near."""
@@ -63,11 +63,11 @@ class Request(Protocol[A_co]):
         ...
 
 
-class TaskRequest(Request["TaskId"], Protocol[R_co]):
+class TaskRequest(Request["TaskId | Created"], Protocol[R_co]):
     """A request that makes a task, and costs money; its tasks belong to `family` and end in an `R_co`.
 
-    Its `parse` returns the new task's id.  Whatever it raises instead, what that means for the money is judged by the
-    answer itself, not by the error.
+    Its `parse` returns the new task's id, or a `Created` if the answer tells its price too.  Whatever it raises
+    instead, what that means for the money is judged by the answer itself, not by the error.
     """
 
     @property

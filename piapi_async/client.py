@@ -202,7 +202,7 @@ class PiAPI:
         watch = self._watch(
             request.family, accepted.task_id, submitted=accepted.known is None, announced=accepted.announced
         )
-        return TaskHandle(self, watch), accepted.known
+        return TaskHandle(self, watch, accepted.frozen), accepted.known
 
     @overload
     def attach(self, task: str | TaskRef) -> TaskHandle[MidjourneyResult]: ...

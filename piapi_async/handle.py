@@ -15,7 +15,7 @@ from attrs import define
 from ._book import differs
 from ._lanes import Waiter, Watch
 from .errors import ClientClosed, NotFoundError, PiAPIError, WaitTimeout
-from .tasks import Task, TaskRef, end_error, found_at
+from .tasks import Cost, Task, TaskRef, end_error, found_at
 
 if TYPE_CHECKING:
     from .client import PiAPI
@@ -37,6 +37,7 @@ class TaskHandle(Generic[R_co]):
 
     _client: PiAPI
     _watch: Watch
+    _frozen: Cost | None = None
 
     @property
     def task_id(self) -> str:
@@ -47,6 +48,15 @@ class TaskHandle(Generic[R_co]):
     def ref(self) -> TaskRef:
         """What another process needs to `attach` to the task."""
         return TaskRef(self._client.origin, self._watch.family.name, self._watch.task_id)
+
+    @property
+    def frozen(self) -> Cost | None:
+        """What the task is expected to cost, as the host said when it took the submission; None where it did not tell.
+
+        The host has set it aside, or taken it already.  It is not kept: a handle of `attach`, or of a key that was
+        submitted before, has none.  What the task did cost is `Task.cost`, once it has ended.
+        """
+        return self._frozen
 
     @property
     def task(self) -> Task[R_co] | None:

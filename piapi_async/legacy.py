@@ -28,6 +28,7 @@ from ._wire import HTTPRequest, HTTPResponse, Request, post
 from .errors import PiAPIError
 from .tasks import (
     Cost,
+    Created,
     Family,
     Life,
     Reader,
@@ -128,7 +129,7 @@ class _Create(InputRequest):
     def to_http(self) -> HTTPRequest:
         return HTTPRequest("POST", self._path, self.to_json(self.inputs()))
 
-    def parse(self, response: HTTPResponse, /) -> TaskId:
+    def parse(self, response: HTTPResponse, /) -> TaskId | Created:
         return read_created(response, self)
 
 

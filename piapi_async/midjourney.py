@@ -23,6 +23,7 @@ from ._wire import HTTPRequest, HTTPResponse, post
 from .errors import UnexpectedAnswer
 from .tasks import (
     Cost,
+    Created,
     Family,
     Life,
     Reader,
@@ -99,7 +100,7 @@ class _Verb:
         said = {f.name: value for f in self.__attrs_attrs__ if (value := getattr(self, f.name)) is not None}
         return post(f"/mj/v2/{self.verb}", said)
 
-    def parse(self, response: HTTPResponse, /) -> TaskId:
+    def parse(self, response: HTTPResponse, /) -> TaskId | Created:
         return read_created(response, self)
 
 

@@ -102,10 +102,20 @@ class Cost:
             return None
         if number is None or not math.isfinite(number) or number < 0:
             return None
-        return cls(number, shorten(unit, _LONGEST_UNIT) if isinstance(unit, str) else "")
+        if not isinstance(unit, str):
+            return cls(number)
+        return cls(number, unit if len(unit) <= _LONGEST_UNIT else shorten(unit, _LONGEST_UNIT))
 
 
 _LONGEST_UNIT = 40
+
+
+@frozen
+class Created:
+    """What an answer to a create tells: the new task's id and, if the host says, what the task is expected to cost."""
+
+    task_id: TaskId
+    frozen: Cost | None = None
 
 
 @frozen

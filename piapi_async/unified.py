@@ -27,6 +27,7 @@ from ._verdict import read_created
 from ._wire import HTTPRequest, HTTPResponse
 from .tasks import (
     Cost,
+    Created,
     Family,
     Life,
     Reader,
@@ -93,8 +94,11 @@ class _Create(InputRequest, Generic[R_co]):
             body["config"] = config
         return HTTPRequest("POST", _PATH, self.to_json(body))
 
-    def parse(self, response: HTTPResponse, /) -> TaskId:
-        """Give the new task's id; raise `APIError` (refused) or `UnexpectedAnswer` (a task may have been made)."""
+    def parse(self, response: HTTPResponse, /) -> TaskId | Created:
+        """Return the new task, with its price if the answer tells.
+
+        Raises `APIError` (refused) or `UnexpectedAnswer` (a task may have been made).
+        """
         return read_created(response, self)
 
 

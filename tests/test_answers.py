@@ -28,7 +28,7 @@ from piapi_async import (
 )
 from piapi_async._wire import HTTPResponse, Request
 from piapi_async.midjourney import Cancel, Fetch, MultiFetch
-from piapi_async.tasks import TaskId
+from piapi_async.tasks import Created, TaskId
 
 ID = TaskId("c0d39b5a")
 OTHER = TaskId("11112222")
@@ -39,7 +39,7 @@ def response(body: object, status: int = 200) -> HTTPResponse:
     return HTTPResponse(status, body if isinstance(body, bytes) else orjson.dumps(body))
 
 
-def created(body: object, status: int = 200) -> str:
+def created(body: object, status: int = 200) -> TaskId | Created:
     return REROLL.parse(response(body, status))
 
 

@@ -27,7 +27,7 @@ from piapi_async import (
 from piapi_async._wire import HTTPRequest, HTTPResponse
 from piapi_async.batch import Outcome, Totals
 from piapi_async.emulator import Emulator
-from piapi_async.tasks import Family, TaskId
+from piapi_async.tasks import Created, Family, TaskId
 
 pytestmark = pytest.mark.looptime
 
@@ -259,7 +259,7 @@ class Odd:
             raise self.error
         return self.inner.to_http()
 
-    def parse(self, response: HTTPResponse, /) -> TaskId:
+    def parse(self, response: HTTPResponse, /) -> TaskId | Created:
         if self.where == "parse":
             raise self.error
         return self.inner.parse(response)

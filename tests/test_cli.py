@@ -34,7 +34,7 @@ from piapi_async.cli._exit import exit_code
 from piapi_async.cli._submit import verb_command
 from piapi_async.cli._verbs import VERBS
 from piapi_async.emulator import Drop, Emulator, Status
-from piapi_async.tasks import TaskId
+from piapi_async.tasks import Created, TaskId
 
 KEY = "emulator-key"
 PARENT = "6886fc4d-9d9d-4a3b-8a55-2b6d9a1d2f10"
@@ -439,7 +439,7 @@ def test_an_interrupted_submit_that_is_given_up_says_that_a_task_may_exist(tmp_p
 class InterruptedImagine(Imagine):
     """Its command is interrupted in the very turn in which its answer arrives."""
 
-    def parse(self, response: HTTPResponse, /) -> TaskId:
+    def parse(self, response: HTTPResponse, /) -> TaskId | Created:
         signal.raise_signal(signal.SIGINT)
         return super().parse(response)
 

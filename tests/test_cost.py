@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import given
 from support.any_json import JSON
+from support.serving import serving
 
-from piapi_async import LEGACY, UNIFIED, Cost, TaskState
+from piapi_async import LEGACY, UNIFIED, Cost, Created, Imagine, Ledger, PollPolicy, TaskState
+from piapi_async._wire import HTTPResponse
 from piapi_async.legacy import DREAM_MACHINE, FACE_SWAP, LEGACY_KLING
+from piapi_async.models import flux, kling
 from piapi_async.tasks import Family, TaskId
 
 ID = TaskId("t1")
@@ -57,3 +62,61 @@ class TestCost:
         for data in (unified(usage), unified({"type": usage, "consume": amount}), {**unified(None), "meta": usage}):
             assert isinstance(UNIFIED.read(data, ID).cost, Cost | None)
         assert isinstance(LEGACY.read(legacy(amount), ID).cost, Cost | None)
+
+
+def answer(data: Any) -> HTTPResponse:
+    return HTTPResponse(200, orjson.dumps({"code": 200, "data": data, "message": "success"}))
+
+
+def created(usage: Any) -> Any:
+    """Give what a create's answer tells, with this usage in it."""
+    return kling.Video("a cat").parse(answer({"task_id": ID, "status": "pending", "meta": {"usage": usage}}))
+
+
+class TestWhatACreateIsExpectedToCost:
+    """As it was seen: Kling sets its price aside, Gemini, Seedance and others take it at once."""
+
+    @pytest.mark.parametrize(
+        ("usage", "cost"),
+        [
+            ({"type": "point", "frozen": 5850000, "consume": 0}, Cost(5850000, "point")),
+            ({"type": "llm", "frozen": 0, "consume": 300000}, Cost(300000, "llm")),
+            ({"frozen": "7"}, Cost(7)),
+        ],
+    )
+    def test_is_told_with_its_id(self, usage: Any, cost: Cost) -> None:
+        assert created(usage) == Created(ID, cost)
+
+    @pytest.mark.parametrize(
+        "usage",
+        [None, [], "text", {}, {"type": "quota", "frozen": 0, "consume": 0}, {"frozen": "0"}, {"frozen": []}],
+    )
+    def test_is_not_told_by_every_host(self, usage: Any) -> None:
+        assert created(usage) == ID
+
+    @pytest.mark.parametrize("data", [{"task_id": ID}, {"task_id": ID, "meta": None}, {"task_id": ID, "meta": []}])
+    def test_is_not_in_the_way_of_an_id(self, data: Any) -> None:
+        assert kling.Video("a cat").parse(answer(data)) == ID
+
+    @pytest.mark.looptime
+    async def test_is_what_the_handle_tells(self) -> None:
+        async with serving({"poll": PollPolicy.every(15.0)}, picture_size=32) as (_, piapi):
+            video, picture = await piapi.submit(kling.Video("a cat")), await piapi.submit(flux.TextToImage("a cat"))
+            again, legacy_ = piapi.attach(video.ref, family=UNIFIED), await piapi.submit(Imagine("a cat"))
+            ended = await video.wait(timeout=600)
+
+            assert video.frozen is not None
+            assert video.frozen == ended.cost
+            assert picture.frozen is not None
+            assert (again.frozen, legacy_.frozen) == (None, None)
+            assert again == video
+
+    @pytest.mark.looptime
+    async def test_is_not_kept_for_a_key_that_was_submitted_before(self, tmp_path: Path) -> None:
+        async with serving({"ledger": Ledger(tmp_path / "orders.db")}, picture_size=32) as (_, piapi):
+            first = await piapi.submit(kling.Video("a cat"), key="order 17")
+            second = await piapi.submit(kling.Video("a cat"), key="order 17")
+
+            assert first == second
+            assert first.frozen is not None
+            assert second.frozen is None

@@ -23,7 +23,7 @@ NAMES = {
     *("Imagine", "Reroll", "Upscale", "Variation", "Inpaint", "Outpaint", "Pan", "Describe", "Blend", "Seed"),
     *("BatchItem", "BatchRunner", "Outcome", "WebhookEvent", "WebhookReceiver"),
     *("LEGACY", "Family", "FileKind", "FileRole", "MidjourneyResult", "Task", "TaskFile", "TaskRef", "TaskState"),
-    *("UNIFIED", "CreateTask", "Account", "ActiveTasks", "Cost", "Credits", "HistoryEntry"),
+    *("UNIFIED", "CreateTask", "Account", "ActiveTasks", "Cost", "Created", "Credits", "HistoryEntry"),
     *("PollPolicy", "RetryPolicy", "InsufficientCreditError"),
     *("PiAPIError", "TransportError", "APIError", "AuthenticationError", "InvalidRequestError", "NotFoundError"),
     *("ParentOutdatedError", "RateLimitError", "ServerError", "UnexpectedAnswer", "SubmissionUnknown"),
@@ -229,7 +229,7 @@ class TestSignatures:
                     *("stats", "upload", "account", "active_tasks", "history"),
                 },
             ),
-            (TaskHandle, {"task_id", "ref", "task", "error", "wait", "refresh", "updates", "cancel"}),
+            (TaskHandle, {"task_id", "ref", "task", "frozen", "error", "wait", "refresh", "updates", "cancel"}),
             (TaskRef, {"origin", "family", "task_id", "to_json", "from_json"}),
             (
                 Task,

@@ -37,7 +37,7 @@ from piapi_async._wire import HTTPRequest, HTTPResponse, label
 from piapi_async.account import AccountInfo, CancelPending, GetActiveTasks, Upload
 from piapi_async.models import flux, midjourney
 from piapi_async.models._outputs import AudioOutput, ImageOutput
-from piapi_async.tasks import TaskId
+from piapi_async.tasks import Created, TaskId
 from piapi_async.unified import CancelTask, ModelRequest, Output, _Create, family_of, request
 
 ID = TaskId("ba8d80d2-4b1c")
@@ -49,7 +49,7 @@ def response(body: object, status: int = 200) -> HTTPResponse:
     return HTTPResponse(status, body if isinstance(body, bytes) else orjson.dumps(body))
 
 
-def created(body: object, status: int = 200) -> str:
+def created(body: object, status: int = 200) -> TaskId | Created:
     return CREATE.parse(response(body, status))
 
 
