@@ -20,6 +20,7 @@ from ._version import __version__
 if TYPE_CHECKING:
     from ._several import as_completed, wait_all
     from ._stats import Stats
+    from ._wire import HTTPRequest, HTTPResponse, Request, TaskRequest
     from .account import Account, ActiveTasks, Credits, HistoryEntry
     from .batch import BatchItem, BatchRunner, Outcome
     from .client import PiAPI
@@ -86,6 +87,8 @@ __all__ = [
     "Family",
     "FileKind",
     "FileRole",
+    "HTTPRequest",
+    "HTTPResponse",
     "HistoryEntry",
     "Imagine",
     "Inpaint",
@@ -103,6 +106,7 @@ __all__ = [
     "PiAPIError",
     "PollPolicy",
     "RateLimitError",
+    "Request",
     "Reroll",
     "RetryPolicy",
     "Seed",
@@ -115,6 +119,7 @@ __all__ = [
     "TaskFile",
     "TaskHandle",
     "TaskRef",
+    "TaskRequest",
     "TaskState",
     "TransportError",
     "UnexpectedAnswer",
@@ -134,6 +139,7 @@ __all__ = [
 # and every pytest run that merely has this package installed does without all of it.
 _HOMES = {
     "_stats": "Stats",
+    "_wire": "HTTPRequest HTTPResponse Request TaskRequest",
     "account": "Account ActiveTasks Credits HistoryEntry",
     "errors": (
         "APIError AuthenticationError ClientClosed DownloadError InsufficientCreditError "

@@ -61,6 +61,8 @@ class Watch:
     seen_at: float = 0.0
     announced: bool = False  # a webhook will tell of its end
     told_at: float = -math.inf  # when one did, to be confirmed
+    request: str = ""  # the class of the request that made it, where that was submitted here
+    end_logged: bool = False
     trouble: Trouble | None = None  # most tasks have none, and there are many
 
     @property

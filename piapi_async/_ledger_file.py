@@ -173,7 +173,7 @@ class LedgerFile:
     _owners: Owners = field(init=False)
     _mine: dict[str, Intent] = field(factory=dict)  # the submits that are in our own hands
     _settled: list[Intent] = field(factory=list)  # those that the present transaction takes out of them
-    _pid: int = 0  # of the process that has opened the file
+    _pid: int = 0  # of the process that has the file open; 0 while none has
     _dead: set[str] = field(factory=set)  # owners of whom the present transaction leaves nothing
 
     def __attrs_post_init__(self) -> None:
@@ -182,12 +182,12 @@ class LedgerFile:
 
     @property
     def is_open(self) -> bool:
-        """Whether the file is open, in this process or in the one that it was forked from."""
-        return self._file is not None
+        """Whether the file is open, or being opened or closed, in this process or in the one it was forked from."""
+        return self._pid != 0
 
     def inherits(self, place: Place) -> bool:
         """Tell whether the file at a place was open here when this process was forked from another."""
-        return self._file is not None and self._pid != os.getpid() and self._place.is_at(place)
+        return self._pid not in {0, os.getpid()} and self._place.is_at(place)
 
     @property
     def owner(self) -> str:
@@ -268,28 +268,36 @@ class LedgerFile:
             place = Place.of(self.path)
             check_names(place.real)
             self._require_or_make(place.real)
-            self._place, self._owners = place, Owners(place.real)
             if any(other.inherits(place) for other in list(_OPENED)):
                 raise LedgerError(f"The ledger {self.path} was open when this process was forked: {FORKED}")
-            file = sqlite3.connect(place.real, timeout=_BUSY_SECONDS, isolation_level=None)
-            file.row_factory = sqlite3.Row
-            try:
-                self._prepare(file)
-                file.execute("BEGIN IMMEDIATE")  # nobody may find our lock before we hold it
-                for owner in self._owners.find_dead():
-                    self._orphan_all(file, owner)
-                self._owners.join()
-                place.settle(file)
-                file.execute("COMMIT")
-                place.note_commit()
-                self._remove_dead()
-            except BaseException:
-                file.close()
-                self._owners.leave(keep_file=False)
-                raise
-            self._file, self._pid = file, os.getpid()
+            self._place, self._owners, self._pid = place, Owners(place.real), os.getpid()
             _OPENED.add(self)
+            try:
+                self._file = self._connect()
+            except BaseException:
+                self._pid = 0
+                raise
         return self._file
+
+    def _connect(self) -> sqlite3.Connection:
+        """Open the file that stands at our place, as one owner more."""
+        file = sqlite3.connect(self._place.real, timeout=_BUSY_SECONDS, isolation_level=None)
+        file.row_factory = sqlite3.Row
+        try:
+            self._prepare(file)
+            file.execute("BEGIN IMMEDIATE")  # nobody may find our lock before we hold it
+            for owner in self._owners.find_dead():
+                self._orphan_all(file, owner)
+            self._owners.join()
+            self._place.settle(file)
+            file.execute("COMMIT")
+            self._place.note_commit()
+            self._remove_dead()
+        except BaseException:
+            file.close()
+            self._owners.leave(keep_file=False)
+            raise
+        return file
 
     def _require_or_make(self, real: Path) -> None:
         """Make the file unless it is there; raise `LedgerError` for one that is hardly there.
@@ -355,6 +363,7 @@ class LedgerFile:
                 file.close()
         finally:
             self._owners.leave(keep_file=doubtful)
+            self._pid = 0
 
     def _leave_nothing(self, file: sqlite3.Connection) -> bool:
         """Have nothing of ours that counts as being sent; tell whether that is so."""

@@ -1,4 +1,4 @@
-"""Work that would block the loop, done beside it."""
+"""The running loop, and work that would block it, done beside it."""
 
 from __future__ import annotations
 
@@ -12,4 +12,18 @@ T = TypeVar("T")
 async def in_thread(work: Callable[[], T]) -> T:
     """Give what `work` gives, done in a thread of the loop's executor."""
     # Not anyio.to_thread: a virtual clock in tests waits for the loop's executor only.
-    return await asyncio.get_running_loop().run_in_executor(None, work)
+    return await running_loop().run_in_executor(None, work)
+
+
+def running_loop() -> asyncio.AbstractEventLoop:
+    """Return the running event loop.
+
+    Raises `RuntimeError` where asyncio does not run, as under trio, which says what is needed.
+    """
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        raise RuntimeError(
+            "piapi_async needs a running asyncio event loop, and there is none: start with asyncio.run(main()), or "
+            "with anyio.run(main, backend='asyncio'); trio cannot run it"
+        ) from None

@@ -24,7 +24,7 @@ from attrs import asdict, define, field, frozen
 
 from ._disk import AT_ONCE
 from ._ledger_file import Intent, LedgerEntry, LedgerState
-from ._threads import in_thread
+from ._threads import in_thread, running_loop
 from ._wire import TaskRequest, label
 from ._workbench import Desk, Source
 from .client import PiAPI
@@ -275,6 +275,7 @@ class BatchRunner:
         longer than their time-out; tasks go on at the host.  An error of the iterable itself is raised to the reader.
         Raises `DownloadError` before anything is submitted if the folder for files cannot be used.
         """
+        running_loop()
         if self._folder is not None:
             await in_thread(partial(prepare_directory, self._folder))
         if self._source is not None:

@@ -7,10 +7,12 @@ to leave.  Its `TaskHandle`s are one task each; handles of the same task share w
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import os
 import warnings
 from collections.abc import AsyncGenerator, Iterable
+from contextlib import AsyncExitStack
 from datetime import datetime
 from functools import partial
 from pathlib import PurePath
@@ -19,6 +21,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar, overload
 
 import aiohttp
+import anyio
 from attrs import asdict, evolve
 
 from ._book import PollBook
@@ -29,6 +32,7 @@ from ._lanes import Watch
 from ._poller import Poller
 from ._stats import Counters, Stats
 from ._submitter import Submitter
+from ._threads import running_loop
 from ._transport import Transport, check_base_url, check_key, origin_of
 from ._uploads import Uploader, upload_url_for
 from ._verdict import judge_read
@@ -53,6 +57,8 @@ from .policy import PollPolicy, RetryPolicy, TokenBucket
 from .tasks import Family, Task, TaskId, TaskRef, check_task_id, found_at
 
 DEFAULT_BASE_URL = "https://api.piapi.ai"
+
+logger = logging.getLogger("piapi_async")
 
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
@@ -97,8 +103,15 @@ class PiAPI:
     trust_env
         Whether proxies are taken from the environment (for sessions made here).
 
+    What becomes of each task is logged at INFO, with the attributes `task_id` and `request` (the class's name) on the
+    record: submitted, accepted, ended.
+
     Raises `ValueError` for a missing key, a base URL that is not allowed, and numbers that make no sense.
     """
+
+    # A client that never was, because an argument was refused or unknown, needs no closing.
+    _closed = True
+    _loop: asyncio.AbstractEventLoop | None = None
 
     def __init__(
         self,
@@ -117,8 +130,7 @@ class PiAPI:
         trust_env: bool = False,
         allow_insecure: bool = False,
     ) -> None:
-        self._closed = True  # until all arguments are found good: a client that never was needs no closing
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._pid = 0  # of the process that uses it
         self._closing: asyncio.Task[None] | None = None
         self._joined = False  # the ledger
         if base_url is None:  # "" is somebody's mistake, and must not mean the host that costs money
@@ -153,6 +165,8 @@ class PiAPI:
         self._closed = False
 
     def __repr__(self) -> str:
+        if not hasattr(self, "_ledger"):  # in a traceback of its constructor, say
+            return "<PiAPI: not made>"
         state = "closed" if self._closed else f"{len(self._poller.book)} waiting, {len(self._submitter)} submitting"
         return f"<PiAPI {self._origin}: {state}>"
 
@@ -198,10 +212,14 @@ class PiAPI:
             raise TypeError(f"{label(request)} makes no task, so it cannot be submitted")
         if timeout is not None and not timeout > 0:
             raise ValueError(f"timeout: {timeout!r} is not allowed; it must be above 0, or None for the client's")
+        name = type(request).__name__
+        _tell("%s is being submitted", name, request=name)
         accepted = await self._submitter.submit(request, key, timeout)
+        _tell("%s was accepted: task %s", name, accepted.task_id, task_id=accepted.task_id, request=name)
         watch = self._watch(
             request.family, accepted.task_id, submitted=accepted.known is None, announced=accepted.announced
         )
+        watch.request = name
         return TaskHandle(self, watch, accepted.frozen), accepted.known
 
     @overload
@@ -343,35 +361,44 @@ class PiAPI:
 
         Tasks at the host go on.  Closing twice does no harm.
         """
-        if self._loop is None:
+        if self._loop is None or self._pid != os.getpid():  # in a forked process the sockets are the other's
             self._closed = True
             return
         self._check_loop()
         self._closed = True
         if self._closing is None:
             self._closing = asyncio.create_task(self._close(), name="piapi_async close")
-        await asyncio.shield(self._closing)
+        # An anyio scope that is cancelled would cancel this await again and again; `_close` is bounded by itself.
+        with anyio.CancelScope(shield=True):
+            await asyncio.shield(self._closing)
 
     async def _close(self) -> None:
         self._caller.gate.shut()
-        await self._poller.close(ClientClosed("The client was closed while this wait was on."))
-        await self._submitter.finish()
-        if self._submitter.webhooks is not None:
-            await self._submitter.webhooks.finish()
-        await self._uploader.close()
-        await self._caller.transport.close()
-        if self._ledger is not None and self._joined:
-            await self._ledger.leave()
+        async with AsyncExitStack() as last:  # what fails keeps nothing that follows from being closed
+            if self._ledger is not None and self._joined:
+                last.push_async_callback(self._ledger.leave)
+            last.push_async_callback(self._caller.transport.close)
+            last.push_async_callback(self._uploader.close)
+            if self._submitter.webhooks is not None:
+                last.push_async_callback(self._submitter.webhooks.finish)
+            last.push_async_callback(self._submitter.finish)
+            await self._poller.close(ClientClosed("The client was closed while this wait was on."))
 
     def __del__(self) -> None:
-        if not self._closed and self._loop is not None:
+        if not self._closed and self._loop is not None and self._pid == os.getpid():
             warnings.warn(f"{self!r} was dropped without `await close()`", ResourceWarning, source=self, stacklevel=2)
 
     def _enter(self) -> None:
-        if self._loop is asyncio.get_running_loop() and not self._closed:  # nearly always
+        if self._pid and self._pid != os.getpid():
+            raise RuntimeError(
+                "This PiAPI was used before this process was forked, and its connections are the other's: make a new "
+                "one here. Nothing was sent"
+            )
+        loop = running_loop()
+        if self._loop is loop and not self._closed:  # nearly always
             return
         if self._loop is None:
-            self._loop = asyncio.get_running_loop()
+            self._loop, self._pid = loop, os.getpid()
             if self._ledger is not None and not self._closed:
                 self._ledger.join()
                 self._joined = True
@@ -380,7 +407,7 @@ class PiAPI:
             raise ClientClosed("The client is closed. Nothing was sent; make a new PiAPI.")
 
     def _check_loop(self) -> None:
-        if self._loop is not asyncio.get_running_loop():
+        if self._loop is not running_loop():
             raise RuntimeError(
                 "This PiAPI belongs to the event loop in which it was first used; make one client per loop"
             )
@@ -408,6 +435,17 @@ def _mark(entry: HistoryEntry) -> Any:  # noqa: ANN401 - only compared
 
 
 def _record_end(ledger: Ledger | None, origin: str, watch: Watch) -> None:
-    if ledger is not None and watch.task is not None:
-        ref = TaskRef(origin, watch.family.name, watch.task_id)
-        ledger.end(ref, watch.task.state.value, watch.task.raw)
+    if watch.task is None:
+        return
+    state = watch.task.state.value
+    if not watch.end_logged:  # an end may be seen again
+        watch.end_logged = True
+        _tell("task %s has ended: %s", watch.task_id, state, task_id=watch.task_id, request=watch.request)
+    if ledger is not None:
+        ledger.end(TaskRef(origin, watch.family.name, watch.task_id), state, watch.task.raw)
+
+
+def _tell(text: str, *values: str, request: str, task_id: str | None = None) -> None:
+    """Log a step in a task's life, for those who collect them; what was asked for is not in it."""
+    if logger.isEnabledFor(logging.INFO):
+        logger.info(text, *values, extra={"task_id": task_id, "request": request})

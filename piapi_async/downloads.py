@@ -44,7 +44,7 @@ from ._disk import (
 from ._file_session import SILENCE, FileSession
 from ._files import files_to_save, needs_files
 from ._signatures import HEAD, SUFFIXES, Body, suffix_of_link
-from ._threads import in_thread
+from ._threads import in_thread, running_loop
 from ._wire import read_retry_after, shorten
 from .errors import DownloadError
 from .policy import RetryPolicy
@@ -167,6 +167,7 @@ async def download(
     saved until then stay, and `DownloadError.files` has them.  The task stays done and paid for: read it again for
     fresh links.  A task whose result is text has no files, and returns an empty list.
     """
+    running_loop()
     folder = check_target(target)
     check_seconds("timeout", timeout)
     check_count("max_bytes", max_bytes)

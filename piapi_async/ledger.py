@@ -27,6 +27,7 @@ import orjson
 from attrs import define, field
 
 from ._ledger_file import FORKED, Intent, LedgerEntry, LedgerFile, LedgerState, Work
+from ._threads import running_loop
 from .errors import LedgerError
 from .tasks import TaskId, TaskRef, check_task_id
 
@@ -185,7 +186,7 @@ class Ledger:
             data = orjson.dumps(answer)
         except TypeError:  # nested more deeply than can be written; the outcome is what matters
             data = b""
-        loop, loss = asyncio.get_running_loop(), f"The end of task {ref.task_id} was not recorded"
+        loop, loss = running_loop(), f"The end of task {ref.task_id} was not recorded"
         self._put(_Job(lambda file: self._file.end(file, ref, outcome, data), loop, loss=loss))
 
     async def flush(self) -> None:
@@ -215,7 +216,7 @@ class Ledger:
         self, work: Callable[[sqlite3.Connection], T], *, settles: Intent | None = None, loss: str = ""
     ) -> Awaitable[T]:
         # A work that is queued is done: whoever is cancelled here cancels only the future, and does not hear of it.
-        loop = asyncio.get_running_loop()
+        loop = running_loop()
         done: asyncio.Future[T] = loop.create_future()
         self._put(_Job(work, loop, done, settles, loss))
         return done
@@ -232,10 +233,11 @@ class Ledger:
 
     def _move_in(self) -> None:
         """Take a ledger into a process that was forked, where its thread does not exist and its mutex may be held."""
-        if self._file.is_open or self._draining is not None:
+        if self._file.is_open or self._queue:
             raise LedgerError(f"The ledger {self.path} was open when this process was forked: {FORKED}")
         self._pid, self._file, self._clients = os.getpid(), LedgerFile(self.path), 0
-        self._thread, self._mutex, self._resumed = None, threading.Lock(), threading.Event()
+        self._thread, self._draining = None, None
+        self._mutex, self._resumed = threading.Lock(), threading.Event()
 
     def _drain(self) -> None:
         """Commit what is queued, one group after the other, until nothing is.  In the thread."""

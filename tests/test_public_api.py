@@ -25,6 +25,7 @@ NAMES = {
     *("LEGACY", "Family", "FileKind", "FileRole", "MidjourneyResult", "Task", "TaskFile", "TaskRef", "TaskState"),
     *("UNIFIED", "CreateTask", "Account", "ActiveTasks", "Cost", "Created", "Credits", "HistoryEntry"),
     *("PollPolicy", "RetryPolicy", "InsufficientCreditError"),
+    *("TaskRequest", "Request", "HTTPRequest", "HTTPResponse"),
     *("PiAPIError", "TransportError", "APIError", "AuthenticationError", "InvalidRequestError", "NotFoundError"),
     *("ParentOutdatedError", "RateLimitError", "ServerError", "UnexpectedAnswer", "SubmissionUnknown"),
     *("TaskFailed", "TaskCancelled", "WaitTimeout", "ClientClosed", "LedgerError", "WebhookRejected", "DownloadError"),

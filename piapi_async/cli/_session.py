@@ -54,7 +54,9 @@ class _Talk(logging.Handler):
     """Tells the person what the client has to say while it works: that it tries again, and why."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        say(record.getMessage())
+        step = hasattr(record, "task_id")  # in a task's life: a command tells of it in its own way
+        if not step or logging.getLogger(record.name).isEnabledFor(logging.DEBUG):
+            say(record.getMessage())
 
 
 @contextlib.asynccontextmanager

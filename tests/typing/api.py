@@ -15,9 +15,12 @@ from typing import Any, assert_type
 
 from piapi_async import (
     LEGACY,
+    BatchRunner,
     Blend,
     Describe,
     Family,
+    HTTPRequest,
+    HTTPResponse,
     Imagine,
     Inpaint,
     Ledger,
@@ -27,6 +30,7 @@ from piapi_async import (
     PiAPI,
     PiAPIError,
     PollPolicy,
+    Request,
     Reroll,
     RetryPolicy,
     Seed,
@@ -35,6 +39,7 @@ from piapi_async import (
     TaskFailed,
     TaskHandle,
     TaskRef,
+    TaskRequest,
     TaskState,
     Upscale,
     Variation,
@@ -43,9 +48,22 @@ from piapi_async import (
     download,
     wait_all,
 )
-from piapi_async._wire import HTTPRequest, HTTPResponse
 from piapi_async.midjourney import Fetch
+from piapi_async.models import flux
 from piapi_async.tasks import TaskId
+
+
+async def submit_mixed_requests(piapi: PiAPI) -> None:
+    requests: list[TaskRequest[Any]] = [Imagine("a cute cat"), Reroll("6886fc4d"), Seed("6886fc4d")]
+    requests.append(flux.TextToImage(prompt="a cute cat"))
+    for request in requests:
+        assert_type(await piapi.submit(request), TaskHandle[Any])
+    for outcome in await BatchRunner(piapi).run(requests):
+        assert_type(outcome.request, TaskRequest[Any])
+        assert_type(outcome.error, Exception | None)
+    read: Request[Task[MidjourneyResult]] = Fetch("6886fc4d")
+    assert_type(read.to_http(), HTTPRequest)
+    assert_type(read.parse(HTTPResponse(200)), Task[MidjourneyResult])
 
 
 async def submit_each_verb(piapi: PiAPI) -> None:
