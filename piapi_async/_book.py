@@ -20,6 +20,7 @@ from attrs import define, field, frozen
 
 from ._lanes import AnyTask, Lane, Waiter, Watch
 from ._stats import Counters
+from ._trust import WebhookTrust
 from ._verdict import Verdict, judge_read
 from .errors import APIError, AuthenticationError, ClientClosed, NotFoundError, PiAPIError, UnexpectedAnswer
 from .policy import Pace, PollPolicy
@@ -58,8 +59,9 @@ class PollBook:
     rng: Random
     multi_fetch_size: int = 20
     counters: Counters = field(factory=Counters)
-    trusting: bool = False  # tasks tell of their end by webhooks, so looks are only a safety net
-    _misses: int = field(default=0, init=False)  # ends in a row that nobody told of
+    trust: WebhookTrust = field(factory=WebhookTrust)
+    # Ends that a look has seen and no webhook has told of, by the time at which they count as missed.
+    _untold: dict[tuple[str, TaskId], float] = field(factory=dict, init=False)
     _lanes: dict[str, Lane] = field(factory=dict, init=False)
     _deadlines: list[tuple[float, int, Watch, Waiter]] = field(factory=list, init=False)
     _bounded: int = field(default=0, init=False)  # waiters with a deadline
@@ -75,9 +77,13 @@ class PollBook:
         return self._lane(family).watches.get(task_id)
 
     def first_look(self, now: float, *, announced: bool = False) -> float:
-        """Give the time of the first look at a task that is submitted now: not before anything can have ended."""
+        """Return the time of the first look at a task that is submitted now: not before anything can have ended.
+
+        `announced`: a webhook should tell of its end.
+        """
+        self._judge_untold(now)
         wait = self.policy.next_look(self.rng, age=0.0)
-        return now + (max(wait, self.policy.safety_net(0.0)) if self.trusting and announced else wait)
+        return now + (self._put_off(wait, 0.0) if announced else wait)
 
     # -- joining and leaving --------------------------------------------------------------------------------------
 
@@ -92,7 +98,7 @@ class PollBook:
         if waiter.deadline < math.inf:
             self._bounded += 1
             heapq.heappush(self._deadlines, (waiter.deadline, next(self._order), watch, waiter))
-        if watch.announced and not self.trusting:  # its look was put off while webhooks could be relied on
+        if watch.announced and not self.trust.relied_on:  # its look may have been put off while they could be
             watch.due = min(watch.due, now + self.policy.next_look(self.rng))
         if not watch.looking:
             self._queue(watch, now if waiter.once else max(now, watch.due))
@@ -125,6 +131,7 @@ class PollBook:
 
     def take(self, now: float, room: int) -> list[Look]:
         """Give at most `room` looks that are due, each filled up with the next most urgent tasks."""
+        self._judge_untold(now)
         looks: list[Look] = []
         for lane in self._lanes.values():
             while len(looks) < room and lane.head() <= now:
@@ -137,7 +144,7 @@ class PollBook:
         watches = [first]
         set_aside: list[tuple[float, Watch]] = []
         # Where webhooks tell of ends, whoever is not due is asked for in vain, and its end would be found too early.
-        horizon = now if self.trusting else math.inf
+        horizon = now if self.trust.relied_on else math.inf
         while not first.alone and len(watches) < lane.size and (due := lane.head()) <= horizon and due < math.inf:
             watch = lane.pop()
             if watch.alone:
@@ -198,8 +205,8 @@ class PollBook:
             self.counters.ended += 1
             told = watch.told_at > -math.inf
             self.counters.unseen += (now - watch.seen_at) / 2 if watch.seen_at > 0 and not told else 0.0
-            if self.trusting and watch.announced and not told:
-                self._doubt(now)
+            if watch.announced:
+                self._weigh(watch, now, told=told)
             return self._settle(watch, None)
         watch.seen_at = now
         news = [waiter for waiter in watch.waiters if waiter.changes and not waiter.once] if changed else []
@@ -209,8 +216,8 @@ class PollBook:
             self._retake(watch, now)
             return news
         wait = self._patience(watch, task, now)
-        if self.trusting and watch.announced and watch.told_at == -math.inf:
-            wait = max(wait, self.policy.safety_net(now - watch.began))
+        if watch.announced and watch.told_at == -math.inf:
+            wait = self._put_off(wait, now - watch.began)
         watch.told_at = -math.inf  # an end that was told and not found was told too early, or by a liar
         return news + self._again(watch, now + wait)
 
@@ -227,37 +234,73 @@ class PollBook:
             return self.policy.next_look(self.rng, age=None if watch.progress else elapsed)
         return self.policy.next_look(self.rng, pace=Pace(progress, (points + 1) / elapsed))
 
+    # -- what webhooks tell ---------------------------------------------------------------------------------------
+
     def hurry(self, watch: Watch, now: float) -> None:
         """Have a watch looked at at once, because a webhook says that it has ended."""
-        watch.announced, watch.told_at = True, now
-        self.believe()
+        watch.told_at = now
         if not watch.looking:
             self._retake(watch, now)
 
     def told(self, watch: Watch, task: AnyTask, now: float) -> list[Waiter]:
-        """Take in what a webhook says of a task as if a look had seen it; give the waiters to wake."""
-        watch.announced = True
+        """Take in what a webhook says of a task as if a look had seen it; return the waiters to wake."""
         if task.state.terminal:
             watch.told_at = now
-            self.believe()
-        elif watch.task is not None and _is_behind(task, watch.task):  # deliveries overtake each other
-            return []
+        else:
+            watch.announced = True
+            if watch.task is not None and _is_behind(task, watch.task):  # deliveries overtake each other
+                return []
         return self.seen(watch, task, now)
 
-    def believe(self) -> None:
-        """Take note that a webhook has told of an end."""
-        self._misses, self.trusting = 0, True
+    def told_late(self, family: Family[Any], task_id: TaskId, now: float) -> bool:
+        """Take in that a webhook tells of an end which a look had just seen; return whether that was so."""
+        self._judge_untold(now)
+        if self._untold.pop((family.name, task_id), None) is None:
+            return False
+        self.trust.confirmed()
+        return True
 
-    def _doubt(self, now: float) -> None:
-        """Take note of an end that no webhook told of; after three in a row, look at everybody as usual."""
-        self._misses += 1
-        if self._misses < _MISSES:
+    def _put_off(self, wait: float, age: float) -> float:
+        """Return the seconds to the next look at a task whose end a webhook should tell of, as far as they are trusted.
+
+        There is always a next look: a webhook that is lost is lost for good.
+        """
+        return max(wait, min(wait * self.trust.patience, self.policy.safety_net(age)))
+
+    def _weigh(self, watch: Watch, now: float, *, told: bool) -> None:
+        """Take note of an end that a webhook should have told of.
+
+        A look may be a little quicker than a webhook that is in time, too: half the delay, for that is how old an end
+        is on average when it is seen.
+        """
+        if told:
+            self.trust.confirmed()
+        elif self.trust.relied_on:  # looks are so rare that this end is old
+            self._miss(now)
+        else:
+            self._untold[watch.family.name, watch.task_id] = now + self.policy.delay / 2
+
+    def _judge_untold(self, now: float) -> None:
+        """Count the ends as missed that no webhook has told of in time."""
+        while self._untold:
+            task, until = next(iter(self._untold.items()))
+            if until > now:
+                break
+            del self._untold[task]
+            self._miss(now)
+
+    def _miss(self, now: float) -> None:
+        """Take note of an end that no webhook told of; where that costs the trust, look at everybody as usual."""
+        relied_on = self.trust.relied_on
+        self.trust.missed()
+        if not relied_on or self.trust.relied_on:
             return
-        self.trusting = False
         for lane in self._lanes.values():
             for watch in lane.watches.values():
                 if not watch.looking:
                     self._queue(watch, now + self.policy.next_look(self.rng))
+
+    # -- what goes wrong ------------------------------------------------------------------------------------------
 
     def failed(self, look: Look, error: PiAPIError, now: float) -> list[Waiter]:
         """Take in that a look failed; return the waiters to wake."""

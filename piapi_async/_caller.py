@@ -126,6 +126,12 @@ class Caller:
                     raise
             await self.gate.wait(pause, Sending())
 
+    async def last_read(self, request: Request[A]) -> A:
+        """Return the answer to one read that is made although the client is closing.  Raises as `attempt`."""
+        self.counters.requests[type(request).__name__] += 1
+        response = await self.transport.send(request.to_http(), timeout=self.timeout, sending=Sending(), submit=False)
+        return request.parse(response)
+
     async def submit(self, request: TaskRequest[Any], sending: Sending) -> TaskId | Created | Judgement:
         """Return the task that a request has made, or what became of it instead.
 

@@ -132,6 +132,8 @@ def webhook_endpoint(instance: object, attribute: Attribute[Any], value: object)
 def webhook_secret(instance: Any, attribute: Attribute[Any], value: object) -> None:  # noqa: ANN401 - any verb
     if value is not None and not is_text(value):
         raise ValueError(f"{type(instance).__name__}.{attribute.name}: it must be a text or None")
+    if isinstance(value, str) and not value.isascii():  # it comes back in a header, which frameworks decode differently
+        raise ValueError(f"{type(instance).__name__}.{attribute.name}: it must be ASCII")
     if value and not instance.webhook_endpoint:
         raise ValueError(f"{type(instance).__name__}.webhook_secret: set webhook_endpoint too, or leave both out")
 

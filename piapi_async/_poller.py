@@ -18,7 +18,7 @@ from attrs import define, field
 from ._book import OVERDUE, Look, PollBook, Sightings
 from ._lanes import Waiter, Watch
 from .errors import PiAPIError, UnexpectedAnswer
-from .tasks import Task, is_known_status
+from .tasks import Family, Task, TaskId, is_known_status
 
 if TYPE_CHECKING:
     from ._caller import Caller
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("piapi_async")
 
 _MOST_WORDS = 100
+_ENOUGH_ENDS = 32  # to tell the share of those that webhooks tell of
+_SOME = 0.05
 
 
 @define(eq=False)
@@ -41,6 +43,7 @@ class Poller:
     _looks: set[asyncio.Task[None]] = field(factory=set, init=False)
     _warned_at: float = field(default=-math.inf, init=False)
     _words: set[str] = field(factory=set, init=False)
+    _doubted: bool = field(default=False, init=False)  # it was told that webhooks save little
     # Looks serve everybody, so they must not run in the context of whoever happened to wait first.
     _context: contextvars.Context = field(factory=contextvars.Context, init=False)
 
@@ -82,6 +85,10 @@ class Poller:
         self._ring(self.book.told(watch, task, asyncio.get_running_loop().time()))
         self._note_ends([watch])
         self._arm()
+
+    def told_late(self, family: Family[Any], task_id: TaskId) -> bool:
+        """Take in that a webhook tells of an end which a look had just seen; return whether that was so."""
+        return self.book.told_late(family, task_id, asyncio.get_running_loop().time())
 
     async def close(self, error: PiAPIError) -> None:
         """End every wait with `error`, drop the looks in flight."""
@@ -131,6 +138,7 @@ class Poller:
             logger.exception("a look failed in a way that it never should; still waiting")
             woken = self.book.failed(look, UnexpectedAnswer(repr(error)), loop.time())
         self._warn(self.book.overdue(look, loop.time()))
+        self._note_trust()
         self._ring(woken)
 
     async def _ask(self, look: Look) -> Sightings:
@@ -152,6 +160,19 @@ class Poller:
             overdue[0].task_id,
             len(self.book),
             "the host does not show it" if fault is None else fault,
+        )
+
+    def _note_trust(self) -> None:
+        """Tell the operator, once, that webhooks save little here."""
+        trust = self.book.trust
+        if self._doubted or trust.ends < _ENOUGH_ENDS or trust.relied_on:
+            return
+        self._doubted = True
+        logger.log(
+            logging.INFO if trust.share > _SOME else logging.WARNING,
+            "webhooks have told this client of %.0f %% of the ends of its tasks (several processes behind one URL, or "
+            "deliveries that are lost); it looks for the others as if there were none",
+            100 * trust.share,
         )
 
     def _note_ends(self, watches: Iterable[Watch]) -> None:

@@ -31,6 +31,8 @@ class Stats:
     """Times a host asked the client to slow down."""
     faults: int
     """Looks that failed in a way that passes."""
+    foreign_deliveries: int
+    """Valid webhook deliveries about tasks that are not this client's: other processes share its URL and secret."""
     unseen: float
     """Seconds between a task's end and its detection, summed up: estimated as half the time since the look before."""
 
@@ -61,4 +63,5 @@ class Counters:
     retries: int = 0
     pauses: int = 0
     faults: int = 0
+    foreign_deliveries: int = 0
     unseen: float = 0.0

@@ -2,11 +2,13 @@
 
 A delivery carries a plain shared secret and no signature, may be lost, may come twice, and may come out of order
 (the vendor's page).  So it is trusted to wake, not to decide: it makes the poller look at once, and what the look finds
-counts.  While deliveries keep their promise, polling sinks to a safety net; when ends are found that nobody told of, it
-returns to normal.
+counts.  Polling becomes rarer by the share of recent ends that were told of *here*, down to a safety net: behind a
+balancer with several processes, or where deliveries are lost, it stays as it is (see `_trust`).
 
-A submit is sent with an endpoint of its own: its query holds a nonce that only the owner of the secret could have made.
-A delivery with that nonce proves which submit a task belongs to, even where the submit's answer was lost.
+A submission is sent with an endpoint of its own: its query holds a nonce that only the owner of the secret could have
+made.  The host echoes it to whoever reads the task, and to nobody else before; so where the answer to a submission was
+lost, the task that a delivery names is read, and is the submission's if that echo carries its nonce.  The delivery
+itself proves nothing: secret and URL are shown to any holder of a task id.
 """
 
 from __future__ import annotations
@@ -28,9 +30,10 @@ from yarl import URL
 
 from ._families import FAMILIES
 from ._lanes import Watch
-from ._wire import TaskRequest, read_object
+from ._verdict import judge_read
+from ._wire import TaskRequest, read_object, shorten
 from .client import PiAPI
-from .errors import ClientClosed, LedgerError, UnexpectedAnswer, WebhookRejected
+from .errors import ClientClosed, LedgerError, PiAPIError, UnexpectedAnswer, WebhookRejected
 from .ledger import Ledger
 from .midjourney import Seed
 from .tasks import Family, Task, TaskId, TaskRef, TaskState, classify
@@ -39,14 +42,23 @@ logger = logging.getLogger("piapi_async")
 
 R = TypeVar("R")
 
-MAX_BYTES = 1024 * 1024
-"""Bytes of one delivery that are read at most."""
+MAX_BYTES = 16 * 1024 * 1024
+"""Bytes of one delivery that are read at most: it echoes the request, a mask of ten megabytes included."""
 
 NONCE = "piapi_nonce"
 """The query parameter of an endpoint that says which submit it was made for."""
 
-_READ_SECONDS = 10.0
+_SILENT_SECONDS = 10.0  # without a byte of a body
+_READ_SECONDS = 60.0  # for the whole of it
+_SMALL = 1024 * 1024  # bytes; of larger bodies only a few are read at a time
+_LARGE_AT_ONCE = 4
 _REMEMBERED = 10_000  # deliveries and nonces; beyond, the oldest are forgotten
+_LONGEST_ID = 200
+_LONGEST_STATUS = 100
+_NONCE_LENGTH = 32
+_READS_AT_ONCE = 8
+_CANDIDATES = 8  # tasks that deliveries name for one lost submission
+_READ_AGAIN = 5.0  # seconds
 
 
 @frozen(kw_only=True)
@@ -80,20 +92,49 @@ class WebhookEvent:
         except UnexpectedAnswer:  # its text quotes the body, and so may quote the secret
             raise WebhookRejected("The delivery is not a JSON object.") from None
         family, task = ("unified", data["data"]) if isinstance(data.get("data"), dict) else ("legacy", data)
-        task_id, status = task.get("task_id"), task.get("status")
-        if not isinstance(task_id, str) or not task_id.strip() or not isinstance(status, str) or not status:
-            raise WebhookRejected("The delivery tells of no task: it needs the texts task_id and status.")
-        nonce, digest = _echoed_nonce(task), sha256(body).digest()
-        return cls(task_id=TaskId(task_id.strip()), status=status, family=family, raw=task, nonce=nonce, digest=digest)
+        task_id, status = _short_text(task.get("task_id")), task.get("status")
+        if not task_id or not isinstance(status, str) or not status.strip():
+            raise WebhookRejected(
+                "The delivery tells of no task: it needs the texts task_id, of at most 200 characters, and status."
+            )
+        return cls(
+            task_id=TaskId(task_id),
+            status=shorten(status, _LONGEST_STATUS),
+            family=family,
+            raw=task,
+            nonce=_echoed_nonce(task),
+            digest=sha256(body).digest(),
+        )
+
+
+def _short_text(value: object) -> str:
+    """Return what may be an id, "" for what is none: what is remembered for long must be short."""
+    text = value.strip() if isinstance(value, str) else ""
+    return text if len(text) <= _LONGEST_ID else ""
 
 
 def check_secret(headers: Mapping[str, str], secret: str) -> None:
-    """Raise `WebhookRejected` unless the headers carry the secret."""
+    """Raise `WebhookRejected` unless the headers carry the secret, `ValueError` for what cannot be one."""
+    check_secret_text(secret)
+    given = next((value for name, value in headers.items() if name.lower() == "x-webhook-secret"), "")
+    try:
+        # As aiohttp decodes headers: a byte that is no UTF-8 must not become a character that is in the secret.
+        octets = given.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # no header's bytes are decoded to this
+        octets = b""
+    if not hmac.compare_digest(octets, secret.encode()):
+        raise WebhookRejected("The delivery does not carry the secret.")
+
+
+def check_secret_text(secret: str) -> None:
+    """Raise `ValueError` for what cannot be a secret."""
     if not secret:
         raise ValueError("secret: it must not be empty")
-    given = next((value for name, value in headers.items() if name.lower() == "x-webhook-secret"), "")
-    if not hmac.compare_digest(given.encode("utf-8", "replace"), secret.encode()):
-        raise WebhookRejected("The delivery does not carry the secret.")
+    if not secret.isascii() or not secret.isprintable() or len(secret) != len(secret.strip()):
+        raise ValueError(
+            "secret: it must be printable ASCII without blanks around it, for web frameworks decode the header "
+            "that carries it in different ways"
+        )
 
 
 def _echoed_nonce(task: Mapping[str, Any]) -> str:
@@ -111,7 +152,26 @@ def _echoed_nonce(task: Mapping[str, Any]) -> str:
 
 
 def _nonce_in(query: str) -> str:
-    return parse_qs(query).get(NONCE, [""])[0]
+    """Return the nonce in a query, "" for none; one that long is none of ours."""
+    nonce = parse_qs(query).get(NONCE, [""])[0]
+    return nonce if len(nonce) <= _LONGEST_ID else ""
+
+
+@define(eq=False)
+class _Open:
+    """A submission under way: deliveries that came with its nonce name `candidates`; None: no more will come."""
+
+    family: Family[Any]
+    candidates: asyncio.Queue[TaskId | None] = field(factory=asyncio.Queue)
+
+    def tell(self, task_id: TaskId) -> None:
+        """Name a task; more than a few are nobody's who means well."""
+        if self.candidates.qsize() < _CANDIDATES:
+            self.candidates.put_nowait(task_id)
+
+    def give_up(self) -> None:
+        """Say that no more will be named."""
+        self.candidates.put_nowait(None)
 
 
 @define(eq=False)
@@ -131,7 +191,11 @@ class WebhookReceiver:
         Whether an end that is delivered is confirmed by one look.  The secret is static and unsigned, so False believes
         whoever has seen it.
     adopt
-        Seconds for which a submit whose answer was lost waits for its delivery before it is `SubmissionUnknown`.
+        Seconds for which a submission whose answer was lost waits for its delivery before it is `SubmissionUnknown`.
+        The task that it names is always read once, to see that it was made by that submission.
+
+    Several processes may share one URL and secret behind a balancer.  Each is told of its share of the ends and looks
+    for the others as if there were no webhooks.
     """
 
     _piapi: PiAPI
@@ -141,17 +205,17 @@ class WebhookReceiver:
     adopt: float = field(default=600.0, kw_only=True)
     counts: Counter[str] = field(factory=Counter, init=False)
     """Deliveries so far: ``accepted``, ``rejected``, ``duplicate``, ``unknown`` (no task of ours), ``adopted``."""
+    _large: asyncio.Semaphore = field(factory=lambda: asyncio.Semaphore(_LARGE_AT_ONCE), init=False, repr=False)
     _seen: OrderedDict[bytes, None] = field(factory=OrderedDict, init=False, repr=False)
     _early: OrderedDict[str, None] = field(factory=OrderedDict, init=False, repr=False)
-    _open: dict[str, asyncio.Future[TaskId | None]] = field(factory=dict, init=False, repr=False)
+    _open: dict[str, _Open] = field(factory=dict, init=False, repr=False)
     _settled: OrderedDict[str, None] = field(factory=OrderedDict, init=False, repr=False)
     _given_up: bool = field(default=False, init=False, repr=False)
     _unclaimed: list[WebhookEvent] = field(factory=list, init=False, repr=False)
     _chores: set[asyncio.Task[None]] = field(factory=set, init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
-        if not self.secret or self.secret != self.secret.strip() or not self.secret.isprintable():
-            raise ValueError("secret: it must be a printable text that is not empty, without blanks around it")
+        check_secret_text(self.secret)
         if self._piapi._submitter.webhooks is not None:
             raise ValueError("piapi: this client has a WebhookReceiver already")
         if not self.url:
@@ -161,7 +225,6 @@ class WebhookReceiver:
         except ValueError as error:
             raise ValueError(f"url: {self.url!r} is not allowed; {str(error).partition('; ')[2]}") from None
         self._piapi._submitter.webhooks = self
-        self._piapi._poller.book.trusting = True
 
     def routes(self) -> list[web.RouteDef]:
         """Give the route for an `aiohttp.web` application, at the path of `url`."""
@@ -185,7 +248,7 @@ class WebhookReceiver:
 
     async def _serve(self, request: web.Request) -> web.Response:
         try:
-            body = await read_delivery(request, self.secret)
+            body = await read_delivery(request, self.secret, self._large)
         except WebhookRejected:
             self.counts["rejected"] += 1
             return web.Response(status=403)
@@ -205,20 +268,46 @@ class WebhookReceiver:
             return request
         nonce = self._nonce(key)
         endpoint = str(URL(self.url).update_query({NONCE: nonce}))
-        self._open[nonce] = asyncio.get_running_loop().create_future()  # a delivery may outrun the answer
+        self._open[nonce] = _Open(request.family)  # a delivery may outrun the answer
         addressed = evolve(cast("Any", request), webhook_endpoint=endpoint, webhook_secret=self.secret)
         return cast("TaskRequest[R]", addressed)
 
     async def adopted(self, key: str) -> TaskId | None:
-        """Give the task of a submit whose answer was lost, when its delivery comes; None if it does not."""
-        told = self._open.get(self._nonce(key))
-        if told is None or (self._given_up and not told.done()):
+        """Return the task of a submission whose answer was lost, when its delivery comes; None if it does not."""
+        nonce = self._nonce(key)
+        waiting = self._open.get(nonce)
+        if waiting is None or (self._given_up and waiting.candidates.empty()):
             return None
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.adopt):
-                found = await asyncio.shield(told)
+                found = await self._find_made(waiting, nonce)
                 self.counts["adopted"] += found is not None
                 return found
+        return None
+
+    async def _find_made(self, waiting: _Open, nonce: str) -> TaskId | None:
+        """Return the first task that is named for a submission and was made by it, None when there is none to come."""
+        while (task_id := await waiting.candidates.get()) is not None:
+            try:
+                if await self._read_made(waiting.family, task_id, nonce) is not None:
+                    return task_id
+            except PiAPIError as error:
+                if self._given_up:
+                    logger.warning("task %s may be of a submission whose answer was lost: %s", task_id, error)
+                    continue
+                waiting.tell(task_id)
+                await asyncio.sleep(_READ_AGAIN)
+        return None
+
+    async def _read_made(self, family: Family[Any], task_id: TaskId, nonce: str) -> Task[Any] | None:
+        """Return a task if the endpoint it was made with carries the nonce, else None.  Raises as `PiAPI.fetch`."""
+        try:
+            task = await self._piapi._caller.call(family.fetch(task_id), judge_read)
+        except ClientClosed:  # what was delivered before is not to be lost
+            task = await self._piapi._caller.last_read(family.fetch(task_id))
+        if hmac.compare_digest(_echoed_nonce(task.raw).encode(), nonce.encode()):
+            return task
+        logger.warning("a delivery names task %s for a submission that has not made it: is the secret known?", task_id)
         return None
 
     def settled(self, key: str, *, accepted: bool) -> None:
@@ -230,13 +319,16 @@ class WebhookReceiver:
     def give_up(self) -> None:
         """Let nobody wait for a delivery any more: the client is closing."""
         self._given_up = True
-        for told in self._open.values():
-            if not told.done():
-                told.set_result(None)
+        for waiting in self._open.values():
+            waiting.give_up()
 
     async def finish(self) -> None:
-        """Wait for what deliveries have set going."""
-        await asyncio.gather(*self._chores, return_exceptions=True)
+        """Wait for what deliveries have set going, as long as one call may take."""
+        if self._chores:
+            _, late = await asyncio.wait(self._chores, timeout=self._piapi._caller.timeout)
+            for chore in late:
+                chore.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
 
     def came_early(self, task_id: TaskId) -> bool:
         """Tell, once, whether the end of a task was delivered while nobody waited for it."""
@@ -244,7 +336,7 @@ class WebhookReceiver:
 
     def _nonce(self, key: str) -> str:
         # Made from the key, so that a receiver in a later process knows it again from the ledger.
-        return hmac.new(self.secret.encode(), key.encode(), sha256).hexdigest()[:32]
+        return hmac.new(self.secret.encode(), key.encode(), sha256).hexdigest()[:_NONCE_LENGTH]
 
     # -- what a delivery does -------------------------------------------------------------------------------------
 
@@ -260,8 +352,8 @@ class WebhookReceiver:
             self._tell(watch, event)
             return
         if event.state.terminal:
-            if event.nonce in self._settled or event.nonce in self._open:  # one of ours
-                self._piapi._poller.book.believe()
+            if family is not None and self._piapi._poller.told_late(family, event.task_id):
+                return
             _remember(self._early, event.task_id, None)
         if event.nonce not in self._settled:  # else it is a task of ours that nobody waits for just now
             self._claim(event)
@@ -276,16 +368,29 @@ class WebhookReceiver:
             poller.hurry(watch)
 
     def _claim(self, event: WebhookEvent) -> None:
-        """Find the submit that a task belongs to of which we know nothing."""
+        """Find the submission that a task belongs to of which we know nothing."""
         if not event.nonce:
-            self.counts["unknown"] += 1
-        elif (waiting := self._open.get(event.nonce)) is None:
+            self._note_foreign()
+        elif (waiting := self._open.get(event.nonce)) is not None:
+            waiting.tell(event.task_id)
+        elif len(self._unclaimed) >= _REMEMBERED:
+            self._forget(event)
+        else:
             _remember(self._settled, event.nonce, None)
-            self._unclaimed.append(event)
+            self._unclaimed.append(evolve(event, raw={}))  # it may be large, and is not what is believed
             if len(self._unclaimed) == 1:  # else somebody is about to look at the ledger anyway
                 self._begin(self._adopt_from_ledger())
-        elif not waiting.done():
-            waiting.set_result(event.task_id)
+
+    def _note_foreign(self) -> None:
+        """Count a delivery about a task that is not ours: another process shares the URL and the secret."""
+        self.counts["unknown"] += 1
+        self._piapi._counters.foreign_deliveries += 1
+
+    def _forget(self, event: WebhookEvent) -> None:
+        """Let a delivery that came to nothing be looked at anew should it come again."""
+        self._settled.pop(event.nonce, None)
+        self._seen.pop(event.digest, None)
+        self._note_foreign()
 
     def _read(self, family: Family[Any], event: WebhookEvent) -> Task[Any] | None:
         try:
@@ -307,31 +412,36 @@ class WebhookReceiver:
                 keys = {}
                 ids = ", ".join(event.task_id for event in events)
                 logger.warning("what was delivered could not be given to its submit (tasks %s): %s", ids, error)
-            for event in events:
-                if not await self._adopt(event, keys.get(event.nonce)):
-                    self._settled.pop(event.nonce, None)
-                    self.counts["unknown"] += 1
+            for start in range(0, len(events), _READS_AT_ONCE):
+                few = events[start : start + _READS_AT_ONCE]
+                adoptions = await asyncio.gather(*[self._adopt(event, keys.get(event.nonce)) for event in few])
+                for event, adopted in zip(few, adoptions, strict=True):
+                    if not adopted:
+                        self._forget(event)
 
     async def _open_keys(self, ledger: Ledger) -> dict[str, str]:
         """Return the keys of the submits that have not heard of a task, by their nonces."""
         return {self._nonce(key): key for key in await ledger.open_keys()}
 
     async def _adopt(self, event: WebhookEvent, key: str | None) -> bool:
-        """Record the task of a delivery under the key of its submit; tell whether that was done."""
+        """Record the task of a delivery under the key of the submission that made it; return whether that was done."""
         ledger = self._piapi._ledger
         if ledger is None or key is None:
             return False
         try:
             entry = await ledger.find(key)
-            if entry is None:
+            family = None if entry is None else FAMILIES.get(entry.family)
+            if entry is None or family is None or entry.origin != self._piapi.origin:
+                return False
+            task = await self._read_made(family, event.task_id, event.nonce)
+            if task is None:
                 return False
             await ledger.adopt(key, event.task_id)
-        except LedgerError as error:
-            logger.warning("task %s could not be given to its submit: %s", event.task_id, error)
+        except PiAPIError as error:
+            logger.warning("task %s could not be given to its submission: %s", event.task_id, error)
             return False
-        if event.state.terminal and not self.confirm:
-            ref = TaskRef(entry.origin, entry.family, event.task_id)
-            ledger.end(ref, event.state.value, dict(event.raw))
+        if task.state.terminal:
+            ledger.end(TaskRef(entry.origin, entry.family, event.task_id), task.state.value, task.raw)
         self.counts["adopted"] += 1
         return True
 
@@ -341,16 +451,22 @@ class WebhookReceiver:
         task.add_done_callback(self._chores.discard)
 
 
-async def read_delivery(request: web.BaseRequest, secret: str) -> bytes:
-    """Give the body of a delivery, having checked its secret first and reading no more than is allowed and a little.
+async def read_delivery(request: web.BaseRequest, secret: str, large: asyncio.Semaphore | None = None) -> bytes:
+    """Return the body of a delivery, having checked its secret first and reading no more than is allowed and a little.
 
-    Raises `WebhookRejected` also for a body that does not come, or comes broken.
+    Bodies above a megabyte wait for a place in `large`.  Raises `WebhookRejected` also for a body that does not come,
+    or comes broken.
     """
     check_secret(request.headers, secret)
     body = bytearray()
+    now = asyncio.get_running_loop().time
+    until = now() + _READ_SECONDS
     try:
-        async with asyncio.timeout(_READ_SECONDS):
+        async with asyncio.timeout(_SILENT_SECONDS) as silence, contextlib.AsyncExitStack() as places:
             async for chunk in request.content.iter_any():
+                silence.reschedule(min(now() + _SILENT_SECONDS, until))
+                if large is not None and len(body) <= _SMALL < len(body) + len(chunk):
+                    await places.enter_async_context(large)
                 body += chunk
                 if len(body) > MAX_BYTES:
                     break

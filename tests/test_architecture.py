@@ -32,7 +32,8 @@ ORDER = [
         "_files",
         "_envelope",
     ),
-    *("midjourney", "unified", "legacy", "models", "_families", "account", "policy", "_stats", "_lanes", "_book"),
+    *("midjourney", "unified", "legacy", "models", "_families", "account", "policy", "_stats"),
+    *("_trust", "_lanes", "_book"),
     *("_addresses", "_threads", "_connector", "_secrets", "_transport"),
     *("_sqlite", "_ledger_owners", "_ledger_place", "_ledger_file", "ledger"),
     *("_caller", "_submitter", "_poller", "_uploads", "_file_session", "_disk", "downloads"),
@@ -62,6 +63,7 @@ PURE = {
     "policy",
     "_addresses",
     "_stats",
+    "_trust",
     "_lanes",
     "_book",
 }

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 from fastapi import FastAPI, Request, Response
-from support.hooking import SECRET, delivery, listening, made, port_of, post
+from support.hooking import SECRET, delivery, listening, made, port_of, post, rely_on_webhooks
 from support.serving import REROLL, TICK, now, serving, turns
 
 from piapi_async import PiAPI, WebhookReceiver, WebhookRejected
@@ -118,6 +118,7 @@ async def running(make: Make, **options: Any) -> AsyncIterator[tuple[Emulator, P
     async with serving(**options) as (emulator, piapi):
         at = socket.create_server(("127.0.0.1", 0))
         receiver = WebhookReceiver(piapi, secret=SECRET, url=f"http://127.0.0.1:{port_of(at)}/piapi")
+        rely_on_webhooks(piapi)
         async with listening(make(receiver), at):
             yield emulator, piapi, receiver
 

@@ -22,10 +22,11 @@ from support.hooking import (
     nonce_of,
     post,
     receiving,
+    rely_on_webhooks,
     rerolls,
     unknown_submits,
 )
-from support.serving import KEY, REROLL, TICK, assert_at_rest, now
+from support.serving import KEY, REROLL, TICK, assert_at_rest, now, serving
 
 from piapi_async import (
     ClientClosed,
@@ -55,7 +56,39 @@ async def test_while_deliveries_arrive_there_are_hardly_any_polls() -> None:
         assert asked(emulator) == 3
 
 
-async def test_an_end_that_nobody_tells_of_is_found_by_the_safety_net() -> None:
+async def test_deliveries_are_relied_on_by_and_by() -> None:
+    async with hooked({"poll": PollPolicy()}, relied_on=False, durations=60.0) as (emulator, piapi, _):
+        took, polls = [], []
+        for request in rerolls(12):
+            began = now()
+            handle = await piapi.submit(request)
+            await handle.wait()
+            took.append(now() - began)
+            polls.append(emulator.seen.polls[handle.task_id])
+
+        assert max(took) < 62.0
+        assert polls[0] > 10
+        assert polls[0] > polls[3] > polls[6] > polls[9]
+        assert polls[9:] == [1, 1, 1]
+
+
+async def test_ends_that_nobody_tells_of_are_found_as_if_there_were_no_webhooks() -> None:
+    async with hooked({"poll": PollPolicy()}, relied_on=False, webhook_faults=SILENT) as (emulator, piapi, _):
+        took = []
+        for request in rerolls(5):
+            began = now()
+            await (await piapi.submit(request)).wait()
+            took.append(now() - began)
+        there = asked(emulator)
+    async with serving({"poll": PollPolicy()}) as (emulator, piapi):
+        for request in rerolls(5):
+            await (await piapi.submit(request)).wait()
+
+        assert max(took) < 32.0
+        assert there == pytest.approx(asked(emulator), rel=0.2)
+
+
+async def test_an_end_that_is_not_told_where_all_others_were_is_found_by_the_safety_net() -> None:
     async with hooked({"poll": PollPolicy()}, webhook_faults=SILENT, durations=30.0) as (emulator, piapi, _):
         await (await piapi.submit(REROLL)).wait()
         assert now() < 200.0
@@ -124,21 +157,49 @@ async def test_those_who_wait_when_deliveries_stop_are_looked_at_as_usual_too() 
         assert now() < 175.0
 
 
-async def test_one_delivery_is_enough_to_rely_on_them_again() -> None:
-    async with hooked({"poll": PollPolicy()}, webhook_faults=SILENT, durations=30.0) as (emulator, piapi, receiver):
-        polls = []
-        for number, request in enumerate(rerolls(6)):
+async def test_a_delivery_that_trails_the_look_a_little_is_in_time() -> None:
+    async with hooked(relied_on=False, webhook_faults=SILENT, durations=30.0) as (emulator, piapi, receiver):
+        for request in rerolls(6):
             handle = await piapi.submit(request)
-            wait = asyncio.create_task(handle.wait())
-            if number >= 4:  # the first three cost the trust, and the fourth is watched as usual
-                await asyncio.sleep(25.0)
-                emulator.end(handle.task_id)
-                await deliver(receiver, delivery(handle.task_id))
-            await wait
-            polls.append(emulator.seen.polls[handle.task_id])
+            await handle.wait()
+            await asyncio.sleep(0.2)
+            await deliver(receiver, delivery(handle.task_id), nonce_of(emulator, handle.task_id))
 
-        assert polls[3] > 1
-        assert polls[5] == 1
+        assert piapi._poller.book.trust.share > 0.9
+        assert receiver.counts == {"accepted": 6}
+
+
+async def test_deliveries_that_are_later_than_looks_are_not_relied_on() -> None:
+    async with hooked(relied_on=False, webhook_faults=SILENT, durations=30.0) as (emulator, piapi, receiver):
+        for request in rerolls(10):
+            handle = await piapi.submit(request)
+            await handle.wait()
+            await asyncio.sleep(2.0)
+            await deliver(receiver, delivery(handle.task_id), nonce_of(emulator, handle.task_id))
+
+        assert piapi._poller.book.trust.share == 0.0
+
+
+async def test_ends_of_tasks_that_were_not_announced_say_nothing_of_the_share() -> None:
+    async with hooked(relied_on=False, durations=30.0) as (_, piapi, _):
+        handles = [await piapi.submit(request) for request in rerolls(3)]
+        ids = [handle.task_id for handle in handles]
+        del handles
+
+        await wait_all([piapi.attach(task_id) for task_id in ids])
+
+        assert piapi._poller.book.trust.ends == 0.0
+
+
+async def test_a_share_that_is_small_is_told_to_the_operator_once(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "piapi_async")
+    async with hooked(relied_on=False, webhook_faults=SILENT, durations=5.0) as (_, piapi, _):
+        for request in rerolls(60):
+            await (await piapi.submit(request)).wait()
+
+    told = [record for record in caplog.records if "webhooks have told" in record.getMessage()]
+    assert [record.levelno for record in told] == [logging.WARNING]
+    assert " 0 % of the ends" in told[0].getMessage()
 
 
 async def test_ends_that_were_told_before_anybody_waited_are_no_reason_for_doubt() -> None:
@@ -166,7 +227,7 @@ async def test_many_that_end_together_are_confirmed_together_and_cast_no_doubt()
 
         assert asked(emulator) == 200
         assert emulator.seen.requests["multi_fetch"] + emulator.seen.requests["fetch"] <= 12
-        assert piapi._poller.book.trusting
+        assert piapi._poller.book.trust.relied_on
 
 
 @pytest.mark.parametrize("own", ["", "https://elsewhere.example.org/hook"])
@@ -365,6 +426,7 @@ async def test_each_of_two_clients_has_its_own_receiver() -> None:
         PiAPI(KEY, base_url=emulator.base_url) as other,
         receiving(other) as second,
     ):
+        rely_on_webhooks(other)
         mine, yours = await piapi.submit(REROLL), await other.submit(REROLL)
         await asyncio.gather(mine.wait(), yours.wait())
 

@@ -108,7 +108,7 @@ def test_an_echo_of_another_shape_has_no_nonce(name: str, odd: object) -> None:
     assert read(legacy(**{name: {inner: odd}})).nonce == ""
 
 
-@given(st.text(min_size=1).filter(lambda text: text.isprintable()))
+@given(st.text(min_size=1, max_size=200).filter(lambda text: text.isprintable()))
 def test_any_nonce_survives_the_way_through_the_query(nonce: str) -> None:
     endpoint = str(URL("https://bot.example.org/piapi").update_query({NONCE: nonce}))
 
@@ -165,8 +165,34 @@ def test_nobody_can_be_believed_without_a_secret_to_compare_with(headers: dict[s
         read(delivery("t1"), headers, secret="")
 
 
-def test_a_secret_of_any_letters_is_recognised() -> None:
-    assert read(delivery("t1"), {"x-webhook-secret": "ключ-鍵"}, secret="ключ-鍵").task_id == "t1"
+@pytest.mark.parametrize("secret", ["ключ", "café", " padded", "two\nlines", "\x00"])
+def test_a_secret_that_frameworks_may_read_differently_is_refused(secret: str) -> None:
+    with pytest.raises(ValueError, match="printable ASCII"):
+        read(delivery("t1"), {"x-webhook-secret": secret}, secret=secret)
+
+
+@pytest.mark.parametrize("code", [0xDCFF, 0xD800, 0xFFFD, 0xFF])
+def test_a_byte_that_is_no_letter_is_no_question_mark(code: int) -> None:
+    with pytest.raises(WebhookRejected):
+        read(delivery("t1"), {"x-webhook-secret": f"what{chr(code)}-then"}, secret="what?-then")
+
+
+@pytest.mark.parametrize("task_id", ["x" * 201, "x" * 1_000_000])
+def test_an_id_that_long_is_rejected(task_id: str) -> None:
+    with pytest.raises(WebhookRejected, match="200 characters"):
+        read(delivery(task_id))
+
+
+def test_what_is_remembered_of_a_delivery_is_short() -> None:
+    event = read(delivery("x" * 200, "y" * 1_000_000))
+
+    assert (len(event.task_id), len(event.status)) == (200, 100)
+
+
+def test_a_nonce_that_long_is_none_of_ours() -> None:
+    endpoint = f"https://bot.example.org/?{NONCE}=" + "n" * 1_000_000
+
+    assert read(legacy(meta=echoing(endpoint)["meta"])).nonce == ""
 
 
 class Watched(bytes):

@@ -12,7 +12,7 @@ import click
 from aiohttp import web
 
 from ..errors import WebhookRejected
-from ..webhooks import WebhookEvent, read_delivery
+from ..webhooks import WebhookEvent, check_secret_text, read_delivery
 from ._exit import ExitCode
 from ._output import check_stdout, leave_stdout, reason_of, say, to_json, write_out
 from ._session import read_secret, run
@@ -31,6 +31,11 @@ def listen(host: str, port: int, secret_file: Path | None) -> None:
     secret = read_secret(secret_file) if secret_file else os.environ.get("PIAPI_WEBHOOK_SECRET", "").strip()
     if not secret:
         raise click.UsageError("No secret: set the environment variable PIAPI_WEBHOOK_SECRET or use --secret-file FILE")
+
+    try:
+        check_secret_text(secret)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
 
     check_stdout()
     over = asyncio.Event()  # when nobody reads any more
