@@ -166,8 +166,13 @@ def _walk_links(value: object, path: str) -> Iterator[TaskFile]:
 
 # -- tasks that end in words ----------------------------------------------------------------------------------------
 
-_WORD_TYPES = re.compile(r"(?:seed|describe)\Z|.*(?:lyrics|caption|transcri|speech.?to.?text)", re.IGNORECASE)
+_TEXT_MAKERS = re.compile(r"(?:.*/)?(?:seed|describe)\Z|.*(?:lyrics|caption|transcri|speech.?to.?text)", re.IGNORECASE)
 _WORDS = ("seed", "text", "lyrics", "lyrics_pairs", "caption", "description", "transcript")
+
+
+def makes_text(name: str) -> bool:
+    """Tell whether a verb, a task type or a model of this name makes text."""
+    return _TEXT_MAKERS.match(name) is not None
 
 
 def ends_in_words(task: Task[Any], verb: str = "") -> bool:
@@ -179,7 +184,7 @@ def ends_in_words(task: Task[Any], verb: str = "") -> bool:
     model = task.raw.get("model")
     if isinstance(model, str):
         names.append(model)
-    if any(_WORD_TYPES.match(name) for name in names):
+    if any(makes_text(name) for name in names):
         return True
     if task.task_type or verb:
         return False

@@ -8,8 +8,9 @@ from typing import Any
 import click
 from attrs import fields, frozen
 
+from .._disk import AT_ONCE
 from ..client import PiAPI
-from ..downloads import MAX_BYTES, DownloadOptions, Downloads, prepare_directory
+from ..downloads import MAX_BYTES, DownloadOptions, Downloads, check_target, prepare_directory
 from ..errors import DownloadError
 from ..tasks import Task, with_files
 
@@ -22,6 +23,7 @@ class Saving:
     all_files: bool = False
     download_timeout: float | None = None
     max_file_bytes: int = MAX_BYTES
+    parallel_files: int = AT_ONCE
 
     @classmethod
     def taken_from(cls, values: dict[str, object]) -> Saving:
@@ -49,6 +51,8 @@ class Saving:
             words += ["--download-timeout", f"{self.download_timeout:g}"]
         if self.max_file_bytes != MAX_BYTES:
             words += ["--max-file-bytes", str(self.max_file_bytes)]
+        if self.parallel_files != AT_ONCE:
+            words += ["--parallel-files", str(self.parallel_files)]
         return words
 
     def for_runner(self) -> dict[str, Any]:
@@ -58,6 +62,7 @@ class Saving:
             "all_files": self.all_files,
             "download_timeout": self.download_timeout,
             "max_file_bytes": self.max_file_bytes,
+            "parallel_files": self.parallel_files,
         }
 
     async def save(self, piapi: PiAPI, task: Task[Any], *, verb: str = "", just_ended: bool = False) -> Task[Any]:
@@ -65,11 +70,28 @@ class Saving:
         if self.directory is None:
             return task
         options = DownloadOptions(
-            all_files=self.all_files, timeout=self.download_timeout, max_bytes=self.max_file_bytes
+            all_files=self.all_files,
+            timeout=self.download_timeout,
+            max_bytes=self.max_file_bytes,
+            parallel=self.parallel_files,
         )
         session = piapi._file_session()  # noqa: SLF001 - with the client's proxy and TLS, as those of a batch
         async with Downloads(self.directory, session, options) as downloads:
             return with_files(task, await downloads.save(task, verb=verb, just_ended=just_ended))
+
+
+class Folder(click.Path):
+    """A folder to save in, which may not be there yet."""
+
+    def __init__(self) -> None:
+        super().__init__(file_okay=False, path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401 - click's shape
+        try:
+            check_target(value)  # before `Path` makes one slash of the two in s3://
+        except ValueError as error:
+            self.fail(str(error).removeprefix("download: "), param, ctx)
+        return super().convert(value, param, ctx)
 
 
 def saving_options(*, folder: bool = True) -> list[click.Parameter]:
@@ -89,11 +111,18 @@ def saving_options(*, folder: bool = True) -> list[click.Parameter]:
             metavar="BYTES",
             help=f"Save no larger file. Default: {MAX_BYTES >> 20} MiB.",
         ),
+        click.Option(
+            ["--parallel-files"],
+            type=click.IntRange(min=1),
+            default=AT_ONCE,
+            metavar="N",
+            help=f"At most so many files at a time. Default: {AT_ONCE}.",
+        ),
     ]
     if folder:
         directory = click.Option(
             ["--download", "directory"],
-            type=click.Path(file_okay=False, path_type=Path),
+            type=Folder(),
             metavar="DIR",
             help="Save the files of the result here: their links expire.",
         )

@@ -16,7 +16,7 @@ from ..midjourney import LEGACY
 from ..tasks import Family, TaskState
 from ._options import shared_options, short, timeout_option
 from ._output import Meter, check_stdout, print_task, say
-from ._saving import Saving, saving_options
+from ._saving import Folder, Saving, saving_options
 from ._session import client, explain, read_setup, run
 from ._submit import finish, tell_saved
 
@@ -96,9 +96,7 @@ async def _all(jobs: Iterable[Coroutine[Any, Any, None]]) -> None:
 
 @_command(
     click.Argument(["task_id"], metavar="TASK_ID"),
-    click.Argument(
-        ["directory"], type=click.Path(file_okay=False, path_type=Path), default=Path(), metavar="[DIRECTORY]"
-    ),
+    click.Argument(["directory"], type=Folder(), default=Path(), metavar="[DIRECTORY]"),
     *saving_options(folder=False),
     family_option,
 )

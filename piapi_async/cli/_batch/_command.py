@@ -100,7 +100,7 @@ def _run_batch(
         runner: dict[str, Any] = {"concurrency": concurrency, "timeout": timeout, "max_submits": max_submits}
         flags = {"skip_invalid": skip_invalid, "ignore_extra": ignore_extra}
         resume = _resume_command(setup, source, {"out": out, "verb": verb, **runner}, flags, saving)
-        with Results.at(out, keep=setup.ledger is not None, pictures=saving.directory is not None) as results:
+        with Results.at(out, keep=setup.ledger is not None, saving=saving) as results:
             run(Job(setup, requests, good, results, resume).main({**runner, **saving.for_runner()}))
     except KeyboardInterrupt:  # while the file was read or checked
         say("Interrupted. Nothing was submitted.")

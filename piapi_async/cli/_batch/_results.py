@@ -16,12 +16,16 @@ from typing import Any, Protocol
 import click
 from attrs import define, field
 
+from ..._disk import is_saved
+from ..._files import makes_text
 from ..._ledger_file import Intent
 from ..._sqlite import lock_file
 from ..._wire import TaskRequest
 from ...batch import Outcome
 from ...errors import TaskCancelled, TaskFailed
+from ...tasks import FileRole
 from .._output import leave_stdout, on_terminal, task_fields, to_json, write_out
+from .._saving import Saving
 from ._lines import Line, Origin, mark
 
 
@@ -101,7 +105,7 @@ class Results:
 
     @classmethod
     @contextlib.contextmanager
-    def at(cls, path: Path | None, *, keep: bool, pictures: bool) -> Iterator[Results]:
+    def at(cls, path: Path | None, *, keep: bool, saving: Saving) -> Iterator[Results]:
         if path is None:
             yield cls.on_stdout()
             return
@@ -109,7 +113,7 @@ class Results:
             raise click.UsageError(f"{path} exists: move it away, or use --ledger FILE to go on with an earlier run")
         real = path.resolve()
         with _held(real, path):
-            failed, ended = cls._tidy(real, path, pictures=pictures) if real.exists() else (0, set())
+            failed, ended = cls._tidy(real, path, saving) if real.exists() else (0, set())
             number = os.open(real, os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o666)
             try:
                 yield cls(_File(number), failed, ended)
@@ -117,7 +121,7 @@ class Results:
                 os.close(number)
 
     @classmethod
-    def _tidy(cls, path: Path, shown: Path, *, pictures: bool) -> tuple[int, set[int]]:
+    def _tidy(cls, path: Path, shown: Path, saving: Saving) -> tuple[int, set[int]]:
         """Keep the lines that are final; return how many failed, and the marks of all.  One that is cut off goes."""
         ended: set[int] = set()
         failed = 0
@@ -128,7 +132,7 @@ class Results:
                 if row is None and text.endswith("\n"):
                     fresh.unlink()
                     raise click.UsageError(f"{shown} exists and is no file of results with keys: move it away")
-                if row is None or not _is_final(row, pictures=pictures) or mark(row["key"]) in ended:
+                if row is None or not _is_final(row, saving) or mark(row["key"]) in ended:
                     continue
                 ended.add(mark(row["key"]))
                 failed += bool(row.get("error"))
@@ -244,15 +248,25 @@ def _read_row(text: str) -> dict[str, Any] | None:
     return row if isinstance(row, dict) and isinstance(row.get("key"), str) and row["key"] and "final" in row else None
 
 
-def _is_final(row: dict[str, Any], *, pictures: bool) -> bool:
+def _is_final(row: dict[str, Any], saving: Saving) -> bool:
     """Return whether a later run has nothing to add: the task has ended and, if wanted, its files are there."""
-    if not row["final"] or row.get("error") or not pictures:
+    if not row["final"] or row.get("error") or saving.directory is None:
         return bool(row["final"])
     files = row.get("files") or []
-    if not files and not row.get("images"):
-        return True
-    saved = [_saved_as(file) for file in files]
-    return bool(saved) and all(name is not None and Path(name).exists() for name in saved)
+    if not files:
+        return _is_text(row)
+    roles = [file.get("role") if isinstance(file, dict) else None for file in files]
+    best = next((role for role in FileRole if role in roles), None)
+    wanted = [file for file, role in zip(files, roles, strict=True) if saving.all_files or role in {best, None}]
+    return all(name is not None and is_saved(Path(name)) for name in map(_saved_as, wanted))
+
+
+def _is_text(row: dict[str, Any]) -> bool:
+    """Return whether a row without files lacks none: its result is text."""
+    request = row.get("request")
+    if not isinstance(request, dict):  # of an older release
+        return not row.get("images")
+    return any(makes_text(str(request.get(name, ""))) for name in ("verb", "model", "task_type"))
 
 
 def _saved_as(file: object) -> str | None:
