@@ -94,11 +94,13 @@ def post(path: str, body: object) -> HTTPRequest:
 
 
 def label(request: Request[Any]) -> str:
-    """Name a request in an error text by its class and first field: ``Reroll('6886fc4d-…')``."""
+    """Name a request in an error text by its class and first field, if that is set: ``Reroll('6886fc4d-…')``."""
     cls = type(request)
     if not attrs.has(cls):
         return cls.__name__
     subject = next((getattr(request, f.name) for f in attrs.fields(cls) if f.init and not f.kw_only), "")
+    if subject is None:
+        return f"{cls.__name__}()"
     if not isinstance(subject, str):
         subject = ", ".join(subject) if isinstance(subject, (tuple, list)) else str(subject)
     return f"{cls.__name__}({shorten(subject, 60)!r})"

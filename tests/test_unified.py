@@ -35,7 +35,7 @@ from piapi_async import (
 from piapi_async._inputs import text
 from piapi_async._wire import HTTPRequest, HTTPResponse, label
 from piapi_async.account import AccountInfo, CancelPending, GetActiveTasks, Upload
-from piapi_async.models import flux, midjourney
+from piapi_async.models import flux, kling, midjourney
 from piapi_async.models._outputs import AudioOutput, ImageOutput
 from piapi_async.tasks import Created, TaskId
 from piapi_async.unified import CancelTask, ModelRequest, Output, _Create, family_of, request
@@ -178,6 +178,7 @@ class TestCreateTask:
     def test_is_named_in_errors_by_its_first_words(self) -> None:
         assert label(CREATE) == "CreateTask('Qubico/flux1-dev')"
         assert label(flux.TextToImage("a cat")) == "TextToImage('a cat')"
+        assert label(kling.Video(image_url="https://a.b/c.png")) == "Video()"
 
 
 class TestCreated:

@@ -95,7 +95,7 @@ def variations(draw: st.DrawFn) -> tuple[str, str, dict[str, Any], str]:
 
 
 class TestWhateverASourceShows:
-    @settings(deadline=None, max_examples=300)
+    @settings(deadline=None, max_examples=100)
     @given(variations())
     def test_is_sent_as_it_stands(self, drawn: tuple[str, str, dict[str, Any], str]) -> None:
         model, task_type, given_, other = drawn

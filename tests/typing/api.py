@@ -81,6 +81,10 @@ async def submit_each_verb(piapi: PiAPI) -> None:
 
 def what_a_request_takes_besides_the_words_of_the_wire(image: bytes, urls: Sequence[str]) -> None:
     Upscale("6886fc4d", index=1)
+    Upscale("6886fc4d", 2)
+    Variation("6886fc4d", "high_variation", prompt="a cat")
+    Upscale("6886fc4d", "5x")  # type: ignore[arg-type]
+    Pan("6886fc4d", direction="north")  # type: ignore[arg-type]
     Variation("6886fc4d", index=4)
     Outpaint("6886fc4d", zoom_ratio=1.5)
     Inpaint("6886fc4d", mask=image)

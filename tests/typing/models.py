@@ -8,10 +8,11 @@ A line that must be refused carries an ignore, which both report once the line i
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, assert_type
 
-from piapi_async import UNIFIED, CreateTask, PiAPI, Task, TaskHandle
+from piapi_async import UNIFIED, Cost, CreateTask, HistoryEntry, PiAPI, Task, TaskHandle
 from piapi_async.legacy import (
     DREAM_MACHINE,
     FACE_SWAP,
@@ -26,6 +27,15 @@ from piapi_async.legacy import (
 from piapi_async.models import flux, hailuo, image_tools, joycaption, kling, luma, midjourney, trellis, udio, wan
 from piapi_async.models._outputs import ImageOutput, VideoOutput
 from piapi_async.unified import Output, family_of
+
+
+async def what_is_told_of_money(piapi: PiAPI) -> None:
+    handle = await piapi.submit(kling.Video("a cat"))
+    assert_type(handle.frozen, Cost | None)
+    assert_type((await handle.wait()).cost, Cost | None)
+    async for entry in piapi.history("kling", since=datetime.now(UTC)):
+        assert_type(entry, HistoryEntry)
+    assert_type((await piapi.account()).credits.available, float | None)
 
 
 async def submit_some_of_each_system(piapi: PiAPI) -> None:
