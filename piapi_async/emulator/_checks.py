@@ -16,11 +16,6 @@ Check = Callable[[object], str]
 DIGEST = "sha256:"
 
 
-def is_digest(value: object) -> bool:
-    """Tell whether this stands for a longer value, which was checked when it came."""
-    return isinstance(value, str) and value.startswith(DIGEST)
-
-
 def text(value: object) -> str:
     """Say what is wrong with a string that is not blank."""
     if not isinstance(value, str):
@@ -154,6 +149,17 @@ def source(value: object) -> str:
     if re.match(r"data:[\w./+-]+;base64,", start) or not link(start):
         return ""
     return "" if re.fullmatch(r"[A-Za-z0-9+/_=\s-]+", start) else "must be an http or https URL, or base64"
+
+
+def remembered(check: Check) -> Check:
+    """Return the check of a value that a task was made with: a long one is kept as its digest."""
+    if check not in _OF_ANY_LENGTH:
+        return check
+    return lambda value: "" if isinstance(value, str) and _DIGEST.fullmatch(value) else check(value)
+
+
+_DIGEST = re.compile(rf"{DIGEST}[0-9a-f]{{64}}")
+_OF_ANY_LENGTH: tuple[Check, ...] = (text, string, mask, link, source)
 
 
 def table(value: object) -> str:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ._routes import Call
 
 #: The task of the unified protocol that each door makes.
-_MAKES: Mapping[Door, tuple[str, str]] = {
+MAKES: Mapping[Door, tuple[str, str]] = {
     Door.FACE_SWAP: ("Qubico/image-toolkit", "face-swap"),
     Door.LUMA: ("luma", "video_generation"),
     Door.KLING: ("kling", "video_generation"),
@@ -35,7 +35,7 @@ def create(desk: Desk, call: Call) -> JSON:
     body, door = call.json(), call.route.door
     if body.get("result_type", "url") != "url":
         raise Refused('invalid result_type: must be "url"')  # ours: the vendor sends base64, too
-    model, task_type = _MAKES[door]
+    model, task_type = MAKES[door]
     given = {name: value for name, value in body.items() if name not in _BESIDE}
     if door is Door.LUMA and given.get("image_url"):
         given["key_frames"] = {"frame0": {"type": "image", "url": given["image_url"]}}

@@ -14,6 +14,7 @@ import attrs
 from attrs import frozen
 
 from ._asks import MIDJOURNEY, Door, Kind, Refused
+from ._classic import MAKES
 from ._life import DURATIONS, ENDS, LIFE, Event, Fate, Stage, Task
 from ._systems import check_given, find_system, hook_of
 from ._verbs import VERBS, accept
@@ -104,6 +105,9 @@ def _check_making(task: Task) -> None:
         raise ValueError(f"kind: {task.kind} is not what {task.model} makes")
     if task.adopted:
         return
+    doors = (Door.MIDJOURNEY, Door.UNIFIED) if task.model == MIDJOURNEY else (Door.UNIFIED,)
+    if task.door not in doors and MAKES.get(task.door) != (task.model, task.verb):
+        raise ValueError(f"door: {task.model[:100]}'s tasks are not made by {task.door}")
     try:
         if system is None:
             accept(VERBS[task.verb], task.given, kept=True)

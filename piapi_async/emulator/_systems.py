@@ -15,10 +15,10 @@ from ._checks import (
     Check,
     endpoint,
     flag,
-    is_digest,
     items,
     number,
     ratio,
+    remembered,
     scalar,
     short,
     source,
@@ -333,9 +333,9 @@ def check_given(system: System, given: Mapping[str, object], *, kept: bool = Fal
             raise Refused(f"{' or '.join(names.split('|'))} is required")
     for name in (*system.known, *_words(system.required)):
         check = system.limits.get(name, CHECKS.get(name))
-        if check is None or name not in there or (kept and is_digest(there[name])):
+        if check is None or name not in there:
             continue
-        if problem := check(there[name]):
+        if problem := (remembered(check) if kept else check)(there[name]):
             raise Refused(f"invalid {name}: {problem}")
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from attrs import frozen
 
 from ._asks import DIGITS, MIDJOURNEY, WEBHOOK_FIELDS, WORDS, Ask, Door, Kind, Refused
-from ._checks import Check, endpoint, flag, index, is_digest, link, links, mask, ratio, text, whole, word, zoom
+from ._checks import Check, endpoint, flag, index, link, links, mask, ratio, remembered, text, whole, word, zoom
 
 
 @frozen
@@ -82,9 +82,8 @@ def accept(verb: Verb, body: Mapping[str, object], *, kept: bool = False) -> dic
         if name not in given:
             raise Refused(f"{name} is required")
     for name, value in given.items():
-        if kept and is_digest(value):
-            continue
-        if problem := CHECKS[name](value):
+        check = remembered(CHECKS[name]) if kept else CHECKS[name]
+        if problem := check(value):
             raise Refused(f"invalid {name}: {problem}")
     if "index" in given:
         given["index"] = str(given["index"])

@@ -18,11 +18,13 @@ from support.emulating import Inbox, emulating
 from piapi_async._wire import HTTPRequest
 from piapi_async.emulator import PLANS, Constant, Dialect, Emulator, StateError, _page, _recall
 from piapi_async.emulator._answers import View
+from piapi_async.emulator._asks import Door
+from piapi_async.emulator._classic import MAKES
 from piapi_async.emulator._desk import Desk
 from piapi_async.emulator._life import DURATIONS, Task
 from piapi_async.emulator._machine import Machine
 from piapi_async.emulator._state import StateFile, snapshot
-from piapi_async.emulator._systems import asked_unified
+from piapi_async.emulator._systems import ask_of, asked_unified
 from piapi_async.emulator._unified import files_of
 from piapi_async.emulator._verbs import asked
 from piapi_async.emulator.pictures import pictures_of
@@ -159,7 +161,7 @@ class TestDamage:
                 refused += not is_answered(tmp_path / "state.json", content)
         assert refused >= 10
 
-    @pytest.mark.parametrize("number", range(8))
+    @pytest.mark.parametrize("number", range(9))
     def test_every_input_is_checked(self, number: int, tmp_path: Path) -> None:
         for name in every_task()[number].given:
             refused = 0
@@ -168,6 +170,17 @@ class TestDamage:
                 content["tasks"][number]["given"][name] = value
                 refused += not is_answered(tmp_path / "state.json", content)
             assert refused >= 5
+
+    def test_a_digest_stands_for_a_long_value_alone(self, tmp_path: Path) -> None:
+        content = saved()
+        for task in content["tasks"]:
+            task["given"] |= {"prompt": f"sha256:{'0' * 64}"}
+        assert is_answered(tmp_path / "state.json", content)
+        for name, digest in (("direction", f"sha256:{'0' * 64}"), ("mask", "sha256:x"), ("mask", f"sha256:{'0' * 65}")):
+            content = saved()
+            (task,) = [task for task in content["tasks"] if name in task["given"]]
+            task["given"][name] = digest
+            assert not is_answered(tmp_path / "state.json", content)
 
     def test_every_field_of_a_task_is_read(self) -> None:
         assert _recall._READ.keys() == attrs.fields_dict(Task).keys()
@@ -186,9 +199,10 @@ class TestDamage:
             ({"kind": "files"}, "kind: files is not what midjourney makes"),
             ({"aspect_ratio": "1:0"}, "aspect_ratio: '1:0' is no ratio"),
             ({"given": {}}, "given: prompt is required"),
+            ({"door": "kling"}, "door: midjourney's tasks are not made by kling"),
             ({"colour": "blue"}, "colour: unknown field"),
             ({"serial": 2}, "two tasks have the same serial"),
-            ({"serial": 99}, "serial: 8 is less than a task's"),
+            ({"serial": 99}, "serial: 9 is less than a task's"),
             ({"task_id": "x" * 201}, "task_id: 1 to 200 characters are expected"),
         ],
     )
@@ -286,6 +300,9 @@ def machine_of_every_task() -> Machine:
     flux = {"prompt": "a cat", "batch_size": 2, "width": 1024, "height": 768}
     body = {"model": "Qubico/flux1-dev", "task_type": "txt2img", "input": flux}
     machine.create(asked_unified(body, "task_create"), account="a", now=machine.now)
+    swap = {"target_image": "https://example.com/a.png", "swap_image": "https://example.com/b.png"}
+    model, task_type = MAKES[Door.FACE_SWAP]
+    machine.create(ask_of(model, task_type, swap, {}, door=Door.FACE_SWAP, route="r"), account="a", now=machine.now)
     machine.advance(150.0)
     make("reroll", origin_task_id=grid, **hook)
     machine.advance(155.0)

@@ -395,7 +395,7 @@ class TestFaults:
             caller.emulator.fail("cancel", Status(500))
             assert await refused(caller, None, "DELETE", f"/api/v1/task/{made['task_id']}") == (
                 500,
-                "internal server error",
+                "failed to make a task",
             )
             await asyncio.sleep(20)
             caller.emulator.fail("download", Status(502))
