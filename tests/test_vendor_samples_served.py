@@ -72,3 +72,19 @@ def test_every_sample_is_a_command(monkeypatch: pytest.MonkeyPatch) -> None:
             )
             assert result.exit_code == 0, (words, result.stderr)
             assert emulator.machine.tasks[result.stdout.strip()].input == given_
+
+
+@pytest.mark.parametrize(
+    ("model", "code", "told"),
+    [("t2v-01:video_generation", 0, ""), ("music-s:generate_music", 3, "Suno is no longer served")],
+)
+def test_a_model_without_a_request_is_the_hosts_to_judge(model: str, code: int, told: str) -> None:
+    with desk(queue=1000) as (_, base_url):
+        result = CliRunner().invoke(
+            cli,
+            ["run", model, "prompt=a cat", "--no-wait"],
+            env={"PIAPI_BASE_URL": base_url, "PIAPI_API_KEY": "emulator-key"},
+        )
+
+    assert result.exit_code == code
+    assert told in result.stderr

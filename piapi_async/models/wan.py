@@ -83,7 +83,10 @@ class ImageToVideoWithLora(_Video):
 
 @request
 class KeyFrames(_VideoOfPictures):
-    """Make a video between two pictures; the vendor's pages had one pair of names, then the other."""
+    """Make a video between two pictures; the vendor's pages had one pair of names, then the other.
+
+    One of them lists `image`, too.
+    """
 
     _task_type = "img2video-14b-keyframe"
     _needs = (("first_frame", "start_image"), ("last_frame", "end_image"))
@@ -91,6 +94,7 @@ class KeyFrames(_VideoOfPictures):
     last_frame: str | PurePath | None = link(base64=True, default=None)
     start_image: str | PurePath | None = link(base64=True, default=None)
     end_image: str | PurePath | None = link(base64=True, default=None)
+    image: str | PurePath | None = link(base64=True, default=None)
 
 
 @request

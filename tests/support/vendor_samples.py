@@ -204,7 +204,7 @@ SAMPLES: list[tuple[str, str, dict[str, Any]]] = [
     ("Qubico/wanx", "img2video-14b", {"image": LINK}),
     ("Qubico/wanx", "img2video-14b", {**CAT, "image": BASE64, "negative_prompt": ""}),
     ("Qubico/wanx", "img2video-14b-lora", {**CAT, "image": LINK, "lora_settings": [{"lora_type": "fighting"}]}),
-    ("Qubico/wanx", "img2video-14b-keyframe", {"start_image": BASE64, "end_image": BASE64}),
+    ("Qubico/wanx", "img2video-14b-keyframe", {"image": BASE64, "start_image": BASE64, "end_image": BASE64}),
     ("Qubico/wanx", "img2video-14b-keyframe", {**CAT, "first_frame": LINK, "last_frame": LINK_2}),
     (
         "Qubico/wanx",
