@@ -10,6 +10,7 @@ import base64
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
+from pathlib import PurePath
 from typing import Any, TypeGuard, cast
 from urllib.parse import urlsplit
 
@@ -36,6 +37,11 @@ def is_text(value: object) -> TypeGuard[str]:
 
 
 _HALF_PAIR = re.compile("[\ud800-\udfff]")
+
+
+def is_path(value: PurePath) -> bool:
+    """Tell whether a file can have that path, and JSON can carry it: a name that is not UTF-8 it cannot."""
+    return is_text(str(value)) and "\0" not in str(value)
 
 
 def required_text(instance: object, attribute: Attribute[Any], value: object) -> None:

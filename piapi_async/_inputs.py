@@ -29,7 +29,7 @@ import attrs
 import orjson
 from attrs import NOTHING, Attribute
 
-from ._fields import AROUND, is_base64, is_http_url, is_ratio, is_text, is_zoom, refuse, to_mask, to_word
+from ._fields import AROUND, is_base64, is_http_url, is_path, is_ratio, is_text, is_zoom, refuse, to_mask, to_word
 
 UPLOADABLE = frozenset({".jpg", ".jpeg", ".png", ".webp", ".mp4", ".wav", ".mp3"})
 """The kinds of files that the upload host takes, by suffix (the vendor's page)."""
@@ -289,7 +289,7 @@ def _is_encoded(value: object) -> bool:
 
 def _is_link(value: object) -> bool:
     if isinstance(value, PurePath):
-        return value.suffix.lower() in UPLOADABLE
+        return value.suffix.lower() in UPLOADABLE and is_path(value)
     return is_http_url(value) or (is_text(value) and value.startswith(_OTHER_LINKS))
 
 
@@ -305,7 +305,7 @@ def _is_object(value: object) -> bool:
 
 
 def _stand_in(value: object) -> object:
-    if isinstance(value, PurePath):
+    if isinstance(value, PurePath) and is_path(value):
         return str(value)
     if isinstance(value, Mapping):
         return dict(value)

@@ -341,6 +341,8 @@ class Upload:
         if suffix not in UPLOADABLE:
             kinds = ", ".join(sorted(kind[1:] for kind in UPLOADABLE))
             raise ValueError(f"upload: the name {self.name!r} is not allowed; it must end in one of {kinds}")
+        if not fields.is_text(self.name) or "\0" in self.name:
+            raise ValueError(f"upload: the name {self.name!r} is not allowed; JSON, or a file, cannot have it")
         if len(self.name) > _LONGEST_NAME:
             raise ValueError(f"upload: a name of {len(self.name)} characters is not allowed; {_LONGEST_NAME} at most")
         if not self.data:
