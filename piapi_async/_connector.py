@@ -6,16 +6,18 @@ by one.  So a kept connection is used again only while it holds nothing unread, 
 that a submission went out on only after its answer was judged to be a plain acceptance, so that a second copy of any
 other answer, however late, finds nobody to mislead.
 
-`_get` and `_release` are aiohttp's own, and not documented; they have been as they are from 3.12 to 3.14 at least.
+`_get`, `_release` and `_factory` are aiohttp's own, and not documented; they are the same from 3.12 to 3.14.
 """
 
 from __future__ import annotations
 
 import asyncio
 import select
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
+import aiohttp.client_proto
 
 if TYPE_CHECKING:
     from aiohttp.client_proto import ResponseHandler
@@ -27,13 +29,35 @@ if TYPE_CHECKING:
 class SteadyConnector(aiohttp.TCPConnector):
     """A connector whose kept connections are used again only if nothing has come on them since."""
 
+    def __init__(self, **options: Any) -> None:  # noqa: ANN401 - aiohttp's
+        super().__init__(**options)
+        self._factory: Any = partial(_Handler, loop=self._loop)
+
     async def _get(self, key: ConnectionKey, traces: list[Trace]) -> Connection | None:
         while (connection := await super()._get(key, traces)) is not None:
             protocol = connection.protocol
             if protocol is not None and not has_unread(protocol):
+                if isinstance(protocol, _Handler):
+                    protocol.idle = False
                 return connection
             connection.close()
         return None
+
+    def _release(self, key: ConnectionKey, protocol: ResponseHandler, *, should_close: bool = False) -> None:
+        if isinstance(protocol, _Handler):
+            protocol.idle = True
+        super()._release(key, protocol, should_close=should_close)
+
+
+class _Handler(aiohttp.client_proto.ResponseHandler):
+    """A connection's protocol: whatever comes while nobody waits for an answer spoils it, half a status line too."""
+
+    idle = False
+
+    def data_received(self, data: bytes) -> None:
+        if data and self.idle:
+            self.force_close()
+        super().data_received(data)
 
 
 class SubmitConnector(SteadyConnector):
@@ -46,8 +70,10 @@ class SubmitConnector(SteadyConnector):
     def _release(self, key: ConnectionKey, protocol: ResponseHandler, *, should_close: bool = False) -> None:
         if should_close or protocol.should_close:
             super()._release(key, protocol, should_close=True)
-        else:
-            self._unjudged[protocol] = key
+            return
+        self._unjudged[protocol] = key
+        if isinstance(protocol, _Handler):
+            protocol.idle = True
 
     def settle(self, protocol: ResponseHandler, *, reuse: bool) -> None:
         """Put a connection back into the pool, or close it."""

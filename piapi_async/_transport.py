@@ -33,6 +33,9 @@ _KEEP_ALIVE = 15.0
 # for 5 s and more, so one that was busy within the last two seconds is safe to use again; idle clients connect anew.
 _SUBMIT_KEEP_ALIVE = 2.0
 
+_UNASKED = "the server had spoken unasked, so the connection was not used"
+_NO_TYPE = ("Content-Type",)
+
 # What certainly comes before a request without a body leaves; one with a body tells by itself.
 _BEFORE_SENDING = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL)
 
@@ -86,6 +89,13 @@ class _Body(aiohttp.BytesPayload):
         self._size = len(value)
         self._sending = sending
         self._submission = submission
+        self.is_under_way = False
+
+    @property
+    def size(self) -> int:
+        """The number of bytes; asked for when aiohttp makes a request of them, and not by what only imitates it."""
+        self.is_under_way = True
+        return self._size or 0
 
     async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
         # aiohttp may have scheduled this in the very turn in which the caller was cancelled.
@@ -98,7 +108,7 @@ class _Body(aiohttp.BytesPayload):
         if transport is not None and not transport.is_closing():
             protocol = transport.get_protocol()
             if is_out_of_step(protocol):
-                raise aiohttp.ClientConnectionError("the server had spoken unasked, so the connection was not used")
+                raise aiohttp.ClientConnectionError(_UNASKED)
             if submission and submission.connector is None:
                 protocol.force_close()
             self._sending.leave_on(protocol, submission.connector if submission else None)
@@ -163,7 +173,8 @@ class Transport:
         except PiAPIError as error:
             raise without_frames(error)  # noqa: B904 - its own cause, if it has one, is what led to it
         except Exception as error:  # noqa: BLE001 - a connector or middleware of the user's may raise anything
-            begun = sending.begun if request.body or submit else not isinstance(error, _BEFORE_SENDING)
+            watched = self._has_body(request, submit=submit)
+            begun = sending.begun if watched else not isinstance(error, _BEFORE_SENDING)
             failure = self._explain(error, begun=begun, timeout=timeout)
         except BaseException as error:  # noqa: BLE001 - a cancellation, which may become the cause of a TimeoutError
             raise without_frames(error)  # noqa: B904 - the same
@@ -178,8 +189,9 @@ class Transport:
         response = await session.request(
             request.method,
             _url(self.base_url, request.path),
-            data=body if request.body or submit else None,
+            data=body if self._has_body(request, submit=submit) else None,
             headers=self._headers_for(request),
+            skip_auto_headers=None if request.body else _NO_TYPE,
             timeout=_total(timeout),
             allow_redirects=False,
             raise_for_status=False,
@@ -187,8 +199,18 @@ class Transport:
             # In a user's session this is a pool of its own, which stays empty: a submission connects anew there.
             server_hostname=self._host if submit and self._session is not None else None,
         )
+        if body.is_under_way and not sending.begun:  # it was there before; the writing had not had its turn
+            response.close()
+            raise aiohttp.ClientConnectionError(_UNASKED)
         # A host that echoes the key must not bring it into errors and logs.
         return HTTPResponse(response.status, self.secrets.hide(await _read(response)), response.headers)
+
+    def _has_body(self, request: HTTPRequest, *, submit: bool) -> bool:
+        """Tell whether a request goes out with a body, be it an empty one: only bodies are watched.
+
+        In a session of the user's, nothing else can look at the connection before a request goes out on it.
+        """
+        return bool(request.body) or submit or self._session is not None
 
     @staticmethod
     def _submission(session: aiohttp.ClientSession) -> _Submission:
