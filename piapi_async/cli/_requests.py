@@ -8,6 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args, get_origin, get_type_hints
 
 import attrs
@@ -43,10 +44,7 @@ class Recipe:
     @property
     def fields(self) -> Mapping[str, attrs.Attribute[Any]]:
         """The fields that can be given: the positional one first, what all requests have last."""
-        fields = sorted(
-            attrs.fields(self.request), key=lambda f: (f.kw_only, f.default is not attrs.NOTHING, f.name in AROUND)
-        )
-        return {f.name: f for f in fields if f.init and f.name not in self.preset}
+        return _fields_of(self._class, tuple(self.preset))
 
     @property
     def required(self) -> list[str]:
@@ -88,11 +86,8 @@ class Recipe:
             return int(value)
         return value
 
-    def _kinds(self, name: str) -> set[Any]:
-        """Return the types that a field may have, those of the values that a `Literal` lists among them."""
-        hint = _hints(self._class).get(name)
-        kinds = {hint, *get_args(hint)}
-        return kinds | {type(word) for kind in kinds if get_origin(kind) is Literal for word in get_args(kind)}
+    def _kinds(self, name: str) -> frozenset[Any]:
+        return _kinds_of(self._class, name)
 
     def _spells_numbers(self, name: str) -> bool:
         """Tell whether a field takes a number for the text that the wire has for it."""
@@ -121,6 +116,20 @@ def _number(text: str, decimal: str) -> object:
         if math.isfinite(value):
             return value
     return text
+
+
+@cache
+def _fields_of(cls: Any, preset: tuple[str, ...]) -> Mapping[str, attrs.Attribute[Any]]:  # noqa: ANN401 - a class
+    fields = sorted(attrs.fields(cls), key=lambda f: (f.kw_only, f.default is not attrs.NOTHING, f.name in AROUND))
+    return MappingProxyType({f.name: f for f in fields if f.init and f.name not in preset})
+
+
+@cache
+def _kinds_of(cls: Any, name: str) -> frozenset[Any]:  # noqa: ANN401 - a class
+    """Return the types that a field may have, those of the values that a `Literal` lists among them."""
+    hint = _hints(cls).get(name)
+    kinds = {hint, *get_args(hint)}
+    return frozenset(kinds | {type(word) for kind in kinds if get_origin(kind) is Literal for word in get_args(kind)})
 
 
 @cache

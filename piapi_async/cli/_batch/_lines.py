@@ -159,11 +159,12 @@ class BatchInput:
 
     def _extra(self, recipe: Recipe, fields: Mapping[str, Any]) -> list[str]:
         """Return the names of what is no field; not those that may be meant as one, for that would cost money."""
-        unknown = [name for name in fields if name not in recipe.fields]
-        if self.ignore_extra:
+        known = recipe.fields
+        unknown = [name for name in fields if name not in known]
+        if self.ignore_extra or not unknown:
             return unknown
         meant = _names_of(recipe.verb)
-        return [name for name in unknown if name not in meant and not _resembles(name, tuple(recipe.fields))]
+        return [name for name in unknown if name not in meant and not _resembles(name, tuple(known))]
 
 
 def mark(key: str) -> int:

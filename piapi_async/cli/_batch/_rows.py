@@ -12,6 +12,7 @@ after which reading goes on.
 from __future__ import annotations
 
 import codecs
+import contextlib
 import csv
 import io
 import json
@@ -26,6 +27,7 @@ MAX_ROW = 16 * 1024 * 1024
 """Characters of one row: no host takes a larger request."""
 
 _HEAD = 64 * 1024  # bytes that are looked at to find out what a file is
+_LINE_WEIGHT = 64  # what a line weighs beside its characters, so that a quoted cell of empty lines has an end, too
 _PIECE = 64 * 1024  # characters that are read at a time where there are no lines
 
 
@@ -221,7 +223,8 @@ def read_rows(stream: BinaryIO, found: Format, begins_row: Callable[[list[str]],
     except UnicodeError as error:
         raise FileRefusedError(f"it is damaged {found.encoding.upper()} ({error})") from None
     finally:
-        text.detach()
+        with contextlib.suppress(ValueError):  # whoever opened the stream has closed it
+            text.detach()
 
 
 class _TooLongError(Exception):
@@ -252,7 +255,7 @@ class _Lines(Iterator[str]):
         if not line:
             raise StopIteration
         self.number += 1
-        self._size += len(line)
+        self._size += len(line) + _LINE_WEIGHT
         if self._size > MAX_ROW:
             while line and not line.endswith(("\n", "\r")):
                 line = self._text.readline(_PIECE)
