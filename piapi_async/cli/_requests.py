@@ -15,7 +15,6 @@ import attrs
 from attrs import frozen
 
 from .. import legacy
-from .._fields import to_word
 from ..models import catalog
 from ._verbs import VERBS
 
@@ -75,7 +74,7 @@ class Recipe:
             return tuple(text.split())
         if bool in kinds and text.strip().lower() in _FLAGS:
             return _FLAGS[text.strip().lower()]
-        if kinds & {int, float} or self._spells_numbers(name):
+        if kinds & {int, float} or _spells_numbers(self._class, name):
             return _number(text, decimal)
         return text
 
@@ -88,11 +87,6 @@ class Recipe:
 
     def _kinds(self, name: str) -> frozenset[Any]:
         return _kinds_of(self._class, name)
-
-    def _spells_numbers(self, name: str) -> bool:
-        """Tell whether a field takes a number for the text that the wire has for it."""
-        converter: object = self.fields[name].converter if name in self.fields else None
-        return converter is to_word
 
     @property
     def _class(self) -> Any:  # noqa: ANN401 - a class, which type checkers do not take for hashable
@@ -130,6 +124,13 @@ def _kinds_of(cls: Any, name: str) -> frozenset[Any]:  # noqa: ANN401 - a class
     hint = _hints(cls).get(name)
     kinds = {hint, *get_args(hint)}
     return frozenset(kinds | {type(word) for kind in kinds if get_origin(kind) is Literal for word in get_args(kind)})
+
+
+@cache
+def _spells_numbers(cls: Any, name: str) -> bool:  # noqa: ANN401 - a class
+    """Return whether a field takes a number for the text that the wire has for it."""
+    converter = getattr(attrs.fields_dict(cls).get(name), "converter", None)
+    return callable(converter) and converter(1) == "1"
 
 
 @cache
