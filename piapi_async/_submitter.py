@@ -35,7 +35,7 @@ from .errors import (
     UnexpectedAnswer,
 )
 from .ledger import Ledger
-from .tasks import Cost, Created, TaskId, TaskRef, TaskState
+from .tasks import Cost, Created, Family, TaskId, TaskRef, TaskState
 
 logger = logging.getLogger("piapi_async")
 
@@ -88,6 +88,7 @@ class _Flight:
     """A submit under way; `arrived` is what its caller awaits, `task_id` what the answer named."""
 
     request: TaskRequest[Any]
+    family: Family[Any]  # the request's, asked for before it is paid for: it may be anybody's class
     key: str | None
     sending: Sending
     arrived: asyncio.Future[Accepted]
@@ -119,14 +120,14 @@ class _KnownIds:
     _young: set[int] = field(factory=set, init=False)
     _old: set[int] = field(factory=set, init=False)
 
-    def has(self, request: TaskRequest[Any], task_id: TaskId) -> bool:
+    def has(self, family: str, task_id: TaskId) -> bool:
         """Tell whether a task is known."""
-        mark = hash((request.family.name, task_id))
+        mark = hash((family, task_id))
         return mark in self._young or mark in self._old
 
-    def take(self, request: TaskRequest[Any], task_id: TaskId) -> bool:
+    def take(self, family: str, task_id: TaskId) -> bool:
         """Note the task of a submission; tell whether it was new."""
-        mark = hash((request.family.name, task_id))
+        mark = hash((family, task_id))
         if mark in self._young or mark in self._old:
             return False
         if len(self._young) >= _REMEMBERED:
@@ -166,7 +167,7 @@ class Submitter:
         sending = Sending(self._caller.timeout if timeout is None else timeout)
         # What the caller awaits is a future of its own, for a task that is awaited is cancelled with whoever awaits it.
         arrived: asyncio.Future[Accepted] = asyncio.get_running_loop().create_future()
-        flight = _Flight(request, key, sending, arrived)
+        flight = _Flight(request, request.family, key, sending, arrived)
         self._under_way.add(flight)
         flight.task = task = asyncio.create_task(self._own(flight), name="piapi_async submit")
         if not flight.ran:  # an eager loop has made the first step already
@@ -263,7 +264,7 @@ class Submitter:
         if ledger is None:
             task_id = await self._send(flight)
             return Accepted(task_id, announced=sending.announced, frozen=flight.frozen)
-        intent = Intent.of(request.to_http(), key=flight.key, origin=self._origin, family=request.family.name)
+        intent = Intent.of(request.to_http(), key=flight.key, origin=self._origin, family=flight.family.name)
         flight.key = intent.key
         try:
             known = await self._claim(ledger, intent, flight)
@@ -282,7 +283,7 @@ class Submitter:
             if told is not None and isinstance(error, SubmissionUnknown):
                 return Accepted(told, announced=True)
             raise
-        ref = TaskRef(self._origin, request.family.name, flight.task_id)
+        ref = TaskRef(self._origin, flight.family.name, flight.task_id)
         other = await ledger.accept(intent, ref)
         if other is not None:
             what = f"the answer names task {ref}, which the ledger has for another submission, {other!r}"
@@ -365,7 +366,7 @@ class Submitter:
         if isinstance(answer, Created):
             flight.frozen, answer = answer.frozen, answer.task_id
         if not isinstance(answer, Judgement):
-            if not self._ids.take(flight.request, answer):
+            if not self._ids.take(flight.family.name, answer):
                 return await self._lost(flight, nonce_key, *self._mistaken(flight, answer))
             sending.settle(reuse=True)
             return answer
@@ -379,12 +380,11 @@ class Submitter:
 
     async def _look_at(self, flight: _Flight, nonce_key: str, named: TaskId, error: PiAPIError) -> TaskId:
         """Return a task that an answer names without saying yes, if it lives; it is read once, and tells."""
-        request = flight.request
-        ref = TaskRef(self._origin, request.family.name, named)
-        if self._ids.has(request, named):
+        ref = TaskRef(self._origin, flight.family.name, named)
+        if self._ids.has(flight.family.name, named):
             return await self._lost(flight, nonce_key, *self._mistaken(flight, named))
         try:
-            task = await self._caller.attempt(request.family.fetch(named))
+            task = await self._caller.attempt(flight.family.fetch(named))
         except NotFoundError as denial:
             if not denial.message:  # an edge's page, not the host's word
                 return await self._lost(flight, nonce_key, error, ref, f"; reading it failed: {denial}")
@@ -393,14 +393,14 @@ class Submitter:
             return await self._lost(flight, nonce_key, error, ref, f"; reading it failed: {failure}")
         if task.state in (TaskState.FAILED, TaskState.CANCELLED) and isinstance(error, APIError):
             raise _refused(error, ref, f"which is {task.status}{f': {task.error}' if task.error else ''}")
-        if not self._ids.take(request, named):
+        if not self._ids.take(flight.family.name, named):
             return await self._lost(flight, nonce_key, *self._mistaken(flight, named))
         return named
 
     def _mistaken(self, flight: _Flight, task_id: TaskId) -> tuple[PiAPIError, TaskRef]:
         """Return why an id that belongs to another submission is not this one's: the two answers were mixed up."""
         text = f"The answer names task {task_id}, which belongs to another submission of this client already"
-        return UnexpectedAnswer(text, path="task_id"), TaskRef(self._origin, flight.request.family.name, task_id)
+        return UnexpectedAnswer(text, path="task_id"), TaskRef(self._origin, flight.family.name, task_id)
 
     async def _lost(
         self, flight: _Flight, nonce_key: str, error: Exception, ref: TaskRef | None = None, also: str = ""
@@ -413,7 +413,7 @@ class Submitter:
         if task_id is None:
             what = str(error) if isinstance(error, PiAPIError) else repr(error)
             raise self._unknown(flight, what + also, ref) from error
-        self._ids.take(flight.request, task_id)
+        self._ids.take(flight.family.name, task_id)
         return task_id
 
     async def _links_of(self, flight: _Flight, files: Iterable[PurePath]) -> Mapping[PurePath, str]:

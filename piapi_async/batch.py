@@ -299,9 +299,9 @@ class BatchRunner:
                         await outcomes.aclose()
             finally:
                 self._left += desk.untaken()
-                self._tell_left()
                 self._seconds, self._source = anyio.current_time() - self._began, None
                 self._in_flight.clear()
+                self._tell_left()
                 await self._close_downloads()
 
     async def _stop(self, source: Source[Any], workers: Sequence[asyncio.Task[None]]) -> None:

@@ -7,12 +7,12 @@ to leave.  Its `TaskHandle`s are one task each; handles of the same task share w
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
 import os
 import warnings
 from collections.abc import AsyncGenerator, Iterable
-from contextlib import AsyncExitStack
 from datetime import datetime
 from functools import partial
 from pathlib import PurePath
@@ -212,13 +212,11 @@ class PiAPI:
             raise TypeError(f"{label(request)} makes no task, so it cannot be submitted")
         if timeout is not None and not timeout > 0:
             raise ValueError(f"timeout: {timeout!r} is not allowed; it must be above 0, or None for the client's")
-        name = type(request).__name__
+        name, family = type(request).__name__, request.family  # asked for now: once it is paid for nothing may fail
         _tell("%s is being submitted", name, request=name)
         accepted = await self._submitter.submit(request, key, timeout)
         _tell("%s was accepted: task %s", name, accepted.task_id, task_id=accepted.task_id, request=name)
-        watch = self._watch(
-            request.family, accepted.task_id, submitted=accepted.known is None, announced=accepted.announced
-        )
+        watch = self._watch(family, accepted.task_id, submitted=accepted.known is None, announced=accepted.announced)
         watch.request = name
         return TaskHandle(self, watch, accepted.frozen), accepted.known
 
@@ -374,7 +372,7 @@ class PiAPI:
 
     async def _close(self) -> None:
         self._caller.gate.shut()
-        async with AsyncExitStack() as last:  # what fails keeps nothing that follows from being closed
+        async with contextlib.AsyncExitStack() as last:  # what fails keeps nothing that follows from being closed
             if self._ledger is not None and self._joined:
                 last.push_async_callback(self._ledger.leave)
             last.push_async_callback(self._caller.transport.close)
@@ -448,4 +446,5 @@ def _record_end(ledger: Ledger | None, origin: str, watch: Watch) -> None:
 def _tell(text: str, *values: str, request: str, task_id: str | None = None) -> None:
     """Log a step in a task's life, for those who collect them; what was asked for is not in it."""
     if logger.isEnabledFor(logging.INFO):
-        logger.info(text, *values, extra={"task_id": task_id, "request": request})
+        with contextlib.suppress(Exception):  # somebody's handler must not come between a task and whoever paid for it
+            logger.info(text, *values, extra={"task_id": task_id, "request": request})

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 from support.batching import WIDE, Oops, rerolls
 from support.serving import REROLL, now, serving, turns
 
@@ -244,13 +244,14 @@ class Odd:
     error: BaseException
     where: str
     inner: Reroll = REROLL
+    answers: list[HTTPResponse] = field(factory=list)
 
     @property
     def family(self) -> Family[MidjourneyResult]:
         def read(*_: object) -> Any:
             raise self.error
 
-        if self.where == "family":
+        if self.where == "family" or (self.where == "family, once accepted" and self.answers):
             raise self.error
         return evolve(LEGACY, read=read) if self.where == "read" else LEGACY
 
@@ -260,6 +261,7 @@ class Odd:
         return self.inner.to_http()
 
     def parse(self, response: HTTPResponse, /) -> TaskId | Created:
+        self.answers.append(response)
         if self.where == "parse":
             raise self.error
         return self.inner.parse(response)
@@ -301,6 +303,38 @@ async def test_an_item_that_raises_what_would_end_its_worker_is_its_own_outcome(
 
     assert isinstance(outcome.error, RuntimeError)
     assert error is outcome.error.__cause__
+
+
+@pytest.mark.parametrize("ledger", [False, True])
+async def test_a_request_that_is_paid_for_is_asked_for_nothing_any_more(*, ledger: bool, tmp_path: Path) -> None:
+    client = {"ledger": Ledger(tmp_path / "run.db")} if ledger else None
+    odd = Odd(Oops(), "family, once accepted")
+    async with serving(client, durations=30.0, **WIDE) as (emulator, piapi):
+        handle = await piapi.submit(odd)
+
+        assert odd.answers
+        assert made(emulator) == {handle.task_id}
+
+
+class Quarrelsome(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        raise Oops(record.getMessage())
+
+
+async def test_a_handler_of_logs_that_raises_costs_no_task_its_id() -> None:
+    log, handler = logging.getLogger("piapi_async"), Quarrelsome(logging.INFO)
+    level = log.level
+    log.setLevel(logging.INFO)
+    log.addHandler(handler)
+    try:
+        async with serving(durations=30.0, **WIDE) as (emulator, piapi):
+            handle = await piapi.submit(REROLL)
+            await handle.wait()
+
+            assert made(emulator) == {handle.task_id}
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
 
 
 @pytest.mark.parametrize("odd", [5, "text", None, object()])
