@@ -66,11 +66,13 @@ _OPEN = "state IN ('sending', 'unknown')"  # as the index has it, for SQLite to 
 
 # By the index of accepted tasks, which costs next to nothing; the ids of those that have ended are not looked for.
 _FIND_SAME = """
-SELECT key FROM submits WHERE task_id = ?1 AND state = 'accepted' AND key <> ?2 AND origin = ?3 AND family = ?4
+SELECT key FROM submits
+WHERE task_id = :task_id AND state = 'accepted' AND key <> :key AND origin = :origin AND family = :family
 """
 _ACCEPT_NEW = """
-UPDATE submits SET state = 'accepted', task_id = ?1, owner = NULL WHERE key = ?2 AND NOT EXISTS (
-    SELECT 1 FROM submits WHERE task_id = ?1 AND state = 'accepted' AND key <> ?2 AND origin = ?3 AND family = ?4
+UPDATE submits SET state = 'accepted', task_id = :task_id, owner = NULL WHERE key = :key AND NOT EXISTS (
+    SELECT 1 FROM submits
+    WHERE task_id = :task_id AND state = 'accepted' AND key <> :key AND origin = :origin AND family = :family
 )
 """
 
@@ -430,7 +432,7 @@ class LedgerFile:
         An id that another submit was given is not written: the submit is then *unknown*, and the other's key returned.
         """
         self._settled.append(intent)
-        same = (task_id, intent.key, intent.origin, intent.family)
+        same = {"task_id": task_id, "key": intent.key, "origin": intent.origin, "family": intent.family}
         if file.execute(_ACCEPT_NEW, same).rowcount:
             return None
         other = file.execute(_FIND_SAME, same)
