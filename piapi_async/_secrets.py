@@ -8,13 +8,25 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
+from typing import Any
 
-from attrs import define, field
+from attrs import define, field, frozen
 
 _SHORTEST = 8  # characters; a toy secret may be part of any word
 _REMEMBERED = 8
 _SHOWN = "…"
-_ESCAPE = re.compile(rb'\\(?:u([0-9a-fA-F]{4})|(["\\/]))')
+_SHORT = {'"': '"', "\\": "\\", "/": "/", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}  # RFC 8259, section 7
+_ESCAPE = re.compile(rb'\\(?:u[0-9a-fA-F]{4}|["\\/bfnrt])')
+
+
+@frozen(repr=False)
+class Hidden:
+    """A value that no repr shows: what holds it may stand in a traceback that shows local variables."""
+
+    value: Any
+
+    def __repr__(self) -> str:
+        return _SHOWN
 
 
 @define(eq=False)
@@ -24,9 +36,9 @@ class Secrets:
     _values: dict[str, bytes] = field(factory=dict, init=False, repr=False)
     _units: frozenset[int] = field(default=frozenset(), init=False, repr=False)  # UTF-16 code units they are made of
 
-    def add(self, secret: str | None) -> None:
-        """Hide a value from now on; one that is too short to be a secret is not."""
-        if secret is None or secret in self._values or len(secret) < _SHORTEST:
+    def add(self, secret: object) -> None:
+        """Hide a text from now on, unless it is too short to be a secret."""
+        if not isinstance(secret, str) or secret in self._values or len(secret) < _SHORTEST:
             return
         if len(self._values) >= _REMEMBERED:
             del self._values[list(self._values)[1]]
@@ -35,12 +47,12 @@ class Secrets:
 
     def hide(self, body: bytes) -> bytes:
         """Return JSON, or any other bytes, without the secrets."""
-        for value in self._values.values():
-            if value in body:
-                body = body.replace(value, _SHOWN.encode())
         if b"\\" in body and self._may_be_spelt_in(body):
             for secret in self._values:
                 body = _spellings(secret).sub(_SHOWN.encode(), body)
+        for value in self._values.values():
+            if value in body:
+                body = body.replace(value, _SHOWN.encode())
         return body
 
     def hide_text(self, text: str) -> str:
@@ -51,11 +63,15 @@ class Secrets:
 
     def _may_be_spelt_in(self, body: bytes) -> bool:
         """Tell whether a body holds an escape that stands for a part of a secret."""
-        for escape in _ESCAPE.finditer(body):
-            code, plain = escape.groups()
-            if (int(code, 16) if code else plain[0]) in self._units:
-                return True
-        return False
+        return any(_unit_of(escape) in self._units for escape in set(_ESCAPE.findall(body)))
+
+
+@lru_cache(maxsize=256)
+def _unit_of(escape: bytes) -> int:
+    letter = chr(escape[1])
+    if letter == "u":
+        return int.from_bytes(bytes.fromhex(escape[2:].decode()), "big")
+    return ord(_SHORT[letter])
 
 
 def _code_units(text: str) -> list[int]:
@@ -71,7 +87,6 @@ def _spellings(secret: str) -> re.Pattern[bytes]:
 
 def _spellings_of_one(character: str) -> bytes:
     plain = character.encode("utf-8", "surrogatepass")
-    ways = [re.escape(plain), b"".join(rb"\\u(?i:%04x)" % unit for unit in _code_units(character))]
-    if character in '"\\/':
-        ways.append(re.escape(b"\\" + plain))
-    return b"(?:%b)" % b"|".join(ways)
+    short = [re.escape(f"\\{letter}".encode()) for letter, meant in _SHORT.items() if meant == character]
+    code = b"".join(rb"\\u(?i:%04x)" % unit for unit in _code_units(character))
+    return b"(?:%b)" % b"|".join([*short, code, re.escape(plain)])  # what begins with a backslash first

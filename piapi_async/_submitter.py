@@ -389,7 +389,7 @@ class Submitter:
             if not denial.message:  # an edge's page, not the host's word
                 return await self._lost(flight, nonce_key, error, ref, f"; reading it failed: {denial}")
             raise _refused(error, ref, "which the host does not know: nothing was paid") from None
-        except PiAPIError as failure:
+        except Exception as failure:  # noqa: BLE001 - a family of the user's may raise anything: the id must not be lost
             return await self._lost(flight, nonce_key, error, ref, f"; reading it failed: {failure}")
         if task.state in (TaskState.FAILED, TaskState.CANCELLED) and isinstance(error, APIError):
             raise _refused(error, ref, f"which is {task.status}{f': {task.error}' if task.error else ''}")

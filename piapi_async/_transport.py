@@ -17,7 +17,7 @@ from attrs import define, field, frozen
 from yarl import URL
 
 from ._connector import SteadyConnector, SubmitConnector, is_out_of_step
-from ._secrets import Secrets
+from ._secrets import Hidden, Secrets
 from ._version import __version__
 from ._wire import MAX_ANSWER, HTTPRequest, HTTPResponse, is_loopback
 from .errors import ClientClosed, PiAPIError, TransportError, UnexpectedAnswer
@@ -287,14 +287,17 @@ def check_base_url(base_url: str, *, allow_insecure: bool, name: str = "base_url
     return str(url).rstrip("/")
 
 
-def check_key(api_key: str | None) -> str:
-    """Give the key, stripped; raise `ValueError`, which does not show it, for one that cannot go into a header."""
-    if api_key is not None and not isinstance(api_key, str):
+def check_key(api_key: Hidden) -> Hidden:
+    """Return the key, stripped; raise `ValueError` or `TypeError` for one that cannot go into a header.
+
+    Neither shows it, nor does this function hold it where a traceback would show its variables.
+    """
+    if api_key.value is not None and not isinstance(api_key.value, str):
         raise TypeError("api_key: it must be a text")
-    key = (api_key or "").strip()
-    if not key:
+    key = Hidden((api_key.value or "").strip())
+    if not key.value:
         raise ValueError("No API key: pass PiAPI(api_key) or set the environment variable PIAPI_API_KEY")
-    if not key.isascii() or not key.isprintable() or " " in key:
+    if not key.value.isascii() or not key.value.isprintable() or " " in key.value:
         raise ValueError("The API key (api_key, or PIAPI_API_KEY) has characters that no key has")
     return key
 

@@ -214,7 +214,7 @@ class BatchRunner:
     _run: str = field(default="", init=False)  # what the keys of this run are counted under
 
     def __attrs_post_init__(self) -> None:
-        if not isinstance(self.concurrency, int) or self.concurrency < 1:
+        if not isinstance(self.concurrency, int) or isinstance(self.concurrency, bool) or self.concurrency < 1:
             raise ValueError(f"concurrency: {self.concurrency!r} is not allowed; it must be a whole number above 0")
         if self.timeout is not None and not self.timeout >= 0:
             raise ValueError(f"timeout: {self.timeout!r} is not allowed; it must be 0 or more seconds, or None")

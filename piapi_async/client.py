@@ -30,6 +30,7 @@ from ._caller import Caller, Gate
 from ._file_session import FileSession
 from ._lanes import Watch
 from ._poller import Poller
+from ._secrets import Hidden
 from ._stats import Counters, Stats
 from ._submitter import Submitter
 from ._threads import running_loop
@@ -130,6 +131,8 @@ class PiAPI:
         trust_env: bool = False,
         allow_insecure: bool = False,
     ) -> None:
+        key = Hidden(os.environ.get("PIAPI_API_KEY") if api_key is None else api_key)
+        api_key = None  # a traceback that shows local variables must not show the key
         self._pid = 0  # of the process that uses it
         self._closing: asyncio.Task[None] | None = None
         self._joined = False  # the ledger
@@ -141,17 +144,16 @@ class PiAPI:
             allow_insecure=allow_insecure,
             name="upload_url",
         )
-        api_key = check_key(os.environ.get("PIAPI_API_KEY") if api_key is None else api_key)
+        key = check_key(key)
         self._origin = origin_of(base_url)
         for name, part, kind in (("retry", retry, RetryPolicy), ("poll", poll, PollPolicy), ("ledger", ledger, Ledger)):
             if part is not None and not isinstance(part, kind):
                 raise TypeError(f"{name}: {part!r} is not allowed; it must be a {kind.__name__}")
-        if not isinstance(timeout, (int, float)) or not timeout > 0:
-            raise ValueError(f"timeout: {timeout!r} is not allowed; it must be a number above 0")
+        _check_timeout(timeout)
         for name, value in (("connections", connections), ("multi_fetch_size", multi_fetch_size)):
-            if not isinstance(value, int) or value < 1:
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"{name}: {value!r} is not allowed; it must be a whole number above 0")
-        transport = Transport(base_url, api_key, connections, trust_env, session)
+        transport = Transport(base_url, key.value, connections, trust_env, session)
         rng = Random()  # noqa: S311 - jitter, not a secret
         bucket = None if rate_limit is None else TokenBucket.of(rate_limit)
         self._counters = Counters()
@@ -210,8 +212,8 @@ class PiAPI:
             check_key_of(key, self._ledger)
         if not hasattr(request, "family"):
             raise TypeError(f"{label(request)} makes no task, so it cannot be submitted")
-        if timeout is not None and not timeout > 0:
-            raise ValueError(f"timeout: {timeout!r} is not allowed; it must be above 0, or None for the client's")
+        if timeout is not None:
+            _check_timeout(timeout)
         name, family = type(request).__name__, request.family  # asked for now: once it is paid for nothing may fail
         _tell("%s is being submitted", name, request=name)
         accepted = await self._submitter.submit(request, key, timeout)
@@ -430,6 +432,13 @@ class PiAPI:
 def _mark(entry: HistoryEntry) -> Any:  # noqa: ANN401 - only compared
     """Return what tells a row of the history from all others."""
     return entry.id or (entry.task_id, entry.action, entry.created_at)
+
+
+def _check_timeout(seconds: object) -> None:
+    """Raise `ValueError` for what cannot bound an attempt: without an end, nothing would ever be given up."""
+    is_number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
+    if not is_number or not 0 < seconds < math.inf:  # type: ignore[operator]  # a number, by now
+        raise ValueError(f"timeout: {seconds!r} is not allowed; it must be a finite number of seconds above 0")
 
 
 def _record_end(ledger: Ledger | None, origin: str, watch: Watch) -> None:

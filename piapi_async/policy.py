@@ -27,22 +27,29 @@ def _not_negative(instance: object, attribute: Attribute[Any], value: object) ->
         raise ValueError(f"{type(instance).__name__}.{attribute.name}: {value!r} is not allowed; it must be 0 or more")
 
 
+def _whole(instance: object, attribute: Attribute[Any], value: object) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        name = f"{type(instance).__name__}.{attribute.name}"
+        raise ValueError(f"{name}: {value!r} is not allowed; it must be a whole number above 0")
+
+
 @frozen(kw_only=True)
 class RetryPolicy:
     """How often and how long one call is tried.
 
     Between two tries it waits ``min(maximum, initial · 2ⁿ) · (1 + jitter · random)`` seconds, n counting from 0, or
     what the server asked for if that is longer.  It gives up after `attempts` tries, or when that would be more than
-    `total` seconds after the call began.  Jitter only lengthens: a server that names a time means it.
+    `total` seconds after the call began; `total` and `maximum` may be infinite.  Jitter only lengthens: a server that
+    names a time means it.
 
     Only calls that certainly did nothing are repeated, and reads; a submit that may have arrived never is.
     """
 
-    attempts: int = field(default=6, validator=_positive)
+    attempts: int = field(default=6, validator=_whole)
     total: float = field(default=120.0, validator=_not_negative)
-    initial: float = field(default=0.5, validator=_not_negative)
+    initial: float = field(default=0.5, validator=[_not_negative, _finite])
     maximum: float = field(default=16.0, validator=_not_negative)
-    jitter: float = field(default=0.25, validator=_not_negative)
+    jitter: float = field(default=0.25, validator=[_not_negative, _finite])
 
     @classmethod
     def never(cls) -> RetryPolicy:
@@ -63,7 +70,7 @@ class RetryPolicy:
 class TokenBucket:
     """At most `requests` at once and `requests` per `seconds` in the long run."""
 
-    requests: int = field(validator=[_positive, _finite])
+    requests: int = field(validator=_whole)
     seconds: float = field(validator=[_positive, _finite])
     _free_at: float = field(default=-math.inf, init=False)
 
@@ -116,8 +123,8 @@ class PollPolicy:
     `typical` is what a task usually takes, in seconds: turbo tasks about 15, and a sped-up emulator's less.
     """
 
-    delay: float = field(default=1.5, validator=_positive)
-    typical: float = field(default=_TYPICAL, kw_only=True, validator=_positive)
+    delay: float = field(default=1.5, validator=[_positive, _finite])
+    typical: float = field(default=_TYPICAL, kw_only=True, validator=[_positive, _finite])
     _plain: bool = field(default=False, kw_only=True)
 
     @classmethod

@@ -30,6 +30,7 @@ from yarl import URL
 
 from ._families import FAMILIES
 from ._lanes import Watch
+from ._secrets import Secrets
 from ._verdict import judge_read
 from ._wire import TaskRequest, read_object, shorten
 from .client import PiAPI
@@ -87,8 +88,10 @@ class WebhookEvent:
         check_secret(headers, secret)
         if len(body) > MAX_BYTES:
             raise WebhookRejected(f"The delivery has {len(body)} bytes, more than {MAX_BYTES}.")
+        hidden = Secrets()
+        hidden.add(str(secret))
         try:
-            data = read_object(body)
+            data = read_object(hidden.hide(body))
         except UnexpectedAnswer:  # its text quotes the body, and so may quote the secret
             raise WebhookRejected("The delivery is not a JSON object.") from None
         family, task = ("unified", data["data"]) if isinstance(data.get("data"), dict) else ("legacy", data)
@@ -225,6 +228,7 @@ class WebhookReceiver:
         except ValueError as error:
             raise ValueError(f"url: {self.url!r} is not allowed; {str(error).partition('; ')[2]}") from None
         self._piapi._submitter.webhooks = self
+        self._piapi._caller.transport.secrets.add(self.secret)
 
     def routes(self) -> list[web.RouteDef]:
         """Give the route for an `aiohttp.web` application, at the path of `url`."""

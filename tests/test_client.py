@@ -68,8 +68,18 @@ def test_numbers_that_make_no_sense_are_refused_by_name(name: str, value: float)
         PiAPI(KEY, **options)
 
 
+@pytest.mark.parametrize("timeout", [math.inf, True, "30", None, -math.inf])
+async def test_a_timeout_that_would_never_end_is_refused_before_anything_is_sent(timeout: Any) -> None:
+    with pytest.raises(ValueError, match=r"timeout: .* finite number of seconds"):
+        PiAPI(KEY, timeout=timeout)
+    async with PiAPI(KEY) as piapi:
+        if timeout is not None:  # which is the client's own
+            with pytest.raises(ValueError, match=r"timeout: .* finite number of seconds"):
+                await piapi.submit(REROLL, timeout=timeout)
+
+
 @pytest.mark.parametrize("name", ["connections", "multi_fetch_size"])
-@pytest.mark.parametrize("value", [2.5, 20.0, math.inf, "20", None])
+@pytest.mark.parametrize("value", [2.5, 20.0, math.inf, "20", None, True])
 def test_what_is_counted_is_a_whole_number(name: str, value: Any) -> None:
     options: dict[str, Any] = {name: value}
 
@@ -77,7 +87,9 @@ def test_what_is_counted_is_a_whole_number(name: str, value: Any) -> None:
         PiAPI(KEY, **options)
 
 
-@pytest.mark.parametrize("rate_limit", [(0, 1.0), (5, 0.0), (-1, 1.0), (5, -1.0)])
+@pytest.mark.parametrize(
+    "rate_limit", [(0, 1.0), (5, 0.0), (-1, 1.0), (5, -1.0), (True, 1.0), (1.5, 1.0), (5, math.inf)]
+)
 def test_a_rate_that_makes_no_sense_is_refused(rate_limit: tuple[int, float]) -> None:
     with pytest.raises(ValueError, match="TokenBucket"):
         PiAPI(KEY, rate_limit=rate_limit)

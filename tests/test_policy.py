@@ -406,12 +406,22 @@ class TestPollPolicyOfAnUnknownAge:
 
 
 NOT_NUMBERS: list[Any] = [None, "1", True, False, b"1", [1.0], {}]
-MAKERS: list[tuple[Callable[..., Any], str]] = [
+COUNTERS: list[tuple[Callable[..., Any], str]] = [
     (lambda value: RetryPolicy(attempts=value), "RetryPolicy.attempts"),
     (lambda value: TokenBucket(value, 1.0), "TokenBucket.requests"),
+]
+MAKERS: list[tuple[Callable[..., Any], str]] = [
     (lambda value: TokenBucket(1, value), "TokenBucket.seconds"),
     (PollPolicy, "PollPolicy.delay"),
     (lambda value: PollPolicy(typical=value), "PollPolicy.typical"),
+]
+ENDLESS: list[Callable[..., Any]] = [
+    PollPolicy,
+    PollPolicy.every,
+    lambda value: PollPolicy(typical=value),
+    lambda value: RetryPolicy(jitter=value),
+    lambda value: RetryPolicy(initial=value),
+    lambda value: TokenBucket(1, value),
 ]
 MAKERS_FROM_ZERO: list[tuple[Callable[..., Any], str]] = [
     (lambda value: RetryPolicy(total=value), "RetryPolicy.total"),
@@ -432,6 +442,20 @@ class TestArguments:
     @pytest.mark.parametrize(("make", "name"), MAKERS, ids=[name for _, name in MAKERS])
     def test_that_must_be_above_zero(self, make: Callable[..., Any], name: str, value: object) -> None:
         assert refusal_of(make, value) == f"{name}: {value!r} is not allowed; it must be above 0"
+
+    @pytest.mark.parametrize("value", [0, 0.5, 1.5, 2.0, -1, math.inf, math.nan, *NOT_NUMBERS], ids=repr)
+    @pytest.mark.parametrize(("make", "name"), COUNTERS, ids=[name for _, name in COUNTERS])
+    def test_that_are_counted_must_be_whole(self, make: Callable[..., Any], name: str, value: object) -> None:
+        assert refusal_of(make, value) == f"{name}: {value!r} is not allowed; it must be a whole number above 0"
+
+    @pytest.mark.parametrize("make", ENDLESS)
+    def test_that_would_never_end_must_be_finite(self, make: Callable[..., Any]) -> None:
+        assert "inf is not allowed; it must be finite" in refusal_of(make, math.inf)
+
+    def test_that_bound_something_else_may_be_infinite(self) -> None:
+        policy = RetryPolicy(total=math.inf, maximum=math.inf)
+
+        assert policy.total == policy.maximum == math.inf
 
     @pytest.mark.parametrize("value", [-1, -0.5, -math.inf, math.nan, *NOT_NUMBERS], ids=repr)
     @pytest.mark.parametrize(("make", "name"), MAKERS_FROM_ZERO, ids=[name for _, name in MAKERS_FROM_ZERO])

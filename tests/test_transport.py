@@ -23,6 +23,7 @@ from support.strict_server import Act, StrictServer, free_port, http, ok, strict
 from yarl import URL
 
 from piapi_async import PiAPI, Reroll, RetryPolicy
+from piapi_async._secrets import Hidden
 from piapi_async._transport import USER_AGENT, Sending, Transport, check_base_url, check_key, origin_of
 from piapi_async._version import __version__
 from piapi_async._wire import HTTPRequest, HTTPResponse
@@ -857,19 +858,19 @@ async def test_the_key_is_in_no_log_repr_or_error(everything_logged: pytest.LogC
 @pytest.mark.parametrize("key", [None, "", "   ", "\n"])
 def test_a_missing_key_is_said_to_be_missing(key: str | None) -> None:
     with pytest.raises(ValueError, match="PIAPI_API_KEY"):
-        check_key(key)
+        check_key(Hidden(key))
 
 
 @pytest.mark.parametrize("key", ["a b", "a\nb", "a\r\nX-Evil: 1", "schlüssel", "a\x00b", "a\tb", "\x7f"])
 def test_a_key_that_cannot_go_into_a_header_is_refused_and_not_shown(key: str) -> None:
     with pytest.raises(ValueError, match="PIAPI_API_KEY") as caught:
-        check_key(key)
+        check_key(Hidden(key))
 
     assert key not in str(caught.value)
 
 
 def test_white_space_around_a_key_is_dropped() -> None:
-    assert check_key("  abc\n") == "abc"
+    assert check_key(Hidden("  abc\n")).value == "abc"
 
 
 # -- base URLs ----------------------------------------------------------------------------------------------------
