@@ -22,7 +22,15 @@ from ._lanes import AnyTask, Lane, Waiter, Watch
 from ._stats import Counters
 from ._trust import WebhookTrust
 from ._verdict import Verdict, judge_read
-from .errors import APIError, AuthenticationError, ClientClosed, NotFoundError, PiAPIError, UnexpectedAnswer
+from .errors import (
+    APIError,
+    AuthenticationError,
+    ClientClosed,
+    NotFoundError,
+    PiAPIError,
+    TransportError,
+    UnexpectedAnswer,
+)
 from .policy import Pace, PollPolicy
 from .tasks import Family, TaskId, TaskState
 
@@ -340,7 +348,11 @@ class PollBook:
         watches = []
         for watch in look.watches:
             trouble = watch.trouble
-            if trouble is not None and not trouble.told and now - trouble.failing_since >= OVERDUE:
+            if trouble is None or trouble.told:
+                continue
+            # A certificate that is not trusted may pass, as a hotel's network does; but there is something to be done.
+            to_be_mended = isinstance(trouble.fault, TransportError) and trouble.fault.untrusted
+            if to_be_mended or now - trouble.failing_since >= OVERDUE:
                 trouble.told = True
                 watches.append(watch)
         return watches

@@ -154,10 +154,12 @@ class Poller:
         if not overdue or now - self._warned_at < OVERDUE:
             return
         self._warned_at = now
-        fault = overdue[0].troubled().fault
+        trouble = overdue[0].troubled()
+        fault = trouble.fault
         logger.warning(
-            "no readable answer about task %s for a minute, still waiting for %d: %s",
+            "no readable answer about task %s%s, still waiting for %d: %s",
             overdue[0].task_id,
+            " for a minute" if now - trouble.failing_since >= OVERDUE else "",
             len(self.book),
             "the host does not show it" if fault is None else fault,
         )

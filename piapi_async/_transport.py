@@ -7,6 +7,7 @@ session of its own, without the key).  It judges nothing and repeats nothing.
 from __future__ import annotations
 
 import math
+import ssl
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import lru_cache
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
 
 USER_AGENT = f"piapi-async/{__version__}"
 
+_UNTRUSTED = (
+    "Its certificate is not trusted here. If a proxy or a company signs certificates of its own, set SSL_CERT_FILE to "
+    "the PEM file of that authority, or give PiAPI a session= that trusts it."
+)
 _KEEP_ALIVE = 15.0
 # A submit on a connection that the server is just closing is neither sent nor unsent.  Servers keep idle connections
 # for 5 s and more, so one that was busy within the last two seconds is safe to use again; idle clients connect anew.
@@ -232,7 +237,10 @@ class Transport:
             text = f"The request to {self.base_url} had begun to leave and may have arrived; its answer is lost: {what}"
         else:
             text = f"Nothing was sent to {self.base_url}: {what}"
-        failure = TransportError(text, sent=begun)
+        untrusted = isinstance(error, ssl.SSLCertVerificationError)
+        if untrusted:
+            text = f"{text}. {_UNTRUSTED}"
+        failure = TransportError(text, sent=begun, untrusted=untrusted)
         # aiohttp's response errors have the request's headers, and so the key, in their repr; what a user's middleware
         # puts into its own errors nobody knows.
         if isinstance(error, (aiohttp.ClientError, OSError)) and not isinstance(error, aiohttp.ClientResponseError):

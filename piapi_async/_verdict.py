@@ -120,7 +120,7 @@ def judge_unanswered(error: PiAPIError) -> Judgement:
     """Judge an attempt to make a task that ended without an answer that could be read to its end."""
     never_sent = isinstance(error, TransportError) and not error.sent
     if never_sent:
-        return Judgement(Verdict.RETRY, error)
+        return Judgement(judge_read(error), error)
     if isinstance(error, (TransportError, UnexpectedAnswer)):
         return Judgement(Verdict.UNKNOWN, error)
     return Judgement(Verdict.RAISE, error)
@@ -560,6 +560,8 @@ def judge_read(error: PiAPIError) -> Verdict:
     A status without the host's own words (`message` is "") is an edge's, whatever it is, and passes.
     """
     match error:
+        case TransportError(untrusted=True):
+            return Verdict.RAISE
         case TransportError() | RateLimitError() | ServerError() | UnexpectedAnswer() | APIError(status=408):
             return Verdict.RETRY
         case APIError(message=""):

@@ -57,12 +57,14 @@ class PiAPIError(Exception):
 class TransportError(PiAPIError):
     """No answer came.
 
-    `sent` is False when the request certainly never left this machine, True when it may have arrived.
+    `sent` is False when the request certainly never left this machine, True when it may have arrived.  `untrusted` says
+    that the server's certificate is not trusted here, which another try does not mend.
     """
 
-    def __init__(self, message: str, *, sent: bool) -> None:
+    def __init__(self, message: str, *, sent: bool, untrusted: bool = False) -> None:
         super().__init__(message)
         self.sent = sent
+        self.untrusted = untrusted
 
 
 class APIError(PiAPIError):

@@ -70,6 +70,7 @@ TASK = Fetch(TaskId("c0d39b5a")).parse(
 EXAMPLES: list[PiAPIError] = [
     PiAPIError("went wrong"),
     TransportError("went wrong", sent=True),
+    TransportError("went wrong", sent=False, untrusted=True),
     *(
         cls("went wrong", status=400, message="the host's words", body="{…}", request=REQUEST, ref=REF)
         for cls in (
@@ -215,7 +216,7 @@ class TestCopying:
 
         assert isinstance(twin, Picky)
         assert str(twin) == "no answer from api.piapi.ai:443"
-        assert vars(twin) == {"sent": False, "host": "api.piapi.ai"}
+        assert vars(twin) == {"sent": False, "untrusted": False, "host": "api.piapi.ai"}
 
     @each_copier
     def test_keeps_a_message_that_was_changed_after_construction(
