@@ -26,7 +26,8 @@ class DisplacedError(Exception):
     """The files are not those that were opened; `Place.tell_loss` says what happened."""
 
 
-_SMALL = 64 * 1024 * 1024  # bytes of a database that is read through in a fraction of a second
+_SMALL = 8 * 1024 * 1024  # bytes of a database that is read through in some 50 ms
+_HELD = Path("/proc/self/fd")  # a link to each file that this process has open, where the system has such
 
 
 @define(eq=False)
@@ -230,7 +231,7 @@ def _write_log_back(connection: sqlite3.Connection) -> bool:
 def _name_of(inode: _Inode | None) -> Path | None:
     """Return the present name of a file that this process holds open; None if it has none, or the system keeps none."""
     try:
-        held = list(Path("/proc/self/fd").iterdir())
+        held = list(_HELD.iterdir())
     except OSError:
         return None
     for link in held:

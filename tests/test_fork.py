@@ -9,6 +9,11 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from support.ledgers import accept, opened
+from support.serving import KEY, REROLL
+from support.strict_server import ok, strict_server
+
+from piapi_async import Ledger, LedgerError, PiAPI
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
 
@@ -127,6 +132,7 @@ def test_a_client_that_was_used_raises_at_once(tmp_path: Path) -> None:
     assert ["None", "None", "2"] == [said[4], said[9], said[10]]
 
 
+@pytest.mark.storm
 def test_a_client_that_was_not_used_works_in_the_child(tmp_path: Path) -> None:
     said = run(
         """
@@ -147,3 +153,44 @@ def test_a_client_that_was_not_used_works_in_the_child(tmp_path: Path) -> None:
     ).splitlines()
 
     assert ["t"] == said
+
+
+# What a forked process does, in this one: another id is what it goes by.
+
+
+async def test_another_process_is_known_by_its_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "run.db"
+    async with opened(path) as ledger:
+        await accept(ledger, "before")
+        with monkeypatch.context() as child:
+            child.setattr(os, "getpid", lambda: 1)
+            for inherited in (ledger, Ledger(path)):
+                with pytest.raises(LedgerError, match="forked"):
+                    await inherited.find("before")
+            await ledger.close()
+        assert await ledger.find("before") is not None
+        await ledger.close()
+        assert ledger._thread is not None
+        ledger._thread.shutdown()  # a forked process has no thread but its own
+
+        with monkeypatch.context() as child:
+            child.setattr(os, "getpid", lambda: 1)
+            await accept(ledger, "in the child")
+            await ledger.close()
+
+
+async def test_a_client_of_another_process_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = ok(b'{"task_id": "t", "status": "success", "message": "success"}')
+    async with strict_server() as server, PiAPI(KEY, base_url=server.base_url) as piapi:
+        server.usual = answer
+        handle = await piapi.submit(REROLL)
+        sessions = list(piapi._caller.transport._own.values())
+        with monkeypatch.context() as child:
+            child.setattr(os, "getpid", lambda: 1)
+            for use in (handle.wait, handle.refresh, handle.cancel, piapi.account):
+                with pytest.raises(RuntimeError, match="forked"):
+                    await use()
+            await piapi.close()
+
+        assert sessions
+        assert not any(session.closed for session in sessions)

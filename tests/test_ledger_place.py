@@ -164,6 +164,37 @@ async def test_what_was_recorded_is_in_the_file_that_the_error_names(lose: Calla
     assert dict.fromkeys([*KEYS, "late"], LedgerState.ACCEPTED) == await states_of(Path(named[1]))
 
 
+@each_way_that_leaves_the_content
+async def test_where_the_system_keeps_no_names_of_open_files_a_copy_is_made(
+    lose: Callable[[Path], None], path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("piapi_async._ledger_place._HELD", tmp_path / "none")
+    async with opened(path) as ledger:
+        await accept(ledger, "late")
+        lose(path)
+        for _ in range(2):
+            with pytest.raises(LedgerError) as caught:
+                await ledger.claim(intent("next"))
+
+    if lose is rename_directory:
+        assert "still holds the file" in str(caught.value)
+        return
+    (saved,) = path.parent.glob("run.db-saved-*")
+    assert f"is in {saved}: put that in its place" in str(caught.value)
+    assert dict.fromkeys([*KEYS, "late"], LedgerState.ACCEPTED) == await states_of(saved)
+
+
+async def test_a_file_that_is_moved_in_the_midst_of_a_transaction_is_noticed_before_it_ends(path: Path) -> None:
+    async with opened(path) as ledger:
+        claimed = asyncio.ensure_future(ledger.claim(intent("next")))
+        moved = asyncio.ensure_future(ledger._do(lambda _: move_database(path)))
+        for work in claimed, moved:
+            with pytest.raises(LedgerError, match="moved or deleted"):
+                await work
+
+    assert set(KEYS) == set(await states_of(path.with_name("elsewhere.db")))
+
+
 @pytest.mark.parametrize("lose", [move_database, rename_directory])
 async def test_a_file_that_is_put_back_is_used_again(lose: Callable[[Path], None], path: Path) -> None:
     async with opened(path) as ledger:
