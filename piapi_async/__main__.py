@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 
 
@@ -15,6 +16,9 @@ def main() -> None:
         sys.exit("piapi-async needs its command line extra: pip install 'piapi_async[cli]'")
     except KeyboardInterrupt:
         sys.exit(130)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # it is None where the stream is closed
+            stream.reconfigure(errors="backslashreplace")  # a letter that it has not must not end a command
     cli(prog_name="piapi-async")
 
 

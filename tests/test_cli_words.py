@@ -1,0 +1,221 @@
+"""What commands say: help texts, exit codes, hints for common slips, keys as editors save them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+from support.desk import desk
+
+from piapi_async import PiAPI, PollPolicy
+from piapi_async.cli import _SHORT_HELPS, _output, cli
+from piapi_async.cli import _session as setup
+from piapi_async.cli._exit import ExitCode, exit_codes_help
+from piapi_async.cli._options import short
+from piapi_async.cli._output import harmless, to_json
+from piapi_async.emulator import Emulator, Status
+
+Host = tuple[Emulator, dict[str, str]]
+
+
+@pytest.fixture(scope="module")
+def host() -> Iterator[Host]:
+    with desk() as (emulator, base_url):
+        yield emulator, {"PIAPI_BASE_URL": base_url, "PIAPI_API_KEY": "emulator-key"}
+
+
+def run(*words: str, **environment: str | None) -> Result:
+    return CliRunner().invoke(cli, words, env=environment)
+
+
+def flat(result: Result) -> str:
+    return " ".join(result.stderr.split())
+
+
+# -- help -----------------------------------------------------------------------------------------------------------
+
+
+def commands(command: click.Command, *path: str) -> Iterator[tuple[str, ...]]:
+    yield path
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            found = command.get_command(context, name)
+            assert found is not None
+            yield from commands(found, *path, name)
+
+
+@pytest.mark.parametrize("path", list(commands(cli)), ids=" ".join)
+def test_every_help_text_is_for_any_terminal(path: tuple[str, ...]) -> None:
+    result = run(*path, "--help")
+
+    assert result.exit_code == 0
+    assert result.stdout.isascii()
+
+
+def test_the_list_of_commands_says_what_they_say_of_themselves() -> None:
+    context = click.Context(cli)
+    for name, text in _SHORT_HELPS.items():
+        command = cli.get_command(context, name)
+        assert command is not None
+        assert short(command.help) == text
+
+    assert cli.get_command(context, "nonsense") is None
+
+
+def test_the_list_of_commands_needs_no_client() -> None:
+    code = (
+        "import sys\nfrom piapi_async.cli import cli\n"
+        "try:\n    cli(['--help'])\nexcept SystemExit:\n    pass\n"
+        "print(sorted({'aiohttp', 'rich', 'anyio', 'sqlite3', 'asyncio'} & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_the_help_and_the_readme_have_all_exit_codes() -> None:
+    shown = run("--help").stdout
+    readme = " ".join((Path(__file__).parent.parent / "README.md").read_text("utf-8").split())
+
+    assert exit_codes_help().count("\n") == len(ExitCode) + 1
+    for code in ExitCode:
+        assert re.search(rf"^ +{code.value} +{re.escape(code.meaning)}$", shown, re.MULTILINE)
+        assert f" {code.value} {code.meaning}" in readme
+
+
+# -- what people type -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (("imagine", "a cat", "--ar", "3:2"), 'belong into the prompt, as in "a cat --ar 3:2"; or use --aspect-ratio.'),
+        (("imagine", "a cat", "--ar=3:2"), 'as in "a cat --ar 3:2"'),
+        (("imagine", "a cat", "-ar", "3:2"), 'as in "a cat --ar 3:2"'),
+        (("imagine", "a cat", "\u2014ar 3:2"), 'as in "a cat --ar 3:2"'),
+        (("imagine", "a cat", "--tile", "--no-wait"), 'as in "a cat --tile".'),
+        (("reroll", "p1", "--stylize", "50"), 'as in "a cat --stylize 50".'),
+        (("imagine", "--tile a cat"), 'imagine -- "--tile a cat".'),
+        (("imagine", "a", "cute", "cat"), "Put the prompt in quotes: "),
+    ],
+)
+def test_a_prompt_as_discord_wants_it_gets_a_hint(words: tuple[str, ...], hint: str, host: Host) -> None:
+    result = run(*words, **host[1])
+
+    assert result.exit_code == 2
+    assert hint in flat(result)
+
+
+@pytest.mark.parametrize(
+    "words", [("imagine", "a cat", "--nonsense"), ("upscale", "p", "--index", "1", "--ar", "3:2"), ("imagine",)]
+)
+def test_other_slips_get_no_such_hint(words: tuple[str, ...], host: Host) -> None:
+    result = run(*words, **host[1])
+
+    assert result.exit_code == 2
+    assert "rompt, as in" not in flat(result)
+    assert "quotes" not in flat(result)
+
+
+def test_a_prompt_that_begins_with_dashes_is_sent_as_it_is(host: Host) -> None:
+    result = run("imagine", "--no-wait", "--", "--tile a cat", **host[1])
+
+    assert result.exit_code == 0
+    assert host[0].machine.tasks[result.stdout.strip()].prompt == "--tile a cat"
+
+
+# -- waits ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_task_that_nobody_has_seen_does_not_go_on(host: Host) -> None:
+    host[0].fail("read", Status(500))
+    result = run("wait", "nope", "--timeout", "0", **host[1])
+
+    assert result.exit_code == 5
+    assert "goes on" not in result.stderr
+    assert "Nothing was seen of task nope: check the id and --family. To wait for it: piapi-async" in result.stderr
+
+
+def test_a_task_that_the_host_does_not_know_does_not_go_on(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(setup, "PiAPI", partial(PiAPI, poll=PollPolicy.every(0.01)))
+    monkeypatch.setattr("piapi_async._book.GRACE", 0.05)
+    result = run("wait", "nope", **host[1])
+
+    assert result.exit_code == 3
+    assert "goes on" not in result.stderr
+    assert "To wait" not in result.stderr
+
+
+# -- keys -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be"])
+def test_a_key_file_may_be_as_an_editor_saves_it(encoding: str, host: Host, tmp_path: Path) -> None:
+    mark = "\ufeff" if encoding == "utf-16-be" else ""
+    (tmp_path / "key").write_bytes(f"{mark}emulator-key\r\n".encode(encoding))
+    environment = {"PIAPI_BASE_URL": host[1]["PIAPI_BASE_URL"], "PIAPI_API_KEY": None}
+
+    assert run("account", "--api-key-file", str(tmp_path / "key"), **environment).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "holds no key"),
+        (b"\xef\xbb\xbf \n", "holds no key"),
+        ("key".encode("utf-16-le"), "is UTF-16 without a byte-order mark"),
+        (b"caf\xe9", "is not UTF-8 text"),
+        (b"\xff\xfek", "is not UTF-16-LE text"),
+    ],
+)
+def test_a_key_file_that_cannot_be_read_says_how_it_is_written(content: bytes, said: str, tmp_path: Path) -> None:
+    (tmp_path / "key").write_bytes(content)
+    result = run("account", "--api-key-file", str(tmp_path / "key"))
+
+    assert result.exit_code == 2
+    assert said in flat(result)
+
+
+# -- texts ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "cp1252", "ascii", "utf-16", "nonsense"])
+def test_json_is_json_in_any_encoding_and_harmless(encoding: str) -> None:
+    value = {"a": "猫 😀 é\x9b\x1b[2J\u202e\ud800", "b": Path("x")}
+    text = to_json(value, encoding=encoding)
+
+    assert json.loads(text) == {"a": value["a"], "b": "x"}
+    assert harmless(text) == text
+    if encoding != "nonsense":
+        text.encode(encoding)
+    assert ("猫" in text) == (encoding.startswith("utf"))
+
+
+def test_control_characters_are_shown_and_not_sent() -> None:
+    assert harmless("a\tb\nc\r\x1b[2J\x9b1m\x7f\u202e") == "a\tb\nc\\x0d\\x1b[2J\\x9b1m\\x7f\\u202e"
+
+
+def test_talk_to_nobody_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as broken:
+        monkeypatch.setattr(_output, "console", _output._Console(file=broken))
+        _output.say("anybody there?")
+        _output.say("anybody?")
+        monkeypatch.undo()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), writing)  # so that closing it is no error
+
+
+@pytest.mark.parametrize(("seconds", "shown"), [(0, "0:00:00"), (59.9, "0:00:59"), (3725, "1:02:05"), (-1, "0:00:00")])
+def test_a_length_of_time_is_shown_as_on_a_clock(seconds: float, shown: str) -> None:
+    assert _output.clock(seconds) == shown
