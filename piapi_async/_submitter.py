@@ -120,14 +120,14 @@ class _KnownIds:
     _young: set[int] = field(factory=set, init=False)
     _old: set[int] = field(factory=set, init=False)
 
-    def has(self, family: str, task_id: TaskId) -> bool:
-        """Tell whether a task is known."""
-        mark = hash((family, task_id))
+    def has(self, task_id: TaskId) -> bool:
+        """Tell whether a task is known, of whatever family: all answers of a host come by the same connections."""
+        mark = hash(task_id)
         return mark in self._young or mark in self._old
 
-    def take(self, family: str, task_id: TaskId) -> bool:
+    def take(self, task_id: TaskId) -> bool:
         """Note the task of a submission; tell whether it was new."""
-        mark = hash((family, task_id))
+        mark = hash(task_id)
         if mark in self._young or mark in self._old:
             return False
         if len(self._young) >= _REMEMBERED:
@@ -254,8 +254,8 @@ class Submitter:
         """Log the end of a submit whose caller has gone: nobody else is left to hear of a task that is paid for."""
         if isinstance(end, LedgerError):
             logger.error("%s", end)
-        elif isinstance(end, SubmissionUnknown):
-            logger.warning("%s", end)
+        elif isinstance(end, SubmissionUnknown) or getattr(end, "ref", None) is not None:
+            logger.warning("%s", end)  # a refusal that names a task is the last that is heard of it
         elif isinstance(end, Accepted) and self._ledger is None:
             logger.warning("a submit whose caller had gone was accepted: task %s", end.task_id)
 
@@ -366,7 +366,7 @@ class Submitter:
         if isinstance(answer, Created):
             flight.frozen, answer = answer.frozen, answer.task_id
         if not isinstance(answer, Judgement):
-            if not self._ids.take(flight.family.name, answer):
+            if not self._ids.take(answer):
                 return await self._lost(flight, nonce_key, *self._mistaken(flight, answer))
             sending.settle(reuse=True)
             return answer
@@ -381,7 +381,7 @@ class Submitter:
     async def _look_at(self, flight: _Flight, nonce_key: str, named: TaskId, error: PiAPIError) -> TaskId:
         """Return a task that an answer names without saying yes, if it lives; it is read once, and tells."""
         ref = TaskRef(self._origin, flight.family.name, named)
-        if self._ids.has(flight.family.name, named):
+        if self._ids.has(named):
             return await self._lost(flight, nonce_key, *self._mistaken(flight, named))
         try:
             task = await self._caller.attempt(flight.family.fetch(named))
@@ -393,7 +393,7 @@ class Submitter:
             return await self._lost(flight, nonce_key, error, ref, f"; reading it failed: {failure}")
         if task.state in (TaskState.FAILED, TaskState.CANCELLED) and isinstance(error, APIError):
             raise _refused(error, ref, f"which is {task.status}{f': {task.error}' if task.error else ''}")
-        if not self._ids.take(flight.family.name, named):
+        if not self._ids.take(named):
             return await self._lost(flight, nonce_key, *self._mistaken(flight, named))
         return named
 
@@ -413,7 +413,7 @@ class Submitter:
         if task_id is None:
             what = str(error) if isinstance(error, PiAPIError) else repr(error)
             raise self._unknown(flight, what + also, ref) from error
-        self._ids.take(flight.family.name, task_id)
+        self._ids.take(task_id)
         return task_id
 
     async def _links_of(self, flight: _Flight, files: Iterable[PurePath]) -> Mapping[PurePath, str]:

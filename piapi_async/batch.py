@@ -319,7 +319,12 @@ class BatchRunner:
                 await downloads.close()
 
     def _tell_left(self) -> None:
-        """Log the tasks that were paid for and of which the reader of the stream has not heard."""
+        """Log the tasks that were paid for, or may have been, and of which the reader of the stream has not heard."""
+        for outcome in self._left:
+            unknown = isinstance(outcome.error, SubmissionUnknown)
+            if outcome.ref is None and (unknown or getattr(outcome.error, "ref", None) is not None):
+                logger.warning("%s", outcome.error)
+
         refs = [outcome.ref for outcome in self._left if outcome.ref is not None]
         if not refs:
             return

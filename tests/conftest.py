@@ -38,6 +38,13 @@ def pytest_enter_pdb() -> None:
     faulthandler.cancel_dump_traceback_later()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Take the seed of a simulated life that is to be replayed."""
+    parser.addoption(
+        "--simulation-seed", type=int, default=None, metavar="N", help="play this seed's life, and no other"
+    )
+
+
 def pytest_itemcollected(item: pytest.Item) -> None:
     """Let the virtual clock leap after six idle turns, not 42: what is sent on loopback has arrived by the next."""
     if item.get_closest_marker("looptime"):

@@ -295,13 +295,13 @@ async def test_an_id_that_the_ledger_has_for_another_submission_is_not_accepted(
     assert states == {"first": (LedgerState.ACCEPTED, "same"), "second": (LedgerState.UNKNOWN, None)}
 
 
-def test_known_ids_are_remembered_within_bounds(case: FamilyCase) -> None:
-    known, family = _KnownIds(), case.family.name
+def test_known_ids_are_remembered_within_bounds() -> None:
+    known = _KnownIds()
     for number in range(50_000):
-        assert known.take(family, TaskId(f"t{number}"))
+        assert known.take(TaskId(f"t{number}"))
 
-    assert not known.take(family, TaskId("t49999"))
-    assert not known.take(family, TaskId("t40001"))
+    assert not known.take(TaskId("t49999"))
+    assert not known.take(TaskId("t40001"))
     assert len(known._young) + len(known._old) <= 20_000
 
 

@@ -1,0 +1,377 @@
+"""The host, at the level of bytes: written from the wire contract, sharing nothing with the client or the emulator.
+
+It keeps the truth (which task was really made for which intent) and tells as much of it as its faults let through.
+The number of an intent stands in the prompt, so that the truth needs no help from anybody's ids.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter, deque
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+from attrs import define, field, frozen
+
+from .answers import BY_WORD, HTML
+from .world import Transport, World
+
+KEY = "sk-simulated-key-0123456789"
+SECRET = "a-webhook-secret-nobody-should-see"
+
+END_WORDS = {"done": ("finished", "completed"), "failed": ("failed", "failed")}
+"""What the legacy and the unified protocol call each end."""
+
+STALL = 100_000.0
+"""Seconds after which no client still listens."""
+
+
+@define(eq=False)
+class HostTask:
+    """A task that was really made: somebody pays for it."""
+
+    task_id: str
+    intent: int
+    unified: bool
+    prompt: str
+    made_at: float
+    seconds: float
+    end: str  # done, failed
+    endpoint: str = ""
+    cancelled: bool = False
+    named: bool = False  # in an answer that left the host whole
+
+    def state(self, now: float) -> str:
+        """Return waiting, running, done, failed or cancelled."""
+        if self.cancelled:
+            return "cancelled"
+        age = now - self.made_at
+        if age >= self.seconds:
+            return self.end
+        return "waiting" if age < self.seconds * 0.2 else "running"
+
+    def word(self, now: float) -> str:
+        """Return the status word of its protocol."""
+        state = self.state(now)
+        if state in END_WORDS:
+            return END_WORDS[state][self.unified]
+        return {"waiting": "pending", "running": "processing"}.get(state, state)
+
+
+@frozen
+class CreatePlan:
+    """What happens to one create: the answer, and how its bytes travel."""
+
+    answer: str = "accepts"
+    delay: float = 0.2
+    travel: str = "whole"
+    at: float = 0.5
+    """Where in the answer it is split or cut, as a share; the gap of a repetition in seconds."""
+
+    @property
+    def words(self) -> str:
+        """The plan as a part of a sentence."""
+        how = {
+            "whole": "",
+            "split": ", split",
+            "twice": ", sent twice",
+            "cut": f", cut at {self.at:.0%}",
+            "dropped": ", lost",
+            "reset before": "; reset before the host has read it",
+            "stalled": ", never sent",
+            "408 after": ", a 408 follows unasked",
+        }[self.travel]
+        slow = f" after {self.delay:g} s" if self.delay > 1 else ""
+        return f"the host {self.answer}{slow}{how}"
+
+
+TRAVELS = ("whole", "split", "twice", "cut", "dropped", "reset before", "stalled", "408 after")
+
+WEATHERS = (
+    "502 pages",
+    "403 pages",
+    "404 pages",
+    "own 500s",
+    "resets",
+    "stalls",
+    "cut answers",
+    "answers sent twice",
+    "null entries",
+    "unreadable entries",
+    "swapped entries",
+    "no multi-fetch",
+    "junk",
+)
+"""What may be wrong with reads for a while."""
+
+
+@define(eq=False)
+class Host:
+    """The simulated service, reached through `Transport`s."""
+
+    world: World
+    rng: Random
+    tasks: dict[str, HostTask] = field(factory=dict)
+    by_intent: dict[int, list[HostTask]] = field(factory=dict)
+    creates: Counter[int] = field(factory=Counter)
+    plans: dict[int, deque[CreatePlan]] = field(factory=dict)
+    lives: dict[int, tuple[float, str]] = field(factory=dict)
+    weather: list[tuple[float, float, str]] = field(factory=list)
+    polls: int = 0
+    deliver: Callable[[HostTask], None] | None = None
+    forbidden: list[str] = field(factory=list)
+
+    def connect(self, transport: Transport) -> Line:
+        """Return the host's end of a new connection."""
+        return Line(self, transport)
+
+    # -- creating -----------------------------------------------------------------------------------------------------
+
+    def plan_for(self, intent: int) -> CreatePlan:
+        """Return what happens to the next create of an intent."""
+        plans = self.plans.get(intent)
+        return plans.popleft() if plans else CreatePlan()
+
+    def make(self, intent: int, prompt: str, endpoint: str, *, unified: bool) -> HostTask:
+        """Make a task: from here on it costs money."""
+        seconds, end = self.lives.get(intent, (20.0, "done"))
+        number = len(self.tasks)
+        task_id = f"{number:08x}-0000-4000-8000-{self.rng.getrandbits(48):012x}"
+        task = HostTask(task_id, intent, unified, prompt, self.world.now, seconds, end, endpoint)
+        self.tasks[task_id] = task
+        self.by_intent.setdefault(intent, []).append(task)
+        if self.deliver is not None and endpoint:
+            deliver = self.deliver
+            self.world.after(seconds + 0.05, lambda: deliver(task))
+        return task
+
+    # -- reading ------------------------------------------------------------------------------------------------------
+
+    def delivery(self, task: HostTask) -> bytes:
+        """Return the body of a webhook about a task."""
+        shown = self.show(task)
+        return json.dumps({"timestamp": int(self.world.wall_time()), "data": shown} if task.unified else shown).encode()
+
+    def weather_now(self) -> str | None:
+        """Return what is wrong with reads at the moment, if anything."""
+        now = self.world.now
+        return next((kind for start, end, kind in self.weather if start <= now < end), None)
+
+    def show(self, task: HostTask) -> dict[str, Any]:
+        """Return a task as a read shows it."""
+        now = self.world.now
+        state = task.state(now)
+        links = [f"https://img.example/{task.task_id}/{n}.png" for n in range(4)] if state == "done" else None
+        if task.unified:
+            error = {"code": 0, "raw_message": "", "message": "it went wrong" if state == "failed" else ""}
+            return {
+                "task_id": task.task_id,
+                "model": "Qubico/flux1-schnell",
+                "task_type": "txt2img",
+                "status": task.word(now),
+                "input": {"prompt": task.prompt},
+                "config": {"webhook_config": {"endpoint": task.endpoint, "secret": SECRET if task.endpoint else ""}},
+                "output": {"image_url": links[0], "image_urls": links} if links else None,
+                "error": error,
+            }
+        return {
+            "task_id": task.task_id,
+            "status": task.word(now),
+            "meta": {
+                "task_type": "imagine",
+                "task_request": {
+                    "prompt": task.prompt,
+                    "webhook_endpoint": task.endpoint,
+                    "webhook_secret": SECRET if task.endpoint else "",
+                },
+            },
+            "task_result": {
+                "image_url": links[0] if links else "",
+                "temporary_image_urls": links,
+                "task_progress": 100 if state == "done" else 0,
+                "error_messages": ["it went wrong"] if state == "failed" else [],
+                "actions": [],
+            },
+        }
+
+
+class Line:
+    """The host's end of one connection: reads requests, sends answers."""
+
+    def __init__(self, host: Host, transport: Transport) -> None:
+        self.host = host
+        self.transport = transport
+        self.buffer = b""
+        self.open = True
+
+    def received(self, data: bytes) -> None:
+        """Take bytes; answer each request that is whole."""
+        self.buffer += data
+        while self.open and (request := self._next_request()) is not None:
+            self._serve(*request)
+
+    def closed(self) -> None:
+        """Learn that the client has gone: whatever it asked for goes on."""
+        self.open = False
+
+    def _next_request(self) -> tuple[str, str, bytes] | None:
+        head, gap, rest = self.buffer.partition(b"\r\n\r\n")
+        if not gap:
+            return None
+        lines = head.decode("latin-1").split("\r\n")
+        headers = {
+            name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:])
+        }
+        length = int(headers.get("content-length", "0"))
+        if len(rest) < length:
+            return None
+
+        self.buffer = rest[length:]
+        method, path, _ = lines[0].split(" ", 2)
+        if headers.get("x-api-key") != KEY:
+            self.host.forbidden.append(f"{method} {path} without the key")
+        return method, path, rest[:length]
+
+    def _serve(self, method: str, path: str, body: bytes) -> None:
+        data = json.loads(body) if body else {}
+        if method == "POST" and path == "/api/v1/task":
+            self._create(data, unified=True)
+        elif method == "POST" and path.startswith("/mj/v2/") and not path.endswith(("fetch", "cancel")):
+            self._create(data, unified=False)
+        elif path == "/mj/v2/multi_fetch":
+            self._read_many(data["task_ids"])
+        elif path == "/mj/v2/fetch":
+            self._read_one(data["task_id"], unified=False)
+        elif method == "GET" and path.startswith("/api/v1/task/"):
+            self._read_one(path.rsplit("/", 1)[1], unified=True)
+        else:
+            self._cancel(path, data)
+
+    # -- creates ------------------------------------------------------------------------------------------------------
+
+    def _create(self, data: dict[str, Any], *, unified: bool) -> None:
+        given = data["input"] if unified else data
+        prompt = str(given.get("prompt", ""))
+        found = re.search(r"#(\d+)", prompt)
+        assert found is not None, f"a create without its number: {data}"
+        intent = int(found[1])
+        endpoint = data.get("webhook_endpoint", "")
+        if unified:
+            endpoint = data.get("config", {}).get("webhook_config", {}).get("endpoint", "")
+
+        host = self.host
+        host.creates[intent] += 1
+        plan = host.plan_for(intent)
+        if plan.travel == "reset before":
+            self.transport.reset()
+            return
+
+        answer = BY_WORD[plan.answer]
+        task = host.make(intent, prompt, endpoint, unified=unified) if answer.made else None
+        task_id = task.task_id if task is not None else ""
+        raw = http(answer.status, answer.body(task_id, unified=unified))
+        if task is not None and answer.names and plan.travel in {"whole", "split", "twice", "408 after"}:
+            task.named = True
+        self._travel(raw, plan)
+
+    def _travel(self, raw: bytes, plan: CreatePlan) -> None:
+        transport, delay = self.transport, plan.delay
+        match plan.travel:
+            case "whole":
+                transport.send(raw, delay)
+            case "split":
+                cut = max(1, int(len(raw) * plan.at))
+                transport.send(raw[:cut], delay)
+                transport.send(raw[cut:], delay + 0.5)
+            case "twice":
+                transport.send(raw, delay)
+                transport.send(raw, delay + plan.at)
+            case "cut":
+                transport.send(raw[: int(len(raw) * plan.at)], delay)
+                transport.send_eof(delay + 0.1)
+            case "dropped":
+                transport.reset(delay)
+            case "408 after":
+                transport.send(raw, delay)
+                transport.send(http(408, "<html>Request Time-out</html>"), delay + plan.at)
+                transport.send_eof(delay + plan.at + 0.01)
+
+    # -- reads --------------------------------------------------------------------------------------------------------
+
+    def _read_one(self, task_id: str, *, unified: bool) -> None:
+        host = self.host
+        host.polls += 1
+        task = host.tasks.get(task_id)
+        if task is None or task.unified is not unified:
+            text = {"code": 404, "message": "task not found"} if unified else {"message": "task not found"}
+            self._answer(404 if unified else 400, json.dumps(text))
+            return
+        shown: Any = host.show(task)
+        self._answer(200, json.dumps({"code": 200, "data": shown, "message": "success"} if unified else shown))
+
+    def _read_many(self, ids: list[str]) -> None:
+        host = self.host
+        host.polls += 1
+        weather = host.weather_now()
+        if weather == "no multi-fetch":
+            self._answer(404, "<html>404 page not found</html>")
+            return
+        entries: dict[str, Any] = {}
+        for task_id in ids:
+            task = host.tasks.get(task_id)
+            entries[task_id] = host.show(task) if task is not None and not task.unified else None
+        if weather == "null entries":
+            entries = dict.fromkeys(entries)
+        elif weather == "unreadable entries":
+            odd: list[Any] = ["gone", {"task_id": "x"}, [], {"data": {}}, 7]
+            entries = {task_id: odd[number % len(odd)] for number, task_id in enumerate(entries)}
+        elif weather == "swapped entries":
+            entries = dict(zip(entries, reversed(list(entries.values())), strict=True))
+        self._answer(200, json.dumps({"data": entries}))
+
+    def _answer(self, status: int, body: str) -> None:
+        raw = http(status, body)
+        transport = self.transport
+        match self.host.weather_now():
+            case "502 pages":
+                transport.send(http(502, "<html>502 Bad Gateway</html>"))
+            case "403 pages":
+                transport.send(http(403, HTML))
+            case "404 pages":
+                transport.send(http(404, "<html>404 page not found</html>"))
+            case "own 500s":
+                transport.send(http(500, '{"code":500,"message":"failed to read the task"}'))
+            case "resets":
+                transport.reset()
+            case "stalls":
+                pass
+            case "cut answers":
+                transport.send(raw[: len(raw) * 2 // 3])
+                transport.send_eof()
+            case "answers sent twice":
+                transport.send(raw)
+                transport.send(raw, 0.05)
+            case "junk":
+                transport.send(http(200, '{"data": 7}'))
+            case _:
+                transport.send(raw, 0.02)
+
+    def _cancel(self, path: str, data: dict[str, Any]) -> None:
+        ids = data.get("task_ids") or [path.rsplit("/", 1)[1]]
+        for task_id in ids:
+            task = self.host.tasks.get(task_id)
+            if task is not None and task.state(self.host.world.now) == "waiting":
+                task.cancelled = True
+        self._answer(200, json.dumps({"code": 200, "status": "success", "message": ""}))
+
+
+def http(status: int, body: str) -> bytes:
+    """Return an HTTP/1.1 answer as bytes."""
+    content = body.encode()
+    kind = "application/json" if body.startswith(("{", "[")) else "text/html"
+    head = f"HTTP/1.1 {status} X\r\nContent-Type: {kind}\r\nContent-Length: {len(content)}\r\n"
+    if status == 303:
+        head += "Location: /elsewhere\r\n"
+    return head.encode() + b"\r\n" + content

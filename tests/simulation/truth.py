@@ -1,0 +1,150 @@
+"""What must always hold, checked at the end of each life."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from .host import KEY, SECRET
+from .play import OTHER, Attempt, Record
+from .story import FullDisk, MoveLedger
+
+LATE = 60.0
+"""Seconds after a task's end, or after everything went right again, by which a wait for it must be over."""
+
+
+def violations(record: Record) -> list[str]:
+    """Return what did not hold in a life, in words; nothing if all did."""
+    return [
+        *record.wrong,
+        *_paid_twice(record),
+        *_forgotten(record),
+        *_mixed_up(record),
+        *_refused_yet_made(record),
+        *_late(record),
+        *_wrong_ends(record),
+        *_secrets(record),
+        *(f"the host saw {what}" for what in record.host.forbidden),
+    ]
+
+
+def counts(record: Record) -> Counter[str]:
+    """Return how much happened in a life, and in which states its submissions and rows ended."""
+    found = Counter(f"step: {type(step).__name__}" for step in record.story.steps)
+    found["lives"] = record.story.processes + len(record.dead_lives)
+    found["crashes"] = len(record.dead_lives)
+    found["submissions"] = len(record.attempts)
+    found["creates"] = record.host.creates.total()
+    found["tasks made"] = len(record.host.tasks)
+    found["polls"] = record.host.polls
+    found.update(f"told: {attempt.state}" for attempt in record.attempts)
+    found.update(f"wait: {attempt.ended}" for attempt in record.attempts if attempt.ended)
+    found.update(f"ledger: {state}" for state, _ in (record.ledger_rows or {}).values())
+    return found
+
+
+def _paid_twice(record: Record) -> Iterator[str]:
+    for intent, tasks in record.host.by_intent.items():
+        allowed = 1 + record.resent.get(intent, 0)
+        if record.ledger_moved:  # each client that was made since then has a ledger of its own
+            allowed = len({attempt.client for attempt in record.attempts if attempt.intent == intent})
+        # A task that had failed already may be followed by another: nobody pays for a failure.
+        paid = [
+            task
+            for task, later in zip(tasks, [*tasks[1:], None], strict=True)
+            if later is None or task.state(later.made_at) != "failed"
+        ]
+        if len(paid) > allowed:
+            yield f"intent {intent} was paid for {len(tasks)} times: {[task.task_id for task in tasks]}"
+
+
+def _forgotten(record: Record) -> Iterator[str]:
+    """Every task that was made is known to somebody, or its submission is known to be unknown."""
+    texts = "\n".join([*record.log, *(attempt.error for attempt in record.attempts)])
+    for intent, tasks in record.host.by_intent.items():
+        for task in tasks:
+            if task.task_id not in texts and not _is_known(record, intent, task.task_id):
+                told = [attempt.state for attempt in record.attempts if attempt.intent == intent]
+                yield f"task {task.task_id} of intent {intent} is known to nobody; its users were told {told}"
+
+
+def _is_known(record: Record, intent: int, task_id: str) -> bool:
+    attempts = [attempt for attempt in record.attempts if attempt.intent == intent]
+    if any(attempt.task_id == task_id or attempt.state == "unknown" for attempt in attempts):
+        return True
+    if not record.story.ledger:
+        # Without a ledger a killed process leaves nothing behind, as promised.
+        return any(_died(record, attempt) for attempt in attempts) or _is_logged(record, intent)
+    return record.ledger_moved or _is_in_ledger(record, intent, task_id) or _is_logged(record, intent)
+
+
+def _is_in_ledger(record: Record, intent: int, task_id: str) -> bool:
+    rows = record.ledger_rows or {}
+    if any(known == task_id for _, known in rows.values()):
+        return True
+    if rows.get(str(intent % OTHER), ("", None))[0] in {"unknown", "sending"}:
+        return True
+    # A submission without a key stands in the ledger under one that was made up.
+    made_up = [state for key, (state, _) in rows.items() if not key.isdecimal()]
+    keyless = any(attempt.intent == intent and not attempt.keyed for attempt in record.attempts)
+    return keyless and any(state in {"unknown", "sending"} for state in made_up)
+
+
+def _is_logged(record: Record, intent: int) -> bool:
+    return any(f"#{intent}'" in line and "may have been accepted" in line for line in record.log)
+
+
+def _died(record: Record, attempt: Attempt) -> bool:
+    return (attempt.process, attempt.life) in record.dead_lives
+
+
+def _mixed_up(record: Record) -> Iterator[str]:
+    for attempt in record.attempts:
+        if attempt.state != "accepted":
+            continue
+        task = record.host.tasks.get(attempt.task_id)
+        if task is None:
+            yield f"intent {attempt.intent} was given the id {attempt.task_id!r}, which the host never made"
+        elif task.intent != attempt.intent:
+            yield f"intent {attempt.intent} was given the task of intent {task.intent}"
+
+
+def _refused_yet_made(record: Record) -> Iterator[str]:
+    for attempt in record.attempts:
+        if attempt.state not in {"refused", "not sent"} or attempt.task_id:
+            continue
+        others = [other for other in record.attempts if other.intent == attempt.intent and other is not attempt]
+        if record.host.by_intent.get(attempt.intent) and not others:
+            yield f"intent {attempt.intent} was {attempt.state} ({attempt.error}), yet a task was made"
+
+
+def _late(record: Record) -> Iterator[str]:
+    for attempt in record.attempts:
+        task = record.host.tasks.get(attempt.task_id)
+        if task is None or attempt.ended not in {"done", "TaskFailed"} or not attempt.ended_at:
+            continue
+        possible = max(task.made_at + task.seconds, record.healed_at, attempt.accepted_at)
+        if attempt.ended_at > possible + LATE:
+            yield f"the end of intent {attempt.intent} was noticed {attempt.ended_at - possible:.0f} s late"
+
+
+def _wrong_ends(record: Record) -> Iterator[str]:
+    allowed = {"", "done", "TaskFailed", "TaskCancelled", "WaitTimeout", "ClientClosed"}
+    if any(isinstance(step, (FullDisk, MoveLedger)) for step in record.story.steps):
+        allowed.add("LedgerError")  # an outcome whose id could not be recorded carries it
+    for attempt in record.attempts:
+        if attempt.state != "accepted":
+            continue
+        task = record.host.tasks.get(attempt.task_id)
+        if attempt.ended not in allowed:
+            yield f"the wait for intent {attempt.intent} ended in {attempt.ended}: {attempt.error}"
+        elif task is not None and attempt.ended == "done" and task.end != "done":
+            yield f"the wait for intent {attempt.intent} returned a task that had failed"
+        elif task is not None and attempt.ended == "TaskFailed" and task.end != "failed":
+            yield f"the wait for intent {attempt.intent} raised TaskFailed for a task that is well"
+
+
+def _secrets(record: Record) -> Iterator[str]:
+    for text in [*record.log, *(attempt.error for attempt in record.attempts)]:
+        if KEY in text or SECRET in text:
+            yield f"a secret is shown: {text}"

@@ -1,0 +1,78 @@
+"""The whole system in a simulated world: see `simulation`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pytest
+from simulation.host import CreatePlan
+from simulation.life import live, look_for_faults
+from simulation.story import Batch, Leave, Story, Submit, make
+
+FIXED_SEEDS = 40
+GATE_SEEDS = 600
+
+
+def faults_of(seeds: Iterable[int]) -> list[str]:
+    return [str(found) for seed in seeds if (found := look_for_faults(seed)[0]) is not None]
+
+
+# Each of these once broke a promise.  They are told as short as the simulation could make them.
+FOUND = {
+    "a caller leaves a submission whose answer names a task that has failed": Story(
+        54, processes=1, ledger=False, webhooks=False, steps=(
+            Submit(
+                1.0, process=0, intent=1, keyed=False, unified=False, seconds=1.5, end="failed", wait=0.0,
+                plans=(CreatePlan("is busy and names a task", delay=2.0),), leave=Leave("cancel", 7),
+            ),
+        ),
+    ),
+    "a batch is left while the answer to its submission is lost": Story(
+        516, processes=1, ledger=False, webhooks=False, steps=(
+            Batch(
+                1.0, process=0, intents=(1,), unified=False, concurrency=2, leave=Leave("group", 11),
+                plans=((1, CreatePlan("answers through an HTML 502, having made a task")),),
+            ),
+        ),
+    ),
+    "a batch's reader leaves with an unknown submission untaken": Story(
+        2021, processes=1, ledger=False, webhooks=False, steps=(
+            Batch(
+                1.0, process=0, intents=(1, 2, 3, 4, 5), unified=True, concurrency=8, stop_after=0,
+                plans=(
+                    (2, CreatePlan("answers through Go, having made a task")), (5, CreatePlan(travel="dropped")),
+                ),
+            ),
+        ),
+    ),
+    "an answer is repeated on a kept connection": Story(
+        861, processes=1, ledger=False, webhooks=False, steps=(
+            Submit(
+                1.0, process=0, intent=1, keyed=False, unified=True, wait=0.0,
+                plans=(CreatePlan(delay=0.0, travel="twice", at=0.73),),
+            ),
+            Submit(1.1, process=0, intent=2, keyed=False, unified=False, wait=0.0, plans=(CreatePlan(delay=25.0),)),
+        ),
+    ),
+}  # fmt: skip
+
+
+class TestALife:
+    def test_of_fixed_seeds_breaks_no_promise(self, request: pytest.FixtureRequest) -> None:
+        asked = request.config.getoption("--simulation-seed")
+        seeds = range(FIXED_SEEDS) if asked is None else [asked]
+
+        assert faults_of(seeds) == []
+
+    @pytest.mark.parametrize("story", FOUND.values(), ids=FOUND)
+    def test_that_once_broke_a_promise_breaks_none(self, story: Story) -> None:
+        assert live(story).violations == ()
+
+    @pytest.mark.storm
+    @pytest.mark.parametrize("part", range(12))
+    def test_of_many_seeds_breaks_no_promise(self, part: int) -> None:
+        assert faults_of(range(1000 + part, 1000 + GATE_SEEDS, 12)) == []
+
+    def test_of_the_same_seed_is_the_same_life(self) -> None:
+        for seed in range(5):
+            assert live(make(seed)) == live(make(seed))
