@@ -462,7 +462,7 @@ async def test_the_account_tells_who_one_is_and_what_one_has() -> None:
         assert account.id
         assert account.equivalent_in_usd
         assert account.raw["credit_pack_info"]["total_credits"] > 0
-        assert "wallet" not in repr(account)
+        assert "point_remain" not in repr(account)  # of `raw`, which is long
 
 
 async def test_an_account_told_in_other_words_is_read_too() -> None:
