@@ -21,6 +21,7 @@ from piapi_async.cli import cli
 from piapi_async.cli._batch import _check, _job, _results
 from piapi_async.cli._batch._lines import BatchInput
 from piapi_async.cli._batch._source import Source
+from piapi_async.cli._saving import Saving
 from piapi_async.emulator import Drop, Emulator, Status, TaskFails
 
 KEY = "emulator-key"
@@ -387,7 +388,7 @@ def test_max_submits_leaves_the_rest_for_another_run(host: Host) -> None:
 
 def test_lines_that_nobody_holds_any_more_take_no_memory() -> None:
     source = BatchInput(Source.of(Path(write("in.jsonl", *(reroll(f"p{number}") for number in range(1000))))))
-    job = _job.Job(cast("Any", None), source, 1000, _results.Results.on_stdout(), None)
+    job = _job.Job(cast("Any", None), source, 1000, _results.Results.on_stdout(), None, Saving())
 
     async def read() -> int:
         return max([len(job._lines) async for _ in job._items(PiAPI(KEY))])

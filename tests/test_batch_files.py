@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 from support.desk import desk
@@ -17,6 +18,7 @@ from piapi_async import PiAPI, PollPolicy
 from piapi_async._sqlite import lock_file
 from piapi_async.cli import _session as setup
 from piapi_async.cli import cli
+from piapi_async.cli._batch import _results
 from piapi_async.emulator import Emulator, Status
 
 Host = tuple[Emulator, dict[str, str]]
@@ -279,16 +281,25 @@ def test_results_keep_their_mode_and_may_be_a_link(host: Host) -> None:
     assert len(Path("real.jsonl").read_text("ascii").splitlines()) == 1
 
 
-def test_a_lock_that_was_taken_away_under_its_holder_is_no_lock(tmp_path: Path) -> None:
-    from piapi_async.cli._batch import _results  # noqa: PLC0415 - a part of the command that is tested by itself
-
+def test_a_lock_on_a_file_that_is_gone_is_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between a look at the lock's file and locking it, its holder may take it away and another begin anew."""
     out = tmp_path / "o.jsonl"
+    others: list[Any] = []
+
+    def slow_lock(path: Path) -> Any:
+        mine = lock_file(path)
+        if not others:
+            path.unlink()  # as its holder does before it lets go
+            others.append(lock_file(path))
+        return mine
+
+    (tmp_path / ".o.jsonl.piapi-async-lock").touch()
+    monkeypatch.setattr(_results, "lock_file", slow_lock)
+    with pytest.raises(click.UsageError, match="another run is writing"), _results._held(out, out):
+        raise AssertionError("two hold it")
+    others[0].close()
     with _results._held(out, out):
-        stale = next(tmp_path.iterdir())
-        second = lock_file(tmp_path / "other")
-        assert stale.name.startswith(".o.jsonl")
-    second.close()
-    (tmp_path / "other").unlink()
+        assert [path.name for path in tmp_path.iterdir()] == [".o.jsonl.piapi-async-lock"]
     assert not list(tmp_path.iterdir())
 
 
@@ -298,3 +309,14 @@ def test_a_ledger_in_a_folder_that_is_not_there_names_the_folder(host: Host) -> 
         assert result.exit_code == 2
         assert "--ledger runs/today/run.db: there is no directory runs/today" in flat(result)
     assert not host[0].seen.requests
+
+
+def test_an_account_without_credit_stops_the_run(host: Host) -> None:
+    host[0].fail("reroll", Status(402, body={"message": "account credit not enough"}), times=None)
+    name = csv("verb,origin_task_id\n" + "".join(f"reroll,p{number}\n" for number in range(200)))
+    result = run(host, name, "--concurrency", "3")
+
+    assert result.exit_code == 3
+    assert host[0].seen.requests["reroll"] <= 6
+    assert result.stderr.count("Nothing more is submitted") == 1
+    host[0].schedule.rules.clear()

@@ -100,7 +100,7 @@ def batch(host: Host, *words: str, tasks: int = 3, **options: Any) -> Iterator[C
 def test_without_a_ledger_the_first_signal_names_what_is_in_flight_and_how_to_wait_for_it(
     kind: signal.Signals, slow: Host
 ) -> None:
-    with batch(slow, five(), "--concurrency", "3") as process:
+    with batch(slow, five(), "--concurrency", "3", "--download", "my files") as process:
         process.signal(kind)
         resume = process.says(r"^To wait for what is in flight: piapi-async (.*)$")[1]
         ids = made(slow)
@@ -115,6 +115,7 @@ def test_without_a_ledger_the_first_signal_names_what_is_in_flight_and_how_to_wa
     waited = CliRunner().invoke(cli, shlex.split(resume), env=slow[1])
     assert waited.exit_code == 0
     assert {json.loads(line)["task_id"] for line in waited.stdout.splitlines()} == ids
+    assert resume.endswith(" --download 'my files'")
 
 
 @storm

@@ -13,7 +13,7 @@ import click
 
 from ..models import catalog
 from ._options import shared_options, short
-from ._output import check_stdout, echo, listing, on_terminal, print_json, say, to_json, write_out
+from ._output import check_stdout, echo, listing, on_terminal, print_json, print_line, say
 from ._requests import AROUND, Recipe, recipes
 from ._session import client, read_setup, run
 
@@ -133,7 +133,7 @@ def _history(*, model: str | None, since: datetime | None, until: datetime | Non
             count = 0
             with listing():
                 async for entry in entries:
-                    write_out(to_json(entry.to_dict()))
+                    print_line(entry.to_dict())
                     count += 1
                     if count == limit:
                         break

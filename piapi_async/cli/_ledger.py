@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,7 +10,7 @@ import click
 from rich.console import Console
 
 from ..ledger import Ledger, LedgerEntry, LedgerState
-from ._output import harmless, listing, on_terminal, say, to_json, write_out
+from ._output import check_stdout, harmless, listing, on_terminal, print_line, say
 from ._session import run
 
 _file = click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
@@ -27,6 +26,7 @@ def ledger() -> None:
 @click.option("--state", type=click.Choice([state.value for state in LedgerState]), help="Only these.")
 def show(file: Path, state: str | None) -> None:
     """Print every submit: to be read on a terminal, else one JSON object per line."""
+    check_stdout()
 
     async def main() -> None:
         book = Ledger(file)
@@ -66,7 +66,7 @@ def resolve(file: Path, key: str, task_id: str | None, *, resubmit: bool) -> Non
 
 def _print(entry: LedgerEntry) -> None:
     if not on_terminal():
-        write_out(to_json(_as_json(entry), encoding=getattr(sys.stdout, "encoding", None) or "utf-8"))
+        print_line(_as_json(entry))
         return
     out = Console(highlight=False, emoji=False)
     when = datetime.fromtimestamp(entry.at, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")

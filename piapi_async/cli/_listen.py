@@ -14,7 +14,7 @@ from aiohttp import web
 from ..errors import WebhookRejected
 from ..webhooks import WebhookEvent, check_secret_text, read_delivery
 from ._exit import ExitCode
-from ._output import check_stdout, leave_stdout, reason_of, say, to_json, write_out
+from ._output import check_stdout, leave_stdout, reason_of, say, stdout_encoding, to_json, write_out
 from ._session import read_secret, run
 
 
@@ -48,7 +48,7 @@ def listen(host: str, port: int, secret_file: Path | None) -> None:
             say(f"rejected: {error}")
             return web.Response(status=403)
         row = {"task_id": event.task_id, "status": event.status, "family": event.family, "task": event.raw}
-        text = to_json(row, encoding=sys.stdout.encoding)
+        text = to_json(row, encoding=stdout_encoding())
         try:
             write_out(text)
         except (OSError, ValueError) as error:  # its reader has gone, and the host is to keep what comes

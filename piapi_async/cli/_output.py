@@ -122,8 +122,7 @@ def _dumps(data: object, indent: int | None) -> str:
 
 def print_json(data: object) -> None:
     """Print a result: to be read on a terminal, elsewhere on one line."""
-    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-    echo(to_json(data, encoding=encoding, indent=2 if on_terminal() else None))
+    echo(to_json(data, encoding=stdout_encoding(), indent=2 if on_terminal() else None))
 
 
 def echo(text: str) -> None:
@@ -145,6 +144,16 @@ def write_out(line: str) -> None:
     except UnicodeError:  # an id or a link in an alphabet that stdout has not
         sys.stdout.write(line.encode("ascii", "backslashreplace").decode() + "\n")
     sys.stdout.flush()
+
+
+def print_line(data: object) -> None:
+    """Print one of many results, on a line of its own; raise as `write_out`."""
+    write_out(to_json(data, encoding=stdout_encoding()))
+
+
+def stdout_encoding() -> str:
+    """Return what characters stdout can take."""
+    return getattr(sys.stdout, "encoding", None) or "utf-8"
 
 
 def leave_stdout() -> None:

@@ -101,7 +101,7 @@ def _run_batch(
         flags = {"skip_invalid": skip_invalid, "ignore_extra": ignore_extra}
         resume = _resume_command(setup, source, {"out": out, "verb": verb, **runner}, flags, saving)
         with Results.at(out, keep=setup.ledger is not None, saving=saving) as results:
-            run(Job(setup, requests, good, results, resume).main({**runner, **saving.for_runner()}))
+            run(Job(setup, requests, good, results, resume, saving).main({**runner, **saving.for_runner()}))
     except KeyboardInterrupt:  # while the file was read or checked
         say("Interrupted. Nothing was submitted.")
         sys.exit(ExitCode.INTERRUPTED)

@@ -19,11 +19,12 @@ from attrs import define, field
 
 from ...batch import BatchItem, BatchRunner, Outcome, Totals
 from ...client import PiAPI
-from ...errors import AuthenticationError
+from ...errors import AuthenticationError, InsufficientCreditError
 from ...midjourney import LEGACY
 from .._exit import ExitCode
 from .._options import Setup
 from .._output import reason_of, say, to_json
+from .._saving import Saving
 from .._session import STOPPING, client
 from ._check import keyed
 from ._display import Display
@@ -40,6 +41,7 @@ class Job:
     total: int
     results: Results
     resume: str | None
+    saving: Saving
     _signals: int = field(default=0, init=False)
     _refused: bool = field(default=False, init=False)
     _broken: bool = field(default=False, init=False)
@@ -105,7 +107,7 @@ class Job:
 
     def _heed(self, runner: BatchRunner, outcome: Outcome[Any]) -> None:
         """Stop where nothing that follows can come to anything."""
-        if isinstance(outcome.error, AuthenticationError) and not self._refused:
+        if isinstance(outcome.error, (AuthenticationError, InsufficientCreditError)) and not self._refused:
             self._refused = True
             runner.drain()
             say(f"{outcome.error} Nothing more is submitted.")
@@ -154,6 +156,7 @@ class Job:
         for family, ids in families.items():
             words = ["piapi-async", *self.setup.words(), "wait", *ids]
             words += [] if family == LEGACY.name else ["--family", family]
+            words += self.saving.words()
             say(f"To wait for what is in flight: {shlex.join(words)}")
 
     def _tell(self, totals: Totals) -> None:

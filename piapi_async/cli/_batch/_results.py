@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import sqlite3
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -24,7 +23,7 @@ from ..._wire import TaskRequest
 from ...batch import Outcome
 from ...errors import TaskCancelled, TaskFailed
 from ...tasks import FileRole
-from .._output import leave_stdout, on_terminal, task_fields, to_json, write_out
+from .._output import leave_stdout, on_terminal, stdout_encoding, task_fields, to_json, write_out
 from .._saving import Saving
 from ._lines import Line, Origin, mark
 
@@ -56,7 +55,7 @@ class Sink(Protocol):
 class _Stdout:
     @property
     def encoding(self) -> str:
-        return getattr(sys.stdout, "encoding", None) or "utf-8"
+        return stdout_encoding()
 
     def write(self, line: str) -> None:
         try:
