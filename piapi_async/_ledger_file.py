@@ -161,6 +161,7 @@ _HINTS = {
     "malformed": " It is damaged: keep a copy, and recover what can be with sqlite3's .recover.",
     "not a database": " It is damaged, or no ledger: keep a copy, and use another path.",
     "unable to open": " Is it in a directory that exists, and a file that you may write?",
+    "Permission denied": " Is it in a directory that you may enter, and a file that you may write?",
     "locked": " Another process holds it.",
 }
 
@@ -219,7 +220,7 @@ class LedgerFile:
         file = self._open()
         file.execute("BEGIN IMMEDIATE")
         try:
-            self._place.check(file)
+            self._place.check(file, self._owners.is_alone)
             self._owners.stay()
         except BaseException:
             file.execute("ROLLBACK")
@@ -291,7 +292,7 @@ class LedgerFile:
             for owner in self._owners.find_dead():
                 self._orphan_all(file, owner)
             self._owners.join()
-            self._place.settle(file)
+            self._place.settle(file, alone=self._owners.is_alone())
             file.execute("COMMIT")
             self._place.note_commit()
             self._remove_dead()
@@ -349,7 +350,7 @@ class LedgerFile:
 
         One that is longer than the database needs less looking at: what its pages hold is checked when they are read.
         """
-        if length > _SMALL and Owners(self._place.real).has_company():
+        if length > _SMALL and not Owners(self._place.real).is_alone():
             return  # its log, which grows just now, has the pages that the file has not got yet
         finding = file.execute("PRAGMA quick_check(1)").fetchone()[0]
         if finding != "ok":

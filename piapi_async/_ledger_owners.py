@@ -63,9 +63,9 @@ class Owners:
         """Return the owners who have certainly died."""
         return [owner for owner, held in self._look_around() if held is False]
 
-    def has_company(self) -> bool:
-        """Tell whether another owner certainly lives."""
-        return any(held and owner != self.name for owner, held in self._look_around())
+    def is_alone(self) -> bool:
+        """Tell whether no other owner may be alive."""
+        return not any(held is not False and owner != self.name for owner, held in self._look_around())
 
     def _look_around(self) -> Iterator[tuple[str, bool | None]]:
         start = self.path_of("").name

@@ -12,6 +12,7 @@ import os
 import secrets
 import sqlite3
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 from attrs import define, field
@@ -39,7 +40,9 @@ class Place:
     _files: tuple[str, ...] = field(init=False)  # as texts, for they are looked at with each commit
     _inodes: tuple[_Inode | None, ...] = field(default=(), init=False)
     _written: tuple[int, int] = field(default=(0, 0), init=False)  # when the database itself was, and how long it is
-    _data_version: int = field(default=0, init=False)  # changes whenever another connection commits
+    # It changes whenever another connection commits; None if one may have been about to write its log back, which
+    # takes it a moment after its commit.
+    _data_version: int | None = field(default=None, init=False)
     _lost: bool = field(default=False, init=False)  # at the last check
     _saved: Path | None = field(default=None, init=False)  # the copy that was made of a ledger that has gone
 
@@ -52,10 +55,13 @@ class Place:
         """Return the place of a database that is about to be opened."""
         return cls(path, path.resolve())
 
-    def settle(self, connection: sqlite3.Connection) -> None:
-        """Remember the files as they are now, in a transaction of the connection that has just opened them."""
+    def settle(self, connection: sqlite3.Connection, *, alone: bool) -> None:
+        """Remember the files as they are now, in a transaction of the connection that has just opened them.
+
+        `alone`: nobody else has them open.
+        """
         self._inodes = self._find_inodes()
-        self._data_version = _data_version(connection)
+        self._data_version = _data_version(connection) if alone else None
         self.note_commit()
 
     def is_at(self, other: Place) -> bool:
@@ -72,7 +78,7 @@ class Place:
         with contextlib.suppress(OSError):  # the next check tells
             self._written = _written(os.stat(self._files[0]))  # noqa: PTH116 - as in `_inode`
 
-    def check(self, connection: sqlite3.Connection) -> None:
+    def check(self, connection: sqlite3.Connection, is_alone: Callable[[], bool]) -> None:
         """Check, at the beginning of a transaction, that the files are those that were opened, and hold what they did.
 
         Raises `DisplacedError`; and `LedgerError` if another program has written into the database, as `cp` does.
@@ -93,7 +99,7 @@ class Place:
                 "any more: end this process, then restore the file from a copy (and remove "
                 f"{self.real.name}-wal and {self.real.name}-shm beside it)"
             )
-        self._data_version, self._written = version, written
+        self._data_version, self._written = version if is_alone() else None, written
 
     def check_names(self) -> None:
         """Raise `DisplacedError` unless the path still leads to the files that were opened."""

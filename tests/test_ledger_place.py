@@ -6,6 +6,7 @@ import asyncio
 import os
 import re
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -276,6 +277,22 @@ async def test_what_other_ledgers_write_back_is_no_overwriting(path: Path) -> No
         assert before != path.stat().st_mtime_ns
 
         await accept(mine, "mine again")
+
+
+@pytest.mark.storm
+async def test_processes_that_come_and_go_on_one_ledger_take_each_other_for_no_other_program(path: Path) -> None:
+    hammers = [
+        await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "support.hammering", str(path), "5"),
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+            stdout=asyncio.subprocess.PIPE,
+        )
+        for _ in range(4)
+    ]
+    told = [await hammer.communicate() for hammer in hammers]
+
+    assert [0] * 4 == [hammer.returncode for hammer in hammers]
+    assert len(KEYS) + sum(int(out) for out, _ in told) == len(await states_of(path))
 
 
 async def test_a_second_name_of_the_file_is_refused(path: Path) -> None:
