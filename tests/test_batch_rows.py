@@ -64,6 +64,8 @@ GOOD: dict[str, tuple[bytes, list[tuple[int, dict[str, Any]]]]] = {
                         [(2, CAT), (5, DOG)]),
     "an unnamed index": (b",verb,prompt\n0,imagine,a cat\n1,imagine,a dog\n", BOTH),
     "a named unnamed index": (b"Unnamed: 0,verb,prompt\n0,imagine,a cat\n1,imagine,a dog\n", BOTH),
+    "one column": (b'prompt\na cat, a dog\n"a cat, ""quoted""\nover lines"\n',
+                   [(2, {"prompt": "a cat, a dog"}), (3, {"prompt": 'a cat, "quoted"\nover lines'})]),
     "old Mac's lines": (b"verb,prompt\rimagine,a cat\rimagine,a dog\r", BOTH),
     "crlf": (b"verb,prompt\r\nimagine,a cat\r\nimagine,a dog", BOTH),
     "quoted lines": (b'verb,prompt\nimagine,"a cat,\n\nand a dog"\nimagine,a dog\n',

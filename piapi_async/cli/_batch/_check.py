@@ -13,7 +13,7 @@ from attrs import evolve
 from ...batch import mint_keys
 from ...client import PiAPI
 from .._options import Setup
-from .._output import say
+from .._output import harmless, say
 from .._requests import missing_file
 from .._session import client, run
 from ._lines import BadLineError, BatchInput, Line
@@ -37,7 +37,7 @@ def check(setup: Setup, requests: BatchInput, out: Path | None, *, skip_invalid:
 
 def refused(name: str, error: FileRefusedError) -> click.UsageError:
     """Return what is said of a file that is refused as a whole."""
-    text = str(error).replace("FILE", name)
+    text = harmless(str(error).replace("FILE", name))
     return click.UsageError(f"{name} cannot be read as requests: {text.rstrip('.')}. Nothing was submitted.")
 
 

@@ -21,7 +21,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from enum import Enum
 from typing import Any, BinaryIO, TextIO
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 MAX_ROW = 16 * 1024 * 1024
 """Characters of one row: no host takes a larger request."""
@@ -110,6 +110,7 @@ _MARKS = (
 )
 
 _DELIMITERS = (",", ";", "\t", "|")
+_NO_DELIMITER = "\x1f"  # where there is one column, a comma is a part of its text
 _JSON_SUFFIXES = frozenset({".jsonl", ".ndjson", ".json"})
 _SEP = re.compile(r'"?sep=(.)"?\s*')
 
@@ -181,6 +182,8 @@ def _csv_format(text: str, encoding: str, known: Collection[str]) -> Format:
         )
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise FileRefusedError(f"two of its columns are called {twice[0]!r}")
+    if len(best.header) == 1 and given is None:
+        return evolve(best, delimiter=_NO_DELIMITER)
     return best
 
 
