@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 from secrets import token_hex
-from typing import TypeVar
 
 import click
 from attrs import evolve
 
 from ...batch import mint_keys
 from ...client import PiAPI
+from .._exit import ExitCode
 from .._options import Setup
 from .._output import harmless, say
 from .._requests import missing_file
@@ -24,7 +24,11 @@ CHUNK_LINES, CHUNK_BYTES = 200, 2**20
 _SHOWN_ERRORS = 50
 _TOLD_ONE_BY_ONE = 3  # lines with the same mistake
 
-T = TypeVar("T")
+
+class InputError(click.ClickException):
+    """What is wrong with a file: no matter of how the command is used, though it ends with the same code."""
+
+    exit_code = ExitCode.USAGE
 
 
 def check(setup: Setup, requests: BatchInput, out: Path | None, *, skip_invalid: bool) -> tuple[BatchInput, int]:
@@ -35,10 +39,10 @@ def check(setup: Setup, requests: BatchInput, out: Path | None, *, skip_invalid:
         raise refused(requests.source.name, error) from None
 
 
-def refused(name: str, error: FileRefusedError) -> click.UsageError:
+def refused(name: str, error: FileRefusedError) -> InputError:
     """Return what is said of a file that is refused as a whole."""
     text = harmless(str(error).replace("FILE", name))
-    return click.UsageError(f"{name} cannot be read as requests: {text.rstrip('.')}. Nothing was submitted.")
+    return InputError(f"{name} cannot be read as requests: {text.rstrip('.')}. Nothing was submitted.")
 
 
 def _check(setup: Setup, requests: BatchInput, out: Path | None, *, skip_invalid: bool) -> tuple[BatchInput, int]:
@@ -68,12 +72,12 @@ def _check(setup: Setup, requests: BatchInput, out: Path | None, *, skip_invalid
     wrong |= fileless
     _tell(wrong, requests.found.noun)
     if wrong and not skip_invalid:
-        raise click.UsageError(
+        raise InputError(
             f"{len(wrong)} of {good + len(wrong)} {requests.found.noun}s are wrong; nothing was submitted "
             "(--skip-invalid goes on)"
         )
     if not good:
-        raise click.UsageError("there is nothing to submit")
+        raise InputError("there is nothing to submit")
     if carried:
         say(f"Not fields, but carried along under `extra`: {', '.join(carried)} (--ignore-extra leaves them out).")
     return evolve(requests, without=frozenset(wrong)), good
