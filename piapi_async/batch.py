@@ -492,13 +492,22 @@ def _in_order(outcomes: Iterable[Outcome[R]]) -> list[Outcome[R]]:
     return sorted(outcomes, key=lambda outcome: outcome.index)
 
 
+_NOTED = 100  # tasks that a note names where the outcomes tell of all
+
+
 def _attach(error: BaseException, outcomes: list[Outcome[Any]]) -> None:
     """Give an exception, whosever it is, the outcomes of the run that it ends."""
     refs = [str(outcome.ref) for outcome in outcomes if outcome.ref is not None]
-    if refs:
-        error.add_note(f"The batch's outcomes are in .outcomes of this error; its tasks: {', '.join(refs)}")
-    with contextlib.suppress(Exception):  # a class may refuse attributes; the note tells of the tasks all the same
+    try:
         error.outcomes = outcomes  # type: ignore[attr-defined]  # as documented
+    except Exception:  # noqa: BLE001 - a class may refuse attributes in any way
+        note = f"The tasks of the batch: {', '.join(refs)}"
+    else:
+        last = refs[-_NOTED:]
+        note = f"The batch's outcomes are in .outcomes of this error; the last {len(last)} of {len(refs)} tasks: "
+        note += ", ".join(last)
+    if refs:
+        error.add_note(note)
 
 
 def _ends_worker(error: BaseException) -> bool:

@@ -130,6 +130,16 @@ class Sealed(Exception):
         super().__setattr__(name, value)
 
 
+async def test_a_note_is_of_bounded_length() -> None:
+    async with serving(durations=1.0, **WIDE) as (_, piapi):
+        with pytest.raises(Oops) as caught:
+            await BatchRunner(piapi).run(that_raises(Oops(), 150))
+
+        assert 150 == len(caught.value.outcomes)  # type: ignore[attr-defined]
+        assert "the last 100 of 150 tasks" in caught.value.__notes__[0]
+        assert len(caught.value.__notes__[0]) < 5_000
+
+
 async def test_an_error_that_takes_no_attribute_names_the_tasks_in_a_note() -> None:
     async with serving(durations=30.0, **WIDE) as (emulator, piapi):
         with pytest.raises(Sealed) as caught:
