@@ -91,9 +91,11 @@ class Place:
             self._lost, self._saved, self._written = False, None, written
             return
         version = _data_version(connection)
-        # Other ledgers write into it too, but none does without a commit of its own, and none makes it shorter.
-        foreign = version == self._data_version or written[1] < self._written[1]
-        if foreign or not self._reads_as(connection, written[1]):
+        # Other ledgers write into it too, but none does without a commit of its own, and none makes it shorter (though
+        # a person's VACUUM may).
+        foreign = version == self._data_version
+        thoroughly = written[1] <= _SMALL or written[1] < self._written[1]
+        if foreign or not self._reads_as(connection, thoroughly=thoroughly):
             raise LedgerError(
                 f"The ledger {self.path} was overwritten by another program while it was in use, and cannot be trusted "
                 "any more: end this process, then restore the file from a copy (and remove "
@@ -114,13 +116,13 @@ class Place:
     def _find_inodes(self) -> tuple[_Inode | None, ...]:
         return tuple(map(_inode, self._files))
 
-    def _reads_as(self, connection: sqlite3.Connection, length: int) -> bool:
+    def _reads_as(self, connection: sqlite3.Connection, *, thoroughly: bool) -> bool:
         """Tell whether the file, read afresh, holds what our connection sees in it."""
         try:
             with contextlib.closing(sqlite3.connect(self.real, isolation_level=None)) as fresh:
                 if _outline(fresh) != _outline(connection):
                     return False
-                return length > _SMALL or _is_whole(fresh)
+                return not thoroughly or _is_whole(fresh)
         except sqlite3.Error:
             return False
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 import shutil
+import sqlite3
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -277,6 +279,22 @@ async def test_what_other_ledgers_write_back_is_no_overwriting(path: Path) -> No
         assert before != path.stat().st_mtime_ns
 
         await accept(mine, "mine again")
+
+
+async def test_a_vacuum_by_hand_is_no_overwriting(path: Path) -> None:
+    async with opened(path) as ledger:
+        await asyncio.gather(*(accept(ledger, f"of many {number}") for number in range(200)))
+        await ledger._do(lambda file: file.execute("DELETE FROM submits WHERE key LIKE 'of many%'"))
+    async with opened(path) as ledger:
+        await accept(ledger, "before")
+        length = path.stat().st_size
+        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as by_hand:
+            by_hand.execute("VACUUM")
+            by_hand.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        assert path.stat().st_size < length
+        await accept(ledger, "after")
+
+    assert {*KEYS, "before", "after"} == set(await states_of(path))
 
 
 @pytest.mark.storm
