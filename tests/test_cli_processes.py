@@ -119,6 +119,39 @@ def test_without_a_ledger_the_first_signal_names_what_is_in_flight_and_how_to_wa
 
 
 @storm
+@pytest.mark.parametrize("words", [["batch", "in.jsonl"], ["imagine", "a cat"]])
+def test_what_nobody_can_hear_any_more_is_kept_in_a_file(words: list[str], slow: Host, here: Path) -> None:
+    five(1)
+    with closing(Terminal(80)) as terminal:
+        pipes = dict.fromkeys(("stdin", "stdout", "stderr"), terminal.end)
+        with started(*quick(*words), env=environment(slow), **pipes) as process:
+            os.close(terminal.end)
+            wait_until(lambda: len(slow[0].seen.polls) >= 1)
+            terminal.close()
+            process.signal(signal.SIGHUP)
+            end_all(slow[0])
+            assert process.finish() in {1, 130}
+
+    [task_id] = made(slow)
+    [kept] = here.glob("piapi-async-*-untold.txt")
+    assert task_id in kept.read_text("utf-8")
+
+
+@storm
+def test_under_nohup_a_closed_terminal_stops_nothing(slow: Host) -> None:
+    code = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN);" + _QUICK
+    words = [sys.executable, "-c", code, "batch", five(), "--concurrency", "3"]
+    with started(*words, env=environment(slow)) as process:
+        wait_until(lambda: len(slow[0].seen.polls) >= 3)
+        process.signal(signal.SIGHUP)
+        end_all(slow[0])
+        assert process.finish() == 0
+
+    assert "Stopping" not in process.said
+    assert len(process.printed.splitlines()) == 5
+
+
+@storm
 def test_with_a_ledger_nothing_needs_to_be_named(slow: Host) -> None:
     with batch(slow, five(), "--concurrency", "3", "--ledger", "run.db") as process:
         process.signal(signal.SIGTERM)
@@ -352,7 +385,9 @@ class Terminal:
             self.shown += chunk.decode()
 
     def close(self) -> None:
-        os.close(self._master)
+        if self._master >= 0:
+            os.close(self._master)
+        self._master = -1
 
 
 def screen(shown: str) -> str:

@@ -205,15 +205,22 @@ def test_control_characters_are_shown_and_not_sent() -> None:
     assert harmless("a\tb\nc\r\x1b[2J\x9b1m\x7f\u202e") == "a\tb\nc\\x0d\\x1b[2J\\x9b1m\\x7f\\u202e"
 
 
-def test_talk_to_nobody_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_talk_to_nobody_ends_nothing_and_what_matters_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     reading, writing = os.pipe()
     os.close(reading)
-    with os.fdopen(writing, "w") as broken:
-        monkeypatch.setattr(_output, "console", _output._Console(file=broken))
-        _output.say("anybody there?")
-        _output.say("anybody?")
-        monkeypatch.undo()
-        os.dup2(os.open(os.devnull, os.O_WRONLY), writing)  # so that closing it is no error
+    broken = os.fdopen(writing, "w")
+    for stream in (broken, None):
+        monkeypatch.setattr(sys, "stderr", stream)
+        assert not _output.say("anybody there?")
+        _output.tell("task t1")
+    monkeypatch.undo()
+    os.dup2(os.open(os.devnull, os.O_WRONLY), writing)  # so that closing it is no error
+    broken.close()
+
+    [kept] = tmp_path.iterdir()
+    assert kept.read_text("utf-8") == "task t1\ntask t1\n"
+    assert _output.say("now there is")
 
 
 @pytest.mark.parametrize(("seconds", "shown"), [(0, "0:00:00"), (59.9, "0:00:59"), (3725, "1:02:05"), (-1, "0:00:00")])

@@ -14,7 +14,7 @@ from aiohttp import web
 from ..errors import WebhookRejected
 from ..webhooks import WebhookEvent, check_secret_text, read_delivery
 from ._exit import ExitCode
-from ._output import check_stdout, leave_stdout, reason_of, say, stdout_encoding, to_json, write_out
+from ._output import check_stdout, leave_stdout, reason_of, say, stdout_encoding, tell, to_json, write_out
 from ._session import read_secret, run
 
 
@@ -52,7 +52,7 @@ def listen(host: str, port: int, secret_file: Path | None) -> None:
         try:
             write_out(text)
         except (OSError, ValueError) as error:  # its reader has gone, and the host is to keep what comes
-            say(f"Error: a delivery cannot be written to standard output ({reason_of(error)}): {text}")
+            tell(f"Error: a delivery cannot be written to standard output ({reason_of(error)}): {text}")
             over.set()
             return web.Response(status=500)
         return web.Response()

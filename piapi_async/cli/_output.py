@@ -15,9 +15,11 @@ import re
 import select
 import stat
 import sys
+import tempfile
 import time
-from collections.abc import Iterator
-from typing import Any, NoReturn, Self
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any, NoReturn, Self, TextIO, cast
 
 import attrs
 import click
@@ -34,15 +36,40 @@ from ._exit import ExitCode
 _WIDE = 80  # columns, from which on a whole task id has room
 
 
-class _Console(Console):
+class _Stderr:
     """The person's end of stderr; that nobody listens there must end nothing that was paid for."""
 
-    def on_broken_pipe(self) -> None:
-        # rich's own would close stdout, where the results go, and end the process.
-        self.quiet = True
+    gone = False
+    """Whether the last writing failed: the stream is closed, its reader or its terminal has gone."""
+
+    @property
+    def encoding(self) -> str:
+        return getattr(sys.stderr, "encoding", None) or "utf-8"
+
+    def isatty(self) -> bool:
+        return sys.stderr is not None and not sys.stderr.closed and sys.stderr.isatty()
+
+    def fileno(self) -> int:
+        return sys.stderr.fileno()
+
+    def write(self, text: str) -> int:
+        """Write a text, if that is possible."""
+        self._attempt(lambda stream: stream.write(text))
+        return len(text)
+
+    def flush(self) -> None:
+        """Write what is buffered, if that is possible."""
+        self._attempt(lambda stream: stream.flush())
+
+    def _attempt(self, write: Callable[[TextIO], object]) -> None:
+        try:
+            write(sys.stderr)
+        except (OSError, ValueError, AttributeError):  # the last where there is no stderr at all
+            self.gone = True
 
 
-console = _Console(stderr=True, highlight=False, emoji=False)
+_stderr = _Stderr()
+console = Console(file=cast("IO[str]", _stderr), highlight=False, emoji=False)
 
 # C0 but for tab and newline, DEL, C1 (of which one byte begins an escape sequence), and what turns the writing around.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
@@ -59,10 +86,22 @@ def _escape(match: re.Match[str]) -> str:
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"  # noqa: PLR2004 - as repr does
 
 
-def say(text: str) -> None:
-    """Talk to the person, on stderr, without markup and without wrapping ids apart."""
-    with contextlib.suppress(OSError, ValueError):  # stderr is closed, or its terminal has gone
-        console.print(harmless(text), markup=False, soft_wrap=True)
+def say(text: str) -> bool:
+    """Talk to the person, on stderr, without markup and without wrapping ids apart; return whether it was written."""
+    _stderr.gone = False
+    console.print(harmless(text), markup=False, soft_wrap=True)
+    return not _stderr.gone
+
+
+def tell(text: str) -> None:
+    """Say what must not be lost, an id or a result that is paid for: where nobody hears it, it is kept in a file."""
+    if say(text):
+        return
+    name = f"piapi-async-{os.getpid()}-untold.txt"
+    for folder in (Path(), Path(tempfile.gettempdir())):
+        with contextlib.suppress(OSError), (folder / name).open("a", encoding="utf-8") as file:
+            file.write(f"{harmless(text)}\n")
+            return
 
 
 # -- results ------------------------------------------------------------------------------------------------------
@@ -130,7 +169,7 @@ def echo(text: str) -> None:
     try:
         write_out(harmless(text))
     except (OSError, ValueError) as error:
-        say(f"Error: the result cannot be written to standard output ({reason_of(error)}): {text}")
+        tell(f"Error: the result cannot be written to standard output ({reason_of(error)}): {text}")
         leave_stdout()
         sys.exit(ExitCode.OTHER)
 

@@ -37,8 +37,12 @@ if TYPE_CHECKING:
 EMULATOR_SPEED = 20.0
 """How much faster than life the embedded emulator runs: a task of 45 s takes about two."""
 
-STOPPING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
-"""The signals that ask a command to stop; SIGHUP comes when the terminal is closed."""
+_STOPPING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+
+
+def stopping_signals() -> tuple[signal.Signals, ...]:
+    """Return the signals that ask a command to stop; SIGHUP comes when the terminal is closed, but not under nohup."""
+    return tuple(kind for kind in _STOPPING if kind.name != "SIGHUP" or signal.getsignal(kind) is not signal.SIG_IGN)
 
 
 def read_setup() -> Setup:
@@ -172,7 +176,7 @@ def run(main: Coroutine[Any, Any, None]) -> None:
 
     async def stoppable() -> None:
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
-        for kind in STOPPING:
+        for kind in stopping_signals():
             if kind != signal.SIGINT:  # which asyncio takes care of
                 with contextlib.suppress(NotImplementedError):  # Windows' loop has no signal handlers
                     loop.add_signal_handler(kind, lambda: task and task.cancel())

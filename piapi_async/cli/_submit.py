@@ -18,7 +18,7 @@ from ..ledger import check_key
 from ..tasks import Task
 from ._hints import HintingCommand
 from ._options import Setup, shared_options, short, timeout_option
-from ._output import Meter, check_stdout, echo, print_task, say
+from ._output import Meter, check_stdout, echo, print_task, say, tell
 from ._saving import Saving, saving_options
 from ._session import client, read_setup, resume_command, run
 from ._verbs import VERBS
@@ -176,7 +176,7 @@ async def _tell_what_came(
         case None:
             ref = submitting.result().ref
             resume = resume_command(setup, ref.task_id, ref.family, saving)
-            say(f"Task {ref.task_id} was submitted. To wait for it: {resume}")
+            tell(f"Task {ref.task_id} was submitted. To wait for it: {resume}")
         case ClientClosed():
             say("Nothing was sent, nothing was paid.")
         case error:  # it says what became of the money
@@ -232,7 +232,7 @@ def _tell_how_to_resume(handle: TaskHandle[Any], error: BaseException, resume: s
     if handle.task is not None and handle.task.state.terminal:
         return
     if handle.task is not None or submitted:
-        say(f"Task {handle.task_id} goes on. To wait for it: {resume}")
+        tell(f"Task {handle.task_id} goes on. To wait for it: {resume}")
     elif not isinstance(error, NotFoundError):  # which says what to check
         say(f"Nothing was seen of task {handle.task_id}: check the id and --family. To wait for it: {resume}")
 

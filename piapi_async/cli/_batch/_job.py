@@ -23,9 +23,9 @@ from ...errors import AuthenticationError, InsufficientCreditError
 from ...midjourney import LEGACY
 from .._exit import ExitCode
 from .._options import Setup
-from .._output import reason_of, say, to_json
+from .._output import reason_of, say, tell, to_json
 from .._saving import Saving
-from .._session import STOPPING, client
+from .._session import client, stopping_signals
 from ._check import keyed
 from ._display import Display
 from ._lines import BatchInput, Origin
@@ -89,18 +89,18 @@ class Job:
         error: OSError | ValueError,
     ) -> None:
         """Say the outcome that could not be written, and all that are there already; then end the run."""
-        say(f"Error: the outcome of {self._place_of(outcome)} could not be written ({reason_of(error)}); it is:")
+        tell(f"Error: the outcome of {self._place_of(outcome)} could not be written ({reason_of(error)}); it is:")
         runner.drain()
         self._say_outcome(outcome)
         while (waiting := await _ready(outcomes)) is not None:
-            say(f"So is that of {self._place_of(waiting)}:")
+            tell(f"So is that of {self._place_of(waiting)}:")
             self._say_outcome(waiting)
         self._tell_in_flight(runner)
         self._broken = True
         sys.exit(ExitCode.OTHER)
 
     def _say_outcome(self, outcome: Outcome[Any]) -> None:
-        say(to_json(row_of(outcome, self._lines[id(outcome.request)])))
+        tell(to_json(row_of(outcome, self._lines[id(outcome.request)])))
 
     def _place_of(self, outcome: Outcome[Any]) -> str:
         return f"{self.requests.found.noun} {self._lines[id(outcome.request)].number}"
@@ -134,7 +134,7 @@ class Job:
             say("Stopping: what is in flight goes on to its end. Again to stop at once.")
             self._tell_in_flight(runner)
 
-        for kind in STOPPING:
+        for kind in stopping_signals():
             with contextlib.suppress(NotImplementedError):  # Windows' loop has no signal handlers
                 loop.add_signal_handler(kind, stop)
 
@@ -147,7 +147,7 @@ class Job:
         if not refs:
             return
         for ref in refs:
-            say(f"Task {ref} is in flight; nothing else remembers it.")
+            tell(f"Task {ref} is in flight; nothing else remembers it.")
         if self.setup.emulator:
             return  # it ends with this command, and its tasks with it
         families: dict[str, list[str]] = {}
@@ -157,7 +157,7 @@ class Job:
             words = ["piapi-async", *self.setup.words(), "wait", *ids]
             words += [] if family == LEGACY.name else ["--family", family]
             words += self.saving.words()
-            say(f"To wait for what is in flight: {shlex.join(words)}")
+            tell(f"To wait for what is in flight: {shlex.join(words)}")
 
     def _tell(self, totals: Totals) -> None:
         left = self.total - self.results.had - totals.ended
