@@ -14,7 +14,7 @@ from typing import Any
 
 from attrs import frozen
 
-from ._lenient import join
+from ._answers import join
 from ._signatures import suffix_of_link
 from .tasks import FileKind, FileRole, Task, TaskFile, TaskState
 

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import define, field
 
+from ._answers import is_known_status
 from ._book import OVERDUE, Look, PollBook, Sightings
 from ._lanes import Waiter, Watch
 from .errors import PiAPIError, UnexpectedAnswer
-from .tasks import Family, Task, TaskId, is_known_status
+from .tasks import Family, Task, TaskId
 
 if TYPE_CHECKING:
     from ._caller import Caller

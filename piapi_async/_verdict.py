@@ -27,7 +27,7 @@ from typing import Any
 
 from attrs import frozen
 
-from ._lenient import read_int
+from ._answers import read_cost, read_int
 from ._wire import HTTPResponse, Request, blank_secrets, excerpt, label, read_object, read_retry_after, shorten
 from .errors import (
     APIError,
@@ -92,7 +92,7 @@ def _expected_cost(answer: Mapping[str, Any]) -> Cost | None:
     if not isinstance(usage, dict):
         return None
     for amount in (usage.get("frozen"), usage.get("consume")):
-        cost = Cost.read(amount, usage.get("type")) if amount else None
+        cost = read_cost(amount, usage.get("type")) if amount else None
         if cost is not None and cost.amount:
             return cost
     return None

@@ -15,9 +15,10 @@ from urllib.parse import urlencode
 from attrs import field, frozen
 
 from . import _fields as fields
-from ._envelope import read_data, read_envelope, read_time
+from ._answers import read_cost, read_int, read_time, text_at
+from ._envelope import read_data, read_envelope
 from ._inputs import UPLOADABLE
-from ._lenient import Structure, read_int, text_at
+from ._lenient import Structure
 from ._wire import HTTPRequest, HTTPResponse, post
 from .errors import UnexpectedAnswer
 from .tasks import Cost
@@ -269,7 +270,7 @@ def _read_entry(raw: dict[str, Any]) -> HistoryEntry:
         model=row.task_model or (model if isinstance(model, str) else ""),
         status=row.status,
         action=row.action,
-        cost=Cost.read(raw.get("usage"), raw.get("usage_type")),
+        cost=read_cost(raw.get("usage"), raw.get("usage_type")),
         created_at=read_time(raw.get("created_at")),
         updated_at=read_time(raw.get("updated_at")),
         service_mode=row.service_mode,

@@ -17,30 +17,16 @@ from urllib.parse import quote
 import attrs
 from attrs import field, frozen
 
-from ._answers import failure_text
-from ._envelope import read_task_object, read_time
+from ._answers import classify, failure_text, from_unix, read_cost, read_number, read_status, read_time
+from ._envelope import read_task_object
 from ._files import find_files
 from ._inputs import flag, json_object, link, number, open_choice, ratio, text, whole
-from ._lenient import Structure, read_number
+from ._lenient import Structure
 from ._request import InputRequest, request
 from ._verdict import read_created
 from ._wire import HTTPRequest, HTTPResponse, Request, post
 from .errors import PiAPIError
-from .tasks import (
-    Cost,
-    Created,
-    Family,
-    Life,
-    Reader,
-    Task,
-    TaskFile,
-    TaskId,
-    TaskState,
-    check_task_id,
-    classify,
-    from_unix,
-    read_status,
-)
+from .tasks import Created, Family, Life, Reader, Task, TaskFile, TaskId, TaskState, check_task_id
 
 __all__ = ["DREAM_MACHINE", "FACE_SWAP", "LEGACY_KLING", "DreamMachine", "FaceSwap", "LegacyKling"]
 
@@ -253,7 +239,7 @@ def _read_life(raw: Mapping[str, Any]) -> Life:
     metadata = raw.get("metadata")
     metadata = metadata if isinstance(metadata, dict) else {}
     created_at, started_at, ended_at = (_read_time(metadata.get(name)) for name in _TIMES)
-    return Life("", created_at, started_at, ended_at, Cost.read(metadata.get("quota_usage"), "quota"))
+    return Life("", created_at, started_at, ended_at, read_cost(metadata.get("quota_usage"), "quota"))
 
 
 def _read_time(value: object) -> datetime | None:

@@ -14,29 +14,25 @@ import attrs
 from attrs import field, frozen
 
 from . import _fields as fields
-from ._answers import failure_text, links_in
+from ._answers import (
+    classify,
+    failure_text,
+    from_unix,
+    join,
+    links_in,
+    pick_images,
+    read_cost,
+    read_percent,
+    read_status,
+    text_at,
+)
 from ._envelope import read_task_object
 from ._files import find_files
-from ._lenient import Structure, join, read_percent, text_at
+from ._lenient import Structure
 from ._verdict import read_answer, read_created, refusal, says_failed
 from ._wire import HTTPRequest, HTTPResponse, post
 from .errors import UnexpectedAnswer
-from .tasks import (
-    Cost,
-    Created,
-    Family,
-    Life,
-    Reader,
-    Task,
-    TaskFile,
-    TaskId,
-    TaskState,
-    check_task_id,
-    classify,
-    from_unix,
-    pick_images,
-    read_status,
-)
+from .tasks import Created, Family, Life, Reader, Task, TaskFile, TaskId, TaskState, check_task_id
 
 __all__ = [
     "LEGACY",
@@ -323,7 +319,7 @@ def _read_life(raw: Mapping[str, Any]) -> Life:
     times = (from_unix(meta.created_at), from_unix(meta.started_at), from_unix(meta.ended_at))
     result = raw.get("task_result")
     used = result.get("quota_used") if isinstance(result, dict) else None
-    return Life(meta.task_type, *times, cost=Cost.read(used, "quota"))
+    return Life(meta.task_type, *times, cost=read_cost(used, "quota"))
 
 
 def _files(raw: Mapping[str, Any]) -> tuple[TaskFile, ...]:

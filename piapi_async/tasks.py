@@ -7,9 +7,8 @@ API than that.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import Enum, StrEnum
 from functools import cached_property
 from pathlib import Path
@@ -18,8 +17,6 @@ from typing import Any, Generic, NewType, TypeVar
 import orjson
 from attrs import evolve, field, frozen
 
-from ._answers import links_in
-from ._lenient import join, read_number, text_at
 from ._wire import Request, shorten
 from .errors import TaskCancelled, TaskFailed, UnexpectedAnswer
 
@@ -46,39 +43,6 @@ class TaskState(Enum):
         self.terminal = word in {"done", "failed", "cancelled"}
 
 
-# The vendor's words, those of compatible hosts, and those that other clients of such hosts know.  The set is open, so
-# the raw word stays a text.
-_WORDS: Mapping[TaskState, str] = {
-    TaskState.WAITING: "staged pending retry retrying queued submitted scheduled waiting cancelling canceling",
-    TaskState.RUNNING: "starting processing running in_progress",
-    TaskState.DONE: "finished completed succeeded succeed success complete done",
-    TaskState.FAILED: "failed fail failure error timeout timed_out time_out expired aborted rejected",
-    TaskState.CANCELLED: "cancelled canceled",
-}
-_STATES: Mapping[str, TaskState] = {word: state for state, words in _WORDS.items() for word in words.split()}
-
-
-def classify(status: str) -> TaskState:
-    """Return the state behind a status word; an unknown word means that the task is still waiting."""
-    # As it stands first: hosts spell it in small letters, and this runs for every look.
-    return _STATES.get(status) or _STATES.get(_plain_word(status), TaskState.WAITING)
-
-
-def is_known_status(status: str) -> bool:
-    """Return whether `classify` knows the word or merely guesses."""
-    return _plain_word(status) in _STATES
-
-
-def is_end(status: object) -> bool:
-    """Return whether this is a word for an end of a task, good or bad."""
-    return isinstance(status, str) and classify(status).terminal
-
-
-def _plain_word(status: str) -> str:
-    """Return a status word in small letters, without blanks around it, its parts joined as in "timed_out"."""
-    return "_".join(status.lower().replace("-", " ").replace("_", " ").split())
-
-
 @frozen
 class Cost:
     """What a task costs: an amount in the host's own unit.
@@ -92,22 +56,6 @@ class Cost:
 
     def __str__(self) -> str:
         return f"{self.amount:,} {self.unit}".rstrip()
-
-    @classmethod
-    def read(cls, amount: object, unit: object = "") -> Cost | None:
-        """Return the cost that an answer tells of, None for what is no amount."""
-        try:
-            number = None if isinstance(amount, bool) else read_number(amount)
-        except TypeError:
-            return None
-        if number is None or not math.isfinite(number) or number < 0:
-            return None
-        if not isinstance(unit, str):
-            return cls(number)
-        return cls(number, unit if len(unit) <= _LONGEST_UNIT else shorten(unit, _LONGEST_UNIT))
-
-
-_LONGEST_UNIT = 40
 
 
 @frozen
@@ -321,50 +269,3 @@ def check_task_id(value: str) -> TaskId:
     except UnicodeEncodeError:  # half of a surrogate pair, which JSON cannot carry
         raise ValueError(f"{value!r} is no task id") from None
     return TaskId(value.strip())
-
-
-_LONGEST_STATUS = 100
-
-
-def read_status(data: Mapping[str, Any], asked: TaskId, path: str = "") -> str:
-    """Return the status word of an answer about a task; raise `UnexpectedAnswer` for none, and for another task's."""
-    if not (status := text_at(data, "status", path).strip()):
-        raise UnexpectedAnswer(f"The answer holds no status of {asked}", path=join(path, "status"))
-
-    if len(status) > _LONGEST_STATUS:
-        status = shorten(status, _LONGEST_STATUS)
-
-    told = data.get("task_id")
-    if told != asked and not _may_mean(told, asked):  # nearly always it is the same text
-        named = shorten(str(told), _LONGEST_STATUS)
-        raise UnexpectedAnswer(f"The answer about {asked} is about another task, {named}", path=join(path, "task_id"))
-    return status
-
-
-def _may_mean(told: object, asked: TaskId) -> bool:
-    """Return whether an answer with this `task_id` may be about a task: one that is no id says nothing."""
-    if not isinstance(told, (str, int, float)) or isinstance(told, bool):
-        return True
-    text = str(told).strip().lower()
-    return not text or text == asked.lower()
-
-
-_IMAGE_FIELDS = ("image_urls", "temporary_image_urls", "image_url", "discord_image_url", "permanent_url")
-
-
-def pick_images(wire: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
-    """Return the first field of a result that has links, and these as the wire has them (grids in reading order)."""
-    for name in _IMAGE_FIELDS:
-        if (value := wire.get(name)) and (links := links_in(value)):
-            return name, links
-    return "", ()
-
-
-def from_unix(seconds: float | None) -> datetime | None:
-    """Give the time, or None for the zero that stands for "not reached" and for what is no time at all."""
-    if not seconds or seconds < 0:
-        return None
-    try:
-        return datetime.fromtimestamp(seconds, UTC)
-    except (ValueError, OverflowError, OSError):  # a year that no calendar has
-        return None

@@ -18,28 +18,14 @@ from attrs import field, frozen
 
 from . import _fields as fields
 from . import _inputs as inputs
-from ._answers import failure_text
-from ._envelope import read_envelope, read_task_object, read_time
+from ._answers import classify, failure_text, pick_images, read_cost, read_percent, read_status, read_time
+from ._envelope import read_envelope, read_task_object
 from ._files import find_files
-from ._lenient import Structure, read_percent
+from ._lenient import Structure
 from ._request import InputRequest, request
 from ._verdict import read_created
 from ._wire import HTTPRequest, HTTPResponse
-from .tasks import (
-    Cost,
-    Created,
-    Family,
-    Life,
-    Reader,
-    Task,
-    TaskFile,
-    TaskId,
-    TaskState,
-    check_task_id,
-    classify,
-    pick_images,
-    read_status,
-)
+from .tasks import Created, Family, Life, Reader, Task, TaskFile, TaskId, TaskState, check_task_id
 
 __all__ = ["UNIFIED", "CreateTask", "ModelRequest", "family_of", "request"]
 
@@ -254,7 +240,7 @@ def _read_life(raw: Mapping[str, Any]) -> Life:
     task_type = raw.get("task_type")
     usage = meta.get("usage")
     usage = usage if isinstance(usage, dict) else {}
-    cost = Cost.read(usage.get("consume"), usage.get("type"))
+    cost = read_cost(usage.get("consume"), usage.get("type"))
     return Life(task_type if isinstance(task_type, str) else "", created_at, started_at, ended_at, cost)
 
 

@@ -28,6 +28,7 @@ from aiohttp import web
 from attrs import define, evolve, field, frozen
 from yarl import URL
 
+from ._answers import classify
 from ._families import FAMILIES
 from ._lanes import Watch
 from ._secrets import Secrets
@@ -37,7 +38,7 @@ from .client import PiAPI
 from .errors import ClientClosed, LedgerError, PiAPIError, UnexpectedAnswer, WebhookRejected
 from .ledger import Ledger
 from .midjourney import Seed
-from .tasks import Family, Task, TaskId, TaskRef, TaskState, classify
+from .tasks import Family, Task, TaskId, TaskRef, TaskState
 
 logger = logging.getLogger("piapi_async")
 

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from piapi_async import UnexpectedAnswer
-from piapi_async._lenient import Structure, join, read_flag, read_int, read_number, read_text, read_texts
+from piapi_async._answers import join, read_flag, read_int, read_number, read_text, read_texts
+from piapi_async._lenient import Structure
 
 SHAPES: list[Any] = [{}, {"a": 1}, [], [1]]
 
@@ -44,7 +45,7 @@ class TestReadText:
 
     @pytest.mark.parametrize("value", SHAPES, ids=repr)
     def test_refuses_objects_and_lists(self, value: object) -> None:
-        with pytest.raises(TypeError, match="expected a text"):
+        with pytest.raises(TypeError, match="expected a string"):
             read_text(value)
 
 
@@ -70,7 +71,7 @@ class TestReadTexts:
 
     @pytest.mark.parametrize("value", [{"a": 1}, [["a"]], ["a", {}], [[]]], ids=repr)
     def test_refuses_shapes_within(self, value: object) -> None:
-        with pytest.raises(TypeError, match="expected a text"):
+        with pytest.raises(TypeError, match="expected a string"):
             read_texts(value)
 
 
@@ -253,7 +254,7 @@ class TestStructure:
         assert excerpt in str(caught.value)
 
     def test_puts_the_place_below_where_the_data_was_found(self) -> None:
-        with pytest.raises(UnexpectedAnswer, match=r"at data\.c0d3\.inner\.words\[0\]: expected a text") as caught:
+        with pytest.raises(UnexpectedAnswer, match=r"at data\.c0d3\.inner\.words\[0\]: expected a string") as caught:
             structure({"inner": {"words": [[]]}}, "data.c0d3")
 
         assert caught.value.path == "data.c0d3.inner.words[0]"
