@@ -305,8 +305,8 @@ class TestTheseChecks:
         assert [found.whole for found in imports_of(PACKAGE / "tasks.py", ast.parse(source))] == expected
 
     def test_see_where_a_sub_packages_imports_lead(self) -> None:
-        tree = ast.parse("from .._wire import HTTPRequest\nfrom ._desk import Desk\nfrom .. import midjourney")
-        found = imports_of(PACKAGE / "emulator" / "_server.py", tree)
+        tree = ast.parse("from .._wire import HTTPRequest\nfrom ._client import client\nfrom .. import midjourney")
+        found = imports_of(PACKAGE / "emulator" / "_emulator.py", tree)
 
         assert {own_room(one) for one in found} == {"_wire", "emulator", "midjourney"}
 

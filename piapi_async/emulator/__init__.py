@@ -6,12 +6,12 @@
 Needs the `emulator` extra as soon as a picture (Pillow) or a video (PyAV) is asked for.
 """
 
-from ._answers import PLANS, Dialect, Plan
+from ._api.dialect import PLANS, Dialect, Plan
 from ._emulator import Emulator
-from ._life import Constant, Lognormal
-from ._seen import Delivery, Seen
-from ._state import StateError
-from ._webhooks import WebhookFaults
+from ._server.webhooks import WebhookFaults
+from ._service.observed import Delivery, Seen
+from ._service.state_file import StateError
+from ._service.tasks import Constant, Lognormal
 from .faults import (
     Drop,
     EdgePage,

@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING, Any, Literal
 import attrs
 from attrs import define, evolve, field, setters
 
-from ._answers import PLANS, Dialect, Plan, View
-from ._asks import Kind
-from ._checks import is_loopback
-from ._desk import Desk
-from ._guard import Guard
-from ._life import DURATIONS, Constant, Duration, Task
-from ._machine import Machine
-from ._seen import Seen
-from ._server import LinkRules, Server
-from ._state import StateFile
-from ._webhooks import Postman, WebhookFaults
+from ._api.dialect import PLANS, Dialect, Plan, View
+from ._api.host import Desk
+from ._server.guard import Guard
+from ._server.server import LinkRules, Server
+from ._server.webhooks import Postman, WebhookFaults
+from ._service.checks import is_loopback
+from ._service.engine import Machine
+from ._service.observed import Seen
+from ._service.requests import Kind
+from ._service.state_file import StateFile
+from ._service.tasks import DURATIONS, Constant, Duration, Task
 from .faults import Fault, Rule, Schedule
 
 if TYPE_CHECKING:

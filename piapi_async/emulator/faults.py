@@ -24,9 +24,9 @@ from attrs.validators import ge, gt, in_, instance_of, optional
 
 from piapi_async._wire import HTTPResponse
 
-from . import _shapes as shapes
-from ._life import Fate
-from ._routes import KNOWN_ROUTES, names_of
+from ._api import odd_shapes as shapes
+from ._api.routes import KNOWN_ROUTES, names_of
+from ._service.tasks import Fate
 
 _NUMBER: Any = instance_of((int, float))
 _SECONDS: Any = [_NUMBER, ge(0)]

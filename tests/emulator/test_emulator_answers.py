@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 
 from piapi_async._wire import HTTPRequest
 from piapi_async.emulator import PLANS, Dialect, Plan
-from piapi_async.emulator._answers import View, picture_size
-from piapi_async.emulator._desk import Desk
-from piapi_async.emulator._life import Constant
-from piapi_async.emulator._links import read_link
-from piapi_async.emulator._machine import Machine
-from piapi_async.emulator._routes import ROUTES
-from piapi_async.emulator._verbs import VERBS
+from piapi_async.emulator._api.dialect import View, picture_size
+from piapi_async.emulator._api.host import Desk
+from piapi_async.emulator._api.routes import ROUTES
+from piapi_async.emulator._media.links import read_link
+from piapi_async.emulator._service.engine import Machine
+from piapi_async.emulator._service.tasks import Constant
+from piapi_async.emulator._service.verbs import VERBS
 
 KEY = {"x-api-key": "k"}
 

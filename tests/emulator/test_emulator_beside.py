@@ -16,9 +16,9 @@ from PIL import Image
 from support.emulating import Caller, Inbox, emulating
 from support.systems import LINK, PROMPT
 
-from piapi_async.emulator import _beside
-from piapi_async.emulator._files import File, Workshop
-from piapi_async.emulator.pictures import Gallery, Picture
+from piapi_async.emulator._api import account as _beside
+from piapi_async.emulator._media.files import File, Workshop
+from piapi_async.emulator._media.gallery import Gallery, Picture
 
 pytestmark = pytest.mark.looptime
 

@@ -12,7 +12,7 @@ from yarl import URL
 
 from piapi_async._wire import HTTPResponse
 from piapi_async.emulator import Dialect, Drop, Emulator, SlowBody
-from piapi_async.emulator._cdn import ranged, signed
+from piapi_async.emulator._media.cdn import ranged, signed
 
 pytestmark = pytest.mark.looptime
 

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.looptime
 @pytest.fixture
 def without_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "PIL", None)
-    monkeypatch.delitem(sys.modules, "piapi_async.emulator._painter", raising=False)
+    monkeypatch.delitem(sys.modules, "piapi_async.emulator._media.painter", raising=False)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from support.emulating import Caller, Inbox, emulating
 from yarl import URL
 
 from piapi_async.emulator import Emulator
-from piapi_async.emulator._guard import Guard
+from piapi_async.emulator._server.guard import Guard
 
 pytestmark = pytest.mark.looptime
 

@@ -9,7 +9,7 @@ import pytest
 from support.emulating import emulating
 from support.systems import BEYOND, LINK, PROMPT
 
-from piapi_async.emulator import _checks as checks
+from piapi_async.emulator._service import checks
 
 pytestmark = pytest.mark.looptime
 

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from piapi_async.emulator import Constant, Lognormal
-from piapi_async.emulator._asks import Kind, Refused
-from piapi_async.emulator._life import DURATIONS, ENDS, LIFE, Event, Fate, Stage
-from piapi_async.emulator._machine import Machine
-from piapi_async.emulator._verbs import VERBS, asked
+from piapi_async.emulator._service.engine import Machine
+from piapi_async.emulator._service.requests import Kind, Refused
+from piapi_async.emulator._service.tasks import DURATIONS, ENDS, LIFE, Event, Fate, Stage
+from piapi_async.emulator._service.verbs import VERBS, asked
 
 STEPS = st.lists(
     st.tuples(

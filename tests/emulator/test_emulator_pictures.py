@@ -7,13 +7,13 @@ import io
 import pytest
 from PIL import Image, ImageChops, ImageStat
 
-from piapi_async.emulator import pictures
-from piapi_async.emulator._life import Constant, Task
-from piapi_async.emulator._links import Link
-from piapi_async.emulator._machine import Machine
-from piapi_async.emulator._motifs import MOTIFS, PALETTES
-from piapi_async.emulator._verbs import asked
-from piapi_async.emulator.pictures import DEPTH, Gallery, Picture, pictures_of
+from piapi_async.emulator._media import gallery as pictures
+from piapi_async.emulator._media.gallery import DEPTH, Gallery, Picture, pictures_of
+from piapi_async.emulator._media.links import Link
+from piapi_async.emulator._media.motifs import MOTIFS, PALETTES
+from piapi_async.emulator._service.engine import Machine
+from piapi_async.emulator._service.tasks import Constant, Task
+from piapi_async.emulator._service.verbs import asked
 
 SIZE = 96
 

@@ -14,10 +14,10 @@ from support.emulating import emulating
 
 from piapi_async._wire import HTTPRequest
 from piapi_async.emulator import PLANS, Constant, Dialect, Emulator, Plan, Seen, SlowFirstByte, Status
-from piapi_async.emulator._answers import View
-from piapi_async.emulator._desk import Desk
-from piapi_async.emulator._machine import Machine
-from piapi_async.emulator._verbs import asked
+from piapi_async.emulator._api.dialect import View
+from piapi_async.emulator._api.host import Desk
+from piapi_async.emulator._service.engine import Machine
+from piapi_async.emulator._service.verbs import asked
 
 pytestmark = pytest.mark.looptime
 

@@ -25,7 +25,7 @@ from piapi_async.emulator import (
     Unclear,
     load_faults,
 )
-from piapi_async.emulator._shapes import ENTRIES, REASONS, REPLACED, UNCLEAR, WRAPPED, links_in
+from piapi_async.emulator._api.odd_shapes import ENTRIES, REASONS, REPLACED, UNCLEAR, WRAPPED, links_in
 
 pytestmark = pytest.mark.looptime
 

@@ -16,18 +16,20 @@ import pytest
 from support.emulating import Inbox, emulating
 
 from piapi_async._wire import HTTPRequest
-from piapi_async.emulator import PLANS, Constant, Dialect, Emulator, StateError, _page, _recall
-from piapi_async.emulator._answers import View
-from piapi_async.emulator._asks import Door
-from piapi_async.emulator._classic import MAKES
-from piapi_async.emulator._desk import Desk
-from piapi_async.emulator._life import DURATIONS, Task
-from piapi_async.emulator._machine import Machine
-from piapi_async.emulator._state import StateFile, snapshot
-from piapi_async.emulator._systems import ask_of, asked_unified
-from piapi_async.emulator._unified import files_of
-from piapi_async.emulator._verbs import asked
-from piapi_async.emulator.pictures import pictures_of
+from piapi_async.emulator import PLANS, Constant, Dialect, Emulator, StateError
+from piapi_async.emulator._api.dialect import View
+from piapi_async.emulator._api.host import Desk
+from piapi_async.emulator._api.older import MAKES
+from piapi_async.emulator._api.unified import files_of
+from piapi_async.emulator._media.gallery import pictures_of
+from piapi_async.emulator._server import dashboard as _page
+from piapi_async.emulator._service import state_reading as _recall
+from piapi_async.emulator._service.catalog import ask_of, asked_unified
+from piapi_async.emulator._service.engine import Machine
+from piapi_async.emulator._service.requests import Door
+from piapi_async.emulator._service.state_file import StateFile, snapshot
+from piapi_async.emulator._service.tasks import DURATIONS, Task
+from piapi_async.emulator._service.verbs import asked
 
 pytestmark = pytest.mark.looptime
 

@@ -12,7 +12,7 @@ from support.emulating import MASK, Caller, Inbox, emulating
 from support.systems import EVERY, LINK, PNG, PROMPT
 
 from piapi_async.emulator import Dialect, Drop, Emulator, Status, TaskFails, TaskTakes, UnknownStatus
-from piapi_async.emulator._systems import SYSTEMS, known_models
+from piapi_async.emulator._service.catalog import SYSTEMS, known_models
 
 pytestmark = pytest.mark.looptime
 

@@ -12,17 +12,20 @@ from attrs import define, evolve, field
 
 from piapi_async._wire import HTTPRequest, HTTPResponse
 
-from . import _beside, _classic, _history, _unified
-from ._asks import MIDJOURNEY, Ask, Door, Refused
-from ._beside import Uploads
-from ._routes import Call, find
-from ._seen import Seen
-from ._verbs import VERBS, asked
+from .._service.observed import Seen
+from .._service.requests import MIDJOURNEY, Ask, Door, Refused
+from .._service.verbs import VERBS, asked
+from . import account as _beside
+from . import history as _history
+from . import older as _classic
+from . import unified as _unified
+from .account import Uploads
+from .routes import Call, find
 
 if TYPE_CHECKING:
-    from ._answers import JSON, View
-    from ._life import Task
-    from ._machine import Machine
+    from .._service.engine import Machine
+    from .._service.tasks import Task
+    from .dialect import JSON, View
 
 _HEADERS = {"content-type": "application/json"}
 

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from ._answers import JSON, View
-from ._asks import WEBHOOK_FIELDS, Door, Refused
-from ._life import Stage, Task
-from ._outputs import CLIP_SECONDS
-from ._systems import ask_of, hook_of
-from ._unified import envelope, moment, shelf_of, usage
+from .._service.catalog import ask_of, hook_of
+from .._service.requests import WEBHOOK_FIELDS, Door, Refused
+from .._service.tasks import Stage, Task
+from .dialect import JSON, View
+from .outputs import CLIP_SECONDS
+from .unified import envelope, moment, shelf_of, usage
 
 if TYPE_CHECKING:
-    from ._desk import Desk
-    from ._routes import Call
+    from .host import Desk
+    from .routes import Call
 
 #: The task of the unified protocol that each door makes.
 MAKES: Mapping[Door, tuple[str, str]] = {

@@ -8,12 +8,12 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
-from ._asks import MIDJOURNEY, Kind
-from ._life import Stage, Task
+from .._service.requests import MIDJOURNEY, Kind
+from .._service.tasks import Stage, Task
 
 if TYPE_CHECKING:
-    from ._desk import Desk
-    from ._machine import Machine
+    from .._api.host import Desk
+    from .._service.engine import Machine
 
 #: How many tasks the page shows, the latest first.
 SHOWN = 60

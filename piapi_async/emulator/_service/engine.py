@@ -17,9 +17,9 @@ from random import Random
 import orjson
 from attrs import Factory, define
 
-from ._asks import MIDJOURNEY, WEBHOOK_FIELDS, Ask, Kind, Refused
-from ._checks import DIGEST
-from ._life import DURATIONS, ENDS, LIFE, Duration, Event, Fate, Stage, Task, script
+from .checks import DIGEST
+from .requests import MIDJOURNEY, WEBHOOK_FIELDS, Ask, Kind, Refused
+from .tasks import DURATIONS, ENDS, LIFE, Duration, Event, Fate, Stage, Task, script
 
 #: What made a task that the service is only told of.
 _ADOPTED: Mapping[Kind, str] = {Kind.GRID: "imagine", Kind.SINGLE: "upscale", Kind.FILES: "video_generation"}

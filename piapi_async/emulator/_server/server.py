@@ -21,26 +21,26 @@ from attrs import Factory, define, field, frozen
 
 from piapi_async._wire import HTTPRequest, HTTPResponse
 
-from . import _page
-from ._asks import Door, Kind
-from ._cdn import MISMATCH, is_signed, ranged, signed
-from ._desk import Desk
-from ._extras import INSTALL, lacking
-from ._files import TYPES, Workshop, file_of
-from ._guard import NO_SNIFFING, Guard, page_headers
-from ._life import Stage, Task
-from ._links import FileLink, Link, read_file_link, read_link
-from ._mishaps import befall, plain
-from ._routes import find, names_of
-from ._state import Snapshot, StateError, snapshot
-from ._unified import files_of
-from ._webhooks import Post, Postman
-from .pictures import Gallery, pictures_of
+from .._api.host import Desk
+from .._api.routes import find, names_of
+from .._api.unified import files_of
+from .._media.cdn import MISMATCH, is_signed, ranged, signed
+from .._media.extras import INSTALL, lacking
+from .._media.files import TYPES, Workshop, file_of
+from .._media.gallery import Gallery, pictures_of
+from .._media.links import FileLink, Link, read_file_link, read_link
+from .._service.requests import Door, Kind
+from .._service.state_file import Snapshot, StateError, snapshot
+from .._service.tasks import Stage, Task
+from . import dashboard as _page
+from .fault_injection import befall, plain
+from .guard import NO_SNIFFING, Guard, page_headers
+from .webhooks import Post, Postman
 
 if TYPE_CHECKING:
-    from ._routes import Route
-    from ._state import StateFile
-    from .faults import Refuse, Schedule
+    from .._api.routes import Route
+    from .._service.state_file import StateFile
+    from ..faults import Refuse, Schedule
 
 _LOG = logging.getLogger(__name__)
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 from attrs import define, field, frozen
 
-from ._asks import MIDJOURNEY, WEBHOOK_FIELDS, Door
+from .requests import MIDJOURNEY, WEBHOOK_FIELDS, Door
 
 if TYPE_CHECKING:
-    from ._asks import Kind
+    from .requests import Kind
 
 #: Given the task's own generator, how many seconds pass from admission to the end.
 Duration = Callable[[Random], float]

@@ -7,7 +7,7 @@ from collections.abc import Container, Sequence
 
 from attrs import Factory, define, frozen
 
-from ._life import ENDS, Task
+from .tasks import ENDS, Task
 
 #: How many emulated deliveries and how many seconds of request counts are remembered.
 RECENT = 10_000

@@ -10,8 +10,7 @@ from fnmatch import fnmatchcase
 
 from attrs import evolve, field, frozen
 
-from ._asks import MIDJOURNEY, WEBHOOK_FIELDS, Ask, Door, Kind, Refused
-from ._checks import (
+from .checks import (
     Check,
     endpoint,
     flag,
@@ -27,7 +26,8 @@ from ._checks import (
     text,
     whole,
 )
-from ._verbs import VERBS, asked
+from .requests import MIDJOURNEY, WEBHOOK_FIELDS, Ask, Door, Kind, Refused
+from .verbs import VERBS, asked
 
 
 @frozen

@@ -13,11 +13,11 @@ from typing import Any, TypeVar
 import attrs
 from attrs import frozen
 
-from ._asks import MIDJOURNEY, Door, Kind, Refused
-from ._classic import MAKES
-from ._life import DURATIONS, ENDS, LIFE, Event, Fate, Stage, Task
-from ._systems import check_given, find_system, hook_of
-from ._verbs import VERBS, accept
+from .._api.older import MAKES
+from .catalog import check_given, find_system, hook_of
+from .requests import MIDJOURNEY, Door, Kind, Refused
+from .tasks import DURATIONS, ENDS, LIFE, Event, Fate, Stage, Task
+from .verbs import VERBS, accept
 
 VERSION = 1
 #: That of a picture whose width and height were asked for has their digits.

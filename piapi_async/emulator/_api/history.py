@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from ._answers import JSON, View
-from ._asks import Refused
-from ._life import ENDS, Task
-from ._unified import envelope, moment, usage, word_of
+from .._service.requests import Refused
+from .._service.tasks import ENDS, Task
+from .dialect import JSON, View
+from .unified import envelope, moment, usage, word_of
 
 if TYPE_CHECKING:
-    from ._desk import Desk
-    from ._routes import Call
+    from .host import Desk
+    from .routes import Call
 
 #: Tasks on a page, unless the request says otherwise.
 PAGE = 10

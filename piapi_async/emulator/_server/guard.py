@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from attrs import frozen
 
-from ._checks import is_loopback
+from .._service.checks import is_loopback
 
 #: Of every answer that a browser might show: the type is what it says it is.
 NO_SNIFFING: Mapping[str, str] = {"x-content-type-options": "nosniff"}

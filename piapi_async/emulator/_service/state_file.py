@@ -15,11 +15,11 @@ import attrs
 import orjson
 from attrs import Factory, define, frozen
 
-from ._life import ENDS, Task
-from ._recall import VERSION, Saved, recalled
+from .state_reading import VERSION, Saved, recalled
+from .tasks import ENDS, Task
 
 if TYPE_CHECKING:
-    from ._machine import Machine
+    from .engine import Machine
 
 #: What changes in the life of a task; its values never change themselves.
 _MOVING = ("stage", "admitted", "started", "ended", "retries", "error", "attempt", "length", "script")

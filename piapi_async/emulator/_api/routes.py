@@ -8,9 +8,9 @@ from urllib.parse import parse_qsl, unquote
 import orjson
 from attrs import frozen
 
-from ._answers import JSON
-from ._asks import Door, Refused
-from ._verbs import VERBS
+from .._service.requests import Door, Refused
+from .._service.verbs import VERBS
+from .dialect import JSON
 
 
 @frozen

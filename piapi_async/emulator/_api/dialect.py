@@ -12,10 +12,10 @@ from typing import Any, Literal
 
 from attrs import field, frozen, validators
 
-from ._asks import Kind
-from ._cdn import signed
-from ._life import Stage, Task, seed_of
-from ._verbs import VERBS
+from .._media.cdn import signed
+from .._service.requests import Kind
+from .._service.tasks import Stage, Task, seed_of
+from .._service.verbs import VERBS
 
 JSON = dict[str, object]
 

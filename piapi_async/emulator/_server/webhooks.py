@@ -10,8 +10,8 @@ from random import Random
 import aiohttp
 from attrs import Factory, define, evolve, field, frozen
 
-from ._guard import Guard
-from ._seen import Delivery, Seen
+from .._service.observed import Delivery, Seen
+from .guard import Guard
 
 _LOG = logging.getLogger(__name__)
 

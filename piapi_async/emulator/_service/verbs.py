@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 from attrs import frozen
 
-from ._asks import DIGITS, MIDJOURNEY, WEBHOOK_FIELDS, WORDS, Ask, Door, Kind, Refused
-from ._checks import Check, endpoint, flag, index, link, links, mask, ratio, remembered, text, whole, word, zoom
+from .checks import Check, endpoint, flag, index, link, links, mask, ratio, remembered, text, whole, word, zoom
+from .requests import DIGITS, MIDJOURNEY, WEBHOOK_FIELDS, WORDS, Ask, Door, Kind, Refused
 
 
 @frozen

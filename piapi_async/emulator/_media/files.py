@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING
 
 from attrs import Factory, define, evolve, frozen
 
-from ._answers import picture_size
-from ._life import Task, seed_of
-from ._outputs import CLIP_SECONDS, shrunk
-from .pictures import Gallery, Picture, encode, look_of
+from .._api.dialect import picture_size
+from .._api.outputs import CLIP_SECONDS, shrunk
+from .._service.tasks import Task, seed_of
+from .gallery import Gallery, Picture, encode, look_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -12,7 +12,7 @@ from aiohttp import web
 
 from piapi_async._wire import HTTPResponse
 
-from .faults import Drop, EdgePage, Mishap, SlowBody, SlowFirstByte, StaleKeepAlive, Status, Unasked, Unclear
+from ..faults import Drop, EdgePage, Mishap, SlowBody, SlowFirstByte, StaleKeepAlive, Status, Unasked, Unclear
 
 #: How requests that got no answer are counted; the number is never sent.
 NO_ANSWER = 444

@@ -9,7 +9,7 @@ from random import Random
 from attrs import frozen
 from PIL import Image, ImageDraw
 
-from ._strokes import (
+from .strokes import (
     Colour,
     Point,
     clouds,

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING
 
 from attrs import Factory, define, frozen
 
-from ._answers import JSON
-from ._asks import Refused
-from ._files import TYPES
-from ._life import ENDS, Stage
-from ._unified import envelope, usage
+from .._media.files import TYPES
+from .._service.requests import Refused
+from .._service.tasks import ENDS, Stage
+from .dialect import JSON
+from .unified import envelope, usage
 
 if TYPE_CHECKING:
-    from ._desk import Desk
-    from ._routes import Call
+    from .host import Desk
+    from .routes import Call
 
 UPLOADED = ("jpg", "jpeg", "png", "webp", "mp4", "wav", "mp3")
 LONGEST_NAME = 128

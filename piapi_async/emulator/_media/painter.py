@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from PIL import Image, ImageFilter
 
-from ._motifs import MOTIFS, PALETTES, Sitting
-from ._strokes import clouds, coloured
+from .motifs import MOTIFS, PALETTES, Sitting
+from .strokes import clouds, coloured
 
 if TYPE_CHECKING:
-    from .pictures import Picture
+    from .gallery import Picture
 
 #: Below so many pixels across and down there is no motif to be seen, so none is painted: tests ask for many of these.
 TINY = 48

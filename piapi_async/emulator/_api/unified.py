@@ -5,15 +5,15 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from ._answers import JSON, View
-from ._asks import MIDJOURNEY, Kind, Refused
-from ._life import Stage, Task
-from ._outputs import ZERO_TIME, Shelf, output_of
-from ._systems import HAILUO, asked_unified, find_system
+from .._service.catalog import HAILUO, asked_unified, find_system
+from .._service.requests import MIDJOURNEY, Kind, Refused
+from .._service.tasks import Stage, Task
+from .dialect import JSON, View
+from .outputs import ZERO_TIME, Shelf, output_of
 
 if TYPE_CHECKING:
-    from ._desk import Desk
-    from ._routes import Call
+    from .host import Desk
+    from .routes import Call
 
 #: Stages whose word is another one here; a retry inside is not shown (ours).
 _WORDS = {Stage.FINISHED: "completed", Stage.RETRY: "processing"}

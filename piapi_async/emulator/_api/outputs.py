@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 
 from attrs import Factory, define
 
-from ._answers import JSON, picture_size
-from ._life import Stage, Task, seed_of
+from .._service.tasks import Stage, Task, seed_of
+from .dialect import JSON, picture_size
 
 #: A clip's sides against a picture's: enough to be seen, cheap to encode; and how long it is.
 SMALLER, CLIP_SECONDS = 4, 2
