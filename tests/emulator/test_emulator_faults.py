@@ -104,7 +104,7 @@ async def test_an_emulator_may_stop_while_its_port_is_closed() -> None:
         (Status(408), "text/html", "408 Request Time-out"),
         (Status(429), "application/json", "too many requests"),
         (Status(429, retry_after=2.5), "application/json", "too many requests"),
-        (Status(500), "application/json", "internal server error"),
+        (Status(500), "application/json", "failed to make a task"),
         (Status(500, body=""), "text/html", ""),
         (Status(500, body={"message": "timeout"}), "application/json", "timeout"),
         (Status(418), "application/json", "status 418"),
