@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import pytest
 from click.testing import CliRunner, Result
-from support.desk import desk
+from support.threaded_emulator import threaded_emulator
 
 from piapi_async import Ledger, PiAPI, PollPolicy
 from piapi_async._sqlite import lock_file
@@ -39,7 +39,7 @@ def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def host() -> Iterator[Host]:
     """Give an emulator on its own, and the environment in which commands use it."""
-    with desk(queue=1000) as (emulator, base_url):
+    with threaded_emulator(queue=1000) as (emulator, base_url):
         yield emulator, {"PIAPI_BASE_URL": base_url, "PIAPI_API_KEY": KEY}
 
 
@@ -669,7 +669,7 @@ def test_options_that_make_no_sense_are_usage_errors(words: tuple[str, ...], hos
 
 
 def test_a_timeout_is_for_each_task(host: Host) -> None:
-    with desk(durations=1000.0) as (emulator, base_url):
+    with threaded_emulator(durations=1000.0) as (emulator, base_url):
         result = run(five(), "--timeout", "0.1", host=(emulator, {**host[1], "PIAPI_BASE_URL": base_url}))
 
     assert result.exit_code == 4

@@ -12,7 +12,7 @@ from typing import Any
 import click
 import pytest
 from click.testing import CliRunner, Result
-from support.desk import desk
+from support.threaded_emulator import threaded_emulator
 
 from piapi_async import PiAPI, PollPolicy
 from piapi_async._sqlite import lock_file
@@ -26,7 +26,7 @@ Host = tuple[Emulator, dict[str, str]]
 
 @pytest.fixture(scope="module")
 def service() -> Iterator[Host]:
-    with desk(queue=1000) as (emulator, base_url):
+    with threaded_emulator(queue=1000) as (emulator, base_url):
         yield emulator, {"PIAPI_BASE_URL": base_url, "PIAPI_API_KEY": "emulator-key"}
 
 

@@ -24,8 +24,8 @@ from random import Random
 from typing import Any
 
 import pytest
-from support.desk import desk, unmeasured
 from support.processes import Child, wait_until
+from support.threaded_emulator import threaded_emulator, unmeasured
 
 from piapi_async import PiAPI, PollPolicy
 from piapi_async.cli import _session as setup
@@ -205,7 +205,7 @@ class Run:
 
 @contextmanager
 def running(zygotes: tuple[Zygote, Zygote], folder: Path, verb: str = "reroll", **options: Any) -> Iterator[Run]:
-    with desk(queue=1000, **options) as (emulator, url):
+    with threaded_emulator(queue=1000, **options) as (emulator, url):
         try:
             yield Run(zygotes, emulator, url, folder, verb)
         finally:

@@ -18,8 +18,8 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from support.desk import at_the_desk, desk, end_all
 from support.processes import PATIENCE, Child, ended, started, wait_until
+from support.threaded_emulator import call_in_thread, end_all, threaded_emulator
 
 from piapi_async import PiAPI, PollPolicy
 from piapi_async.cli import _session as setup
@@ -54,7 +54,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def slow() -> Iterator[Host]:
     """Give a host whose tasks take until they are told to end."""
-    with desk(durations=1e6) as (emulator, base_url):
+    with threaded_emulator(durations=1e6) as (emulator, base_url):
         yield emulator, {"PIAPI_BASE_URL": base_url, "PIAPI_API_KEY": "emulator-key"}
 
 
@@ -273,7 +273,7 @@ def test_the_display_leaves_out_what_the_results_have_already(slow: Host) -> Non
     write("in.jsonl", "p1", "p2")
     with batch(slow, *words, tasks=2) as process:
         for task_id in list(slow[0].machine.tasks):
-            at_the_desk(slow[0], partial(slow[0].end, task_id))
+            call_in_thread(slow[0], partial(slow[0].end, task_id))
         assert process.finish() == 0
 
     write("in.jsonl", "p1", "p2", "p3")

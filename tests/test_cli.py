@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from attrs import frozen
 from click.testing import CliRunner, Result
-from support.desk import Hold, desk
 from support.processes import Child, ended, started, wait_until
+from support.threaded_emulator import Hold, threaded_emulator
 
 from piapi_async import (
     ClientClosed,
@@ -53,7 +53,7 @@ def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def host() -> Iterator[tuple[Emulator, dict[str, str]]]:
     """Give an emulator on its own, and the environment in which commands use it."""
-    with desk() as (emulator, base_url):
+    with threaded_emulator() as (emulator, base_url):
         yield emulator, {"PIAPI_BASE_URL": base_url, "PIAPI_API_KEY": KEY}
 
 
@@ -155,7 +155,7 @@ def test_download_saves_a_finished_task(host: tuple[Emulator, dict[str, str]], t
 
 
 def test_cancel_says_that_the_outcome_is_still_open() -> None:
-    with desk(durations=1000.0, concurrency=1) as (_, base_url):
+    with threaded_emulator(durations=1000.0, concurrency=1) as (_, base_url):
         environment = {"PIAPI_BASE_URL": base_url, "PIAPI_API_KEY": KEY}
         submit(environment)
         staged = submit(environment)
@@ -173,7 +173,7 @@ def test_cancel_says_that_the_outcome_is_still_open() -> None:
 
 
 def test_a_failed_task_is_exit_code_4() -> None:
-    with desk(failure_rate=1.0) as (_, base_url):
+    with threaded_emulator(failure_rate=1.0) as (_, base_url):
         environment = {"PIAPI_BASE_URL": base_url, "PIAPI_API_KEY": KEY}
         result = run("wait", submit(environment), **environment)
 
@@ -195,7 +195,7 @@ def test_a_time_out_is_exit_code_5_and_prints_the_command_that_resumes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)  # where the directory for pictures is made
-    with desk(durations=1000.0) as (_, base_url):
+    with threaded_emulator(durations=1000.0) as (_, base_url):
         environment = {"PIAPI_API_KEY": KEY}
         result = run(
             "--base-url", base_url, "reroll", PARENT, "--timeout", "0", "--download", "my pictures", **environment
@@ -234,7 +234,7 @@ def test_an_unknown_submit_is_exit_code_6_and_never_advises_to_repeat(host: tupl
 
 
 def test_pictures_that_cannot_be_saved_are_exit_code_8(tmp_path: Path) -> None:
-    with desk(links_expire_after=0.0, expired_status=410) as (_, base_url):
+    with threaded_emulator(links_expire_after=0.0, expired_status=410) as (_, base_url):
         environment = {"PIAPI_BASE_URL": base_url, "PIAPI_API_KEY": KEY}
         task_id = submit(environment)
         result = run("wait", task_id, "--download", str(tmp_path), **environment)
@@ -388,7 +388,7 @@ def start(*words: str, **environment: str) -> AbstractContextManager[Child]:
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_wait_prints_the_id_and_how_to_resume(kind: signal.Signals) -> None:
     with (
-        desk(durations=1e6) as (_, base_url),
+        threaded_emulator(durations=1e6) as (_, base_url),
         start("imagine", "a cat", PIAPI_BASE_URL=base_url, PIAPI_API_KEY=KEY) as process,
     ):
         task_id = process.says(r"^submitted (\S+)")[1]
@@ -403,7 +403,7 @@ def test_an_interrupted_wait_prints_the_id_and_how_to_resume(kind: signal.Signal
 def test_an_interrupted_submit_still_tells_the_id() -> None:
     hold = Hold()
     with (
-        desk(durations=hold) as (emulator, base_url),
+        threaded_emulator(durations=hold) as (emulator, base_url),
         start("imagine", "a cat", PIAPI_BASE_URL=base_url, PIAPI_API_KEY=KEY) as process,
     ):
         wait_until(lambda: emulator.seen.requests["imagine"])
@@ -420,7 +420,7 @@ def test_an_interrupted_submit_still_tells_the_id() -> None:
 def test_an_interrupted_submit_that_is_given_up_says_that_a_task_may_exist(tmp_path: Path) -> None:
     file = str(tmp_path / "run.db")
     with (
-        desk(latency={"imagine": 1e6}) as (emulator, base_url),
+        threaded_emulator(latency={"imagine": 1e6}) as (emulator, base_url),
         start("imagine", "a cat", "--ledger", file, PIAPI_BASE_URL=base_url, PIAPI_API_KEY=KEY) as process,
     ):
         wait_until(lambda: emulator.seen.requests["imagine"])

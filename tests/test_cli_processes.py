@@ -21,9 +21,9 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from support.desk import desk, end_all
 from support.hooking import HEADERS, SECRET, delivery
 from support.processes import PATIENCE, Child, ended, started, wait_until
+from support.threaded_emulator import end_all, threaded_emulator
 
 from piapi_async import PiAPI, PollPolicy
 from piapi_async.cli import _session as setup
@@ -56,13 +56,13 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def slow() -> Iterator[Host]:
     """Give a host whose tasks take until they are told to end."""
-    with desk(durations=1e6) as (emulator, base_url):
+    with threaded_emulator(durations=1e6) as (emulator, base_url):
         yield emulator, {"PIAPI_BASE_URL": base_url, "PIAPI_API_KEY": "emulator-key"}
 
 
 @pytest.fixture
 def host() -> Iterator[Host]:
-    with desk() as (emulator, base_url):
+    with threaded_emulator() as (emulator, base_url):
         yield emulator, {"PIAPI_BASE_URL": base_url, "PIAPI_API_KEY": "emulator-key"}
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import click
 import pytest
 from click.testing import CliRunner, Result
-from support.desk import desk
+from support.threaded_emulator import threaded_emulator
 
 from piapi_async import PiAPI, PollPolicy
 from piapi_async.cli import _SHORT_HELPS, _output, cli
@@ -29,7 +29,7 @@ Host = tuple[Emulator, dict[str, str]]
 
 @pytest.fixture(scope="module")
 def host() -> Iterator[Host]:
-    with desk() as (emulator, base_url):
+    with threaded_emulator() as (emulator, base_url):
         yield emulator, {"PIAPI_BASE_URL": base_url, "PIAPI_API_KEY": "emulator-key"}
 
 

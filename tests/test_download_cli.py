@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from support.desk import desk
+from support.threaded_emulator import threaded_emulator
 
 from piapi_async import PiAPI, PollPolicy
 from piapi_async.cli import _session, cli
@@ -30,7 +30,7 @@ def hurry(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture
 def host() -> Iterator[Host]:
-    with desk(queue=1000) as (emulator, base_url):
+    with threaded_emulator(queue=1000) as (emulator, base_url):
         yield emulator, {"PIAPI_BASE_URL": base_url, "PIAPI_API_KEY": "emulator-key"}
 
 

@@ -16,8 +16,8 @@ from click.testing import CliRunner, Result
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.any_json import JSON
-from support.desk import desk
 from support.serving import KEY, serving
+from support.threaded_emulator import threaded_emulator
 
 from piapi_async import (
     UNIFIED,
@@ -268,7 +268,7 @@ class TestServed:
 class TestCommand:
     @pytest.fixture
     def host(self) -> Any:
-        with desk(queue=1000) as (emulator, base_url):
+        with threaded_emulator(queue=1000) as (emulator, base_url):
             env = {"PIAPI_BASE_URL": base_url, "PIAPI_API_KEY": "emulator-key"}
             for name in ("flux/txt2img", "kling/video_generation"):
                 made = CliRunner().invoke(cli, ["run", name, "prompt=a cat", "--no-wait"], env=env)

@@ -20,9 +20,9 @@ from typing import Any
 
 import aiohttp
 import pytest
-from support.desk import unmeasured
 from support.families import CASES, FamilyCase
 from support.processes import Child, becomes_true
+from support.threaded_emulator import unmeasured
 
 from piapi_async import Ledger, LedgerError, PiAPI, PollPolicy, SubmissionUnknown, TaskRef
 from piapi_async._ledger_file import Intent, LedgerEntry, LedgerFile, Work

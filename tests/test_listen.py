@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from support.desk import desk
 from support.hooking import HEADERS, SECRET, delivery, unified
 from support.processes import PATIENCE, Child, started
+from support.threaded_emulator import threaded_emulator
 
 from piapi_async import PiAPI, Reroll
 from piapi_async.cli import cli
@@ -85,7 +85,7 @@ def test_a_task_is_told_of_as_it_goes_along(tmp_path: Path) -> None:
     (tmp_path / "secret").write_text(f"{SECRET}\n")
     # The file is meant, whatever the environment says.
     with (
-        desk(durations=0.05) as (emulator, base_url),
+        threaded_emulator(durations=0.05) as (emulator, base_url),
         listener("--secret-file", str(tmp_path / "secret"), PIAPI_WEBHOOK_SECRET="another") as (process, port),
     ):
         request = Reroll(

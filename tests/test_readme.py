@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from support.desk import desk
 from support.processes import PATIENCE
+from support.threaded_emulator import threaded_emulator
 
 from piapi_async import PiAPI, PollPolicy
 from piapi_async.cli import _session as setup
@@ -60,7 +60,7 @@ def test_the_commands_run_as_they_stand(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(setup, "PiAPI", partial(PiAPI, poll=PollPolicy.every(0.01)))  # real seconds pass here
     task_id = "ID"
-    with desk() as (_, base_url):
+    with threaded_emulator() as (_, base_url):
         monkeypatch.setenv("PIAPI_BASE_URL", base_url)
         monkeypatch.setenv("PIAPI_API_KEY", "emulator-key")
         lines = [{"verb": "reroll", "origin_task_id": "6886fc4d", "prompt": f"cat {number}"} for number in range(5)]

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from support.desk import desk
+from support.threaded_emulator import threaded_emulator
 
 from piapi_async import PiAPI, PollPolicy
 from piapi_async.cli import _session as setup
@@ -35,7 +35,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="module")
 def service() -> Iterator[Host]:
-    with desk(queue=1000) as (emulator, base_url):
+    with threaded_emulator(queue=1000) as (emulator, base_url):
         yield emulator, {"PIAPI_BASE_URL": base_url, "PIAPI_API_KEY": "emulator-key"}
 
 
@@ -211,7 +211,7 @@ def test_a_task_is_found_again_by_its_family(host: Host) -> None:
 
 
 def test_a_task_that_waits_is_cancelled_by_its_family() -> None:
-    with desk(concurrency=1, durations=1000.0) as (emulator, base_url):
+    with threaded_emulator(concurrency=1, durations=1000.0) as (emulator, base_url):
         host = emulator, {"PIAPI_BASE_URL": base_url, "PIAPI_API_KEY": "emulator-key"}
         ids = [run(host, "run", "flux/txt2img", "prompt=a cat", "--no-wait").stdout.strip() for _ in range(3)]
         late = run(host, "wait", ids[0], "--family", "unified", "--timeout", "0.05")

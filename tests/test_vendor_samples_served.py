@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from support.desk import desk
 from support.serving import serving
+from support.threaded_emulator import threaded_emulator
 from support.vendor_samples import PARENT, SAMPLES, entry_of, typed, without_task_type
 
 from piapi_async import PiAPI, PollPolicy, TaskState, wait_all
@@ -43,7 +43,7 @@ class TestEverySample:
         lines.write_text("".join(json.dumps(row) + "\n" for row in rows))
         monkeypatch.setattr(session, "PiAPI", partial(PiAPI, poll=PollPolicy.every(0.01)))  # real seconds pass here
 
-        with desk(queue=1000) as (emulator, base_url):
+        with threaded_emulator(queue=1000) as (emulator, base_url):
             emulator.adopt(PARENT, kind="files")
             result = CliRunner().invoke(
                 cli,
@@ -58,7 +58,7 @@ class TestEverySample:
 
 def test_every_sample_is_a_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session, "PiAPI", partial(PiAPI, poll=PollPolicy.every(0.01)))
-    with desk(queue=1000) as (emulator, base_url):
+    with threaded_emulator(queue=1000) as (emulator, base_url):
         emulator.adopt(PARENT, kind="files")
         for model, task_type, given_ in SAMPLES:
             words = [
@@ -79,7 +79,7 @@ def test_every_sample_is_a_command(monkeypatch: pytest.MonkeyPatch) -> None:
     [("t2v-01:video_generation", 0, ""), ("music-s:generate_music", 3, "Suno is no longer served")],
 )
 def test_a_model_without_a_request_is_the_hosts_to_judge(model: str, code: int, told: str) -> None:
-    with desk(queue=1000) as (_, base_url):
+    with threaded_emulator(queue=1000) as (_, base_url):
         result = CliRunner().invoke(
             cli,
             ["run", model, "prompt=a cat", "--no-wait"],

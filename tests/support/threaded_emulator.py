@@ -17,61 +17,65 @@ from support.processes import PATIENCE
 T = TypeVar("T")
 
 INSTANTLY = 1e-4
-"""Seconds that a task takes which nobody is to wait for."""
+"""Emulated seconds that a task takes if no test is to wait for it."""
 
 _LOOPS: WeakKeyDictionary[Emulator, asyncio.AbstractEventLoop] = WeakKeyDictionary()
 
 
 @contextmanager
-def desk(**options: Any) -> Iterator[tuple[Emulator, str]]:
-    """Give an emulator that serves until the block is left, and its base URL."""
-    emulator = Emulator(**({"adopt_parents": True, "durations": INSTANTLY, "picture_size": 32} | options))
-    ready, urls = threading.Event(), []
+def threaded_emulator(**options: Any) -> Iterator[tuple[Emulator, str]]:
+    """Serve an emulator inside the block; yields it and its base URL."""
+    defaults = {"adopt_parents": True, "durations": INSTANTLY, "picture_size": 32}
+    emulator = Emulator(**(defaults | options))
+    ready = threading.Event()
+    urls: list[str] = []
     stop: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
 
     async def serve() -> None:
         async with emulator.run() as base_url:
+            loop, stopped = asyncio.get_running_loop(), asyncio.Event()
             urls.append(base_url)
-            stop.append((asyncio.get_running_loop(), asyncio.Event()))
-            _LOOPS[emulator] = stop[0][0]
+            stop.append((loop, stopped))
+            _LOOPS[emulator] = loop
             ready.set()
-            await stop[0][1].wait()
+            await stopped.wait()
 
     thread = threading.Thread(target=asyncio.run, args=(serve(),))
     thread.start()
+
     try:
         assert ready.wait(PATIENCE)
         yield emulator, urls[0]
     finally:
         if stop:
-            loop, event = stop[0]
-            loop.call_soon_threadsafe(event.set)
+            loop, stopped = stop[0]
+            loop.call_soon_threadsafe(stopped.set)
         thread.join()
 
 
-def at_the_desk(emulator: Emulator, call: Callable[[], T]) -> T:
-    """Return what `call` returns in the emulator's own thread, between two of its answers."""
+def call_in_thread(emulator: Emulator, call: Callable[[], T]) -> T:
+    """Return what `call` returns in the emulator's own thread, between two of its responses."""
 
-    async def do() -> T:
+    async def run() -> T:
         return call()
 
-    coroutine: Coroutine[Any, Any, T] = do()
+    coroutine: Coroutine[Any, Any, T] = run()
     return asyncio.run_coroutine_threadsafe(coroutine, _LOOPS[emulator]).result(PATIENCE)
 
 
 def end_all(emulator: Emulator) -> None:
-    """End all tasks, and let those that are yet to come end at once."""
+    """End every task, and let later ones end at once."""
 
     def end() -> None:
         emulator.fail("create", TaskTakes(INSTANTLY), times=None)
         for task_id in list(emulator.machine.tasks):
             emulator.end(task_id)
 
-    at_the_desk(emulator, end)
+    call_in_thread(emulator, end)
 
 
 class Hold:
-    """A duration of tasks that holds the answer to a create back until it is let go; so long the whole desk stands."""
+    """A task duration that blocks the whole emulator, and so the response to the create, until it is let go."""
 
     def __init__(self) -> None:
         self._let_go = threading.Event()
@@ -85,5 +89,5 @@ class Hold:
 
 
 def unmeasured() -> dict[str, str]:
-    """Give the environment without what would measure the coverage of a child process."""
+    """Return the environment without what would measure the coverage of a child process."""
     return {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
