@@ -14,14 +14,15 @@ from pathlib import Path
 import click
 import pytest
 from click.testing import CliRunner, Result
-from support.threaded_emulator import threaded_emulator
+from support.threaded_emulator import threaded_emulator, unmeasured
 
 from piapi_async import PiAPI, PollPolicy
 from piapi_async.cli import _SHORT_HELPS, _output, cli
 from piapi_async.cli import _session as setup
 from piapi_async.cli._exit import ExitCode, exit_codes_help
-from piapi_async.cli._options import short
+from piapi_async.cli._options import Setup, short
 from piapi_async.cli._output import harmless, to_json
+from piapi_async.cli._saving import Saving
 from piapi_async.emulator import Emulator, Status
 
 Host = tuple[Emulator, dict[str, str]]
@@ -78,7 +79,7 @@ def test_the_list_of_commands_needs_no_client() -> None:
         "try:\n    cli(['--help'])\nexcept SystemExit:\n    pass\n"
         "print(sorted({'aiohttp', 'rich', 'anyio', 'sqlite3', 'asyncio'} & sys.modules.keys()))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=unmeasured())
 
     assert done.stdout.splitlines()[-1] == "[]"
 
@@ -226,3 +227,35 @@ def test_talk_to_nobody_ends_nothing_and_what_matters_is_kept(tmp_path: Path, mo
 @pytest.mark.parametrize(("seconds", "shown"), [(0, "0:00:00"), (59.9, "0:00:59"), (3725, "1:02:05"), (-1, "0:00:00")])
 def test_a_length_of_time_is_shown_as_on_a_clock(seconds: float, shown: str) -> None:
     assert _output.clock(seconds) == shown
+
+
+def test_options_are_typed_again_as_they_were_given() -> None:
+    setup_words = Setup(base_url="http://e:1", allow_insecure=True, ledger=Path("run.db")).words()
+    saving = Saving(directory=Path("my files"), all_files=True, download_timeout=1.5, max_file_bytes=7)
+
+    assert setup_words == ["--base-url", "http://e:1", "--ledger", "run.db", "--allow-insecure"]
+    assert saving.words() == [
+        *("--download", "my files", "--all-files", "--download-timeout", "1.5", "--max-file-bytes", "7")
+    ]
+    assert Saving(all_files=True).words() == []
+
+
+def test_options_of_saving_reach_what_saves(host: Host, tmp_path: Path) -> None:
+    task_id = run("imagine", "a cat", "--no-wait", **host[1]).stdout.strip()
+    run("wait", task_id, **host[1])
+    small = run("download", task_id, str(tmp_path), "--max-file-bytes", "10", **host[1])
+
+    assert small.exit_code == 8
+    assert run("download", task_id, str(tmp_path), "--download-timeout", "60", **host[1]).exit_code == 0
+
+
+def test_a_ledger_is_shown_for_people_on_a_terminal(
+    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = str(tmp_path / "run.db")
+    run("imagine", "a \x1b[31mcat", "--no-wait", "--ledger", file, "--key", "order 17", **host[1])
+    monkeypatch.setattr("piapi_async.cli._ledger.on_terminal", lambda: True)
+    shown = run("ledger", "show", file).stdout
+
+    assert "order 17" in shown
+    assert "\x1b" not in shown
