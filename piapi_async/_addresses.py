@@ -14,6 +14,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
+from functools import lru_cache
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -41,6 +42,7 @@ _COMPATIBLE = ipaddress.IPv6Network("::/96")
 _LAST_32_BITS = 0xFFFFFFFF
 
 
+@lru_cache(maxsize=1024)
 def reach_of(text: str) -> Reach | None:
     """Return how far an address reaches, None for a text that is no address but a name.
 
