@@ -92,7 +92,7 @@ async def typed(base_url: str, pause: float) -> AsyncIterator[Calls]:
 async def transported(base_url: str, pause: float) -> AsyncIterator[Calls]:
     """Give the same through this package's transport, which knows what has left, and nothing above it."""
     async with PiAPI(KEY, base_url=base_url) as piapi:
-        transport = piapi._caller.transport  # noqa: SLF001 - what a call is made of is to be seen
+        transport = piapi._runtime.caller.transport  # noqa: SLF001 - what a call is made of is to be seen
 
         async def call(request: Any, *, submit: bool = False) -> Any:  # noqa: ANN401 - whatever the answer is
             sending = Sending()

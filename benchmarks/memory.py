@@ -27,6 +27,7 @@ from attrs import asdict, define, frozen
 from piapi_async import PiAPI
 from piapi_async._book import PollBook
 from piapi_async._lanes import Waiter, Watch
+from piapi_async.client import runtime_of
 from piapi_async.handle import TaskHandle
 from piapi_async.midjourney import LEGACY
 from piapi_async.policy import PollPolicy
@@ -157,7 +158,8 @@ async def _wait_seen(ids: list[TaskId], growth: _Growth) -> int:
 
 def _submitted(piapi: PiAPI, task_id: TaskId) -> TaskHandle[Any]:
     """Give the handle of a task as `submit` does, but without the request."""
-    return TaskHandle(piapi, piapi._watch(LEGACY, task_id, submitted=True))  # noqa: SLF001
+    runtime = runtime_of(piapi)
+    return TaskHandle(runtime, runtime.watch(LEGACY, task_id, submitted=True))
 
 
 async def _drop(tasks: list[asyncio.Task[Any]]) -> None:

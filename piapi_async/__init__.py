@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 from ._version import __version__
 
 if TYPE_CHECKING:
-    from ._several import as_completed, wait_all
     from ._stats import Stats
     from ._wire import HTTPRequest, HTTPResponse, Request, TaskRequest
     from .account import Account, ActiveTasks, Credits, HistoryEntry
@@ -46,7 +45,7 @@ if TYPE_CHECKING:
         WaitTimeout,
         WebhookRejected,
     )
-    from .handle import TaskHandle
+    from .handle import TaskHandle, as_completed, wait_all
     from .ledger import Ledger
     from .midjourney import (
         LEGACY,
@@ -151,10 +150,9 @@ _HOMES = {
     "policy": "PollPolicy RetryPolicy",
     "tasks": "Cost Created Family FileKind FileRole Task TaskFile TaskRef TaskState",
     "unified": "CreateTask UNIFIED",
-    "_several": "as_completed wait_all",
     "batch": "BatchItem BatchRunner Outcome",
     "client": "PiAPI",
-    "handle": "TaskHandle",
+    "handle": "TaskHandle as_completed wait_all",
     "downloads": "download",
     "ledger": "Ledger",
     "webhooks": "WebhookEvent WebhookReceiver",

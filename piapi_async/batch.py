@@ -24,10 +24,11 @@ from attrs import asdict, define, field, frozen
 
 from ._disk import AT_ONCE
 from ._ledger_file import Intent, LedgerEntry, LedgerState
+from ._runtime import Runtime
 from ._threads import in_thread, running_loop
 from ._wire import TaskRequest, label
 from ._workbench import Desk, Source
-from .client import PiAPI
+from .client import PiAPI, runtime_of
 from .downloads import (
     MAX_BYTES,
     DownloadOptions,
@@ -49,7 +50,7 @@ from .errors import (
     WaitTimeout,
 )
 from .handle import TaskHandle
-from .tasks import Task, TaskRef, TaskState, end_error, with_files
+from .tasks import Family, Task, TaskId, TaskRef, TaskState, end_error, with_files
 
 logger = logging.getLogger("piapi_async")
 
@@ -200,6 +201,7 @@ class BatchRunner:
     parallel_files: int = field(default=AT_ONCE, kw_only=True)
     max_submits: int | None = field(default=None, kw_only=True)
     on_progress: Callable[[Totals], None] | None = field(default=None, kw_only=True)
+    _runtime: Runtime = field(init=False)
     _account: _Account = field(factory=_Account, init=False)
     _in_flight: dict[int, _Flying] = field(factory=dict, init=False)  # by the item's index
     _left: list[Outcome[Any]] = field(factory=list, init=False)  # of what the last stream was left with
@@ -214,6 +216,7 @@ class BatchRunner:
     _run: str = field(default="", init=False)  # what the keys of this run are counted under
 
     def __attrs_post_init__(self) -> None:
+        self._runtime = runtime_of(self._piapi)
         if not isinstance(self.concurrency, int) or isinstance(self.concurrency, bool) or self.concurrency < 1:
             raise ValueError(f"concurrency: {self.concurrency!r} is not allowed; it must be a whole number above 0")
         if self.timeout is not None and not self.timeout >= 0:
@@ -309,8 +312,8 @@ class BatchRunner:
         for worker in workers:
             worker.cancel()
         await asyncio.gather(*workers, return_exceptions=True)
-        await self._piapi._submitter.settle()
-        await source.closed(self._piapi._caller.timeout)
+        await self._runtime.submitter.settle()
+        await source.closed(self._runtime.caller.timeout)
 
     async def _close_downloads(self) -> None:
         downloads, self._downloads = self._downloads, None
@@ -328,7 +331,7 @@ class BatchRunner:
         refs = [outcome.ref for outcome in self._left if outcome.ref is not None]
         if not refs:
             return
-        recorded = self._piapi._ledger is not None
+        recorded = self._runtime.ledger is not None
         logger.log(
             logging.INFO if recorded else logging.WARNING,
             "the batch was left before the outcomes of %d tasks were taken; they go on and stay paid for%s: %s",
@@ -354,16 +357,16 @@ class BatchRunner:
         """Return one item's outcome, None if it was left alone; nothing that can happen to it is raised."""
         self._account.read += 1
         request, key = (item.request, item.key) if isinstance(item, BatchItem) else (item, None)
-        ledger = self._piapi._ledger
+        ledger = self._runtime.ledger
         try:
             if not hasattr(request, "family"):
                 raise TypeError(f"item {index} of the batch, {label(request)}, makes no task")  # noqa: TRY301 - its end
             if ledger is not None and not key:
-                [key] = await mint_keys(self._piapi, [request], self._run)
+                [key] = await mint_keys(self._runtime, [request], self._run)
             if self._allowed < math.inf and not await self._may_submit(key):
                 await self._skip()
                 return None
-            handle, known = await self._piapi._submit(request, key if ledger else None, None)
+            watch, accepted = await self._runtime.submit(request, key if ledger else None, None)
         except BaseException as error:
             if _ends_worker(error):
                 raise
@@ -372,6 +375,8 @@ class BatchRunner:
             return self._concluded(
                 Outcome(index=index, request=request, key=key or "", error=_as_failure(error), ref=ref)
             )
+        handle: TaskHandle[R] = TaskHandle(self._runtime, watch, accepted.frozen)
+        known = accepted.known
         # From here on a task is paid for: nothing of somebody else's may end this before it is handed over.
         so_far: partial[Outcome[R]] = partial(
             Outcome, index=index, request=request, key=key or "", ref=handle.ref, resumed=known is not None
@@ -398,20 +403,20 @@ class BatchRunner:
             if _ends_worker(error):
                 raise
             outcome = so_far(error=_as_failure(error), task=handle.task)
-        if self._piapi._ledger is not None:  # whoever writes the outcome down may take the end for recorded
-            await self._piapi._ledger.flush()
+        if self._runtime.ledger is not None:  # whoever writes the outcome down may take the end for recorded
+            await self._runtime.ledger.flush()
         return outcome
 
     async def _skip(self) -> None:
         """Leave an item alone, in such a way that an endless input does not keep the loop to itself."""
         self._account.skipped += 1
-        if self._piapi._ledger is None:  # nothing that follows can do without a submit
+        if self._runtime.ledger is None:  # nothing that follows can do without a submit
             self.drain()
         await asyncio.sleep(0)
 
     async def _may_submit(self, key: str | None) -> bool:
         """Take one of the submits that are allowed; what the ledger knows needs none."""
-        ledger = self._piapi._ledger
+        ledger = self._runtime.ledger
         if ledger is not None and key is not None and await ledger.find(key) is not None:
             return True
         self._allowed -= 1
@@ -420,7 +425,7 @@ class BatchRunner:
     async def _end(self, so_far: partial[Outcome[R]], handle: TaskHandle[R], known: LedgerEntry | None) -> Outcome[R]:
         try:
             if known is not None and known.state is LedgerState.ENDED:
-                task = await _read_back(handle, known)
+                task = await _read_back(handle, known, so_far.keywords["request"].family)
             else:
                 task = await handle.wait(self.timeout)
         except PiAPIError as error:
@@ -436,7 +441,7 @@ class BatchRunner:
         just_ended = known is None or known.state is not LedgerState.ENDED
         try:
             if self._downloads is None:
-                self._downloads = Downloads(folder, self._piapi._file_session(), self._options)
+                self._downloads = Downloads(folder, self._runtime.file_session(), self._options)
             saved = await self._downloads.save(task, verb=verb, just_ended=just_ended, again=known is not None)
         except DownloadError as error:
             return so_far(task=task, files=error.files, error=error, download_error=error)
@@ -530,18 +535,18 @@ def _as_failure(error: BaseException) -> Exception:
     return error
 
 
-async def mint_keys(piapi: PiAPI, requests: Sequence[TaskRequest[Any]], run: str) -> list[str | None]:
+async def mint_keys(runtime: Runtime, requests: Sequence[TaskRequest[Any]], run: str) -> list[str | None]:
     """Give keys for items that brought none: what each asks for, and the how-manieth of its kind in the run it is."""
-    if (ledger := piapi._ledger) is None or not requests:
+    if (ledger := runtime.ledger) is None or not requests:
         return [None] * len(requests)
     intents = [
-        Intent.of(request.to_http(), key="", origin=piapi.origin, family=request.family.name) for request in requests
+        Intent.of(request.to_http(), key="", origin=runtime.origin, family=request.family.name) for request in requests
     ]
     numbers = await ledger.count(run, intents)
     return [f"{intent.digest.hex()[:32]}-{number}" for intent, number in zip(intents, numbers, strict=True)]
 
 
-async def _read_back(handle: TaskHandle[R], known: LedgerEntry) -> Task[R]:
+async def _read_back(handle: TaskHandle[R], known: LedgerEntry, family: Family[R]) -> Task[R]:
     """Give a task that ended in an earlier run: from the host, for the links may be fresher, else from the ledger."""
     task: Task[R] | None = None
     try:
@@ -555,7 +560,7 @@ async def _read_back(handle: TaskHandle[R], known: LedgerEntry) -> Task[R]:
             with contextlib.suppress(PiAPIError):
                 task = await handle.refresh()
     if known.answer and (task is None or not task.state.terminal):  # an end is never taken back
-        task = handle._watch.family.read(orjson.loads(known.answer), handle._watch.task_id)
+        task = family.read(orjson.loads(known.answer), TaskId(handle.task_id))
     assert task is not None  # noqa: S101 - without an answer it was read above
     if (failure := end_error(task)) is not None:
         raise failure

@@ -6,20 +6,19 @@ import asyncio
 import contextlib
 import copy
 import math
-from collections.abc import AsyncGenerator
-from typing import TYPE_CHECKING, Generic, Literal, TypeVar, get_args
+from collections.abc import AsyncGenerator, Iterable
+from typing import Generic, Literal, TypeVar, get_args
 
 import anyio
 from attrs import define
 
 from ._book import differs
 from ._lanes import Waiter, Watch
+from ._runtime import Runtime
 from .errors import ClientClosed, NotFoundError, PiAPIError, WaitTimeout
 from .tasks import Cost, Task, TaskRef, end_error, found_at
 
-if TYPE_CHECKING:
-    from .client import PiAPI
-
+R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 
 OnCancel = Literal["leave", "cancel_remote"]
@@ -35,7 +34,7 @@ class TaskHandle(Generic[R_co]):
     Handles of the same task are equal, and share the looks at it while they wait.
     """
 
-    _client: PiAPI
+    _runtime: Runtime
     _watch: Watch
     _frozen: Cost | None = None
 
@@ -47,7 +46,7 @@ class TaskHandle(Generic[R_co]):
     @property
     def ref(self) -> TaskRef:
         """What another process needs to `attach` to the task."""
-        return TaskRef(self._client.origin, self._watch.family.name, self._watch.task_id)
+        return TaskRef(self._runtime.origin, self._watch.family.name, self._watch.task_id)
 
     @property
     def frozen(self) -> Cost | None:
@@ -108,8 +107,8 @@ class TaskHandle(Generic[R_co]):
 
     async def refresh(self) -> Task[R_co]:
         """Read the task now and give it, whatever its state.  Raises as `PiAPI.fetch`."""
-        task = await self._client.fetch(self.task_id, family=self._watch.family)
-        self._client._poller.seen(self._watch, task)
+        task = await self._runtime.fetch(self._watch.family, self._watch.task_id)
+        self._runtime.poller.seen(self._watch, task)
         return task
 
     async def updates(self, timeout: float | None = None) -> AsyncGenerator[Task[R_co], None]:
@@ -133,13 +132,13 @@ class TaskHandle(Generic[R_co]):
                     waiter.bell = asyncio.get_running_loop().create_future()
         finally:
             if waiter is not None:
-                self._client._poller.leave(watch, waiter)
+                self._runtime.poller.leave(watch, waiter)
         if not watch.ended and isinstance(outcome := self._outcome(waiter, timeout), PiAPIError):
             raise outcome
 
     async def cancel(self) -> None:
         """Ask the host to cancel the task; only one that has not started can be, so `wait` tells the outcome."""
-        await self._client.cancel(self.task_id, family=self._watch.family)
+        await self._runtime.cancel(self._watch.family, [self._watch.task_id])
 
     async def _cancel_remote(self) -> None:
         """Try to cancel the task for a caller who is being cancelled itself: not for long, and without complaint."""
@@ -150,17 +149,17 @@ class TaskHandle(Generic[R_co]):
         if timeout is not None and (not isinstance(timeout, (int, float)) or math.isnan(timeout)):
             raise ValueError(f"timeout: {timeout!r} is not allowed; use seconds, or None to wait for ever")
         try:
-            self._client._enter()
+            self._runtime.enter()
         except ClientClosed as error:
             raise self._own(error) from None
-        webhooks = self._client._submitter.webhooks
+        webhooks = self._runtime.submitter.webhooks
         if webhooks is not None and webhooks.came_early(self._watch.task_id):
             self._watch.due, self._watch.told_at = -math.inf, asyncio.get_running_loop().time()
-        self._watch, waiter = self._client._poller.join(self._watch, timeout, changes=changes)
+        self._watch, waiter = self._runtime.poller.join(self._watch, timeout, changes=changes)
         return waiter
 
     def _leave(self, waiter: Waiter) -> None:
-        self._client._poller.leave(self._watch, waiter)
+        self._runtime.poller.leave(self._watch, waiter)
 
     def _own(self, error: PiAPIError) -> PiAPIError:
         """Give what ended a wait as this wait's own, by the name of its task: several waits may share an error."""
@@ -192,3 +191,72 @@ class TaskHandle(Generic[R_co]):
         )
         late.__cause__ = fault
         return late
+
+
+# -- several handles, which may be of several clients -----------------------------------------------------------
+
+
+async def as_completed(
+    handles: Iterable[TaskHandle[R]], timeout: float | None = None
+) -> AsyncGenerator[TaskHandle[R], None]:
+    """Give the handles as they end, each by its `task` or its `error`.
+
+    After `timeout` seconds raises `WaitTimeout`, whose `refs` are the tasks that have not ended.
+    """
+    ended: asyncio.Queue[tuple[TaskHandle[R], Waiter | None]] = asyncio.Queue()
+    waiting: list[tuple[TaskHandle[R], Waiter]] = []
+    total = 0
+    late: list[TaskRef] = []
+    try:
+        for handle in handles:
+            total += 1
+            if handle._watch.ended:
+                ended.put_nowait((handle, None))
+                continue
+            waiter = handle._join(timeout)
+            waiting.append((handle, waiter))
+            waiter.bell.add_done_callback(lambda _, pair=(handle, waiter): ended.put_nowait(pair))
+        for _ in range(total):
+            handle, over = await ended.get()
+            if over is not None and over.error is None and not handle._watch.ended:
+                late.append(handle.ref)
+            else:
+                yield handle
+    finally:
+        for handle, waiter in waiting:
+            handle._leave(waiter)
+    if late:
+        raise WaitTimeout(
+            f"Stopped waiting after {timeout:g} s; {len(late)} of {total} tasks had not ended. They go on and stay "
+            "paid for: see .refs, and piapi.attach(ref).",
+            refs=late,
+        )
+
+
+async def wait_all(handles: Iterable[TaskHandle[R]], timeout: float | None = None) -> list[Task[R] | PiAPIError]:
+    """Wait for all, and give for each, in order, its finished task or what `wait` would have raised."""
+    handles = list(handles)
+    waiters: list[Waiter | ClientClosed | None] = []
+    try:
+        for handle in handles:
+            waiters.append(_join(handle, timeout))
+        for waiter in waiters:
+            if isinstance(waiter, Waiter):
+                await waiter.bell
+    finally:
+        for handle, waiter in zip(handles, waiters, strict=False):  # fewer waiters, if joining was refused
+            if isinstance(waiter, Waiter):
+                handle._leave(waiter)
+    return [
+        waiter if isinstance(waiter, ClientClosed) else handle._outcome(waiter, timeout)
+        for handle, waiter in zip(handles, waiters, strict=True)
+    ]
+
+
+def _join(handle: TaskHandle[R], timeout: float | None) -> Waiter | ClientClosed | None:
+    if handle._watch.ended:
+        return None
+    try:
+        return handle._join(timeout)
+    except ClientClosed as error:
+        return error

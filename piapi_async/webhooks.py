@@ -31,10 +31,11 @@ from yarl import URL
 from ._answers import classify
 from ._families import FAMILIES
 from ._lanes import Watch
+from ._runtime import Runtime
 from ._secrets import Secrets
 from ._verdict import judge_read
 from ._wire import TaskRequest, read_object, shorten
-from .client import PiAPI
+from .client import PiAPI, runtime_of
 from .errors import ClientClosed, LedgerError, PiAPIError, UnexpectedAnswer, WebhookRejected
 from .ledger import Ledger
 from .midjourney import Seed
@@ -207,6 +208,7 @@ class WebhookReceiver:
     url: str = field(kw_only=True)
     confirm: bool = field(default=True, kw_only=True)
     adopt: float = field(default=600.0, kw_only=True)
+    _runtime: Runtime = field(init=False, repr=False)
     counts: Counter[str] = field(factory=Counter, init=False)
     """Deliveries so far: ``accepted``, ``rejected``, ``duplicate``, ``unknown`` (no task of ours), ``adopted``."""
     _large: asyncio.Semaphore = field(factory=lambda: asyncio.Semaphore(_LARGE_AT_ONCE), init=False, repr=False)
@@ -219,8 +221,9 @@ class WebhookReceiver:
     _chores: set[asyncio.Task[None]] = field(factory=set, init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
+        self._runtime = runtime_of(self._piapi)
         check_secret_text(self.secret)
-        if self._piapi._submitter.webhooks is not None:
+        if self._runtime.submitter.webhooks is not None:
             raise ValueError("piapi: this client has a WebhookReceiver already")
         if not self.url:
             raise ValueError("url: it must not be empty")
@@ -228,8 +231,8 @@ class WebhookReceiver:
             Seed("url", webhook_endpoint=self.url, webhook_secret=self.secret)
         except ValueError as error:
             raise ValueError(f"url: {self.url!r} is not allowed; {str(error).partition('; ')[2]}") from None
-        self._piapi._submitter.webhooks = self
-        self._piapi._caller.transport.secrets.add(self.secret)
+        self._runtime.submitter.webhooks = self
+        self._runtime.caller.transport.secrets.add(self.secret)
 
     def routes(self) -> list[web.RouteDef]:
         """Give the route for an `aiohttp.web` application, at the path of `url`."""
@@ -241,7 +244,7 @@ class WebhookReceiver:
         Raises `WebhookRejected`: answer 403, and do not say why; and `ClientClosed`: answer 503, so that the host tries
         again when there is somebody to hear it.  The work is done after this has returned.
         """
-        self._piapi._enter()
+        self._runtime.enter()
         try:
             event = WebhookEvent.from_http(headers, body, secret=self.secret)
         except WebhookRejected:
@@ -307,9 +310,9 @@ class WebhookReceiver:
     async def _read_made(self, family: Family[Any], task_id: TaskId, nonce: str) -> Task[Any] | None:
         """Return a task if the endpoint it was made with carries the nonce, else None.  Raises as `PiAPI.fetch`."""
         try:
-            task = await self._piapi._caller.call(family.fetch(task_id), judge_read)
+            task = await self._runtime.caller.call(family.fetch(task_id), judge_read)
         except ClientClosed:  # what was delivered before is not to be lost
-            task = await self._piapi._caller.last_read(family.fetch(task_id))
+            task = await self._runtime.caller.last_read(family.fetch(task_id))
         if hmac.compare_digest(_echoed_nonce(task.raw).encode(), nonce.encode()):
             return task
         logger.warning("a delivery names task %s for a submission that has not made it: is the secret known?", task_id)
@@ -330,7 +333,7 @@ class WebhookReceiver:
     async def finish(self) -> None:
         """Wait for what deliveries have set going, as long as one call may take."""
         if self._chores:
-            _, late = await asyncio.wait(self._chores, timeout=self._piapi._caller.timeout)
+            _, late = await asyncio.wait(self._chores, timeout=self._runtime.caller.timeout)
             for chore in late:
                 chore.cancel()
             await asyncio.gather(*late, return_exceptions=True)
@@ -352,12 +355,12 @@ class WebhookReceiver:
             return
         _remember(self._seen, event.digest, None)
         family = FAMILIES.get(event.family)
-        watch = None if family is None else self._piapi._poller.book.find(family, event.task_id)
+        watch = None if family is None else self._runtime.poller.book.find(family, event.task_id)
         if watch is not None:
             self._tell(watch, event)
             return
         if event.state.terminal:
-            if family is not None and self._piapi._poller.told_late(family, event.task_id):
+            if family is not None and self._runtime.poller.told_late(family, event.task_id):
                 return
             _remember(self._early, event.task_id, None)
         if event.nonce not in self._settled:  # else it is a task of ours that nobody waits for just now
@@ -365,7 +368,7 @@ class WebhookReceiver:
 
     def _tell(self, watch: Watch, event: WebhookEvent) -> None:
         """Let those hear of it who wait for the task."""
-        poller = self._piapi._poller
+        poller = self._runtime.poller
         task = None if event.state.terminal and self.confirm else self._read(watch.family, event)
         if task is not None:
             poller.told(watch, task)
@@ -389,7 +392,7 @@ class WebhookReceiver:
     def _note_foreign(self) -> None:
         """Count a delivery about a task that is not ours: another process shares the URL and the secret."""
         self.counts["unknown"] += 1
-        self._piapi._counters.foreign_deliveries += 1
+        self._runtime.counters.foreign_deliveries += 1
 
     def _forget(self, event: WebhookEvent) -> None:
         """Let a delivery that came to nothing be looked at anew should it come again."""
@@ -412,7 +415,7 @@ class WebhookReceiver:
         while self._unclaimed:
             events, self._unclaimed = self._unclaimed, []
             try:
-                keys = {} if self._piapi._ledger is None else await self._open_keys(self._piapi._ledger)
+                keys = {} if self._runtime.ledger is None else await self._open_keys(self._runtime.ledger)
             except LedgerError as error:
                 keys = {}
                 ids = ", ".join(event.task_id for event in events)
@@ -430,13 +433,13 @@ class WebhookReceiver:
 
     async def _adopt(self, event: WebhookEvent, key: str | None) -> bool:
         """Record the task of a delivery under the key of the submission that made it; return whether that was done."""
-        ledger = self._piapi._ledger
+        ledger = self._runtime.ledger
         if ledger is None or key is None:
             return False
         try:
             entry = await ledger.find(key)
             family = None if entry is None else FAMILIES.get(entry.family)
-            if entry is None or family is None or entry.origin != self._piapi.origin:
+            if entry is None or family is None or entry.origin != self._runtime.origin:
                 return False
             task = await self._read_made(family, event.task_id, event.nonce)
             if task is None:

@@ -37,7 +37,7 @@ ORDER = [
     *("_addresses", "_threads", "_connector", "_secrets", "_transport"),
     *("_sqlite", "_ledger_owners", "_ledger_place", "_ledger_file", "ledger"),
     *("_caller", "_submitter", "_poller", "_uploads", "_file_session", "_disk", "downloads"),
-    *("_bulk", "handle", "client", "_several", "_workbench", "batch", "webhooks"),
+    *("_bulk", "_runtime", "handle", "client", "_workbench", "batch", "webhooks"),
     *("emulator", "pytest_plugin", "cli", "__main__"),
 ]
 PURE = {

@@ -69,7 +69,7 @@ async def test_leaving_early_stops_reading_and_submits_nothing_new(leave: Callab
         assert emulator.seen.requests["reroll"] == made
         assert next(read) == reading + 1
         assert runner.in_flight == []
-        assert len(piapi._submitter) == 0
+        assert len(piapi._runtime.submitter) == 0
         assert [outcome.ok for outcome in await runner.run([REROLL])] == [True]  # it can be used again
 
 

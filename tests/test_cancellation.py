@@ -177,7 +177,7 @@ async def test_a_submit_cancelled_while_its_answer_is_awaited_is_sent_once_and_o
 
         await cancel(task)
 
-        assert len(piapi._submitter) == 1
+        assert len(piapi._runtime.submitter) == 1
         assert "1 submitting" in repr(piapi)
         await asyncio.sleep(11.0)
         assert_at_rest(piapi)
@@ -302,7 +302,7 @@ async def test_every_way_to_give_up_leaves_the_submit_to_the_client(kind: str) -
                 group.cancel_scope.cancel()
 
         assert now() - began == pytest.approx(2.0, abs=0.01)
-        assert len(piapi._submitter) == 1
+        assert len(piapi._runtime.submitter) == 1
         await asyncio.sleep(4.0)
         assert_at_rest(piapi)
         assert emulator.seen.creates == 1
@@ -358,7 +358,7 @@ async def test_a_cancelled_wait_leaves_an_empty_book_and_a_task_that_goes_on(cas
 
         await cancel(task)
 
-        assert len(piapi._poller.book) == 0
+        assert len(piapi._runtime.poller.book) == 0
         looks = emulator.seen.requests[case.read]
         await turns()
         assert_at_rest(piapi)
@@ -376,7 +376,7 @@ async def test_a_wait_cancelled_during_its_look_leaves_nothing(case: FamilyCase)
 
         await cancel(task)
 
-        assert len(piapi._poller.book) == 0
+        assert len(piapi._runtime.poller.book) == 0
         await asyncio.sleep(5.0)
         assert_at_rest(piapi)
 

@@ -345,7 +345,7 @@ async def test_a_session_that_is_closed_is_each_items_download_error(tmp_path: P
             await piapi.fetch("t1", family=UNIFIED)
             await session.close()
             with pytest.raises(DownloadError, match="session is closed"):
-                piapi._file_session()
+                piapi._runtime.file_session()
 
 
 async def test_an_api_that_only_a_proxy_can_resolve_allows_nothing_inside(tmp_path: Path) -> None:

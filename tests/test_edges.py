@@ -295,4 +295,4 @@ async def test_words_that_a_host_makes_up_all_the_time_are_told_of_a_hundred_tim
 
         assert len(caplog.records) <= 100
         assert max(len(record.getMessage()) for record in caplog.records) < 300
-        assert len(piapi._poller._words) <= 100
+        assert len(piapi._runtime.poller._words) <= 100

@@ -148,10 +148,10 @@ async def test_a_stream_that_is_left_waits_for_the_ids(scope: Callable[..., Any]
         await scope(work)
 
         assert ANSWER == pytest.approx(now(), abs=0.5)
-        assert 0 == len(piapi._submitter)
+        assert 0 == len(piapi._runtime.submitter)
         assert 4 == len(made(emulator))
-        assert piapi._ledger is not None
-        assert made(emulator) == {entry.task_id for entry in await piapi._ledger.pending()}
+        assert piapi._runtime.ledger is not None
+        assert made(emulator) == {entry.task_id for entry in await piapi._runtime.ledger.pending()}
 
 
 @each_scope
@@ -177,10 +177,10 @@ async def test_what_fails_in_closing_keeps_nothing_else_open(tmp_path: Path, mon
     async with host() as (_, client):
         piapi = client(tmp_path / "run.db")
         await piapi.submit(REROLL)
-        monkeypatch.setattr(piapi._uploader.__class__, "close", fail)
+        monkeypatch.setattr(piapi._runtime.uploader.__class__, "close", fail)
         with pytest.raises(OSError, match="as it is"):
             await piapi.close()
 
-        assert piapi._ledger is not None
-        assert not piapi._ledger._file.is_open
-        assert not piapi._caller.transport._own
+        assert piapi._runtime.ledger is not None
+        assert not piapi._runtime.ledger._file.is_open
+        assert not piapi._runtime.caller.transport._own

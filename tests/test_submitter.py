@@ -252,7 +252,7 @@ async def test_a_connection_that_closes_between_being_taken_and_being_written_to
     async with host() as (emulator, url):
         piapi = client(url, path)
         await piapi.submit(Reroll("p"), key="first")
-        for session in piapi._caller.transport._own.values():
+        for session in piapi._runtime.caller.transport._own.values():
             session.trace_configs.append(trace)
         await piapi.submit(Reroll("p"), key="second")
         await piapi.close()
@@ -377,7 +377,7 @@ async def test_who_has_left_is_not_served_again_when_the_host_asks_for_another_t
         submit.cancel()
         await asyncio.sleep(1.0)
 
-        assert len(piapi._submitter) == 0
+        assert len(piapi._runtime.submitter) == 0
         assert {} == await states_of(path)
         await asyncio.sleep(60)
         assert emulator.seen.requests[case.create] == 1
@@ -513,7 +513,7 @@ async def test_a_loop_that_starts_tasks_eagerly_is_no_trouble(path: Path, caplog
         handles.append(await plain.submit(Reroll("p")))
 
         assert len({handle.task_id for handle in handles}) == emulator.seen.creates == 2
-        assert len(piapi._submitter) == len(plain._submitter) == 0
+        assert len(piapi._runtime.submitter) == len(plain._runtime.submitter) == 0
     assert "Error" not in caplog.text
 
 

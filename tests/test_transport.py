@@ -745,12 +745,12 @@ async def test_a_users_session_may_raise_for_status_and_we_do_not() -> None:
 
 async def test_a_users_session_is_used_for_everything_and_never_closed() -> None:
     async with serving() as (emulator, first):
-        base_url = first._caller.transport.base_url
+        base_url = first._runtime.caller.transport.base_url
         async with aiohttp.ClientSession(headers={"X-Mine": "1", "X-API-Key": "mine"}) as session:
             async with PiAPI(KEY, base_url=base_url, session=session) as piapi:
                 handle = await piapi.submit(Reroll("x", prompt="y"))
                 assert (await handle.wait()).status == "finished"
-                assert piapi._caller.transport._own == {}
+                assert piapi._runtime.caller.transport._own == {}
 
             assert not session.closed
         assert emulator.seen.creates_by_key == {KEY: 1}
@@ -845,7 +845,16 @@ async def test_the_key_is_in_no_log_repr_or_error(everything_logged: pytest.LogC
                     await piapi.submit(Reroll("x", prompt="y"))
                 shown.append(told(caught.value))
             handle = piapi.attach("x")
-            shown += [repr(value) for value in (piapi, piapi._caller, piapi._caller.transport, piapi._poller, handle)]
+            shown += [
+                repr(value)
+                for value in (
+                    piapi,
+                    piapi._runtime.caller,
+                    piapi._runtime.caller.transport,
+                    piapi._runtime.poller,
+                    handle,
+                )
+            ]
             shown += [str(piapi), repr(vars(handle.ref) if hasattr(handle.ref, "__dict__") else handle.ref)]
         shown.append(repr(piapi))
         assert all(KEY.encode() in received.raw for received in server.received)

@@ -71,7 +71,7 @@ async def test_a_file_that_changes_while_it_waits_for_its_turn_is_sent_as_it_is_
     cat = tmp_path / "cat.png"
     cat.write_bytes(PNG)
     async with serving() as (emulator, piapi):
-        uploader: Any = piapi._uploader
+        uploader: Any = piapi._runtime.uploader
         old = await uploader.link(cat)
         [(stamp, _)] = uploader._links.items()
         uploader._links.clear()
@@ -87,7 +87,7 @@ async def test_what_has_become_no_file_or_too_large_is_refused_when_it_is_read(t
     cat = tmp_path / "cat.png"
     cat.write_bytes(PNG)
     async with serving() as (emulator, piapi):
-        uploader: Any = piapi._uploader
+        uploader: Any = piapi._runtime.uploader
         await uploader.link(cat)
         [(stamp, _)] = uploader._links.items()
         with cat.open("r+b") as file:

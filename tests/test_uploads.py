@@ -214,7 +214,7 @@ def test_an_upload_host_that_the_key_must_not_go_to_is_refused(url: str) -> None
 
 def test_uploads_go_beside_the_base_url_unless_that_is_the_vendors(monkeypatch: pytest.MonkeyPatch) -> None:
     def host_of(piapi: PiAPI) -> str:
-        return piapi._uploader._caller.transport.base_url
+        return piapi._runtime.uploader._caller.transport.base_url
 
     assert host_of(PiAPI(KEY)) == "https://upload.theapi.app/api/ephemeral_resource"
     assert host_of(PiAPI(KEY, base_url="https://h.test/")) == "https://h.test/api/ephemeral_resource"
@@ -313,11 +313,11 @@ async def test_many_files_are_remembered_and_no_more_than_a_thousand(tmp_path: P
         for number in range(1_010):
             path = tmp_path / f"{number}.png"
             path.write_bytes(b"x")
-            piapi._uploader._links[_look_at(path), path.name] = ("https://h.test/x", 1e9)
+            piapi._runtime.uploader._links[_look_at(path), path.name] = ("https://h.test/x", 1e9)
         (tmp_path / "last.png").write_bytes(b"x")
         await piapi.upload(tmp_path / "last.png")
 
-        assert len(piapi._uploader._links) == 1_000
+        assert len(piapi._runtime.uploader._links) == 1_000
         assert uploads(emulator) == 1
 
 
@@ -430,7 +430,7 @@ async def test_an_upload_cancelled_at_any_step_leaves_nothing(step: int, cat: Pa
         await asyncio.gather(task, return_exceptions=True)
         await asyncio.sleep(1.0)
 
-        assert piapi._uploader._under_way == {}
+        assert piapi._runtime.uploader._under_way == {}
         assert uploads(emulator) <= 1
         assert await piapi.upload(cat)
 
@@ -491,7 +491,7 @@ async def test_active_tasks_are_counted_by_provider() -> None:
 
 
 async def test_a_wrong_key_is_told_by_both() -> None:
-    async with serving() as (_, first), PiAPI("wrong", base_url=first._caller.transport.base_url) as piapi:
+    async with serving() as (_, first), PiAPI("wrong", base_url=first._runtime.caller.transport.base_url) as piapi:
         for call in (piapi.account(), piapi.active_tasks(), piapi.upload(PNG, name="cat.png")):
             with pytest.raises(AuthenticationError):
                 await call

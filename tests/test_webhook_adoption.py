@@ -267,7 +267,7 @@ async def test_a_delivery_to_another_worker_is_adopted_for_the_one_that_waits(tm
     path = tmp_path / "run.db"
     async with (
         hooked({"ledger": Ledger(path)}, durations=5.0) as (emulator, second, receiver),
-        PiAPI(KEY, base_url=second._caller.transport.base_url, ledger=Ledger(path)) as first,
+        PiAPI(KEY, base_url=second._runtime.caller.transport.base_url, ledger=Ledger(path)) as first,
     ):
         WebhookReceiver(first, secret=SECRET, url=receiver.url, adopt=60.0)
         emulator.fail("create", Drop(after_body=True))
@@ -276,7 +276,7 @@ async def test_a_delivery_to_another_worker_is_adopted_for_the_one_that_waits(tm
 
         assert [handle.task_id] == made(emulator)
         assert receiver.counts["adopted"] == 1
-        assert [] == await second._ledger.unknown() if second._ledger is not None else None
+        assert [] == await second._runtime.ledger.unknown() if second._runtime.ledger is not None else None
 
 
 async def test_a_delivery_to_a_later_process_is_adopted_but_not_believed(tmp_path: Path) -> None:

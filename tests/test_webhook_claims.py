@@ -240,7 +240,7 @@ async def test_a_delivery_about_a_task_of_ours_is_not_counted_so(case: FamilyCas
 async def test_behind_one_url_no_worker_is_later_than_without_webhooks(workers: int) -> None:
     """Each delivery goes to the next worker, as a balancer does it."""
     async with serving(durations=40.0, concurrency=200, queue=200) as (emulator, first):
-        base_url = first._caller.transport.base_url
+        base_url = first._runtime.caller.transport.base_url
         clients = [PiAPI(KEY, base_url=base_url, poll=PollPolicy()) for _ in range(workers)]
         receivers = [WebhookReceiver(client, secret=SECRET, url=URL) for client in clients]
         late: list[float] = []

@@ -9,7 +9,7 @@ import click
 from attrs import fields, frozen
 
 from .._disk import AT_ONCE
-from ..client import PiAPI
+from ..client import PiAPI, runtime_of
 from ..downloads import MAX_BYTES, DownloadOptions, Downloads, check_target, prepare_directory
 from ..errors import DownloadError
 from ..tasks import Task, with_files
@@ -75,7 +75,7 @@ class Saving:
             max_bytes=self.max_file_bytes,
             parallel=self.parallel_files,
         )
-        session = piapi._file_session()  # noqa: SLF001 - with the client's proxy and TLS, as those of a batch
+        session = runtime_of(piapi).file_session()  # with the client's proxy and TLS, as those of a batch
         async with Downloads(self.directory, session, options) as downloads:
             return with_files(task, await downloads.save(task, verb=verb, just_ended=just_ended))
 

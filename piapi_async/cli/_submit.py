@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 import attrs
 import click
 
-from ..client import PiAPI
+from ..client import PiAPI, runtime_of
 from ..errors import ClientClosed, NotFoundError
 from ..handle import TaskHandle
 from ..ledger import check_key
@@ -158,7 +158,7 @@ async def _tell_what_came(
     setup: Setup, piapi: PiAPI, submitting: asyncio.Task[TaskHandle[Any]], saving: Saving
 ) -> None:
     """See an interrupted submit to its end: what has begun to leave arrives all the same, the rest is not sent."""
-    submitter = piapi._submitter  # noqa: SLF001 - the client has no other caller now
+    submitter = runtime_of(piapi).submitter  # the client has no other caller now
     try:
         if submitter.sending:
             say("The submit is on its way; waiting for the task's id. Ctrl-C again to give up.")

@@ -98,7 +98,7 @@ async def receiving(piapi: PiAPI, **options: Any) -> AsyncIterator[WebhookReceiv
 def rely_on_webhooks(piapi: PiAPI) -> None:
     """Have a client rely on webhooks as if it had been told of many ends."""
     for _ in range(64):
-        piapi._poller.book.trust.confirmed()
+        piapi._runtime.poller.book.trust.confirmed()
 
 
 @asynccontextmanager

@@ -10,7 +10,7 @@ import click
 from attrs import evolve
 
 from ...batch import mint_keys
-from ...client import PiAPI
+from ...client import PiAPI, runtime_of
 from .._exit import ExitCode
 from .._options import Setup
 from .._output import harmless, say
@@ -101,7 +101,7 @@ def _tell(wrong: dict[int, BadLineError], noun: str) -> None:
 async def _forget_known(setup: Setup, requests: BatchInput, fileless: dict[int, BadLineError]) -> None:
     """Take out the lines whose task the ledger has: it was submitted, and needs its file no more."""
     async with client(setup) as piapi:
-        ledger = piapi._ledger  # noqa: SLF001 - as a run sees it
+        ledger = runtime_of(piapi).ledger
         async for line, key in keyed(piapi, requests):
             known = await ledger.find(key) if ledger is not None and key is not None else None
             if line.number in fileless and known is not None:
@@ -112,7 +112,7 @@ async def keyed(piapi: PiAPI, requests: BatchInput) -> AsyncGenerator[tuple[Line
     """Yield every good line with its key; a key is minted as the runner would."""
     run_id = token_hex(8)
     for lines in chunks(requests):
-        minted = iter(await mint_keys(piapi, [line.request for line in lines if line.key is None], run_id))
+        minted = iter(await mint_keys(runtime_of(piapi), [line.request for line in lines if line.key is None], run_id))
         while lines:
             line = lines.pop(0)
             yield line, next(minted) if line.key is None else line.key

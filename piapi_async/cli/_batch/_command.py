@@ -11,6 +11,7 @@ from typing import Any
 import click
 from attrs import evolve
 
+from ...client import runtime_of
 from ...ledger import Ledger, LedgerState
 from .._exit import ExitCode
 from .._options import Seconds, Setup, shared_options
@@ -155,7 +156,7 @@ async def _rehearse(setup: Setup, requests: BatchInput, good: int) -> None:
     if setup.ledger is not None and not setup.ledger.exists():
         setup = evolve(setup, ledger=None)
     async with client(setup) as piapi:
-        ledger = piapi._ledger  # noqa: SLF001 - as a run sees it
+        ledger = runtime_of(piapi).ledger
         if ledger is not None:
             await ledger.census()  # which also finds out what has become unknown
         async for _, key in keyed(piapi, requests):

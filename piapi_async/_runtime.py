@@ -1,0 +1,220 @@
+"""`Runtime`: the parts of one client, wired once, from its first use to its close.
+
+`PiAPI` checks arguments and delegates; handles, batches, webhook receivers and the command line ask the runtime of a
+client for what they need, and never the client's insides.  It knows in which event loop and process it is used, which
+object watches a task, and in which order everything is closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import math
+import os
+from functools import partial
+from random import Random
+from typing import Any, TypeVar
+
+import anyio
+from attrs import define, field
+
+from ._book import PollBook
+from ._bulk import cancel_all
+from ._caller import Caller
+from ._file_session import FileSession
+from ._lanes import Watch
+from ._poller import Poller
+from ._stats import Counters
+from ._submitter import Accepted, Submitter
+from ._threads import running_loop
+from ._uploads import Uploader
+from ._verdict import judge_read
+from ._wire import TaskRequest, label
+from .downloads import host_of
+from .errors import ClientClosed
+from .ledger import Ledger, check_key_of
+from .policy import PollPolicy
+from .tasks import Family, Task, TaskId, TaskRef, found_at
+
+logger = logging.getLogger("piapi_async")
+
+R = TypeVar("R")
+
+
+@define(eq=False)
+class Runtime:
+    """What the parts of one client share."""
+
+    origin: str
+    caller: Caller
+    poller: Poller
+    submitter: Submitter
+    uploader: Uploader
+    ledger: Ledger | None
+    counters: Counters
+    closed: bool = field(default=False, init=False)
+    _loop: asyncio.AbstractEventLoop | None = field(default=None, init=False)
+    _pid: int = field(default=0, init=False)  # of the process that uses it
+    _joined: bool = field(default=False, init=False)  # the ledger
+    _closing: asyncio.Task[None] | None = field(default=None, init=False)
+
+    @classmethod
+    def wire(
+        cls, origin: str, caller: Caller, *, policy: PollPolicy, rng: Random, ledger: Ledger | None,
+        upload_url: str, connections: int, multi_fetch_size: int,
+    ) -> Runtime:  # fmt: skip
+        """Return a runtime whose parts know each other."""
+        book = PollBook(policy, rng, multi_fetch_size, caller.counters)
+        # Without the runtime in it, so that a client that is dropped open is noticed at once.
+        on_end = partial(_record_end, ledger, origin)
+        poller = Poller(book, caller, max(1, connections // 4), on_end)
+        uploader = Uploader.beside(caller, upload_url)
+        submitter = Submitter(caller, origin, ledger, uploader.links)
+        return cls(origin, caller, poller, submitter, uploader, ledger, caller.counters)
+
+    # -- life ---------------------------------------------------------------------------------------------------------
+
+    @property
+    def is_open_here(self) -> bool:
+        """Whether it has been used, in this process, and not been closed."""
+        return not self.closed and self._loop is not None and self._pid == os.getpid()
+
+    def enter(self) -> None:
+        """Begin a call: bind to the running loop and process at the first.
+
+        Raises `ClientClosed` after `close`, and `RuntimeError` in another event loop or in a forked process.
+        """
+        if self._pid and self._pid != os.getpid():
+            raise RuntimeError(
+                "This PiAPI was used before this process was forked, and its connections are the other's: make a new "
+                "one here. Nothing was sent"
+            )
+
+        loop = running_loop()
+        if self._loop is loop and not self.closed:  # nearly always
+            return
+
+        if self._loop is None:
+            self._bind(loop)
+        self._check_loop()
+        if self.closed:
+            raise ClientClosed("The client is closed. Nothing was sent; make a new PiAPI.")
+
+    def _bind(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop, self._pid = loop, os.getpid()
+        if self.ledger is not None and not self.closed:
+            self.ledger.join()
+            self._joined = True
+
+    def _check_loop(self) -> None:
+        if self._loop is not running_loop():
+            raise RuntimeError(
+                "This PiAPI belongs to the event loop in which it was first used; make one client per loop"
+            )
+
+    async def close(self) -> None:
+        """End every wait, let submissions under way arrive (within their time-out), free the sockets."""
+        if self._loop is None or self._pid != os.getpid():  # in a forked process the sockets are the other's
+            self.closed = True
+            return
+
+        self._check_loop()
+        self.closed = True
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._close(), name="piapi_async close")
+
+        # An anyio scope that is cancelled would cancel this await again and again; `_close` is bounded by itself.
+        with anyio.CancelScope(shield=True):
+            await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
+        self.caller.gate.shut()
+        async with contextlib.AsyncExitStack() as last:  # what fails keeps nothing that follows from being closed
+            if self.ledger is not None and self._joined:
+                last.push_async_callback(self.ledger.leave)
+            last.push_async_callback(self.caller.transport.close)
+            last.push_async_callback(self.uploader.close)
+            if self.submitter.webhooks is not None:
+                last.push_async_callback(self.submitter.webhooks.finish)
+            last.push_async_callback(self.submitter.finish)
+            await self.poller.close(ClientClosed("The client was closed while this wait was on."))
+
+    # -- what several doors need --------------------------------------------------------------------------------------
+
+    async def submit(self, request: TaskRequest[Any], key: str | None, timeout: float | None) -> tuple[Watch, Accepted]:
+        """Submit, and return the watch of the task beside what the submitter knows of it.  Raises as `PiAPI.submit`."""
+        self.enter()
+        if key is not None:
+            check_key_of(key, self.ledger)
+        if not hasattr(request, "family"):
+            raise TypeError(f"{label(request)} makes no task, so it cannot be submitted")
+        if timeout is not None:
+            check_timeout(timeout)
+
+        name, family = type(request).__name__, request.family  # asked for now: once it is paid for nothing may fail
+        _tell("%s is being submitted", name, request=name)
+
+        accepted = await self.submitter.submit(request, key, timeout)
+
+        _tell("%s was accepted: task %s", name, accepted.task_id, task_id=accepted.task_id, request=name)
+        watch = self.watch(family, accepted.task_id, submitted=accepted.known is None, announced=accepted.announced)
+        watch.request = name
+        return watch, accepted
+
+    def watch(self, family: Family[Any], task_id: TaskId, *, submitted: bool = False, announced: bool = False) -> Watch:
+        """Return the watch of a task: the one that is waited on if there is one.
+
+        `submitted` tells that the task was created just now, `announced` that a webhook will report its end.
+        """
+        book = self.poller.book
+        if (watch := book.find(family, task_id)) is not None:
+            return watch
+        if not submitted:
+            return Watch(family, task_id, -math.inf)
+
+        now = asyncio.get_running_loop().time()
+        return Watch(family, task_id, book.first_look(now, announced=announced), now, announced=announced)
+
+    async def fetch(self, family: Family[R], task_id: TaskId) -> Task[R]:
+        """Read one task now.  Raises as `PiAPI.fetch`."""
+        self.enter()
+        task = await self.caller.call(family.fetch(task_id), judge_read)
+        found_at(task, TaskRef(self.origin, family.name, task_id))
+        return task
+
+    async def cancel(self, family: Family[Any], task_ids: list[TaskId]) -> None:
+        """Ask the host to cancel tasks.  Raises as `PiAPI.cancel`."""
+        self.enter()
+        await cancel_all(self.caller, family, task_ids)
+
+    def file_session(self) -> FileSession:
+        """Return a session for the files of this client's tasks: with its proxy and TLS, and without its key."""
+        session, trust_env = self.caller.transport.lent
+        return FileSession.make(host_of(self.origin), session=session, trust_env=trust_env)
+
+
+def check_timeout(seconds: object) -> None:
+    """Raise `ValueError` for what cannot bound an attempt: without an end, nothing would ever be given up."""
+    is_number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
+    if not is_number or not 0 < seconds < math.inf:  # type: ignore[operator]  # a number, by now
+        raise ValueError(f"timeout: {seconds!r} is not allowed; it must be a finite number of seconds above 0")
+
+
+def _record_end(ledger: Ledger | None, origin: str, watch: Watch) -> None:
+    if watch.task is None:
+        return
+
+    state = watch.task.state.value
+    if not watch.end_logged:  # an end may be seen again
+        watch.end_logged = True
+        _tell("task %s has ended: %s", watch.task_id, state, task_id=watch.task_id, request=watch.request)
+    if ledger is not None:
+        ledger.end(TaskRef(origin, watch.family.name, watch.task_id), state, watch.task.raw)
+
+
+def _tell(text: str, *values: str, request: str, task_id: str | None = None) -> None:
+    """Log a step in a task's life, for those who collect them; what was asked for is not in it."""
+    if logger.isEnabledFor(logging.INFO):
+        with contextlib.suppress(Exception):  # somebody's handler must not come between a task and whoever paid for it
+            logger.info(text, *values, extra={"task_id": task_id, "request": request})
