@@ -45,7 +45,6 @@ OVERDUE = 60.0
 
 _FAULT_DELAY_MAX = 10.0
 _SLACK = 64  # stale heap entries that are not worth a clean-up
-_MISSES = 3
 
 Sightings: TypeAlias = Mapping[TaskId, AnyTask | UnexpectedAnswer | None]
 

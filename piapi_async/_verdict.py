@@ -296,8 +296,12 @@ def _texts(answer: Mapping[str, Any]) -> Iterator[str]:
     yield from (_text_of(answer.get(name)) for name in ("description", "detail"))
 
 
+# Characters of a host's text that are read, and kept in an error: a text is for people, and costs time and memory.
+_LONGEST_TEXT = 1000
+
+
 def _text_of(value: object) -> str:
-    return value.strip() if isinstance(value, str) else ""
+    return value[:_LONGEST_TEXT].strip() if isinstance(value, str) else ""
 
 
 _OWN_FIELDS = ("status", "code", "data", "error", "description", "message")

@@ -16,6 +16,7 @@ from support.serving import KEY, now
 from piapi_async import (
     LEGACY,
     UNIFIED,
+    APIError,
     AuthenticationError,
     BatchRunner,
     NotFoundError,
@@ -293,6 +294,19 @@ async def test_words_that_a_host_makes_up_all_the_time_are_told_of_a_hundred_tim
     async with behind(Host(edge=edge)) as (_, piapi):
         await piapi.attach("t1").wait()
 
-        assert len(caplog.records) <= 100
-        assert max(len(record.getMessage()) for record in caplog.records) < 300
+        told = [text for text in caplog.messages if "unknown status" in text]
+        assert len(told) == 100
+        assert max(map(len, told)) < 300
         assert len(piapi._runtime.poller._words) <= 100
+
+
+@pytest.mark.parametrize("status", [200, 400, 401, 404, 429, 500])
+async def test_of_an_error_text_of_five_megabytes_little_is_kept(status: int) -> None:
+    answer = said({"message": "no such task " + "x" * 5_000_000}, status)
+    async with behind(Host(edge=until(1e9, answer)), retry=RetryPolicy.never()) as (_, piapi):
+        with pytest.raises(APIError) as caught:
+            await piapi.fetch("t1")
+
+        assert 0 < len(caught.value.message) <= 1000
+        assert len(str(caught.value)) < 1000
+        assert len(caught.value.body) < 1000
