@@ -24,7 +24,9 @@ from attrs import define, field
 try:
     import fcntl
     import resource
-except ImportError:  # Windows, where a file that is open cannot be removed, and descriptors are plenty
+except (
+    ImportError
+):  # pragma: no cover - Windows, where a file that is open cannot be removed, and descriptors are plenty
     fcntl = resource = None  # type: ignore[assignment]
 
 RESERVE = 64 * 1024 * 1024
@@ -154,14 +156,9 @@ class PartFile:
         while True:
             path = folder / f".{name}.{secrets.token_hex(4)}.part"
             file = path.open("xb", buffering=0)
-            try:
-                # Between the two another process may have taken it for a dead one's, and removed it.
-                if _may_keep(file) and path.exists():
-                    return cls(path, file)
-            except BaseException:
-                file.close()
-                path.unlink(missing_ok=True)
-                raise
+            # Between the two another process may have taken it for a dead one's, and removed it.
+            if _may_keep(file) and path.exists():
+                return cls(path, file)
             file.close()
 
     def write(self, data: bytes) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import resource
 import shutil
@@ -19,7 +20,7 @@ from support.picture_tasks import PNG, files, picture_task
 from support.serving import REROLL, no_leaks, now, serving
 from support.strict_server import Act, StrictServer, http, strict_server
 
-from piapi_async import BatchItem, BatchRunner, Ledger, RetryPolicy, download, downloads
+from piapi_async import BatchItem, BatchRunner, Ledger, RetryPolicy, _disk, download, downloads
 from piapi_async._disk import (
     RESERVE,
     DiskFullError,
@@ -259,8 +260,8 @@ async def test_a_disk_that_somebody_else_fills_is_a_download_error_and_leaves_no
         yield bytes(8 * MB)
 
     async with no_leaks(), strict_server() as server:
-        server.usual = Act(say=pieces)
-        with pytest.raises(DownloadError, match=r"No space left|the disk has"):
+        server.usual = Act(say=pieces, pause=1.0)  # the room is claimed before it is taken
+        with pytest.raises(DownloadError, match=r"No space left|the disk has 0 bytes"):
             await download(picture_task(f"{server.base_url}/a"), folder)
 
     assert files(folder) == ["other"]
@@ -412,3 +413,62 @@ async def test_a_large_video_takes_little_memory(tmp_path: Path) -> None:
 
     assert path.stat().st_size == len(PNG) + 200 * MB
     assert most < 16 * MB  # of which the server has some
+
+
+# -- other systems ------------------------------------------------------------------------------------------------
+
+
+async def test_on_a_system_without_locks_and_limits_files_are_saved_and_parts_cleared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on Windows, where a file that is open cannot be removed."""
+    monkeypatch.setattr(_disk, "fcntl", None)
+    monkeypatch.setattr(_disk, "resource", None)
+    (tmp_path / LEFT).write_bytes(b"half")
+    async with no_leaks(), strict_server(Act(say=http(PNG))) as server:
+        await download(picture_task(f"{server.base_url}/a"), tmp_path)
+
+        assert places().total_tokens == 64
+    assert files(tmp_path) == ["t1.png"]
+
+
+async def test_on_a_file_system_without_locks_files_are_saved_and_parts_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    (tmp_path / LEFT).write_bytes(b"half")
+    async with no_leaks(), strict_server(Act(say=http(PNG))) as server:
+        await download(picture_task(f"{server.base_url}/a"), tmp_path)
+
+    assert files(tmp_path) == [LEFT, "t1.png"]
+
+
+def test_a_part_that_another_process_takes_for_a_dead_ones_is_made_under_another_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def clear_first(file: Any, how: int) -> None:
+        monkeypatch.undo()
+        clear_partial(tmp_path)
+        fcntl.flock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", clear_first)
+    part = PartFile.create(tmp_path, "t1")
+
+    assert part.path.exists()
+    part.discard()
+
+
+async def test_a_bug_in_one_file_is_raised_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> int:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(downloads, "free_bytes", fail)
+    async with no_leaks(), strict_server() as server:
+        server.usual = Act(say=http(PNG))
+        with pytest.raises(ZeroDivisionError):
+            await download(picture_task(*links(server, 3)), tmp_path)
+
+    assert files(tmp_path) == []
