@@ -85,9 +85,10 @@ class TaskHandle(Generic[R_co]):
     async def wait(self, timeout: float | None = None, *, on_cancel: OnCancel = "leave") -> Task[R_co]:
         """Give the finished task, waiting up to `timeout` seconds (None: for ever; 0: one look).
 
-        Raises `TaskFailed`, `TaskCancelled`, `WaitTimeout` (the task goes on), `AuthenticationError`, `NotFoundError`
-        (after a short grace), `ClientClosed`.  Passing faults of the network and the host do not end it.  With
-        `on_cancel` "cancel_remote" a cancelled caller has the task cancelled at the host too, if it has not started.
+        Raises `TaskFailed`, `TaskCancelled`, `WaitTimeout` (the task goes on), `AuthenticationError` (the host refuses
+        the key, or an edge does for a minute), `NotFoundError` (after a short grace), `ClientClosed`.  Passing faults
+        of the network, the host and edges before it do not end it.  With `on_cancel` "cancel_remote" a cancelled
+        caller has the task cancelled at the host too, if it has not started.
         """
         if on_cancel not in _ON_CANCEL:
             raise ValueError(f"on_cancel: {on_cancel!r} is not allowed; use one of {_ON_CANCEL}")
