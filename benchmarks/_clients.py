@@ -17,8 +17,8 @@ import aiohttp
 from attrs import frozen
 
 from piapi_async import LEGACY, PiAPI, PollPolicy, Reroll
-from piapi_async._transport import Sending
-from piapi_async._wire import HTTPResponse
+from piapi_async._calls.transport import Sending
+from piapi_async._protocol.answers import HTTPResponse
 from piapi_async.tasks import TaskId
 
 from ._models import make_models

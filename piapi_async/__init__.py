@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING, Any
 from ._version import __version__
 
 if TYPE_CHECKING:
-    from ._stats import Stats
-    from ._wire import HTTPRequest, HTTPResponse, Request, TaskRequest
+    from ._protocol.answers import HTTPRequest, HTTPResponse, Request, TaskRequest
     from .account import Account, ActiveTasks, Credits, HistoryEntry
     from .batch import BatchItem, BatchRunner, Outcome
     from .client import PiAPI
@@ -62,6 +61,7 @@ if TYPE_CHECKING:
         Variation,
     )
     from .policy import PollPolicy, RetryPolicy
+    from .stats import Stats
     from .tasks import Cost, Created, Family, FileKind, FileRole, Task, TaskFile, TaskRef, TaskState
     from .unified import UNIFIED, CreateTask
     from .webhooks import WebhookEvent, WebhookReceiver
@@ -137,8 +137,8 @@ __all__ = [
 # A name is loaded when it is first asked for: a program that only builds requests or reads refs does without aiohttp,
 # and every pytest run that merely has this package installed does without all of it.
 _HOMES = {
-    "_stats": "Stats",
-    "_wire": "HTTPRequest HTTPResponse Request TaskRequest",
+    "stats": "Stats",
+    "_protocol.answers": "HTTPRequest HTTPResponse Request TaskRequest",
     "account": "Account ActiveTasks Credits HistoryEntry",
     "errors": (
         "APIError AuthenticationError ClientClosed DownloadError InsufficientCreditError "

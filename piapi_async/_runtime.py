@@ -19,22 +19,23 @@ from typing import Any, TypeVar
 import anyio
 from attrs import define, field
 
-from ._book import PollBook
-from ._bulk import cancel_all
-from ._caller import Caller
-from ._file_session import FileSession
-from ._lanes import Watch
-from ._poller import Poller
-from ._stats import Counters
-from ._submitter import Accepted, Submitter
-from ._threads import running_loop
-from ._uploads import Uploader
+from ._calls.sender import Caller
+from ._calls.threads import running_loop
+from ._protocol.answers import TaskRequest, label
+from ._submit.submitter import Accepted, Submitter
+from ._submit.uploads import Uploader
 from ._verdict import judge_read
-from ._wire import TaskRequest, label
-from .downloads import host_of
+from ._wait.bulk import cancel_all
+from ._wait.poller import Poller
+from ._wait.queue import Watch
+from ._wait.schedule import PollBook
+from .downloads._saver import host_of
+from .downloads._session import FileSession
 from .errors import ClientClosed
-from .ledger import Ledger, check_key_of
+from .ledger import Ledger
+from .ledger._ledger import check_key_of
 from .policy import PollPolicy
+from .stats import Counters
 from .tasks import Family, Task, TaskId, TaskRef, found_at
 
 logger = logging.getLogger("piapi_async")

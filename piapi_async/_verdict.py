@@ -27,8 +27,17 @@ from typing import Any
 
 from attrs import frozen
 
-from ._answers import read_cost, read_int
-from ._wire import HTTPResponse, Request, blank_secrets, excerpt, label, read_object, read_retry_after, shorten
+from ._protocol.answers import (
+    HTTPResponse,
+    Request,
+    blank_secrets,
+    excerpt,
+    label,
+    read_object,
+    read_retry_after,
+    shorten,
+)
+from ._protocol.reading import read_cost, read_int
 from .errors import (
     APIError,
     AuthenticationError,

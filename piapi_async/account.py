@@ -14,12 +14,12 @@ from urllib.parse import urlencode
 
 from attrs import field, frozen
 
-from . import _fields as fields
-from ._answers import read_cost, read_int, read_time, text_at
-from ._envelope import read_data, read_envelope
-from ._inputs import UPLOADABLE
-from ._lenient import Structure
-from ._wire import HTTPRequest, HTTPResponse, post
+from ._protocol import values as fields
+from ._protocol.answers import HTTPRequest, HTTPResponse, post
+from ._protocol.decoding import Structure
+from ._protocol.envelope import read_data, read_envelope
+from ._protocol.fields import UPLOADABLE
+from ._protocol.reading import read_cost, read_int, read_time, text_at
 from .errors import UnexpectedAnswer
 from .tasks import Cost
 

@@ -18,15 +18,14 @@ from typing import Any, Self, TypeVar, overload
 import aiohttp
 from attrs import asdict, evolve
 
-from ._bulk import fetch_many
-from ._caller import Caller, Gate
+from ._calls.secrets import Hidden
+from ._calls.sender import Caller, Gate
+from ._calls.transport import Transport, check_base_url, check_key, origin_of
+from ._protocol.answers import TaskRequest
 from ._runtime import Runtime, check_timeout
-from ._secrets import Hidden
-from ._stats import Counters, Stats
-from ._transport import Transport, check_base_url, check_key, origin_of
-from ._uploads import upload_url_for
+from ._submit.uploads import upload_url_for
 from ._verdict import judge_read
-from ._wire import TaskRequest
+from ._wait.bulk import fetch_many
 from .account import (
     Account,
     AccountInfo,
@@ -40,6 +39,7 @@ from .handle import TaskHandle
 from .ledger import Ledger
 from .midjourney import LEGACY, MidjourneyResult
 from .policy import PollPolicy, RetryPolicy, TokenBucket
+from .stats import Counters, Stats
 from .tasks import Family, Task, TaskRef, check_task_id, found_at
 
 DEFAULT_BASE_URL = "https://api.piapi.ai"

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from ._wire import Request
+    from ._protocol.answers import Request
     from .tasks import Task, TaskRef
 
 

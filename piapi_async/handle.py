@@ -12,9 +12,9 @@ from typing import Generic, Literal, TypeVar, get_args
 import anyio
 from attrs import define
 
-from ._book import differs
-from ._lanes import Waiter, Watch
 from ._runtime import Runtime
+from ._wait.queue import Waiter, Watch
+from ._wait.schedule import differs
 from .errors import ClientClosed, NotFoundError, PiAPIError, WaitTimeout
 from .tasks import Cost, Task, TaskRef, end_error, found_at
 

@@ -17,14 +17,14 @@ from urllib.parse import quote
 import attrs
 from attrs import field, frozen
 
-from ._answers import classify, failure_text, from_unix, read_cost, read_number, read_status, read_time
-from ._envelope import read_task_object
-from ._files import find_files
-from ._inputs import flag, json_object, link, number, open_choice, ratio, text, whole
-from ._lenient import Structure
-from ._request import InputRequest, request
+from ._protocol.answers import HTTPRequest, HTTPResponse, Request, post
+from ._protocol.decoding import Structure
+from ._protocol.envelope import read_task_object
+from ._protocol.fields import flag, json_object, link, number, open_choice, ratio, text, whole
+from ._protocol.reading import classify, failure_text, from_unix, read_cost, read_number, read_status, read_time
+from ._protocol.requests import InputRequest, request
+from ._protocol.result_files import find_files
 from ._verdict import read_created
-from ._wire import HTTPRequest, HTTPResponse, Request, post
 from .errors import PiAPIError
 from .tasks import Created, Family, Life, Reader, Task, TaskFile, TaskId, TaskState, check_task_id
 

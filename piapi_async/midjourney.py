@@ -13,8 +13,11 @@ from typing import Any, ClassVar, Literal
 import attrs
 from attrs import field, frozen
 
-from . import _fields as fields
-from ._answers import (
+from ._protocol import values as fields
+from ._protocol.answers import HTTPRequest, HTTPResponse, post
+from ._protocol.decoding import Structure
+from ._protocol.envelope import read_task_object
+from ._protocol.reading import (
     classify,
     failure_text,
     from_unix,
@@ -26,11 +29,8 @@ from ._answers import (
     read_status,
     text_at,
 )
-from ._envelope import read_task_object
-from ._files import find_files
-from ._lenient import Structure
+from ._protocol.result_files import find_files
 from ._verdict import read_answer, read_created, refusal, says_failed
-from ._wire import HTTPRequest, HTTPResponse, post
 from .errors import UnexpectedAnswer
 from .tasks import Created, Family, Life, Reader, Task, TaskFile, TaskId, TaskState, check_task_id
 

@@ -17,7 +17,7 @@ from typing import Any, Generic, NewType, TypeVar
 import orjson
 from attrs import evolve, field, frozen
 
-from ._wire import Request, shorten
+from ._protocol.answers import Request, shorten
 from .errors import TaskCancelled, TaskFailed, UnexpectedAnswer
 
 R_co = TypeVar("R_co", covariant=True)

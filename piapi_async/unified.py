@@ -16,15 +16,15 @@ from urllib.parse import quote
 import attrs
 from attrs import field, frozen
 
-from . import _fields as fields
-from . import _inputs as inputs
-from ._answers import classify, failure_text, pick_images, read_cost, read_percent, read_status, read_time
-from ._envelope import read_envelope, read_task_object
-from ._files import find_files
-from ._lenient import Structure
-from ._request import InputRequest, request
+from ._protocol import fields as inputs
+from ._protocol import values as fields
+from ._protocol.answers import HTTPRequest, HTTPResponse
+from ._protocol.decoding import Structure
+from ._protocol.envelope import read_envelope, read_task_object
+from ._protocol.reading import classify, failure_text, pick_images, read_cost, read_percent, read_status, read_time
+from ._protocol.requests import InputRequest, request
+from ._protocol.result_files import find_files
 from ._verdict import read_created
-from ._wire import HTTPRequest, HTTPResponse
 from .tasks import Created, Family, Life, Reader, Task, TaskFile, TaskId, TaskState, check_task_id
 
 __all__ = ["UNIFIED", "CreateTask", "ModelRequest", "family_of", "request"]

@@ -15,7 +15,6 @@ from click.testing import CliRunner, Result
 from support.threaded_emulator import threaded_emulator
 
 from piapi_async import Ledger, PiAPI, PollPolicy
-from piapi_async._sqlite import lock_file
 from piapi_async.cli import _session as setup
 from piapi_async.cli import cli
 from piapi_async.cli._batch import _check, _job, _results
@@ -23,6 +22,7 @@ from piapi_async.cli._batch._lines import BatchInput
 from piapi_async.cli._batch._source import Source
 from piapi_async.cli._saving import Saving
 from piapi_async.emulator import Drop, Emulator, Status, TaskFails
+from piapi_async.ledger._sqlite import lock_file
 
 KEY = "emulator-key"
 BASE64 = "QUFB"

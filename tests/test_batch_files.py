@@ -15,11 +15,11 @@ from click.testing import CliRunner, Result
 from support.threaded_emulator import threaded_emulator
 
 from piapi_async import PiAPI, PollPolicy
-from piapi_async._sqlite import lock_file
 from piapi_async.cli import _session as setup
 from piapi_async.cli import cli
 from piapi_async.cli._batch import _results
 from piapi_async.emulator import Emulator, Status
+from piapi_async.ledger._sqlite import lock_file
 
 Host = tuple[Emulator, dict[str, str]]
 

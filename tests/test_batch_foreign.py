@@ -24,7 +24,7 @@ from piapi_async import (
     TaskState,
     WaitTimeout,
 )
-from piapi_async._wire import HTTPRequest, HTTPResponse
+from piapi_async._protocol.answers import HTTPRequest, HTTPResponse
 from piapi_async.batch import Outcome, Totals
 from piapi_async.emulator import Emulator
 from piapi_async.tasks import Created, Family, TaskId

@@ -20,8 +20,8 @@ from support.families import CASES, FamilyCase
 from support.serving import turns
 
 from piapi_async import Ledger, PiAPI, PiAPIError, RetryPolicy, SubmissionUnknown
-from piapi_async._connector import SteadyConnector, SubmitConnector, has_unread
-from piapi_async._submitter import _KnownIds
+from piapi_async._calls.connector import SteadyConnector, SubmitConnector, has_unread
+from piapi_async._submit.submitter import _KnownIds
 from piapi_async.ledger import LedgerState
 from piapi_async.tasks import TaskId
 

@@ -17,9 +17,9 @@ from support.serving import no_leaks
 from support.strict_server import Act, http, strict_server
 
 from piapi_async import LEGACY, UNIFIED, BatchRunner, CreateTask, FileKind, FileRole, PiAPI, RetryPolicy, Task, download
-from piapi_async._files import ends_in_words
-from piapi_async._signatures import HEAD, SUFFIXES, Body, suffix_of_link
-from piapi_async.downloads import check_target, saved_files
+from piapi_async._protocol.result_files import ends_in_words
+from piapi_async._protocol.signatures import HEAD, SUFFIXES, Body, suffix_of_link
+from piapi_async.downloads._saver import check_target, saved_files
 from piapi_async.errors import DownloadError
 from piapi_async.tasks import TaskId
 

@@ -19,8 +19,8 @@ from support.serving import KEY, no_leaks
 from support.strict_server import Act, StrictServer, http, strict_server
 
 from piapi_async import UNIFIED, BatchRunner, CreateTask, PiAPI, RetryPolicy, Task, TaskRef, download
-from piapi_async._addresses import Reach, reach_of
-from piapi_async._file_session import LinkError, redirected, to_url
+from piapi_async.downloads._addresses import Reach, reach_of
+from piapi_async.downloads._session import LinkError, redirected, to_url
 from piapi_async.errors import DownloadError
 from piapi_async.tasks import TaskId, found_at
 

@@ -20,8 +20,10 @@ from support.picture_tasks import PNG, files, picture_task
 from support.serving import REROLL, no_leaks, now, serving
 from support.strict_server import Act, StrictServer, http, strict_server
 
-from piapi_async import BatchItem, BatchRunner, Ledger, RetryPolicy, _disk, download, downloads
-from piapi_async._disk import (
+from piapi_async import BatchItem, BatchRunner, Ledger, RetryPolicy, download
+from piapi_async.downloads import _disk
+from piapi_async.downloads import _saver as downloads
+from piapi_async.downloads._disk import (
     RESERVE,
     DiskFullError,
     PartFile,
@@ -31,8 +33,8 @@ from piapi_async._disk import (
     is_saved,
     places,
 )
-from piapi_async._file_session import FileSession
-from piapi_async.downloads import Downloads, prepare_directory, saved_files
+from piapi_async.downloads._saver import Downloads, prepare_directory, saved_files
+from piapi_async.downloads._session import FileSession
 from piapi_async.errors import DownloadError
 
 pytestmark = pytest.mark.looptime
@@ -273,7 +275,7 @@ LEFT = ".t0-1.0123abcd.part"
 CHILD = """
 import sys, time
 from pathlib import Path
-from piapi_async._disk import PartFile
+from piapi_async.downloads._disk import PartFile
 part = PartFile.create(Path(sys.argv[1]), "t9")
 part.write(b"half")
 print("ready", flush=True)

@@ -13,9 +13,9 @@ from support.serving import KEY
 from support.strict_server import Act, http, strict_server
 
 from piapi_async import LEGACY, UNIFIED, PiAPI, PiAPIError, PollPolicy, Task, TaskFailed, TaskState
-from piapi_async._answers import is_known_status
 from piapi_async._families import FAMILIES
-from piapi_async._wire import HTTPResponse
+from piapi_async._protocol.answers import HTTPResponse
+from piapi_async._protocol.reading import is_known_status
 from piapi_async.models import kling
 from piapi_async.models._outputs import ImageOutput
 from piapi_async.tasks import Family, TaskId

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from piapi_async import FileKind
-from piapi_async._files import find_files
+from piapi_async._protocol.result_files import find_files
 
 URL = "https://img.theapi.app/a"
 IMAGE, VIDEO, AUDIO, MODEL = FileKind.IMAGE, FileKind.VIDEO, FileKind.AUDIO, FileKind.MODEL

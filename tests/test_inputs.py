@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from piapi_async import _inputs as inputs
+from piapi_async._protocol import fields as inputs
 
 URL = "https://img.theapi.app/a.png"
 

@@ -24,9 +24,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from support.processes import PATIENCE, ended
 
 from piapi_async import Imagine, Ledger, LedgerError, Reroll, TaskRef
-from piapi_async._ledger_file import Intent, LedgerFile
-from piapi_async._wire import HTTPRequest, post
+from piapi_async._protocol.answers import HTTPRequest, post
 from piapi_async.ledger import LedgerEntry, LedgerState
+from piapi_async.ledger._store import Intent, LedgerFile
 
 ORIGIN, FAMILY = "https://host.test", "midjourney"
 SENDING, ACCEPTED, ENDED, UNKNOWN = LedgerState
@@ -444,7 +444,7 @@ async def test_the_end_of_a_task_is_found_by_an_index_that_holds_only_tasks_unde
 def test_an_id_that_could_not_be_recorded_is_logged_though_the_loop_is_gone(
     path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("piapi_async._ledger_file._BUSY_SECONDS", 0.2)
+    monkeypatch.setattr("piapi_async.ledger._store._BUSY_SECONDS", 0.2)
     ledger = Ledger(path)
     held: list[sqlite3.Connection] = []
 
@@ -467,7 +467,7 @@ def test_an_id_that_could_not_be_recorded_is_logged_though_the_loop_is_gone(
 
 
 async def test_a_file_that_is_held_fails_all_who_ask_at_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("piapi_async._ledger_file._BUSY_SECONDS", 0.05)
+    monkeypatch.setattr("piapi_async.ledger._store._BUSY_SECONDS", 0.05)
     groups: list[int] = []
 
     class Counted(LedgerFile):

@@ -25,9 +25,9 @@ from support.processes import Child, becomes_true
 from support.threaded_emulator import unmeasured
 
 from piapi_async import Ledger, LedgerError, PiAPI, PollPolicy, SubmissionUnknown, TaskRef
-from piapi_async._ledger_file import Intent, LedgerEntry, LedgerFile, Work
 from piapi_async.emulator import Drop, Emulator, Status
 from piapi_async.ledger import LedgerState
+from piapi_async.ledger._store import Intent, LedgerEntry, LedgerFile, Work
 
 KEY = "emulator-key"
 

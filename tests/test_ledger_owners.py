@@ -19,9 +19,9 @@ from support.serving import KEY, REROLL
 from support.strict_server import Act, StrictServer, ok, strict_server
 
 from piapi_async import Ledger, LedgerError, PiAPI, SubmissionUnknown
-from piapi_async._ledger_owners import PRESUMED_ALIVE
-from piapi_async._sqlite import is_held, lock_file, touch
 from piapi_async.ledger import LedgerState
+from piapi_async.ledger._owners import PRESUMED_ALIVE
+from piapi_async.ledger._sqlite import is_held, lock_file, touch
 
 SENDING, ACCEPTED, ENDED, UNKNOWN = LedgerState
 
@@ -210,7 +210,7 @@ async def claim_for(ledger: Ledger, piapi: PiAPI) -> None:
 async def test_whoever_waits_for_another_owner_is_told(
     path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("piapi_async._submitter._WORTH_A_WORD", 0.1)
+    monkeypatch.setattr("piapi_async._submit.submitter._WORTH_A_WORD", 0.1)
     async with strict_server() as server, opened(path) as other, a_client(server, path) as piapi:
         await claim_for(other, piapi)
         with pytest.raises(LedgerError):

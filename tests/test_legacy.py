@@ -28,7 +28,7 @@ from piapi_async import (
     UnexpectedAnswer,
 )
 from piapi_async._families import FAMILIES
-from piapi_async._wire import HTTPRequest, HTTPResponse
+from piapi_async._protocol.answers import HTTPRequest, HTTPResponse
 from piapi_async.legacy import (
     DREAM_MACHINE,
     FACE_SWAP,

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from piapi_async import UnexpectedAnswer
-from piapi_async._answers import join, read_flag, read_int, read_number, read_text, read_texts
-from piapi_async._lenient import Structure
+from piapi_async._protocol.decoding import Structure
+from piapi_async._protocol.reading import join, read_flag, read_int, read_number, read_text, read_texts
 
 SHAPES: list[Any] = [{}, {"a": 1}, [], [1]]
 

@@ -33,7 +33,7 @@ from piapi_async import (
     Upscale,
     Variation,
 )
-from piapi_async._wire import HTTPResponse, TaskRequest
+from piapi_async._protocol.answers import HTTPResponse, TaskRequest
 from piapi_async.midjourney import Cancel, Fetch, MultiFetch
 from piapi_async.tasks import TaskId
 

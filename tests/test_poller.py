@@ -15,7 +15,7 @@ from support.serving import KEY, PASSING, REROLL, TICK, assert_at_rest, no_leaks
 from support.strict_server import Act, http, strict_server
 
 from piapi_async import LEGACY, Family, Imagine, PiAPI, PollPolicy, RetryPolicy, Task, TaskState
-from piapi_async._book import GRACE, LEAD
+from piapi_async._wait.schedule import GRACE, LEAD
 from piapi_async.emulator import (
     Dialect,
     Drop,

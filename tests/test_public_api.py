@@ -16,7 +16,8 @@ import pytest
 from support.processes import ended
 
 import piapi_async
-from piapi_async import Ledger, PiAPI, PollPolicy, RetryPolicy, Task, TaskHandle, TaskRef, _wire
+from piapi_async import Ledger, PiAPI, PollPolicy, RetryPolicy, Task, TaskHandle, TaskRef
+from piapi_async._protocol import answers as _wire
 
 NAMES = {
     *("PiAPI", "TaskHandle", "as_completed", "wait_all", "download", "Ledger", "Stats"),

@@ -17,7 +17,7 @@ from support.families import FamilyCase
 from support.strict_server import Act, free_port, http, strict_server
 
 from piapi_async import PiAPI, PiAPIError, RetryPolicy, TransportError, WebhookEvent
-from piapi_async._secrets import Hidden, Secrets
+from piapi_async._calls.secrets import Hidden, Secrets
 
 KEY = 'sk-te/5t-5eCr3t"\\key'.replace('"', "").replace("\\", "")
 HUSH = "hush-hush/2026"

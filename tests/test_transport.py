@@ -23,10 +23,10 @@ from support.strict_server import Act, StrictServer, free_port, http, ok, strict
 from yarl import URL
 
 from piapi_async import PiAPI, Reroll, RetryPolicy
-from piapi_async._secrets import Hidden
-from piapi_async._transport import USER_AGENT, Sending, Transport, check_base_url, check_key, origin_of
+from piapi_async._calls.secrets import Hidden
+from piapi_async._calls.transport import USER_AGENT, Sending, Transport, check_base_url, check_key, origin_of
+from piapi_async._protocol.answers import HTTPRequest, HTTPResponse
 from piapi_async._version import __version__
-from piapi_async._wire import HTTPRequest, HTTPResponse
 from piapi_async.errors import APIError, ClientClosed, PiAPIError, SubmissionUnknown, TransportError, UnexpectedAnswer
 
 pytestmark = pytest.mark.looptime

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from piapi_async._trust import WebhookTrust
+from piapi_async._wait.trust import WebhookTrust
 
 
 def after(*ends: bool) -> WebhookTrust:

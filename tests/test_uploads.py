@@ -18,7 +18,7 @@ from support.serving import KEY, PASSING, no_leaks, now, serving, turns
 from support.strict_server import Act, StrictServer, http, strict_server
 
 from piapi_async import BatchRunner, CreateTask, Ledger, PiAPI, PollPolicy, RetryPolicy, TaskState
-from piapi_async._uploads import _look_at
+from piapi_async._submit.uploads import _look_at
 from piapi_async.emulator import Drop, SlowFirstByte, Status
 from piapi_async.errors import (
     AuthenticationError,

@@ -29,6 +29,7 @@ from piapi_async import (
     TransportError,
     UnexpectedAnswer,
 )
+from piapi_async._protocol.answers import HTTPRequest, HTTPResponse, excerpt, read_object
 from piapi_async._verdict import (
     Judgement,
     Verdict,
@@ -40,7 +41,6 @@ from piapi_async._verdict import (
     refusal,
     says_failed,
 )
-from piapi_async._wire import HTTPRequest, HTTPResponse, excerpt, read_object
 from piapi_async.midjourney import Fetch
 from piapi_async.tasks import TaskId
 

@@ -43,7 +43,7 @@ from piapi_async import (
 from piapi_async.emulator import Drop, SlowFirstByte, Status
 from piapi_async.ledger import LedgerState
 from piapi_async.midjourney import LEGACY
-from piapi_async.webhooks import NONCE
+from piapi_async.webhooks._receiver import NONCE
 
 pytestmark = pytest.mark.looptime
 

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from piapi_async import Blend, Reroll, UnexpectedAnswer
-from piapi_async._wire import (
+from piapi_async._protocol.answers import (
     HTTPRequest,
     HTTPResponse,
     blank_secrets,

@@ -8,9 +8,9 @@ from typing import Any
 import click
 from attrs import fields, frozen
 
-from .._disk import AT_ONCE
 from ..client import PiAPI, runtime_of
-from ..downloads import MAX_BYTES, DownloadOptions, Downloads, check_target, prepare_directory
+from ..downloads._disk import AT_ONCE
+from ..downloads._saver import MAX_BYTES, DownloadOptions, Downloads, check_target, prepare_directory
 from ..errors import DownloadError
 from ..tasks import Task, with_files
 

@@ -14,7 +14,7 @@ import click
 from ..client import PiAPI, runtime_of
 from ..errors import ClientClosed, NotFoundError
 from ..handle import TaskHandle
-from ..ledger import check_key
+from ..ledger._ledger import check_key
 from ..tasks import Task
 from ._hints import HintingCommand
 from ._options import Setup, shared_options, short, timeout_option
@@ -24,7 +24,7 @@ from ._session import client, read_setup, resume_command, run
 from ._verbs import VERBS
 
 if TYPE_CHECKING:
-    from .._wire import TaskRequest
+    from .._protocol.answers import TaskRequest
 
 _HELP = {
     "origin_task_id": "The task to derive from.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import PurePath
 
-from .._inputs import link, number, open_choice, text, whole
+from .._protocol.fields import link, number, open_choice, text, whole
 from ..unified import ModelRequest, request
 from ._outputs import AudioOutput
 

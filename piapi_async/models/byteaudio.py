@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .._inputs import open_choice, text, whole
+from .._protocol.fields import open_choice, text, whole
 from ..unified import ModelRequest, request
 from ._outputs import AudioOutput
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import PurePath
 
-from .._inputs import link, text
+from .._protocol.fields import link, text
 from ..unified import ModelRequest, request
 from ._outputs import ImageOutput
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from attrs import frozen
 
-from .._inputs import choice, items, link, number, text, whole
+from .._protocol.fields import choice, items, link, number, text, whole
 from ..unified import ModelRequest, request
 from ._outputs import ImageOutput
 

@@ -6,7 +6,7 @@ from pathlib import PurePath
 
 from attrs import frozen
 
-from .._inputs import flag, link, open_choice, text, whole
+from .._protocol.fields import flag, link, open_choice, text, whole
 from ..unified import ModelRequest, request
 
 _MODELS = (

@@ -8,7 +8,7 @@ from typing import Any
 
 from attrs import frozen
 
-from .._inputs import items, link, open_choice, ratio, text, whole
+from .._protocol.fields import items, link, open_choice, ratio, text, whole
 from ..unified import ModelRequest, request
 from ._outputs import VideoOutput
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from attrs import field, frozen
 
-from .._inputs import choice, flag, item, items, link, links, number, open_choice, ratio, text, whole
+from .._protocol.fields import choice, flag, item, items, link, links, number, open_choice, ratio, text, whole
 from ..unified import ModelRequest, request
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from attrs import field, frozen
 
-from .._inputs import flag, item, ratio, text, whole
+from .._protocol.fields import flag, item, ratio, text, whole
 from ..unified import ModelRequest, request
 from ._outputs import SizedFile
 

@@ -11,7 +11,7 @@ from typing import Literal
 
 from attrs import frozen
 
-from .._inputs import choice, flag, link, links, mask, open_choice, text, whole, whole_ratio, word, zoom
+from .._protocol.fields import choice, flag, link, links, mask, open_choice, text, whole, whole_ratio, word, zoom
 from ..unified import ModelRequest, request
 
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 from attrs import frozen
 
-from .._inputs import choice, link, links, number, text, whole
+from .._protocol.fields import choice, link, links, number, text, whole
 from ..unified import ModelRequest, request
 
 

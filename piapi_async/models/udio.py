@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from attrs import Factory, frozen
 
-from .._inputs import number, open_choice, text, whole
+from .._protocol.fields import number, open_choice, text, whole
 from ..unified import ModelRequest, request
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import PurePath
 
-from .._inputs import flag, link, links, open_choice, ratio, text
+from .._protocol.fields import flag, link, links, open_choice, ratio, text
 from ..unified import ModelRequest, request
 from ._outputs import VideoOutput
 

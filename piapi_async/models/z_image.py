@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .._inputs import number, text, whole
+from .._protocol.fields import number, text, whole
 from ..unified import ModelRequest, request
 from ._outputs import ImageOutput
 

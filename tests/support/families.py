@@ -14,7 +14,7 @@ from typing import Any
 from attrs import frozen
 
 from piapi_async import LEGACY, UNIFIED, CreateTask, Reroll
-from piapi_async._wire import TaskRequest
+from piapi_async._protocol.answers import TaskRequest
 from piapi_async.tasks import Family
 
 

@@ -9,7 +9,7 @@ from secrets import token_hex
 import click
 from attrs import evolve
 
-from ...batch import mint_keys
+from ...batch._runner import mint_keys
 from ...client import PiAPI, runtime_of
 from .._exit import ExitCode
 from .._options import Setup

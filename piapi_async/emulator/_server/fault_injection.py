@@ -10,7 +10,7 @@ from functools import partial
 
 from aiohttp import web
 
-from piapi_async._wire import HTTPResponse
+from piapi_async._protocol.answers import HTTPResponse
 
 from ..faults import Drop, EdgePage, Mishap, SlowBody, SlowFirstByte, StaleKeepAlive, Status, Unasked, Unclear
 

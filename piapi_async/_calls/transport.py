@@ -17,11 +17,11 @@ import aiohttp
 from attrs import define, field, frozen
 from yarl import URL
 
-from ._connector import SteadyConnector, SubmitConnector, is_out_of_step
-from ._secrets import Hidden, Secrets
-from ._version import __version__
-from ._wire import MAX_ANSWER, HTTPRequest, HTTPResponse, is_loopback
-from .errors import ClientClosed, PiAPIError, TransportError, UnexpectedAnswer
+from .._protocol.answers import MAX_ANSWER, HTTPRequest, HTTPResponse, is_loopback
+from .._version import __version__
+from ..errors import ClientClosed, PiAPIError, TransportError, UnexpectedAnswer
+from .connector import SteadyConnector, SubmitConnector, is_out_of_step
+from .secrets import Hidden, Secrets
 
 if TYPE_CHECKING:
     from aiohttp.abc import AbstractStreamWriter

@@ -19,7 +19,9 @@ import orjson
 from cattrs.errors import AttributeValidationNote, BaseValidationError, IterableValidationNote
 from cattrs.gen import make_dict_structure_fn
 
-from ._answers import (
+from ..errors import UnexpectedAnswer
+from .answers import excerpt
+from .reading import (
     WrongItem,
     join,
     read_flag,
@@ -29,8 +31,6 @@ from ._answers import (
     read_texts,
     texts_in,
 )
-from ._wire import excerpt
-from .errors import UnexpectedAnswer
 
 T = TypeVar("T")
 

@@ -22,14 +22,12 @@ import anyio
 import orjson
 from attrs import asdict, define, field, frozen
 
-from ._disk import AT_ONCE
-from ._ledger_file import Intent, LedgerEntry, LedgerState
-from ._runtime import Runtime
-from ._threads import in_thread, running_loop
-from ._wire import TaskRequest, label
-from ._workbench import Desk, Source
-from .client import PiAPI, runtime_of
-from .downloads import (
+from .._calls.threads import in_thread, running_loop
+from .._protocol.answers import TaskRequest, label
+from .._runtime import Runtime
+from ..client import PiAPI, runtime_of
+from ..downloads._disk import AT_ONCE
+from ..downloads._saver import (
     MAX_BYTES,
     DownloadOptions,
     Downloads,
@@ -39,7 +37,7 @@ from .downloads import (
     paths_of,
     prepare_directory,
 )
-from .errors import (
+from ..errors import (
     DownloadError,
     LedgerError,
     NotFoundError,
@@ -49,8 +47,10 @@ from .errors import (
     TaskFailed,
     WaitTimeout,
 )
-from .handle import TaskHandle
-from .tasks import Family, Task, TaskId, TaskRef, TaskState, end_error, with_files
+from ..handle import TaskHandle
+from ..ledger._store import Intent, LedgerEntry, LedgerState
+from ..tasks import Family, Task, TaskId, TaskRef, TaskState, end_error, with_files
+from ._queues import Desk, Source
 
 logger = logging.getLogger("piapi_async")
 

@@ -19,9 +19,9 @@ from attrs import define, field
 from multidict import CIMultiDict
 from yarl import URL
 
+from .._calls.transport import USER_AGENT
+from ..errors import DownloadError
 from ._addresses import Reach, first_refused, reach_of
-from ._transport import USER_AGENT
-from .errors import DownloadError
 
 if TYPE_CHECKING:
     from aiohttp.client_reqrep import ClientRequest

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from attrs import Attribute
 
-from ._wire import is_loopback
+from .answers import is_loopback
 
 AROUND: Mapping[str, Any] = {"around": True}
 """Marks a field that is no input: what many requests share, the webhook's and the like."""

@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from ._book import PollBook
-from ._caller import Caller
-from ._verdict import Verdict, judge_multi_fetch, judge_read
-from .errors import APIError, AuthenticationError, NotFoundError, UnexpectedAnswer
-from .tasks import Family, Task, TaskId
+from .._calls.sender import Caller
+from .._verdict import Verdict, judge_multi_fetch, judge_read
+from ..errors import APIError, AuthenticationError, NotFoundError, UnexpectedAnswer
+from ..tasks import Family, Task, TaskId
+from .schedule import PollBook
 
 _AT_ONCE = 8  # reads of single tasks
 

@@ -8,9 +8,9 @@ from typing import Any, TypeAlias
 
 from attrs import define, field
 
-from ._verdict import Verdict, judge_read
-from .errors import APIError, AuthenticationError, NotFoundError, PiAPIError, UnexpectedAnswer
-from .tasks import Family, Task, TaskId
+from .._verdict import Verdict, judge_read
+from ..errors import APIError, AuthenticationError, NotFoundError, PiAPIError, UnexpectedAnswer
+from ..tasks import Family, Task, TaskId
 
 _REGAIN = 600.0  # seconds
 _DOUBTS = 2  # answers in a row that make no sense before multi-fetch is given up: one may be an accident on the way

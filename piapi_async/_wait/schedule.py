@@ -18,11 +18,8 @@ from typing import Any, TypeAlias
 
 from attrs import define, field, frozen
 
-from ._lanes import AnyTask, Lane, Waiter, Watch
-from ._stats import Counters
-from ._trust import WebhookTrust
-from ._verdict import Verdict, judge_read
-from .errors import (
+from .._verdict import Verdict, judge_read
+from ..errors import (
     APIError,
     AuthenticationError,
     ClientClosed,
@@ -31,8 +28,11 @@ from .errors import (
     TransportError,
     UnexpectedAnswer,
 )
-from .policy import Pace, PollPolicy
-from .tasks import Family, TaskId, TaskState
+from ..policy import Pace, PollPolicy
+from ..stats import Counters
+from ..tasks import Family, TaskId, TaskState
+from .queue import AnyTask, Lane, Waiter, Watch
+from .trust import WebhookTrust
 
 GRACE = 5.0
 """Seconds for which a host may deny a task before we believe it: a new id can be invisible at first."""

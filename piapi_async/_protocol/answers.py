@@ -18,10 +18,10 @@ import attrs
 import orjson
 from attrs import field, frozen
 
-from .errors import UnexpectedAnswer
+from ..errors import UnexpectedAnswer
 
 if TYPE_CHECKING:
-    from .tasks import Created, Family, TaskId  # noqa: F401 - ruff does not look into the quoted base class
+    from ..tasks import Created, Family, TaskId  # noqa: F401 - ruff does not look into the quoted base class
 
 MAX_ANSWER = 16 * 1024 * 1024
 """Bytes of one answer that are read at most; no honest answer comes near."""

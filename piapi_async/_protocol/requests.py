@@ -12,8 +12,8 @@ import attrs
 import orjson
 from attrs import field, frozen
 
-from . import _inputs as inputs
-from ._fields import AROUND, inputs_first
+from . import fields as inputs
+from .values import AROUND, inputs_first
 
 C = TypeVar("C")
 

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from attrs import define, field
 
+from ..errors import LedgerError
 from ._sqlite import touch
-from .errors import LedgerError
 
 _Inode = tuple[int, int]
 

@@ -21,12 +21,12 @@ from typing import Any
 import orjson
 from attrs import define, field, frozen
 
-from ._ledger_owners import Owners
-from ._ledger_place import DisplacedError, Place, check_names
+from .._protocol.answers import HTTPRequest, shorten
+from ..errors import LedgerError
+from ..tasks import TaskId, TaskRef
+from ._owners import Owners
+from ._place import DisplacedError, Place, check_names
 from ._sqlite import make, use_wal
-from ._wire import HTTPRequest, shorten
-from .errors import LedgerError
-from .tasks import TaskId, TaskRef
 
 _APPLICATION_ID = 0x70694150  # "piAP", so that another program's database is told apart from a damaged ledger
 _VERSION = 1

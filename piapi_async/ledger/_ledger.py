@@ -26,10 +26,10 @@ from typing import Any, TypeVar
 import orjson
 from attrs import define, field
 
-from ._ledger_file import FORKED, Intent, LedgerEntry, LedgerFile, LedgerState, Work
-from ._threads import running_loop
-from .errors import LedgerError
-from .tasks import TaskId, TaskRef, check_task_id
+from .._calls.threads import running_loop
+from ..errors import LedgerError
+from ..tasks import TaskId, TaskRef, check_task_id
+from ._store import FORKED, Intent, LedgerEntry, LedgerFile, LedgerState, Work
 
 __all__ = ["Ledger", "LedgerEntry", "LedgerState"]
 

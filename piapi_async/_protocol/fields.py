@@ -29,7 +29,7 @@ import attrs
 import orjson
 from attrs import NOTHING, Attribute
 
-from ._fields import AROUND, is_base64, is_http_url, is_path, is_ratio, is_text, is_zoom, refuse, to_mask, to_word
+from .values import AROUND, is_base64, is_http_url, is_path, is_ratio, is_text, is_zoom, refuse, to_mask, to_word
 
 UPLOADABLE = frozenset({".jpg", ".jpeg", ".png", ".webp", ".mp4", ".wav", ".mp3"})
 """The kinds of files that the upload host takes, by suffix (the vendor's page)."""

@@ -19,12 +19,11 @@ from typing import Any, Protocol, TypeVar, cast
 import anyio
 from attrs import define, field
 
-from ._caller import Caller
-from ._ledger_file import Intent, LedgerEntry, LedgerState
-from ._transport import Sending
-from ._verdict import Judgement, Verdict
-from ._wire import Attaching, TaskRequest, label
-from .errors import (
+from .._calls.sender import Caller
+from .._calls.transport import Sending
+from .._protocol.answers import Attaching, TaskRequest, label
+from .._verdict import Judgement, Verdict
+from ..errors import (
     APIError,
     ClientClosed,
     LedgerError,
@@ -34,8 +33,9 @@ from .errors import (
     TransportError,
     UnexpectedAnswer,
 )
-from .ledger import Ledger
-from .tasks import Cost, Created, Family, TaskId, TaskRef, TaskState
+from ..ledger import Ledger
+from ..ledger._store import Intent, LedgerEntry, LedgerState
+from ..tasks import Cost, Created, Family, TaskId, TaskRef, TaskState
 
 logger = logging.getLogger("piapi_async")
 

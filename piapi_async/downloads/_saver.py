@@ -30,6 +30,13 @@ import anyio
 from attrs import define, evolve, field, frozen
 from yarl import URL
 
+from .._calls.threads import in_thread, running_loop
+from .._protocol.answers import read_retry_after, shorten
+from .._protocol.result_files import files_to_save, needs_files
+from .._protocol.signatures import HEAD, SUFFIXES, Body, suffix_of_link
+from ..errors import DownloadError
+from ..policy import RetryPolicy
+from ..tasks import FileKind, FileRole, TaskState
 from ._disk import (
     AT_ONCE,
     DiskFullError,
@@ -41,17 +48,10 @@ from ._disk import (
     is_saved,
     places,
 )
-from ._file_session import SILENCE, FileSession
-from ._files import files_to_save, needs_files
-from ._signatures import HEAD, SUFFIXES, Body, suffix_of_link
-from ._threads import in_thread, running_loop
-from ._wire import read_retry_after, shorten
-from .errors import DownloadError
-from .policy import RetryPolicy
-from .tasks import FileKind, FileRole, TaskState
+from ._session import SILENCE, FileSession
 
 if TYPE_CHECKING:
-    from .tasks import Task, TaskFile
+    from ..tasks import Task, TaskFile
 
 MAX_BYTES = 1024 * 1024 * 1024
 """Bytes of one file that are accepted unless the caller says otherwise."""

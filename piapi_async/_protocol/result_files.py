@@ -14,9 +14,9 @@ from typing import Any
 
 from attrs import frozen
 
-from ._answers import join
-from ._signatures import suffix_of_link
-from .tasks import FileKind, FileRole, Task, TaskFile, TaskState
+from ..tasks import FileKind, FileRole, Task, TaskFile, TaskState
+from .reading import join
+from .signatures import suffix_of_link
 
 _NAMES: Mapping[FileKind, str] = {
     FileKind.IMAGE: (

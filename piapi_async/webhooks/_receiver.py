@@ -28,18 +28,18 @@ from aiohttp import web
 from attrs import define, evolve, field, frozen
 from yarl import URL
 
-from ._answers import classify
-from ._families import FAMILIES
-from ._lanes import Watch
-from ._runtime import Runtime
-from ._secrets import Secrets
-from ._verdict import judge_read
-from ._wire import TaskRequest, read_object, shorten
-from .client import PiAPI, runtime_of
-from .errors import ClientClosed, LedgerError, PiAPIError, UnexpectedAnswer, WebhookRejected
-from .ledger import Ledger
-from .midjourney import Seed
-from .tasks import Family, Task, TaskId, TaskRef, TaskState
+from .._calls.secrets import Secrets
+from .._families import FAMILIES
+from .._protocol.answers import TaskRequest, read_object, shorten
+from .._protocol.reading import classify
+from .._runtime import Runtime
+from .._verdict import judge_read
+from .._wait.queue import Watch
+from ..client import PiAPI, runtime_of
+from ..errors import ClientClosed, LedgerError, PiAPIError, UnexpectedAnswer, WebhookRejected
+from ..ledger import Ledger
+from ..midjourney import Seed
+from ..tasks import Family, Task, TaskId, TaskRef, TaskState
 
 logger = logging.getLogger("piapi_async")
 

@@ -7,11 +7,11 @@ from typing import Any
 
 from attrs import evolve
 
-from ._answers import is_end, read_int, text_at
-from ._verdict import read_answer, refusal
-from ._wire import HTTPResponse, Request, read_object
-from .errors import UnexpectedAnswer
-from .tasks import TaskId
+from .._verdict import read_answer, refusal
+from ..errors import UnexpectedAnswer
+from ..tasks import TaskId
+from .answers import HTTPResponse, Request, read_object
+from .reading import is_end, read_int, text_at
 
 
 def read_envelope(response: HTTPResponse, request: Request[Any]) -> dict[str, Any]:

@@ -17,15 +17,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import anyio
 from attrs import define, field
 
-from ._stats import Counters
-from ._transport import Sending, Transport
-from ._verdict import Judgement, Verdict, judge_create, judge_unanswered
-from ._wire import HTTPResponse, Request, TaskRequest, label
-from .errors import ClientClosed, PiAPIError, RateLimitError, TransportError, UnexpectedAnswer
-from .tasks import Created, TaskId
+from .._protocol.answers import HTTPResponse, Request, TaskRequest, label
+from .._verdict import Judgement, Verdict, judge_create, judge_unanswered
+from ..errors import ClientClosed, PiAPIError, RateLimitError, TransportError, UnexpectedAnswer
+from ..stats import Counters
+from ..tasks import Created, TaskId
+from .transport import Sending, Transport
 
 if TYPE_CHECKING:
-    from .policy import RetryPolicy, TokenBucket
+    from ..policy import RetryPolicy, TokenBucket
 
 logger = logging.getLogger("piapi_async")
 

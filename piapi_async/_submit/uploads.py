@@ -13,11 +13,11 @@ from pathlib import Path, PurePath
 
 from attrs import define, evolve, field, frozen
 
-from ._caller import Caller
-from ._threads import in_thread
-from ._verdict import judge_read
-from .account import MAX_UPLOAD, Upload
-from .errors import ClientClosed, PiAPIError
+from .._calls.sender import Caller
+from .._calls.threads import in_thread
+from .._verdict import judge_read
+from ..account import MAX_UPLOAD, Upload
+from ..errors import ClientClosed, PiAPIError
 
 UPLOAD_URL = "https://upload.theapi.app/api/ephemeral_resource"
 """The vendor's host for uploads, which takes the same key."""

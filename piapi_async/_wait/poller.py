@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import define, field
 
-from ._answers import is_known_status
-from ._book import OVERDUE, Look, PollBook, Sightings
-from ._lanes import Waiter, Watch
-from .errors import PiAPIError, UnexpectedAnswer
-from .tasks import Family, Task, TaskId
+from .._protocol.reading import is_known_status
+from ..errors import PiAPIError, UnexpectedAnswer
+from ..tasks import Family, Task, TaskId
+from .queue import Waiter, Watch
+from .schedule import OVERDUE, Look, PollBook, Sightings
 
 if TYPE_CHECKING:
-    from ._caller import Caller
+    from .._calls.sender import Caller
 
 logger = logging.getLogger("piapi_async")
 

@@ -1,0 +1,1 @@
+"""One HTTP call: transport, throttle, sender."""

@@ -1,0 +1,1 @@
+"""Promise 1: it never pays twice."""

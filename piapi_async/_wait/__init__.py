@@ -1,0 +1,1 @@
+"""Promise 2: waiting is nearly free."""

@@ -1,0 +1,5 @@
+"""From a finished task to files."""
+
+from ._saver import download
+
+__all__ = ["download"]

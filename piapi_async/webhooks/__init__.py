@@ -1,0 +1,5 @@
+"""Webhooks."""
+
+from ._receiver import WebhookEvent, WebhookReceiver
+
+__all__ = ["WebhookEvent", "WebhookReceiver"]
