@@ -150,6 +150,7 @@ class TestDamage:
         {"a": 1},
     )
 
+    @pytest.mark.storm
     @pytest.mark.parametrize(
         "name", [*attrs.fields_dict(Task), "version", "now", "serial", "epoch", "saved_at", "tasks"]
     )
