@@ -14,12 +14,13 @@ from urllib.parse import urlencode
 
 from attrs import field, frozen
 
-from ._protocol import values as fields
 from ._protocol.answers import HTTPRequest, HTTPResponse, post
 from ._protocol.decoding import Structure
 from ._protocol.envelope import read_data, read_envelope
-from ._protocol.fields import UPLOADABLE
+from ._protocol.fields import choice, moment, text, whole
 from ._protocol.reading import read_cost, read_int, read_time, text_at
+from ._protocol.requests import CheckedRequest, request
+from ._protocol.values import UPLOADABLE, is_text
 from .errors import UnexpectedAnswer
 from .tasks import Cost
 
@@ -229,15 +230,15 @@ class _Row:
 _read_row = Structure(_Row)
 
 
-@frozen
-class GetHistory:
+@request
+class GetHistory(CheckedRequest):
     """Read one page of the account's task history, counted from 1; `since` and `until` bound when rows were made."""
 
-    page: int = 1
-    page_size: int = LARGEST_PAGE
-    model: str | None = field(default=None, validator=fields.optional_text)
-    since: datetime | None = field(default=None, validator=fields.optional_aware)
-    until: datetime | None = field(default=None, validator=fields.optional_aware)
+    page: int = whole(1, default=1, kw_only=False)
+    page_size: int = whole(1, default=LARGEST_PAGE, kw_only=False)
+    model: str | None = text(default=None, kw_only=False)
+    since: datetime | None = moment(default=None, kw_only=False)
+    until: datetime | None = moment(default=None, kw_only=False)
 
     def to_http(self) -> HTTPRequest:
         query: dict[str, Any] = {"page": self.page, "page_size": self.page_size}
@@ -315,12 +316,12 @@ def _active(entry: object, path: str) -> ActiveTasks:
 _CANCELLABLE = ("kling", "midjourney", "suno", "luma", "all")
 
 
-@frozen
-class CancelPending:
+@request
+class CancelPending(CheckedRequest):
     """Ask to cancel the account's pending tasks of a model that were made before a time."""
 
-    created_before: datetime = field(validator=fields.aware)
-    model: str = field(default="all", validator=fields.one_of(*_CANCELLABLE))
+    created_before: datetime = moment(kw_only=False)
+    model: str = choice(*_CANCELLABLE, default="all", kw_only=False)
 
     def to_http(self) -> HTTPRequest:
         before = int(self.created_before.timestamp())
@@ -342,7 +343,7 @@ class Upload:
         if suffix not in UPLOADABLE:
             kinds = ", ".join(sorted(kind[1:] for kind in UPLOADABLE))
             raise ValueError(f"upload: the name {self.name!r} is not allowed; it must end in one of {kinds}")
-        if not fields.is_text(self.name) or "\0" in self.name:
+        if not is_text(self.name) or "\0" in self.name:
             raise ValueError(f"upload: the name {self.name!r} is not allowed; JSON, or a file, cannot have it")
         if len(self.name) > _LONGEST_NAME:
             raise ValueError(f"upload: a name of {len(self.name)} characters is not allowed; {_LONGEST_NAME} at most")

@@ -14,7 +14,6 @@ from pathlib import PurePath
 from typing import Any, ClassVar, Generic, NoReturn, TypeVar
 from urllib.parse import quote
 
-import attrs
 from attrs import field, frozen
 
 from ._protocol.answers import HTTPRequest, HTTPResponse, Request, post
@@ -22,7 +21,7 @@ from ._protocol.decoding import Structure
 from ._protocol.envelope import read_task_object
 from ._protocol.fields import flag, json_object, link, number, open_choice, ratio, text, whole
 from ._protocol.reading import classify, failure_text, from_unix, read_cost, read_number, read_status, read_time
-from ._protocol.requests import InputRequest, request
+from ._protocol.requests import FileRequest, request, set_inputs
 from ._protocol.result_files import find_files
 from ._verdict import read_created
 from .errors import PiAPIError
@@ -102,18 +101,13 @@ class LegacyKlingResult:
 
 
 @request
-class _Create(InputRequest):
+class _Create(FileRequest):
     """What the three share: the body is the inputs, the answer has the new task's id."""
 
     _path: ClassVar[str] = ""
 
-    def inputs(self) -> Mapping[str, Any]:
-        """Give the inputs as they were said, files still as paths."""
-        said = ((f.name, getattr(self, f.name)) for f in attrs.fields(self._class) if f.init)
-        return {name: value for name, value in said if value is not None}
-
     def to_http(self) -> HTTPRequest:
-        return HTTPRequest("POST", self._path, self.to_json(self.inputs()))
+        return HTTPRequest("POST", self._path, self.to_json(set_inputs(self)))
 
     def parse(self, response: HTTPResponse, /) -> TaskId | Created:
         return read_created(response, self)

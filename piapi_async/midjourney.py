@@ -10,13 +10,28 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
-import attrs
 from attrs import field, frozen
 
-from ._protocol import values as fields
 from ._protocol.answers import HTTPRequest, HTTPResponse, post
 from ._protocol.decoding import Structure
 from ._protocol.envelope import read_task_object
+from ._protocol.fields import (
+    Converted,
+    around,
+    choice,
+    flag,
+    mask,
+    open_choice,
+    text,
+    url,
+    urls,
+    webhook_secret,
+    webhook_url,
+    whole,
+    whole_ratio,
+    word,
+    zoom,
+)
 from ._protocol.reading import (
     classify,
     failure_text,
@@ -29,6 +44,7 @@ from ._protocol.reading import (
     read_status,
     text_at,
 )
+from ._protocol.requests import CheckedRequest, request, set_fields
 from ._protocol.result_files import find_files
 from ._verdict import read_answer, read_created, refusal, says_failed
 from .errors import UnexpectedAnswer
@@ -53,162 +69,130 @@ UpscaleIndex = Literal["1", "2", "3", "4", "2x", "4x", "subtle", "creative"] | i
 VariationIndex = Literal["1", "2", "3", "4", "high_variation", "low_variation"] | int
 
 
-def _to_upscale_index(value: UpscaleIndex) -> str:
-    return fields.to_word(value)
-
-
-def _to_variation_index(value: VariationIndex) -> str:
-    return fields.to_word(value)
-
-
 # -- the verbs ----------------------------------------------------------------------------------------------------
 
-_mode = fields.optional_text  # relax, fast, turbo and the older mixed today; hosts add to them ("draft")
 
-
-@frozen(kw_only=True, repr=False)
-class _Verb:
-    """What all verbs share: the webhook fields, and how they go out and come back."""
+@request
+class _Verb(CheckedRequest):
+    """What all verbs share: the webhook, how a request is sent, and how its response is read."""
 
     verb: ClassVar[str]
 
-    webhook_endpoint: str | None = field(default=None, validator=fields.webhook_endpoint, metadata=fields.AROUND)
-    webhook_secret: str | None = field(
-        default=None, repr=False, validator=fields.webhook_secret, metadata=fields.AROUND
-    )
-    notify_progress: bool | None = field(default=None, validator=fields.optional_flag, metadata=fields.AROUND)
+    webhook_endpoint: str | None = around(webhook_url())
+    webhook_secret: str | None = around(webhook_secret())
+    notify_progress: bool | None = around(flag(default=None))
 
     @property
     def family(self) -> Family[MidjourneyResult]:
         return LEGACY
 
-    def __repr__(self) -> str:
-        """Show what was said, and no secret."""
-        shown = (
-            (f, value if f.name != "mask" else f"<{len(value)} characters of base64>")
-            for f in sorted(attrs.fields(type(self)), key=lambda f: (f.kw_only, f.inherited))
-            if f.repr and (value := getattr(self, f.name)) is not None
-        )
-        first, *others = (f"{f.name}={value!r}" for f, value in shown)
-        return f"{type(self).__name__}({', '.join((first.partition('=')[2], *others))})"
-
     def to_http(self) -> HTTPRequest:
-        said = {f.name: value for f in self.__attrs_attrs__ if (value := getattr(self, f.name)) is not None}
-        return post(f"/mj/v2/{self.verb}", said)
+        return post(f"/mj/v2/{self.verb}", set_fields(self))
 
     def parse(self, response: HTTPResponse, /) -> TaskId | Created:
         return read_created(response, self)
 
 
-@frozen(repr=False, field_transformer=fields.inputs_first)
+@request
 class Imagine(_Verb):
     """Draw a grid of four from a prompt."""
 
     verb = "imagine"
-    prompt: str = field(validator=fields.required_text)
-    process_mode: str | None = field(default=None, kw_only=True, validator=_mode)
-    aspect_ratio: str | None = field(default=None, kw_only=True, validator=fields.optional_ratio)
-    skip_prompt_check: bool | None = field(default=None, kw_only=True, validator=fields.optional_flag)
-    bot_id: int | None = field(default=None, kw_only=True, validator=fields.optional_whole)
+    prompt: str = text(kw_only=False)
+    process_mode: str | None = open_choice("relax", "fast", "turbo", "mixed", default=None)
+    aspect_ratio: str | None = whole_ratio(default=None)
+    skip_prompt_check: bool | None = flag(default=None)
+    bot_id: int | None = whole(default=None)
 
 
-@frozen(repr=False, field_transformer=fields.inputs_first)
+@request
 class Reroll(_Verb):
     """Draw a grid anew; `prompt` replaces the parent's."""
 
     verb = "reroll"
-    origin_task_id: str = field(validator=fields.required_text)
-    prompt: str | None = field(default=None, kw_only=True, validator=fields.optional_text)
-    skip_prompt_check: bool | None = field(default=None, kw_only=True, validator=fields.optional_flag)
+    origin_task_id: str = text(kw_only=False)
+    prompt: str | None = text(default=None)
+    skip_prompt_check: bool | None = flag(default=None)
 
 
-@frozen(repr=False, field_transformer=fields.inputs_first)
+@request
 class Upscale(_Verb):
-    """Take one picture of a grid (`index` 1 to 4), or enlarge an upscaled one (2x, 4x, subtle, creative)."""
+    """Take one image of a grid (`index` 1 to 4), or enlarge an upscaled one (2x, 4x, subtle, creative: observed)."""
 
     verb = "upscale"
-    origin_task_id: str = field(validator=fields.required_text)
-    index: str = field(  # the four words were observed
-        converter=_to_upscale_index,
-        validator=fields.one_of("1", "2", "3", "4", "2x", "4x", "subtle", "creative"),
-    )
+    origin_task_id: str = text(kw_only=False)
+    index: Converted[UpscaleIndex, str] = word("1", "2", "3", "4", "2x", "4x", "subtle", "creative", kw_only=False)
 
 
-@frozen(repr=False, field_transformer=fields.inputs_first)
+@request
 class Variation(_Verb):
-    """Vary one picture of a grid (`index` 1 to 4), or an upscaled one (high_variation, low_variation)."""
+    """Vary one image of a grid (`index` 1 to 4), or an upscaled one (high_variation, low_variation: observed)."""
 
     verb = "variation"
-    origin_task_id: str = field(validator=fields.required_text)
-    index: str = field(  # the two words were observed
-        converter=_to_variation_index,
-        validator=fields.one_of("1", "2", "3", "4", "high_variation", "low_variation"),
-    )
-    prompt: str | None = field(default=None, kw_only=True, validator=fields.optional_text)
-    aspect_ratio: str | None = field(default=None, kw_only=True, validator=fields.optional_ratio)
-    skip_prompt_check: bool | None = field(default=None, kw_only=True, validator=fields.optional_flag)
+    origin_task_id: str = text(kw_only=False)
+    index: Converted[VariationIndex, str] = word("1", "2", "3", "4", "high_variation", "low_variation", kw_only=False)
+    prompt: str | None = text(default=None)
+    aspect_ratio: str | None = whole_ratio(default=None)
+    skip_prompt_check: bool | None = flag(default=None)
 
 
-@frozen(repr=False, field_transformer=fields.inputs_first)
+@request
 class Inpaint(_Verb):
-    """Draw the masked part of an upscaled picture anew."""
+    """Draw the masked part of an upscaled image anew; `mask` is base64, a data: URI or an image's bytes."""
 
     verb = "inpaint"
-    origin_task_id: str = field(validator=fields.required_text)
-    # Base64 text, a data: URI, or an image's bytes.
-    mask: str = field(kw_only=True, converter=fields.to_mask, validator=fields.mask)
-    prompt: str | None = field(default=None, kw_only=True, validator=fields.optional_text)
-    skip_prompt_check: bool | None = field(default=None, kw_only=True, validator=fields.optional_flag)
+    origin_task_id: str = text(kw_only=False)
+    mask: Converted[str | bytes, str] = mask()
+    prompt: str | None = text(default=None)
+    skip_prompt_check: bool | None = flag(default=None)
 
 
-@frozen(repr=False, field_transformer=fields.inputs_first)
+@request
 class Outpaint(_Verb):
-    """Zoom out of an upscaled picture; `zoom_ratio` 1 makes it square or gives it `aspect_ratio`."""
+    """Zoom out of an upscaled image; `zoom_ratio` 1 makes it square or gives it `aspect_ratio`."""
 
     verb = "outpaint"
-    origin_task_id: str = field(validator=fields.required_text)
-    zoom_ratio: str = field(kw_only=True, converter=fields.to_word, validator=fields.zoom)
-    aspect_ratio: str | None = field(default=None, kw_only=True, validator=fields.optional_ratio)
-    prompt: str | None = field(default=None, kw_only=True, validator=fields.optional_text)
+    origin_task_id: str = text(kw_only=False)
+    zoom_ratio: Converted[str | float, str] = zoom()
+    aspect_ratio: str | None = whole_ratio(default=None)
+    prompt: str | None = text(default=None)
 
 
-@frozen(repr=False, field_transformer=fields.inputs_first)
+@request
 class Pan(_Verb):
-    """Extend an upscaled picture to one side."""
+    """Extend an upscaled image to one side."""
 
     verb = "pan"
-    origin_task_id: str = field(validator=fields.required_text)
-    direction: Literal["up", "down", "left", "right"] = field(
-        kw_only=True, validator=fields.one_of("up", "down", "left", "right")
-    )
-    prompt: str | None = field(default=None, kw_only=True, validator=fields.optional_text)
+    origin_task_id: str = text(kw_only=False)
+    direction: Literal["up", "down", "left", "right"] = choice("up", "down", "left", "right")
+    prompt: str | None = text(default=None)
 
 
-@frozen(repr=False, field_transformer=fields.inputs_first)
+@request
 class Describe(_Verb):
-    """Find prompts for a picture; the text is `result.message`."""
+    """Find prompts for an image; they are in `result.message`."""
 
     verb = "describe"
-    image_url: str = field(validator=fields.image_url)
-    process_mode: str | None = field(default=None, kw_only=True, validator=_mode)
+    image_url: str = url(kw_only=False)
+    process_mode: str | None = open_choice("relax", "fast", "turbo", "mixed", default=None)
 
 
-@frozen(repr=False, field_transformer=fields.inputs_first)
+@request
 class Blend(_Verb):
-    """Mix two to five pictures into one grid; `dimension` square, portrait or landscape."""
+    """Mix two to five images into one grid; `dimension` is square, portrait or landscape."""
 
     verb = "blend"
-    image_urls: tuple[str, ...] = field(converter=fields.to_tuple, validator=fields.image_urls)
-    process_mode: str | None = field(default=None, kw_only=True, validator=_mode)
-    dimension: str | None = field(default=None, kw_only=True, validator=fields.optional_text)
+    image_urls: Converted[Sequence[str], tuple[str, ...]] = urls(2, 5, kw_only=False)
+    process_mode: str | None = open_choice("relax", "fast", "turbo", "mixed", default=None)
+    dimension: str | None = open_choice("square", "portrait", "landscape", default=None)
 
 
-@frozen(repr=False, field_transformer=fields.inputs_first)
+@request
 class Seed(_Verb):
     """Ask for the seed of a finished task; it is `result.seed`."""
 
     verb = "seed"
-    origin_task_id: str = field(validator=fields.required_text)
+    origin_task_id: str = text(kw_only=False)
 
 
 # -- calls about tasks --------------------------------------------------------------------------------------------

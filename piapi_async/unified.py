@@ -17,12 +17,11 @@ import attrs
 from attrs import field, frozen
 
 from ._protocol import fields as inputs
-from ._protocol import values as fields
 from ._protocol.answers import HTTPRequest, HTTPResponse
 from ._protocol.decoding import Structure
 from ._protocol.envelope import read_envelope, read_task_object
 from ._protocol.reading import classify, failure_text, pick_images, read_cost, read_percent, read_status, read_time
-from ._protocol.requests import InputRequest, request
+from ._protocol.requests import FileRequest, is_input, request, set_inputs
 from ._protocol.result_files import find_files
 from ._verdict import read_created
 from .tasks import Created, Family, Life, Reader, Task, TaskFile, TaskId, TaskState, check_task_id
@@ -42,16 +41,12 @@ _PATH = "/api/v1/task"
 
 
 @request
-class _Create(InputRequest, Generic[R_co]):
+class _Create(FileRequest, Generic[R_co]):
     """What all requests of this protocol share: the envelope, the webhook."""
 
     service_mode: str | None = inputs.around(inputs.choice("", "public", "private", default=None))
-    webhook_endpoint: str | None = field(
-        default=None, kw_only=True, validator=fields.webhook_endpoint, metadata=fields.AROUND
-    )
-    webhook_secret: str | None = field(
-        default=None, kw_only=True, repr=False, validator=fields.webhook_secret, metadata=fields.AROUND
-    )
+    webhook_endpoint: str | None = inputs.around(inputs.webhook_url())
+    webhook_secret: str | None = inputs.around(inputs.webhook_secret())
 
     @property
     def family(self) -> Family[R_co]:
@@ -65,6 +60,10 @@ class _Create(InputRequest, Generic[R_co]):
     @property
     def names(self) -> tuple[str, str]:
         """Model and task type, as the wire has them."""
+        raise NotImplementedError
+
+    def inputs(self) -> Mapping[str, Any]:
+        """Return the `input` object, files still as paths."""
         raise NotImplementedError
 
     def to_http(self) -> HTTPRequest:
@@ -105,7 +104,7 @@ class CreateTask(_Create[Output]):
         return self.model, self.task_type
 
     def inputs(self) -> Mapping[str, Any]:
-        """Give the `input` object as it was said, files still as paths."""
+        """Return the `input` object, files still as paths."""
         return self.input
 
 
@@ -135,12 +134,8 @@ class ModelRequest(_Create[R_co]):
         return chosen.get("model", self._model), chosen.get("task_type", self._task_type)
 
     def inputs(self) -> Mapping[str, Any]:
-        """Give the `input` object as it was said, files still as paths."""
-        said = {name: value for name in _input_names(self._class) if (value := getattr(self, name)) is not None}
-        return {**said, **self.extra}
-
-
-_ENVELOPE = frozenset({"service_mode", "webhook_endpoint", "webhook_secret", "_links", "extra"})
+        """Return the `input` object, files still as paths."""
+        return {**set_inputs(self), **self.extra}
 
 
 @cache
@@ -150,8 +145,7 @@ def _chosen_names(cls: Any) -> tuple[str, ...]:  # noqa: ANN401 - a class
 
 @cache
 def _input_names(cls: Any) -> tuple[str, ...]:  # noqa: ANN401 - a class
-    apart = _ENVELOPE.union(_chosen_names(cls))
-    return tuple(f.name for f in attrs.fields(cls) if f.name not in apart)
+    return tuple(f.name for f in attrs.fields(cls) if is_input(f))
 
 
 def known_names(cls: Any) -> list[tuple[str, str]]:  # noqa: ANN401 - a class

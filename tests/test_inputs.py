@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from pathlib import Path, PureWindowsPath
+from datetime import UTC, datetime
+from pathlib import Path, PurePath, PureWindowsPath
 from types import MappingProxyType
 from typing import Any
 
@@ -12,7 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from piapi_async import Reroll
 from piapi_async._protocol import fields as inputs
+from piapi_async._protocol.requests import FileRequest, request, set_fields, set_inputs
+from piapi_async.models.udio import GenerateMusic
 
 URL = "https://img.theapi.app/a.png"
 
@@ -40,7 +44,15 @@ MAKERS: dict[str, tuple[Any, list[Any], list[Any]]] = {
     "choice": (inputs.choice("a", "b"), ["a", "b"], ["A", "c", None, 1, ["a"]]),
     "choice of numbers": (inputs.choice(6, 10), [6, 10], [7, "6", 6.0, True]),
     "choice of one": (inputs.choice(1, default=None), [1, None], [True]),
-    "ratio": (inputs.ratio(), ["16:9", "1:1"], ["16/9", "0:1", "wide", None, "1:1 "]),
+    "ratio": (inputs.ratio(), ["16:9", "auto", "adaptive", "4/3"], ["", " ", None, 5, 1.5]),
+    "whole ratio": (inputs.whole_ratio(), ["16:9", "1:1"], ["16/9", "0:1", "wide", None, "1:1 "]),
+    "moment": (
+        inputs.moment(),
+        [datetime(2026, 7, 1, tzinfo=UTC)],
+        [datetime(2026, 7, 1), "2026-07-01", 5, None],  # noqa: DTZ001 - without a zone on purpose
+    ),
+    "url": (inputs.url(), [URL, "http://a.b"], ["a.png", "data:,", "asset://a1", Path("a.png"), "", None, 5]),
+    "urls": (inputs.urls(2, 3), [(URL, URL)], [(URL,), (URL,) * 4, (URL, Path("a.png")), URL, None]),
     "link": (
         inputs.link(),
         [URL, "http://a.b", "data:image/png;base64,AAAA", "asset://a1", Path("a.PNG"), PureWindowsPath(r"c:\a.mp4")],
@@ -118,6 +130,44 @@ class TestFields:
         def facts(field: Any) -> Any:
             return attrs.fields(make(field)).it.metadata
 
-        assert facts(inputs.choice("a", "b", names=True)) == {"names": True, "words": ("a", "b")}
+        assert facts(inputs.choice("a", "b", names=True)).items() >= {"names": True, "words": ("a", "b")}.items()
         assert facts(inputs.link())["link"] is facts(inputs.links())["link"] is True
         assert "link" not in facts(inputs.text())
+        assert [facts(field)["files"] for field in (inputs.link(), inputs.items(Settings), inputs.json_object())] == [
+            *(True, True, True)
+        ]
+        assert facts(inputs.text())["files"] is facts(inputs.url())["files"] is False
+
+
+@request
+class Painted(FileRequest):
+    """A request with a field of every sort, one of them declared by attrs alone."""
+
+    title: str = inputs.text(kw_only=False)
+    image: str | PurePath | None = inputs.link(default=None)
+    more: Any = attrs.field(default=5, kw_only=True)
+    hook: str | None = inputs.around(inputs.webhook_url())
+
+
+class TestRequests:
+    def test_send_every_field_that_is_set_and_none_that_is_not(self) -> None:
+        assert set_fields(Painted("a", hook="http://a.b")) == {"title": "a", "more": 5, "hook": "http://a.b"}
+        assert set_fields(Painted("a", image="", more=None)) == {"title": "a", "image": ""}
+
+    def test_tell_their_inputs_from_what_is_around_them(self) -> None:
+        assert set_inputs(Painted("a", hook="http://a.b")) == {"title": "a", "more": 5}
+
+    @pytest.mark.parametrize("value", [("a", 1), {"a": (1,)}, Settings(strength=1), Path("a.png")])
+    def test_send_values_as_they_are(self, value: object) -> None:
+        assert set_fields(Painted("a", more=value))["more"] is value
+
+    def test_look_for_files_where_one_may_be_and_nowhere_else(self) -> None:
+        named = Painted("a", image=Path("a.png"), more=[{"b": Path("b.png")}, Settings(image=Path("a.png"))])
+
+        assert named.local_files() == (Path("a.png"), Path("b.png"))
+        assert Painted("file:a.png").local_files() == ()
+        assert not hasattr(Reroll("p"), "local_files")
+
+    def test_show_what_is_set_the_first_argument_without_its_name(self) -> None:
+        assert repr(Painted("a", image="http://a.b")) == "Painted('a', image='http://a.b', more=5)"
+        assert repr(GenerateMusic(lyrics="la")) == "GenerateMusic(lyrics='la', lyrics_type='user')"

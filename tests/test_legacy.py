@@ -103,7 +103,7 @@ class TestCreate:
         [
             (wrong(FaceSwap, "a.png", swap_image=URL), "FaceSwap.target_image: 'a.png' is not allowed"),
             (wrong(FaceSwap, URL, swap_image=None), "FaceSwap.swap_image: None is not allowed"),
-            (wrong(FaceSwap, URL, swap_image=URL, result_type=5), "a text such as 'url'"),
+            (wrong(FaceSwap, URL, swap_image=URL, result_type=5), "a string such as 'url'"),
             (DreamMachine, "DreamMachine.prompt: None is not allowed; give prompt or image_url"),
             (LegacyKling, "LegacyKling.prompt: None is not allowed; give prompt or image_url"),
             (wrong(LegacyKling, "a cat", creativity=2), "LegacyKling.creativity: 2 is not allowed"),

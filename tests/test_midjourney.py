@@ -202,17 +202,19 @@ class TestWords:
 
 NOT_TEXTS: list[Any] = [None, 5, 1.5, True, b"bytes", ["list"]]
 
-TEXT_WANTED = "it must be a text that is not empty"
+TEXT_WANTED = "it must be a non-empty string"
 UPSCALE_WORDS = "use one of '1', '2', '3', '4', '2x', '4x', 'subtle', 'creative'"
 VARIATION_WORDS = "use one of '1', '2', '3', '4', 'high_variation', 'low_variation'"
 ZOOM_WORDS = "use a number from 1 to 2, such as 1.5"
 PAN_WORDS = "use one of 'up', 'down', 'left', 'right'"
-WORD_WANTED = "it must be a text or None"
-RATIO_WANTED = "use two whole numbers such as '4:3', or None"
+TEXT_OR_NONE_WANTED = "it must be a string, or None"
+MODE_WANTED = "it must be a string such as 'relax', 'fast', 'turbo', 'mixed', or None"
+DIMENSION_WANTED = "it must be a string such as 'square', 'portrait', 'landscape', or None"
+RATIO_WANTED = "use two whole numbers such as '16:9', or None"
 URL_WANTED = "it must be an http(s) URL that the host can reach"
-URLS_WANTED = "it must be 2 to 5 image URLs"
-FLAG_WANTED = "it must be True, False or None"
-MASK_WANTED = "it must be a base64 text, a data: URI or the image's bytes"
+URLS_WANTED = "it must be a list of 2 to 5 URLs, each an http(s) URL that the host can reach"
+FLAG_WANTED = "it must be True or False, or None"
+MASK_WANTED = "it must be base64, a data: URI or the image's bytes"
 
 DERIVED: list[Callable[..., Any]] = [
     Reroll,
@@ -265,7 +267,7 @@ class TestWhatIsRefused:
     @pytest.mark.parametrize("value", [5, True, False, b"cat", ["cat"]], ids=repr)
     @pytest.mark.parametrize("make", PROMPTED, ids=name_of)
     def test_another_prompt_that_is_no_text(self, make: Callable[..., Any], value: Any) -> None:
-        expected = f"{name_of(make)}.prompt: {value!r} is not allowed; it must be a text or None"
+        expected = f"{name_of(make)}.prompt: {value!r} is not allowed; {TEXT_OR_NONE_WANTED}"
 
         assert refusal_of(make, prompt=value) == expected
 
@@ -304,13 +306,13 @@ class TestWhatIsRefused:
         "make", [partial(Imagine, "cat"), partial(Describe, URL), partial(Blend, [URL, URL_2])], ids=name_of
     )
     def test_a_process_mode_that_is_no_text(self, make: Callable[..., Any], value: Any) -> None:
-        expected = f"{name_of(make)}.process_mode: {value!r} is not allowed; {WORD_WANTED}"
+        expected = f"{name_of(make)}.process_mode: {value!r} is not allowed; {MODE_WANTED}"
 
         assert refusal_of(make, process_mode=value) == expected
 
     @pytest.mark.parametrize("value", [1, True, b"wide"], ids=repr)
     def test_a_blend_of_a_shape_that_is_no_text(self, value: Any) -> None:
-        expected = f"Blend.dimension: {value!r} is not allowed; {WORD_WANTED}"
+        expected = f"Blend.dimension: {value!r} is not allowed; {DIMENSION_WANTED}"
 
         assert refusal_of(Blend, [URL, URL_2], dimension=value) == expected
 
@@ -338,7 +340,7 @@ class TestWhatIsRefused:
 
     @pytest.mark.parametrize("value", [1.0, "1", "", True, False], ids=repr)
     def test_a_bot_that_is_no_whole_number(self, value: Any) -> None:
-        expected = f"Imagine.bot_id: {value!r} is not allowed; it must be a whole number or None"
+        expected = f"Imagine.bot_id: {value!r} is not allowed; it must be a whole number, or None"
 
         assert refusal_of(Imagine, "cat", bot_id=value) == expected
 
@@ -371,7 +373,7 @@ class TestWhatIsRefused:
 
     @pytest.mark.parametrize("value", ["cat.png", "", None, 5, b"https://a.b"], ids=repr)
     def test_a_blend_with_something_that_is_no_url(self, value: Any) -> None:
-        assert refusal_of(Blend, [URL, value]) == f"Blend.image_urls: {value!r} is not allowed; {URL_WANTED}"
+        assert refusal_of(Blend, [URL, value]) == f"Blend.image_urls: {(URL, value)!r} is not allowed; {URLS_WANTED}"
 
     def test_a_blend_of_a_lone_text(self) -> None:
         lone: Any = URL

@@ -113,7 +113,7 @@ WRONG = {
     ("music-s/generate_music", "prompt=x"): "the vendor has stopped Suno",
     ("flux/txt2img",): "prompt: missing; flux/txt2img cannot do without",
     ("flux/txt2img", "a cat"): "'a cat' is not allowed; give NAME=TEXT or NAME:=JSON",
-    ("flux/txt2img", "prompt="): "prompt: '' is not allowed; it must be a text that is not empty",
+    ("flux/txt2img", "prompt="): "prompt: '' is not allowed; it must be a non-empty string",
     ("flux/txt2img", "prompt=x", "prompt=y"): "prompt: given twice",
     ("flux/txt2img", "prompt=x", "wdith:=3"): "did you mean width?",
     ("flux/txt2img", "prompt=x", "width:=3,"): "width:= '3,' is no JSON",

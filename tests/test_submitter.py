@@ -14,7 +14,6 @@ from typing import Any
 
 import aiohttp
 import pytest
-from attrs import frozen
 from support.families import FamilyCase
 
 from piapi_async import (
@@ -33,6 +32,7 @@ from piapi_async._protocol.answers import HTTPRequest, HTTPResponse, TaskRequest
 from piapi_async.emulator import Drop, Emulator, Status
 from piapi_async.ledger import LedgerState
 from piapi_async.tasks import TaskId
+from piapi_async.unified import request
 
 KEY = "sk-test-5eCr3t"
 
@@ -192,7 +192,7 @@ async def test_an_unknown_submit_says_what_happened_and_what_to_do_and_stays_unk
         assert [handle.task_id] == tasks_of(emulator)
 
 
-@frozen(repr=False)
+@request
 class Clumsy(Reroll):
     """A request class with a mistake in it."""
 
@@ -218,7 +218,7 @@ async def test_a_request_class_that_fails_on_an_answer_without_an_id_leaves_it_u
         assert emulator.seen.creates == 1
 
 
-@frozen(repr=False)
+@request
 class Bodiless(Reroll):
     """A request that says all in its path."""
 
@@ -272,7 +272,7 @@ async def fill_up(ledger: Ledger) -> None:
 LONG_ID = "t" * 50_000
 
 
-@frozen(repr=False)
+@request
 class Wordy(Reroll):
     """A request whose tasks have ids that fill a disk."""
 

@@ -132,9 +132,9 @@ class TestCreateTask:
     @pytest.mark.parametrize(
         ("args", "told"),
         [
-            (("", "t", {}), "CreateTask.model: '' is not allowed; it must be a text that is not empty"),
+            (("", "t", {}), "CreateTask.model: '' is not allowed; it must be a non-empty string"),
             (("m", None, {}), "CreateTask.task_type: None is not allowed"),
-            (("m", "t", []), r"CreateTask.input: \[\] is not allowed; it must be an object"),
+            (("m", "t", []), r"CreateTask.input: \[\] is not allowed; it must be a dict"),
             (("m", "t", {1: 2}), "CreateTask.input"),
             (("m", "t", {"a": object()}), "CreateTask.input"),
             (("m", "t", {"a": "\ud800"}), "CreateTask.input"),
@@ -170,7 +170,7 @@ class TestCreateTask:
         assert linked == request
 
     def test_shows_itself_as_it_is_written(self) -> None:
-        assert repr(CREATE) == "CreateTask('Qubico/flux1-dev', 'txt2img', {'prompt': 'a cat'})"
+        assert repr(CREATE) == "CreateTask('Qubico/flux1-dev', task_type='txt2img', input={'prompt': 'a cat'})"
         assert repr(flux.TextToImage("a cat", width=512)) == (
             "TextToImage('a cat', model='Qubico/flux1-schnell', width=512)"
         )

@@ -43,6 +43,7 @@ from piapi_async import (
 from piapi_async.emulator import Drop, SlowFirstByte, Status
 from piapi_async.ledger import LedgerState
 from piapi_async.midjourney import LEGACY
+from piapi_async.unified import request
 from piapi_async.webhooks._receiver import NONCE
 
 pytestmark = pytest.mark.looptime
@@ -153,7 +154,7 @@ async def test_nobody_waits_for_the_delivery_of_a_submit_with_an_endpoint_of_its
         assert now() < 1.0
 
 
-@frozen(repr=False)
+@request
 class Clumsy(Reroll):
     """A request that cannot read its own answer."""
 

@@ -20,13 +20,13 @@ from piapi_async._protocol.answers import (
     HTTPResponse,
     blank_secrets,
     excerpt,
-    is_loopback,
     label,
     post,
     read_object,
     read_retry_after,
     shorten,
 )
+from piapi_async._protocol.values import is_loopback
 from piapi_async.midjourney import Cancel, Fetch, MultiFetch
 from piapi_async.tasks import TaskId
 

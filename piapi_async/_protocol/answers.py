@@ -6,7 +6,6 @@ Nothing here knows a verb or a model.  A request value says how it goes out (`to
 
 from __future__ import annotations
 
-import ipaddress
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -115,14 +114,6 @@ def shorten(text: str, length: int = 300) -> str:
 def excerpt(body: bytes) -> str:
     """Give the beginning of an answer, for people to read."""
     return shorten(body[:1200].decode("utf-8", "replace"))
-
-
-def is_loopback(host: str) -> bool:
-    """Tell whether a host name means this machine, without asking any resolver."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
 
 
 # -- bytes to JSON ------------------------------------------------------------------------------------------------

@@ -1,189 +1,191 @@
-"""What a field of a request may hold: validators and converters for attrs.  Pure.
-
-A validator raises `ValueError` that names the field, the value and what is allowed.  It refuses only what the host
-certainly refuses: the rule is told in `_inputs`.
-"""
+"""Predicates and converters for the values of a request: what JSON can carry, what is a URL, a ratio, a file.  Pure."""
 
 from __future__ import annotations
 
 import base64
+import ipaddress
+import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Iterable, Mapping
 from pathlib import PurePath
 from typing import Any, TypeGuard, cast
 from urllib.parse import urlsplit
 
-from attrs import Attribute
+import attrs
+import orjson
 
-from .answers import is_loopback
+# -- strings and paths --------------------------------------------------------------------------------------------
 
-AROUND: Mapping[str, Any] = {"around": True}
-"""Marks a field that is no input: what many requests share, the webhook's and the like."""
-
-
-def inputs_first(_cls: type[Any], fields: list[Attribute[Any]]) -> list[Attribute[Any]]:
-    """Order a request's fields for its signature: attrs puts inherited ones first, a reader looks for the inputs."""
-    return sorted(fields, key=lambda f: bool(f.metadata.get("around")))
-
-
-def refuse(instance: object, attribute: Attribute[Any], value: object, allowed: str) -> ValueError:
-    return ValueError(f"{type(instance).__name__}.{attribute.name}: {value!r} is not allowed; {allowed}")
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def is_text(value: object) -> TypeGuard[str]:
-    """Tell whether JSON can carry it: half of a surrogate pair, as a cut emoji leaves, it cannot."""
-    return isinstance(value, str) and not _HALF_PAIR.search(value)
-
-
-_HALF_PAIR = re.compile("[\ud800-\udfff]")
+    """Return whether a value is a `str` that JSON can carry, which half of a surrogate pair (a cut emoji) is not."""
+    return isinstance(value, str) and not _LONE_SURROGATE.search(value)
 
 
 def is_path(value: PurePath) -> bool:
-    """Tell whether a file can have that path, and JSON can carry it: a name that is not UTF-8 it cannot."""
+    """Return whether a file can have this path and JSON can carry it, which it cannot if a name is not UTF-8."""
     return is_text(str(value)) and "\0" not in str(value)
 
 
-def required_text(instance: object, attribute: Attribute[Any], value: object) -> None:
-    if not is_text(value) or not value.strip():
-        raise refuse(instance, attribute, value, "it must be a text that is not empty")
-
-
-def optional_text(instance: object, attribute: Attribute[Any], value: object) -> None:
-    if value is not None and not is_text(value):
-        raise refuse(instance, attribute, value, "it must be a text or None")
-
-
-def optional_flag(instance: object, attribute: Attribute[Any], value: object) -> None:
-    if value is not None and not isinstance(value, bool):
-        raise refuse(instance, attribute, value, "it must be True, False or None")
-
+# -- numbers ------------------------------------------------------------------------------------------------------
 
 _JSON_BITS = 63
 
 
-def optional_whole(instance: object, attribute: Attribute[Any], value: object) -> None:
-    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value.bit_length() > _JSON_BITS):
-        raise refuse(instance, attribute, value, "it must be a whole number or None")
-
-
-def one_of(*words: str) -> Callable[[object, Attribute[Any], object], None]:
-    """Return the check for one of some words, to which no host adds any."""
-
-    def check(instance: object, attribute: Attribute[Any], value: object) -> None:
-        if value not in words:
-            raise refuse(instance, attribute, value, f"use one of {', '.join(map(repr, words))}")
-
-    return check
+def is_whole(value: object) -> TypeGuard[int]:
+    """Return whether a value is an `int`, and no `bool`, that every JSON decoder can hold."""
+    return isinstance(value, int) and not isinstance(value, bool) and value.bit_length() <= _JSON_BITS
 
 
 _ZOOM = re.compile(r"1(\.\d+)?|2(\.0+)?")
 
 
 def is_zoom(value: object) -> bool:
-    """Tell whether a text is a number from 1 to 2: the buttons are 1.5 and 2, a "custom zoom" lies between."""
+    """Return whether a `str` is a number from 1 to 2: the buttons are 1.5 and 2, a "custom zoom" lies between."""
     return isinstance(value, str) and _ZOOM.fullmatch(value) is not None
-
-
-def zoom(instance: object, attribute: Attribute[Any], value: object) -> None:
-    if not is_zoom(value):
-        raise refuse(instance, attribute, value, "use a number from 1 to 2, such as 1.5")
 
 
 _RATIO = re.compile(r"0*[1-9]\d*:0*[1-9]\d*")
 
 
 def is_ratio(value: object) -> bool:
+    """Return whether a value is a ratio of two whole numbers above 0, such as "16:9"."""
     return isinstance(value, str) and _RATIO.fullmatch(value) is not None
 
 
-def optional_ratio(instance: object, attribute: Attribute[Any], value: object) -> None:
-    if value is None or value == "" or is_ratio(value):
-        return
-    raise refuse(instance, attribute, value, "use two whole numbers such as '4:3', or None")
+def to_word(value: str | float) -> str:
+    """Return a number as the string that the wire has for it; True, which is a number only to Python, stays."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return f"{value:g}"
+    return cast("str", value)
+
+
+# -- URLs ---------------------------------------------------------------------------------------------------------
 
 
 def is_http_url(value: object) -> TypeGuard[str]:
+    """Return whether a value is an absolute http(s) URL."""
     if not is_text(value):
         return False
+
     try:
         parts = urlsplit(value)
         return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port that is no number, an unclosed bracket
+    except ValueError:  # a port that is not a number, an unclosed bracket
         return False
 
 
-def image_url(instance: object, attribute: Attribute[Any], value: object) -> None:
-    if not is_http_url(value):
-        raise refuse(instance, attribute, value, "it must be an http(s) URL that the host can reach")
+def is_loopback(host: str) -> bool:
+    """Return whether a host name means this machine, without asking any resolver."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
 
 
-def image_urls(instance: object, attribute: Attribute[Any], value: object) -> None:
-    if not isinstance(value, tuple) or not 2 <= len(value) <= 5:  # noqa: PLR2004 - the vendor's bounds
-        raise refuse(instance, attribute, value, "it must be 2 to 5 image URLs")
-    for url in value:
-        image_url(instance, attribute, url)
+_WEBHOOK_PORTS = frozenset({None, 80, 443})
 
 
-def webhook_endpoint(instance: object, attribute: Attribute[Any], value: object) -> None:
-    if value is None or value == "":
-        return
-    if not is_http_url(value):
-        raise refuse(instance, attribute, value, "it must be an http(s) URL that the host can reach, or None")
-    parts = urlsplit(str(value))
-    if parts.port not in {None, 80, 443} and not is_loopback(parts.hostname or ""):
-        raise refuse(instance, attribute, value, "the host delivers to port 80 or 443 only")
+def takes_webhooks(url: str) -> bool:
+    """Return whether the host delivers to the port of a URL: 80 and 443 (the vendor's page), any on this machine."""
+    parts = urlsplit(url)
+    return parts.port in _WEBHOOK_PORTS or is_loopback(parts.hostname or "")
 
 
-def webhook_secret(instance: Any, attribute: Attribute[Any], value: object) -> None:  # noqa: ANN401 - any verb
-    if value is not None and not is_text(value):
-        raise ValueError(f"{type(instance).__name__}.{attribute.name}: it must be a text or None")
-    if isinstance(value, str) and not value.isascii():  # it comes back in a header, which frameworks decode differently
-        raise ValueError(f"{type(instance).__name__}.{attribute.name}: it must be ASCII")
-    if value and not instance.webhook_endpoint:
-        raise ValueError(f"{type(instance).__name__}.webhook_secret: set webhook_endpoint too, or leave both out")
-
-
-def aware(instance: object, attribute: Attribute[Any], value: object) -> None:
-    if not isinstance(value, datetime) or value.tzinfo is None:
-        raise refuse(instance, attribute, value, "it must be a datetime with a time zone")
-
-
-def optional_aware(instance: object, attribute: Attribute[Any], value: object) -> None:
-    if value is not None:
-        aware(instance, attribute, value)
+# -- base64 -------------------------------------------------------------------------------------------------------
 
 
 def is_base64(value: object) -> bool:
+    """Return whether a value is base64, in one line and not empty."""
     try:
         return isinstance(value, str) and bool(base64.b64decode(value, validate=True))
     except ValueError:
         return False
 
 
-def mask(instance: object, attribute: Attribute[Any], value: object) -> None:
-    if not is_base64(value):
-        shown = f"{value[:40]}…" if isinstance(value, str) and len(value) > 40 else value  # noqa: PLR2004 - to read
-        raise refuse(instance, attribute, shown, "it must be a base64 text, a data: URI or the image's bytes")
-
-
 def to_mask(value: str | bytes) -> str:
-    """Give base64 text, of an image's bytes or without the prefix of a data: URI."""
+    """Return an image as base64 in one line: encode its bytes, or cut the prefix of a data: URI off."""
     if isinstance(value, (bytes, bytearray, memoryview)):
         return base64.b64encode(value).decode()
     if not isinstance(value, str):
-        return value  # for the validator to refuse
-    text = value.partition(",")[2] if value.startswith("data:") else value
+        return value  # for the check to refuse
+
+    text = value
+    if value.startswith("data:"):
+        text = value.partition(",")[2]
     return "".join(text.split())
 
 
-def to_word(value: str | float) -> str:
-    """Give a number as the text the wire has for it; True is a number only to Python."""
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return f"{value:g}"
-    return cast("str", value)
+# -- files and JSON -----------------------------------------------------------------------------------------------
+
+UPLOADABLE = frozenset({".jpg", ".jpeg", ".png", ".webp", ".mp4", ".wav", ".mp3"})
+"""The kinds of files that the upload host takes, by suffix (the vendor's page)."""
+
+_OTHER_LINKS = ("data:", "asset://")  # asset: the vendor's Private Asset Library, which Seedance reads
 
 
-def to_tuple(value: Sequence[str]) -> tuple[str, ...]:
-    """Give a tuple; a lone text, which is a sequence too, is left for the validator to refuse."""
-    return cast("tuple[str, ...]", value) if isinstance(value, str) or not isinstance(value, Iterable) else tuple(value)
+def is_link(value: object) -> bool:
+    """Return whether a value is a link that hosts read, or a local file that can be uploaded."""
+    if isinstance(value, PurePath):
+        return value.suffix.lower() in UPLOADABLE and is_path(value)
+    return is_http_url(value) or (is_text(value) and value.startswith(_OTHER_LINKS))
+
+
+def is_link_or_base64(value: object) -> bool:
+    """Return whether a value is a link or base64, perhaps in lines, as many programs write it."""
+    if is_link(value):
+        return True
+    return isinstance(value, str) and is_base64("".join(value.split()))
+
+
+def is_object(value: object) -> bool:
+    """Return whether a value is a dict that JSON can carry, paths and settings in it included."""
+    if not isinstance(value, Mapping):
+        return False
+    if not value:  # the usual `extra`
+        return True
+    if not all(isinstance(name, str) for name in value):
+        return False
+
+    try:
+        orjson.dumps(dict(value), default=_stand_in)
+        json.dumps(value, default=_stand_in, allow_nan=False)  # orjson would send null for NaN
+    except (TypeError, ValueError, RecursionError):
+        return False
+    return True
+
+
+def _stand_in(value: object) -> object:
+    """Return what stands for a value that JSON does not know, as far as the check is concerned."""
+    if isinstance(value, PurePath) and is_path(value):
+        return str(value)
+    if isinstance(value, Mapping):
+        return dict(value)
+    if attrs.has(type(value)):
+        return attrs.asdict(value, recurse=False)  # type: ignore[arg-type]  # `has` is no type guard
+    raise TypeError(type(value).__name__)
+
+
+def to_own(value: Any) -> Any:  # noqa: ANN401 - the check refuses what is not an object
+    """Return a copy of a dict, so that a request stays as it was made even if its maker changes the dict."""
+    try:
+        return _copied(value)
+    except RecursionError:  # it contains itself
+        return value
+
+
+def _copied(value: Any) -> Any:  # noqa: ANN401 - JSON, files, settings
+    if isinstance(value, Mapping):
+        return {name: _copied(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_copied(item) for item in value]
+    return value
+
+
+def to_tuple(value: Any) -> Any:  # noqa: ANN401 - the check refuses what is not a list
+    """Return a tuple of a list's items; a lone string, which is iterable too, stays as it is."""
+    if not isinstance(value, Iterable) or isinstance(value, (str, bytes, Mapping)):
+        return value
+    return tuple(map(to_own, value))

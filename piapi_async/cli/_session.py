@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from yarl import URL
 
-from .._protocol.answers import is_loopback
+from .._protocol.values import is_loopback
 from ..client import DEFAULT_BASE_URL, PiAPI
 from ..errors import PiAPIError, WaitTimeout
 from ..ledger import Ledger
