@@ -18,7 +18,7 @@ from attrs import frozen
 
 from piapi_async import LEGACY, PiAPI, PollPolicy, Reroll
 from piapi_async._calls.transport import Sending
-from piapi_async._protocol.answers import HTTPResponse
+from piapi_async._http import HTTPResponse
 from piapi_async.tasks import TaskId
 
 from ._models import make_models

@@ -15,8 +15,8 @@ from typing import Any
 
 from attrs import define, field, frozen
 
-from piapi_async._wait.queue import Waiter, Watch
 from piapi_async._wait.schedule import Look, PollBook
+from piapi_async._wait.watch import Waiter, Watch
 from piapi_async.midjourney import LEGACY, MidjourneyResult
 from piapi_async.policy import PollPolicy
 from piapi_async.tasks import Life, Reader, Task, TaskId, TaskState

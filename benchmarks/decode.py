@@ -22,7 +22,7 @@ import orjson
 from attrs import asdict, frozen
 
 from piapi_async import LEGACY, Task, TaskState
-from piapi_async._protocol.answers import HTTPResponse
+from piapi_async._http import HTTPResponse
 from piapi_async.tasks import Life, Reader, TaskId
 
 from ._goals import Goal, goals_table

@@ -26,7 +26,7 @@ import orjson
 from attrs import asdict, frozen
 
 from piapi_async import Ledger, PiAPI, Reroll
-from piapi_async.ledger._store import Intent
+from piapi_async.ledger._entries import Intent
 from piapi_async.tasks import TaskId, TaskRef
 
 from ._goals import Goal, goals_table

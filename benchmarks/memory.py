@@ -25,8 +25,8 @@ import orjson
 from attrs import asdict, define, frozen
 
 from piapi_async import PiAPI
-from piapi_async._wait.queue import Waiter, Watch
 from piapi_async._wait.schedule import PollBook
+from piapi_async._wait.watch import Waiter, Watch
 from piapi_async.client import runtime_of
 from piapi_async.handle import TaskHandle
 from piapi_async.midjourney import LEGACY

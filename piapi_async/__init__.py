@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 from ._version import __version__
 
 if TYPE_CHECKING:
-    from ._protocol.answers import HTTPRequest, HTTPResponse, Request, TaskRequest
+    from ._http import HTTPRequest, HTTPResponse, Request
+    from ._protocol.family import Family, TaskRequest
     from .account import Account, ActiveTasks, Credits, HistoryEntry
     from .batch import BatchItem, BatchRunner, Outcome
     from .client import PiAPI
@@ -62,7 +63,7 @@ if TYPE_CHECKING:
     )
     from .policy import PollPolicy, RetryPolicy
     from .stats import Stats
-    from .tasks import Cost, Created, Family, FileKind, FileRole, Task, TaskFile, TaskRef, TaskState
+    from .tasks import Cost, Created, FileKind, FileRole, Task, TaskFile, TaskRef, TaskState
     from .unified import UNIFIED, CreateTask
     from .webhooks import WebhookEvent, WebhookReceiver
 
@@ -138,7 +139,8 @@ __all__ = [
 # and every pytest run that merely has this package installed does without all of it.
 _HOMES = {
     "stats": "Stats",
-    "_protocol.answers": "HTTPRequest HTTPResponse Request TaskRequest",
+    "_http": "HTTPRequest HTTPResponse Request",
+    "_protocol.family": "Family TaskRequest",
     "account": "Account ActiveTasks Credits HistoryEntry",
     "errors": (
         "APIError AuthenticationError ClientClosed DownloadError InsufficientCreditError "
@@ -148,7 +150,7 @@ _HOMES = {
     ),
     "midjourney": "LEGACY Blend Describe Imagine Inpaint MidjourneyResult Outpaint Pan Reroll Seed Upscale Variation",
     "policy": "PollPolicy RetryPolicy",
-    "tasks": "Cost Created Family FileKind FileRole Task TaskFile TaskRef TaskState",
+    "tasks": "Cost Created FileKind FileRole Task TaskFile TaskRef TaskState",
     "unified": "CreateTask UNIFIED",
     "batch": "BatchItem BatchRunner Outcome",
     "client": "PiAPI",

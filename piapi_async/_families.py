@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ._protocol.family import Family
 from .legacy import DREAM_MACHINE, FACE_SWAP, LEGACY_KLING
 from .midjourney import LEGACY
-from .tasks import Family
 from .unified import UNIFIED
 
 FAMILIES: Mapping[str, Family[Any]] = {

@@ -21,14 +21,15 @@ from attrs import define, field
 
 from ._calls.sender import Caller
 from ._calls.threads import running_loop
-from ._protocol.answers import TaskRequest, label
+from ._protocol.family import Family, TaskRequest
 from ._submit.submitter import Accepted, Submitter
 from ._submit.uploads import Uploader
+from ._text import label
 from ._verdict import judge_read
 from ._wait.bulk import cancel_all
 from ._wait.poller import Poller
-from ._wait.queue import Watch
 from ._wait.schedule import PollBook
+from ._wait.watch import Watch
 from .downloads._saver import host_of
 from .downloads._session import FileSession
 from .errors import ClientClosed
@@ -36,7 +37,7 @@ from .ledger import Ledger
 from .ledger._ledger import check_key_of
 from .policy import PollPolicy
 from .stats import Counters
-from .tasks import Family, Task, TaskId, TaskRef, found_at
+from .tasks import Task, TaskId, TaskRef, found_at
 
 logger = logging.getLogger("piapi_async")
 

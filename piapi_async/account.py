@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 
 from attrs import field, frozen
 
-from ._protocol.answers import HTTPRequest, HTTPResponse, post
+from ._http import HTTPRequest, HTTPResponse, post
 from ._protocol.decoding import Structure
 from ._protocol.envelope import read_data, read_envelope
 from ._protocol.fields import choice, moment, text, whole

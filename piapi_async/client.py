@@ -19,9 +19,10 @@ import aiohttp
 from attrs import asdict, evolve
 
 from ._calls.secrets import Hidden
-from ._calls.sender import Caller, Gate
+from ._calls.sender import Caller
+from ._calls.throttle import Gate
 from ._calls.transport import Transport, check_base_url, check_key, origin_of
-from ._protocol.answers import TaskRequest
+from ._protocol.family import Family, TaskRequest
 from ._runtime import Runtime, check_timeout
 from ._submit.uploads import upload_url_for
 from ._verdict import judge_read
@@ -40,7 +41,7 @@ from .ledger import Ledger
 from .midjourney import LEGACY, MidjourneyResult
 from .policy import PollPolicy, RetryPolicy, TokenBucket
 from .stats import Counters, Stats
-from .tasks import Family, Task, TaskRef, check_task_id, found_at
+from .tasks import Task, TaskRef, check_task_id, found_at
 
 DEFAULT_BASE_URL = "https://api.piapi.ai"
 

@@ -29,11 +29,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ._text import shorten
+from .tasks import TaskState
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from ._protocol.answers import Request
+    from ._http import Request
     from .tasks import Task, TaskRef
 
 
@@ -246,3 +249,13 @@ class DownloadError(PiAPIError):
         self.status = status
         self.task = task
         self.files = tuple(files)
+
+
+def end_error(task: Task[Any]) -> TaskFailed | TaskCancelled | None:
+    """Give what to raise for a task that has ended without a result, None for any other."""
+    if task.state is TaskState.FAILED:
+        reason = shorten(task.error) or "the host gives no reason"
+        return TaskFailed(f"Task {task.task_id} failed: {reason}.", task=task)
+    if task.state is TaskState.CANCELLED:
+        return TaskCancelled(f"Task {task.task_id} was cancelled.", task=task)
+    return None

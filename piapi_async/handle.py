@@ -13,10 +13,10 @@ import anyio
 from attrs import define
 
 from ._runtime import Runtime
-from ._wait.queue import Waiter, Watch
 from ._wait.schedule import differs
-from .errors import ClientClosed, NotFoundError, PiAPIError, WaitTimeout
-from .tasks import Cost, Task, TaskRef, end_error, found_at
+from ._wait.watch import Waiter, Watch
+from .errors import ClientClosed, NotFoundError, PiAPIError, WaitTimeout, end_error
+from .tasks import Cost, Task, TaskRef, found_at
 
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)

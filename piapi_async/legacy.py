@@ -16,16 +16,17 @@ from urllib.parse import quote
 
 from attrs import field, frozen
 
-from ._protocol.answers import HTTPRequest, HTTPResponse, Request, post
+from ._http import HTTPRequest, HTTPResponse, Request, post
 from ._protocol.decoding import Structure
 from ._protocol.envelope import read_task_object
+from ._protocol.family import Family
 from ._protocol.fields import flag, json_object, link, number, open_choice, ratio, text, whole
 from ._protocol.reading import classify, failure_text, from_unix, read_cost, read_number, read_status, read_time
 from ._protocol.requests import FileRequest, request, set_inputs
 from ._protocol.result_files import find_files
 from ._verdict import read_created
 from .errors import PiAPIError
-from .tasks import Created, Family, Life, Reader, Task, TaskFile, TaskId, TaskState, check_task_id
+from .tasks import Created, Life, Reader, Task, TaskFile, TaskId, TaskState, check_task_id
 
 __all__ = ["DREAM_MACHINE", "FACE_SWAP", "LEGACY_KLING", "DreamMachine", "FaceSwap", "LegacyKling"]
 

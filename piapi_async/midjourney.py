@@ -12,9 +12,10 @@ from typing import Any, ClassVar, Literal
 
 from attrs import field, frozen
 
-from ._protocol.answers import HTTPRequest, HTTPResponse, post
+from ._http import HTTPRequest, HTTPResponse, post
 from ._protocol.decoding import Structure
 from ._protocol.envelope import read_task_object
+from ._protocol.family import Family
 from ._protocol.fields import (
     Converted,
     around,
@@ -44,11 +45,13 @@ from ._protocol.reading import (
     read_status,
     text_at,
 )
+from ._protocol.refusals import read_answer, refusal
 from ._protocol.requests import CheckedRequest, request, set_fields
 from ._protocol.result_files import find_files
-from ._verdict import read_answer, read_created, refusal, says_failed
+from ._protocol.words import says_failed
+from ._verdict import read_created
 from .errors import UnexpectedAnswer
-from .tasks import Created, Family, Life, Reader, Task, TaskFile, TaskId, TaskState, check_task_id
+from .tasks import Created, Life, Reader, Task, TaskFile, TaskId, TaskState, check_task_id
 
 __all__ = [
     "LEGACY",

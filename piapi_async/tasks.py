@@ -7,7 +7,7 @@ API than that.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from enum import Enum, StrEnum
 from functools import cached_property
@@ -16,9 +16,6 @@ from typing import Any, Generic, NewType, TypeVar
 
 import orjson
 from attrs import evolve, field, frozen
-
-from ._protocol.answers import Request, shorten
-from .errors import TaskCancelled, TaskFailed, UnexpectedAnswer
 
 R_co = TypeVar("R_co", covariant=True)
 
@@ -199,16 +196,6 @@ def found_at(task: Task[Any], ref: TaskRef) -> None:
     task.__dict__["ref"] = ref
 
 
-def end_error(task: Task[Any]) -> TaskFailed | TaskCancelled | None:
-    """Give what to raise for a task that has ended without a result, None for any other."""
-    if task.state is TaskState.FAILED:
-        reason = shorten(task.error) or "the host gives no reason"
-        return TaskFailed(f"Task {task.task_id} failed: {reason}.", task=task)
-    if task.state is TaskState.CANCELLED:
-        return TaskCancelled(f"Task {task.task_id} was cancelled.", task=task)
-    return None
-
-
 @frozen
 class TaskRef:
     """Where a task is to be found: the host's origin, the family's name, the id.  Holds no key; keep it anywhere."""
@@ -235,25 +222,6 @@ class TaskRef:
         if not isinstance(data, dict) or not all(isinstance(data.get(name), str) and data[name] for name in fields):
             raise ValueError(f"not a TaskRef: it needs the texts {', '.join(fields)}")
         return cls(data["origin"], data["family"], TaskId(data["task_id"]))
-
-
-@frozen(eq=False, kw_only=True)
-class Family(Generic[R_co]):
-    """How the tasks of one API are read and cancelled.
-
-    `read` gives the task that a JSON object of this API tells of, as a webhook or the ledger has it.  `cancel` gives
-    the requests, one or many, that ask to cancel some tasks.  `fetch_many` gives, for each id it was asked for and
-    could tell about, the task, None for an unknown id, or the error of an entry that could not be read; it is None
-    for an API that reads only one task at a time.
-    """
-
-    name: str
-    fetch: Callable[[TaskId], Request[Task[R_co]]] = field(repr=False)
-    cancel: Callable[[Sequence[TaskId]], Sequence[Request[None]]] = field(repr=False)
-    read: Callable[[dict[str, Any], TaskId], Task[R_co]] = field(repr=False)
-    fetch_many: Callable[[Sequence[TaskId]], Request[Mapping[TaskId, Task[R_co] | UnexpectedAnswer | None]]] | None = (
-        field(default=None, repr=False)
-    )
 
 
 def check_task_id(value: str) -> TaskId:

@@ -16,15 +16,16 @@ from urllib.parse import quote
 import attrs
 from attrs import field, frozen
 
+from ._http import HTTPRequest, HTTPResponse
 from ._protocol import fields as inputs
-from ._protocol.answers import HTTPRequest, HTTPResponse
 from ._protocol.decoding import Structure
 from ._protocol.envelope import read_envelope, read_task_object
+from ._protocol.family import Family
 from ._protocol.reading import classify, failure_text, pick_images, read_cost, read_percent, read_status, read_time
 from ._protocol.requests import FileRequest, is_input, request, set_inputs
 from ._protocol.result_files import find_files
 from ._verdict import read_created
-from .tasks import Created, Family, Life, Reader, Task, TaskFile, TaskId, TaskState, check_task_id
+from .tasks import Created, Life, Reader, Task, TaskFile, TaskId, TaskState, check_task_id
 
 __all__ = ["UNIFIED", "CreateTask", "ModelRequest", "family_of", "request"]
 

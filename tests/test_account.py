@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from piapi_async import Account, ActiveTasks, AuthenticationError, Credits, InvalidRequestError, UnexpectedAnswer
-from piapi_async._protocol.answers import HTTPRequest, HTTPResponse
+from piapi_async._http import HTTPRequest, HTTPResponse
 from piapi_async.account import MAX_UPLOAD, AccountInfo, GetActiveTasks, Upload
 
 URL = "https://img.theapi.app/ephemeral/a.png"

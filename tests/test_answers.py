@@ -26,7 +26,7 @@ from piapi_async import (
     TaskState,
     UnexpectedAnswer,
 )
-from piapi_async._protocol.answers import HTTPResponse, Request
+from piapi_async._http import HTTPResponse, Request
 from piapi_async.midjourney import Cancel, Fetch, MultiFetch
 from piapi_async.tasks import Created, TaskId
 

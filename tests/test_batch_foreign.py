@@ -24,10 +24,11 @@ from piapi_async import (
     TaskState,
     WaitTimeout,
 )
-from piapi_async._protocol.answers import HTTPRequest, HTTPResponse
+from piapi_async._http import HTTPRequest, HTTPResponse
+from piapi_async._protocol.family import Family
 from piapi_async.batch import Outcome, Totals
 from piapi_async.emulator import Emulator
-from piapi_async.tasks import Created, Family, TaskId
+from piapi_async.tasks import Created, TaskId
 
 pytestmark = pytest.mark.looptime
 

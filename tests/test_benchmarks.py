@@ -15,7 +15,7 @@ from benchmarks._slices import Spread
 from benchmarks.server import serve
 from benchmarks.soak import Sample, Soak, goals, settle_accounts
 from piapi_async import Ledger, TaskRef
-from piapi_async.ledger._store import Intent
+from piapi_async.ledger._entries import Intent
 from piapi_async.tasks import TaskId
 
 ORIGIN = "http://127.0.0.1"

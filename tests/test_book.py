@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from piapi_async import LEGACY, Family, PollPolicy
-from piapi_async._protocol.answers import HTTPResponse
-from piapi_async._wait.queue import Waiter, Watch
+from piapi_async._http import HTTPResponse
 from piapi_async._wait.schedule import GRACE, LEAD, OVERDUE, Look, PollBook
+from piapi_async._wait.watch import Waiter, Watch
 from piapi_async.errors import (
     APIError,
     AuthenticationError,

@@ -27,7 +27,7 @@ from piapi_async import (
     UnexpectedAnswer,
     WaitTimeout,
 )
-from piapi_async._protocol.answers import HTTPRequest, HTTPResponse
+from piapi_async._http import HTTPRequest, HTTPResponse
 from piapi_async.cli import _session as setup
 from piapi_async.cli import cli
 from piapi_async.cli._exit import exit_code

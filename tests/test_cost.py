@@ -12,10 +12,11 @@ from support.any_json import JSON
 from support.serving import serving
 
 from piapi_async import LEGACY, UNIFIED, Cost, Created, Imagine, Ledger, PollPolicy, TaskState
-from piapi_async._protocol.answers import HTTPResponse
+from piapi_async._http import HTTPResponse
+from piapi_async._protocol.family import Family
 from piapi_async.legacy import DREAM_MACHINE, FACE_SWAP, LEGACY_KLING
 from piapi_async.models import flux, kling
-from piapi_async.tasks import Family, TaskId
+from piapi_async.tasks import TaskId
 
 ID = TaskId("t1")
 

@@ -14,11 +14,12 @@ from support.strict_server import Act, http, strict_server
 
 from piapi_async import LEGACY, UNIFIED, PiAPI, PiAPIError, PollPolicy, Task, TaskFailed, TaskState
 from piapi_async._families import FAMILIES
-from piapi_async._protocol.answers import HTTPResponse
+from piapi_async._http import HTTPResponse
+from piapi_async._protocol.family import Family
 from piapi_async._protocol.reading import is_known_status
 from piapi_async.models import kling
 from piapi_async.models._outputs import ImageOutput
-from piapi_async.tasks import Family, TaskId
+from piapi_async.tasks import TaskId
 from piapi_async.unified import family_of
 
 ID = TaskId("c0d39b5a-11b4")

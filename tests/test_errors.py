@@ -14,7 +14,7 @@ import pytest
 
 import piapi_async
 from piapi_async import Reroll, TaskRef, errors
-from piapi_async._protocol.answers import HTTPResponse
+from piapi_async._http import HTTPResponse
 from piapi_async.errors import (
     APIError,
     AuthenticationError,

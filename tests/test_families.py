@@ -41,9 +41,10 @@ from piapi_async.errors import (
     ServerError,
     SubmissionUnknown,
     WaitTimeout,
+    end_error,
 )
 from piapi_async.models._outputs import ImageOutput
-from piapi_async.tasks import TaskId, end_error
+from piapi_async.tasks import TaskId
 from piapi_async.unified import family_of
 
 pytestmark = pytest.mark.looptime

@@ -31,7 +31,7 @@ from piapi_async import (
     RetryPolicy,
     UnexpectedAnswer,
 )
-from piapi_async._protocol.answers import HTTPRequest, HTTPResponse
+from piapi_async._http import HTTPRequest, HTTPResponse
 from piapi_async.account import GetHistory, HistoryPage
 from piapi_async.cli import cli
 from piapi_async.models import flux, kling

@@ -24,9 +24,10 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from support.processes import PATIENCE, ended
 
 from piapi_async import Imagine, Ledger, LedgerError, Reroll, TaskRef
-from piapi_async._protocol.answers import HTTPRequest, post
+from piapi_async._http import HTTPRequest, post
 from piapi_async.ledger import LedgerEntry, LedgerState
-from piapi_async.ledger._store import Intent, LedgerFile
+from piapi_async.ledger._entries import Intent
+from piapi_async.ledger._store import LedgerFile
 
 ORIGIN, FAMILY = "https://host.test", "midjourney"
 SENDING, ACCEPTED, ENDED, UNKNOWN = LedgerState

@@ -27,7 +27,8 @@ from support.threaded_emulator import unmeasured
 from piapi_async import Ledger, LedgerError, PiAPI, PollPolicy, SubmissionUnknown, TaskRef
 from piapi_async.emulator import Drop, Emulator, Status
 from piapi_async.ledger import LedgerState
-from piapi_async.ledger._store import Intent, LedgerEntry, LedgerFile, Work
+from piapi_async.ledger._entries import Intent, LedgerEntry
+from piapi_async.ledger._store import LedgerFile, Work
 
 KEY = "emulator-key"
 
@@ -273,7 +274,7 @@ async def test_two_processes_that_submit_one_key_get_the_same_task_and_one_post_
     case: FamilyCase, zygotes: tuple[Zygote, Zygote], tmp_path: Path
 ) -> None:
     async with host(latency={"create": 0.05}) as (emulator, url):
-        for number in range(2):
+        for number in range(5):
             key = f"k{number}"
             for each in zygotes:
                 await each.start(path=tmp_path / "run.db", url=url, keys=[key], family=case)

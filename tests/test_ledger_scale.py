@@ -16,7 +16,7 @@ from piapi_async import Ledger, LedgerError, PiAPI, WebhookReceiver
 from piapi_async.ledger import LedgerState
 from piapi_async.ledger._sqlite import make
 from piapi_async.ledger._store import _SCHEMA
-from piapi_async.webhooks._receiver import NONCE
+from piapi_async.webhooks._event import NONCE
 
 ROWS = 30_000  # enough for a file that is not read through when it is opened
 

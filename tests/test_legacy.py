@@ -28,7 +28,8 @@ from piapi_async import (
     UnexpectedAnswer,
 )
 from piapi_async._families import FAMILIES
-from piapi_async._protocol.answers import HTTPRequest, HTTPResponse
+from piapi_async._http import HTTPRequest, HTTPResponse
+from piapi_async._protocol.family import Family
 from piapi_async.legacy import (
     DREAM_MACHINE,
     FACE_SWAP,
@@ -44,7 +45,7 @@ from piapi_async.legacy import (
     LegacyKling,
     LegacyKlingResult,
 )
-from piapi_async.tasks import Family, TaskId
+from piapi_async.tasks import TaskId
 
 ID = TaskId("c0d39b5a")
 Build = Callable[..., Any]

@@ -21,7 +21,7 @@ from support.threaded_emulator import threaded_emulator
 
 from piapi_async import PiAPI, Reroll
 from piapi_async.cli import cli
-from piapi_async.webhooks._receiver import MAX_BYTES
+from piapi_async.webhooks._event import MAX_BYTES
 
 PARENT = "6886fc4d-9d9d-4a3b-8a55-2b6d9a1d2f10"
 

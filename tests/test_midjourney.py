@@ -33,7 +33,8 @@ from piapi_async import (
     Upscale,
     Variation,
 )
-from piapi_async._protocol.answers import HTTPResponse, TaskRequest
+from piapi_async._http import HTTPResponse
+from piapi_async._protocol.family import TaskRequest
 from piapi_async.midjourney import Cancel, Fetch, MultiFetch
 from piapi_async.tasks import TaskId
 

@@ -16,8 +16,7 @@ import pytest
 from support.processes import ended
 
 import piapi_async
-from piapi_async import Ledger, PiAPI, PollPolicy, RetryPolicy, Task, TaskHandle, TaskRef
-from piapi_async._protocol import answers as _wire
+from piapi_async import Ledger, PiAPI, PollPolicy, Request, RetryPolicy, Task, TaskHandle, TaskRef
 
 NAMES = {
     *("PiAPI", "TaskHandle", "as_completed", "wait_all", "download", "Ledger", "Stats"),
@@ -294,7 +293,7 @@ class TestDocstrings:
 
     @pytest.mark.parametrize("name", ["to_http", "parse"])
     def test_of_what_all_requests_do_stand_in_their_protocol(self, name: str) -> None:
-        assert inspect.getdoc(getattr(_wire.Request, name))
+        assert inspect.getdoc(getattr(Request, name))
 
     def test_stand_in_every_public_module(self) -> None:
         bare = {

@@ -14,7 +14,7 @@ import orjson
 import pytest
 
 from piapi_async import UNIFIED, Cost, FileKind, PiAPIError, Task, TaskState
-from piapi_async._protocol.answers import HTTPResponse
+from piapi_async._http import HTTPResponse
 from piapi_async.account import Upload
 from piapi_async.models import flux, gemini, kling, luma, midjourney, seedance, udio
 from piapi_async.tasks import TaskId

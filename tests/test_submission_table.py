@@ -19,7 +19,8 @@ from support.creating import http_answer, json_answer, raw_host
 from support.families import FamilyCase
 
 from piapi_async import APIError, Ledger, PiAPI, PiAPIError, RetryPolicy, SubmissionUnknown, TaskRef
-from piapi_async._protocol.answers import HTTPResponse, TaskRequest
+from piapi_async._http import HTTPResponse
+from piapi_async._protocol.family import TaskRequest
 from piapi_async._verdict import Verdict, judge_create
 from piapi_async.cli._exit import exit_code
 from piapi_async.ledger import LedgerState

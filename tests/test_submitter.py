@@ -28,7 +28,8 @@ from piapi_async import (
     SubmissionUnknown,
     TransportError,
 )
-from piapi_async._protocol.answers import HTTPRequest, HTTPResponse, TaskRequest
+from piapi_async._http import HTTPRequest, HTTPResponse
+from piapi_async._protocol.family import TaskRequest
 from piapi_async.emulator import Drop, Emulator, Status
 from piapi_async.ledger import LedgerState
 from piapi_async.tasks import TaskId

@@ -16,10 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from piapi_async import LEGACY, MidjourneyResult, Task, TaskRef, TaskState
-from piapi_async._protocol.answers import HTTPResponse
+from piapi_async._http import HTTPResponse
 from piapi_async._protocol.reading import classify, from_unix, is_known_status
+from piapi_async.errors import end_error
 from piapi_async.midjourney import Fetch
-from piapi_async.tasks import TaskId, check_task_id, end_error
+from piapi_async.tasks import TaskId, check_task_id
 
 WORDS = {
     **dict.fromkeys(["staged", "pending", "retry", "queued", "cancelling"], TaskState.WAITING),

@@ -25,7 +25,7 @@ from yarl import URL
 from piapi_async import PiAPI, Reroll, RetryPolicy
 from piapi_async._calls.secrets import Hidden
 from piapi_async._calls.transport import USER_AGENT, Sending, Transport, check_base_url, check_key, origin_of
-from piapi_async._protocol.answers import HTTPRequest, HTTPResponse
+from piapi_async._http import HTTPRequest, HTTPResponse
 from piapi_async._version import __version__
 from piapi_async.errors import APIError, ClientClosed, PiAPIError, SubmissionUnknown, TransportError, UnexpectedAnswer
 

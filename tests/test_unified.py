@@ -32,8 +32,9 @@ from piapi_async import (
     TaskState,
     UnexpectedAnswer,
 )
-from piapi_async._protocol.answers import HTTPRequest, HTTPResponse, label
+from piapi_async._http import HTTPRequest, HTTPResponse
 from piapi_async._protocol.fields import text
+from piapi_async._text import label
 from piapi_async.account import AccountInfo, CancelPending, GetActiveTasks, Upload
 from piapi_async.models import flux, kling, midjourney
 from piapi_async.models._outputs import AudioOutput, ImageOutput

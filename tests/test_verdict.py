@@ -29,18 +29,12 @@ from piapi_async import (
     TransportError,
     UnexpectedAnswer,
 )
-from piapi_async._protocol.answers import HTTPRequest, HTTPResponse, excerpt, read_object
-from piapi_async._verdict import (
-    Judgement,
-    Verdict,
-    judge_create,
-    judge_multi_fetch,
-    judge_read,
-    judge_unanswered,
-    read_answer,
-    refusal,
-    says_failed,
-)
+from piapi_async._http import HTTPRequest, HTTPResponse
+from piapi_async._protocol.answers import read_object
+from piapi_async._protocol.refusals import read_answer, refusal
+from piapi_async._protocol.words import says_failed
+from piapi_async._text import excerpt
+from piapi_async._verdict import Judgement, Verdict, judge_create, judge_multi_fetch, judge_read, judge_unanswered
 from piapi_async.midjourney import Fetch
 from piapi_async.tasks import TaskId
 

@@ -44,7 +44,7 @@ from piapi_async.emulator import Drop, SlowFirstByte, Status
 from piapi_async.ledger import LedgerState
 from piapi_async.midjourney import LEGACY
 from piapi_async.unified import request
-from piapi_async.webhooks._receiver import NONCE
+from piapi_async.webhooks._event import NONCE
 
 pytestmark = pytest.mark.looptime
 

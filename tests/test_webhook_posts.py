@@ -40,7 +40,7 @@ from piapi_async import (
     wait_all,
 )
 from piapi_async.emulator import WebhookFaults
-from piapi_async.webhooks._receiver import MAX_BYTES, NONCE
+from piapi_async.webhooks._event import MAX_BYTES, NONCE
 
 pytestmark = pytest.mark.looptime
 

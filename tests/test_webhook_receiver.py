@@ -44,7 +44,7 @@ from piapi_async import (
 from piapi_async.emulator import Lognormal, SlowFirstByte, Status, TaskFails
 from piapi_async.errors import APIError
 from piapi_async.ledger import LedgerState
-from piapi_async.webhooks._receiver import NONCE
+from piapi_async.webhooks._event import NONCE
 
 pytestmark = pytest.mark.looptime
 

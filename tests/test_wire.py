@@ -15,18 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from piapi_async import Blend, Reroll, UnexpectedAnswer
-from piapi_async._protocol.answers import (
-    HTTPRequest,
-    HTTPResponse,
-    blank_secrets,
-    excerpt,
-    label,
-    post,
-    read_object,
-    read_retry_after,
-    shorten,
-)
+from piapi_async._http import HTTPRequest, HTTPResponse, post
+from piapi_async._protocol.answers import blank_secrets, read_object, read_retry_after
 from piapi_async._protocol.values import is_loopback
+from piapi_async._text import excerpt, label, shorten
 from piapi_async.midjourney import Cancel, Fetch, MultiFetch
 from piapi_async.tasks import TaskId
 

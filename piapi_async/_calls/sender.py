@@ -6,87 +6,32 @@ whole client and not one caller.
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import math
 from collections.abc import Callable
-from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import anyio
-from attrs import define, field
+from attrs import define
 
-from .._protocol.answers import HTTPResponse, Request, TaskRequest, label
+from .._http import HTTPResponse, Request
+from .._protocol.family import TaskRequest
+from .._text import label
 from .._verdict import Judgement, Verdict, judge_create, judge_unanswered
-from ..errors import ClientClosed, PiAPIError, RateLimitError, TransportError, UnexpectedAnswer
+from ..errors import PiAPIError, RateLimitError, TransportError, UnexpectedAnswer
 from ..stats import Counters
 from ..tasks import Created, TaskId
 from .transport import Sending, Transport
 
 if TYPE_CHECKING:
-    from ..policy import RetryPolicy, TokenBucket
-
-logger = logging.getLogger("piapi_async")
+    from ..policy import RetryPolicy
+from .throttle import Gate, now
 
 A = TypeVar("A")
 
 
-@define(eq=False)
-class Gate:
-    """The one place that every request of a client passes, so that slowing down is decided once for all."""
+E = TypeVar("E", bound=PiAPIError)
 
-    bucket: TokenBucket | None
-    rng: Random
-    _paused_until: float = -math.inf
-    _shut: asyncio.Event = field(factory=asyncio.Event)
-
-    def shut(self) -> None:
-        """Let nobody pass any more, and nobody rest: the client is closed."""
-        self._shut.set()
-
-    def pause(self, seconds: float) -> None:
-        """Let nobody pass for so long."""
-        self._paused_until = max(self._paused_until, _now() + seconds)
-
-    @property
-    def open(self) -> bool:
-        """Whether a request may go at once, without asking further."""
-        return self.bucket is None and self._paused_until == -math.inf and not self._shut.is_set()
-
-    async def enter(self, sending: Sending) -> None:
-        """Return when a request may go; raise `ClientClosed` when none may."""
-        while True:
-            while self._paused_until > -math.inf and (wait := self._paused_until - _now()) > 0:
-                await self.wait(wait * (1.0 + 0.1 * self.rng.random()), sending)  # not all at once, and never early
-            if self.bucket is not None and (wait := self.bucket.reserve(_now())):
-                await self.wait(wait, sending)
-                if self._paused_until > _now():
-                    continue  # a pause came over it: who has waited longer than the bucket said takes a new place
-            break
-        if self._shut.is_set():
-            raise ClientClosed(_CLOSED)
-
-    async def wait(self, seconds: float, sending: Sending) -> None:
-        """Rest before a request goes, or goes again."""
-        if sending.aside is None or seconds < _SHORT:
-            await self.rest(seconds)
-        else:
-            await sending.aside(partial(self.rest, seconds))
-
-    async def rest(self, seconds: float) -> None:
-        """Sleep; raise `ClientClosed` as soon as the client is closed."""
-        with anyio.move_on_after(seconds):
-            await self._shut.wait()
-            raise ClientClosed(_CLOSED)
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()  # anyio's own asks first which library's loop it is, which costs more
-
-
-_SHORT = 0.5  # seconds that are not worth writing down that a submit waits
-_CLOSED = "The client is closed. Nothing was sent; make a new PiAPI."
+logger = logging.getLogger("piapi_async")
 
 
 @define(eq=False)
@@ -115,7 +60,7 @@ class Caller:
         self, request: Request[A], judge: Callable[[PiAPIError], Verdict], *, timeout: float | None = None
     ) -> A:
         """Return the answer to a read, trying again while `judge` finds that useful and the policy allows it."""
-        began, tries = _now(), 0
+        began, tries = now(), 0
         while True:
             try:
                 return await self.attempt(request, timeout=timeout)
@@ -138,7 +83,7 @@ class Caller:
         It is sent again while certainly nothing was made and the policy allows it.  The connection of an answer that
         is no plain acceptance is closed; that of an id is the caller's to `settle`.
         """
-        began, tries = _now(), 0
+        began, tries = now(), 0
         while True:
             answer = await self._try_to_submit(request, sending)
             if not isinstance(answer, Judgement):
@@ -179,7 +124,7 @@ class Caller:
         if not self.gate.open:
             await self.gate.enter(sending)
         self.counters.requests[type(request).__name__] += 1
-        began = _now()
+        began = now()
         try:
             response = await self.transport.send(
                 request.to_http(), timeout=self.timeout if timeout is None else timeout, sending=sending, submit=submit
@@ -187,7 +132,7 @@ class Caller:
         except (TransportError, UnexpectedAnswer) as error:
             raise _of(request, error)  # noqa: B904 - it is the same error
         if logger.isEnabledFor(logging.DEBUG):
-            logger.debug("%s: HTTP %d in %.0f ms", label(request), response.status, (_now() - began) * 1000)
+            logger.debug("%s: HTTP %d in %.0f ms", label(request), response.status, (now() - began) * 1000)
         return response
 
     def _slow_down(self, error: RateLimitError, *, pause: bool = True) -> None:
@@ -199,16 +144,13 @@ class Caller:
     def _pause_after(self, error: PiAPIError, tries: int, began: float) -> float | None:
         """Return the seconds until the next try, None where the policy allows none."""
         pause = self.retry.delay(
-            tries, elapsed=_now() - began, retry_after=getattr(error, "retry_after", None), rng=self.rng
+            tries, elapsed=now() - began, retry_after=getattr(error, "retry_after", None), rng=self.rng
         )
         if pause is not None:
             text = str(error).rstrip(".")
             logger.info("%s; trying again in %.1f s (%d of %d)", text, pause, tries + 1, self.retry.attempts)
             self.counters.retries += 1
         return pause
-
-
-E = TypeVar("E", bound=PiAPIError)
 
 
 def _of(request: Request[Any], error: E) -> E:

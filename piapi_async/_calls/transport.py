@@ -17,7 +17,8 @@ import aiohttp
 from attrs import define, field, frozen
 from yarl import URL
 
-from .._protocol.answers import MAX_ANSWER, HTTPRequest, HTTPResponse
+from .._http import HTTPRequest, HTTPResponse
+from .._protocol.answers import MAX_ANSWER
 from .._protocol.values import is_loopback
 from .._version import __version__
 from ..errors import ClientClosed, PiAPIError, TransportError, UnexpectedAnswer

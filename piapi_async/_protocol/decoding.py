@@ -19,8 +19,8 @@ import orjson
 from cattrs.errors import AttributeValidationNote, BaseValidationError, IterableValidationNote
 from cattrs.gen import make_dict_structure_fn
 
+from .._text import excerpt
 from ..errors import UnexpectedAnswer
-from .answers import excerpt
 from .reading import (
     WrongItem,
     join,

@@ -7,11 +7,12 @@ from typing import Any
 
 from attrs import evolve
 
-from .._verdict import read_answer, refusal
+from .._http import HTTPResponse, Request
 from ..errors import UnexpectedAnswer
 from ..tasks import TaskId
-from .answers import HTTPResponse, Request, read_object
+from .answers import read_object
 from .reading import is_end, read_int, text_at
+from .refusals import read_answer, refusal
 
 
 def read_envelope(response: HTTPResponse, request: Request[Any]) -> dict[str, Any]:

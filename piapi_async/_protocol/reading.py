@@ -16,9 +16,9 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from .._text import shorten
 from ..errors import UnexpectedAnswer
 from ..tasks import Cost, TaskId, TaskState
-from .answers import shorten
 
 # -- places -------------------------------------------------------------------------------------------------------
 

@@ -21,7 +21,8 @@ from attrs import define, field
 
 from .._calls.sender import Caller
 from .._calls.transport import Sending
-from .._protocol.answers import Attaching, TaskRequest, label
+from .._protocol.family import Attaching, Family, TaskRequest
+from .._text import label
 from .._verdict import Judgement, Verdict
 from ..errors import (
     APIError,
@@ -34,8 +35,8 @@ from ..errors import (
     UnexpectedAnswer,
 )
 from ..ledger import Ledger
-from ..ledger._store import Intent, LedgerEntry, LedgerState
-from ..tasks import Cost, Created, Family, TaskId, TaskRef, TaskState
+from ..ledger._entries import Intent, LedgerEntry, LedgerState
+from ..tasks import Cost, Created, TaskId, TaskRef, TaskState
 
 logger = logging.getLogger("piapi_async")
 

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from .._calls.sender import Caller
+from .._protocol.family import Family
 from .._verdict import Verdict, judge_multi_fetch, judge_read
 from ..errors import APIError, AuthenticationError, NotFoundError, UnexpectedAnswer
-from ..tasks import Family, Task, TaskId
+from ..tasks import Task, TaskId
 from .schedule import PollBook
 
 _AT_ONCE = 8  # reads of single tasks

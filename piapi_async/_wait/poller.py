@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import define, field
 
+from .._protocol.family import Family
 from .._protocol.reading import is_known_status
 from ..errors import PiAPIError, UnexpectedAnswer
-from ..tasks import Family, Task, TaskId
-from .queue import Waiter, Watch
+from ..tasks import Task, TaskId
 from .schedule import OVERDUE, Look, PollBook, Sightings
+from .watch import Waiter, Watch
 
 if TYPE_CHECKING:
     from .._calls.sender import Caller

@@ -18,6 +18,7 @@ from typing import Any, TypeAlias
 
 from attrs import define, field, frozen
 
+from .._protocol.family import Family
 from .._verdict import Verdict, judge_read
 from ..errors import (
     APIError,
@@ -30,9 +31,10 @@ from ..errors import (
 )
 from ..policy import Pace, PollPolicy
 from ..stats import Counters
-from ..tasks import Family, TaskId, TaskState
-from .queue import AnyTask, Lane, Waiter, Watch
+from ..tasks import TaskId, TaskState
+from .queue import Lane
 from .trust import WebhookTrust
+from .watch import AnyTask, Waiter, Watch
 
 GRACE = 5.0
 """Seconds for which a host may deny a task before we believe it: a new id can be invisible at first."""

@@ -1,5 +1,6 @@
 """Many requests, bounded."""
 
-from ._runner import BatchItem, BatchRunner, Outcome, Totals
+from ._outcome import BatchItem, Outcome, Totals
+from ._runner import BatchRunner
 
 __all__ = ["BatchItem", "BatchRunner", "Outcome", "Totals"]

@@ -13,7 +13,8 @@ from aiohttp import web
 
 from ..errors import WebhookRejected
 from ..webhooks import WebhookEvent
-from ..webhooks._receiver import check_secret_text, read_delivery
+from ..webhooks._event import check_secret_text
+from ..webhooks._receiver import read_delivery
 from ._exit import ExitCode
 from ._output import check_stdout, leave_stdout, reason_of, say, stdout_encoding, tell, to_json, write_out
 from ._session import read_secret, run

@@ -19,7 +19,7 @@ from ..models import catalog
 from ._verbs import VERBS
 
 if TYPE_CHECKING:
-    from .._protocol.answers import Attaching, TaskRequest
+    from .._protocol.family import Attaching, TaskRequest
 
 OLDER: Mapping[str, type[Any]] = {
     legacy.FACE_SWAP.name: legacy.FaceSwap,

@@ -18,7 +18,7 @@ from ._session import read_setup, run
 from ._submit import key_option, no_wait_option, require_key, submit_and_finish
 
 if TYPE_CHECKING:
-    from .._protocol.answers import TaskRequest
+    from .._protocol.family import TaskRequest
 
 _INPUT = re.compile(r"(?P<name>[A-Za-z_][\w-]*)(?P<sign>:?=)(?P<text>.*)", re.DOTALL)
 

@@ -24,7 +24,7 @@ from ._session import client, read_setup, resume_command, run
 from ._verbs import VERBS
 
 if TYPE_CHECKING:
-    from .._protocol.answers import TaskRequest
+    from .._protocol.family import TaskRequest
 
 _HELP = {
     "origin_task_id": "The task to derive from.",

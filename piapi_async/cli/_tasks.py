@@ -10,10 +10,11 @@ from typing import Any
 import click
 
 from .._families import FAMILIES
+from .._protocol.family import Family
 from ..client import PiAPI
 from ..errors import DownloadError
 from ..midjourney import LEGACY
-from ..tasks import Family, TaskState
+from ..tasks import TaskState
 from ._options import shared_options, short, timeout_option
 from ._output import Meter, check_stdout, print_task, say
 from ._saving import Folder, Saving, saving_options

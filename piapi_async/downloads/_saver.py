@@ -31,9 +31,10 @@ from attrs import define, evolve, field, frozen
 from yarl import URL
 
 from .._calls.threads import in_thread, running_loop
-from .._protocol.answers import read_retry_after, shorten
+from .._protocol.answers import read_retry_after
 from .._protocol.result_files import files_to_save, needs_files
 from .._protocol.signatures import HEAD, SUFFIXES, Body, suffix_of_link
+from .._text import shorten
 from ..errors import DownloadError
 from ..policy import RetryPolicy
 from ..tasks import FileKind, FileRole, TaskState

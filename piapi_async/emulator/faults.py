@@ -22,7 +22,7 @@ import orjson
 from attrs import Factory, define, field, frozen
 from attrs.validators import ge, gt, in_, instance_of, optional
 
-from piapi_async._protocol.answers import HTTPResponse
+from piapi_async._http import HTTPResponse
 
 from ._api import odd_shapes as shapes
 from ._api.routes import KNOWN_ROUTES, names_of

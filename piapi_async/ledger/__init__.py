@@ -1,6 +1,6 @@
 """Promise 3: nothing paid for is lost."""
 
+from ._entries import LedgerEntry, LedgerState
 from ._ledger import Ledger
-from ._store import LedgerEntry, LedgerState
 
 __all__ = ["Ledger", "LedgerEntry", "LedgerState"]

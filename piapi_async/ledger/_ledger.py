@@ -29,7 +29,8 @@ from attrs import define, field
 from .._calls.threads import running_loop
 from ..errors import LedgerError
 from ..tasks import TaskId, TaskRef, check_task_id
-from ._store import FORKED, Intent, LedgerEntry, LedgerFile, LedgerState, Work
+from ._entries import Intent, LedgerEntry, LedgerState
+from ._store import FORKED, LedgerFile, Work
 
 __all__ = ["Ledger", "LedgerEntry", "LedgerState"]
 

@@ -1,5 +1,6 @@
 """Webhooks."""
 
-from ._receiver import WebhookEvent, WebhookReceiver
+from ._event import WebhookEvent
+from ._receiver import WebhookReceiver
 
 __all__ = ["WebhookEvent", "WebhookReceiver"]

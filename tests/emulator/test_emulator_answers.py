@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from piapi_async._protocol.answers import HTTPRequest
+from piapi_async._http import HTTPRequest
 from piapi_async.emulator import PLANS, Dialect, Plan
 from piapi_async.emulator._api.dialect import View, picture_size
 from piapi_async.emulator._api.host import Desk

@@ -10,7 +10,7 @@ from support.emulating import Caller, emulating
 from support.systems import PROMPT
 from yarl import URL
 
-from piapi_async._protocol.answers import HTTPResponse
+from piapi_async._http import HTTPResponse
 from piapi_async.emulator import Dialect, Drop, Emulator, SlowBody
 from piapi_async.emulator._media.cdn import ranged, signed
 

@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 from support.emulating import Caller, emulating
 
-from piapi_async._protocol.answers import HTTPResponse
+from piapi_async._http import HTTPResponse
 from piapi_async.emulator import (
     Drop,
     Emulator,

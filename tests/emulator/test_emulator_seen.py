@@ -12,7 +12,7 @@ import orjson
 import pytest
 from support.emulating import emulating
 
-from piapi_async._protocol.answers import HTTPRequest
+from piapi_async._http import HTTPRequest
 from piapi_async.emulator import PLANS, Constant, Dialect, Emulator, Plan, Seen, SlowFirstByte, Status
 from piapi_async.emulator._api.dialect import View
 from piapi_async.emulator._api.host import Desk

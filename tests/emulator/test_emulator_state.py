@@ -15,7 +15,7 @@ import attrs
 import pytest
 from support.emulating import Inbox, emulating
 
-from piapi_async._protocol.answers import HTTPRequest
+from piapi_async._http import HTTPRequest
 from piapi_async.emulator import PLANS, Constant, Dialect, Emulator, StateError
 from piapi_async.emulator._api.dialect import View
 from piapi_async.emulator._api.host import Desk
@@ -150,7 +150,6 @@ class TestDamage:
         {"a": 1},
     )
 
-    @pytest.mark.storm
     @pytest.mark.parametrize(
         "name", [*attrs.fields_dict(Task), "version", "now", "serial", "epoch", "saved_at", "tasks"]
     )

@@ -14,8 +14,7 @@ from typing import Any
 from attrs import frozen
 
 from piapi_async import LEGACY, UNIFIED, CreateTask, Reroll
-from piapi_async._protocol.answers import TaskRequest
-from piapi_async.tasks import Family
+from piapi_async._protocol.family import Family, TaskRequest
 
 
 def _unified_reroll(parent: str, **fields: Any) -> CreateTask:

@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 
 from piapi_async import Ledger, TaskRef
-from piapi_async._protocol.answers import post
-from piapi_async.ledger._store import Intent
+from piapi_async._http import post
+from piapi_async.ledger._entries import Intent
 from piapi_async.tasks import TaskId
 
 

@@ -7,9 +7,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from piapi_async import Ledger, TaskRef
-from piapi_async._protocol.answers import post
+from piapi_async._http import post
 from piapi_async.ledger import LedgerState
-from piapi_async.ledger._store import Intent
+from piapi_async.ledger._entries import Intent
 
 ORIGIN, FAMILY = "https://host.test", "midjourney"
 

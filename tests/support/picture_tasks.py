@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from piapi_async import Task
-from piapi_async._protocol.answers import HTTPResponse
+from piapi_async._http import HTTPResponse
 from piapi_async.midjourney import Fetch
 from piapi_async.tasks import TaskId
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from attrs import field, frozen
 
-from ..._protocol.answers import TaskRequest
+from ..._protocol.family import TaskRequest
 from ...ledger._ledger import check_key
 from .._requests import Recipe, recipes, unknown_verb
 from .._verbs import VERBS

@@ -15,13 +15,13 @@ from typing import Any, Protocol
 import click
 from attrs import define, field
 
-from ..._protocol.answers import TaskRequest
+from ..._protocol.family import TaskRequest
 from ..._protocol.result_files import makes_text
 from ...batch import Outcome
 from ...downloads._disk import is_saved
 from ...errors import TaskCancelled, TaskFailed
+from ...ledger._entries import Intent
 from ...ledger._sqlite import lock_file
-from ...ledger._store import Intent
 from ...tasks import FileRole
 from .._output import leave_stdout, on_terminal, stdout_encoding, task_fields, to_json, write_out
 from .._saving import Saving

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import orjson
 from attrs import define, evolve, field
 
-from piapi_async._protocol.answers import HTTPRequest, HTTPResponse
+from piapi_async._http import HTTPRequest, HTTPResponse
 
 from .._service.observed import Seen
 from .._service.requests import MIDJOURNEY, Ask, Door, Refused

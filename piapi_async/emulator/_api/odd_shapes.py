@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from piapi_async._protocol.answers import HTTPResponse
+from piapi_async._http import HTTPResponse
 
 JSON_TYPE = {"content-type": "application/json"}
 _SEE_OTHER = 303

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from attrs import evolve
 
-from piapi_async._protocol.answers import HTTPResponse
+from piapi_async._http import HTTPResponse
 
 _PARTIAL, _UNSATISFIABLE = 206, 416
 #: Escapes that a client which writes the query anew would write in another way.

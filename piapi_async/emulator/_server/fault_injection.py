@@ -10,7 +10,7 @@ from functools import partial
 
 from aiohttp import web
 
-from piapi_async._protocol.answers import HTTPResponse
+from piapi_async._http import HTTPResponse
 
 from ..faults import Drop, EdgePage, Mishap, SlowBody, SlowFirstByte, StaleKeepAlive, Status, Unasked, Unclear
 

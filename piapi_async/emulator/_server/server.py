@@ -19,7 +19,7 @@ import orjson
 from aiohttp import web
 from attrs import Factory, define, field, frozen
 
-from piapi_async._protocol.answers import HTTPRequest, HTTPResponse
+from piapi_async._http import HTTPRequest, HTTPResponse
 
 from .._api.host import Desk
 from .._api.routes import find, names_of

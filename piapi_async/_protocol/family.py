@@ -1,0 +1,59 @@
+"""What one API is to the client: how its tasks are created, read and cancelled.  Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import PurePath
+from typing import Any, Generic, Protocol, Self, TypeVar
+
+from attrs import field, frozen
+
+from .._http import Request
+from ..errors import UnexpectedAnswer
+from ..tasks import Created, Task, TaskId
+
+R_co = TypeVar("R_co", covariant=True)
+
+
+@frozen(eq=False, kw_only=True)
+class Family(Generic[R_co]):
+    """How the tasks of one API are read and cancelled.
+
+    `read` gives the task that a JSON object of this API tells of, as a webhook or the ledger has it.  `cancel` gives
+    the requests, one or many, that ask to cancel some tasks.  `fetch_many` gives, for each id it was asked for and
+    could tell about, the task, None for an unknown id, or the error of an entry that could not be read; it is None
+    for an API that reads only one task at a time.
+    """
+
+    name: str
+    fetch: Callable[[TaskId], Request[Task[R_co]]] = field(repr=False)
+    cancel: Callable[[Sequence[TaskId]], Sequence[Request[None]]] = field(repr=False)
+    read: Callable[[dict[str, Any], TaskId], Task[R_co]] = field(repr=False)
+    fetch_many: Callable[[Sequence[TaskId]], Request[Mapping[TaskId, Task[R_co] | UnexpectedAnswer | None]]] | None = (
+        field(default=None, repr=False)
+    )
+
+
+class TaskRequest(Request[TaskId | Created], Protocol[R_co]):
+    """A request that makes a task, and costs money; its tasks belong to `family` and end in an `R_co`.
+
+    Its `parse` returns the new task's id, or a `Created` if the answer tells its price too.  Whatever it raises
+    instead, what that means for the money is judged by the answer itself, not by the error.
+    """
+
+    @property
+    def family(self) -> Family[R_co]:
+        """How the tasks it makes are read and cancelled."""
+        ...
+
+
+class Attaching(Protocol):
+    """A request that may hold files which are here, and must be uploaded before it can be sent."""
+
+    def local_files(self) -> Sequence[PurePath]:
+        """Give these files, each once."""
+        ...
+
+    def with_links(self, links: Mapping[PurePath, str], /) -> Self:
+        """Give the request with links in the place of its files."""
+        ...

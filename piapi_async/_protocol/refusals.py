@@ -1,0 +1,145 @@
+"""Which error an answer that refuses is raised as, and in which words.  Pure."""
+
+from __future__ import annotations
+
+import re
+from http import HTTPStatus
+from typing import Any
+
+from .._http import HTTPResponse, Request
+from .._text import excerpt, label, shorten
+from ..errors import (
+    APIError,
+    AuthenticationError,
+    InsufficientCreditError,
+    InvalidRequestError,
+    NotFoundError,
+    ParentOutdatedError,
+    RateLimitError,
+    ServerError,
+    UnexpectedAnswer,
+)
+from ..tasks import TaskId
+from .answers import blank_secrets, read_object, read_retry_after
+from .words import BANNED, VALUES, Words, is_good
+
+BUSY = re.compile(r"no available bot|bot is inactive|overloaded|rate limit|too many requests", re.IGNORECASE)
+_OUTDATED = re.compile(r"parent task is outdated", re.IGNORECASE)
+_NOT_FOUND = re.compile(r"not found|not exist|no such task", re.IGNORECASE)
+_MONEY = re.compile(  # "failed to freeze credit", "account credit not enough", "insufficient credits": observed
+    r"failed to freeze|insufficient (?:account )?(?:credit|balance|fund|quota|point)"
+    r"|(?:credits?|balance|quota|points?|funds?) (?:is |are )?(?:not enough|insufficient|exhausted)"
+    r"|not enough (?:account )?(?:credit|balance|quota|point|fund)|(?:no|out of) (?:more )?credit",
+    re.IGNORECASE,
+)
+ANY = re.compile("")
+CLIENT_FAULTS = range(400, 500)
+SERVER_FAULTS = range(500, 600)
+
+
+# -- errors -------------------------------------------------------------------------------------------------------
+
+_NOT_BUSY = frozenset(CLIENT_FAULTS) - {408, 429} | frozenset(SERVER_FAULTS) | {200}
+
+# The first row that fits (status, text) names the error and what the reader can do.  The texts were observed on the
+# legacy hosts; which of them a host uses is not documented.
+_REFUSALS: tuple[tuple[range | frozenset[int], re.Pattern[str], type[APIError], str], ...] = (
+    (VALUES, BANNED, InvalidRequestError, ""),  # it may quote any word of the prompt
+    (frozenset({402}), ANY, InsufficientCreditError, "Buy credit, then submit again."),
+    (_NOT_BUSY, _MONEY, InsufficientCreditError, "Buy credit, then submit again."),
+    (frozenset({401, 403}), BUSY, RateLimitError, "The host is busy; try later."),
+    (frozenset({401, 403}), ANY, AuthenticationError, "Check the API key and what its plan allows."),
+    (frozenset({408}), ANY, APIError, ""),
+    (frozenset({429}), ANY, RateLimitError, "Slow down, or set rate_limit=(requests, seconds)."),
+    (
+        frozenset({200, *CLIENT_FAULTS}),
+        _OUTDATED,
+        ParentOutdatedError,
+        "Submit the parent's Imagine anew and derive from that task.",
+    ),
+    (CLIENT_FAULTS, BUSY, RateLimitError, "The host is busy; try later."),
+    (frozenset({404, 410}), ANY, NotFoundError, "Check the task id and the host."),
+    (VALUES, _NOT_FOUND, NotFoundError, "Check the task id and the host."),
+    (frozenset({400, 422}), ANY, InvalidRequestError, ""),
+    (
+        range(300, 400),
+        ANY,
+        APIError,
+        "Redirects are not followed, so that the key goes to one host only; set base_url.",
+    ),
+    (SERVER_FAULTS, ANY, ServerError, ""),
+)
+
+
+def refusal(response: HTTPResponse, request: Request[Any], *, message: str | None = None) -> APIError:
+    """Return the error for an answer to a read that refuses.
+
+    `message` is the server's text where the caller has read it already.  The error's own is "" where the body is not
+    the host's: an edge's page, a gateway's phrase.
+    """
+    data = object_in(response.body) if message is None else {"message": message}
+    return create_error(response, request, response.status, Words.of(data, request), certain=True, makes_task=False)
+
+
+def not_understood(response: HTTPResponse, words: Words, named: TaskId | None) -> UnexpectedAnswer:
+    """Return the error for a 2xx that is neither a yes nor a no."""
+    body = excerpt(blank_secrets(response.body))
+    found = "names no task, and does not say that none was made"
+    if words.bare_id:
+        found = f"may name a task, {words.bare_id}"
+    elif named is not None:
+        found = f"names a task, {named}, and is not understood otherwise"
+    return UnexpectedAnswer(f"The answer (HTTP {response.status}) {found}: {body}", path="task_id", excerpt=body)
+
+
+def create_error(
+    response: HTTPResponse,
+    request: Request[Any],
+    status: int,
+    words: Words,
+    *,
+    certain: bool,
+    makes_task: bool = True,
+) -> APIError:
+    """Return the error for an answer; `certain` if it says for sure that nothing was made."""
+    body = excerpt(blank_secrets(response.body))
+    cls, advice = _class_of(status, words)
+    said = ""
+    if words.text:
+        said = f": {shorten(words.text)}"
+    elif body:
+        said = f"; the body begins: {body}"
+    how = "was refused" if certain and (words.text or status not in SERVER_FAULTS) else "was answered with an error"
+    sentence = f"{label(request)} {how}: HTTP {status}{said}."
+    if makes_task and certain:
+        sentence += " No task was made, nothing was paid."
+    details: dict[str, Any] = {"status": status, "message": words.text, "body": body, "request": request}
+    if cls is RateLimitError:
+        details["retry_after"] = read_retry_after(response.headers)
+    return cls(f"{sentence} {advice}" if advice and certain else sentence, **details)
+
+
+def _class_of(status: int, words: Words) -> tuple[type[APIError], str]:
+    status = HTTPStatus.OK if is_good(status) else status
+    for statuses, pattern, cls, advice in _REFUSALS:
+        if status in statuses and (pattern is ANY or words.match(pattern)):
+            return cls, advice
+    return APIError, ""
+
+
+def object_in(body: bytes) -> dict[str, Any]:
+    """Return the JSON object in a body, an empty one where there is none."""
+    try:
+        return read_object(body)
+    except UnexpectedAnswer:
+        return {}
+
+
+# -- reads --------------------------------------------------------------------------------------------------------
+
+
+def read_answer(response: HTTPResponse, request: Request[Any]) -> dict[str, Any]:
+    """Return the JSON object of a good answer; raise the right `APIError` or `UnexpectedAnswer` for any other."""
+    if is_good(response.status):
+        return read_object(response.body)
+    raise refusal(response, request)

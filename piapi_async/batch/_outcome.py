@@ -1,0 +1,119 @@
+"""What goes into a batch and what comes out of it, as values."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from attrs import define, frozen
+
+from .._protocol.family import TaskRequest
+from ..errors import (
+    DownloadError,
+    SubmissionUnknown,
+)
+from ..tasks import Task, TaskRef
+
+R_co = TypeVar("R_co", covariant=True)
+
+
+@frozen
+class BatchItem(Generic[R_co]):
+    """A request with a key of its own, which makes it the same item in every run with the same ledger.
+
+    Without a ledger the key is only a label, given back on the outcome.
+    """
+
+    request: TaskRequest[R_co]
+    key: str | None = None
+
+
+@frozen(kw_only=True)
+class Outcome(Generic[R_co]):
+    """What became of one request.
+
+    `task` is the task as it was last seen, `ref` where it is, `files` what was saved of it; `error` is what went wrong,
+    any exception that the item met with.  A failed download is an `error`, too, and `download_error` is the same
+    object: the task is done.  `resumed` says that this run did not submit it: an earlier one had.  `key` is what the
+    ledger has it under ("" without a ledger).
+    """
+
+    index: int
+    request: TaskRequest[R_co]
+    key: str = ""
+    ref: TaskRef | None = None
+    task: Task[R_co] | None = None
+    files: tuple[Path, ...] = ()
+    error: Exception | None = None
+    download_error: DownloadError | None = None
+    resumed: bool = False
+
+    @property
+    def ok(self) -> bool:
+        """Whether the task is done and, if that was asked for, saved."""
+        return self.error is None
+
+
+@frozen(kw_only=True)
+class Totals:
+    """The account of a run, exact at any time: every item that was read is in flight or in one of the outcomes."""
+
+    read: int = 0
+    """Items taken from the input."""
+    submitted: int = 0
+    """Tasks made by this run, as far as is known."""
+    resumed: int = 0
+    """Items that an earlier run had submitted."""
+    waiting: int = 0
+    """In flight and not yet begun by the host."""
+    running: int = 0
+    """In flight and being worked on."""
+    done: int = 0
+    failed: int = 0
+    """Tasks that failed or were cancelled, submits that were refused, waits that timed out."""
+    unknown: int = 0
+    """Submits of which nobody knows whether they made a task."""
+    skipped: int = 0
+    """Items left for another run, because `max_submits` was reached."""
+    saved: int = 0
+    """Files saved."""
+    unsaved: int = 0
+    """Tasks that are done but could not be saved."""
+    seconds: float = 0.0
+    """Since the run began."""
+
+    @property
+    def ended(self) -> int:
+        """Items with an outcome."""
+        return self.done + self.failed + self.unknown
+
+    @property
+    def rate(self) -> float:
+        """Outcomes per second so far."""
+        return self.ended / self.seconds if self.seconds else 0.0
+
+
+@define
+class _Account:
+    """What the totals are made of, as it is added up."""
+
+    read: int = 0
+    submitted: int = 0
+    resumed: int = 0
+    done: int = 0
+    failed: int = 0
+    unknown: int = 0
+    skipped: int = 0
+    saved: int = 0
+    unsaved: int = 0
+
+    def add(self, outcome: Outcome[Any]) -> None:
+        """Take in what became of an item."""
+        if outcome.error is None or outcome.download_error is not None:
+            self.done += 1
+        elif isinstance(outcome.error, SubmissionUnknown):
+            self.unknown += 1
+        else:
+            self.failed += 1
+        self.saved += len(outcome.files)
+        self.unsaved += outcome.download_error is not None
