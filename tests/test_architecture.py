@@ -10,6 +10,7 @@ from typing import TypeGuard
 
 import pytest
 from attrs import frozen
+from support.measure_house import import_circles, sources
 
 import piapi_async
 
@@ -27,6 +28,8 @@ PURE = {
     *("_http", "_text", "tasks", "errors", "_protocol", "_verdict"),
     *("midjourney", "unified", "legacy", "models", "_families", "account", "policy", "stats"),
 }
+# Folders whose docstring says what they may import.
+FOLDERS = ["_protocol", "_calls", "_wait", "ledger", "_submit", "downloads", "batch", "webhooks"]
 IMPURE_IMPORTS = {
     *("aiohttp", "anyio", "asyncio", "time", "socket", "ssl", "threading", "selectors", "subprocess", "os", "pathlib"),
     *("sqlite3", "logging", "urllib.request", "http.client"),
@@ -75,9 +78,10 @@ def walk(tree: ast.Module) -> tuple[ast.AST, ...]:
     return tuple(rest)
 
 
-def imports_of(path: Path, tree: ast.Module) -> Iterator[Import]:
+def imports_of(path: Path, tree: ast.Module, *, types: bool = False) -> Iterator[Import]:
+    """Return the imports of a file; with `types` those that only a type checker sees, too."""
     package = ("piapi_async", *path.relative_to(PACKAGE).parts[:-1])
-    for node in walk(tree):
+    for node in ast.walk(tree) if types else walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield Import(alias.name, "", node.lineno)
@@ -86,6 +90,14 @@ def imports_of(path: Path, tree: ast.Module) -> Iterator[Import]:
             module = ".".join([*base, *filter(None, [node.module])])
             for alias in node.names:
                 yield Import(module, alias.name, node.lineno)
+
+
+def promised_imports(folder: str) -> set[str]:
+    """Return what a folder may import, by the last line of its docstring."""
+    doc = ast.get_docstring(parse(PACKAGE / folder / "__init__.py")) or ""
+    head, _, names = doc.rpartition("May import: ")
+    assert head, f"the docstring of {folder} does not say what it may import"
+    return set(" ".join(names.split()).rstrip(".").split(", "))
 
 
 def own_room(found: Import) -> str | None:
@@ -120,11 +132,30 @@ class TestDirection:
             above = {*ORDER[: ORDER.index(room)], room} if room in ORDER else set()
             return [
                 (found.line, found.whole)
-                for found in imports_of(path, parse(path))
+                for found in imports_of(path, parse(path), types=True)
                 if (entered := own_room(found)) is not None and entered not in above
             ]
 
         assert places(files(), wrong) == []
+
+    @pytest.mark.parametrize("folder", FOLDERS)
+    def test_a_folder_imports_what_its_docstring_says(self, folder: str) -> None:
+        allowed = promised_imports(folder)
+        wrong = [
+            f"{path.relative_to(PACKAGE)}:{found.line}: {found.whole}"
+            for path in files()
+            if room_of(path) == folder
+            for found in imports_of(path, parse(path), types=True)
+            if (entered := own_room(found)) is not None and entered not in {*allowed, folder}
+        ]
+
+        assert wrong == []
+        assert allowed < set(ORDER[: ORDER.index(folder)])
+
+    def test_no_module_is_in_a_circle_of_imports_even_for_type_checkers(self) -> None:
+        circles = [circle for circle in import_circles(sources(PACKAGE)) if ".emulator." not in circle[0]]
+
+        assert circles == []
 
     def test_the_package_itself_imports_only_what_needs_no_aiohttp(self) -> None:
         init = PACKAGE / "__init__.py"

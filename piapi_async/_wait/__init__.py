@@ -1,1 +1,7 @@
-"""Promise 2: waiting is nearly free."""
+"""Promise 2: waiting is nearly free.
+
+`schedule` decides, in pure functions of the time, what to poll next and what a response does; `poller.Poller` carries
+that out with one timer.  It does not know how a task was submitted.
+
+May import: _http, _text, tasks, errors, policy, stats, _protocol, _verdict, _calls.
+"""
