@@ -41,7 +41,7 @@ class TestEachRequest:
             if getattr(request, "origin_task_id", None) == PARENT:
                 request = attrs.evolve(request, origin_task_id=await parent_of(piapi, class_of(build)))
             task = await (await piapi.submit(request)).wait(timeout=600)
-            paths = await download(task, tmp_path) if task.files else []
+            paths = await download(task, tmp_path, all_files=True) if task.files else []
 
             assert task.state is TaskState.DONE
             assert task.result is not None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -194,10 +194,20 @@ def verdict_of(error: PiAPIError | None, creates: int) -> str:
 
 
 @pytest.mark.parametrize("status", STATUSES)
-def test_each_answer_is_judged_as_the_table_says(status: int, case: FamilyCase) -> None:
+def test_an_answer_is_judged_as_the_table_says(status: int, case: FamilyCase) -> None:
+    check_judgement(itertools.islice(answers((status,)), 0, None, 11), case)
+
+
+@pytest.mark.storm
+@pytest.mark.parametrize("status", STATUSES)
+def test_every_answer_is_judged_as_the_table_says(status: int, case: FamilyCase) -> None:
+    check_judgement(answers((status,)), case)
+
+
+def check_judgement(table: Iterable[Answer], case: FamilyCase) -> None:
     request = case.reroll("p")
     wrong = []
-    for answer in itertools.islice(answers((status,)), 0, None, 11):
+    for answer in table:
         _, _, body = answer.bytes.partition(b"\r\n\r\n")
         found = judged(HTTPResponse(answer.status, body), request)
         if found != expected(answer):
@@ -222,10 +232,11 @@ async def test_an_answer_does_to_client_and_ledger_what_the_table_says(case: Fam
 
 @pytest.mark.storm
 @pytest.mark.parametrize("status", STATUSES)
-async def test_every_answer_does_to_client_and_ledger_what_the_table_says(
+async def test_answers_do_to_client_and_ledger_what_the_table_says(
     status: int, case: FamilyCase, tmp_path: Path
 ) -> None:
-    await check(list(answers((status,))), case, tmp_path)
+    # A judgement goes the same way whatever it was given for, so not every one of them is sent over a socket.
+    await check(list(itertools.islice(answers((status,)), 0, None, 23)), case, tmp_path)
 
 
 async def check(table: list[Answer], case: FamilyCase, tmp_path: Path) -> None:
