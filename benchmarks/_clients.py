@@ -17,7 +17,7 @@ import aiohttp
 from attrs import frozen
 
 from piapi_async import LEGACY, PiAPI, PollPolicy, Reroll
-from piapi_async._calls.transport import Sending
+from piapi_async._calls.transport import SendState
 from piapi_async._http import HTTPResponse
 from piapi_async.tasks import TaskId
 
@@ -92,10 +92,10 @@ async def typed(base_url: str, pause: float) -> AsyncIterator[Calls]:
 async def transported(base_url: str, pause: float) -> AsyncIterator[Calls]:
     """Give the same through this package's transport, which knows what has left, and nothing above it."""
     async with PiAPI(KEY, base_url=base_url) as piapi:
-        transport = piapi._runtime.caller.transport  # noqa: SLF001 - what a call is made of is to be seen
+        transport = piapi._runtime.sender.transport  # noqa: SLF001 - what a call is made of is to be seen
 
         async def call(request: Any, *, submit: bool = False) -> Any:  # noqa: ANN401 - whatever the answer is
-            sending = Sending()
+            sending = SendState()
             answer = await transport.send(request.to_http(), timeout=30.0, sending=sending, submit=submit)
             sending.settle(reuse=True)
             return request.parse(answer)

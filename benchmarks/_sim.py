@@ -1,6 +1,7 @@
-"""The poll book against a model of the host: no sockets, no loop, seconds where the real client takes minutes.
+"""The poll schedule against a model of the host: no sockets, no loop, seconds where the real client takes minutes.
 
-The book decides every look; here are only its surroundings: tasks that are born, run for a lognormal time, tell their
+The schedule decides every look; here are only its surroundings: tasks that are born, run for
+a lognormal time, tell their
 progress (or not) and end, requests that take `LATENCY`, and a fresh task for each that was seen to have ended.
 """
 
@@ -15,8 +16,8 @@ from typing import Any
 
 from attrs import define, field, frozen
 
-from piapi_async._wait.schedule import Look, PollBook
-from piapi_async._wait.watch import Waiter, Watch
+from piapi_async._wait.schedule import Poll, PollSchedule
+from piapi_async._wait.watch import Wait, Watch
 from piapi_async.midjourney import LEGACY, MidjourneyResult
 from piapi_async.policy import PollPolicy
 from piapi_async.tasks import Life, Reader, Task, TaskId, TaskState
@@ -142,12 +143,12 @@ class Simulation:
     """One run of a case; `run` gives what it measured."""
 
     case: Case
-    book: PollBook
+    schedule: PollSchedule
     rng: Random
     now: float = 0.0
     measured: Measured = field(factory=Measured)
     _jobs: dict[TaskId, _Job] = field(factory=dict)
-    _events: list[tuple[float, int, Look | None]] = field(factory=list)  # answers on their way; None: a task is born
+    _events: list[tuple[float, int, Poll | None]] = field(factory=list)  # answers on their way; None: a task is born
     _order: Any = field(factory=count)
     _in_flight: int = 0
     _to_warm: int = 0
@@ -162,7 +163,7 @@ class Simulation:
         return self.measured
 
     def _step(self) -> None:
-        due = self.book.next_event(looks=self._in_flight < _ROOM)
+        due = self.schedule.next_event(looks=self._in_flight < _ROOM)
         if self._events and self._events[0][0] <= due:
             self.now, _, look = heapq.heappop(self._events)
             if look is None:
@@ -171,14 +172,14 @@ class Simulation:
                 self._answer(look)
             return
         self.now = max(self.now, due)
-        for look in self.book.take(self.now, _ROOM - self._in_flight):
+        for look in self.schedule.take(self.now, _ROOM - self._in_flight):
             self._in_flight += 1
             if self._to_warm <= 0:
                 self.measured.requests += 1
                 self.measured.ids += len(look.watches)
             self._later(LATENCY, look)
 
-    def _later(self, seconds: float, what: Look | None) -> None:
+    def _later(self, seconds: float, what: Poll | None) -> None:
         heapq.heappush(self._events, (self.now + seconds, next(self._order), what))
 
     def _begin(self) -> None:
@@ -188,29 +189,29 @@ class Simulation:
         queued = min(3.0, total / 15)
         skew = max(-2.5, min(2.5, self.rng.gauss(0, 1))) * PROGRESS_ERROR
         task_id = TaskId(f"task-{number}")
-        watch = new_watch(self.book, task_id, self.now)
+        watch = new_watch(self.schedule, task_id, self.now)
         span = (total - queued) * (1 + skew)
         shape = SHAPES[self.case.shape] if self.case.progress else None
         self._jobs[task_id] = _Job(task_id, self.now + queued, self.now + total, span, shape)
-        self.book.join(watch, Waiter(task_id), self.now)
+        self.schedule.join(watch, Wait(task_id), self.now)
 
-    def _answer(self, look: Look) -> None:
+    def _answer(self, look: Poll) -> None:
         self._in_flight -= 1
         sightings = {watch.task_id: self._jobs[watch.task_id].shown(self.now) for watch in look.watches}
-        for waiter in self.book.answered(look, sightings, self.now):
-            job = self._jobs.pop(waiter.bell)
+        for waiter in self.schedule.answered(look, sightings, self.now):
+            job = self._jobs.pop(waiter.woken)
             self._later(LATENCY, None)
             self._to_warm -= 1
             if self._to_warm < 0:
                 self.measured.delays.append(self.now - job.ends)
 
 
-def new_watch(book: PollBook, task_id: TaskId, now: float) -> Watch:
+def new_watch(schedule: PollSchedule, task_id: TaskId, now: float) -> Watch:
     """Give the watch of a task that was submitted just now, as the client makes it."""
-    return Watch(LEGACY, task_id, book.first_look(now), now)
+    return Watch(LEGACY, task_id, schedule.first_poll(now), now)
 
 
 def simulate(case: Case, policy: PollPolicy, *, seed: int = 1) -> Measured:
     """Run one case under a policy."""
-    book = PollBook(policy, seeded(seed, "book"), case.size)
-    return Simulation(case, book, seeded(seed, case)).run()
+    schedule = PollSchedule(policy, seeded(seed, "schedule"), case.size)
+    return Simulation(case, schedule, seeded(seed, case)).run()

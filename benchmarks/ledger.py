@@ -26,7 +26,7 @@ import orjson
 from attrs import asdict, frozen
 
 from piapi_async import Ledger, PiAPI, Reroll
-from piapi_async.ledger._entries import Intent
+from piapi_async.ledger._entries import SubmissionKey
 from piapi_async.tasks import TaskId, TaskRef
 
 from ._goals import Goal, goals_table
@@ -75,7 +75,7 @@ async def measure(base_url: str, folder: Path, *, rounds: int, seconds: float) -
             stack.push_async_callback(ledger.close)
 
         async def two(ledger: Ledger = ledgers[1]) -> TaskRef:
-            intent = Intent.of(REROLL.to_http(), key=None, origin=base_url, family="legacy")
+            intent = SubmissionKey.of(REROLL.to_http(), key=None, origin=base_url, family="legacy")
             await ledger.claim(intent)
             ref = TaskRef(base_url, "legacy", TaskId(f"{getrandbits(128):032x}"))
             await ledger.accept(intent, ref)

@@ -25,8 +25,8 @@ import orjson
 from attrs import asdict, define, frozen
 
 from piapi_async import PiAPI
-from piapi_async._wait.schedule import PollBook
-from piapi_async._wait.watch import Waiter, Watch
+from piapi_async._wait.schedule import PollSchedule
+from piapi_async._wait.watch import Wait, Watch
 from piapi_async.client import runtime_of
 from piapi_async.handle import TaskHandle
 from piapi_async.midjourney import LEGACY
@@ -118,10 +118,10 @@ def make_ids(count: int) -> list[TaskId]:
 def in_book(waits: int, growth: _Growth) -> int:
     """Let so many wait in a book; give the bytes."""
     ids = make_ids(waits)
-    book = PollBook(PollPolicy(), Random(1))  # noqa: S311 - a reproducible run is the point
+    book = PollSchedule(PollPolicy(), Random(1))  # noqa: S311 - a reproducible run is the point
     growth.start()
     for number, task_id in enumerate(ids):
-        book.join(Watch(LEGACY, task_id, 100.0 + number, float(number)), Waiter(None), float(number))
+        book.join(Watch(LEGACY, task_id, 100.0 + number, float(number)), Wait(None), float(number))
     return growth.stop()
 
 

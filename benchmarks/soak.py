@@ -174,7 +174,7 @@ async def two_clients(base_url: str, folder: Path) -> AsyncIterator[list[PiAPI]]
     listening = socket.create_server(("127.0.0.1", 0), backlog=256)
     async with client("polling") as polling, client("hooked") as hooked:
         url = f"http://127.0.0.1:{listening.getsockname()[1]}/piapi"
-        receiver = WebhookReceiver(hooked, secret="soaked", url=url, adopt=_ADOPT)  # noqa: S106 - made up
+        receiver = WebhookReceiver(hooked, secret="soaked", url=url, adopt_timeout=_ADOPT)  # noqa: S106 - made up
         app = web.Application()
         app.add_routes(receiver.routes())
         runner = web.AppRunner(app, access_log=None)

@@ -19,16 +19,16 @@ from typing import Any, TypeVar
 import anyio
 from attrs import define, field
 
-from ._calls.sender import Caller
+from ._calls.sender import Sender
 from ._calls.threads import running_loop
 from ._protocol.family import Family, TaskRequest
-from ._submit.submitter import Accepted, Submitter
+from ._submit.submitter import SubmitResult, Submitter
 from ._submit.uploads import Uploader
 from ._text import label
 from ._verdict import judge_read
 from ._wait.bulk import cancel_all
 from ._wait.poller import Poller
-from ._wait.schedule import PollBook
+from ._wait.schedule import PollSchedule
 from ._wait.watch import Watch
 from .downloads._saver import host_of
 from .downloads._session import FileSession
@@ -49,7 +49,7 @@ class Runtime:
     """What the parts of one client share."""
 
     origin: str
-    caller: Caller
+    sender: Sender
     poller: Poller
     submitter: Submitter
     uploader: Uploader
@@ -63,17 +63,17 @@ class Runtime:
 
     @classmethod
     def wire(
-        cls, origin: str, caller: Caller, *, policy: PollPolicy, rng: Random, ledger: Ledger | None,
+        cls, origin: str, sender: Sender, *, policy: PollPolicy, rng: Random, ledger: Ledger | None,
         upload_url: str, connections: int, multi_fetch_size: int,
     ) -> Runtime:  # fmt: skip
         """Return a runtime whose parts know each other."""
-        book = PollBook(policy, rng, multi_fetch_size, caller.counters)
+        schedule = PollSchedule(policy, rng, multi_fetch_size, sender.counters)
         # Without the runtime in it, so that a client that is dropped open is noticed at once.
         on_end = partial(_record_end, ledger, origin)
-        poller = Poller(book, caller, max(1, connections // 4), on_end)
-        uploader = Uploader.beside(caller, upload_url)
-        submitter = Submitter(caller, origin, ledger, uploader.links)
-        return cls(origin, caller, poller, submitter, uploader, ledger, caller.counters)
+        poller = Poller(schedule, sender, max(1, connections // 4), on_end)
+        uploader = Uploader.beside(sender, upload_url)
+        submitter = Submitter(sender, origin, ledger, uploader.links)
+        return cls(origin, sender, poller, submitter, uploader, ledger, sender.counters)
 
     # -- life ---------------------------------------------------------------------------------------------------------
 
@@ -131,11 +131,11 @@ class Runtime:
             await asyncio.shield(self._closing)
 
     async def _close(self) -> None:
-        self.caller.gate.shut()
+        self.sender.throttle.shut()
         async with contextlib.AsyncExitStack() as last:  # what fails keeps nothing that follows from being closed
             if self.ledger is not None and self._joined:
                 last.push_async_callback(self.ledger.leave)
-            last.push_async_callback(self.caller.transport.close)
+            last.push_async_callback(self.sender.transport.close)
             last.push_async_callback(self.uploader.close)
             if self.submitter.webhooks is not None:
                 last.push_async_callback(self.submitter.webhooks.finish)
@@ -144,7 +144,9 @@ class Runtime:
 
     # -- what several doors need --------------------------------------------------------------------------------------
 
-    async def submit(self, request: TaskRequest[Any], key: str | None, timeout: float | None) -> tuple[Watch, Accepted]:
+    async def submit(
+        self, request: TaskRequest[Any], key: str | None, timeout: float | None
+    ) -> tuple[Watch, SubmitResult]:
         """Submit, and return the watch of the task beside what the submitter knows of it.  Raises as `PiAPI.submit`."""
         self.enter()
         if key is not None:
@@ -169,30 +171,30 @@ class Runtime:
 
         `submitted` tells that the task was created just now, `announced` that a webhook will report its end.
         """
-        book = self.poller.book
-        if (watch := book.find(family, task_id)) is not None:
+        schedule = self.poller.schedule
+        if (watch := schedule.find(family, task_id)) is not None:
             return watch
         if not submitted:
             return Watch(family, task_id, -math.inf)
 
         now = asyncio.get_running_loop().time()
-        return Watch(family, task_id, book.first_look(now, announced=announced), now, announced=announced)
+        return Watch(family, task_id, schedule.first_poll(now, announced=announced), now, announced=announced)
 
     async def fetch(self, family: Family[R], task_id: TaskId) -> Task[R]:
         """Read one task now.  Raises as `PiAPI.fetch`."""
         self.enter()
-        task = await self.caller.call(family.fetch(task_id), judge_read)
+        task = await self.sender.call(family.fetch(task_id), judge_read)
         found_at(task, TaskRef(self.origin, family.name, task_id))
         return task
 
     async def cancel(self, family: Family[Any], task_ids: list[TaskId]) -> None:
         """Ask the host to cancel tasks.  Raises as `PiAPI.cancel`."""
         self.enter()
-        await cancel_all(self.caller, family, task_ids)
+        await cancel_all(self.sender, family, task_ids)
 
     def file_session(self) -> FileSession:
         """Return a session for the files of this client's tasks: with its proxy and TLS, and without its key."""
-        session, trust_env = self.caller.transport.lent
+        session, trust_env = self.sender.transport.lent
         return FileSession.make(host_of(self.origin), session=session, trust_env=trust_env)
 
 

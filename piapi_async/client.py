@@ -19,8 +19,8 @@ import aiohttp
 from attrs import asdict, evolve
 
 from ._calls.secrets import Hidden
-from ._calls.sender import Caller
-from ._calls.throttle import Gate
+from ._calls.sender import Sender
+from ._calls.throttle import Throttle
 from ._calls.transport import Transport, check_base_url, check_key, origin_of
 from ._protocol.family import Family, TaskRequest
 from ._runtime import Runtime, check_timeout
@@ -135,7 +135,7 @@ class PiAPI:
         rng = Random()  # noqa: S311 - jitter, not a secret
         bucket = None if rate_limit is None else TokenBucket.of(rate_limit)
         transport = Transport(base_url, key.value, connections, trust_env, session)
-        caller = Caller(transport, retry or RetryPolicy(), Gate(bucket, rng), rng, timeout, Counters())
+        caller = Sender(transport, retry or RetryPolicy(), Throttle(bucket, rng), rng, timeout, Counters())
         self._runtime = Runtime.wire(
             origin_of(base_url),
             caller,
@@ -153,7 +153,7 @@ class PiAPI:
             return "<PiAPI: not made>"
         if runtime.closed:
             return f"<PiAPI {runtime.origin}: closed>"
-        return f"<PiAPI {runtime.origin}: {len(runtime.poller.book)} waiting, {len(runtime.submitter)} submitting>"
+        return f"<PiAPI {runtime.origin}: {len(runtime.poller.schedule)} waiting, {len(runtime.submitter)} submitting>"
 
     @property
     def origin(self) -> str:
@@ -166,7 +166,7 @@ class PiAPI:
         runtime = runtime_of(self)
         counted = asdict(runtime.counters, recurse=False)
         counted["requests"] = dict(runtime.counters.requests)
-        return Stats(waiting=len(runtime.poller.book), submitting=len(runtime.submitter), **counted)
+        return Stats(waiting=len(runtime.poller.schedule), submitting=len(runtime.submitter), **counted)
 
     # -- calls ----------------------------------------------------------------------------------------------------
 
@@ -227,7 +227,7 @@ class PiAPI:
         """
         runtime = self._entered()
         ids = [check_task_id(task_id) for task_id in task_ids]
-        tasks = await fetch_many(runtime.caller, runtime.poller.book, family, ids)
+        tasks = await fetch_many(runtime.sender, runtime.poller.schedule, family, ids)
         for task in tasks.values():
             if task is not None:
                 found_at(task, TaskRef(runtime.origin, family.name, task.task_id))
@@ -261,7 +261,7 @@ class PiAPI:
 
     async def account(self) -> Account:
         """Read the account behind the key.  Raises as `fetch`."""
-        return await self._entered().caller.call(AccountInfo(), judge_read)
+        return await self._entered().sender.call(AccountInfo(), judge_read)
 
     async def history(
         self, model: str | None = None, since: datetime | None = None, until: datetime | None = None
@@ -279,7 +279,7 @@ class PiAPI:
 
         Raises `ValueError` for a time without a zone, and as `fetch`; `NotFoundError` where the host has no history.
         """
-        caller = self._entered().caller
+        caller = self._entered().sender
         if since is not None and until is not None and since > until:
             raise ValueError(f"history: since, {since}, is later than until, {until}")
         request = GetHistory(model=model, since=since, until=until)
@@ -298,11 +298,11 @@ class PiAPI:
 
     async def active_tasks(self) -> dict[str, ActiveTasks]:
         """Read what is under way on the account, by provider.  Raises as `fetch`."""
-        return await self._entered().caller.call(GetActiveTasks(), judge_read)
+        return await self._entered().sender.call(GetActiveTasks(), judge_read)
 
     async def cancel_pending(self, created_before: datetime, model: str = "all") -> None:
         """Ask to cancel the unified API's tasks of a model that are pending and were made before a time."""
-        await self._entered().caller.call(CancelPending(created_before, model), judge_read)
+        await self._entered().sender.call(CancelPending(created_before, model), judge_read)
 
     # -- life -----------------------------------------------------------------------------------------------------
 

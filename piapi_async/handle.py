@@ -14,7 +14,7 @@ from attrs import define
 
 from ._runtime import Runtime
 from ._wait.schedule import differs
-from ._wait.watch import Waiter, Watch
+from ._wait.watch import Wait, Watch
 from .errors import ClientClosed, NotFoundError, PiAPIError, WaitTimeout, end_error
 from .tasks import Cost, Task, TaskRef, found_at
 
@@ -95,7 +95,7 @@ class TaskHandle(Generic[R_co]):
         waiter = None if self._watch.ended else self._join(timeout)
         if waiter is not None:
             try:
-                await waiter.bell
+                await waiter.woken
             except asyncio.CancelledError:
                 self._leave(waiter)
                 if on_cancel == "cancel_remote":
@@ -129,8 +129,8 @@ class TaskHandle(Generic[R_co]):
                 elif waiter is None or waiter not in watch.waiters:  # ended, or the time is up
                     break
                 else:
-                    await waiter.bell
-                    waiter.bell = asyncio.get_running_loop().create_future()
+                    await waiter.woken
+                    waiter.woken = asyncio.get_running_loop().create_future()
         finally:
             if waiter is not None:
                 self._runtime.poller.leave(watch, waiter)
@@ -146,7 +146,7 @@ class TaskHandle(Generic[R_co]):
         with anyio.move_on_after(_CANCEL_REMOTE_SECONDS, shield=True), contextlib.suppress(PiAPIError):
             await self.cancel()
 
-    def _join(self, timeout: float | None, *, changes: bool = False) -> Waiter:
+    def _join(self, timeout: float | None, *, changes: bool = False) -> Wait:
         if timeout is not None and (not isinstance(timeout, (int, float)) or math.isnan(timeout)):
             raise ValueError(f"timeout: {timeout!r} is not allowed; use seconds, or None to wait for ever")
         try:
@@ -159,7 +159,7 @@ class TaskHandle(Generic[R_co]):
         self._watch, waiter = self._runtime.poller.join(self._watch, timeout, changes=changes)
         return waiter
 
-    def _leave(self, waiter: Waiter) -> None:
+    def _leave(self, waiter: Wait) -> None:
         self._runtime.poller.leave(self._watch, waiter)
 
     def _own(self, error: PiAPIError) -> PiAPIError:
@@ -170,7 +170,7 @@ class TaskHandle(Generic[R_co]):
         own.args = (f"Task {self.task_id} {what} this wait for it is over, at no cost: {error}",)
         return own
 
-    def _outcome(self, waiter: Waiter | None, timeout: float | None) -> Task[R_co] | PiAPIError:
+    def _outcome(self, waiter: Wait | None, timeout: float | None) -> Task[R_co] | PiAPIError:
         """Give what a wait that is over came to."""
         task = self.task
         if task is not None and task.state.terminal:
@@ -204,8 +204,8 @@ async def as_completed(
 
     After `timeout` seconds raises `WaitTimeout`, whose `refs` are the tasks that have not ended.
     """
-    ended: asyncio.Queue[tuple[TaskHandle[R], Waiter | None]] = asyncio.Queue()
-    waiting: list[tuple[TaskHandle[R], Waiter]] = []
+    ended: asyncio.Queue[tuple[TaskHandle[R], Wait | None]] = asyncio.Queue()
+    waiting: list[tuple[TaskHandle[R], Wait]] = []
     total = 0
     late: list[TaskRef] = []
     try:
@@ -216,7 +216,7 @@ async def as_completed(
                 continue
             waiter = handle._join(timeout)
             waiting.append((handle, waiter))
-            waiter.bell.add_done_callback(lambda _, pair=(handle, waiter): ended.put_nowait(pair))
+            waiter.woken.add_done_callback(lambda _, pair=(handle, waiter): ended.put_nowait(pair))
         for _ in range(total):
             handle, over = await ended.get()
             if over is not None and over.error is None and not handle._watch.ended:
@@ -237,16 +237,16 @@ async def as_completed(
 async def wait_all(handles: Iterable[TaskHandle[R]], timeout: float | None = None) -> list[Task[R] | PiAPIError]:
     """Wait for all, and give for each, in order, its finished task or what `wait` would have raised."""
     handles = list(handles)
-    waiters: list[Waiter | ClientClosed | None] = []
+    waiters: list[Wait | ClientClosed | None] = []
     try:
         for handle in handles:
             waiters.append(_join(handle, timeout))
         for waiter in waiters:
-            if isinstance(waiter, Waiter):
-                await waiter.bell
+            if isinstance(waiter, Wait):
+                await waiter.woken
     finally:
         for handle, waiter in zip(handles, waiters, strict=False):  # fewer waiters, if joining was refused
-            if isinstance(waiter, Waiter):
+            if isinstance(waiter, Wait):
                 handle._leave(waiter)
     return [
         waiter if isinstance(waiter, ClientClosed) else handle._outcome(waiter, timeout)
@@ -254,7 +254,7 @@ async def wait_all(handles: Iterable[TaskHandle[R]], timeout: float | None = Non
     ]
 
 
-def _join(handle: TaskHandle[R], timeout: float | None) -> Waiter | ClientClosed | None:
+def _join(handle: TaskHandle[R], timeout: float | None) -> Wait | ClientClosed | None:
     if handle._watch.ended:
         return None
     try:

@@ -120,11 +120,11 @@ class PollPolicy:
     `delay` is the one knob: 95 % of ends are noticed within that many seconds.  There are fewer looks while a task is
     too young to end, or has by its progress far to go; there is no back-off, for an end is never less likely later.
 
-    `typical` is what a task usually takes, in seconds: turbo tasks about 15, and a sped-up emulator's less.
+    `typical_duration` is what a task usually takes, in seconds: turbo tasks about 15, and a sped-up emulator's less.
     """
 
     delay: float = field(default=1.5, validator=[_positive, _finite])
-    typical: float = field(default=_TYPICAL, kw_only=True, validator=[_positive, _finite])
+    typical_duration: float = field(default=_TYPICAL, kw_only=True, validator=[_positive, _finite])
     _plain: bool = field(default=False, kw_only=True)
 
     @classmethod
@@ -134,14 +134,14 @@ class PollPolicy:
 
     def at_speed(self, speed: float) -> PollPolicy:
         """Give the policy for a host that is `speed` times faster than life."""
-        return evolve(self, delay=self.delay / speed, typical=self.typical / speed)
+        return evolve(self, delay=self.delay / speed, typical_duration=self.typical_duration / speed)
 
     @property
     def interval(self) -> float:
         """Seconds between two looks of the plain schedule: an end falls evenly between them."""
         return self.delay / 0.95
 
-    def next_look(self, rng: Random, *, age: float | None = None, pace: Pace | None = None) -> float:
+    def next_poll(self, rng: Random, *, age: float | None = None, pace: Pace | None = None) -> float:
         """Give the seconds to the next look at a task that has not ended; jitter only lengthens them.
 
         `age` is the seconds since it can have begun, None if that is not known; `pace` what its progress tells.
@@ -151,8 +151,8 @@ class PollPolicy:
     def safety_net(self, age: float) -> float:
         """Give the seconds to the next look at a task that will tell of its end by itself, if nothing is lost."""
         if math.isnan(age):
-            return self.typical
-        return max(_PATIENT * self.typical - age, self.typical)
+            return self.typical_duration
+        return max(_PATIENT * self.typical_duration - age, self.typical_duration)
 
     def _wait(self, age: float | None, pace: Pace | None) -> float:
         if self._plain:
@@ -161,9 +161,9 @@ class PollPolicy:
         if pace is not None:
             left = (100.0 - pace.progress) / pace.rate
             far = left - _NEAR * 100.0 / pace.rate
-            return max(_NEAR_INTERVAL * interval, min(far, _TRUST * interval, self.typical))
+            return max(_NEAR_INTERVAL * interval, min(far, _TRUST * interval, self.typical_duration))
         if age is None:
             return interval
-        first = _FIRST * self.typical
-        young = _YOUNG * self.typical
+        first = _FIRST * self.typical_duration
+        young = _YOUNG * self.typical_duration
         return max(first - age, interval, min(interval * young / max(age, first), young - age))

@@ -31,7 +31,7 @@ Host = tuple[Emulator, dict[str, str]]
 
 
 @pytest.fixture(autouse=True)
-def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+def poll_now(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let commands look at their tasks every hundredth of a second; at the host they take no longer."""
     monkeypatch.setattr(setup, "PiAPI", partial(PiAPI, poll=PollPolicy.every(0.01)))
 

@@ -375,7 +375,7 @@ async def test_a_disk_that_raises_anything_leaves_a_done_task_unsaved(
     async def fail(*_: object, **__: object) -> Any:
         raise UnicodeEncodeError("ascii", "é", 0, 1, "odd")
 
-    monkeypatch.setattr("piapi_async.downloads.Downloads.save", fail)
+    monkeypatch.setattr("piapi_async.downloads._saver.Downloads.save", fail)
     async with serving(durations=30.0, **WIDE) as (_, piapi):
         runner = BatchRunner(piapi, download=tmp_path)
         (outcome,) = await runner.run(rerolls(1))

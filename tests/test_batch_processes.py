@@ -38,14 +38,14 @@ _display.PLAIN_EVERY = 0.05
 from piapi_async.__main__ import main
 main()
 """
-"""The command, but in a hurry: it looks at its tasks, and tells how they are, many times a second."""
+"""The command, but in a poll_now: it looks at its tasks, and tells how they are, many times a second."""
 
 FIVE = {f"p{number}": 1 for number in range(1, 6)}
 
 
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Run in a directory of one's own, where commands in this process are in a hurry, too."""
+    """Run in a directory of one's own, where commands in this process are in a poll_now, too."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(setup, "PiAPI", partial(PiAPI, poll=PollPolicy.every(0.02)))
     return tmp_path

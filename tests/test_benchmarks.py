@@ -15,7 +15,7 @@ from benchmarks._slices import Spread
 from benchmarks.server import serve
 from benchmarks.soak import Sample, Soak, goals, settle_accounts
 from piapi_async import Ledger, TaskRef
-from piapi_async.ledger._entries import Intent
+from piapi_async.ledger._entries import SubmissionKey
 from piapi_async.tasks import TaskId
 
 ORIGIN = "http://127.0.0.1"
@@ -29,7 +29,7 @@ async def a_ledger(path: Path, **rows: str | None) -> None:
     """Write a ledger with these keys, each accepted under an id or, for None, unknown."""
     ledger = Ledger(path)
     for key, task_id in rows.items():
-        intent = Intent(key=key.replace("_", "-"), origin=ORIGIN, family="legacy", request="/mj/v2/imagine {}")
+        intent = SubmissionKey(key=key.replace("_", "-"), origin=ORIGIN, family="legacy", request="/mj/v2/imagine {}")
         assert await ledger.claim(intent) is None
         if task_id is None:
             await ledger.doubt(intent)

@@ -358,7 +358,7 @@ async def test_a_cancelled_wait_leaves_an_empty_book_and_a_task_that_goes_on(cas
 
         await cancel(task)
 
-        assert len(piapi._runtime.poller.book) == 0
+        assert len(piapi._runtime.poller.schedule) == 0
         looks = emulator.seen.requests[case.read]
         await turns()
         assert_at_rest(piapi)
@@ -376,7 +376,7 @@ async def test_a_wait_cancelled_during_its_look_leaves_nothing(case: FamilyCase)
 
         await cancel(task)
 
-        assert len(piapi._runtime.poller.book) == 0
+        assert len(piapi._runtime.poller.schedule) == 0
         await asyncio.sleep(5.0)
         assert_at_rest(piapi)
 

@@ -45,7 +45,7 @@ def run(*words: str, **environment: str) -> Result:
 
 
 @pytest.fixture
-def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+def poll_now(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the embedded emulator of a command run so fast that a task takes a tenth of a second."""
     monkeypatch.setattr(setup, "EMULATOR_SPEED", 500.0)
 
@@ -60,7 +60,7 @@ def host() -> Iterator[tuple[Emulator, dict[str, str]]]:
 # -- the main job ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("hurry")
+@pytest.mark.usefixtures("poll_now")
 @pytest.mark.parametrize("words", [("--emulator", "reroll", PARENT), ("reroll", PARENT, "--emulator")])
 def test_a_reroll_on_the_embedded_emulator_saves_four_pictures(words: tuple[str, ...], tmp_path: Path) -> None:
     result = run(*words, "--prompt", "a cute cat", "--download", str(tmp_path))

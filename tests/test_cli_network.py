@@ -150,7 +150,7 @@ async def test_a_wait_tells_at_once_of_a_certificate_and_goes_on(
 async def test_what_an_unreachable_host_costs_stays_as_it_was() -> None:
     async with PiAPI(KEY, base_url=f"http://127.0.0.1:{free_port()}") as piapi:
         with pytest.raises(TransportError) as caught:
-            await piapi._runtime.caller.attempt(Imagine("a cat"))
+            await piapi._runtime.sender.attempt(Imagine("a cat"))
 
     assert (caught.value.sent, caught.value.untrusted) == (False, False)
 

@@ -37,9 +37,9 @@ def test_the_environment_stands_in_for_arguments(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("PIAPI_BASE_URL", "https://env.example/")
 
     assert PiAPI().origin == "https://env.example"
-    assert PiAPI()._runtime.caller.transport._api_key == "from-env"
+    assert PiAPI()._runtime.sender.transport._api_key == "from-env"
     assert PiAPI("mine", base_url="https://mine.example").origin == "https://mine.example"
-    assert PiAPI("mine")._runtime.caller.transport._api_key == "mine"
+    assert PiAPI("mine")._runtime.sender.transport._api_key == "mine"
 
 
 def test_an_empty_environment_is_as_good_as_none(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -230,7 +230,7 @@ async def test_a_users_session_that_is_closed_under_a_wait_ends_it() -> None:
 
     async with serving() as (_, first):
         session = aiohttp.ClientSession()
-        async with PiAPI(KEY, base_url=first._runtime.caller.transport.base_url, session=session) as piapi:
+        async with PiAPI(KEY, base_url=first._runtime.sender.transport.base_url, session=session) as piapi:
             handle = await piapi.submit(REROLL)
             waiting = asyncio.create_task(handle.wait())
             await asyncio.sleep(5.0)

@@ -185,19 +185,19 @@ async def test_fetch_many_of_a_host_that_refuses_all_for_one_that_is_unknown_fin
         found = await piapi.fetch_many(["nope", *"abcdefghij"])
 
         assert [None, *"abcdefghij"] == [task and task.task_id for task in found.values()]
-        assert piapi._runtime.poller.book.size(LEGACY) == 20
+        assert piapi._runtime.poller.schedule.size(LEGACY) == 20
 
 
 async def test_fetch_many_with_a_wrong_key_asks_once_and_learns_nothing() -> None:
     async with (
         serving(dialect=Dialect(fetch_needs_key=True)) as (emulator, first),
-        PiAPI("wrong", base_url=first._runtime.caller.transport.base_url) as piapi,
+        PiAPI("wrong", base_url=first._runtime.sender.transport.base_url) as piapi,
     ):
         with pytest.raises(AuthenticationError):
             await piapi.fetch_many([f"t{number}" for number in range(20)])
 
         assert emulator.seen.requests == {"multi_fetch": 1}
-        assert piapi._runtime.poller.book.size(LEGACY) == 20
+        assert piapi._runtime.poller.schedule.size(LEGACY) == 20
 
 
 async def test_fetch_many_of_a_family_without_multi_fetch_asks_singly() -> None:

@@ -120,7 +120,7 @@ async def client_of(server: Server, session: str, authority: trustme.CA) -> Asyn
         piapi = await stack.enter_async_context(PiAPI(KEY, base_url=server.url, session=users, multi_fetch_size=1))
         if users is None and server.tls is not None:  # our own sessions trust what the system trusts
             for keep_alive in (2.0, 15.0):
-                own = piapi._runtime.caller.transport._own_session(keep_alive)
+                own = piapi._runtime.sender.transport._own_session(keep_alive)
                 assert isinstance(own.connector, SteadyConnector)
                 own.connector._ssl = known
         yield piapi
@@ -218,7 +218,7 @@ async def test_what_the_kernel_holds_unread_counts_before_the_loop_has_read_it(a
 
     async with scripted(script) as server, client_of(server, "our own", authority) as piapi:
         await piapi.submit(case.reroll("p"))
-        connector = piapi._runtime.caller.transport._own[2.0].connector
+        connector = piapi._runtime.sender.transport._own[2.0].connector
         assert isinstance(connector, SubmitConnector)
         ((kept, _),) = next(iter(connector._conns.values()))
         assert not has_unread(kept)
@@ -330,7 +330,7 @@ async def test_connections_of_submissions_do_not_run_out_however_these_end(case:
         with pytest.raises(PiAPIError):
             await piapi.submit(case.reroll("p"))
 
-        connector = piapi._runtime.caller.transport._own[2.0].connector
+        connector = piapi._runtime.sender.transport._own[2.0].connector
         assert isinstance(connector, SubmitConnector)
         assert not connector._unjudged
         assert not connector._acquired

@@ -23,7 +23,7 @@ VIDEO = ("run", "kling/video_generation", "prompt=a cat")
 
 
 @pytest.fixture(autouse=True)
-def hurry(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def poll_now(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(_session, "PiAPI", partial(PiAPI, poll=PollPolicy.every(0.01)))  # real seconds pass here
     monkeypatch.chdir(tmp_path)
 

@@ -184,7 +184,7 @@ async def test_a_client_of_another_process_is_left_alone(monkeypatch: pytest.Mon
     async with strict_server() as server, PiAPI(KEY, base_url=server.base_url) as piapi:
         server.usual = answer
         handle = await piapi.submit(REROLL)
-        sessions = list(piapi._runtime.caller.transport._own.values())
+        sessions = list(piapi._runtime.sender.transport._own.values())
         with monkeypatch.context() as child:
             child.setattr(os, "getpid", lambda: 1)
             for use in (handle.wait, handle.refresh, handle.cancel, piapi.account):

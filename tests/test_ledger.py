@@ -26,16 +26,16 @@ from support.processes import PATIENCE, ended
 from piapi_async import Imagine, Ledger, LedgerError, Reroll, TaskRef
 from piapi_async._http import HTTPRequest, post
 from piapi_async.ledger import LedgerEntry, LedgerState
-from piapi_async.ledger._entries import Intent
-from piapi_async.ledger._store import LedgerFile
+from piapi_async.ledger._entries import SubmissionKey
+from piapi_async.ledger._store import LedgerStore
 
 ORIGIN, FAMILY = "https://host.test", "midjourney"
 SENDING, ACCEPTED, ENDED, UNKNOWN = LedgerState
 
 
-def intent(key: str = "k", prompt: str = "a cat", **fields: str) -> Intent:
+def intent(key: str = "k", prompt: str = "a cat", **fields: str) -> SubmissionKey:
     given = {"origin": ORIGIN, "family": FAMILY} | fields
-    return Intent.of(post("/mj/v2/imagine", {"prompt": prompt}), key=key, **given)
+    return SubmissionKey.of(post("/mj/v2/imagine", {"prompt": prompt}), key=key, **given)
 
 
 def ref(task_id: str = "t") -> TaskRef:
@@ -274,7 +274,7 @@ async def test_a_key_stands_for_one_request(ledger: Ledger) -> None:
 
     with pytest.raises(ValueError, match=r"key: 'k' is not allowed.*another request, /mj/v2/imagine.*a cat"):
         await ledger.claim(intent(prompt="a dog"))
-    other_verb = Intent.of(post("/mj/v2/describe", {"prompt": "a cat"}), key="k", origin=ORIGIN, family=FAMILY)
+    other_verb = SubmissionKey.of(post("/mj/v2/describe", {"prompt": "a cat"}), key="k", origin=ORIGIN, family=FAMILY)
     with pytest.raises(ValueError, match="another request"):
         await ledger.claim(other_verb)
     assert {"k": ACCEPTED} == await states_of(ledger)
@@ -302,7 +302,7 @@ async def test_where_the_answer_is_delivered_does_not_make_another_request(ledge
     hooked = Reroll(
         "parent", prompt="a cat", webhook_endpoint="https://h.test/x", webhook_secret="s3cret", notify_progress=True
     ).to_http()
-    first, second = (Intent.of(request, key="k", origin=ORIGIN, family=FAMILY) for request in (plain, hooked))
+    first, second = (SubmissionKey.of(request, key="k", origin=ORIGIN, family=FAMILY) for request in (plain, hooked))
 
     assert first == second
     assert await ledger.claim(first) is None
@@ -312,7 +312,7 @@ async def test_where_the_answer_is_delivered_does_not_make_another_request(ledge
 async def test_the_order_of_the_fields_does_not_make_another_request() -> None:
     bodies = b'{"a":1,"b":{"c":2,"d":3}}', b'{"b":{"d":3,"c":2},"a":1}'
     first, second = (
-        Intent.of(HTTPRequest("POST", "/x", body), key="k", origin=ORIGIN, family=FAMILY) for body in bodies
+        SubmissionKey.of(HTTPRequest("POST", "/x", body), key="k", origin=ORIGIN, family=FAMILY) for body in bodies
     )
 
     assert first.digest == second.digest
@@ -320,7 +320,7 @@ async def test_the_order_of_the_fields_does_not_make_another_request() -> None:
 
 async def test_submits_without_a_key_get_one_each() -> None:
     request = Imagine("a cat").to_http()
-    first, second = (Intent.of(request, key=None, origin=ORIGIN, family=FAMILY) for _ in range(2))
+    first, second = (SubmissionKey.of(request, key=None, origin=ORIGIN, family=FAMILY) for _ in range(2))
 
     assert first.key != second.key
 
@@ -337,7 +337,7 @@ async def test_making_a_ledger_touches_no_file(path: Path) -> None:
 async def test_the_files_are_private_and_hold_no_webhook_secret(path: Path) -> None:
     request = Reroll("parent", webhook_endpoint="https://h.test/", webhook_secret="s3cret").to_http()
     async with opened(path) as ledger:
-        await ledger.claim(Intent.of(request, key="k", origin=ORIGIN, family=FAMILY))
+        await ledger.claim(SubmissionKey.of(request, key="k", origin=ORIGIN, family=FAMILY))
         files = list(path.parent.iterdir())
 
         assert "run.db-wal" in {file.name for file in files}
@@ -471,14 +471,14 @@ async def test_a_file_that_is_held_fails_all_who_ask_at_once(path: Path, monkeyp
     monkeypatch.setattr("piapi_async.ledger._store._BUSY_SECONDS", 0.05)
     groups: list[int] = []
 
-    class Counted(LedgerFile):
+    class Counted(LedgerStore):
         def commit(self, works: list[Any]) -> list[Any]:
             groups.append(len(works))
             return super().commit(works)
 
     async with opened(path) as ledger:
         ledger._file = Counted(path)
-        await ledger.census()
+        await ledger.counts()
         groups.clear()
         with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
@@ -505,7 +505,7 @@ async def test_a_lock_that_cannot_be_removed_keeps_nobody_from_closing(path: Pat
 async def test_a_file_that_cannot_be_closed_says_so_to_whoever_closes_it(path: Path) -> None:
     stuck = True
 
-    class Stuck(LedgerFile):
+    class Stuck(LedgerStore):
         def close(self) -> None:
             super().close()
             if stuck:
@@ -844,7 +844,7 @@ class Books(RuleBasedStateMachine):
         self.directory = Path(self._make_directory())
         self.books = [Ledger(self.directory / "run.db") for _ in range(2)]
         self.model: dict[str, tuple[LedgerState, str | None]] = {}
-        self.hands: dict[tuple[int, str], Intent] = {}
+        self.hands: dict[tuple[int, str], SubmissionKey] = {}
         self.tasks = 0
 
     @staticmethod

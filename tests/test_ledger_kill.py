@@ -27,8 +27,8 @@ from support.threaded_emulator import unmeasured
 from piapi_async import Ledger, LedgerError, PiAPI, PollPolicy, SubmissionUnknown, TaskRef
 from piapi_async.emulator import Drop, Emulator, Status
 from piapi_async.ledger import LedgerState
-from piapi_async.ledger._entries import Intent, LedgerEntry
-from piapi_async.ledger._store import LedgerFile, Work
+from piapi_async.ledger._entries import LedgerEntry, SubmissionKey
+from piapi_async.ledger._store import LedgerStore, Work
 
 KEY = "emulator-key"
 
@@ -40,7 +40,7 @@ def die(*_: object) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-class DeadlyFile(LedgerFile):
+class DeadlyFile(LedgerStore):
     """A ledger's file that ends its process at an edge."""
 
     edge: str
@@ -57,12 +57,12 @@ class DeadlyFile(LedgerFile):
         self._at(f"after commit {self.commits}")
         return results
 
-    def claim(self, file: sqlite3.Connection, intent: Intent) -> LedgerEntry | None:
+    def claim(self, file: sqlite3.Connection, intent: SubmissionKey) -> LedgerEntry | None:
         entry = super().claim(file, intent)
         self._at("in the claim's transaction")
         return entry
 
-    def accept(self, file: sqlite3.Connection, intent: Intent, task_id: str) -> None:
+    def accept(self, file: sqlite3.Connection, intent: SubmissionKey, task_id: str) -> None:
         super().accept(file, intent, task_id)
         self._at("in the accept's transaction")
 

@@ -305,14 +305,14 @@ class TestPollPolicyEvery:
     def test_looks_about_that_often_whatever_is_known_of_the_task(
         self, every: float, seed: int, age: float | None, pace: Pace | None
     ) -> None:
-        wait = PollPolicy.every(every).next_look(Random(seed), age=age, pace=pace)
+        wait = PollPolicy.every(every).next_poll(Random(seed), age=age, pace=pace)
 
         assert wait == pytest.approx(every, rel=0.1)
 
     def test_spreads_the_looks_of_many_tasks(self) -> None:
         policy, rng = PollPolicy.every(2.0), Random(7)
 
-        assert len({policy.next_look(rng) for _ in range(100)}) == 100
+        assert len({policy.next_poll(rng) for _ in range(100)}) == 100
 
     def test_differs_from_the_policy_of_the_same_delay(self) -> None:
         assert PollPolicy.every(2.0) != PollPolicy(PollPolicy.every(2.0).delay)
@@ -327,15 +327,15 @@ class TestPollPolicyNextLook:
         self, delay: float, age: float | None, pace: Pace | None, seed: int
     ) -> None:
         policy = PollPolicy(delay)
-        plain = policy.next_look(Fixed(0.0), age=age, pace=pace)
-        wait = policy.next_look(Random(seed), age=age, pace=pace)
+        plain = policy.next_poll(Fixed(0.0), age=age, pace=pace)
+        wait = policy.next_poll(Random(seed), age=age, pace=pace)
 
         assert 0.0 < plain <= wait <= plain * 1.1 < math.inf
 
     @settings(deadline=None, max_examples=50)
     @given(age=ages, pace=paces, seed=seeds)
     def test_is_the_same_for_the_same_seed(self, age: float | None, pace: Pace | None, seed: int) -> None:
-        first, second = (PollPolicy().next_look(Random(seed), age=age, pace=pace) for _ in range(2))
+        first, second = (PollPolicy().next_poll(Random(seed), age=age, pace=pace) for _ in range(2))
 
         assert first == second
 
@@ -353,7 +353,7 @@ class TestPollPolicyDelay:
     ) -> None:
         often, seldom = PollPolicy(delay), PollPolicy(delay * factor)
 
-        assert often.next_look(Fixed(0.5), age=age, pace=pace) <= seldom.next_look(Fixed(0.5), age=age, pace=pace)
+        assert often.next_poll(Fixed(0.5), age=age, pace=pace) <= seldom.next_poll(Fixed(0.5), age=age, pace=pace)
 
 
 class TestPollPolicyAtSpeed:
@@ -362,15 +362,15 @@ class TestPollPolicyAtSpeed:
     @settings(deadline=None, max_examples=100)
     @given(speed=st.floats(0.01, 1e4), age=st.none() | st.floats(0.0, 1e5), seed=seeds)
     def test_is_the_same_life_so_many_times_faster(self, speed: float, age: float | None, seed: int) -> None:
-        slow = PollPolicy().next_look(Random(seed), age=age)
-        fast = PollPolicy().at_speed(speed).next_look(Random(seed), age=None if age is None else age / speed)
+        slow = PollPolicy().next_poll(Random(seed), age=age)
+        fast = PollPolicy().at_speed(speed).next_poll(Random(seed), age=None if age is None else age / speed)
 
         assert fast == pytest.approx(slow / speed)
 
     def test_keeps_a_plain_schedule_plain(self) -> None:
         plain = PollPolicy.every(2.0).at_speed(4.0)
 
-        assert plain.next_look(Fixed(0.0), age=0.0) == plain.next_look(Fixed(0.0)) == pytest.approx(0.5)
+        assert plain.next_poll(Fixed(0.0), age=0.0) == plain.next_poll(Fixed(0.0)) == pytest.approx(0.5)
 
 
 class TestPollPolicyRareLooks:
@@ -379,12 +379,12 @@ class TestPollPolicyRareLooks:
     def test_at_a_young_task(self) -> None:
         policy = PollPolicy()
 
-        assert policy.next_look(Fixed(0.0), age=0.0) > 2 * policy.next_look(Fixed(0.0), age=60.0)
+        assert policy.next_poll(Fixed(0.0), age=0.0) > 2 * policy.next_poll(Fixed(0.0), age=60.0)
 
     def test_at_one_that_has_far_to_go(self) -> None:
         policy = PollPolicy()
-        far = policy.next_look(Fixed(0.0), pace=Pace(10.0, 1.0))
-        near = policy.next_look(Fixed(0.0), pace=Pace(95.0, 1.0))
+        far = policy.next_poll(Fixed(0.0), pace=Pace(10.0, 1.0))
+        near = policy.next_poll(Fixed(0.0), pace=Pace(95.0, 1.0))
 
         assert far > 2 * near
 
@@ -398,7 +398,7 @@ class TestPollPolicyOfAnUnknownAge:
         looks: list[float] = []
         now = 0.0
         while len(looks) < 20_000:
-            now += policy.next_look(rng)
+            now += policy.next_poll(rng)
             looks.append(now)
         noticed = sum(min(delay, later - earlier) for earlier, later in pairwise(looks))
 
@@ -413,12 +413,12 @@ COUNTERS: list[tuple[Callable[..., Any], str]] = [
 MAKERS: list[tuple[Callable[..., Any], str]] = [
     (lambda value: TokenBucket(1, value), "TokenBucket.seconds"),
     (PollPolicy, "PollPolicy.delay"),
-    (lambda value: PollPolicy(typical=value), "PollPolicy.typical"),
+    (lambda value: PollPolicy(typical_duration=value), "PollPolicy.typical_duration"),
 ]
 ENDLESS: list[Callable[..., Any]] = [
     PollPolicy,
     PollPolicy.every,
-    lambda value: PollPolicy(typical=value),
+    lambda value: PollPolicy(typical_duration=value),
     lambda value: RetryPolicy(jitter=value),
     lambda value: RetryPolicy(initial=value),
     lambda value: TokenBucket(1, value),

@@ -270,7 +270,7 @@ async def test_a_task_that_is_invisible_at_first_is_waited_for(unknown: Any) -> 
 async def test_a_wrong_key_ends_every_wait_each_with_an_error_of_its_own(case: FamilyCase) -> None:
     async with (
         serving(dialect=Dialect(fetch_needs_key=True)) as (emulator, first),
-        PiAPI("wrong", base_url=first._runtime.caller.transport.base_url) as piapi,
+        PiAPI("wrong", base_url=first._runtime.sender.transport.base_url) as piapi,
     ):
         handles = [piapi.attach(f"t{number}", family=case.family) for number in range(5)]
         began = now()

@@ -183,4 +183,4 @@ async def test_what_fails_in_closing_keeps_nothing_else_open(tmp_path: Path, mon
 
         assert piapi._runtime.ledger is not None
         assert not piapi._runtime.ledger._file.is_open
-        assert not piapi._runtime.caller.transport._own
+        assert not piapi._runtime.sender.transport._own

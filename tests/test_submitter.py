@@ -253,7 +253,7 @@ async def test_a_connection_that_closes_between_being_taken_and_being_written_to
     async with host() as (emulator, url):
         piapi = client(url, path)
         await piapi.submit(Reroll("p"), key="first")
-        for session in piapi._runtime.caller.transport._own.values():
+        for session in piapi._runtime.sender.transport._own.values():
             session.trace_configs.append(trace)
         await piapi.submit(Reroll("p"), key="second")
         await piapi.close()

@@ -24,7 +24,7 @@ from yarl import URL
 
 from piapi_async import PiAPI, Reroll, RetryPolicy
 from piapi_async._calls.secrets import Hidden
-from piapi_async._calls.transport import USER_AGENT, Sending, Transport, check_base_url, check_key, origin_of
+from piapi_async._calls.transport import USER_AGENT, SendState, Transport, check_base_url, check_key, origin_of
 from piapi_async._http import HTTPRequest, HTTPResponse
 from piapi_async._version import __version__
 from piapi_async.errors import APIError, ClientClosed, PiAPIError, SubmissionUnknown, TransportError, UnexpectedAnswer
@@ -173,7 +173,7 @@ async def test_submits_and_reads_have_pools_of_their_own() -> None:
     async with strict_server() as server:
         transport = transport_to(server.base_url)
         for submit in (True, False, True, False):
-            sending = Sending()
+            sending = SendState()
             await transport.send(POST, timeout=5.0, submit=submit, sending=sending)
             sending.settle(reuse=True)
         await transport.close()
@@ -273,7 +273,7 @@ async def test_a_connection_that_is_never_accepted_was_sent_nothing() -> None:
 async def test_waiting_for_a_free_connection_sends_nothing() -> None:
     async with no_leaks(), strict_server(Act(then="stall")) as server:
         transport = transport_to(server.base_url, connections=1)
-        first, second = Sending(), Sending()
+        first, second = SendState(), SendState()
         hanging = asyncio.create_task(transport.send(POST, timeout=9.0, sending=first))
         await turns()
         with pytest.raises(TransportError) as late:
@@ -439,7 +439,7 @@ async def test_a_read_without_body_that_was_refused_left_nothing_and_one_that_wa
 async def test_a_cancelled_caller_can_still_learn_whether_it_had_left() -> None:
     async with no_leaks(), strict_server(Act(then="stall")) as server:
         transport = transport_to(server.base_url)
-        sending = Sending()
+        sending = SendState()
         task = asyncio.create_task(transport.send(POST, timeout=60.0, sending=sending))
         await turns(1)
         assert not sending.begun
@@ -745,12 +745,12 @@ async def test_a_users_session_may_raise_for_status_and_we_do_not() -> None:
 
 async def test_a_users_session_is_used_for_everything_and_never_closed() -> None:
     async with serving() as (emulator, first):
-        base_url = first._runtime.caller.transport.base_url
+        base_url = first._runtime.sender.transport.base_url
         async with aiohttp.ClientSession(headers={"X-Mine": "1", "X-API-Key": "mine"}) as session:
             async with PiAPI(KEY, base_url=base_url, session=session) as piapi:
                 handle = await piapi.submit(Reroll("x", prompt="y"))
                 assert (await handle.wait()).status == "finished"
-                assert piapi._runtime.caller.transport._own == {}
+                assert piapi._runtime.sender.transport._own == {}
 
             assert not session.closed
         assert emulator.seen.creates_by_key == {KEY: 1}
@@ -849,8 +849,8 @@ async def test_the_key_is_in_no_log_repr_or_error(everything_logged: pytest.LogC
                 repr(value)
                 for value in (
                     piapi,
-                    piapi._runtime.caller,
-                    piapi._runtime.caller.transport,
+                    piapi._runtime.sender,
+                    piapi._runtime.sender.transport,
                     piapi._runtime.poller,
                     handle,
                 )
@@ -964,7 +964,7 @@ def test_an_origin_is_scheme_host_and_port(base_url: str, origin: str) -> None:
 
 
 def test_a_sending_knows_nothing_before_it_begins() -> None:
-    sending = Sending()
+    sending = SendState()
 
     assert not sending.begun
     assert sending.timeout == math.inf

@@ -214,7 +214,7 @@ def test_an_upload_host_that_the_key_must_not_go_to_is_refused(url: str) -> None
 
 def test_uploads_go_beside_the_base_url_unless_that_is_the_vendors(monkeypatch: pytest.MonkeyPatch) -> None:
     def host_of(piapi: PiAPI) -> str:
-        return piapi._runtime.uploader._caller.transport.base_url
+        return piapi._runtime.uploader._sender.transport.base_url
 
     assert host_of(PiAPI(KEY)) == "https://upload.theapi.app/api/ephemeral_resource"
     assert host_of(PiAPI(KEY, base_url="https://h.test/")) == "https://h.test/api/ephemeral_resource"
@@ -491,7 +491,7 @@ async def test_active_tasks_are_counted_by_provider() -> None:
 
 
 async def test_a_wrong_key_is_told_by_both() -> None:
-    async with serving() as (_, first), PiAPI("wrong", base_url=first._runtime.caller.transport.base_url) as piapi:
+    async with serving() as (_, first), PiAPI("wrong", base_url=first._runtime.sender.transport.base_url) as piapi:
         for call in (piapi.account(), piapi.active_tasks(), piapi.upload(PNG, name="cat.png")):
             with pytest.raises(AuthenticationError):
                 await call

@@ -137,7 +137,7 @@ async def test_a_delivery_may_outrun_the_answer_that_comes() -> None:
 
 
 async def test_a_submit_that_made_nothing_is_unknown_when_no_delivery_comes() -> None:
-    async with hooked(receiver={"adopt": 100.0}) as (emulator, piapi, _):
+    async with hooked(receiver={"adopt_timeout": 100.0}) as (emulator, piapi, _):
         emulator.fail("reroll", Drop(after_body=True, made=False))
         with pytest.raises(SubmissionUnknown):
             await piapi.submit(REROLL)
@@ -193,7 +193,7 @@ async def test_a_request_that_knows_no_webhooks_is_sent_as_it_is_and_watched_as_
 
 
 async def test_a_nonce_that_was_made_up_adopts_nothing() -> None:
-    async with hooked(receiver={"adopt": 50.0}, webhook_faults=SILENT) as (emulator, piapi, receiver):
+    async with hooked(receiver={"adopt_timeout": 50.0}, webhook_faults=SILENT) as (emulator, piapi, receiver):
         emulator.fail("reroll", LOST)
         submit = asyncio.create_task(piapi.submit(REROLL))
         await asyncio.sleep(1.0)
@@ -234,7 +234,7 @@ async def test_a_delivery_that_comes_too_late_for_the_caller_still_reaches_the_l
     tmp_path: Path, case: FamilyCase
 ) -> None:
     ledger = Ledger(tmp_path / "ledger")
-    async with hooked({"ledger": ledger}, {"adopt": 5.0}, durations=30.0) as (emulator, piapi, receiver):
+    async with hooked({"ledger": ledger}, {"adopt_timeout": 5.0}, durations=30.0) as (emulator, piapi, receiver):
         emulator.fail("create", LOST)
         with pytest.raises(SubmissionUnknown):
             await piapi.submit(case.reroll("p"), key="k")
@@ -268,9 +268,9 @@ async def test_a_delivery_to_another_worker_is_adopted_for_the_one_that_waits(tm
     path = tmp_path / "run.db"
     async with (
         hooked({"ledger": Ledger(path)}, durations=5.0) as (emulator, second, receiver),
-        PiAPI(KEY, base_url=second._runtime.caller.transport.base_url, ledger=Ledger(path)) as first,
+        PiAPI(KEY, base_url=second._runtime.sender.transport.base_url, ledger=Ledger(path)) as first,
     ):
-        WebhookReceiver(first, secret=SECRET, url=receiver.url, adopt=60.0)
+        WebhookReceiver(first, secret=SECRET, url=receiver.url, adopt_timeout=60.0)
         emulator.fail("create", Drop(after_body=True))
 
         handle = await first.submit(case.reroll("p"), key="k")

@@ -99,7 +99,7 @@ OTHERS: dict[str, Callable[[str, str], Any]] = {
 async def test_a_task_whose_echo_does_not_is_nobodys(other: Callable[[str, str], Any], *, confirm: bool) -> None:
     host = ForgetfulHost(other)
     async with scripted(host) as server, PiAPI(KEY, base_url=server.base_url, retry=RetryPolicy.never()) as piapi:
-        receiver = WebhookReceiver(piapi, secret=SECRET, url=URL, confirm=confirm, adopt=60.0)
+        receiver = WebhookReceiver(piapi, secret=SECRET, url=URL, confirm=confirm, adopt_timeout=60.0)
         submit = await lose(host, receiver, piapi)
         for status in ("processing", "finished"):  # whoever holds a task's id has secret and URL, and so the nonce
             await receiver.handle(HEADERS, delivery("stolen", status), query=host.query)
@@ -124,7 +124,7 @@ async def test_the_right_task_is_found_among_wrong_ones() -> None:
 async def test_thousands_of_wrong_ones_are_not_kept() -> None:
     host = ForgetfulHost(lambda task_id, _: legacy(task_id, ""))
     async with scripted(host) as server, PiAPI(KEY, base_url=server.base_url) as piapi:
-        receiver = WebhookReceiver(piapi, secret=SECRET, url=URL, adopt=30.0)
+        receiver = WebhookReceiver(piapi, secret=SECRET, url=URL, adopt_timeout=30.0)
         submit = await lose(host, receiver, piapi)
         for number in range(2000):
             await receiver.handle(HEADERS, delivery(f"t{number}"), query=host.query)
@@ -240,7 +240,7 @@ async def test_a_delivery_about_a_task_of_ours_is_not_counted_so(case: FamilyCas
 async def test_behind_one_url_no_worker_is_later_than_without_webhooks(workers: int) -> None:
     """Each delivery goes to the next worker, as a balancer does it."""
     async with serving(durations=40.0, concurrency=200, queue=200) as (emulator, first):
-        base_url = first._runtime.caller.transport.base_url
+        base_url = first._runtime.sender.transport.base_url
         clients = [PiAPI(KEY, base_url=base_url, poll=PollPolicy()) for _ in range(workers)]
         receivers = [WebhookReceiver(client, secret=SECRET, url=URL) for client in clients]
         late: list[float] = []

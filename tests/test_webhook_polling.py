@@ -165,7 +165,7 @@ async def test_a_delivery_that_trails_the_look_a_little_is_in_time() -> None:
             await asyncio.sleep(0.2)
             await deliver(receiver, delivery(handle.task_id), nonce_of(emulator, handle.task_id))
 
-        assert piapi._runtime.poller.book.trust.share > 0.9
+        assert piapi._runtime.poller.schedule.trust.share > 0.9
         assert receiver.counts == {"accepted": 6}
 
 
@@ -177,7 +177,7 @@ async def test_deliveries_that_are_later_than_looks_are_not_relied_on() -> None:
             await asyncio.sleep(2.0)
             await deliver(receiver, delivery(handle.task_id), nonce_of(emulator, handle.task_id))
 
-        assert piapi._runtime.poller.book.trust.share == 0.0
+        assert piapi._runtime.poller.schedule.trust.share == 0.0
 
 
 async def test_ends_of_tasks_that_were_not_announced_say_nothing_of_the_share() -> None:
@@ -188,7 +188,7 @@ async def test_ends_of_tasks_that_were_not_announced_say_nothing_of_the_share() 
 
         await wait_all([piapi.attach(task_id) for task_id in ids])
 
-        assert piapi._runtime.poller.book.trust.ends == 0.0
+        assert piapi._runtime.poller.schedule.trust.ends == 0.0
 
 
 async def test_a_share_that_is_small_is_told_to_the_operator_once(caplog: pytest.LogCaptureFixture) -> None:
@@ -227,7 +227,7 @@ async def test_many_that_end_together_are_confirmed_together_and_cast_no_doubt()
 
         assert asked(emulator) == 200
         assert emulator.seen.requests["multi_fetch"] + emulator.seen.requests["fetch"] <= 12
-        assert piapi._runtime.poller.book.trust.relied_on
+        assert piapi._runtime.poller.schedule.trust.relied_on
 
 
 @pytest.mark.parametrize("own", ["", "https://elsewhere.example.org/hook"])
@@ -385,7 +385,7 @@ async def test_closing_the_client_while_deliveries_come_leaves_nothing_behind(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     client = {"ledger": Ledger(tmp_path / "ledger")}
-    async with hooked(client, {"adopt": 1.0}, durations=30.0, concurrency=50) as (emulator, piapi, receiver):
+    async with hooked(client, {"adopt_timeout": 1.0}, durations=30.0, concurrency=50) as (emulator, piapi, receiver):
         emulator.fail("reroll", LOST, times=10)
         submits = [piapi.submit(request, key=f"k{number}") for number, request in enumerate(rerolls(50))]
         results = await asyncio.gather(*submits, return_exceptions=True)

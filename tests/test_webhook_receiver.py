@@ -137,7 +137,7 @@ async def test_an_endpoint_that_the_user_gave_is_his_own(own: str) -> None:
 
 
 async def test_the_request_stays_as_the_caller_made_it() -> None:
-    async with hooked(receiver={"adopt": 1.0}, webhook_faults=SILENT) as (emulator, piapi, _):
+    async with hooked(receiver={"adopt_timeout": 1.0}, webhook_faults=SILENT) as (emulator, piapi, _):
         emulator.fail("reroll", Status(400))
         with pytest.raises(APIError) as refused:
             await piapi.submit(REROLL)
@@ -309,7 +309,11 @@ async def test_the_secret_is_in_no_repr_log_error_or_file(
     everything_logged: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     client = {"ledger": Ledger(tmp_path / "ledger")}
-    async with hooked(client, {"adopt": 5.0}, durations=30.0, webhook_faults=SILENT) as (emulator, piapi, receiver):
+    async with hooked(client, {"adopt_timeout": 5.0}, durations=30.0, webhook_faults=SILENT) as (
+        emulator,
+        piapi,
+        receiver,
+    ):
         handle = await piapi.submit(REROLL, key="fine")
         emulator.fail("reroll", LOST)
         with pytest.raises(SubmissionUnknown) as unknown:

@@ -20,11 +20,11 @@ from .._verdict import Judgement, Verdict, judge_create, judge_unanswered
 from ..errors import PiAPIError, RateLimitError, TransportError, UnexpectedAnswer
 from ..stats import Counters
 from ..tasks import Created, TaskId
-from .transport import Sending, Transport
+from .transport import SendState, Transport
 
 if TYPE_CHECKING:
     from ..policy import RetryPolicy
-from .throttle import Gate, now
+from .throttle import Throttle, now
 
 A = TypeVar("A")
 
@@ -35,19 +35,19 @@ logger = logging.getLogger("piapi_async")
 
 
 @define(eq=False)
-class Caller:
+class Sender:
     """Makes calls; `timeout` bounds one attempt, `retry` the whole call."""
 
     transport: Transport
     retry: RetryPolicy
-    gate: Gate
+    throttle: Throttle
     rng: Random
     timeout: float
     counters: Counters
 
     async def attempt(self, request: Request[A], *, timeout: float | None = None) -> A:
         """Return the answer to one try; raise what `Transport.send` and `request.parse` raise."""
-        response = await self._exchange(request, timeout, Sending(), submit=False)
+        response = await self._exchange(request, timeout, SendState(), submit=False)
         try:
             return request.parse(response)
         except RateLimitError as error:
@@ -69,15 +69,15 @@ class Caller:
                 pause = self._pause_after(error, tries, began) if judge(error) is Verdict.RETRY else None
                 if pause is None:
                     raise
-            await self.gate.wait(pause, Sending())
+            await self.throttle.wait(pause, SendState())
 
     async def last_read(self, request: Request[A]) -> A:
         """Return the answer to one read that is made although the client is closing.  Raises as `attempt`."""
         self.counters.requests[type(request).__name__] += 1
-        response = await self.transport.send(request.to_http(), timeout=self.timeout, sending=Sending(), submit=False)
+        response = await self.transport.send(request.to_http(), timeout=self.timeout, sending=SendState(), submit=False)
         return request.parse(response)
 
-    async def submit(self, request: TaskRequest[Any], sending: Sending) -> TaskId | Created | Judgement:
+    async def submit(self, request: TaskRequest[Any], sending: SendState) -> TaskId | Created | Judgement:
         """Return the task that a request has made, or what became of it instead.
 
         It is sent again while certainly nothing was made and the policy allows it.  The connection of an answer that
@@ -97,10 +97,10 @@ class Caller:
             pause = self._pause_after(answer.error, tries, began)
             if pause is None:
                 return answer
-            sending.begun_at = None  # what had been sent was refused, so nothing is under way
-            await self.gate.wait(pause, sending)
+            sending.started_at = None  # what had been sent was refused, so nothing is under way
+            await self.throttle.wait(pause, sending)
 
-    async def _try_to_submit(self, request: TaskRequest[Any], sending: Sending) -> TaskId | Created | Judgement:
+    async def _try_to_submit(self, request: TaskRequest[Any], sending: SendState) -> TaskId | Created | Judgement:
         try:
             response = await self._exchange(request, sending.timeout, sending, submit=True)
         except PiAPIError as error:
@@ -118,11 +118,11 @@ class Caller:
             return judgement
 
     async def _exchange(
-        self, request: Request[Any], timeout: float | None, sending: Sending, *, submit: bool
+        self, request: Request[Any], timeout: float | None, sending: SendState, *, submit: bool
     ) -> HTTPResponse:
         """Send a request through the gate, and return what came back."""
-        if not self.gate.open:
-            await self.gate.enter(sending)
+        if not self.throttle.open:
+            await self.throttle.enter(sending)
         self.counters.requests[type(request).__name__] += 1
         began = now()
         try:
@@ -137,9 +137,9 @@ class Caller:
 
     def _slow_down(self, error: RateLimitError, *, pause: bool = True) -> None:
         """Take note that the host is busy; what it asks for holds the whole client."""
-        self.counters.pauses += 1
+        self.counters.rate_limited += 1
         if pause and error.retry_after:
-            self.gate.pause(min(error.retry_after, self.retry.total))
+            self.throttle.pause(min(error.retry_after, self.retry.total))
 
     def _pause_after(self, error: PiAPIError, tries: int, began: float) -> float | None:
         """Return the seconds until the next try, None where the policy allows none."""

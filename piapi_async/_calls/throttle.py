@@ -12,14 +12,14 @@ import anyio
 from attrs import define, field
 
 from ..errors import ClientClosed
-from .transport import Sending
+from .transport import SendState
 
 if TYPE_CHECKING:
     from ..policy import TokenBucket
 
 
 @define(eq=False)
-class Gate:
+class Throttle:
     """The one place that every request of a client passes, so that slowing down is decided once for all."""
 
     bucket: TokenBucket | None
@@ -40,7 +40,7 @@ class Gate:
         """Whether a request may go at once, without asking further."""
         return self.bucket is None and self._paused_until == -math.inf and not self._shut.is_set()
 
-    async def enter(self, sending: Sending) -> None:
+    async def enter(self, sending: SendState) -> None:
         """Return when a request may go; raise `ClientClosed` when none may."""
         while True:
             while self._paused_until > -math.inf and (wait := self._paused_until - now()) > 0:
@@ -53,7 +53,7 @@ class Gate:
         if self._shut.is_set():
             raise ClientClosed(_CLOSED)
 
-    async def wait(self, seconds: float, sending: Sending) -> None:
+    async def wait(self, seconds: float, sending: SendState) -> None:
         """Rest before a request goes, or goes again."""
         if sending.aside is None or seconds < _SHORT:
             await self.rest(seconds)

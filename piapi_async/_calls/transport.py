@@ -48,16 +48,16 @@ _BEFORE_SENDING = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError,
 
 
 @define(eq=False)
-class Sending:
+class SendState:
     """Whether a request has begun to leave: before, it certainly did nothing; after, it may have arrived.
 
-    `begun_at` is the unix time in seconds; `timeout` bounds its way.  Whoever owns the request sets `abandoned`:
+    `started_at` is the unix time in seconds; `timeout` bounds its way.  Whoever owns the request sets `abandoned`:
     nothing more is to be sent for it; `announced`: a webhook tells of its end; `aside`: how to wait while it is not
     under way (given what to wait for).
     """
 
     timeout: float = math.inf
-    begun_at: float | None = None
+    started_at: float | None = None
     abandoned: bool = False
     announced: bool = False
     aside: Callable[[Callable[[], Awaitable[None]]], Awaitable[None]] | None = None
@@ -67,11 +67,11 @@ class Sending:
     @property
     def begun(self) -> bool:
         """Whether it has begun to leave."""
-        return self.begun_at is not None
+        return self.started_at is not None
 
     def leave_on(self, protocol: ResponseHandler, connector: SubmitConnector | None) -> None:
         """Note that it leaves now, and on which connection."""
-        self.begun_at = time.time()
+        self.started_at = time.time()
         self._protocol, self._connector = protocol, connector
 
     def settle(self, *, reuse: bool) -> None:
@@ -90,7 +90,7 @@ class _Body(aiohttp.BytesPayload):
     15 % more CPU per request, and would not be ours to add to a user's session.)
     """
 
-    def __init__(self, value: bytes, sending: Sending, submission: _Submission | None) -> None:
+    def __init__(self, value: bytes, sending: SendState, submission: _Submission | None) -> None:
         # Past BytesPayload's own constructor, which warns of bodies above 1 MiB: an Inpaint's mask may be one.
         super(aiohttp.BytesPayload, self).__init__(value, content_type="application/json")
         self._size = len(value)
@@ -162,7 +162,7 @@ class Transport:
         return self._session, self._trust_env
 
     async def send(
-        self, request: HTTPRequest, *, timeout: float, sending: Sending | None = None, submit: bool = False
+        self, request: HTTPRequest, *, timeout: float, sending: SendState | None = None, submit: bool = False
     ) -> HTTPResponse:
         """Give the answer, whatever its status; wait `timeout` seconds at most, connecting and reading included.
 
@@ -170,7 +170,7 @@ class Transport:
         `ClientClosed` when the user's session is closed.  `sending` tells the caller, even a cancelled one, whether
         the request had begun to leave.
         """
-        sending = sending or Sending()
+        sending = sending or SendState()
         session = self._session or self._own_session(_SUBMIT_KEEP_ALIVE if submit else _KEEP_ALIVE)
         if session.closed:
             raise ClientClosed("The aiohttp session given to PiAPI(session=…) is closed. Nothing was sent.")
@@ -190,7 +190,7 @@ class Transport:
         raise failure
 
     async def _exchange(
-        self, session: aiohttp.ClientSession, request: HTTPRequest, timeout: float, sending: Sending, *, submit: bool
+        self, session: aiohttp.ClientSession, request: HTTPRequest, timeout: float, sending: SendState, *, submit: bool
     ) -> HTTPResponse:
         body = _Body(request.body, sending, self._submission(session) if submit else None)
         response = await session.request(

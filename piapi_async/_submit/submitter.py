@@ -19,8 +19,8 @@ from typing import Any, Protocol, TypeVar, cast
 import anyio
 from attrs import define, field
 
-from .._calls.sender import Caller
-from .._calls.transport import Sending
+from .._calls.sender import Sender
+from .._calls.transport import SendState
 from .._protocol.family import Attaching, Family, TaskRequest
 from .._text import label
 from .._verdict import Judgement, Verdict
@@ -35,7 +35,7 @@ from ..errors import (
     UnexpectedAnswer,
 )
 from ..ledger import Ledger
-from ..ledger._entries import Intent, LedgerEntry, LedgerState
+from ..ledger._entries import LedgerEntry, LedgerState, SubmissionKey
 from ..tasks import Cost, Created, TaskId, TaskRef, TaskState
 
 logger = logging.getLogger("piapi_async")
@@ -44,7 +44,7 @@ R = TypeVar("R")
 
 
 @define
-class Accepted:
+class SubmitResult:
     """The task of a submit; `known` is what the ledger knew of it before, None for a task that was made just now.
 
     `announced`: a webhook will tell of its end.  `frozen` is what it is expected to cost, if the answer told.
@@ -91,9 +91,9 @@ class _Flight:
     request: TaskRequest[Any]
     family: Family[Any]  # the request's, asked for before it is paid for: it may be anybody's class
     key: str | None
-    sending: Sending
-    arrived: asyncio.Future[Accepted]
-    task: asyncio.Task[Accepted | None] | None = None
+    sending: SendState
+    arrived: asyncio.Future[SubmitResult]
+    task: asyncio.Task[SubmitResult | None] | None = None
     task_id: TaskId | None = None
     frozen: Cost | None = None
     ran: bool = False
@@ -102,7 +102,7 @@ class _Flight:
 class _Taken(Exception):
     """Somebody else has submitted the same key while we were waiting."""
 
-    def __init__(self, by: Accepted) -> None:
+    def __init__(self, by: SubmitResult) -> None:
         super().__init__()
         self.by = by
 
@@ -147,7 +147,7 @@ class Submitter:
 
     webhooks: Addressing | None = field(default=None, init=False)
 
-    _caller: Caller
+    _sender: Sender
     _origin: str
     _ledger: Ledger | None
     _upload: Uploading
@@ -163,11 +163,11 @@ class Submitter:
         """Whether anything has begun to leave that is not answered."""
         return any(flight.sending.begun for flight in self._under_way)
 
-    async def submit(self, request: TaskRequest[Any], key: str | None, timeout: float | None) -> Accepted:
+    async def submit(self, request: TaskRequest[Any], key: str | None, timeout: float | None) -> SubmitResult:
         """Give the task that the request made, or that its key has made before.  Raises as `PiAPI.submit`."""
-        sending = Sending(self._caller.timeout if timeout is None else timeout)
+        sending = SendState(self._sender.timeout if timeout is None else timeout)
         # What the caller awaits is a future of its own, for a task that is awaited is cancelled with whoever awaits it.
-        arrived: asyncio.Future[Accepted] = asyncio.get_running_loop().create_future()
+        arrived: asyncio.Future[SubmitResult] = asyncio.get_running_loop().create_future()
         flight = _Flight(request, request.family, key, sending, arrived)
         self._under_way.add(flight)
         flight.task = task = asyncio.create_task(self._own(flight), name="piapi_async submit")
@@ -218,7 +218,7 @@ class Submitter:
         if not flight.sending.begun and flight.task is not None:
             flight.task.cancel()
 
-    async def _own(self, flight: _Flight) -> Accepted | None:
+    async def _own(self, flight: _Flight) -> SubmitResult | None:
         """Run a submit and hand what came of it to whoever still listens; give the task, None if there is none."""
         flight.ran = True
         if flight.task is not None:
@@ -244,28 +244,28 @@ class Submitter:
             self._under_way.discard(flight)
         return accepted
 
-    def _never_ran(self, task: asyncio.Task[Accepted | None]) -> None:
+    def _never_ran(self, task: asyncio.Task[SubmitResult | None]) -> None:
         # Only a task that is cancelled before its first step still has this callback: taken away by the step itself,
         # it spares every other submit a turn of the loop.
         for flight in [flight for flight in self._under_way if flight.task is task and not flight.ran]:
             self._under_way.discard(flight)
             flight.arrived.cancel()
 
-    def _report(self, end: Accepted | BaseException) -> None:
+    def _report(self, end: SubmitResult | BaseException) -> None:
         """Log the end of a submit whose caller has gone: nobody else is left to hear of a task that is paid for."""
         if isinstance(end, LedgerError):
             logger.error("%s", end)
         elif isinstance(end, SubmissionUnknown) or getattr(end, "ref", None) is not None:
             logger.warning("%s", end)  # a refusal that names a task is the last that is heard of it
-        elif isinstance(end, Accepted) and self._ledger is None:
+        elif isinstance(end, SubmitResult) and self._ledger is None:
             logger.warning("a submit whose caller had gone was accepted: task %s", end.task_id)
 
-    async def _run(self, flight: _Flight) -> Accepted:
+    async def _run(self, flight: _Flight) -> SubmitResult:
         sending, ledger, request = flight.sending, self._ledger, flight.request
         if ledger is None:
             task_id = await self._send(flight)
-            return Accepted(task_id, announced=sending.announced, frozen=flight.frozen)
-        intent = Intent.of(request.to_http(), key=flight.key, origin=self._origin, family=flight.family.name)
+            return SubmitResult(task_id, announced=sending.announced, frozen=flight.frozen)
+        intent = SubmissionKey.of(request.to_http(), key=flight.key, origin=self._origin, family=flight.family.name)
         flight.key = intent.key
         try:
             known = await self._claim(ledger, intent, flight)
@@ -282,16 +282,16 @@ class Submitter:
         except BaseException as error:
             told = await asyncio.shield(self._give_up(ledger, intent, error, sending))
             if told is not None and isinstance(error, SubmissionUnknown):
-                return Accepted(told, announced=True)
+                return SubmitResult(told, announced=True)
             raise
         ref = TaskRef(self._origin, flight.family.name, flight.task_id)
         other = await ledger.accept(intent, ref)
         if other is not None:
             what = f"the answer names task {ref}, which the ledger has for another submission, {other!r}"
             raise self._unknown(flight, what, ref)
-        return Accepted(flight.task_id, announced=sending.announced, frozen=flight.frozen)
+        return SubmitResult(flight.task_id, announced=sending.announced, frozen=flight.frozen)
 
-    async def _claim(self, ledger: Ledger, intent: Intent, flight: _Flight) -> Accepted | None:
+    async def _claim(self, ledger: Ledger, intent: SubmissionKey, flight: _Flight) -> SubmitResult | None:
         """Make the key ours and give None, or give the task that it stands for, waiting for another's submit.
 
         Another's is waited for as long as one of ours may take: whoever sends it may be stopped, or out of sight.
@@ -305,9 +305,9 @@ class Submitter:
             if entry is None:
                 return None
             if entry.task_id is not None:
-                return Accepted(entry.task_id, entry)
+                return SubmitResult(entry.task_id, entry)
             if entry.state is LedgerState.UNKNOWN:
-                flight.sending.begun_at = entry.at
+                flight.sending.started_at = entry.at
                 raise self._unknown(flight, "an earlier submit of this key was never answered")
             patience = flight.sending.timeout
             if waited >= patience:
@@ -320,7 +320,7 @@ class Submitter:
             pause = min(2 * pause, 0.5)
 
     async def _aside(
-        self, ledger: Ledger, intent: Intent, flight: _Flight, wait: Callable[[], Awaitable[None]]
+        self, ledger: Ledger, intent: SubmissionKey, flight: _Flight, wait: Callable[[], Awaitable[None]]
     ) -> None:
         """Wait without the claim: as long as nothing is under way, a process that is killed leaves no doubt behind."""
         try:
@@ -343,7 +343,7 @@ class Submitter:
             sending.announced = addressed is not request
         if links:
             addressed = cast("TaskRequest[Any]", cast("Attaching", addressed).with_links(links))
-        self._caller.transport.secrets.add(getattr(addressed, "webhook_secret", None))
+        self._sender.transport.secrets.add(getattr(addressed, "webhook_secret", None))
         task_id: TaskId | None = None
         try:
             task_id = await self._make(flight, addressed, nonce_key)
@@ -357,7 +357,7 @@ class Submitter:
         """Return the id of the task that a request made; raise what became of it instead, by the one judgement."""
         sending = flight.sending
         try:
-            answer = await self._caller.submit(addressed, sending)
+            answer = await self._sender.submit(addressed, sending)
         except (PiAPIError, _Taken):
             raise
         except Exception as error:  # a request class that fails does not undo what was sent
@@ -385,7 +385,7 @@ class Submitter:
         if self._ids.has(named):
             return await self._lost(flight, nonce_key, *self._mistaken(flight, named))
         try:
-            task = await self._caller.attempt(flight.family.fetch(named))
+            task = await self._sender.attempt(flight.family.fetch(named))
         except NotFoundError as denial:
             if not denial.message:  # an edge's page, not the host's word
                 return await self._lost(flight, nonce_key, error, ref, f"; reading it failed: {denial}")
@@ -437,7 +437,9 @@ class Submitter:
             error.args = (f"{label(request)}: a file could not be uploaded: {error} Nothing was submitted.",)
             raise
 
-    async def _give_up(self, ledger: Ledger, intent: Intent, error: BaseException, sending: Sending) -> TaskId | None:
+    async def _give_up(
+        self, ledger: Ledger, intent: SubmissionKey, error: BaseException, sending: SendState
+    ) -> TaskId | None:
         """Write down that a submit has failed; give its task if another process has heard of it."""
         # Once sending has begun, only an answer that was understood as a refusal says that nothing was made.
         unknown = isinstance(error, SubmissionUnknown)
@@ -462,7 +464,7 @@ class Submitter:
             f"{label(flight.request)} may have been accepted: a task may exist and may have been paid for, but its id "
             f"did not arrive. It is not sent again by itself; {advice}. What happened: {what}",
             request=flight.request,
-            at=flight.sending.begun_at or time.time(),
+            at=flight.sending.started_at or time.time(),
             key=flight.key,
             ref=ref,
         )
@@ -475,7 +477,7 @@ _ASK_AGAIN = (
 )
 
 
-def _taken(intent: Intent, entry: LedgerEntry, what: str) -> str:
+def _taken(intent: SubmissionKey, entry: LedgerEntry, what: str) -> str:
     """Say that somebody else is sending the same submit."""
     age = time.time() - entry.at
     return f"The submit {intent.key!r} has been under way elsewhere for {age:.0f} s, in this process or another. {what}"

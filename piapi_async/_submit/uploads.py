@@ -13,7 +13,7 @@ from pathlib import Path, PurePath
 
 from attrs import define, evolve, field, frozen
 
-from .._calls.sender import Caller
+from .._calls.sender import Sender
 from .._calls.threads import in_thread
 from .._verdict import judge_read
 from ..account import MAX_UPLOAD, Upload
@@ -59,15 +59,15 @@ _Stamp = tuple[_Version, str]
 class Uploader:
     """Uploads files, each once while its link lives and the file stays as it is."""
 
-    _caller: Caller
+    _sender: Sender
     _links: OrderedDict[_Stamp, tuple[str, float]] = field(factory=OrderedDict, init=False, repr=False)
     _under_way: dict[_Stamp, asyncio.Task[str]] = field(factory=dict, init=False, repr=False)
     _places: asyncio.Semaphore = field(factory=partial(asyncio.Semaphore, _AT_ONCE), init=False, repr=False)
 
     @classmethod
-    def beside(cls, caller: Caller, url: str) -> Uploader:
-        """Give the uploader that shares a caller's key, gate and policy, and has sockets of its own."""
-        return cls(evolve(caller, transport=evolve(caller.transport, base_url=url)))
+    def beside(cls, sender: Sender, url: str) -> Uploader:
+        """Return an uploader with a sender's key, throttle and policy, and sockets of its own."""
+        return cls(evolve(sender, transport=evolve(sender.transport, base_url=url)))
 
     async def send(self, data: bytes, name: str) -> str:
         """Upload bytes and give their URL.  Raises `ValueError` for what the host would refuse, and as a read."""
@@ -119,15 +119,15 @@ class Uploader:
         return url
 
     async def _send(self, upload: Upload) -> str:
-        patience = self._caller.timeout + len(upload.data) / _SLOWEST
-        return await self._caller.call(upload, judge_read, timeout=patience)
+        patience = self._sender.timeout + len(upload.data) / _SLOWEST
+        return await self._sender.call(upload, judge_read, timeout=patience)
 
     async def close(self) -> None:
         """Stop what is under way, free the sockets."""
         for task in list(self._under_way.values()):
             task.cancel()
         await asyncio.gather(*self._under_way.values(), return_exceptions=True)
-        await self._caller.transport.close()
+        await self._sender.transport.close()
 
 
 def upload_url_for(base_url: str) -> str:

@@ -1,6 +1,6 @@
-"""The loop that drives the book: one timer, a few looks in flight, no decision of its own.
+"""The loop that drives the schedule: one timer, a few looks in flight, no decision of its own.
 
-There is no task that sleeps.  A timer calls `_tick`, which asks the book what is due, starts a task for each look,
+There is no task that sleeps.  A timer calls `_tick`, which asks the schedule what is due, starts a task for each look,
 rings those whose time is up, and sets the timer again.  While nobody waits there is no timer, and nothing to stop.
 """
 
@@ -19,11 +19,11 @@ from .._protocol.family import Family
 from .._protocol.reading import is_known_status
 from ..errors import PiAPIError, UnexpectedAnswer
 from ..tasks import Task, TaskId
-from .schedule import OVERDUE, Look, PollBook, Sightings
-from .watch import Waiter, Watch
+from .schedule import OVERDUE, Poll, PollSchedule, Sightings
+from .watch import Wait, Watch
 
 if TYPE_CHECKING:
-    from .._calls.sender import Caller
+    from .._calls.sender import Sender
 
 logger = logging.getLogger("piapi_async")
 
@@ -36,8 +36,8 @@ _SOME = 0.05
 class Poller:
     """Serves all waits of one client, in its loop; at most `room` looks are in flight."""
 
-    book: PollBook
-    _caller: Caller
+    schedule: PollSchedule
+    _sender: Sender
     _room: int
     _on_end: Callable[[Watch], None]
     _timer: asyncio.Handle | None = field(default=None, init=False)
@@ -49,8 +49,8 @@ class Poller:
     # Looks serve everybody, so they must not run in the context of whoever happened to wait first.
     _context: contextvars.Context = field(factory=contextvars.Context, init=False)
 
-    def join(self, watch: Watch, timeout: float | None, *, changes: bool = False) -> tuple[Watch, Waiter]:
-        """Begin to wait: the waiter's bell (a future) rings at the end, at the timeout, at news with `changes`.
+    def join(self, watch: Watch, timeout: float | None, *, changes: bool = False) -> tuple[Watch, Wait]:
+        """Begin to wait: the waiter's woken (a future) rings at the end, at the timeout, at news with `changes`.
 
         A `timeout` of 0 or less waits for one look.
         """
@@ -58,43 +58,43 @@ class Poller:
         now = loop.time()
         once = timeout is not None and timeout <= 0
         deadline = math.inf if timeout is None or once else now + timeout
-        waiter = Waiter(loop.create_future(), deadline, changes, once)
-        watch = self.book.join(watch, waiter, now)
+        waiter = Wait(loop.create_future(), deadline, changes, once)
+        watch = self.schedule.join(watch, waiter, now)
         self._arm()
         return watch, waiter
 
-    def leave(self, watch: Watch, waiter: Waiter) -> None:
+    def leave(self, watch: Watch, waiter: Wait) -> None:
         """Stop waiting."""
-        self.book.leave(watch, waiter)
+        self.schedule.leave(watch, waiter)
         self._arm()
 
     def seen(self, watch: Watch, task: Task[Any]) -> None:
         """Take in a sighting that no look of ours made."""
         now = asyncio.get_running_loop().time()
-        waited_for = self.book.find(watch.family, watch.task_id)
+        waited_for = self.schedule.find(watch.family, watch.task_id)
         for known in {watch, waited_for or watch}:
-            self._ring(self.book.seen(known, task, now))
+            self._ring(self.schedule.seen(known, task, now))
         self._note_ends([watch])
         self._arm()
 
-    def hurry(self, watch: Watch) -> None:
+    def poll_now(self, watch: Watch) -> None:
         """Look at a task at once, because a webhook tells of its end."""
-        self.book.hurry(watch, asyncio.get_running_loop().time())
+        self.schedule.poll_now(watch, asyncio.get_running_loop().time())
         self._arm()
 
     def told(self, watch: Watch, task: Task[Any]) -> None:
         """Take in what a webhook says of a task."""
-        self._ring(self.book.told(watch, task, asyncio.get_running_loop().time()))
+        self._ring(self.schedule.told(watch, task, asyncio.get_running_loop().time()))
         self._note_ends([watch])
         self._arm()
 
     def told_late(self, family: Family[Any], task_id: TaskId) -> bool:
         """Take in that a webhook tells of an end which a look had just seen; return whether that was so."""
-        return self.book.told_late(family, task_id, asyncio.get_running_loop().time())
+        return self.schedule.told_late(family, task_id, asyncio.get_running_loop().time())
 
     async def close(self, error: PiAPIError) -> None:
         """End every wait with `error`, drop the looks in flight."""
-        self._ring(self.book.close(error))
+        self._ring(self.schedule.close(error))
         looks = list(self._looks)
         for look in looks:
             look.cancel()
@@ -102,7 +102,7 @@ class Poller:
         self._arm()
 
     def _arm(self) -> None:
-        when = self.book.next_event(looks=len(self._looks) < self._room)
+        when = self.schedule.next_event(looks=len(self._looks) < self._room)
         if self._timer is not None:
             if self._due == when:
                 return
@@ -115,40 +115,40 @@ class Poller:
         self._timer = None
         loop = asyncio.get_running_loop()
         now = loop.time()
-        for look in self.book.take(now, self._room - len(self._looks)):
+        for look in self.schedule.take(now, self._room - len(self._looks)):
             task = loop.create_task(self._look(look), name=f"piapi_async look at {len(look.watches)}")
             self._looks.add(task)
             task.add_done_callback(self._looked)
-        self._ring(self.book.expire(now))
+        self._ring(self.schedule.expire(now))
         self._arm()
 
     def _looked(self, task: asyncio.Task[None]) -> None:
         self._looks.discard(task)
         self._arm()
 
-    async def _look(self, look: Look) -> None:
+    async def _look(self, look: Poll) -> None:
         loop = asyncio.get_running_loop()
         try:
             sightings = await self._ask(look)
             self._note_words(sightings)
-            woken = self.book.answered(look, sightings, loop.time())
+            woken = self.schedule.answered(look, sightings, loop.time())
             self._note_ends(look.watches)
         except PiAPIError as error:
-            woken = self.book.failed(look, error, loop.time())
+            woken = self.schedule.failed(look, error, loop.time())
             logger.debug("a look at %d tasks failed: %s", len(look.watches), error)
         except Exception as error:
             logger.exception("a look failed in a way that it never should; still waiting")
-            woken = self.book.failed(look, UnexpectedAnswer(repr(error)), loop.time())
-        self._warn(self.book.overdue(look, loop.time()))
+            woken = self.schedule.failed(look, UnexpectedAnswer(repr(error)), loop.time())
+        self._warn(self.schedule.overdue(look, loop.time()))
         self._note_trust()
         self._ring(woken)
 
-    async def _ask(self, look: Look) -> Sightings:
+    async def _ask(self, look: Poll) -> Sightings:
         family = look.family
         ids = [watch.task_id for watch in look.watches]
         if look.multi and family.fetch_many is not None:
-            return await self._caller.attempt(family.fetch_many(ids))
-        return {ids[0]: await self._caller.attempt(family.fetch(ids[0]))}
+            return await self._sender.attempt(family.fetch_many(ids))
+        return {ids[0]: await self._sender.attempt(family.fetch(ids[0]))}
 
     def _warn(self, overdue: list[Watch]) -> None:
         """Tell the operator of an outage once a minute, however many tasks are waited for."""
@@ -162,13 +162,13 @@ class Poller:
             "no readable answer about task %s%s, still waiting for %d: %s",
             overdue[0].task_id,
             " for a minute" if now - trouble.failing_since >= OVERDUE else "",
-            len(self.book),
+            len(self.schedule),
             "the host does not show it" if fault is None else fault,
         )
 
     def _note_trust(self) -> None:
         """Tell the operator, once, that webhooks save little here."""
-        trust = self.book.trust
+        trust = self.schedule.trust
         if self._doubted or trust.ends < _ENOUGH_ENDS or trust.relied_on:
             return
         self._doubted = True
@@ -194,7 +194,7 @@ class Poller:
                 logger.warning("unknown status %r of task %s: taken for waiting", task.status, task.task_id)
 
     @staticmethod
-    def _ring(waiters: Iterable[Waiter]) -> None:
+    def _ring(waiters: Iterable[Wait]) -> None:
         for waiter in waiters:
-            if not waiter.bell.done():
-                waiter.bell.set_result(None)
+            if not waiter.woken.done():
+                waiter.woken.set_result(None)

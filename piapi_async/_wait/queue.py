@@ -18,7 +18,7 @@ _CLIENT_FAULTS = range(300, 500)  # with redirects, which are as little the host
 
 
 @define(eq=False, slots=True)
-class Lane:
+class FamilyQueue:
     """The watches of one family, by when they are due, and what has been learnt about its multi-fetch.
 
     `size` is the most tasks that the host is known to take in one request.

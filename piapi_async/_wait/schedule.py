@@ -1,10 +1,10 @@
-"""The book of waits: who waits for what until when, what to ask next, what an answer does.  Pure.
+"""The schedule of waits: who waits for what until when, what to ask next, what an answer does.  Pure.
 
 All waits of a client are kept here, and every decision about them is made here, in sync methods that take the time as
 an argument and return what is to be done: the looks to make, the waiters to wake.  The poller makes the looks and rings
-the waiters; it decides nothing.  A waiter is opaque to the book.
+the waiters; it decides nothing.  A waiter is opaque to the schedule.
 
-Tasks of one family share a `Lane`: a heap of what is due, and what has been learnt about the host's multi-fetch.
+Tasks of one family share a `FamilyQueue`: a heap of what is due, and what has been learnt about the host's multi-fetch.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from ..errors import (
 from ..policy import Pace, PollPolicy
 from ..stats import Counters
 from ..tasks import TaskId, TaskState
-from .queue import Lane
+from .queue import FamilyQueue
 from .trust import WebhookTrust
-from .watch import AnyTask, Waiter, Watch
+from .watch import AnyTask, Wait, Watch
 
 GRACE = 5.0
 """Seconds for which a host may deny a task before we believe it: a new id can be invisible at first."""
@@ -52,7 +52,7 @@ Sightings: TypeAlias = Mapping[TaskId, AnyTask | UnexpectedAnswer | None]
 
 
 @frozen
-class Look:
+class Poll:
     """One request to make: a plain fetch of one watch, or a multi-fetch of several."""
 
     family: Family[Any]
@@ -61,7 +61,7 @@ class Look:
 
 
 @define(eq=False)
-class PollBook:
+class PollSchedule:
     """See the module's text.  `multi_fetch_size` is the most ids that one request may carry."""
 
     policy: PollPolicy
@@ -71,8 +71,8 @@ class PollBook:
     trust: WebhookTrust = field(factory=WebhookTrust)
     # Ends that a look has seen and no webhook has told of, by the time at which they count as missed.
     _untold: dict[tuple[str, TaskId], float] = field(factory=dict, init=False)
-    _lanes: dict[str, Lane] = field(factory=dict, init=False)
-    _deadlines: list[tuple[float, int, Watch, Waiter]] = field(factory=list, init=False)
+    _lanes: dict[str, FamilyQueue] = field(factory=dict, init=False)
+    _deadlines: list[tuple[float, int, Watch, Wait]] = field(factory=list, init=False)
     _bounded: int = field(default=0, init=False)  # waiters with a deadline
     _denied_since: float = field(default=math.inf, init=False)  # the key was refused, and no good answer came since
     _order: Iterator[int] = field(factory=count, init=False)
@@ -85,18 +85,18 @@ class PollBook:
         """Give the watch of a task that is waited for."""
         return self._lane(family).watches.get(task_id)
 
-    def first_look(self, now: float, *, announced: bool = False) -> float:
+    def first_poll(self, now: float, *, announced: bool = False) -> float:
         """Return the time of the first look at a task that is submitted now: not before anything can have ended.
 
         `announced`: a webhook should tell of its end.
         """
         self._judge_untold(now)
-        wait = self.policy.next_look(self.rng, age=0.0)
+        wait = self.policy.next_poll(self.rng, age=0.0)
         return now + (self._put_off(wait, 0.0) if announced else wait)
 
     # -- joining and leaving --------------------------------------------------------------------------------------
 
-    def join(self, watch: Watch, waiter: Waiter, now: float) -> Watch:
+    def join(self, watch: Watch, waiter: Wait, now: float) -> Watch:
         """Let `waiter` wait, and give the watch to read: another one if the task is waited for already."""
         watch = self._lane(watch.family).watches.setdefault(watch.task_id, watch)
         if not watch.waiters:
@@ -108,12 +108,12 @@ class PollBook:
             self._bounded += 1
             heapq.heappush(self._deadlines, (waiter.deadline, next(self._order), watch, waiter))
         if watch.announced and not self.trust.relied_on:  # its look may have been put off while they could be
-            watch.due = min(watch.due, now + self.policy.next_look(self.rng))
+            watch.due = min(watch.due, now + self.policy.next_poll(self.rng))
         if not watch.looking:
             self._queue(watch, now if waiter.once else max(now, watch.due))
         return watch
 
-    def leave(self, watch: Watch, waiter: Waiter) -> None:
+    def leave(self, watch: Watch, waiter: Wait) -> None:
         """Let `waiter` go; a task nobody waits for is not looked at."""
         if waiter in watch.waiters:
             watch.waiters = tuple(other for other in watch.waiters if other is not waiter)
@@ -121,7 +121,7 @@ class PollBook:
         if not watch.waiters:
             self._forget(watch)
 
-    def close(self, error: PiAPIError) -> list[Waiter]:
+    def close(self, error: PiAPIError) -> list[Wait]:
         """End every wait with `error`; give the waiters to wake."""
         watches = [watch for lane in self._lanes.values() for watch in lane.watches.values()]
         return [waiter for watch in watches for waiter in self._settle(watch, error)]
@@ -138,16 +138,16 @@ class PollBook:
                 event = min(event, lane.head())
         return event
 
-    def take(self, now: float, room: int) -> list[Look]:
+    def take(self, now: float, room: int) -> list[Poll]:
         """Give at most `room` looks that are due, each filled up with the next most urgent tasks."""
         self._judge_untold(now)
-        looks: list[Look] = []
+        looks: list[Poll] = []
         for lane in self._lanes.values():
             while len(looks) < room and lane.head() <= now:
                 looks.append(self._pack(lane, now))
         return looks
 
-    def _pack(self, lane: Lane, now: float) -> Look:
+    def _pack(self, lane: FamilyQueue, now: float) -> Poll:
         lane.regain(now)
         first = lane.pop()
         watches = [first]
@@ -164,11 +164,11 @@ class PollBook:
             self._queue(watch, due)
         for watch in watches:
             watch.looking, watch.looked_at = True, now
-        self.counters.looks += 1
-        self.counters.asked += len(watches)
-        return Look(first.family, tuple(watches), multi=len(watches) > 1)
+        self.counters.polls += 1
+        self.counters.tasks_polled += len(watches)
+        return Poll(first.family, tuple(watches), multi=len(watches) > 1)
 
-    def expire(self, now: float) -> list[Waiter]:
+    def expire(self, now: float) -> list[Wait]:
         """Give the waiters whose deadline has come, and let them go."""
         expired = []
         while self._deadlines and self._deadlines[0][0] <= now:
@@ -180,7 +180,7 @@ class PollBook:
 
     # -- what an answer does --------------------------------------------------------------------------------------
 
-    def answered(self, look: Look, sightings: Sightings, now: float) -> list[Waiter]:
+    def answered(self, look: Poll, sightings: Sightings, now: float) -> list[Wait]:
         """Take in what a look found; return the waiters to wake."""
         self._denied_since = math.inf
         lane = self._lane(look.family)
@@ -190,7 +190,7 @@ class PollBook:
         else:
             lane.understood(multi=look.multi)
 
-        woken: list[Waiter] = []
+        woken: list[Wait] = []
         for watch in look.watches:
             watch.looking = False
             match sightings.get(watch.task_id):
@@ -202,7 +202,7 @@ class PollBook:
                     woken += self.seen(watch, task, now)
         return woken
 
-    def seen(self, watch: Watch, task: AnyTask, now: float) -> list[Waiter]:
+    def seen(self, watch: Watch, task: AnyTask, now: float) -> list[Wait]:
         """Take in one sighting of a task, by a look or otherwise; give the waiters to wake."""
         if watch.ended:  # an end is never taken back; a later look may have newer links
             watch.task = task if task.state.terminal else watch.task
@@ -213,7 +213,7 @@ class PollBook:
         if task.state.terminal:
             self.counters.ended += 1
             told = watch.told_at > -math.inf
-            self.counters.unseen += (now - watch.seen_at) / 2 if watch.seen_at > 0 and not told else 0.0
+            self.counters.detection_seconds += (now - watch.seen_at) / 2 if watch.seen_at > 0 and not told else 0.0
             if watch.announced:
                 self._weigh(watch, now, told=told)
             return self._settle(watch, None)
@@ -238,20 +238,20 @@ class PollBook:
         elapsed, points = now - watch.began, progress - watch.progress
         if math.isnan(elapsed) or (watch.progress == 0 and points > 0):  # from here on its pace can be taken
             watch.began, watch.progress = now, progress
-            return self.policy.next_look(self.rng, age=None if math.isnan(elapsed) else elapsed)
+            return self.policy.next_poll(self.rng, age=None if math.isnan(elapsed) else elapsed)
         if points <= 0 or elapsed <= 0:
-            return self.policy.next_look(self.rng, age=None if watch.progress else elapsed)
-        return self.policy.next_look(self.rng, pace=Pace(progress, (points + 1) / elapsed))
+            return self.policy.next_poll(self.rng, age=None if watch.progress else elapsed)
+        return self.policy.next_poll(self.rng, pace=Pace(progress, (points + 1) / elapsed))
 
     # -- what webhooks tell ---------------------------------------------------------------------------------------
 
-    def hurry(self, watch: Watch, now: float) -> None:
+    def poll_now(self, watch: Watch, now: float) -> None:
         """Have a watch looked at at once, because a webhook says that it has ended."""
         watch.told_at = now
         if not watch.looking:
             self._retake(watch, now)
 
-    def told(self, watch: Watch, task: AnyTask, now: float) -> list[Waiter]:
+    def told(self, watch: Watch, task: AnyTask, now: float) -> list[Wait]:
         """Take in what a webhook says of a task as if a look had seen it; return the waiters to wake."""
         if task.state.terminal:
             watch.told_at = now
@@ -307,11 +307,11 @@ class PollBook:
         for lane in self._lanes.values():
             for watch in lane.watches.values():
                 if not watch.looking:
-                    self._queue(watch, now + self.policy.next_look(self.rng))
+                    self._queue(watch, now + self.policy.next_poll(self.rng))
 
     # -- what goes wrong ------------------------------------------------------------------------------------------
 
-    def failed(self, look: Look, error: PiAPIError, now: float) -> list[Waiter]:
+    def failed(self, look: Poll, error: PiAPIError, now: float) -> list[Wait]:
         """Take in that a look failed; return the waiters to wake."""
         for watch in look.watches:
             watch.looking = False
@@ -326,7 +326,7 @@ class PollBook:
         if look.multi and self._lane(look.family).blocked:
             look.watches[0].troubled().alone = True  # it may be only multi-fetches that an edge does not like
 
-        woken: list[Waiter] = []
+        woken: list[Wait] = []
         for watch in look.watches:
             if isinstance(error, APIError) and judge_read(error) is Verdict.RAISE:
                 woken += self._refused(watch, error, now)
@@ -344,7 +344,7 @@ class PollBook:
         self._denied_since = min(self._denied_since, now)
         return bool(error.message) or now - self._denied_since >= OVERDUE
 
-    def overdue(self, look: Look, now: float) -> list[Watch]:
+    def overdue(self, look: Poll, now: float) -> list[Watch]:
         """Return the watches of a look of which nothing was seen for a minute, whatever the looks did; each once."""
         watches = []
         for watch in look.watches:
@@ -382,10 +382,10 @@ class PollBook:
         trouble = watch.troubled()
         trouble.note(error, now)
         trouble.alone = True
-        self.counters.faults += 1
+        self.counters.poll_faults += 1
         self._retake(watch, now)
 
-    def _refused(self, watch: Watch, error: APIError, now: float) -> list[Waiter]:
+    def _refused(self, watch: Watch, error: APIError, now: float) -> list[Wait]:
         """End the wait for a task that the host still denies when the grace is over, or refuses to tell of for long."""
         trouble = watch.troubled()
         if trouble.refused_since is None:
@@ -395,17 +395,17 @@ class PollBook:
         if now >= patience:
             return self._settle(watch, error)
         trouble.alone = unknown
-        return self._again(watch, patience if unknown else now + self.policy.next_look(self.rng))
+        return self._again(watch, patience if unknown else now + self.policy.next_poll(self.rng))
 
-    def _faulted(self, watch: Watch, now: float) -> list[Waiter]:
+    def _faulted(self, watch: Watch, now: float) -> list[Wait]:
         """Look again after a fault that will pass, ever more slowly: the host has enough to do."""
         trouble = watch.troubled()
-        delay = self.policy.next_look(self.rng) * 2.0 ** min(trouble.faults, 10)
+        delay = self.policy.next_poll(self.rng) * 2.0 ** min(trouble.faults, 10)
         trouble.faults += 1
-        self.counters.faults += 1
+        self.counters.poll_faults += 1
         return self._again(watch, now + min(delay, max(_FAULT_DELAY_MAX, self.policy.interval)))
 
-    def _again(self, watch: Watch, due: float) -> list[Waiter]:
+    def _again(self, watch: Watch, due: float) -> list[Wait]:
         """Look again at `due`; give those for whom one look was all."""
         served = [waiter for waiter in watch.waiters if waiter.once]
         for waiter in served:
@@ -433,7 +433,7 @@ class PollBook:
             if len(lane.heap) > 2 * len(lane.watches) + _SLACK:
                 lane.tidy()
 
-    def _settle(self, watch: Watch, error: PiAPIError | None) -> list[Waiter]:
+    def _settle(self, watch: Watch, error: PiAPIError | None) -> list[Wait]:
         woken, watch.waiters = list(watch.waiters), ()
         watch.error = error
         for waiter in woken:
@@ -442,7 +442,7 @@ class PollBook:
         self._forget(watch)
         return woken
 
-    def _gone(self, waiter: Waiter) -> None:
+    def _gone(self, waiter: Wait) -> None:
         """Note that a waiter has left; what it leaves behind in the heap is cleared when it is half of it."""
         if waiter.deadline == math.inf:
             return
@@ -456,11 +456,11 @@ class PollBook:
         if watches.get(watch.task_id) is watch:  # a later handle may have opened another watch on the same task
             del watches[watch.task_id]
 
-    def _lane(self, family: Family[Any]) -> Lane:
+    def _lane(self, family: Family[Any]) -> FamilyQueue:
         lane = self._lanes.get(family.name)
         if lane is None:
             size = self.multi_fetch_size if family.fetch_many is not None else 1
-            lane = self._lanes[family.name] = Lane(size)
+            lane = self._lanes[family.name] = FamilyQueue(size)
         return lane
 
 

@@ -15,7 +15,7 @@ AnyTask: TypeAlias = Task[Any]
 
 
 @define(eq=False, slots=True)
-class Trouble:
+class FaultRecord:
     """What has gone wrong with the looks at a task since the last good one."""
 
     fault: PiAPIError | None = None  # what the last look failed with
@@ -49,7 +49,7 @@ class Watch:
     progress: int = 0  # what the host reported at `began`
     task: AnyTask | None = None
     error: PiAPIError | None = None
-    waiters: tuple[Waiter, ...] = field(default=(), repr=False)
+    waiters: tuple[Wait, ...] = field(default=(), repr=False)
     queued: float = math.inf  # the due time under which the lane's heap holds it; inf: not in the heap
     looking: bool = False
     looked_at: float = -math.inf
@@ -58,7 +58,7 @@ class Watch:
     told_at: float = -math.inf  # when one did, to be confirmed
     request: str = ""  # the class of the request that made it, where that was submitted here
     end_logged: bool = False
-    trouble: Trouble | None = None  # most tasks have none, and there are many
+    trouble: FaultRecord | None = None  # most tasks have none, and there are many
 
     @property
     def ended(self) -> bool:
@@ -70,10 +70,10 @@ class Watch:
         """Whether it is to be asked for by a plain fetch, because a multi-fetch did not show it."""
         return self.trouble is not None and self.trouble.alone
 
-    def troubled(self) -> Trouble:
+    def troubled(self) -> FaultRecord:
         """Give what has gone wrong of late, to be added to."""
         if self.trouble is None:
-            self.trouble = Trouble()
+            self.trouble = FaultRecord()
         return self.trouble
 
     def restart(self) -> None:
@@ -82,13 +82,13 @@ class Watch:
 
 
 @define(eq=False, slots=True)
-class Waiter:
+class Wait:
     """Somebody who waits: for the end, with `changes` for anything new, with `once` for no more than one look.
 
-    `bell` is the poller's to ring; `error` is why the wait ended, where that was not the task's own end.
+    `woken` is the poller's to ring; `error` is why the wait ended, where that was not the task's own end.
     """
 
-    bell: Any
+    woken: Any
     deadline: float = math.inf
     changes: bool = False
     once: bool = False

@@ -50,7 +50,7 @@ from ..errors import (
     end_error,
 )
 from ..handle import TaskHandle
-from ..ledger._entries import Intent, LedgerEntry, LedgerState
+from ..ledger._entries import LedgerEntry, LedgerState, SubmissionKey
 from ..tasks import Task, TaskId, TaskRef, TaskState, with_files
 from ._outcome import BatchItem, Outcome, Totals, _Account
 from ._queues import Desk, Source
@@ -213,7 +213,7 @@ class BatchRunner:
             worker.cancel()
         await asyncio.gather(*workers, return_exceptions=True)
         await self._runtime.submitter.settle()
-        await source.closed(self._runtime.caller.timeout)
+        await source.closed(self._runtime.sender.timeout)
 
     async def _close_downloads(self) -> None:
         downloads, self._downloads = self._downloads, None
@@ -440,7 +440,8 @@ async def mint_keys(runtime: Runtime, requests: Sequence[TaskRequest[Any]], run:
     if (ledger := runtime.ledger) is None or not requests:
         return [None] * len(requests)
     intents = [
-        Intent.of(request.to_http(), key="", origin=runtime.origin, family=request.family.name) for request in requests
+        SubmissionKey.of(request.to_http(), key="", origin=runtime.origin, family=request.family.name)
+        for request in requests
     ]
     numbers = await ledger.count(run, intents)
     return [f"{intent.digest.hex()[:32]}-{number}" for intent, number in zip(intents, numbers, strict=True)]

@@ -51,7 +51,7 @@ class LedgerEntry:
 
 
 @frozen(kw_only=True)
-class Intent:
+class SubmissionKey:
     """A submit as it is claimed: what makes two submits of one key the same."""
 
     key: str
@@ -65,7 +65,7 @@ class Intent:
         return sha256(self.request.encode()).digest()
 
     @classmethod
-    def of(cls, request: HTTPRequest, *, key: str | None, origin: str, family: str) -> Intent:
+    def of(cls, request: HTTPRequest, *, key: str | None, origin: str, family: str) -> SubmissionKey:
         """Give the intent behind a request; a key is minted where there is none."""
         body = orjson.loads(request.body) if request.body else None
         text = orjson.dumps(_without_webhooks(body), option=orjson.OPT_SORT_KEYS).decode()

@@ -29,8 +29,8 @@ from attrs import define, field
 from .._calls.threads import running_loop
 from ..errors import LedgerError
 from ..tasks import TaskId, TaskRef, check_task_id
-from ._entries import Intent, LedgerEntry, LedgerState
-from ._store import FORKED, LedgerFile, Work
+from ._entries import LedgerEntry, LedgerState, SubmissionKey
+from ._store import FORKED, LedgerStore, Work
 
 __all__ = ["Ledger", "LedgerEntry", "LedgerState"]
 
@@ -64,7 +64,7 @@ class Ledger:
     """
 
     path: Path = field(converter=_absolute)
-    _file: LedgerFile = field(init=False, repr=False)
+    _file: LedgerStore = field(init=False, repr=False)
     _thread: ThreadPoolExecutor | None = field(default=None, init=False, repr=False)
     _queue: list[_Job] = field(factory=list, init=False, repr=False)
     _draining: asyncio.Future[None] | None = field(default=None, init=False, repr=False)
@@ -74,7 +74,7 @@ class Ledger:
     _pid: int = field(factory=os.getpid, init=False, repr=False)  # of the process that uses it
 
     def __attrs_post_init__(self) -> None:
-        self._file = LedgerFile(self.path)
+        self._file = LedgerStore(self.path)
 
     async def __aiter__(self) -> AsyncIterator[LedgerEntry]:
         """Give every submit, in the order of the keys."""
@@ -113,9 +113,9 @@ class Ledger:
         """Give what a key stands for, None if nothing was submitted under it."""
         return await self._do(lambda file: self._file.find(file, key))
 
-    async def census(self) -> dict[str, int]:
+    async def counts(self) -> dict[str, int]:
         """Count the submits by state; those that have ended by how they did ("done", "failed", "cancelled")."""
-        return await self._do(self._file.census)
+        return await self._do(self._file.counts)
 
     async def resolve(self, key: str, *, task_id: str | None = None, resubmit: bool = False) -> None:
         """Say what became of an unknown submit: it made `task_id`, or it made nothing and may be submitted again.
@@ -143,18 +143,18 @@ class Ledger:
         self._clients -= 1
         await self.close()
 
-    async def count(self, run: str, intents: Sequence[Intent]) -> list[int]:
+    async def count(self, run: str, intents: Sequence[SubmissionKey]) -> list[int]:
         """Give the how-manieth of its kind each request is within a run, counting it; not held in memory."""
         return await self._do(lambda file: [self._file.count(file, run, intent) for intent in intents])
 
-    async def claim(self, intent: Intent) -> LedgerEntry | None:
+    async def claim(self, intent: SubmissionKey) -> LedgerEntry | None:
         """Write down that a submit is about to be sent and give None, or give what the key stands for already.
 
         Raises `ValueError` when the key stands for another request.
         """
         return await self._do(lambda file: self._file.claim(file, intent))
 
-    async def accept(self, intent: Intent, ref: TaskRef) -> str | None:
+    async def accept(self, intent: SubmissionKey, ref: TaskRef) -> str | None:
         """Write down the id; `LedgerError.ref` carries it when that fails.
 
         Returns None, or the key of another submit that was given the same task: then this one is *unknown*.
@@ -165,11 +165,11 @@ class Ledger:
         except LedgerError as error:
             raise LedgerError(f"{loss}: {error}", ref=ref) from error
 
-    async def doubt(self, intent: Intent) -> TaskId | None:
+    async def doubt(self, intent: SubmissionKey) -> TaskId | None:
         """Write down that nobody knows what became of a submit; give its task if another process has heard of it."""
         return await self._do(lambda file: self._file.doubt(file, intent), settles=intent)
 
-    async def release(self, intent: Intent) -> None:
+    async def release(self, intent: SubmissionKey) -> None:
         """Forget a submit that made nothing."""
         await self._do(lambda file: self._file.release(file, intent), settles=intent)
 
@@ -214,7 +214,7 @@ class Ledger:
         return self._file.at_places(file, state, places)
 
     def _do(
-        self, work: Callable[[sqlite3.Connection], T], *, settles: Intent | None = None, loss: str = ""
+        self, work: Callable[[sqlite3.Connection], T], *, settles: SubmissionKey | None = None, loss: str = ""
     ) -> Awaitable[T]:
         # A work that is queued is done: whoever is cancelled here cancels only the future, and does not hear of it.
         loop = running_loop()
@@ -236,7 +236,7 @@ class Ledger:
         """Take a ledger into a process that was forked, where its thread does not exist and its mutex may be held."""
         if self._file.is_open or self._queue:
             raise LedgerError(f"The ledger {self.path} was open when this process was forked: {FORKED}")
-        self._pid, self._file, self._clients = os.getpid(), LedgerFile(self.path), 0
+        self._pid, self._file, self._clients = os.getpid(), LedgerStore(self.path), 0
         self._thread, self._draining = None, None
         self._mutex, self._resumed = threading.Lock(), threading.Event()
 
@@ -312,7 +312,7 @@ class _Job:
     loop: asyncio.AbstractEventLoop
     done: asyncio.Future[Any] | None = None
     """What somebody awaits; None where nobody does."""
-    settles: Intent | None = None
+    settles: SubmissionKey | None = None
     """The submit that this takes out of our hands, one way or the other."""
     loss: str = ""
     """What is to be logged when it fails and nobody hears of it."""

@@ -21,7 +21,7 @@ from attrs import define, field
 from .._text import shorten
 from ..errors import LedgerError
 from ..tasks import TaskId, TaskRef
-from ._entries import Intent, LedgerEntry, LedgerState
+from ._entries import LedgerEntry, LedgerState, SubmissionKey
 from ._owners import Owners
 from ._place import DisplacedError, Place, check_names
 from ._sqlite import make, use_wal
@@ -92,15 +92,15 @@ _HINTS = {
 
 
 @define(eq=False)
-class LedgerFile:
+class LedgerStore:
     """One owner's hold on the file.  All methods belong to one thread, those that take `file` to a transaction."""
 
     path: Path
     _file: sqlite3.Connection | None = None
     _place: Place = field(init=False)
     _owners: Owners = field(init=False)
-    _mine: dict[str, Intent] = field(factory=dict)  # the submits that are in our own hands
-    _settled: list[Intent] = field(factory=list)  # those that the present transaction takes out of them
+    _mine: dict[str, SubmissionKey] = field(factory=dict)  # the submits that are in our own hands
+    _settled: list[SubmissionKey] = field(factory=list)  # those that the present transaction takes out of them
     _pid: int = 0  # of the process that has the file open; 0 while none has
     _dead: set[str] = field(factory=set)  # owners of whom the present transaction leaves nothing
 
@@ -306,7 +306,7 @@ class LedgerFile:
             return False  # our lock stays, for others to see that nobody holds it
         return True
 
-    def count(self, file: sqlite3.Connection, run: str, intent: Intent) -> int:
+    def count(self, file: sqlite3.Connection, run: str, intent: SubmissionKey) -> int:
         """Count how often a run has asked for the same thing, and give the number; forgotten when the file closes."""
         file.execute(
             "CREATE TEMP TABLE IF NOT EXISTS counts (run TEXT, digest BLOB, number INTEGER, PRIMARY KEY (run, digest)) "
@@ -322,13 +322,13 @@ class LedgerFile:
         row = file.execute("SELECT * FROM submits WHERE key = ?", (key,)).fetchone()
         return None if row is None else self._as_it_is(file, row)
 
-    def census(self, file: sqlite3.Connection) -> dict[str, int]:
+    def counts(self, file: sqlite3.Connection) -> dict[str, int]:
         """Count the submits by state, those that ended by how they did."""
         self.sweep(file)
         rows = file.execute("SELECT coalesce(outcome, state) AS word, count(*) AS number FROM submits GROUP BY word")
         return {row["word"]: row["number"] for row in rows}
 
-    def claim(self, file: sqlite3.Connection, intent: Intent) -> LedgerEntry | None:
+    def claim(self, file: sqlite3.Connection, intent: SubmissionKey) -> LedgerEntry | None:
         """Write the intent down as *sending* and give None, or give what is there already."""
         written = file.execute(
             "INSERT INTO submits (key, state, origin, family, digest, request, owner, at) "
@@ -352,7 +352,7 @@ class LedgerFile:
             )
         return self._as_it_is(file, row)
 
-    def accept(self, file: sqlite3.Connection, intent: Intent, task_id: str) -> str | None:
+    def accept(self, file: sqlite3.Connection, intent: SubmissionKey, task_id: str) -> str | None:
         """Write down the id that a submit of ours was given, whatever the row has come to meanwhile.
 
         An id that another submit was given is not written: the submit is then *unknown*, and the other's key returned.
@@ -372,13 +372,13 @@ class LedgerFile:
         )
         return None
 
-    def release(self, file: sqlite3.Connection, intent: Intent) -> None:
+    def release(self, file: sqlite3.Connection, intent: SubmissionKey) -> None:
         """Forget a submit of ours that made nothing; one that another caller has claimed is not ours."""
         if self._mine.get(intent.key) is intent:
             self._settled.append(intent)
             file.execute("DELETE FROM submits WHERE key = ? AND state = 'sending'", (intent.key,))
 
-    def doubt(self, file: sqlite3.Connection, intent: Intent) -> TaskId | None:
+    def doubt(self, file: sqlite3.Connection, intent: SubmissionKey) -> TaskId | None:
         """Write down that nobody knows what became of a submit of ours; give its task if somebody has heard of it."""
         if self._mine.get(intent.key) is not intent:
             return None
@@ -393,7 +393,7 @@ class LedgerFile:
             (task_id, key),
         )
 
-    def let_go(self, intent: Intent) -> None:
+    def let_go(self, intent: SubmissionKey) -> None:
         """Have a submit no longer in our hands: if the file still says *sending*, that means *unknown*."""
         if self._mine.get(intent.key) is intent:
             del self._mine[intent.key]
@@ -485,7 +485,7 @@ class LedgerFile:
 
 # SQLite keeps books on the files that a process has open, of which it has one only; a process that is forked inherits
 # them, with locks that it has not.  These are ours on the same.
-_OPENED: weakref.WeakSet[LedgerFile] = weakref.WeakSet()
+_OPENED: weakref.WeakSet[LedgerStore] = weakref.WeakSet()
 
 
 def _entry(row: sqlite3.Row) -> LedgerEntry:

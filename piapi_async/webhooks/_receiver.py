@@ -100,7 +100,7 @@ class WebhookReceiver:
     confirm
         Whether an end that is delivered is confirmed by one look.  The secret is static and unsigned, so False believes
         whoever has seen it.
-    adopt
+    adopt_timeout
         Seconds for which a submission whose answer was lost waits for its delivery before it is `SubmissionUnknown`.
         The task that it names is always read once, to see that it was made by that submission.
 
@@ -112,7 +112,7 @@ class WebhookReceiver:
     secret: str = field(kw_only=True, repr=False)
     url: str = field(kw_only=True)
     confirm: bool = field(default=True, kw_only=True)
-    adopt: float = field(default=600.0, kw_only=True)
+    adopt_timeout: float = field(default=600.0, kw_only=True)
     _runtime: Runtime = field(init=False, repr=False)
     counts: Counter[str] = field(factory=Counter, init=False)
     """Deliveries so far: ``accepted``, ``rejected``, ``duplicate``, ``unknown`` (no task of ours), ``adopted``."""
@@ -137,7 +137,7 @@ class WebhookReceiver:
         except ValueError as error:
             raise ValueError(f"url: {self.url!r} is not allowed; {str(error).partition('; ')[2]}") from None
         self._runtime.submitter.webhooks = self
-        self._runtime.caller.transport.secrets.add(self.secret)
+        self._runtime.sender.transport.secrets.add(self.secret)
 
     def routes(self) -> list[web.RouteDef]:
         """Give the route for an `aiohttp.web` application, at the path of `url`."""
@@ -192,7 +192,7 @@ class WebhookReceiver:
         if waiting is None or (self._given_up and waiting.candidates.empty()):
             return None
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self.adopt):
+            async with asyncio.timeout(self.adopt_timeout):
                 found = await self._find_made(waiting, nonce)
                 self.counts["adopted"] += found is not None
                 return found
@@ -215,9 +215,9 @@ class WebhookReceiver:
     async def _read_made(self, family: Family[Any], task_id: TaskId, nonce: str) -> Task[Any] | None:
         """Return a task if the endpoint it was made with carries the nonce, else None.  Raises as `PiAPI.fetch`."""
         try:
-            task = await self._runtime.caller.call(family.fetch(task_id), judge_read)
+            task = await self._runtime.sender.call(family.fetch(task_id), judge_read)
         except ClientClosed:  # what was delivered before is not to be lost
-            task = await self._runtime.caller.last_read(family.fetch(task_id))
+            task = await self._runtime.sender.last_read(family.fetch(task_id))
         if hmac.compare_digest(echoed_nonce(task.raw).encode(), nonce.encode()):
             return task
         logger.warning("a delivery names task %s for a submission that has not made it: is the secret known?", task_id)
@@ -238,7 +238,7 @@ class WebhookReceiver:
     async def finish(self) -> None:
         """Wait for what deliveries have set going, as long as one call may take."""
         if self._chores:
-            _, late = await asyncio.wait(self._chores, timeout=self._runtime.caller.timeout)
+            _, late = await asyncio.wait(self._chores, timeout=self._runtime.sender.timeout)
             for chore in late:
                 chore.cancel()
             await asyncio.gather(*late, return_exceptions=True)
@@ -260,7 +260,7 @@ class WebhookReceiver:
             return
         _remember(self._seen, event.digest, None)
         family = FAMILIES.get(event.family)
-        watch = None if family is None else self._runtime.poller.book.find(family, event.task_id)
+        watch = None if family is None else self._runtime.poller.schedule.find(family, event.task_id)
         if watch is not None:
             self._tell(watch, event)
             return
@@ -278,7 +278,7 @@ class WebhookReceiver:
         if task is not None:
             poller.told(watch, task)
         elif event.state.terminal:
-            poller.hurry(watch)
+            poller.poll_now(watch)
 
     def _claim(self, event: WebhookEvent) -> None:
         """Find the submission that a task belongs to of which we know nothing."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from piapi_async import Ledger, TaskRef
 from piapi_async._http import post
-from piapi_async.ledger._entries import Intent
+from piapi_async.ledger._entries import SubmissionKey
 from piapi_async.tasks import TaskId
 
 
@@ -30,7 +30,7 @@ async def hammer(path: Path, seconds: float) -> int:
 async def work(ledger: Ledger, until: float) -> int:
     count = 0
     while time.monotonic() < until:
-        mine = Intent.of(post("/x", {"prompt": "p" * 400}), key=None, origin="https://o.test", family="f")
+        mine = SubmissionKey.of(post("/x", {"prompt": "p" * 400}), key=None, origin="https://o.test", family="f")
         await ledger.claim(mine)
         ref = TaskRef("https://o.test", "f", TaskId(secrets.token_hex(16)))
         await ledger.accept(mine, ref)

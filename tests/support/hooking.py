@@ -98,7 +98,7 @@ async def receiving(piapi: PiAPI, **options: Any) -> AsyncIterator[WebhookReceiv
 def rely_on_webhooks(piapi: PiAPI) -> None:
     """Have a client rely on webhooks as if it had been told of many ends."""
     for _ in range(64):
-        piapi._runtime.poller.book.trust.confirmed()
+        piapi._runtime.poller.schedule.trust.confirmed()
 
 
 @asynccontextmanager
@@ -141,7 +141,7 @@ async def unknown_submits(ledger: Path, count: int) -> AsyncIterator[tuple[Emula
     async with no_leaks(), emulator.run() as base_url:
         port = free_port()
         async with PiAPI(KEY, base_url=base_url, ledger=Ledger(ledger)) as piapi:
-            WebhookReceiver(piapi, secret=SECRET, url=f"http://127.0.0.1:{port}/piapi", adopt=1.0)
+            WebhookReceiver(piapi, secret=SECRET, url=f"http://127.0.0.1:{port}/piapi", adopt_timeout=1.0)
             emulator.fail("reroll", LOST, times=count)
             requests = enumerate(rerolls(count))
             submits = [piapi.submit(request, key=f"k{number}") for number, request in requests]

@@ -9,13 +9,13 @@ from pathlib import Path
 from piapi_async import Ledger, TaskRef
 from piapi_async._http import post
 from piapi_async.ledger import LedgerState
-from piapi_async.ledger._entries import Intent
+from piapi_async.ledger._entries import SubmissionKey
 
 ORIGIN, FAMILY = "https://host.test", "midjourney"
 
 
-def intent(key: str = "k", prompt: str = "a cat") -> Intent:
-    return Intent.of(post("/mj/v2/imagine", {"prompt": prompt}), key=key, origin=ORIGIN, family=FAMILY)
+def intent(key: str = "k", prompt: str = "a cat") -> SubmissionKey:
+    return SubmissionKey.of(post("/mj/v2/imagine", {"prompt": prompt}), key=key, origin=ORIGIN, family=FAMILY)
 
 
 def ref(task_id: str = "t") -> TaskRef:

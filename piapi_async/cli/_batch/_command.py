@@ -52,7 +52,7 @@ def status(ledger: Path) -> None:
     async def main() -> None:
         book = Ledger(ledger)
         try:
-            print_json(await book.census())
+            print_json(await book.counts())
         finally:
             await book.close()
 
@@ -158,7 +158,7 @@ async def _rehearse(setup: Setup, requests: BatchInput, good: int) -> None:
     async with client(setup) as piapi:
         ledger = runtime_of(piapi).ledger
         if ledger is not None:
-            await ledger.census()  # which also finds out what has become unknown
+            await ledger.counts()  # which also finds out what has become unknown
         async for _, key in keyed(piapi, requests):
             known = await ledger.find(key) if ledger is not None and key else None
             if known is None:

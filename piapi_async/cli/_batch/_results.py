@@ -20,7 +20,7 @@ from ..._protocol.result_files import makes_text
 from ...batch import Outcome
 from ...downloads._disk import is_saved
 from ...errors import TaskCancelled, TaskFailed
-from ...ledger._entries import Intent
+from ...ledger._entries import SubmissionKey
 from ...ledger._sqlite import lock_file
 from ...tasks import FileRole
 from .._output import leave_stdout, on_terminal, stdout_encoding, task_fields, to_json, write_out
@@ -215,7 +215,7 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 def digest_of(request: TaskRequest[Any]) -> str:
     """Return 64 bits that tell a request from another, as a ledger tells them apart."""
-    return Intent.of(request.to_http(), key="", origin="", family="").digest.hex()[:16]
+    return SubmissionKey.of(request.to_http(), key="", origin="", family="").digest.hex()[:16]
 
 
 def read_digests(out: Path) -> dict[int, int]:
