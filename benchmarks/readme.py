@@ -1,4 +1,6 @@
-"""Put what was measured into README.md: ``python -m benchmarks --json FILE && python -m benchmarks.readme FILE``.
+"""Put what was measured into benchmarks/README.md.
+
+``python -m benchmarks --json FILE && python -m benchmarks.readme FILE``
 
 What was measured stands between ``<!-- measured: NAME -->`` and ``<!-- end -->``, and is never typed by hand.  The
 picture is drawn if matplotlib is there.
@@ -18,7 +20,7 @@ from ._clients import OURS, TRANSPORT, TYPED
 from ._goals import Goal
 from ._picture import Bar, draw_bars
 
-README = Path(__file__).parent.parent / "README.md"
+README = Path(__file__).parent / "README.md"
 PICTURE = Path(__file__).parent / "overhead.svg"
 
 PICTURED = ("submit", 64)
@@ -96,7 +98,7 @@ def picture(measured: Measured) -> str | None:
         return None
     title = "µs of CPU per submit, 64 in flight"
     draw_bars(PICTURE, title, shown)
-    return f"![{title}](benchmarks/{PICTURE.name})"
+    return f"![{title}]({PICTURE.name})"
 
 
 DRAWN: Mapping[str, Callable[[Measured], str | None]] = {
