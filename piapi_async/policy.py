@@ -1,6 +1,7 @@
-"""Time as arithmetic: when to try again, when to look again, how fast to go.  Pure.
+"""Time as arithmetic: when to try again, when to poll again, how fast to go.  Pure.
 
-Nothing here sleeps or reads a clock.  Times are seconds on whatever clock the caller uses, randomness is handed in.
+Nothing here sleeps or reads a clock.  Times are seconds on whatever clock the caller uses, and
+randomness is passed in.
 """
 
 from __future__ import annotations
@@ -11,38 +12,57 @@ from typing import Any
 
 from attrs import Attribute, define, evolve, field, frozen
 
+_MAX_DOUBLINGS = 60  # beyond, a float could overflow before the maximum caps it
+
 
 def _positive(instance: object, attribute: Attribute[Any], value: object) -> None:
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not value > 0:
-        raise ValueError(f"{type(instance).__name__}.{attribute.name}: {value!r} is not allowed; it must be above 0")
+    if not _is_number(value) or not value > 0:  # type: ignore[operator]  # a number, by now
+        raise _not_allowed(instance, attribute, value, "above 0")
 
 
 def _finite(instance: object, attribute: Attribute[Any], value: float) -> None:
     if not math.isfinite(value):
-        raise ValueError(f"{type(instance).__name__}.{attribute.name}: {value!r} is not allowed; it must be finite")
+        raise _not_allowed(instance, attribute, value, "finite")
 
 
 def _not_negative(instance: object, attribute: Attribute[Any], value: object) -> None:
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not value >= 0:
-        raise ValueError(f"{type(instance).__name__}.{attribute.name}: {value!r} is not allowed; it must be 0 or more")
+    if not _is_number(value) or not value >= 0:  # type: ignore[operator]  # a number, by now
+        raise _not_allowed(instance, attribute, value, "0 or more")
 
 
 def _whole(instance: object, attribute: Attribute[Any], value: object) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        name = f"{type(instance).__name__}.{attribute.name}"
-        raise ValueError(f"{name}: {value!r} is not allowed; it must be a whole number above 0")
+        raise _not_allowed(instance, attribute, value, "a whole number above 0")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _not_allowed(instance: object, attribute: Attribute[Any], value: object, needed: str) -> ValueError:
+    name = f"{type(instance).__name__}.{attribute.name}"
+    return ValueError(f"{name}: {value!r} is not allowed; it must be {needed}")
+
+
+# -- trying again ---------------------------------------------------------------------------------
+
+
+def doubled(base: float, times: int, *, maximum: float) -> float:
+    """Return `base` doubled so many times, and at most `maximum`."""
+    return min(maximum, base * 2.0 ** min(times, _MAX_DOUBLINGS))
 
 
 @frozen(kw_only=True)
 class RetryPolicy:
     """How often and how long one call is tried.
 
-    Between two tries it waits ``min(maximum, initial · 2ⁿ) · (1 + jitter · random)`` seconds, n counting from 0, or
-    what the server asked for if that is longer.  It gives up after `attempts` tries, or when that would be more than
-    `total` seconds after the call began; `total` and `maximum` may be infinite.  Jitter only lengthens: a server that
-    names a time means it.
+    Between two tries it waits ``min(maximum, initial · 2ⁿ) · (1 + jitter · random)`` seconds, n
+    counting from 0, or what the server asked for if that is longer.  It gives up after `attempts`
+    tries, or when the next one would begin more than `total` seconds after the call began; `total`
+    and `maximum` may be infinite.  Jitter only lengthens: a server that names a time means it.
 
-    Only calls that certainly did nothing are repeated, and reads; a submit that may have arrived never is.
+    Only reads are repeated, and calls that certainly had no effect; a submission that may have
+    arrived never is.
     """
 
     attempts: int = field(default=6, validator=_whole)
@@ -53,22 +73,56 @@ class RetryPolicy:
 
     @classmethod
     def never(cls) -> RetryPolicy:
-        """Give the policy that tries once."""
+        """Return the policy that tries once."""
         return cls(attempts=1)
 
     def delay(self, tries: int, *, elapsed: float, retry_after: float | None, rng: Random) -> float | None:
-        """Give the seconds to wait after `tries` failed ones and `elapsed` seconds, None to give up."""
+        """Return the seconds to wait after `tries` failed ones, or None to give up.
+
+        `elapsed` is the seconds since the call began, `retry_after` what the server asked for.
+        """
         if tries >= self.attempts:
             return None
-        growth = min(tries - 1, 60)  # beyond, a float overflows before `maximum` can cap it
-        base = max(min(self.maximum, self.initial * 2.0**growth), retry_after or 0.0)
+
+        shortest = max(
+            doubled(self.initial, tries - 1, maximum=self.maximum),
+            retry_after or 0.0,
+        )
         left = self.total - elapsed
-        return min(base * (1.0 + self.jitter * rng.random()), left) if base <= left else None
+        if shortest > left:
+            return None
+
+        return min(shortest * (1.0 + self.jitter * rng.random()), left)
+
+
+@define
+class Backoff:
+    """The tries of one call so far, and the pauses between them that its `RetryPolicy` allows.
+
+    It counts and computes; the caller tells the time, and does the waiting.
+    """
+
+    policy: RetryPolicy
+    rng: Random
+    started_at: float
+    tries: int = field(default=0, init=False)
+
+    def after_failure(self, now: float, *, retry_after: float | None = None) -> float | None:
+        """Count a failed try; return the seconds until the next one, or None to give up.
+
+        `retry_after` is the pause that the server asked for, in seconds.
+        """
+        self.tries += 1
+        elapsed = now - self.started_at
+        return self.policy.delay(self.tries, elapsed=elapsed, retry_after=retry_after, rng=self.rng)
+
+
+# -- how fast to go -------------------------------------------------------------------------------
 
 
 @define
 class TokenBucket:
-    """At most `requests` at once and `requests` per `seconds` in the long run."""
+    """At most `requests` at once, and `requests` per `seconds` in the long run."""
 
     requests: int = field(validator=_whole)
     seconds: float = field(validator=[_positive, _finite])
@@ -76,38 +130,50 @@ class TokenBucket:
 
     @classmethod
     def of(cls, rate_limit: tuple[int, float]) -> TokenBucket:
-        """Give the bucket for a user's `rate_limit`; raise `ValueError` for what is no pair of numbers."""
+        """Return the bucket for a user's `rate_limit`.
+
+        Raises `ValueError` if that is not a pair of numbers.
+        """
         if not isinstance(rate_limit, tuple) or len(rate_limit) != 2:  # noqa: PLR2004 - a pair
             raise ValueError(f"rate_limit: {rate_limit!r} is not allowed; it must be (requests, seconds)")
         return cls(*rate_limit)
 
     def reserve(self, now: float) -> float:
-        """Take one place and give the seconds to wait before using it.
+        """Take one place and return the seconds to wait before using it.
 
-        The bucket is kept as the one time at which it would be full again (the generic cell rate algorithm), so a
-        reservation is two additions and nobody has to refill it.
+        The bucket is kept as the one time at which it would be full again (the generic cell rate
+        algorithm), so a reservation is two additions and there is nothing to refill.
         """
         step = self.seconds / self.requests
         self._free_at = max(self._free_at, now) + step
         return max(0.0, self._free_at - self.seconds - now)
 
 
-_TYPICAL = 45.0  # seconds; fast-mode tasks take 25 to 80 (the vendor's page)
-_YOUNG = 0.4  # of the typical duration; few tasks end before
-_FIRST = 0.11  # of the typical duration; none ends before
-_NEAR = (
-    0.15  # of the predicted duration: progress was observed to lead or trail by about 0.1, so an end is unlikely before
-)
-_NEAR_INTERVAL = 0.85  # of the interval: when an end is due, one looks more closely
-_TRUST = 10.0  # intervals; hosts need not report steadily, so no task is left alone for longer than that
-_PATIENT = 3.5  # typical durations; nearly all tasks have ended by then
+# -- when to poll again ---------------------------------------------------------------------------
+
+_TYPICAL_DURATION = 45.0  # seconds; fast-mode tasks take 25 to 80 (the vendor's page)
+
+# As shares of the typical duration (observed, and tuned in `benchmarks.polling`):
+_EARLIEST_END = 0.11  # no task ends before
+_YOUNG = 0.4  # few tasks end before
+_PATIENT = 3.5  # nearly all tasks have ended by then
+
+# Progress was observed to lead or trail by about 0.1 of the predicted duration, so an end is
+# unlikely earlier than this share of it before its predicted time.
+_PREDICTION_MARGIN = 0.15
+
+# As shares of, or in, intervals of the plain schedule:
+_END_IS_DUE = 0.85  # polls are closer when an end is due
+_MOST_PREDICTED = 10.0  # hosts need not report steadily, so no prediction is relied on for longer
+_ALLOWANCE = 0.93  # leaves time for the jitter and for the response to arrive
+
 _JITTER = 0.04
-_ALLOWANCE = 0.93  # of the interval; the rest is for the jitter and the answer's way
+_PUNCTUAL = 0.95  # the share of ends that are to be noticed within `PollPolicy.delay`
 
 
 @frozen
 class Pace:
-    """How a task comes along: its `progress` (0..100), and the `rate` in points per second."""
+    """How fast a task advances: its `progress` (0..100), and its `rate` in points per second."""
 
     progress: float
     rate: float
@@ -115,55 +181,70 @@ class Pace:
 
 @frozen
 class PollPolicy:
-    """How closely tasks are watched.
+    """How closely tasks are polled.
 
-    `delay` is the one knob: 95 % of ends are noticed within that many seconds.  There are fewer looks while a task is
-    too young to end, or has by its progress far to go; there is no back-off, for an end is never less likely later.
+    `delay` is the one knob: 95 % of ends are noticed within that many seconds.  Polls are rarer
+    while a task is too young to end, or by its progress far from its end; there is no back-off,
+    because an end does not become less likely with time.
 
-    `typical_duration` is what a task usually takes, in seconds: turbo tasks about 15, and a sped-up emulator's less.
+    `typical_duration` is how long a task usually takes, in seconds: about 15 in turbo mode, and
+    less on an emulator that runs faster than real time.
     """
 
     delay: float = field(default=1.5, validator=[_positive, _finite])
-    typical_duration: float = field(default=_TYPICAL, kw_only=True, validator=[_positive, _finite])
+    typical_duration: float = field(default=_TYPICAL_DURATION, kw_only=True, validator=[_positive, _finite])
     _plain: bool = field(default=False, kw_only=True)
 
     @classmethod
     def every(cls, seconds: float) -> PollPolicy:
-        """Give the plain schedule: a look every `seconds`."""
-        return cls(delay=seconds * 0.95, plain=True)
+        """Return the plain schedule: a poll every `seconds`."""
+        return cls(delay=seconds * _PUNCTUAL, plain=True)
 
     def at_speed(self, speed: float) -> PollPolicy:
-        """Give the policy for a host that is `speed` times faster than life."""
+        """Return the policy for a host that runs `speed` times faster than real time."""
         return evolve(self, delay=self.delay / speed, typical_duration=self.typical_duration / speed)
 
     @property
     def interval(self) -> float:
-        """Seconds between two looks of the plain schedule: an end falls evenly between them."""
-        return self.delay / 0.95
+        """Seconds between two polls of the plain schedule: an end falls evenly between them."""
+        return self.delay / _PUNCTUAL
 
     def next_poll(self, rng: Random, *, age: float | None = None, pace: Pace | None = None) -> float:
-        """Give the seconds to the next look at a task that has not ended; jitter only lengthens them.
+        """Return the seconds until the next poll of a task that has not ended.
 
-        `age` is the seconds since it can have begun, None if that is not known; `pace` what its progress tells.
+        `age` is the seconds since it can have begun to run, or None if that is not known; `pace`
+        is what its progress shows.  Jitter only lengthens.
         """
-        return self._wait(age, pace) * (1.0 + _JITTER * rng.random())
+        return self._steady(age, pace) * (1.0 + _JITTER * rng.random())
 
     def safety_net(self, age: float) -> float:
-        """Give the seconds to the next look at a task that will tell of its end by itself, if nothing is lost."""
+        """Return the seconds until the next poll of a task whose end a webhook will report.
+
+        `age` is as for `next_poll`, with NaN for unknown.
+        """
         if math.isnan(age):
             return self.typical_duration
         return max(_PATIENT * self.typical_duration - age, self.typical_duration)
 
-    def _wait(self, age: float | None, pace: Pace | None) -> float:
+    def _steady(self, age: float | None, pace: Pace | None) -> float:
+        """Return what `next_poll` does, without jitter."""
         if self._plain:
             return self.interval
+
         interval = self.interval * _ALLOWANCE
         if pace is not None:
-            left = (100.0 - pace.progress) / pace.rate
-            far = left - _NEAR * 100.0 / pace.rate
-            return max(_NEAR_INTERVAL * interval, min(far, _TRUST * interval, self.typical_duration))
+            return self._by_pace(pace, interval)
         if age is None:
             return interval
-        first = _FIRST * self.typical_duration
+
+        # While few tasks end the interval shrinks as 1/age; the next poll comes at the latest when that time is over.
+        earliest = _EARLIEST_END * self.typical_duration
         young = _YOUNG * self.typical_duration
-        return max(first - age, interval, min(interval * young / max(age, first), young - age))
+        by_age = min(interval * young / max(age, earliest), young - age)
+        return max(earliest - age, interval, by_age)
+
+    def _by_pace(self, pace: Pace, interval: float) -> float:
+        left = (100.0 - pace.progress) / pace.rate
+        margin = _PREDICTION_MARGIN * 100.0 / pace.rate
+        predicted = min(left - margin, _MOST_PREDICTED * interval, self.typical_duration)
+        return max(_END_IS_DUE * interval, predicted)

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from piapi_async import PollPolicy, RetryPolicy
-from piapi_async.policy import Pace, TokenBucket
+from piapi_async.policy import Backoff, Pace, TokenBucket
 
 seconds = st.floats(0.0, 1e6)
 shares = st.floats(0.0, 1.0)
@@ -199,6 +199,26 @@ class TestRetryPolicyJitter:
     @given(policy=retry_policies, seed=seeds)
     def test_is_the_same_for_the_same_seed(self, policy: RetryPolicy, seed: int) -> None:
         assert waits(policy, tries=8, rng=Random(seed)) == waits(policy, tries=8, rng=Random(seed))
+
+
+class TestBackoff:
+    """A back-off counts the tries of one call, and asks its policy for each pause."""
+
+    @given(policy=retry_policies, seed=seeds, retry_after=st.none() | seconds)
+    def test_pauses_as_the_policy_says(self, policy: RetryPolicy, seed: int, retry_after: float | None) -> None:
+        backoff = Backoff(policy, Random(seed), started_at=100.0)
+        rng = Random(seed)
+
+        for tries, elapsed in enumerate((0.0, 3.0, 50.0), start=1):
+            expected = policy.delay(tries, elapsed=elapsed, retry_after=retry_after, rng=rng)
+            assert expected == backoff.after_failure(100.0 + elapsed, retry_after=retry_after)
+            assert tries == backoff.tries
+
+    def test_gives_up_after_the_last_attempt(self) -> None:
+        backoff = Backoff(RetryPolicy(attempts=2, jitter=0.0), Random(0), started_at=0.0)
+
+        assert backoff.after_failure(0.0) == 0.5
+        assert backoff.after_failure(0.5) is None
 
 
 class TestRetryPolicyNever:
