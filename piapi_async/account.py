@@ -1,6 +1,7 @@
 """What stands beside the task API: the account, its history, what is active and can be cancelled, uploads.  Pure.
 
-The wire is that of the vendor's pages (piapi.ai/docs, sections "PiAPI Account Management" and "File Upload API").
+The wire is that of the vendor's pages (piapi.ai/docs, sections "PiAPI Account Management" and "File
+Upload API").
 """
 
 from __future__ import annotations
@@ -142,7 +143,7 @@ class AccountInfo:
         data = answer.get("data")
         if not isinstance(data, dict):
             if "data" in answer or not _FLAT.intersection(answer):
-                raise UnexpectedAnswer("The answer holds no object at data", path="data")
+                raise UnexpectedAnswer("The response has no object at data", path="data")
             data = answer  # an older shape, without an envelope (observed)
         facts, limits = _read_facts(data, "data"), _read_limits.salvage(data)
         packs, wallet = limits.credit_pack_info, limits.wallet
@@ -163,7 +164,7 @@ _FLAT = frozenset({"account_id", "account_name"})
 """What the older answer has at its top."""
 
 
-# -- history ------------------------------------------------------------------------------------------------------
+# -- history ---------------------------------------------------------------------------------------
 
 LARGEST_PAGE = 100
 
@@ -172,7 +173,8 @@ LARGEST_PAGE = 100
 class HistoryEntry:
     """One row of the account's task history: that a task was paid for, or paid back.
 
-    It holds neither input nor result; ``await piapi.fetch(entry.task_id, family=UNIFIED)`` reads them.
+    It holds neither input nor result; ``await piapi.fetch(entry.task_id, family=UNIFIED)`` reads
+    them.
     """
 
     id: str = ""
@@ -256,7 +258,7 @@ class GetHistory(CheckedRequest):
         if rows is None:
             rows = []
         if not isinstance(rows, list):
-            raise UnexpectedAnswer("The answer holds no list at data.data", path="data.data")
+            raise UnexpectedAnswer("The response has no list at data.data", path="data.data")
         entries = tuple(_read_entry(row) for row in rows if isinstance(row, dict))
         return HistoryPage(entries, _count(data.get("size")) or self.page_size, _count(data.get("total")))
 
@@ -287,7 +289,7 @@ def _count(value: object) -> int | None:
         return None
 
 
-# -- what is under way --------------------------------------------------------------------------------------------
+# -- what is under way -----------------------------------------------------------------------------
 
 
 @frozen
@@ -358,5 +360,5 @@ class Upload:
     def parse(self, response: HTTPResponse, /) -> str:
         url = text_at(read_data(response, self), "url", "data")
         if not url.startswith(("http://", "https://")):
-            raise UnexpectedAnswer("The answer holds no URL at data.url", path="data.url")
+            raise UnexpectedAnswer("The response has no URL at data.url", path="data.url")
         return url

@@ -22,7 +22,8 @@
     ├── WebhookRejected        a delivery that is not believed
     └── DownloadError          a finished picture could not be saved: .url, .path, .status
 
-Each class takes its message as the one positional argument and keeps the rest as attributes.  All of them pickle.
+Each class takes its message as the one positional argument and keeps the rest as attributes.  All
+of them pickle.
 """
 
 from __future__ import annotations
@@ -60,8 +61,9 @@ class PiAPIError(Exception):
 class TransportError(PiAPIError):
     """No answer came.
 
-    `sent` is False when the request certainly never left this machine, True when it may have arrived.  `untrusted` says
-    that the server's certificate is not trusted here, which another try does not mend.
+    `sent` is False when the request certainly never left this machine, True when it may have
+    arrived.  `untrusted` says that the server's certificate is not trusted here, which another try
+    does not mend.
     """
 
     def __init__(self, message: str, *, sent: bool, untrusted: bool = False) -> None:
@@ -73,10 +75,11 @@ class TransportError(PiAPIError):
 class APIError(PiAPIError):
     """The server answered, and refused.
 
-    `status` is the HTTP status; `message` the server's own text ("" when the body was not PiAPI's JSON);
-    `body` an excerpt of the body; `request` the request as the caller made it, or None: that of a
-    refused upload holds the file's bytes, which its repr leaves out.  `ref` is the task that a refused create names
-    all the same, one that has failed or that the host does not know; None for any other.
+    `status` is the HTTP status; `message` the server's own text ("" when the body was not PiAPI's
+    JSON); `body` an excerpt of the body; `request` the request as the caller made it, or None: that
+    of a refused upload holds the file's bytes, which its repr leaves out.  `ref` is the task that a
+    refused create names all the same, one that has failed or that the host does not know; None for
+    any other.
     """
 
     def __init__(
@@ -142,7 +145,8 @@ class ServerError(APIError):
 class UnexpectedAnswer(PiAPIError):
     """The server answered with something that is not understood.
 
-    `path` is the place inside the JSON (`task_result.image_urls[2]`, "" for the whole), `excerpt` what stood there.
+    `path` is the place inside the JSON (`task_result.image_urls[2]`, "" for the whole), `excerpt`
+    what stood there.
     """
 
     def __init__(self, message: str, *, path: str = "", excerpt: str = "") -> None:
@@ -154,9 +158,10 @@ class UnexpectedAnswer(PiAPIError):
 class SubmissionUnknown(PiAPIError):
     """A submit that may have been accepted, and paid, and must not be repeated blindly.
 
-    `request` is what was submitted, `key` its ledger key (None without a ledger), `at` the unix time in seconds at
-    which sending began; `ref` is the task that the answer names, which could not be read or belongs to another
-    submission, None where it names none; `__cause__` is the error that left it open.
+    `request` is what was submitted, `key` its ledger key (None without a ledger), `at` the unix
+    time in seconds at which sending began; `ref` is the task that the answer names, which could not
+    be read or belongs to another submission, None where it names none; `__cause__` is the error
+    that left it open.
     """
 
     def __init__(
@@ -192,8 +197,8 @@ class TaskCancelled(_TaskEnded):
 class WaitTimeout(PiAPIError, TimeoutError):
     """We stopped waiting; the task itself goes on and stays paid for.
 
-    `ref` is the task of a single wait (else None), `refs` all tasks that had not ended, `task` the last that was seen
-    of a single task.  Resume with `piapi.attach(error.ref).wait()`.
+    `ref` is the task of a single wait (else None), `refs` all tasks that had not ended, `task` the
+    last that was seen of a single task.  Resume with `piapi.attach(error.ref).wait()`.
     """
 
     def __init__(
@@ -229,8 +234,8 @@ class WebhookRejected(PiAPIError):
 class DownloadError(PiAPIError):
     """A finished result could not be saved; the task is done and stays paid for.
 
-    `url` is the link, `path` where the file should have gone, `status` its host's HTTP status or None; `task` is the
-    task, and `files` those of its files that were saved all the same.
+    `url` is the link, `path` where the file should have gone, `status` its host's HTTP status or
+    None; `task` is the task, and `files` those of its files that were saved all the same.
     """
 
     def __init__(

@@ -1,8 +1,9 @@
 """Three older protocols, each for one kind of task: Face Swap, Dream Machine and Kling.  Pure.
 
-All of them are in the unified API today (`piapi_async.models`), which new programs should use; these serve accounts
-and hosts that still speak the old ones.  They have no call to cancel a task, and none to read many at a time.  Paths,
-bodies and answers were read off the vendor's former pages (goapi.ai/docs, piapi.ai/docs) and clients that use them.
+All of them are in the unified API today (`piapi_async.models`), which new programs should use;
+these serve accounts and hosts that still speak the old ones.  They have no call to cancel a task,
+and none to read many at a time.  Paths, bodies and answers were read off the vendor's former pages
+(goapi.ai/docs, piapi.ai/docs) and clients that use them.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ __all__ = ["DREAM_MACHINE", "FACE_SWAP", "LEGACY_KLING", "DreamMachine", "FaceSw
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 
-# -- what tasks end in --------------------------------------------------------------------------------------------
+# -- what tasks end in -----------------------------------------------------------------------------
 
 
 @frozen
@@ -98,7 +99,7 @@ class LegacyKlingResult:
     works: tuple[KlingWork, ...] = ()
 
 
-# -- making a task ------------------------------------------------------------------------------------------------
+# -- making a task ---------------------------------------------------------------------------------
 
 
 @request
@@ -167,7 +168,7 @@ class LegacyKling(_Create):
         return LEGACY_KLING
 
 
-# -- calls about tasks --------------------------------------------------------------------------------------------
+# -- calls about tasks -----------------------------------------------------------------------------
 
 
 @frozen

@@ -1,8 +1,9 @@
 """The legacy Midjourney protocol: ten verbs that make a task, three calls about tasks.  Pure.
 
-Each verb is a small frozen value; what it may hold is checked when it is made, so that a typing error costs nothing.
-``None`` is "not said" and is not sent; ``""`` is sent as it stands (the host takes it for "unset").  The wire rules are
-the vendor's (piapi.ai/docs, section Midjourney API) unless a comment says "observed".
+Each verb is a small frozen value; what it may hold is checked when it is made, so that a typing
+error costs nothing.  ``None`` is "not said" and is not sent; ``""`` is sent as it stands (the host
+takes it for "unset").  The wire rules are the vendor's (piapi.ai/docs, section Midjourney API)
+unless a comment says "observed".
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ UpscaleIndex = Literal["1", "2", "3", "4", "2x", "4x", "subtle", "creative"] | i
 VariationIndex = Literal["1", "2", "3", "4", "high_variation", "low_variation"] | int
 
 
-# -- the verbs ----------------------------------------------------------------------------------------------------
+# -- the verbs -------------------------------------------------------------------------------------
 
 
 @request
@@ -198,7 +199,7 @@ class Seed(_Verb):
     origin_task_id: str = text(kw_only=False)
 
 
-# -- calls about tasks --------------------------------------------------------------------------------------------
+# -- calls about tasks -----------------------------------------------------------------------------
 
 
 def _to_ids(task_ids: Sequence[TaskId]) -> tuple[TaskId, ...]:
@@ -233,7 +234,7 @@ class MultiFetch:
         if not isinstance(tasks, dict):
             if (message := text_at(answer, "message").strip()) and "data" not in answer:
                 raise refusal(response, self, message=message)
-            raise UnexpectedAnswer("The answer holds no object of tasks at data", path="data")
+            raise UnexpectedAnswer("The response has no object of tasks at data", path="data")
         return {task_id: _read_entry(tasks.get(task_id), task_id) for task_id in self.task_ids}
 
 
@@ -256,14 +257,15 @@ def _cancel(task_ids: Sequence[TaskId]) -> tuple[Cancel]:
     return (Cancel(task_ids),)
 
 
-# -- answers ------------------------------------------------------------------------------------------------------
+# -- answers ---------------------------------------------------------------------------------------
 
 
 @frozen
 class MidjourneyResult:
     """The `task_result` of an answer, field by field; what the wire did not have is empty.
 
-    Which fields are filled depends on the verb and on the account's plan.  `Task.images` picks the links.
+    Which fields are filled depends on the verb and on the account's plan.  `Task.images` picks the
+    links.
     """
 
     image_url: str = ""
@@ -348,7 +350,7 @@ def _read_entry(data: object, asked: TaskId) -> Task[MidjourneyResult] | Unexpec
         return None
     path = join("data", asked)
     if type(data) is not dict:
-        return UnexpectedAnswer(f"The answer about {asked} is not an object", path=path)
+        return UnexpectedAnswer(f"The response about {asked} is not an object", path=path)
     try:
         return _read_task(data, asked, path)
     except UnexpectedAnswer as error:

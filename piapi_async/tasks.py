@@ -1,8 +1,8 @@
 """What a task is, whichever API runs it.  Pure.
 
-A `Task` is one observation of a task, never changed afterwards.  A `TaskRef` is all one needs to find it again.  A
-`Family` says how the tasks of one API are read and cancelled; the client, the poller and the ledger know no more of an
-API than that.
+A `Task` is one observation of a task, never changed afterwards.  A `TaskRef` is all one needs to
+find it again.  A `Family` says how the tasks of one API are read and cancelled; the client, the
+poller and the ledger know no more of an API than that.
 """
 
 from __future__ import annotations
@@ -44,8 +44,9 @@ class TaskState(Enum):
 class Cost:
     """What a task costs: an amount in the host's own unit.
 
-    PiAPI's are "point" and "llm", and by its price list both are ten-millionths of a US dollar (2,500,000 for what
-    costs $0.25); the legacy protocol counts a "quota", whose price it does not tell.  "" where no unit is named.
+    PiAPI's are "point" and "llm", and by its price list both are ten-millionths of a US dollar
+    (2,500,000 for what costs $0.25); the legacy protocol counts a "quota", whose price it does not
+    tell.  "" where no unit is named.
     """
 
     amount: float
@@ -101,8 +102,8 @@ class FileRole(StrEnum):
 class TaskFile:
     """A file that a task made.
 
-    `url` is its link, which expires; `path` the place of the answer that named it; `saved_as` where it was saved, None
-    for a file that was not.
+    `url` is its link, which expires; `path` the place of the answer that named it; `saved_as` where
+    it was saved, None for a file that was not.
     """
 
     url: str
@@ -125,12 +126,14 @@ class Reader(Generic[R_co]):
 class Task(Generic[R_co]):
     """One look at a task.
 
-    `status` is the word on the wire and `state` what it means; `progress` is 0..100 or None where the host does not
-    tell; `error` is "" or the host's reasons, joined; `images` are the links of the result in reading order, and
-    expire: download them.  `raw` is the JSON as received, with any webhook secret blanked.
+    `status` is the word on the wire and `state` what it means; `progress` is 0..100 or None where
+    the host does not tell; `error` is "" or the host's reasons, joined; `images` are the links of
+    the result in reading order, and expire: download them.  `raw` is the JSON as received, with any
+    webhook secret blanked.
 
-    The rest is read from `raw` when it is first asked for, because most looks find a task that is still waiting.  The
-    status word alone decides `state`: of a detail that cannot be read the field is empty, and `raw` has it.
+    The rest is read from `raw` when it is first asked for, because most looks find a task that is
+    still waiting.  The status word alone decides `state`: of a detail that cannot be read the field
+    is empty, and `raw` has it.
     """
 
     task_id: TaskId

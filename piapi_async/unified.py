@@ -1,9 +1,10 @@
 """The unified task API, ``/api/v1/task``: one protocol for every model behind it.  Pure.
 
-`CreateTask` makes a task of any model from the names that the vendor's page of that model gives.  The modules of
-`piapi_async.models` say the same in typed requests; all of them are one family, so submitting, waiting, the ledger,
-batches, downloads and webhooks are those of every other task.  The wire rules are the vendor's
-(piapi.ai/docs/unified-api) unless a comment says "observed" or "our choice".
+`CreateTask` makes a task of any model from the names that the vendor's page of that model gives.
+The modules of `piapi_async.models` say the same in typed requests; all of them are one family, so
+submitting, waiting, the ledger, batches, downloads and webhooks are those of every other task.  The
+wire rules are the vendor's (piapi.ai/docs/unified-api) unless a comment says "observed" or "our
+choice".
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ Output = Mapping[str, Any]
 _PATH = "/api/v1/task"
 
 
-# -- making a task ------------------------------------------------------------------------------------------------
+# -- making a task ---------------------------------------------------------------------------------
 
 
 @request
@@ -113,8 +114,9 @@ class CreateTask(_Create[Output]):
 class ModelRequest(_Create[R_co]):
     """The base of the typed requests in `piapi_async.models`.
 
-    A class says the model and the task type, or has fields `model` and `task_type` (made with ``names=True``) where
-    there is a choice; all its other fields are inputs.  `extra` takes inputs that are newer than this release.
+    A class says the model and the task type, or has fields `model` and `task_type` (made with
+    ``names=True``) where there is a choice; all its other fields are inputs.  `extra` takes inputs
+    that are newer than this release.
     """
 
     _model: ClassVar[str] = ""
@@ -166,7 +168,7 @@ def _result_of(cls: Any) -> type[Any]:  # noqa: ANN401 - a class
     return cast("type[Any]", Output)
 
 
-# -- calls about tasks --------------------------------------------------------------------------------------------
+# -- calls about tasks -----------------------------------------------------------------------------
 
 
 @frozen
@@ -200,7 +202,7 @@ def _cancel(task_ids: Sequence[TaskId]) -> tuple[CancelTask, ...]:
     return tuple(CancelTask(task_id) for task_id in task_ids)
 
 
-# -- answers ------------------------------------------------------------------------------------------------------
+# -- answers ---------------------------------------------------------------------------------------
 
 
 def _read_task(data: dict[str, Any], asked: TaskId, reader: Reader[R], path: str = "") -> Task[R]:
@@ -249,7 +251,8 @@ def _read_files(raw: Mapping[str, Any]) -> tuple[TaskFile, ...]:
 
 @cache
 def _family_of(result: Any) -> Family[Any]:  # noqa: ANN401 - a class, or `Output`
-    # Tasks and requests hold it and must pickle, so there is no function in it that has no name of its own.
+    # Tasks and requests hold it and must pickle, so there is no function in it that has no name of
+    # its own.
     reader = Reader(_output if result is Output else partial(_read_result, Structure(result)), _read_life, _read_files)
 
     def fetch(task_id: TaskId) -> GetTask[Any]:
@@ -265,7 +268,8 @@ def _family_of(result: Any) -> Family[Any]:  # noqa: ANN401 - a class, or `Outpu
 def family_of(result: type[R]) -> Family[R]:
     """Give the unified family of the tasks that end in a `result`, for `attach` and `fetch`.
 
-    ``piapi.attach(task_id, family=family_of(ImageOutput))``; all of them are one family to ledgers and refs.
+    ``piapi.attach(task_id, family=family_of(ImageOutput))``; all of them are one family to ledgers
+    and refs.
     """
     kind: Any = result
     return cast("Family[R]", _family_of(kind))

@@ -292,7 +292,7 @@ def test_a_status_word_of_a_megabyte_is_cut() -> None:
 )
 @each_family
 def test_a_word_that_is_not_of_this_task_is_no_end(family: Family[Any], body: dict[str, Any]) -> None:
-    with pytest.raises(PiAPIError, match=r"refused|holds no task|another task|with an error"):
+    with pytest.raises(PiAPIError, match=r"refused|has no task|another task|with an error"):
         family.fetch(ID).parse(HTTPResponse(200, orjson.dumps(body)))
 
 

@@ -348,4 +348,4 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
             else:
                 return bytes(body)
         response.close()
-    raise UnexpectedAnswer(f"The answer (HTTP {response.status}) is larger than 16 MiB and was not read.")
+    raise UnexpectedAnswer(f"The response (HTTP {response.status}) is larger than 16 MiB and was not read.")

@@ -1,7 +1,6 @@
-"""HTTP as plain values, what a request is, and how an answer's bytes become JSON.  Pure.
+"""How the bytes of a response become JSON, without the secrets in them.  Pure.
 
-Nothing here knows a verb or a model.  A request value says how it goes out (`to_http`) and what comes back means
-(`parse`); between the two stands `_transport`, which only moves bytes.  What an answer means is judged in `_verdict`.
+What a response means is judged in `_verdict`.
 """
 
 from __future__ import annotations
@@ -10,31 +9,33 @@ import math
 import re
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 
+from .._text import excerpt
 from ..errors import UnexpectedAnswer
 
-if TYPE_CHECKING:
-    from .family import Family  # noqa: F401 - ruff does not look into the quoted base class
-from .._text import excerpt
-
 MAX_ANSWER = 16 * 1024 * 1024
-"""Bytes of one answer that are read at most; no honest answer comes near."""
+"""At most so many bytes of a response are read; no honest one comes near (our choice)."""
 
 
-# -- bytes to JSON ------------------------------------------------------------------------------------------------
+# -- bytes to JSON ---------------------------------------------------------------------------------
 
-# It begins with a plain word, and so is found a hundred times faster than the whole.
+# It begins with a plain word, and so is found a hundred times faster than `_SECRET`.
 _FILLED = re.compile(rb'secret"\s*+:\s*+"(?!")')
-_SECRET = re.compile(rb'("(?:webhook_)?secret"\s*+:\s*+)"(?!")[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
+_SECRET = re.compile(
+    rb'("(?:webhook_)?secret"\s*+:\s*+)"(?!")'  # the name, and a value that is not empty
+    rb'[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)',  # to its end, or to that of a body that was cut
+    re.DOTALL,
+)
 
 
 def blank_secrets(body: bytes) -> bytes:
-    """Give the body with every webhook's secret emptied: the host echoes the whole request to whoever asks.
+    """Return the body with every webhook's secret emptied.
 
-    It is `webhook_secret` in the legacy protocol, `secret` of a `webhook_config` in the unified one.
+    The host echoes the whole request to anyone with a task id: `webhook_secret` in the legacy
+    protocol, `secret` of a `webhook_config` in the unified one.
     """
     if _FILLED.search(body) is None:
         return body  # the usual answer; `sub` alone would copy it
@@ -42,32 +43,37 @@ def blank_secrets(body: bytes) -> bytes:
 
 
 def read_object(body: bytes) -> dict[str, Any]:
-    """Give the JSON object in `body`, webhook secrets blanked; raise `UnexpectedAnswer` for anything else."""
+    """Return the JSON object in `body`, webhook secrets blanked; else raise `UnexpectedAnswer`."""
     body = blank_secrets(body)
     try:
         data = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        raise UnexpectedAnswer(
-            f"The answer is not JSON ({error}); it begins: {excerpt(body) or 'nothing, it is empty'}",
-            excerpt=excerpt(body),
-        ) from None
+        text = excerpt(body)
+        message = f"The response is not JSON ({error}); it begins: {text or 'nothing, it is empty'}"
+        raise UnexpectedAnswer(message, excerpt=text) from None
+
     if type(data) is dict:
         return data
     text = excerpt(body)
-    raise UnexpectedAnswer(f"The answer is not a JSON object but {text}", excerpt=text)
+    raise UnexpectedAnswer(f"The response is not a JSON object but {text}", excerpt=text)
 
 
 def read_retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds a `Retry-After` header asks for (RFC 9110 §10.2.3), None for nonsense, 0 for the past.
+    """Return the seconds a `Retry-After` header asks for (RFC 9110 §10.2.3), None for nonsense.
 
-    An HTTP date is measured from the answer's own `Date`, so that a wrong clock here does no harm.
+    A date in the past is 0.  A date is measured from the response's own `Date`, so that a wrong
+    clock here does no harm.
     """
     value = headers.get("retry-after", "").strip()
     try:
         seconds = float(value)
     except ValueError:
         try:
-            seconds = (parsedate_to_datetime(value) - parsedate_to_datetime(headers.get("date", ""))).total_seconds()
-        except (ValueError, TypeError, OverflowError):  # unreadable, or one with and one without a zone
+            now = parsedate_to_datetime(headers.get("date", ""))
+            seconds = (parsedate_to_datetime(value) - now).total_seconds()
+        except (ValueError, TypeError, OverflowError):  # unreadable, or only one has a time zone
             return None
-    return max(0.0, seconds) if math.isfinite(seconds) else None
+
+    if not math.isfinite(seconds):
+        return None
+    return max(0.0, seconds)

@@ -1,10 +1,11 @@
 """Decodes JSON into attrs values, leniently.  Pure.
 
-`Structure` holds two cattrs converters' views of one class.  The fast one does the work.  What is merely spelt in
-another way (``"42"``, ``42.0``, null) it reads; a wrong shape (an object where a string was meant) is an error.  Then
-`Structure.__call__` runs a slower converter, which knows the place of the error, and raises `UnexpectedAnswer` with
-it; `Structure.salvage` runs one that raises nothing and leaves empty what it cannot read, because the details of a task
-that has ended must not make its end unreadable.
+`Structure` holds two cattrs converters' views of one class.  The fast one does the work.  What is
+merely spelt in another way (``"42"``, ``42.0``, null) it reads; a wrong shape (an object where a
+string was meant) is an error.  Then `Structure.__call__` runs a slower converter, which knows the
+place of the error, and raises `UnexpectedAnswer` with it; `Structure.salvage` runs one that raises
+nothing and leaves empty what it cannot read, because the details of a task that has ended must not
+make its end unreadable.
 """
 
 from __future__ import annotations
@@ -46,10 +47,10 @@ class Structure(Generic[T]):
         self._fast = _CONVERTER.get_structure_hook(cls)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Structure, (self._cls,)  # the fast converter is a function made for it, which does not pickle
+        return Structure, (self._cls,)  # the fast converter is a generated function: no pickle
 
     def __call__(self, data: object, path: str = "") -> T:
-        """Return `data` as the class; raise `UnexpectedAnswer` with the place below `path` that does not fit."""
+        """Return `data` as the class; raise `UnexpectedAnswer` with the place that does not fit."""
         try:
             value: T = self._fast(data, self._cls)
         except (TypeError, ValueError) as error:
@@ -65,7 +66,7 @@ class Structure(Generic[T]):
         return value
 
 
-# -- the fast converter, and the one that explains ----------------------------------------------------------------
+# -- the fast converter, and the one that explains -------------------------------------------------
 
 
 def _make_converter(*, detailed: bool) -> cattrs.Converter:
@@ -87,7 +88,7 @@ def _make_converter(*, detailed: bool) -> cattrs.Converter:
 
 
 def _lenient_class(cls: type[Any], converter: cattrs.Converter) -> Hook:
-    """Structure an attrs class from an object, or an empty one from null, "" and [], which hosts send for "none"."""
+    """Structure an attrs class from an object, or an empty one from null, "" and []."""
     structure = _class_hook(cls, converter)
 
     def lenient(value: Any, _type: Any) -> Any:  # noqa: ANN401 - the shape of a cattrs hook
@@ -133,7 +134,7 @@ def _is_empty(value: object) -> bool:
     return not value and value is not False and value != 0
 
 
-# -- the converter that raises nothing ----------------------------------------------------------------------------
+# -- the converter that raises nothing -------------------------------------------------------------
 
 
 def _make_salvager() -> cattrs.Converter:
@@ -181,7 +182,7 @@ def _salvage_texts(value: object, _type: object = None) -> tuple[str, ...]:
 
 
 def _salvage_class(cls: type[Any], converter: cattrs.Converter) -> Hook:
-    """Structure an attrs class from an object; a lone string is its `url`, if it has one; all else is an empty one."""
+    """Structure an attrs class from an object, or from a `url` alone; anything else is an empty one."""
     structure = _class_hook(cls, converter)
     names = {f.alias for f in attrs.fields(cls)}
 
@@ -215,7 +216,7 @@ _EXPLAINER = _make_converter(detailed=True)
 _SALVAGER = _make_salvager()
 
 
-# -- where it went wrong ------------------------------------------------------------------------------------------
+# -- where it went wrong ---------------------------------------------------------------------------
 
 
 def _explain(data: object, cls: type[Any], path: str, error: Exception) -> UnexpectedAnswer:
@@ -234,7 +235,7 @@ def _explain(data: object, cls: type[Any], path: str, error: Exception) -> Unexp
         found = "nesting too deep to show"
 
     place = path or "its top"
-    message = f"The answer is not understood at {place}: {error}, got {found}"
+    message = f"The response is not understood at {place}: {error}, got {found}"
     return UnexpectedAnswer(message, path=path, excerpt=found)
 
 
@@ -245,7 +246,8 @@ def _deepest(error: Exception) -> tuple[list[str | int], Exception]:
         cls, error = error.cl, error.exceptions[0]
         for note in getattr(error, "__notes__", ()):
             if isinstance(note, AttributeValidationNote):
-                steps.append(attrs.fields_dict(cls)[note.name].alias or note.name)  # as the wire spells it
+                alias = attrs.fields_dict(cls)[note.name].alias
+                steps.append(alias or note.name)  # as the wire spells it
             elif isinstance(note, IterableValidationNote):
                 steps.append(note.index)
 

@@ -19,10 +19,11 @@ R_co = TypeVar("R_co", covariant=True)
 class Family(Generic[R_co]):
     """How the tasks of one API are read and cancelled.
 
-    `read` gives the task that a JSON object of this API tells of, as a webhook or the ledger has it.  `cancel` gives
-    the requests, one or many, that ask to cancel some tasks.  `fetch_many` gives, for each id it was asked for and
-    could tell about, the task, None for an unknown id, or the error of an entry that could not be read; it is None
-    for an API that reads only one task at a time.
+    `read` gives the task that a JSON object of this API tells of, as a webhook or the ledger has
+    it.  `cancel` gives the requests, one or many, that ask to cancel some tasks.  `fetch_many`
+    gives, for each id it was asked for and could tell about, the task, None for an unknown id, or
+    the error of an entry that could not be read; it is None for an API that reads only one task at
+    a time.
     """
 
     name: str
@@ -37,8 +38,9 @@ class Family(Generic[R_co]):
 class TaskRequest(Request[TaskId | Created], Protocol[R_co]):
     """A request that makes a task, and costs money; its tasks belong to `family` and end in an `R_co`.
 
-    Its `parse` returns the new task's id, or a `Created` if the answer tells its price too.  Whatever it raises
-    instead, what that means for the money is judged by the answer itself, not by the error.
+    Its `parse` returns the new task's id, or a `Created` if the answer tells its price too.
+    Whatever it raises instead, what that means for the money is judged by the answer itself, not by
+    the error.
     """
 
     @property

@@ -8,20 +8,22 @@
         aspect_ratio: str | None = whole_ratio(default=None)
         skip_prompt_check: bool | None = flag(default=None)
 
-A field is a keyword unless `kw_only` is False, and required unless it has a `default`; a default of None stands for
-"not set", which is not sent.  What a field refuses raises `ValueError`, which names class, field, value and what is
-allowed.
+A field is a keyword unless `kw_only` is False, and required unless it has a `default`; a default of
+None stands for "not set", which is not sent.  What a field refuses raises `ValueError`, which names
+class, field, value and what is allowed.
 
-**The rule**: a check refuses only what the host certainly refuses.  A wrong refusal cannot be worked around, because an
-input that has a field cannot go into `extra`; a wrong acceptance costs one refused call.  So
+**The rule**: a check refuses only what the host certainly refuses.  A wrong refusal cannot be
+worked around, because an input that has a field cannot go into `extra`; a wrong acceptance costs
+one refused call.  So
 
-- a set of words that the vendor adds to (versions, modes, task types, aspect ratios) is `open_choice` or `ratio`, which
-  take any string; `choice` and `word` are for sets that cannot grow (directions, the quadrants of a grid), and for the
-  `model`, because another model is another kind of request: `CreateTask` makes it;
+- a set of words that the vendor adds to (versions, modes, task types, aspect ratios) is
+  `open_choice` or `ratio`, which take any string; `choice` and `word` are for sets that cannot grow
+  (directions, the quadrants of a grid), and for the `model`, because another model is another kind
+  of request: `CreateTask` makes it;
 - a range is the widest that any page, sample or real answer shows, or none;
 - an input is required only if every source requires it;
-- an optional string, choice or link may be "", and an optional list may be empty: the vendor's own clients send both
-  for "not set", and so does this one where its user says so;
+- an optional string, choice or link may be "", and an optional list may be empty: the vendor's own
+  clients send both for "not set", and so does this one where its user says so;
 - a type is what the host's own decoder insists on (it refuses a string for a number).
 """
 
@@ -66,7 +68,8 @@ if TYPE_CHECKING:
     class Converted(Generic[I_contra, O_co]):
         """The type of a field that takes an `I` and holds an `O`.
 
-        Type checkers take both from the methods of a descriptor.  At run time it is `O`, and attrs' converter makes it.
+        Type checkers take both from the methods of a descriptor.  At run time it is `O`, and attrs'
+        converter makes it.
         """
 
         def __get__(self, instance: object, owner: type[object] | None) -> O_co: ...
@@ -80,7 +83,7 @@ else:
             return held
 
 
-# -- making a field -----------------------------------------------------------------------------------------------
+# -- making a field --------------------------------------------------------------------------------
 
 
 def _make(
@@ -98,8 +101,9 @@ def _make(
 ) -> Any:  # noqa: ANN401 - stands for a value of the field's type
     """Return the field.
 
-    `unset` is what, beside None, says on the wire that an optional input is not set; `takes` are its bounds in a few
-    words, for lists of inputs; `files` tells that it may hold local files; `shown` is how a repr shows it.
+    `unset` is what, beside None, says on the wire that an optional input is not set; `takes` are
+    its bounds in a few words, for lists of inputs; `files` tells that it may hold local files;
+    `shown` is how a repr shows it.
     """
     optional = default is None
     if optional:
@@ -143,7 +147,7 @@ def around(field: Any) -> Any:  # noqa: ANN401 - as `_make`
     return field
 
 
-# -- strings, numbers, flags --------------------------------------------------------------------------------------
+# -- strings, numbers, flags -----------------------------------------------------------------------
 
 
 def text(*, most: int | None = None, default: Any = NOTHING, kw_only: bool = True) -> Any:  # noqa: ANN401 - as `_make`
@@ -215,7 +219,7 @@ def moment(*, default: Any = NOTHING, kw_only: bool = True) -> Any:  # noqa: ANN
     return _make(check, "it must be a datetime with a time zone", default=default, kw_only=kw_only)
 
 
-# -- words --------------------------------------------------------------------------------------------------------
+# -- words -----------------------------------------------------------------------------------------
 
 
 def choice(
@@ -297,7 +301,7 @@ def _use_one_of(words: tuple[str | int, ...]) -> str:
     return f"use one of {', '.join(map(repr, words))}"
 
 
-# -- files --------------------------------------------------------------------------------------------------------
+# -- files -----------------------------------------------------------------------------------------
 
 _SUFFIXES = ", ".join(sorted(suffix[1:] for suffix in UPLOADABLE))
 _FILE = f"a pathlib.Path of a file to upload ({_SUFFIXES})"
@@ -397,7 +401,7 @@ def _list_check(is_item: Check, low: int, high: int | None) -> Check:
     return check
 
 
-# -- settings and JSON --------------------------------------------------------------------------------------------
+# -- settings and JSON -----------------------------------------------------------------------------
 
 
 def item(kind: type[Any], *, default: Any = NOTHING, kw_only: bool = True) -> Any:  # noqa: ANN401 - as `_make`
@@ -426,7 +430,7 @@ def json_object(*, default: Any = NOTHING, kw_only: bool = True) -> Any:  # noqa
     return _make(is_object, allowed, default=default, kw_only=kw_only, converter=to_own, files=True)
 
 
-# -- webhooks -----------------------------------------------------------------------------------------------------
+# -- webhooks --------------------------------------------------------------------------------------
 
 
 def webhook_url() -> Any:  # noqa: ANN401 - as `_make`
@@ -459,7 +463,7 @@ def webhook_secret() -> Any:  # noqa: ANN401 - as `_make`
     return field(default=None, kw_only=True, repr=False, validator=validate, metadata={"takes": "", "files": False})
 
 
-# -- bounds -------------------------------------------------------------------------------------------------------
+# -- bounds ----------------------------------------------------------------------------------------
 
 
 def _within(value: float, low: float | None, high: float | None) -> bool:

@@ -1,12 +1,13 @@
 """Reads the parts of any task object: numbers, status words, times, costs, links, reasons.  Pure.
 
-Hosts spell the same fact in many ways: ``42``, ``"42"`` or ``"42%"``; "finished", "completed" or "success"; a link as a
-`str`, an object or a list.  Each reader takes all spellings that the vendor's pages show, that were observed at
-compatible hosts, or that other clients of such hosts know.
+Hosts spell the same fact in many ways: ``42``, ``"42"`` or ``"42%"``; "finished", "completed" or
+"success"; a link as a `str`, an object or a list.  Each reader takes all spellings that the
+vendor's pages show, that were observed at compatible hosts, or that other clients of such hosts
+know.
 
-Only the status word decides whether a task has ended.  What stands beside it never makes an end unreadable: the readers
-of links, images, times, costs and reasons raise nothing, and return an empty value for what they cannot read, which
-`Task.raw` still has.
+Only the status word decides whether a task has ended.  What stands beside it never makes an end
+unreadable: the readers of links, images, times, costs and reasons raise nothing, and return an
+empty value for what they cannot read, which `Task.raw` still has.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from .._text import shorten
 from ..errors import UnexpectedAnswer
 from ..tasks import Cost, TaskId, TaskState
 
-# -- places -------------------------------------------------------------------------------------------------------
+# -- places ----------------------------------------------------------------------------------------
 
 
 def join(path: str, *steps: str | int) -> str:
@@ -36,7 +37,7 @@ def join(path: str, *steps: str | int) -> str:
 
 
 def text_at(response: Mapping[str, Any], name: str, path: str = "") -> str:
-    """Return the `str` under a name, "" if there is none; raise `UnexpectedAnswer` for an object or a list."""
+    """Return the `str` under a name, "" if there is none; objects and lists are `UnexpectedAnswer`."""
     value = response.get(name)
     if type(value) is str:
         return value
@@ -45,10 +46,11 @@ def text_at(response: Mapping[str, Any], name: str, path: str = "") -> str:
         return read_text(value)
     except TypeError as error:
         path = join(path, name)
-        raise UnexpectedAnswer(f"The answer is not understood at {path}: {error}", path=path) from None
+        message = f"The response is not understood at {path}: {error}"
+        raise UnexpectedAnswer(message, path=path) from None
 
 
-# -- single values ------------------------------------------------------------------------------------------------
+# -- single values ---------------------------------------------------------------------------------
 
 
 class WrongItem(TypeError):
@@ -73,7 +75,7 @@ def read_text(value: object, _type: object = None) -> str:
 
 
 def read_texts(value: object, _type: object = None) -> tuple[str, ...]:
-    """Return a tuple of `str`: empty for null and "", of one for a lone `str`; raise `TypeError` for other shapes."""
+    """Return a tuple of `str`: empty for null and "", of one for a lone `str`; else `TypeError`."""
     if not value:
         return ()
     if type(value) is not list:
@@ -90,7 +92,7 @@ def read_texts(value: object, _type: object = None) -> tuple[str, ...]:
 
 
 def read_number(value: object, _type: object = None) -> float | None:
-    """Return a number, None if there is none; "42" and "42%" are 42.  Raise `TypeError` for an object or a list."""
+    """Return a number, None if there is none; "42%" is 42; objects and lists are `TypeError`."""
     if type(value) is int or value is None:
         return value
     if isinstance(value, str):
@@ -135,7 +137,7 @@ def read_percent(value: object) -> int | None:
 
 
 def read_flag(value: object, _type: object = None) -> bool:
-    """Return a `bool`: "true", "yes" and "1" are true, null is false; raise `TypeError` for an object or a list."""
+    """Return a `bool`: "true", "yes" and "1" are true, null is not; objects and lists: `TypeError`."""
     if isinstance(value, str):
         return value.strip().lower() in {"true", "1", "yes"}
     if isinstance(value, (dict, list)):
@@ -143,10 +145,10 @@ def read_flag(value: object, _type: object = None) -> bool:
     return bool(value)
 
 
-# -- the status ---------------------------------------------------------------------------------------------------
+# -- the status ------------------------------------------------------------------------------------
 
-# The vendor's words, those of compatible hosts, and those that other clients of such hosts know.  Hosts add to them, so
-# the word itself stays a `str`.
+# The vendor's words, those of compatible hosts, and those that other clients of such hosts know.
+# Hosts add to them, so the word itself stays a `str`.
 _WORDS: Mapping[TaskState, str] = {
     TaskState.WAITING: "staged pending retry retrying queued submitted scheduled waiting cancelling canceling",
     TaskState.RUNNING: "starting processing running in_progress",
@@ -187,19 +189,20 @@ def read_status(data: Mapping[str, Any], asked: TaskId, path: str = "") -> str:
     """
     status = text_at(data, "status", path).strip()
     if not status:
-        raise UnexpectedAnswer(f"The answer holds no status of {asked}", path=join(path, "status"))
+        raise UnexpectedAnswer(f"The response has no status of {asked}", path=join(path, "status"))
     if len(status) > _LONGEST_STATUS:
         status = shorten(status, _LONGEST_STATUS)
 
     named = data.get("task_id")
     if named != asked and not _may_mean(named, asked):  # nearly always they are equal
         other = shorten(str(named), _LONGEST_STATUS)
-        raise UnexpectedAnswer(f"The answer about {asked} is about another task, {other}", path=join(path, "task_id"))
+        message = f"The response about {asked} is about another task, {other}"
+        raise UnexpectedAnswer(message, path=join(path, "task_id"))
     return status
 
 
 def _may_mean(named: object, asked: TaskId) -> bool:
-    """Return whether an object with this `task_id` may be about a task; a value that cannot be an id says nothing."""
+    """Return whether an object with this `task_id` may be about a task; a non-id says nothing."""
     if not isinstance(named, (str, int, float)) or isinstance(named, bool):
         return True
 
@@ -207,11 +210,11 @@ def _may_mean(named: object, asked: TaskId) -> bool:
     return not text or text == asked.lower()
 
 
-# -- times and costs ----------------------------------------------------------------------------------------------
+# -- times and costs -------------------------------------------------------------------------------
 
 
 def read_time(value: object) -> datetime | None:
-    """Return an ISO 8601 time in UTC; None for the year 1, which means "not reached", and for anything else."""
+    """Return an ISO 8601 time in UTC; None for anything else, and for the year 1: "not reached"."""
     if not isinstance(value, str):
         return None
 
@@ -257,7 +260,7 @@ def read_cost(amount: object, unit: object = "") -> Cost | None:
     return Cost(number, unit)
 
 
-# -- links --------------------------------------------------------------------------------------------------------
+# -- links -----------------------------------------------------------------------------------------
 
 LINK_NAMES = ("url", "href", "image_url", "uri")
 """Where a link is an object, it stands under the first of these names."""
@@ -272,7 +275,7 @@ _IMAGE_FIELDS = (
 
 
 def links_in(value: object) -> tuple[str, ...]:
-    """Return the links that a value holds, in its order: a `str`, an object with a link, or a list of either."""
+    """Return the links of a value, in its order: a `str`, an object with a link, or a list of them."""
     if type(value) is str:  # nearly always one of these two
         return (value,) if value.strip() else ()
     if type(value) is list and all(type(item) is str for item in value):
@@ -283,7 +286,8 @@ def links_in(value: object) -> tuple[str, ...]:
     while ahead:  # an explicit stack, because JSON may be nested deeper than Python can recurse
         value = ahead.pop()
         if isinstance(value, str):
-            links += [value] if value.strip() else []
+            if value.strip():
+                links.append(value)
         elif isinstance(value, list):
             ahead += reversed(value)
         elif isinstance(value, dict):
@@ -292,7 +296,7 @@ def links_in(value: object) -> tuple[str, ...]:
 
 
 def pick_images(result: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
-    """Return the first field of a result that has links, and its links in the host's order (the grid's reading order).
+    """Return the first field of a result that has links, and its links in the grid's reading order.
 
     Returns ("", ()) if no field has any.
     """
@@ -303,9 +307,10 @@ def pick_images(result: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
     return "", ()
 
 
-# -- reasons of a failure -----------------------------------------------------------------------------------------
+# -- reasons of a failure --------------------------------------------------------------------------
 
-# In the order in which they are shown: the documented list, then the host's error, then more general texts.
+# In the order in which they are shown: the documented list, then the host's error, then more
+# general texts.
 _REASON_NAMES = (
     "error_messages",
     "error_message",
@@ -325,7 +330,7 @@ _LONGEST_ERROR = 1000
 
 
 def failure_text(task: Mapping[str, Any], result: object) -> str:
-    """Return why a task failed: the reasons in its `result` and beside it, each once, joined; "" if there are none."""
+    """Return why a task failed: the reasons in its `result` and beside it, each once; "" if none."""
     reasons: dict[str, None] = {}
     for holder in (result, task):
         if not isinstance(holder, dict):
@@ -339,9 +344,10 @@ def failure_text(task: Mapping[str, Any], result: object) -> str:
 
 
 def reasons_in(value: object) -> Iterator[str]:
-    """Yield the reasons that a value gives, in its order: strings and numbers in lists and objects of any shape.
+    """Yield the reasons that a value gives, in its order.
 
-    If an object has none under a known name, all that it holds is shown with its name: ``{"code": 7}`` is "code: 7".
+    They are strings and numbers, in lists and objects of any shape.  If an object has none under a
+    known name, all that it holds is shown with its name: ``{"code": 7}`` is "code: 7".
     """
     ahead: list[Any] = [value]
     while ahead:
@@ -357,7 +363,7 @@ def reasons_in(value: object) -> Iterator[str]:
 
 
 def _known_reasons(holder: Mapping[str, Any]) -> list[Any]:
-    """Return what an object says under the names of reasons; of `logs` only the last line, which is about the end."""
+    """Return what an object says under the names of reasons; of `logs` only the last line."""
     found = []
     for name in _REASON_NAMES:
         value = holder.get(name)

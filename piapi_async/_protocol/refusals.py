@@ -89,7 +89,7 @@ def not_understood(response: HTTPResponse, words: Words, named: TaskId | None) -
         found = f"may name a task, {words.bare_id}"
     elif named is not None:
         found = f"names a task, {named}, and is not understood otherwise"
-    return UnexpectedAnswer(f"The answer (HTTP {response.status}) {found}: {body}", path="task_id", excerpt=body)
+    return UnexpectedAnswer(f"The response (HTTP {response.status}) {found}: {body}", path="task_id", excerpt=body)
 
 
 def create_error(

@@ -1,8 +1,8 @@
 """The base of request classes: checked fields, a repr without secrets, JSON, files to upload.  Pure.
 
-`request` makes a class of fields a frozen value, `CheckedRequest` is the base of all of them, and `FileRequest` of
-those whose inputs may be local files.  The JSON of a request is made by cattrs, which writes a function for each class:
-it takes half as long as a loop over the fields.
+`request` makes a class of fields a frozen value, `CheckedRequest` is the base of all of them, and
+`FileRequest` of those whose inputs may be local files.  The JSON of a request is made by cattrs,
+which writes a function for each class: it takes half as long as a loop over the fields.
 """
 
 from __future__ import annotations
@@ -65,15 +65,15 @@ def request(cls: type[C]) -> type[C]:
     return frozen(repr=False, field_transformer=_inputs_first)(cls)
 
 
-# -- the base of all ----------------------------------------------------------------------------------------------
+# -- the base of all -------------------------------------------------------------------------------
 
 
 @frozen(repr=False)  # by attrs itself, so that type checkers take its subclasses for attrs classes, too
 class CheckedRequest:
     """The base of requests.
 
-    `_needs` are groups of optional inputs; the host needs at least one of each group, and "" and an empty list do not
-    count.
+    `_needs` are groups of optional inputs; the host needs at least one of each group, and "" and an
+    empty list do not count.
     """
 
     _needs: ClassVar[tuple[tuple[str, ...], ...]] = ()
@@ -120,7 +120,7 @@ def _shown(value: object) -> str:
     return f"{text[:_SHOWN]}… ({len(text)} characters)"
 
 
-# -- JSON ---------------------------------------------------------------------------------------------------------
+# -- JSON ------------------------------------------------------------------------------------------
 
 _CONVERTER = cattrs.Converter()
 
@@ -160,7 +160,7 @@ def is_input(attribute: Attribute[Any]) -> bool:
     return not (attribute.metadata.get("around") or attribute.metadata.get("names"))
 
 
-# -- files --------------------------------------------------------------------------------------------------------
+# -- files -----------------------------------------------------------------------------------------
 
 
 @request

@@ -1,9 +1,10 @@
 """Which fields of a result hold files, of which kind, and which of them were asked for.  Pure.
 
-A file is known by the name of its field: those of the vendor's pages and of answers that clients were seen to read.
-What only repeats another field (`download_url`) or echoes an input (`prompt_img_url`) is no file.  Only where no field
-of a known name has a link, every text that is nothing but an http(s) link is one: better a picture too many than a
-result that was paid for and not saved.
+A file is known by the name of its field: those of the vendor's pages and of answers that clients
+were seen to read.  What only repeats another field (`download_url`) or echoes an input
+(`prompt_img_url`) is no file.  Only where no field of a known name has a link, every text that is
+nothing but an http(s) link is one: better a picture too many than a result that was paid for and
+not saved.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ _COVERS = frozenset(
 # Where a file is an object, these are its link; the object's own name tells the kind.
 _LINKS = frozenset({"url", "href", "uri", "resource"})
 
-# Kling says `resource_without_watermark`, its older protocol `resourceWithoutWatermark`, Luma `video_raw`.
+# Kling says `resource_without_watermark`, its older protocol `resourceWithoutWatermark`, Luma
+# `video_raw`.
 _CLEAN = re.compile(r"(?:_?without_?watermark|_no_?watermark|_raw)(_url)?\Z", re.IGNORECASE)
 _MARKED = re.compile(r"_?watermark(?:ed)?_?", re.IGNORECASE)
 
@@ -164,7 +166,7 @@ def _walk_links(value: object, path: str) -> Iterator[TaskFile]:
             yield TaskFile(value.strip(), path, _SUFFIX_KINDS.get(suffix_of_link(value.strip()), FileKind.FILE))
 
 
-# -- tasks that end in words ----------------------------------------------------------------------------------------
+# -- tasks that end in words -----------------------------------------------------------------------
 
 _TEXT_MAKERS = re.compile(r"(?:.*/)?(?:seed|describe)\Z|.*(?:lyrics|caption|transcri|speech.?to.?text)", re.IGNORECASE)
 _WORDS = ("seed", "text", "lyrics", "lyrics_pairs", "caption", "description", "transcript")

@@ -1,8 +1,9 @@
 """What a downloaded body is: a file, and with which suffix, or the page of a server that has none to give.  Pure.
 
-Decided by the first bytes, then the content type, then the link.  The table is ours, not a library's: those for Python
-know a few hundred formats by their first bytes but hardly one of what tasks make in three dimensions, read a file by
-its path, and tell a picture from an error page no better; and half of this module is about such pages.
+Decided by the first bytes, then the content type, then the link.  The table is ours, not a
+library's: those for Python know a few hundred formats by their first bytes but hardly one of what
+tasks make in three dimensions, read a file by its path, and tell a picture from an error page no
+better; and half of this module is about such pages.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ HEAD = 64 * 1024
 ANYTHING = ".bin"
 """The suffix of a file that nothing tells the kind of."""
 
-# -- by signature -------------------------------------------------------------------------------------------------
+# -- by signature ----------------------------------------------------------------------------------
 
 _PLAIN: tuple[tuple[re.Pattern[bytes], str], ...] = tuple(
     (re.compile(pattern, re.DOTALL), suffix)
@@ -48,7 +49,8 @@ _PLAIN: tuple[tuple[re.Pattern[bytes], str], ...] = tuple(
         (rb"MThd\0\0\0\x06", ".mid"),
         (rb"#!AMR", ".amr"),
         (rb"ID3", ".mp3"),
-        # Frames: eleven bits set, the version (1, 2 or 2.5), the layer; then a bit rate that is not "bad".
+        # Frames: eleven bits set, the version (1, 2 or 2.5), the layer; then a bit rate that is not
+        # "bad".
         (rb"\xff[\xfa\xfb\xf2\xf3\xe2\xe3][^\xf0-\xff]", ".mp3"),
         (rb"\xff[\xf0\xf1\xf8\xf9]|ADIF", ".aac"),
         (rb"glTF", ".glb"),
@@ -69,7 +71,8 @@ _PLAIN: tuple[tuple[re.Pattern[bytes], str], ...] = tuple(
     )
 )
 
-# The boxes of ISO media: the brand that a file is first of, or, if that says little, those that it is also of.
+# The boxes of ISO media: the brand that a file is first of, or, if that says little, those that it
+# is also of.
 _BRANDS: Mapping[bytes, str] = {
     **dict.fromkeys((b"avif", b"avis"), ".avif"),
     **dict.fromkeys((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx"), ".heic"),
@@ -139,7 +142,7 @@ def _xml_file(head: bytes, _size: int) -> str:
     return {"svg": ".svg", "collada": ".dae", "x3d": ".x3d"}.get(_root_of(_text(head)), "")
 
 
-# -- by content type and link -------------------------------------------------------------------------------------
+# -- by content type and link ----------------------------------------------------------------------
 
 _BY_TYPE: Mapping[str, str] = {
     "image/png": ".png",
@@ -211,7 +214,8 @@ _BY_TYPE: Mapping[str, str] = {
 }
 
 _FROM_LINK = re.compile(r"\.([a-z0-9]{1,12})\Z")
-# What a system would run or a browser would open as a page: the link is the host's word, and not taken for that.
+# What a system would run or a browser would open as a page: the link is the host's word, and not
+# taken for that.
 _PROGRAMS = (
     "app apk asp aspx bash bat cgi chm cmd com command cpl dll dmg exe hta htm html jar js jse jsp lnk mht mhtml msc "
     "msi msp php pif pl ps1 py rb reg scr sh shtml so svgz sys url vb vbe vbs website workflow ws wsf wsh xhtml xht"
@@ -290,7 +294,7 @@ class Body:
         return ""
 
 
-# -- pages and messages -------------------------------------------------------------------------------------------
+# -- pages and messages ----------------------------------------------------------------------------
 
 _ELEMENTS = "html head body title script style meta link h1 h2 p div span center table pre br"
 _PAGE = frozenset(_ELEMENTS.split())

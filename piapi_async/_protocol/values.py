@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import attrs
 import orjson
 
-# -- strings and paths --------------------------------------------------------------------------------------------
+# -- strings and paths -----------------------------------------------------------------------------
 
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -29,7 +29,7 @@ def is_path(value: PurePath) -> bool:
     return is_text(str(value)) and "\0" not in str(value)
 
 
-# -- numbers ------------------------------------------------------------------------------------------------------
+# -- numbers ---------------------------------------------------------------------------------------
 
 _JSON_BITS = 63
 
@@ -62,7 +62,7 @@ def to_word(value: str | float) -> str:
     return cast("str", value)
 
 
-# -- URLs ---------------------------------------------------------------------------------------------------------
+# -- URLs ------------------------------------------------------------------------------------------
 
 
 def is_http_url(value: object) -> TypeGuard[str]:
@@ -94,7 +94,7 @@ def takes_webhooks(url: str) -> bool:
     return parts.port in _WEBHOOK_PORTS or is_loopback(parts.hostname or "")
 
 
-# -- base64 -------------------------------------------------------------------------------------------------------
+# -- base64 ----------------------------------------------------------------------------------------
 
 
 def is_base64(value: object) -> bool:
@@ -118,7 +118,7 @@ def to_mask(value: str | bytes) -> str:
     return "".join(text.split())
 
 
-# -- files and JSON -----------------------------------------------------------------------------------------------
+# -- files and JSON --------------------------------------------------------------------------------
 
 UPLOADABLE = frozenset({".jpg", ".jpeg", ".png", ".webp", ".mp4", ".wav", ".mp3"})
 """The kinds of files that the upload host takes, by suffix (the vendor's page)."""

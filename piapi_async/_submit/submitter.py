@@ -400,7 +400,7 @@ class Submitter:
 
     def _mistaken(self, flight: _Flight, task_id: TaskId) -> tuple[PiAPIError, TaskRef]:
         """Return why an id that belongs to another submission is not this one's: the two answers were mixed up."""
-        text = f"The answer names task {task_id}, which belongs to another submission of this client already"
+        text = f"The response names task {task_id}, which belongs to another submission of this client already"
         return UnexpectedAnswer(text, path="task_id"), TaskRef(self._origin, flight.family.name, task_id)
 
     async def _lost(

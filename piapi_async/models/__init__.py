@@ -1,13 +1,13 @@
-"""Typed requests for the models behind the unified API: a module for each system, a class for each kind of task.
+"""Typed requests for the models behind the unified API.
 
-::
+There is a module for each system, and in it a class for each kind of task::
 
     from piapi_async.models import flux
 
     handle = await piapi.submit(flux.TextToImage("a cute cat", width=1024, height=1024))
 
-Names and words are the vendor's (piapi.ai/docs, one section for each system).  An input that is newer than this release
-goes into `extra`; a model that is newer, into `piapi_async.CreateTask`.
+Names and words are the vendor's (piapi.ai/docs, one section for each system).  An input that is
+newer than this release goes into `extra`; a model that is newer, into `piapi_async.CreateTask`.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from ..unified import ModelRequest, known_names
 
 __all__ = ["SYSTEMS", "Entry", "catalog"]
 
 SYSTEMS = (
-    *("ace_step", "byteaudio", "diffrhythm", "faceswap", "flux", "framepack", "gemini", "hailuo", "hug", "hunyuan"),
-    *("image_tools", "joycaption", "kling", "luma", "midjourney", "mmaudio", "omni_human", "pixal3d", "qwen_image"),
-    *("seedance", "seedream", "skyreels", "sora2", "trellis", "tts", "udio", "veo3", "video_tools", "wan"),
-    "z_image",
+    *("ace_step", "byteaudio", "diffrhythm", "faceswap", "flux", "framepack", "gemini", "hailuo"),
+    *("hug", "hunyuan", "image_tools", "joycaption", "kling", "luma", "midjourney", "mmaudio"),
+    *("omni_human", "pixal3d", "qwen_image", "seedance", "seedream", "skyreels", "sora2", "trellis"),
+    *("tts", "udio", "veo3", "video_tools", "wan", "z_image"),
 )
 """The modules of this package."""
 
 
 @frozen
 class Entry:
-    """One kind of task: its `name` as in ``flux/txt2img``, the request class that makes it, its models on the wire."""
+    """One kind of task: its `name` as in ``flux/txt2img``, its request class, its models on the wire."""
 
     name: str
     request: type[ModelRequest[Any]]
@@ -44,15 +44,14 @@ class Entry:
 
 @cache
 def catalog() -> Mapping[str, Entry]:
-    """Give every kind of task that has a typed request, by name."""
+    """Return every kind of task that has a typed request, by name."""
     entries: dict[str, Entry] = {}
     for system in SYSTEMS:
         for cls in _requests_in(system):
             for model, task_type in known_names(cls):
                 name = f"{system.replace('_', '-')}/{task_type}"
-                known = entries.get(name)
-                models = (*known.models, model) if known else (model,)
-                entries[name] = Entry(name, cls, models, task_type)
+                known = entries.get(name, Entry(name, cls, (), task_type))
+                entries[name] = evolve(known, models=(*known.models, model))
     return entries
 
 

@@ -1,4 +1,4 @@
-"""Results that several systems share: the fields of `output` that are documented or were seen, empty where absent.
+"""Results that several systems share: the documented and observed fields of `output`, empty if absent.
 
 `Task.files` has the links of all of them, whatever the fields are called.
 """

@@ -1,4 +1,4 @@
-"""Seed Audio: speech from a text (piapi.ai/docs/byteaudio-api/seed-audio)."""
+"""Seed Audio: speech from words (piapi.ai/docs/byteaudio-api/seed-audio)."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from ._outputs import AudioOutput
 
 @request
 class Speech(ModelRequest[AudioOutput]):
-    """Say a text of up to 2,048 characters; `format` "wav", "mp3" or "pcm", `sample_rate` in Hz.
+    """Say up to 2,048 characters; `format` "wav", "mp3" or "pcm", `sample_rate` in Hz.
 
-    The rates are 0 for normal: speech and loudness from -50 (half) to 100 (double), pitch from -12 to 12 semitones.
-    Voices to go by ("@Audio1" in the text) go into `extra`, as the vendor's page calls them.
+    The rates are 0 for normal: speech and loudness from -50 (half) to 100 (double), pitch from -12
+    to 12 semitones.  Voices to go by ("@Audio1" in the text) go into `extra`, as the vendor's page
+    calls them.
     """
 
     _model = "byteaudio"

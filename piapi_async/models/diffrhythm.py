@@ -11,7 +11,10 @@ from ._outputs import AudioOutput
 
 @request
 class Song(ModelRequest[AudioOutput]):
-    """Sing lyrics, whose lines begin with times such as "[00:10.00]", in a style that is told or heard in a file."""
+    """Sing lyrics in a style that is described or heard in a file.
+
+    The lines of the lyrics begin with times such as "[00:10.00]".
+    """
 
     _model = "Qubico/diffrhythm"
     _needs = (("lyrics", "style_prompt", "style_audio"),)

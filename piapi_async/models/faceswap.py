@@ -1,4 +1,4 @@
-"""Face swap in pictures (piapi.ai/docs/faceswap-api, multi-face-swap); that in videos is `video_tools.FaceSwap`."""
+"""Face swap in pictures (piapi.ai/docs/faceswap-api, multi-face-swap); for videos: `video_tools`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class FaceSwap(ModelRequest[ImageOutput]):
 
 @request
 class MultiFaceSwap(ModelRequest[ImageOutput]):
-    """Give a picture several faces of another; the indexes are texts such as "0,1", faces from left to right."""
+    """Give a picture several faces of another; indexes are strings such as "0,1", from left to right."""
 
     _model = "Qubico/image-toolkit"
     _task_type = "multi-face-swap"

@@ -1,4 +1,4 @@
-"""Flux: pictures from words and pictures (piapi.ai/docs/flux-api, flux-with-lora-and-controlnet, flux-redux-fill-…)."""
+"""Flux: pictures from words and pictures (piapi.ai/docs/flux-api, flux-with-lora-and-controlnet)."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _Model = Literal["Qubico/flux1-schnell", "Qubico/flux1-dev", "Qubico/flux1-dev-a
 
 @frozen(kw_only=True)
 class Lora:
-    """A style, by the vendor's name of it (piapi.ai/docs/available-lora-and-controlnet), which grows.
+    """A style by its vendor's name; the list grows (piapi.ai/docs/available-lora-and-controlnet).
 
-    Known are anime, art, disney, furry, mjv6, realism, scenery, collage-artstyle, creepcute, cyberpunk-anime-style,
-    deco-pulse, deep-sea-particle-enhencer, faetastic-details, fractal-geometry, galactixy-illustrations-style,
-    geometric-woman, graphic-portrait, mat-miller-art, moebius-style, ob3d-isometric-3d-room and
-    paper-quilling-and-layering-style.
+    Known are anime, art, disney, furry, mjv6, realism, scenery, collage-artstyle, creepcute,
+    cyberpunk-anime-style, deco-pulse, deep-sea-particle-enhencer, faetastic-details,
+    fractal-geometry, galactixy-illustrations-style, geometric-woman, graphic-portrait,
+    mat-miller-art, moebius-style, ob3d-isometric-3d-room and paper-quilling-and-layering-style.
     """
 
     lora_type: str
@@ -33,7 +33,10 @@ class Lora:
 
 @frozen(kw_only=True)
 class ControlNet:
-    """A picture whose depth, edges or pose the new one keeps: `control_type` depth, soft_edge, canny or openpose."""
+    """A picture whose depth, edges or pose the new one keeps.
+
+    `control_type` is depth, soft_edge, canny or openpose.
+    """
 
     control_type: str
     control_image: str | PurePath
@@ -56,7 +59,8 @@ class Outpaint:
 class _Drawing(ModelRequest[ImageOutput]):
     """The inputs of all kinds; the vendor's defaults depend on the model.
 
-    The vendor's page allows `guidance_scale` 1.5 to 5, and `width` x `height` up to 1,048,576 pixels.
+    The vendor's page allows `guidance_scale` 1.5 to 5, and `width` x `height` up to 1,048,576
+    pixels.
     """
 
     _model = _ADVANCED
@@ -111,7 +115,7 @@ class ImageToImageWithLora(_Drawing):
 
 @request
 class WithControlNet(_Drawing):
-    """Draw a picture that keeps the depth, edges or pose of another; with an `image`, draw that one anew.
+    """Draw a picture, or draw an `image` anew, so that it keeps the depth, edges or pose of another.
 
     Each of the two lists may be empty, as the vendor's own client sends `lora_settings`.
     """

@@ -12,12 +12,19 @@ from ._outputs import ImageOutput
 
 @request
 class Image(ModelRequest[ImageOutput]):
-    """Draw a picture from a prompt, or from pictures (up to 14); `resolution` as "2K", `output_format` as "png"."""
+    """Draw a picture from a prompt, or from up to 14 pictures.
+
+    `resolution` is such as "2K", `output_format` such as "png".
+    """
 
     _model = "gemini"
     prompt: str = text(kw_only=False)
     task_type: str = open_choice(
-        "gemini-2.5-flash-image", "nano-banana-pro", "nano-banana-2", names=True, default="gemini-2.5-flash-image"
+        "gemini-2.5-flash-image",
+        "nano-banana-pro",
+        "nano-banana-2",
+        names=True,
+        default="gemini-2.5-flash-image",
     )
     image_urls: Sequence[str | PurePath] | None = links(default=None)
     aspect_ratio: str | None = ratio(default=None)

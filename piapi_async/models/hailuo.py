@@ -32,10 +32,11 @@ class HailuoOutput:
 
 @request
 class Video(ModelRequest[HailuoOutput]):
-    """Make a video from a prompt (models t2v-…, v2.3) or a picture (i2v-…, v2.3; s2v-01 keeps the face).
+    """Make a video from a prompt (t2v-…, v2.3) or a picture (i2v-…, v2.3; s2v-01 keeps the face).
 
-    `duration` in seconds (6 or 10) and `resolution` in lines (768 or 1080) are for models 02 and newer; 10 seconds only
-    in 768 lines.  Some clients name the version as the task's model itself: ``CreateTask("t2v-01", …)`` says it so.
+    `duration` in seconds (6 or 10) and `resolution` in lines (768 or 1080) are for models 02 and
+    newer; 10 seconds only in 768 lines.  Some clients name the version as the task's model itself:
+    ``CreateTask("t2v-01", …)`` says it so.
     """
 
     _model = "hailuo"

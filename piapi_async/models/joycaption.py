@@ -10,7 +10,7 @@ from ..unified import ModelRequest, Output, request
 
 @request
 class Caption(ModelRequest[Output]):
-    """Describe a picture; the result has the text, under a name that nobody has written down."""
+    """Describe a picture; the result has the words, under a name that is not documented."""
 
     _model = "Qubico/joycaption"
     _task_type = "joycaption-beta-one"

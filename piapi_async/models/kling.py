@@ -1,7 +1,8 @@
 """Kling: videos, lip sync, effects, sound, clothes (piapi.ai/docs/kling-api).
 
-Which inputs go together depends on `version` (1.0, 1.5, 1.6, 2.0, 2.1, 2.1-master, 2.5, 2.6, 3.0, o1 so far): elements
-on 1.6, sound and several shots on 3.0 (clients say so).  A `mode` is "std" or "pro"; one client says "turbo" on 2.5.
+Which inputs go together depends on `version` (1.0, 1.5, 1.6, 2.0, 2.1, 2.1-master, 2.5, 2.6, 3.0,
+o1 so far): elements on 1.6, sound and several shots on 3.0 (clients say so).  A `mode` is "std" or
+"pro"; one client says "turbo" on 2.5.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class Work:
 
 @frozen
 class KlingOutput:
-    """The works of a task; `video_url` (or `video`, of newer versions) is the video without the watermark."""
+    """The works of a task; `video_url` (newer versions: `video`) is the video without the watermark."""
 
     type: str = ""
     status: int | None = None
@@ -96,9 +97,10 @@ class Shot:
 
 @request
 class Video(ModelRequest[KlingOutput]):
-    """Make a video from a prompt, from a picture (and a last one), or from elements; `duration` in seconds.
+    """Make a video from a prompt, from a picture (and a last one), or from elements.
 
-    `start_image_url` and `end_image_url` are what model kling-turbo has for `image_url` and `image_tail_url`.
+    `duration` is in seconds.  `start_image_url` and `end_image_url` are what model kling-turbo has
+    for `image_url` and `image_tail_url`.
     """
 
     _task_type = "video_generation"
@@ -125,7 +127,10 @@ class Video(ModelRequest[KlingOutput]):
 
 @request
 class OmniVideo(ModelRequest[KlingOutput]):
-    """Make a video from a prompt that names pictures and a video: "@image_1", "@video"; `duration` in seconds."""
+    """Make a video from a prompt that names pictures and a video: "@image_1", "@video".
+
+    `duration` is in seconds.
+    """
 
     _model = "kling"
     _task_type = "omni_video_generation"
@@ -154,7 +159,7 @@ class ExtendVideo(ModelRequest[KlingOutput]):
 
 @request
 class LipSync(ModelRequest[KlingOutput]):
-    """Let the people of a video say a text, or what is heard in a file; `tts_speed` 0.8 to 2."""
+    """Let the people of a video say some words, or what is heard in a file; `tts_speed` 0.8 to 2."""
 
     _model = "kling"
     _task_type = "lip_sync"
@@ -169,7 +174,10 @@ class LipSync(ModelRequest[KlingOutput]):
 
 @request
 class Effects(ModelRequest[KlingOutput]):
-    """Let something happen to who is in a picture: squish, expansion, kissing, hugging, fighting and newer ones."""
+    """Apply an effect to the people of a picture.
+
+    Known are squish, expansion, kissing, hugging and fighting.
+    """
 
     _model = "kling"
     _task_type = "effects"
@@ -223,8 +231,8 @@ class Avatar(ModelRequest[KlingOutput]):
 class MotionControl(ModelRequest[KlingOutput]):
     """Let the person of a picture move as in a video, or as in a preset.
 
-    Known presets are Cute Baby Dance, Nezha, Heart Gesture Dance, Motorcycle Dance, Subject 3 Dance, Ghost Step Dance,
-    Martial Arts, Running and Poping.
+    Known presets are Cute Baby Dance, Nezha, Heart Gesture Dance, Motorcycle Dance, Subject 3
+    Dance, Ghost Step Dance, Martial Arts, Running and Poping.
     """
 
     _model = "kling"

@@ -1,6 +1,7 @@
-"""Midjourney behind the unified API (piapi.ai/docs/midjourney-api): the ten verbs of `piapi_async.Imagine` and so on.
+"""Midjourney behind the unified API (piapi.ai/docs/midjourney-api).
 
-The vendor has announced the end of it; hosts that speak the older protocol take the requests of `piapi_async` itself.
+The ten verbs are those of the older protocol, `piapi_async.Imagine` and so on; hosts that speak it
+take the requests of `piapi_async` itself.  The vendor has announced the end of Midjourney here.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ class Reroll(_Midjourney):
 
 @request
 class Upscale(_Midjourney):
-    """Take one picture of a grid (`index` 1 to 4), or enlarge an upscaled one (2x, 4x, subtle, creative)."""
+    """Take one picture of a grid (`index` 1 to 4), or enlarge one (2x, 4x, subtle, creative)."""
 
     _task_type = "upscale"
     origin_task_id: str = text(kw_only=False)
@@ -69,7 +70,7 @@ class Upscale(_Midjourney):
 
 @request
 class Variation(_Midjourney):
-    """Vary one picture of a grid (`index` 1 to 4), or an upscaled one (high_variation, low_variation)."""
+    """Vary one picture of a grid (`index` 1 to 4), or one alone (high_variation, low_variation)."""
 
     _task_type = "variation"
     origin_task_id: str = text(kw_only=False)

@@ -14,7 +14,8 @@ _TASK_TYPES = (
     *("seedance-2-less-restriction", "seedance-2-fast-less-restriction"),
     *("seedance-2-mini-less-restriction", "seedance-2.5-less-restriction"),
     # These have left the vendor's catalog.
-    *("seedance-2-preview", "seedance-2-preview-vip", "seedance-2-fast-preview", "seedance-2-fast-preview-vip"),
+    *("seedance-2-preview", "seedance-2-preview-vip"),
+    *("seedance-2-fast-preview", "seedance-2-fast-preview-vip"),
 )
 
 
@@ -22,13 +23,14 @@ _TASK_TYPES = (
 class Video(ModelRequest[VideoOutput]):
     """Make a video from a prompt that names what is given with it: "@image1"; `duration` in seconds.
 
-    Without a `mode` ("text_to_video", "first_last_frames", "omni_reference") the host sees it from what is given: one
-    or two pictures are the first and the last frame.  `duration` -1 is that of the source; 2.5 takes up to 30.
-    `aspect_ratio` may be "auto", for edits and extensions of 2.5 "adaptive".  How many files it takes is told
-    differently: 9 pictures, 3 videos, 3 sounds and 12 in all, or 30, 10 and 10 for 2.5.
+    Without a `mode` ("text_to_video", "first_last_frames", "omni_reference") the host sees it from
+    what is given: one or two pictures are the first and the last frame.  `duration` -1 is that of
+    the source; 2.5 takes up to 30.  `aspect_ratio` may be "auto", for edits and extensions of 2.5
+    "adaptive".  How many files it takes is told differently: 9 pictures, 3 videos, 3 sounds and 12
+    in all, or 30, 10 and 10 for 2.5.
 
-    `auto_upload_assets` puts what is given into the account's private asset library for `asset_retention_hours`, as the
-    less-restriction kinds need; ``asset://ID`` is a link into it.
+    `auto_upload_assets` puts what is given into the account's private asset library for
+    `asset_retention_hours`, as the less-restriction kinds need; ``asset://ID`` is a link into it.
     """
 
     _model = "seedance"

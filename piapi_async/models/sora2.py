@@ -11,7 +11,7 @@ from ._outputs import VideoOutput
 
 @request
 class Video(ModelRequest[VideoOutput]):
-    """Make a video from a prompt, or from a picture; `duration` in seconds, `resolution` for the pro kind."""
+    """Make a video from a prompt or a picture; `duration` in seconds, `resolution` for the pro kind."""
 
     _model = "sora2"
     prompt: str = text(kw_only=False)

@@ -11,7 +11,7 @@ from ._outputs import AudioOutput
 
 @request
 class Speech(ModelRequest[AudioOutput]):
-    """Say a text; `ref_text` is what is said in `ref_audio`, which the host finds out itself if need be."""
+    """Say some words; `ref_text` is what is said in `ref_audio`, found out by the host if left out."""
 
     _model = "Qubico/tts"
     _task_type = "zero-shot"

@@ -48,16 +48,19 @@ class LyricsOutput:
 
 
 def _kind_of_lyrics(music: GenerateMusic) -> str:
-    return "user" if music.lyrics or music.prompt else "generate"
+    if music.lyrics or music.prompt:
+        return "user"
+    return "generate"
 
 
 @request
 class GenerateMusic(ModelRequest[SongsOutput]):
     """Make songs from a description, or sing lyrics.
 
-    The host wants a `lyrics_type`: "generate", "instrumental" or "user".  It is "user" where lyrics are given, else
-    "generate", unless you say otherwise.  Lyrics stand in `lyrics` by the vendor's newer page, in `prompt` by the older
-    one, which a real song proves.  `continue_song_id` is a song that is to be extended, from `continue_at` seconds on.
+    The host wants a `lyrics_type`: "generate", "instrumental" or "user".  It is "user" where lyrics
+    are given, else "generate", unless you say otherwise.  Lyrics stand in `lyrics` by the vendor's
+    newer page, in `prompt` by the older one, which a real song proves.  `continue_song_id` is a
+    song that is to be extended, from `continue_at` seconds on.
     """
 
     _model = "music-u"

@@ -11,7 +11,7 @@ from ._outputs import VideoOutput
 
 @request
 class FaceSwap(ModelRequest[VideoOutput]):
-    """Give a video the face of a picture; the indexes are texts such as "0,1", faces from left to right."""
+    """Give a video the face of a picture; indexes are strings such as "0,1", from left to right."""
 
     _model = "Qubico/video-toolkit"
     _task_type = "face-swap"
