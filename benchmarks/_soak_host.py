@@ -23,6 +23,7 @@ from piapi_async.emulator import (
     Lognormal,
     Plan,
     Refuse,
+    Rule,
     SlowBody,
     SlowFirstByte,
     StaleKeepAlive,
@@ -35,7 +36,6 @@ from piapi_async.emulator import (
     WebhookFaults,
     WrongTypes,
 )
-from piapi_async.emulator.faults import Rule
 
 SPEED = 20.0
 KEY = "emulator-key"

@@ -1,13 +1,14 @@
 """pytest fixtures for programs that use `piapi_async`: `piapi_emulator` and `piapi`.
 
-The emulator runs in the test's own event loop.  Under a virtual clock (looptime) it runs at life speed, and a task of a
-minute takes milliseconds; without one it runs fifty times faster than life.  A test sets it up by a marker::
+The emulator runs in the test's own event loop.  Under a virtual clock (looptime) it runs at life
+speed, and a task of a minute takes milliseconds; without one it runs fifty times faster than life.
+A test sets it up by a marker::
 
     @pytest.mark.piapi_emulator(seed=7, failure_rate=0.1)
     async def test_my_bot(piapi, piapi_emulator): ...
 
-pytest loads this module in every run of everybody who has the package installed, so it imports nothing else until a
-fixture is asked for.
+pytest loads this module in every run of everybody who has the package installed, so it imports
+nothing else until a fixture is asked for.
 """
 
 from __future__ import annotations

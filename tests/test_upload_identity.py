@@ -62,7 +62,7 @@ async def test_another_picture_of_the_same_size_and_mtime_is_uploaded(
         second = await piapi.upload(cat)
 
         assert second != first
-        assert [upload.content for upload in emulator._desk.uploads.files.values()] == [PNG, OTHER]
+        assert [upload.content for upload in emulator._host.uploads.files.values()] == [PNG, OTHER]
 
 
 async def test_a_file_that_changes_while_it_waits_for_its_turn_is_sent_as_it_is_and_its_link_not_kept(
@@ -80,7 +80,7 @@ async def test_a_file_that_changes_while_it_waits_for_its_turn_is_sent_as_it_is_
 
         assert not uploader._links
         assert await piapi.upload(cat) != old
-        assert [upload.content for upload in emulator._desk.uploads.files.values()] == [PNG, OTHER, OTHER]
+        assert [upload.content for upload in emulator._host.uploads.files.values()] == [PNG, OTHER, OTHER]
 
 
 async def test_what_has_become_no_file_or_too_large_is_refused_when_it_is_read(tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ async def test_a_path_is_uploaded_under_its_own_name_and_bytes_under_one_that_is
         ):
             assert (await call).startswith(f"{emulator.base_url}/ephemeral/")
 
-        assert {upload.content for upload in emulator._desk.uploads.files.values()} == {PNG}
+        assert {upload.content for upload in emulator._host.uploads.files.values()} == {PNG}
         assert uploads(emulator) == 4  # the path and its text are one file
 
 

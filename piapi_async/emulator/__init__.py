@@ -1,17 +1,23 @@
-"""PiAPI on a desk, the legacy Midjourney protocol and the unified one: real sockets, real files, faults on request.
+"""A local PiAPI server for tests: both protocols on a real socket, with real files, and faults on request.
 
     async with Emulator(seed=1).run() as base_url:
         ...  # any client of the service, with `emulator.api_key`
 
-Needs the `emulator` extra as soon as a picture (Pillow) or a video (PyAV) is asked for.
+A request comes in at `_server` and is served by `_api`, over the tasks of `_service`; the files
+that tasks make are `_media`'s.  Each folder's docstring says what it may import.  Of the rest of
+the package the emulator shares two values alone, so that a mistake in the client is not repeated
+here.
+
+Pictures need Pillow, and videos PyAV: both are in the `emulator` extra.
 """
 
 from ._api.dialect import PLANS, Dialect, Plan
 from ._emulator import Emulator
+from ._server.fault_rules import Rule, load_faults
 from ._server.webhooks import WebhookFaults
+from ._service.durations import Constant, Lognormal
 from ._service.observed import Delivery, Seen
 from ._service.state_file import StateError
-from ._service.tasks import Constant, Lognormal
 from .faults import (
     Drop,
     EdgePage,
@@ -22,7 +28,6 @@ from .faults import (
     NoFiles,
     ReasonsAs,
     Refuse,
-    Rule,
     SlowBody,
     SlowFirstByte,
     StaleKeepAlive,
@@ -35,7 +40,6 @@ from .faults import (
     Unclear,
     UnknownStatus,
     WrongTypes,
-    load_faults,
 )
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""The one place where the emulator meets the client that it is made for: it hands one out, set up for itself."""
+"""The one place where the emulator imports the client: it makes one for its user, set up for itself."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from ..policy import PollPolicy
 
 
 def client(api_key: str, base_url: str, speed: float, options: Mapping[str, Any]) -> PiAPI:
-    """Return a client with these settings, unless the options say otherwise."""
-    given: dict[str, Any] = {"base_url": base_url, "poll": PollPolicy().at_speed(speed), **options}
+    """Return a client with these settings; the options take precedence."""
+    poll = PollPolicy().at_speed(speed)
+    given: dict[str, Any] = {"base_url": base_url, "poll": poll, **options}
     return PiAPI(given.pop("api_key", api_key), **given)

@@ -1,4 +1,4 @@
-"""The emulator as its user holds it: what it is like, what happens to it, what it saw."""
+"""The emulator as its user holds it: its settings, what happens to it, and what it saw."""
 
 from __future__ import annotations
 
@@ -14,47 +14,57 @@ from typing import TYPE_CHECKING, Any, Literal
 import attrs
 from attrs import define, evolve, field, setters
 
-from ._api.dialect import PLANS, Dialect, Plan, View
-from ._api.host import Desk
+from ._api.dialect import PLANS, Dialect, Plan
+from ._api.host import Host
+from ._api.router import Router
+from ._api.view import View
+from ._server.fault_rules import FaultRules, Rule
 from ._server.guard import Guard
-from ._server.server import LinkRules, Server
-from ._server.webhooks import Postman, WebhookFaults
+from ._server.served_files import LinkRules
+from ._server.server import Server
+from ._server.webhooks import WebhookFaults, WebhookSender
 from ._service.checks import is_loopback
-from ._service.engine import Machine
+from ._service.durations import DURATIONS, Constant, Duration
+from ._service.engine import TaskEngine
 from ._service.observed import Seen
 from ._service.requests import Kind
 from ._service.state_file import StateFile
-from ._service.tasks import DURATIONS, Constant, Duration, Task
-from .faults import Fault, Rule, Schedule
+from .faults import Fault
 
 if TYPE_CHECKING:
     from ..client import PiAPI
+    from ._service.tasks import Task
 
 Durations = float | Duration | Mapping[str, "float | Duration"]
 
 
-#: What may be set at any time, for it is the machine's.
+#: Settings of the engine, which may be changed at any time.
 _LIVE = frozenset(
     (
         *("queue", "failure_rate", "retry_rate", "progress_error", "progress_step"),
         *("adopt_parents", "parent_max_age", "banned_words"),
     )
 )
-#: What is looked at when a run begins.
+#: Settings that are read when a run begins.
 _AT_START = frozenset(
     (
-        *("speed", "latency", "links_expire_after", "expired_status", "links_live_after", "early_status"),
-        *("webhook_faults", "webhook_hosts", "epoch", "state", "public_url"),
+        *("speed", "latency", "links_expire_after", "expired_status", "links_live_after"),
+        *("early_status", "webhook_faults", "webhook_hosts", "epoch", "state", "public_url"),
     )
 )
+_SIGNED_LINKS = ("no", "links", "redirects")
 
 
-def _set(emulator: Emulator, setting: attrs.Attribute[Any], value: Any) -> Any:  # noqa: ANN401 - an attrs hook
-    """Honour a setting that is changed, or refuse it: none is taken without effect."""
+def _on_set(emulator: Emulator, setting: attrs.Attribute[Any], value: Any) -> Any:  # noqa: ANN401 - an attrs hook
+    """Put a changed setting into effect, or raise `AttributeError`: none is accepted without effect."""
     if setting.name in _LIVE:
         setattr(emulator.machine, setting.name, value)
-    elif setting.init and (setting.name not in _AT_START or emulator.base_url):
-        when = "before it runs" if setting.name in _AT_START else "when it is made"
+        return value
+
+    at_start = setting.name in _AT_START
+    may_be_set = at_start and not emulator.base_url
+    if setting.init and not may_be_set:
+        when = "before it runs" if at_start else "when it is made"
         raise AttributeError(f"{setting.name} of an emulator is set {when}, and has no effect now")
     return value
 
@@ -69,42 +79,50 @@ def _is_list(_emulator: object, setting: attrs.Attribute[Any], value: Iterable[s
         raise ValueError(f"{setting.name} must be a list")  # noqa: TRY004 - the others' kind of error
 
 
-def _keys(keys: Iterable[str]) -> tuple[str, ...]:
-    if isinstance(keys, str) or not (given := tuple(keys)):
+def _to_keys(keys: Iterable[str]) -> tuple[str, ...]:
+    given = () if isinstance(keys, str) else tuple(keys)
+    if not given:
         raise ValueError("api_keys must hold at least one key")
     return given
 
 
-@define(kw_only=True, eq=False, repr=False, on_setattr=[setters.validate, _set])
+@define(kw_only=True, eq=False, repr=False, on_setattr=[setters.validate, _on_set])
 class Emulator:
-    """PiAPI on this machine, in both its protocols: the same seed and the same requests give the same run.
+    """PiAPI on this machine, in all its protocols: the same seed and the same requests give the same run.
 
         async with Emulator(seed=1).run() as base_url: ...
 
-    `speed`: emulated seconds per second of the event loop; every duration below is in emulated seconds, `latency` and
-    the seconds of faults in the loop's.  `plan`: a name of `PLANS` or a `Plan`; it sets which optional fields are seen
-    and, unless given, `concurrency`; beyond that, `queue` tasks are staged.  `durations`: seconds, a distribution
-    (called with a `random.Random`), or either per verb, task type, process mode, or "image", "video", "audio", "model"
-    for what all other systems make.  `failure_rate`, `retry_rate`: shares (0..1).
-    `progress_error`: by what share the reported progress leads or trails, as one standard deviation.
-    `parent_max_age`: when a parent is outdated.  `links_expire_after`: when links to results answer `expired_status`;
-    `links_live_after`: until so many seconds after a task's end they answer `early_status`, as caches do whose copies
-    come late.  `signed_links`: links hold only byte for byte, with a signature in their query, or redirect to one that
-    does.
-    `epoch`: the unix time the run begins at (default: now).  `latency`: seconds before any request is served, or per
-    route or group of routes (see `faults`).  `state`: a JSON file the tasks are kept in over restarts (`StateError` of
-    `run` for one that is damaged); while it is down, time passes at the same speed, unless `epoch` is fixed.
-    `public_url`: what links begin with, if not the base URL; its host is then one that the emulator answers to.  Unless
-    it is exposed (see `run`), it answers to no other but loopback's, and posts webhooks to loopback and the
-    `webhook_hosts` alone: others are counted as lost.
+    `speed`: emulated seconds per second of the event loop.  Every duration below is in emulated
+    seconds; `latency` and the seconds of faults are the loop's.  `plan`: a name of `PLANS` or a
+    `Plan`; it decides which optional fields are shown and, unless given, `concurrency`; beyond
+    that, `queue` tasks are staged.  `durations`: seconds, a distribution (called with a
+    `random.Random`), or either per verb, task type, process mode, or "image", "video", "audio",
+    "model" for what all other systems make.  `failure_rate`, `retry_rate`: shares (0..1).
+    `progress_error`: the share by which the reported progress is off, as one standard deviation.
+    `parent_max_age`: when a parent is outdated.
 
-    A setting that is changed later has an effect, or is an `AttributeError`: rates, `queue` and the like may be set at
-    any time; `speed`, `latency`, links, webhooks, `epoch`, `state` between runs; all others not.
+    `links_expire_after`: when links to results answer `expired_status`; `links_live_after`: until
+    so many seconds after a task's end they answer `early_status`, as caches do whose copies come
+    late.  `signed_links`: links hold only byte for byte, with a signature in their query, or
+    redirect to one that does.
+
+    `epoch`: the unix time the run begins at (default: now).  `latency`: seconds before any request
+    is served, or per route or group of routes (see `faults`).  `state`: a JSON file that the tasks
+    are kept in over restarts (`run` raises `StateError` if it is damaged); while it is down, time
+    passes at the same speed, unless `epoch` is fixed.
+
+    `public_url`: what links begin with, if not the base URL; its host is then one that the emulator
+    answers to.  Unless it is exposed (see `run`), it answers to no other but loopback's, and posts
+    webhooks to loopback and the `webhook_hosts` alone: others are counted as lost.
+
+    A setting that is changed later has an effect, or raises `AttributeError`: rates, `queue` and
+    the like may be set at any time; `speed`, `latency`, links, webhooks, `epoch`, `state` between
+    runs; all others never.
     """
 
     seed: int = 0
     speed: float = field(default=1.0, validator=_is_speed)
-    api_keys: Iterable[str] = field(default=("emulator-key",), converter=_keys)
+    api_keys: Iterable[str] = field(default=("emulator-key",), converter=_to_keys)
     plan: str | Plan = "pro-hya"
     concurrency: int | None = None
     queue: int = 50
@@ -131,17 +149,23 @@ class Emulator:
     state: str | Path | None = None
     public_url: str = ""
     seen: Seen = field(factory=Seen, init=False)
-    machine: Machine = field(init=False)
-    schedule: Schedule = field(init=False)
-    _desk: Desk = field(init=False)
+    machine: TaskEngine = field(init=False)
+    schedule: FaultRules = field(init=False)
+    _host: Host = field(init=False)
+    _router: Router = field(init=False)
     _server: Server | None = field(default=None, init=False)
-    _wall: float = field(default=0.0, init=False)
+    #: The unix time of emulated second 0.
+    _begun_at: float = field(default=0.0, init=False)
+    #: Emulated seconds that passed while the emulator was down.
     _missed: float = field(default=0.0, init=False)
     _file: StateFile | None = field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
+        if self.signed_links not in _SIGNED_LINKS:
+            raise ValueError(f"signed_links must be no, links or redirects: {self.signed_links!r}")
+
         plan = _plan(self.plan)
-        self.machine = Machine(
+        self.machine = TaskEngine(
             seed=self.seed,
             concurrency=plan.concurrency if self.concurrency is None else self.concurrency,
             queue=self.queue,
@@ -154,25 +178,30 @@ class Emulator:
             parent_max_age=self.parent_max_age,
             banned_words=self.banned_words,
         )
-        self.schedule = Schedule(_rng(self.seed, "faults"), list(self.faults))
-        if self.signed_links not in ("no", "links", "redirects"):
-            raise ValueError(f"signed_links must be no, links or redirects: {self.signed_links!r}")
-        signed = self.signed_links == "links"
-        view = View(plan, self.dialect, picture_size=self.picture_size, signed=signed)
-        self._desk = Desk(self.machine, view, frozenset(self.api_keys), self.seen)
+        self.schedule = FaultRules(_rng(self.seed, "faults"), list(self.faults))
+
+        view = View(
+            plan,
+            self.dialect,
+            picture_size=self.picture_size,
+            signed=self.signed_links == "links",
+        )
+        self._host = Host(self.machine, view, frozenset(self.api_keys), self.seen)
+        self._router = Router(self._host)
 
     def __repr__(self) -> str:
         where = f"at {self.base_url}" if self.base_url else "not running"
-        return f"<Emulator {where}, {len(self.machine.tasks)} tasks, {self.seen.requests.total()} requests>"
+        tasks, requests = len(self.machine.tasks), self.seen.requests.total()
+        return f"<Emulator {where}, {tasks} tasks, {requests} requests>"
 
     @property
     def api_key(self) -> str:
-        """A key it accepts."""
+        """A key that it accepts."""
         return next(iter(self.api_keys))
 
     @property
     def base_url(self) -> str:
-        """Where it is served, "" when it is not."""
+        """Where it is served, "" if it is not running."""
         return self._server.base_url if self._server else ""
 
     @property
@@ -182,21 +211,27 @@ class Emulator:
 
     @asynccontextmanager
     async def run(self, host: str = "127.0.0.1", port: int = 0, *, exposed: bool = False) -> AsyncIterator[str]:
-        """Serve inside the block, in this event loop; gives the base URL.
+        """Serve inside the block, in this event loop; yields the base URL.
 
-        Any port is found for `port=0`.  A `host` that is not loopback is a `ValueError` unless `exposed`: the
-        emulator trusts whoever reaches it.  One that is `exposed` answers by any name and posts webhooks anywhere.
+        `port=0` finds a free port.  A `host` that is not loopback raises `ValueError` unless
+        `exposed`: the emulator trusts everyone who reaches it.  If `exposed`, it answers under any
+        name and posts webhooks anywhere.
         """
         if not exposed and not is_loopback(host):
             raise ValueError(f"{host} is not a loopback address; pass exposed=True to serve it all the same")
         if self._server is not None:
             raise RuntimeError("this emulator is running already")
-        self._recall()
-        server = self._server = self._open(host, port, exposed=exposed)
+
+        self._restore()
+        server = self._server = self._new_server(host, port, exposed=exposed)
         try:
             server.base_url = await server.start()
-            self._desk.view = evolve(self._desk.view, origin=self.public_url or server.base_url, epoch=self._wall)
-            server.look_for_outage()
+            self._host.view = evolve(
+                self._host.view,
+                origin=self.public_url or server.base_url,
+                epoch=self._begun_at,
+            )
+            server.begin_outage_if_due()
             yield server.base_url
         finally:
             self._server = None
@@ -205,7 +240,7 @@ class Emulator:
     def client(self, **options: Any) -> PiAPI:  # noqa: ANN401 - whatever a client takes
         """Return a client of this running emulator: with a key of it, its URL, and polls at its speed.
 
-        The `options` are those of `PiAPI`, and win.  The client is the caller's to close.
+        The `options` are those of `PiAPI`, and take precedence.  The caller closes the client.
         """
         from ._client import client  # noqa: PLC0415 - nothing else here needs the client
 
@@ -224,14 +259,16 @@ class Emulator:
     ) -> None:
         """Let `fault` happen to requests of `route`: from the `nth` on, `times` of them (None = all).
 
-        With a `rate` (0..1) each is hit by chance.  "auto" is once, or without end where there is a rate.  Counting
-        starts now; of several rules the first that hits a request takes it, and the later ones do not count it.
+        With a `rate` (0..1) each is hit by chance.  "auto" is once, or without end if there is a
+        rate.  Counting starts now; of several rules the first that hits a request takes it, and the
+        later ones do not count it.
         """
         if times == "auto":
             times = 1 if rate is None else None
+
         self.schedule.rules.append(Rule(route, fault, nth, times, rate))
         if self._server is not None:
-            self._server.look_for_outage()
+            self._server.begin_outage_if_due()
 
     def adopt(self, task_id: str, *, kind: str = "grid", prompt: str = "", age: float = 0.0) -> None:
         """Know `task_id` as a task ("grid", "single", or "files" for a video) that finished `age` seconds ago."""
@@ -240,57 +277,72 @@ class Emulator:
         self._changed()
 
     def end(self, task_id: str, *, error: str = "") -> bool:
-        """End a task now, failed if there is an `error`; False when it has ended already, KeyError for no task."""
+        """End a task now, failed if there is an `error`; return False if it has ended, raise KeyError if unknown."""
         ended = self.machine.end(task_id, error=error, now=self.now)
         self._changed()
         return ended
 
     def task(self, task_id: str) -> Task | None:
-        """Return the task as it is now."""
+        """Return the task as it is now, None if there is none."""
         return self.machine.get(task_id, now=self.now)
 
     def _changed(self) -> None:
         if self._server is not None:
             self._server.changed()
 
-    def _recall(self) -> None:
+    def _restore(self) -> None:
+        """Take over the tasks of the state file, unless this emulator has tasks already."""
         self._missed = 0.0
         self._file = None if self.state is None else StateFile(Path(self.state))
+
         saved = None
         if self._file is not None:
             self._file.check()
-            saved = None if self.machine.tasks else self._file.load()
-        if saved is None:
-            begun = time.time() if self.epoch is None else self.epoch
-            self._wall = begun - self.machine.now
-            return
-        self._wall = saved.epoch
-        self.machine.restore(saved.tasks, now=saved.now, serial=saved.serial)
-        # What ended in the meantime is played once the server is up, so that webhooks still hear of it.
-        self._missed = max(0.0, time.time() - saved.saved_at) * self.speed if self.epoch is None else 0.0
+            if not self.machine.tasks:
+                saved = self._file.load()
 
-    def _open(self, host: str, port: int, *, exposed: bool) -> Server:
-        clock = _clock(asyncio.get_running_loop(), self.machine.now + self._missed, self.speed)
-        latency = {"*": self.latency} if isinstance(self.latency, int | float) else self.latency
-        rng = _rng(self.seed, "webhooks")
+        if saved is None:
+            now = time.time() if self.epoch is None else self.epoch
+            self._begun_at = now - self.machine.now
+            return
+
+        self._begun_at = saved.epoch
+        self.machine.restore(saved.tasks, now=saved.now, serial=saved.serial)
+        # What ended in the meantime is played once the server is up, so that its webhooks are still
+        # sent.
+        if self.epoch is None:
+            self._missed = max(0.0, time.time() - saved.saved_at) * self.speed
+
+    def _new_server(self, host: str, port: int, *, exposed: bool) -> Server:
+        loop = asyncio.get_running_loop()
+        clock = _clock(loop, self.machine.now + self._missed, self.speed)
         guard = Guard.of(exposed=exposed, public_url=self.public_url, hooks=self.webhook_hosts)
+        webhooks = WebhookSender(
+            self.seen,
+            self.webhook_faults,
+            _rng(self.seed, "webhooks"),
+            clock,
+            self.speed,
+            guard,
+        )
+        links = LinkRules(
+            expire_after=self.links_expire_after,
+            expired_status=self.expired_status,
+            live_after=self.links_live_after,
+            early_status=self.early_status,
+            signed=self.signed_links,
+        )
         return Server(
-            desk=self._desk,
-            schedule=self.schedule,
-            postman=Postman(self.seen, self.webhook_faults, rng, clock, self.speed, guard),
+            router=self._router,
+            rules=self.schedule,
+            webhooks=webhooks,
             guard=guard,
             clock=clock,
             speed=self.speed,
-            latency=latency,
-            links=LinkRules(
-                self.links_expire_after,
-                self.expired_status,
-                self.links_live_after,
-                self.early_status,
-                self.signed_links,
-            ),
+            latency=_latency(self.latency),
+            links=links,
             state=self._file,
-            host=host,
+            address=host,
             port=port,
         )
 
@@ -300,7 +352,8 @@ def _clock(loop: asyncio.AbstractEventLoop, start: float, speed: float) -> Calla
 
     def now() -> float:
         nonlocal last, elapsed
-        # A virtual clock is switched on, and set back, between a fixture that starts the emulator and its test.
+        # A virtual clock is switched on, and set back, between a fixture that starts the emulator
+        # and its test.
         elapsed += max(0.0, loop.time() - last)
         last = loop.time()
         return start + elapsed * speed
@@ -325,7 +378,15 @@ def _durations(given: Durations | None) -> Mapping[str, Duration]:
 
 
 def _duration(value: float | Duration) -> Duration:
-    return value if callable(value) else Constant(float(value))
+    if callable(value):
+        return value
+    return Constant(float(value))
+
+
+def _latency(given: float | Mapping[str, float]) -> Mapping[str, float]:
+    if isinstance(given, int | float):
+        return {"*": given}
+    return given
 
 
 def _rng(seed: int, use: str) -> Random:

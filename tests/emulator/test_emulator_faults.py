@@ -183,7 +183,7 @@ async def test_types_can_be_wrong_and_objects_lists() -> None:
             lenient["task_result"]["error_messages"],
         ) == ("0", "30", [])
         assert (list, str) == (type(broken["task_result"]), type(broken["status"]))
-        turned = WrongTypes().spoil(HTTPResponse(200, b'{"seed":"42","long":"1234567890123456789012"}')).body
+        turned = WrongTypes().apply(HTTPResponse(200, b'{"seed":"42","long":"1234567890123456789012"}')).body
         assert turned == b'{"seed":42,"long":"1234567890123456789012"}'
 
 
@@ -198,7 +198,7 @@ async def test_a_huge_answer_is_still_json() -> None:
     async with emulating() as caller:
         caller.emulator.fail("imagine", Huge(3_000_000))
         assert len((await caller.post("imagine", prompt="a cat"))[1]["padding"]) == 3_000_000
-        assert Huge(3).spoil(HTTPResponse(200, b"[]")).body == b"[]xxx"
+        assert Huge(3).apply(HTTPResponse(200, b"[]")).body == b"[]xxx"
 
 
 async def test_a_stale_connection_closes_after_its_answer() -> None:

@@ -147,11 +147,11 @@ class TestWebhooks:
             assert [(delivery.kept_back, delivery.lost) for delivery in others] == [(False, False)] * 3  # its tries
 
     def test_go_anywhere_from_an_exposed_one(self) -> None:
-        assert Guard.of(exposed=True, public_url="", hooks=()).lets_out("http://db.internal/")
-        assert not Guard.of(exposed=False, public_url="", hooks=()).lets_out("http://[")
+        assert Guard.of(exposed=True, public_url="", hooks=()).allows_webhook("http://db.internal/")
+        assert not Guard.of(exposed=False, public_url="", hooks=()).allows_webhook("http://[")
 
     def test_names_are_compared_without_case(self) -> None:
-        assert Guard.of(exposed=False, public_url="", hooks=["Bot.test"]).lets_out("http://bot.TEST/hook")
+        assert Guard.of(exposed=False, public_url="", hooks=["Bot.test"]).allows_webhook("http://bot.TEST/hook")
 
     def test_hosts_are_a_list(self) -> None:
         with pytest.raises(ValueError, match="webhook_hosts must be a list"):

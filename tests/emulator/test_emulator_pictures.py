@@ -7,34 +7,36 @@ import io
 import pytest
 from PIL import Image, ImageChops, ImageStat
 
-from piapi_async.emulator._media import gallery as pictures
-from piapi_async.emulator._media.gallery import DEPTH, Gallery, Picture, pictures_of
+from piapi_async.emulator._media import recipes
 from piapi_async.emulator._media.links import Link
 from piapi_async.emulator._media.motifs import MOTIFS, PALETTES
-from piapi_async.emulator._service.engine import Machine
-from piapi_async.emulator._service.tasks import Constant, Task
-from piapi_async.emulator._service.verbs import asked
+from piapi_async.emulator._media.recipes import DEPTH
+from piapi_async.emulator._service.durations import Constant
+from piapi_async.emulator._service.engine import TaskEngine
+from piapi_async.emulator._service.tasks import Task
+from piapi_async.emulator._service.verbs import midjourney_request
+from piapi_async.emulator.pictures import Gallery, Picture, look_of, pictures_of
 
 SIZE = 96
 
 
 class Studio:
-    """A machine whose tasks take a second, and the gallery of their pictures."""
+    """A engine whose tasks take a second, and the gallery of their pictures."""
 
     def __init__(self, seed: int = 1) -> None:
-        self.machine = Machine(seed=seed, durations={"fast": Constant(1)}, adopt_parents=True)
+        self.engine = TaskEngine(seed=seed, durations={"fast": Constant(1)}, adopt_parents=True)
 
     def make(self, verb: str, parent: Task | None = None, **body: object) -> Task:
         """Return a finished task."""
         if parent is not None:
             body["origin_task_id"] = parent.task_id
-        task = self.machine.create(asked(verb, body), account="", now=self.machine.now)
-        self.machine.advance(self.machine.now + 5)
+        task = self.engine.create(midjourney_request(verb, body), account="", now=self.engine.now)
+        self.engine.advance(self.engine.now + 5)
         return task
 
     def recipes(self, task: Task) -> tuple[Picture, ...]:
         """Return the recipes of a task's pictures."""
-        return pictures_of(task, self.machine.tasks.get, SIZE)
+        return pictures_of(task, self.engine.tasks.get, SIZE)
 
     def png(self, task: Task) -> bytes:
         """Return what the task shows, painted anew."""
@@ -66,10 +68,10 @@ def test_the_four_quadrants_are_visibly_different() -> None:
 
 
 def test_a_word_of_the_prompt_calls_for_its_motif() -> None:
-    assert (list(MOTIFS), len(PALETTES)) == (list(pictures.SUBJECTS), pictures.PALETTES)
-    for motif, words in enumerate(pictures.SUBJECTS.values()):
+    assert (list(MOTIFS), len(PALETTES)) == (list(recipes.SUBJECTS), recipes.PALETTES)
+    for motif, words in enumerate(recipes.SUBJECTS.values()):
         for word in words:
-            assert pictures.look_of(f"An old {word}, quiet") // len(PALETTES) % len(MOTIFS) == motif
+            assert look_of(f"An old {word}, quiet") // len(PALETTES) % len(MOTIFS) == motif
 
 
 def test_a_reroll_changes_the_picture_and_another_prompt_the_palette() -> None:
@@ -194,7 +196,7 @@ def test_a_tiny_picture_has_colours_and_is_the_same_again() -> None:
 def test_an_unknown_or_blended_parent_is_painted_too() -> None:
     studio = Studio()
     orphan = studio.make("upscale", None, origin_task_id="unknown", index="4")
-    studio.machine.tasks.pop("unknown")
+    studio.engine.tasks.pop("unknown")
     blend = studio.make("blend", image_urls=["https://x.org/a.png", "https://x.org/b.png"])
 
     assert (len(studio.images(orphan)), len(studio.images(blend))) == (1, 4)

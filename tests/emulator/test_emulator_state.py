@@ -17,21 +17,26 @@ from support.emulating import Inbox, emulating
 
 from piapi_async._http import HTTPRequest
 from piapi_async.emulator import PLANS, Constant, Dialect, Emulator, StateError
-from piapi_async.emulator._api.dialect import View
-from piapi_async.emulator._api.host import Desk
-from piapi_async.emulator._api.older import MAKES
-from piapi_async.emulator._api.unified import files_of
-from piapi_async.emulator._media.gallery import pictures_of
-from piapi_async.emulator._server import dashboard as _page
-from piapi_async.emulator._service import state_reading as _recall
-from piapi_async.emulator._service.catalog import ask_of, asked_unified
-from piapi_async.emulator._service.engine import Machine
-from piapi_async.emulator._service.requests import Door
+from piapi_async.emulator._api.host import Host
+from piapi_async.emulator._api.router import Router
+from piapi_async.emulator._api.unified import file_names
+from piapi_async.emulator._api.view import View
+from piapi_async.emulator._server import dashboard
+from piapi_async.emulator._service import state_reading
+from piapi_async.emulator._service.catalog import OLDER_TASKS
+from piapi_async.emulator._service.creating import system_request, unified_request
+from piapi_async.emulator._service.durations import DURATIONS
+from piapi_async.emulator._service.engine import TaskEngine
+from piapi_async.emulator._service.requests import Protocol
 from piapi_async.emulator._service.state_file import StateFile, snapshot
-from piapi_async.emulator._service.tasks import DURATIONS, Task
-from piapi_async.emulator._service.verbs import asked
+from piapi_async.emulator._service.tasks import Task
+from piapi_async.emulator._service.verbs import midjourney_request
+from piapi_async.emulator.pictures import pictures_of
 
 pytestmark = pytest.mark.looptime
+
+#: The names of a task's fields in a state file.
+STORED = [state_reading.STORED_AS.get(name, name) for name in attrs.fields_dict(Task)]
 
 
 async def test_a_restart_goes_on_where_it_stood(tmp_path: Path) -> None:
@@ -111,7 +116,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path: Path) -> Non
     path = tmp_path / "state.json"
     path.mkdir()
     with pytest.raises(StateError, match=r"cannot be saved in .*state\.json: Is a directory"):
-        StateFile(path).write(snapshot(Machine(), epoch=0, saved_at=0))
+        StateFile(path).write(snapshot(TaskEngine(), epoch=0, saved_at=0))
     assert [path] == list(tmp_path.iterdir())
 
 
@@ -150,9 +155,7 @@ class TestDamage:
         {"a": 1},
     )
 
-    @pytest.mark.parametrize(
-        "name", [*attrs.fields_dict(Task), "version", "now", "serial", "epoch", "saved_at", "tasks"]
-    )
+    @pytest.mark.parametrize("name", [*STORED, "version", "now", "serial", "epoch", "saved_at", "tasks"])
     def test_every_field_is_checked(self, name: str, tmp_path: Path) -> None:
         refused = 0
         for number in range(len(every_task())):
@@ -185,7 +188,7 @@ class TestDamage:
             assert not is_answered(tmp_path / "state.json", content)
 
     def test_every_field_of_a_task_is_read(self) -> None:
-        assert _recall._READ.keys() == attrs.fields_dict(Task).keys()
+        assert state_reading._READ.keys() == set(STORED)
 
     @pytest.mark.parametrize(
         ("change", "message"),
@@ -265,50 +268,54 @@ class TestSaving:
                 folder.rmdir()
 
     def test_what_has_ended_is_written_down_once(self, tmp_path: Path) -> None:
-        machine, file = machine_of_every_task(), StateFile(tmp_path / "state.json")
-        file.write(snapshot(machine, epoch=0, saved_at=0))
+        engine, file = machine_of_every_task(), StateFile(tmp_path / "state.json")
+        file.write(snapshot(engine, epoch=0, saved_at=0))
         first = json.loads(file.path.read_bytes())
-        machine.tasks[first["tasks"][0]["task_id"]].prompt = "not looked at again"
-        file.write(snapshot(machine, epoch=0, saved_at=0))
+        engine.tasks[first["tasks"][0]["task_id"]].prompt = "not looked at again"
+        file.write(snapshot(engine, epoch=0, saved_at=0))
         assert first == json.loads(file.path.read_bytes())
 
     def test_what_changes_after_the_snapshot_is_not_in_it(self, tmp_path: Path) -> None:
-        machine, file = Machine(durations=dict.fromkeys(DURATIONS, Constant(10.0))), StateFile(tmp_path / "state.json")
-        machine.create(asked("imagine", {"prompt": "a cat"}), account="a", now=0.0)
-        early = snapshot(machine, epoch=0, saved_at=0)
-        machine.advance(100.0)
+        engine, file = (
+            TaskEngine(durations=dict.fromkeys(DURATIONS, Constant(10.0))),
+            StateFile(tmp_path / "state.json"),
+        )
+        engine.create(midjourney_request("imagine", {"prompt": "a cat"}), account="a", now=0.0)
+        early = snapshot(engine, epoch=0, saved_at=0)
+        engine.advance(100.0)
         file.write(early)
         assert [task["stage"] for task in json.loads(file.path.read_bytes())["tasks"]] == ["pending"]
-        file.write(snapshot(machine, epoch=0, saved_at=0))
+        file.write(snapshot(engine, epoch=0, saved_at=0))
         assert [task["stage"] for task in json.loads(file.path.read_bytes())["tasks"]] == ["finished"]
 
 
-def machine_of_every_task() -> Machine:
-    """Return a machine in which a task of every kind has ended or runs."""
-    machine = Machine(durations=dict.fromkeys(DURATIONS, Constant(10.0)))
+def machine_of_every_task() -> TaskEngine:
+    """Return a engine in which a task of every kind has ended or runs."""
+    engine = TaskEngine(durations=dict.fromkeys(DURATIONS, Constant(10.0)))
     hook = {"webhook_endpoint": "http://127.0.0.1:1/", "notify_progress": True}
 
     def make(verb: str, **given: object) -> str:
-        return machine.create(asked(verb, given), account="a", now=machine.now).task_id
+        return engine.create(midjourney_request(verb, given), account="a", now=engine.now).task_id
 
     grid = make("imagine", prompt="a cat", aspect_ratio="4:3")
-    machine.advance(50.0)
+    engine.advance(50.0)
     single = make("upscale", origin_task_id=grid, index="2")
-    machine.advance(100.0)
+    engine.advance(100.0)
     make("pan", origin_task_id=single, direction="left")
     make("inpaint", origin_task_id=single, mask="iVBORw0KGgo=")
     make("outpaint", origin_task_id=single, zoom_ratio="1.5")
     make("describe", image_url="https://example.com/cat.png")
     flux = {"prompt": "a cat", "batch_size": 2, "width": 1024, "height": 768}
     body = {"model": "Qubico/flux1-dev", "task_type": "txt2img", "input": flux}
-    machine.create(asked_unified(body, "task_create"), account="a", now=machine.now)
+    engine.create(unified_request(body, "task_create"), account="a", now=engine.now)
     swap = {"target_image": "https://example.com/a.png", "swap_image": "https://example.com/b.png"}
-    model, task_type = MAKES[Door.FACE_SWAP]
-    machine.create(ask_of(model, task_type, swap, {}, door=Door.FACE_SWAP, route="r"), account="a", now=machine.now)
-    machine.advance(150.0)
+    model, task_type = OLDER_TASKS[Protocol.FACE_SWAP]
+    request = system_request(model, task_type, swap, {}, protocol=Protocol.FACE_SWAP, route="r")
+    engine.create(request, account="a", now=engine.now)
+    engine.advance(150.0)
     make("reroll", origin_task_id=grid, **hook)
-    machine.advance(155.0)
-    return machine
+    engine.advance(155.0)
+    return engine
 
 
 def every_task() -> list[Task]:
@@ -337,21 +344,21 @@ def is_answered(path: Path, content: dict[str, Any]) -> bool:
     except StateError:
         return False
     assert found is not None
-    machine = Machine()
-    machine.restore(found.tasks, now=found.now, serial=found.serial)
+    engine = TaskEngine()
+    engine.restore(found.tasks, now=found.now, serial=found.serial)
     view = View(PLANS["pro-hya"], Dialect(), epoch=found.epoch)
-    desk = Desk(machine, view, frozenset({"key"}))
+    router = Router(Host(engine, view, frozenset({"key"})))
     for now in (found.now, found.now + 1000):
         for task in found.tasks:
             for request in (
                 HTTPRequest("GET", f"/api/v1/task/{quote(task.task_id, safe='')}", b"", {"x-api-key": "key"}),
                 HTTPRequest("POST", "/mj/v2/fetch", json.dumps({"task_id": task.task_id}).encode()),
             ):
-                assert desk.answer(request, now).status < 500
-            desk.told(task, now)
-            files_of(view, task)
-            pictures_of(task, machine.tasks.get, 64)
-        _page.tasks(desk, now, 1.0)
+                assert router.respond(request, now).status < 500
+            router.webhook_body(task, now)
+            file_names(view, task)
+            pictures_of(task, engine.tasks.get, 64)
+        dashboard.tasks(router.host, now, 1.0)
         for path_ in ("/account/info", "/account/active_tasks"):
-            assert desk.answer(HTTPRequest("GET", path_, b"", {"x-api-key": "key"}), now).status == 200
+            assert router.respond(HTTPRequest("GET", path_, b"", {"x-api-key": "key"}), now).status == 200
     return True

@@ -79,7 +79,7 @@ def test_every_model_is_tried() -> None:
     tried = {model for model, *_ in EVERY}
     assert {*known_models()} == {*tried, "midjourney"}
     for system in SYSTEMS:
-        assert any(system.does(model, task_type) for model, task_type, *_ in EVERY)
+        assert any(system.serves(model, task_type) for model, task_type, *_ in EVERY)
 
 
 @pytest.mark.parametrize(

@@ -1,89 +1,65 @@
-"""What the service has beside tasks: the upload of files, and what an account is told of itself.  Pure."""
+"""Requests that create no task: uploads, and what an account is told about itself.  Pure."""
 
 from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
-import uuid
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from attrs import Factory, define, frozen
+from attrs import define
 
-from .._media.files import TYPES
-from .._service.requests import Refused
-from .._service.tasks import ENDS, Stage
+from .._service.requests import Refusal
+from .._service.tasks import END_STAGES, Stage, Task
+from .billing import usage_of
 from .dialect import JSON
-from .unified import envelope, usage
+from .unified import envelope
 
 if TYPE_CHECKING:
-    from .host import Desk
+    from .host import Host
     from .routes import Call
 
+#: What may be uploaded (vendor page).
 UPLOADED = ("jpg", "jpeg", "png", "webp", "mp4", "wav", "mp3")
 LONGEST_NAME = 128
 LARGEST_FILE = 10 * 2**20
-#: Emulated seconds an upload is served for.
-LIFETIME = 24 * 3600.0
-#: How many uploads are kept at once; they are in memory only, and gone when the emulator stops.
-KEPT = 32
-#: Points an account has, and what a thousand of them are worth.
+
+#: Points that an account begins with, and what one is worth.
 CREDITS = 1_000_000_000
 USD_PER_POINT = 1e-7
 
-
-@frozen
-class Upload:
-    """One uploaded file."""
-
-    content: bytes
-    type: str
-    at: float
+_NAME = "emulator"
 
 
-@define
-class Uploads:
-    """The files that were uploaded lately, by the last part of their addresses."""
-
-    files: dict[str, Upload] = Factory(dict)
-
-    def keep(self, suffix: str, content: bytes, now: float) -> str:
-        """Keep a file, and return its name: a new one each time."""
-        digest = hashlib.sha256(content + str((now, len(self.files))).encode()).digest()
-        name = f"{uuid.UUID(bytes=digest[:16], version=4)}.{suffix}"
-        self.files[name] = Upload(content, TYPES[suffix], now)
-        while len(self.files) > KEPT:
-            del self.files[next(iter(self.files))]
-        return name
-
-    def find(self, name: str, now: float) -> Upload | None:
-        """Return a file that is still kept."""
-        upload = self.files.get(name)
-        return upload if upload is not None and now - upload.at <= LIFETIME else None
+# -- uploads ------------------------------------------------------------------------------------
 
 
-def upload(desk: Desk, call: Call) -> JSON:
-    """Keep a file for a day, and answer its address."""
-    if desk.view.plan.name.startswith("free"):
-        raise Refused("Insufficient plan level", status=403)
-    name, content = _uploaded(call.json())
-    kept = desk.uploads.keep(_suffix(name), content, call.now)
-    return envelope({"url": f"{desk.view.origin}/ephemeral/{kept}"})
+def upload(host: Host, call: Call) -> JSON:
+    """Keep a file for a day, and return its URL."""
+    if host.view.plan.name.startswith("free"):
+        raise Refusal("Insufficient plan level", status=403)
+
+    name, content = _checked_upload(call.json())
+    kept = host.uploads.keep(_suffix(name), content, call.now)
+    return envelope({"url": f"{host.view.origin}/ephemeral/{kept}"})
 
 
-def _uploaded(body: Mapping[str, object]) -> tuple[str, bytes]:
+def _checked_upload(body: Mapping[str, object]) -> tuple[str, bytes]:
+    refusal = Refusal("Invalid request parameters")
     name, data = body.get("file_name"), body.get("file_data")
-    refusal = Refused("Invalid request parameters")
     if not isinstance(name, str) or not isinstance(data, str):
         raise refusal
     if len(name) > LONGEST_NAME or _suffix(name) not in UPLOADED:
         raise refusal
-    encoded = data.partition(";base64,")[2] if data.startswith("data:") else data
+
+    encoded = data
+    if data.startswith("data:"):
+        encoded = data.partition(";base64,")[2]
     try:
         content = base64.b64decode(encoded, validate=True)
     except (binascii.Error, ValueError):
         raise refusal from None
+
     if not 0 < len(content) <= LARGEST_FILE:
         raise refusal
     return name, content
@@ -93,66 +69,111 @@ def _suffix(name: str) -> str:
     return name.rpartition(".")[2].lower()
 
 
-def account_info(desk: Desk, call: Call) -> JSON:
-    """Tell an account what it is and has: what its tasks cost is counted (the field names were observed)."""
-    account = desk.account(call.key)
-    desk.machine.advance(call.now)
-    used = frozen_points = 0
-    for task in desk.machine.tasks.values():
+# -- the account --------------------------------------------------------------------------------
+
+
+@define
+class _Balance:
+    """The points of an account: what its tasks cost is counted."""
+
+    used: int = 0
+    frozen: int = 0
+
+    @property
+    def left(self) -> int:
+        return CREDITS - self.used - self.frozen
+
+    @property
+    def usd(self) -> float:
+        return round(self.left * USD_PER_POINT, 2)
+
+    def count(self, task: Task) -> None:
+        usage = usage_of(task)
+        self.used += usage.consumed
+        if task.stage not in END_STAGES:
+            self.frozen += usage.frozen
+
+
+def account_info(host: Host, call: Call) -> JSON:
+    """Return what an account is and has (the names of the fields were observed)."""
+    account = host.account_id(call.key)
+    host.engine.advance(call.now)
+
+    balance = _Balance()
+    for task in host.engine.tasks.values():
         if task.account == account:
-            cost = usage(task)
-            used += int(str(cost["consume"]))
-            frozen_points += 0 if task.stage in ENDS else int(str(cost["frozen"]))
-    left = CREDITS - used - frozen_points
-    usd = round(left * USD_PER_POINT, 2)
-    if desk.view.dialect.account == "flat":  # observed of an older host
-        return JSON(account_name="emulator", account_id=account, remaining=left, equivalent_in_usd=usd)
+            balance.count(task)
+
+    if host.view.dialect.account == "flat":  # observed of an older host
+        return JSON(
+            account_name=_NAME,
+            account_id=account,
+            remaining=balance.left,
+            equivalent_in_usd=balance.usd,
+        )
+
     number = int(account[:8], 16)
-    packs = {
-        "credit_packs_count": 1,
-        "total_credits": CREDITS,
-        "available_credits": left,
-        "frozen_credits": frozen_points,
-        "used_credits": used,
-        "expired_credits": 0,
-        "inactive_credits": 0,
-    }
-    wallet = {
-        "id": number,
-        "account_id": number,
-        "point_remain": left,
-        "point_frozen": frozen_points,
-        "point_used": used,
-        "auto_recharge_enabled": False,
-    }
     return envelope(
         JSON(
             id=number,
-            name="emulator",
-            plan=desk.view.plan.name,
+            name=_NAME,
+            plan=host.view.plan.name,
             is_enable=True,
-            max_concurrent_task_count=desk.machine.concurrency,
-            equivalent_in_usd=usd,
-            credit_pack_info=packs,
-            wallet=wallet,
+            max_concurrent_task_count=host.engine.concurrency,
+            equivalent_in_usd=balance.usd,
+            credit_pack_info=_credit_packs(balance),
+            wallet=_wallet(number, balance),
         )
     )
 
 
-def active_tasks(desk: Desk, call: Call) -> JSON:
-    """Tell an account which of its tasks have not ended, by model."""
-    account = desk.account(call.key)
-    desk.machine.advance(call.now)
-    providers: JSON = {}
-    for task in desk.machine.tasks.values():
-        if task.account != account or task.stage in ENDS:
-            continue
-        counts = providers.setdefault(task.model, {f"{name}_count": 0 for name in _COUNTED} | {"active_tasks": []})
-        assert isinstance(counts, dict)  # noqa: S101 - made in the line above
+def _credit_packs(balance: _Balance) -> JSON:
+    return {
+        "credit_packs_count": 1,
+        "total_credits": CREDITS,
+        "available_credits": balance.left,
+        "frozen_credits": balance.frozen,
+        "used_credits": balance.used,
+        "expired_credits": 0,
+        "inactive_credits": 0,
+    }
+
+
+def _wallet(number: int, balance: _Balance) -> JSON:
+    return {
+        "id": number,
+        "account_id": number,
+        "point_remain": balance.left,
+        "point_frozen": balance.frozen,
+        "point_used": balance.used,
+        "auto_recharge_enabled": False,
+    }
+
+
+def active_tasks(host: Host, call: Call) -> JSON:
+    """Return which tasks of an account have not ended, by model."""
+    account = host.account_id(call.key)
+    host.engine.advance(call.now)
+
+    models: dict[str, _ActiveTasks] = {}
+    for task in host.engine.tasks.values():
+        if task.account == account and task.stage not in END_STAGES:
+            models.setdefault(task.model, _ActiveTasks()).add(task)
+    return envelope({model: active.as_json() for model, active in models.items()})
+
+
+class _ActiveTasks:
+    """The tasks of one model that have not ended, and how many are in each stage."""
+
+    def __init__(self) -> None:
+        self.counts = dict.fromkeys(("staged", "pending", "processing"), 0)
+        self.tasks: list[JSON] = []
+
+    def add(self, task: Task) -> None:
         word = "processing" if task.stage is Stage.RETRY else str(task.stage)
-        counts[f"{word}_count"] += 1
-        counts["active_tasks"].append({"task_id": task.task_id, "task_type": task.verb, "status": word})
-    return envelope(providers)
+        self.counts[word] += 1
+        self.tasks.append({"task_id": task.task_id, "task_type": task.verb, "status": word})
 
-
-_COUNTED = ("staged", "pending", "processing")
+    def as_json(self) -> JSON:
+        counts = {f"{word}_count": count for word, count in self.counts.items()}
+        return {**counts, "active_tasks": self.tasks}

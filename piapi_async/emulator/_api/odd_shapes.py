@@ -1,13 +1,14 @@
-"""Answers of shapes that hosts, their gateways and their edges were seen to give, as data.  Pure.
+"""Responses in shapes that hosts, their gateways and their edges were seen to give, as data.  Pure.
 
-What a create is answered that does not say plainly whether a task was made; the pages of an edge; and where else links
-and reasons may stand in a task.
+Three groups: responses to a create that do not say plainly whether a task was made (`UNCLEAR`);
+pages of an edge (`edge_page`); and other shapes and places of the links, entries and reasons of
+tasks (`with_links`, `without_files`, `with_entries`, `with_reasons`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeGuard
 
 from piapi_async._http import HTTPResponse
 
@@ -22,25 +23,50 @@ _SPRING: dict[str, Any] = {
     "path": "/api/v1/task",
 }
 
-#: What a create is answered, given the task's id: status and body.
+#: Responses to a create, given the task's id: status and body.
 UNCLEAR: Mapping[str, Callable[[str], tuple[int, dict[str, Any]]]] = {
     # A yes without an id, or with one in an unusual place.
     "no_id": lambda _: (200, {"status": "success", "message": "success"}),
     "created": lambda _: (201, {"message": "Task created"}),
-    "camel_id": lambda task_id: (200, {"status": "success", "message": "ok", "taskId": task_id}),
-    "bare": lambda task_id: (200, {"task_id": task_id, "status": "success", "message": "success"}),
+    "camel_id": lambda task_id: (
+        200,
+        {"status": "success", "message": "ok", "taskId": task_id},
+    ),
+    "bare": lambda task_id: (
+        200,
+        {"task_id": task_id, "status": "success", "message": "success"},
+    ),
     "list": lambda task_id: (200, {"message": "success", "data": [{"task_id": task_id}]}),
     "see_other": lambda _: (_SEE_OTHER, {}),
     # A no that names a task.
-    "failed_with_id": lambda task_id: (200, {"task_id": task_id, "status": "failed", "message": "failed"}),
+    "failed_with_id": lambda task_id: (
+        200,
+        {"task_id": task_id, "status": "failed", "message": "failed"},
+    ),
     "no_credit": lambda task_id: (500, _no_credit(task_id)),
-    "busy": lambda task_id: (429, {"task_id": task_id, "status": "success", "message": "too many requests"}),
-    "busy_data": lambda task_id: (429, {"code": 429, "data": {"task_id": task_id}, "message": "too many requests"}),
-    "overloaded": lambda task_id: (400, {"data": {"task_id": task_id}, "message": "overloaded"}),
+    "busy": lambda task_id: (
+        429,
+        {"task_id": task_id, "status": "success", "message": "too many requests"},
+    ),
+    "busy_data": lambda task_id: (
+        429,
+        {"code": 429, "data": {"task_id": task_id}, "message": "too many requests"},
+    ),
+    "overloaded": lambda task_id: (
+        400,
+        {"data": {"task_id": task_id}, "message": "overloaded"},
+    ),
     # A no that only quotes the words of a busy host.
-    "quoted": lambda _: (400, {"code": 400, "data": None, "message": "invalid prompt: 'an overloaded donkey'"}),
-    # Stock phrases of gateways and frameworks, for a request that the host behind them may have served.
-    "kong": lambda _: (502, {"message": "An invalid response was received from the upstream server"}),
+    "quoted": lambda _: (
+        400,
+        {"code": 400, "data": None, "message": "invalid prompt: 'an overloaded donkey'"},
+    ),
+    # Stock phrases of gateways and frameworks, for a request that the host behind them may have
+    # served.
+    "kong": lambda _: (
+        502,
+        {"message": "An invalid response was received from the upstream server"},
+    ),
     "aws": lambda _: (502, {"message": "Internal server error"}),
     "aws_late": lambda _: (504, {"message": "Endpoint request timed out"}),
     "unavailable": lambda _: (503, {"message": "Service Unavailable"}),
@@ -50,9 +76,9 @@ UNCLEAR: Mapping[str, Callable[[str], tuple[int, dict[str, Any]]]] = {
 
 
 def _no_credit(task_id: str) -> dict[str, Any]:
-    """Return what Udio answered in 2025 where an account had no credit: the cause stands only in `raw_message`."""
+    """Return what Udio sent in 2025 to an account without credit: the cause is only in `raw_message` (observed)."""
     zero = "0001-01-01T00:00:00Z"
-    said = "failed to pre-process task runtime"
+    message = "failed to pre-process task runtime"
     cause = "failed to freeze account point quota: account point quota not enough; account credit not enough"
     usage = {"type": "point", "frozen": 500_000, "consume": 0}
     data = {
@@ -66,12 +92,12 @@ def _no_credit(task_id: str) -> dict[str, Any]:
         "meta": {"created_at": zero, "started_at": zero, "ended_at": zero, "usage": usage},
         "detail": None,
         "logs": None,
-        "error": {"code": 10_000, "raw_message": cause, "message": said, "detail": None},
+        "error": {"code": 10_000, "raw_message": cause, "message": message, "detail": None},
     }
-    return {"code": 500, "data": data, "message": said}
+    return {"code": 500, "data": data, "message": message}
 
 
-# -- pages of an edge -----------------------------------------------------------------------------------------------
+# -- pages of an edge -----------------------------------------------------------------------------
 
 _PLAIN = "<html>\r\n<head><title>{0}</title></head>\r\n<body><center><h1>{0}</h1></center></body>\r\n</html>\r\n"
 _TITLES: Mapping[int, str] = {
@@ -93,29 +119,33 @@ _TITLES: Mapping[int, str] = {
 
 
 def edge_page(status: int) -> HTTPResponse:
-    """Return what an edge in front of the service answers in place of it: a page for people."""
+    """Return what an edge in front of the service sends in place of it: a page for people."""
     body = _PLAIN.format(_TITLES.get(status, f"Error {status}"))
-    headers = {"content-type": "text/html; charset=UTF-8", "server": "cloudflare", "cf-ray": "8a1b2c3d4e5f6789-FRA"}
+    headers = {
+        "content-type": "text/html; charset=UTF-8",
+        "server": "cloudflare",
+        "cf-ray": "8a1b2c3d4e5f6789-FRA",
+    }
     if status == 403:  # noqa: PLR2004 - the challenge of a bot check
         headers["cf-mitigated"] = "challenge"
         body = body.replace("</body>", "<noscript>Enable JavaScript and cookies to continue</noscript></body>")
     return HTTPResponse(status, body.encode(), headers)
 
 
-# -- the parts of a task ----------------------------------------------------------------------------------------------
+# -- the parts of a task --------------------------------------------------------------------------
 
-#: Where a task has what came out of it, in the one protocol and the other.
+#: The field of a task that has its result, in Midjourney's protocol and the unified one.
 _RESULTS = ("task_result", "output")
 _FAILED = frozenset({"failed", "failure", "error"})
 
-#: How a link may be wrapped.
+#: Wrappers of a link.
 WRAPPED: Mapping[str, Callable[[str], object]] = {
     "url": lambda link: {"url": link},
     "href": lambda link: {"href": link},
     "image_url": lambda link: {"image_url": link},
     "list": lambda link: [link],
 }
-#: What may stand in place of a whole result, given its links.
+#: Replacements of a whole result, given its links.
 REPLACED: Mapping[str, Callable[[list[str]], object]] = {
     "odd_key": lambda links: {"resultUrl": links[0]},
     "deep": lambda links: {"data": {"uri": links[0]}},
@@ -127,14 +157,20 @@ REPLACED: Mapping[str, Callable[[list[str]], object]] = {
 def links_in(value: object) -> list[str]:
     """Return every link of a result, in order, each once."""
     if isinstance(value, dict):
-        return list(dict.fromkeys(link for item in value.values() for link in links_in(item)))
+        return _unique(link for item in value.values() for link in links_in(item))
     if isinstance(value, list):
-        return list(dict.fromkeys(link for item in value for link in links_in(item)))
-    return [value] if _is_link(value) and isinstance(value, str) else []
+        return _unique(link for item in value for link in links_in(item))
+    if _is_link(value):
+        return [value]
+    return []
+
+
+def _unique(links: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(links))
 
 
 def with_links(value: object, shape: str) -> object:
-    """Return an answer with the links of its tasks' results in another shape; what has none stays as it is."""
+    """Return a response with the links of its tasks' results in another shape; other results stay as they are."""
 
     def turned(result: object) -> object:
         links = links_in(result)
@@ -147,12 +183,18 @@ def with_links(value: object, shape: str) -> object:
     return _map_results(value, turned)
 
 
-def without_files(value: object, result: object) -> object:
-    """Return an answer whose tasks' results, where they have links, are this instead."""
-    return _map_results(value, lambda was: result if links_in(was) else was)
+def without_files(value: object, replacement: object) -> object:
+    """Return a response with `replacement` in place of every result that has links."""
+
+    def turned(result: object) -> object:
+        if links_in(result):
+            return replacement
+        return result
+
+    return _map_results(value, turned)
 
 
-def _is_link(value: object) -> bool:
+def _is_link(value: object) -> TypeGuard[str]:
     return isinstance(value, str) and value.startswith(("http://", "https://"))
 
 
@@ -161,16 +203,25 @@ def _wrapped(value: object, wrap: Callable[[str], object]) -> object:
         return {name: _wrapped(item, wrap) for name, item in value.items()}
     if isinstance(value, list):
         return [_wrapped(item, wrap) for item in value]
-    return wrap(value) if _is_link(value) and isinstance(value, str) else value
+    if _is_link(value):
+        return wrap(value)
+    return value
 
 
 def _map_results(value: object, turn: Callable[[object], object]) -> object:
     if not isinstance(value, dict):
         return value
-    return {name: turn(item) if name in _RESULTS else _map_results(item, turn) for name, item in value.items()}
+
+    turned = {}
+    for name, item in value.items():
+        if name in _RESULTS:
+            turned[name] = turn(item)
+        else:
+            turned[name] = _map_results(item, turn)
+    return turned
 
 
-#: What an entry of a multi-fetch may look like in place of a task.
+#: Other shapes of an entry of a multi-fetch.
 ENTRIES: Mapping[str, Callable[[dict[str, Any]], object]] = {
     "no_status": lambda task: {name: value for name, value in task.items() if name != "status"},
     "enveloped": lambda task: {"code": 200, "data": task, "message": "success"},
@@ -181,19 +232,26 @@ SWAPPED = "swapped"
 
 
 def with_entries(value: object, shape: str) -> object:
-    """Return the answer to a multi-fetch with its entries in another shape, or each under another's id."""
-    tasks = value.get("data") if isinstance(value, dict) else None
-    if not isinstance(value, dict) or not isinstance(tasks, dict) or "task_id" in tasks:
+    """Return the response to a multi-fetch with its entries in another shape, or each under another's id."""
+    if not isinstance(value, dict):
         return value
+    tasks = value.get("data")
+    if not isinstance(tasks, dict) or "task_id" in tasks:
+        return value
+
     if shape == SWAPPED:
-        others = [*tasks.values()][1:] + [*tasks.values()][:1]
-        return {**value, "data": dict(zip(tasks, others, strict=True))}
+        entries = list(tasks.values())
+        rotated = entries[1:] + entries[:1]
+        return {**value, "data": dict(zip(tasks, rotated, strict=True))}
+
     turn = ENTRIES[shape]
-    turned = {task_id: turn(task) if isinstance(task, dict) else task for task_id, task in tasks.items()}
+    turned = {}
+    for task_id, task in tasks.items():
+        turned[task_id] = turn(task) if isinstance(task, dict) else task
     return {**value, "data": turned}
 
 
-#: What the reason of a failure may look like where it stands.
+#: Other shapes of the reason of a failure, where it usually stands.
 REASONS: Mapping[str, Callable[[str], object]] = {
     "text": lambda reason: reason,
     "objects": lambda reason: [{"code": 7, "message": reason}],
@@ -201,26 +259,30 @@ REASONS: Mapping[str, Callable[[str], object]] = {
     "nested": lambda reason: [[reason]],
     "number": lambda _: 7,
 }
-#: Where else it may stand.
+#: Other places of it.
 ELSEWHERE = ("message", "detail", "logs")
 
 
 def with_reasons(value: object, shape: str) -> object:
-    """Return an answer with the reasons of its failed tasks in another shape or place."""
+    """Return a response with the reasons of its failed tasks in another shape or place."""
     if not isinstance(value, dict):
         return value
     if str(value.get("status")).lower() not in _FAILED:
         return {name: with_reasons(item, shape) for name, item in value.items()}
+
     if isinstance(value.get("task_result"), dict):
-        return _legacy_reason(value, shape)
-    return _unified_reason(value, shape) if isinstance(value.get("error"), dict) else value
+        return _midjourney_reason(value, shape)
+    if isinstance(value.get("error"), dict):
+        return _unified_reason(value, shape)
+    return value
 
 
-def _legacy_reason(task: dict[str, Any], shape: str) -> dict[str, Any]:
+def _midjourney_reason(task: dict[str, Any], shape: str) -> dict[str, Any]:
     result = task["task_result"]
     reason = " ".join(result.get("error_messages") or ())
     if shape in REASONS:
         return {**task, "task_result": {**result, "error_messages": REASONS[shape](reason)}}
+
     found: Mapping[str, dict[str, Any]] = {
         "message": {"message": reason},
         "detail": {"detail": {"reason": reason}},
@@ -233,6 +295,7 @@ def _unified_reason(task: dict[str, Any], shape: str) -> dict[str, Any]:
     error = task["error"]
     reason = error.get("raw_message") or error.get("message")
     general = {**error, "raw_message": "", "message": "task failed"}
+
     if shape in REASONS:
         return {**task, "error": {**error, "raw_message": "", "message": REASONS[shape](reason)}}
     if shape == "logs":

@@ -1,137 +1,171 @@
-"""The older doors to three systems - Face Swap, Dream Machine, Kling - each with shapes of its own.  Pure.
+"""The older protocols of three systems, Face Swap, Dream Machine and Kling, each with shapes of its own.  Pure.
 
-POST /api/face_swap/v1/async, /fetch      POST and GET /api/luma/v1/video      POST and GET /api/kling/v1/video
+POST /api/face_swap/v1/async, /fetch      POST and GET /api/luma/v1/video      POST and GET
+/api/kling/v1/video
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import orjson
 
-from .._service.catalog import ask_of, hook_of
-from .._service.requests import WEBHOOK_FIELDS, Door, Refused
+from .._service.catalog import OLDER_TASKS
+from .._service.creating import system_request, webhook_fields
+from .._service.geometry import CLIP_SECONDS
+from .._service.requests import WEBHOOK_FIELDS, Protocol, Refusal
 from .._service.tasks import Stage, Task
-from .dialect import JSON, View
-from .outputs import CLIP_SECONDS
-from .unified import envelope, moment, shelf_of, usage
+from .billing import usage_of
+from .dialect import JSON
+from .unified import envelope, output_files, timestamp
 
 if TYPE_CHECKING:
-    from .host import Desk
+    from .host import Host
     from .routes import Call
+    from .view import View
 
-#: The task of the unified protocol that each door makes.
-MAKES: Mapping[Door, tuple[str, str]] = {
-    Door.FACE_SWAP: ("Qubico/image-toolkit", "face-swap"),
-    Door.LUMA: ("luma", "video_generation"),
-    Door.KLING: ("kling", "video_generation"),
-}
-_BESIDE = (*WEBHOOK_FIELDS, "webhook_config", "result_type")
+#: Fields of a create that are not inputs of the task.
+_NOT_INPUTS = (*WEBHOOK_FIELDS, "webhook_config", "result_type")
+
+_FACE_SWAP_WORDS = {Stage.FINISHED: "success", Stage.RETRY: "processing"}
+_WORDS = {Stage.FINISHED: "completed", Stage.RETRY: "processing"}
+#: Kling's own numbers of a state: done, or at work.
+_KLING_DONE, _KLING_WORKING = 99, 10
 
 
-def create(desk: Desk, call: Call) -> JSON:
-    """Make a task, and answer its id."""
-    body, door = call.json(), call.route.door
+def create(host: Host, call: Call) -> JSON:
+    """Create a task, and return its id."""
+    body, protocol = call.json(), call.route.protocol
     if body.get("result_type", "url") != "url":
-        raise Refused('invalid result_type: must be "url"')  # ours: the vendor sends base64, too
-    model, task_type = MAKES[door]
-    given = {name: value for name, value in body.items() if name not in _BESIDE}
-    if door is Door.LUMA and given.get("image_url"):
+        raise Refusal('invalid result_type: must be "url"')  # our choice: the vendor sends base64, too
+
+    given = {name: value for name, value in body.items() if name not in _NOT_INPUTS}
+    if protocol is Protocol.LUMA and given.get("image_url"):
         given["key_frames"] = {"frame0": {"type": "image", "url": given["image_url"]}}
-    hook = body.get("webhook_config")
-    ask = ask_of(
-        model, task_type, given, hook_of(hook if isinstance(hook, dict) else {}), door=door, route=call.route.name
+
+    webhook_config = body.get("webhook_config")
+    if not isinstance(webhook_config, dict):
+        webhook_config = {}
+
+    model, task_type = OLDER_TASKS[protocol]
+    request = system_request(
+        model,
+        task_type,
+        given,
+        webhook_fields(webhook_config),
+        protocol=protocol,
+        route=call.route.name,
     )
-    return envelope({"task_id": desk.create(ask, call).task_id})
+    return envelope({"task_id": host.create(request, call).task_id})
 
 
-def read(desk: Desk, call: Call) -> JSON:
-    """Show a task that came by the same door."""
+def read(host: Host, call: Call) -> JSON:
+    """Return a task that was created in the same protocol."""
     task_id = call.task_id or call.json().get("task_id")
     if not isinstance(task_id, str) or not task_id:
-        raise Refused("task_id is required")
-    task = desk.look(task_id, call.now)
-    if task.door is not call.route.door:
-        raise desk.unknown()
-    return told(desk.view, task, call.now)
+        raise Refusal("task_id is required")
+
+    task = host.read(task_id, call.now)
+    if task.protocol is not call.route.protocol:
+        raise host.unknown_task()
+    return task_body(host.view, task)
 
 
-def told(view: View, task: Task, now: float) -> JSON:
-    """Return the answer to a read, which is what a webhook is told, too."""
-    return envelope(view.written(_SHOWN[task.door](view, task, now)))
+def task_body(view: View, task: Task) -> JSON:
+    """Return the response to a read, which is also what a webhook receives."""
+    shape = _SHAPES[task.protocol]
+    return envelope(view.with_number_style(shape(view, task)))
 
 
-def _word(view: View, task: Task, done: str) -> str:
-    words = {Stage.FINISHED: done, Stage.RETRY: "processing"}
-    return view.dialect.words.get(task.stage, words.get(task.stage, str(task.stage)))
+def _face_swap(view: View, task: Task) -> JSON:
+    image = ""
+    if task.stage is Stage.FINISHED:
+        image = output_files(view, task).link_to("image.png")
 
-
-def _face_swap(view: View, task: Task, _now: float) -> JSON:
-    done = task.stage is Stage.FINISHED
     return JSON(
         task_id=task.task_id,
         type="face_swap",
-        status=_word(view, task, "success"),
-        image=shelf_of(view, task).file("image.png") if done else "",
+        status=view.word(task, _FACE_SWAP_WORDS),
+        image=image,
         error=task.error,
     )
 
 
-def _metadata(view: View, task: Task) -> JSON:
-    used = usage(task)
-    times = (("created", task.created), ("started", task.started), ("ended", task.ended))
-    return {f"{name}_at": moment(view, task, at) for name, at in times} | {
-        "quota_frozen": used["frozen"],
-        "quota_usage": used["consume"],
-    }
-
-
 def _shared(view: View, task: Task) -> JSON:
+    """Return the fields that Dream Machine and Kling have in common."""
+    usage = usage_of(task)
+    metadata = {
+        "created_at": timestamp(view, task, task.created),
+        "started_at": timestamp(view, task, task.started),
+        "ended_at": timestamp(view, task, task.ended),
+        "quota_frozen": usage.frozen,
+        "quota_usage": usage.consumed,
+    }
     return JSON(
         task_id=task.task_id,
         input=orjson.dumps(task.input).decode(),
-        status=_word(view, task, "completed"),
-        metadata=_metadata(view, task),
-        error=task.error,  # ours
+        status=view.word(task, _WORDS),
+        metadata=metadata,
+        error=task.error,  # our choice
     )
 
 
-def _luma(view: View, task: Task, _now: float) -> JSON:
-    shelf, done = shelf_of(view, task), task.stage is Stage.FINISHED
-    video = {"url": shelf.file("video.mp4"), **shelf.clip_area(), "thumbnail": shelf.file("thumbnail.png")}
+def _luma(view: View, task: Task) -> JSON:
+    finished = task.stage is Stage.FINISHED
+    video = None
+    if finished:
+        files = output_files(view, task)
+        video = {
+            "url": files.link_to("video.mp4"),
+            **files.clip_size(),
+            "thumbnail": files.link_to("thumbnail.png"),
+        }
+
     generation = {
         "id": task.task_id,
         "prompt": task.prompt,
-        "state": "completed" if done else "pending",
-        "created_at": moment(view, task, task.created),
-        "video": video if done else None,
+        "state": "completed" if finished else "pending",
+        "created_at": timestamp(view, task, task.created),
+        "video": video,
         "like": None,
         "estimate_wait_seconds": None,
     }
     return _shared(view, task) | {"generation": generation}
 
 
-def _kling(view: View, task: Task, _now: float) -> JSON:
-    shelf, done = shelf_of(view, task), task.stage is Stage.FINISHED
-    number = task.art_seed
+def _kling(view: View, task: Task) -> JSON:
+    finished = task.stage is Stage.FINISHED
+    inner = {
+        "id": task.art_seed,
+        "type": "m2v_txt2video",
+        "status": _KLING_DONE if finished else _KLING_WORKING,
+    }
+    works = [_kling_work(view, task)] if finished else []
+    return _shared(view, task) | {"task": inner, "works": works}
+
+
+def _kling_work(view: View, task: Task) -> JSON:
+    files = output_files(view, task)
     video = {
-        "resource": shelf.file("video-watermarked.mp4"),
-        "resourceWithoutWatermark": shelf.file("video.mp4"),
-        **shelf.clip_area(),
+        "resource": files.link_to("video-watermarked.mp4"),
+        "resourceWithoutWatermark": files.link_to("video.mp4"),
+        **files.clip_size(),
         "duration": 1000 * CLIP_SECONDS,
     }
-    work = {
-        "workId": number,
-        "taskId": number,
+    return {
+        "workId": task.art_seed,
+        "taskId": task.art_seed,
         "type": "m2v_txt2video",
-        "status": 99,
+        "status": _KLING_DONE,
         "contentType": "video",
         "resource": video,
-        "cover": {"resource": shelf.file("cover.png"), **shelf.area(), "duration": 0},
+        "cover": {"resource": files.link_to("cover.png"), **files.picture_size(), "duration": 0},
     }
-    inner = {"id": number, "type": "m2v_txt2video", "status": 99 if done else 10}
-    return _shared(view, task) | {"task": inner, "works": [work] if done else []}
 
 
-_SHOWN = {Door.FACE_SWAP: _face_swap, Door.LUMA: _luma, Door.KLING: _kling}
+_SHAPES: Mapping[Protocol, Callable[[View, Task], JSON]] = {
+    Protocol.FACE_SWAP: _face_swap,
+    Protocol.LUMA: _luma,
+    Protocol.KLING: _kling,
+}

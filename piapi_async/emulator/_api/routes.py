@@ -1,4 +1,4 @@
-"""Which requests the service serves, by name.  Pure."""
+"""Which requests the service serves, and the names that faults and latencies know them by.  Pure."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from urllib.parse import parse_qsl, unquote
 import orjson
 from attrs import frozen
 
-from .._service.requests import Door, Refused
+from .._service.requests import Protocol, Refusal
 from .._service.verbs import VERBS
 from .dialect import JSON
 
 
 @frozen
 class Route:
-    """One request: `name` is how faults, latencies and counts speak of it, `group` what it does, `door` its protocol.
+    """One endpoint: `name` is what faults, latencies and counts know it by, `group` what it does.
 
     A path that ends in "/" is followed by a task id.
     """
@@ -23,35 +23,36 @@ class Route:
     name: str
     method: str
     path: str
-    door: Door
+    protocol: Protocol
     group: str = ""
 
 
 ROUTES: Mapping[str, Route] = {
     route.name: route
     for route in (
-        *(Route(verb, "POST", f"/mj/v2/{verb}", Door.MIDJOURNEY, "create") for verb in VERBS),
-        Route("fetch", "POST", "/mj/v2/fetch", Door.MIDJOURNEY, "read"),
-        Route("multi_fetch", "POST", "/mj/v2/multi_fetch", Door.MIDJOURNEY, "read"),
-        Route("cancel", "POST", "/mj/v2/cancel", Door.MIDJOURNEY, "cancel"),
-        Route("task_create", "POST", "/api/v1/task", Door.UNIFIED, "create"),
-        Route("task_read", "GET", "/api/v1/task/", Door.UNIFIED, "read"),
-        Route("task_cancel", "DELETE", "/api/v1/task/", Door.UNIFIED, "cancel"),
-        Route("tasks_cancel", "DELETE", "/api/v1/tasks", Door.UNIFIED, "cancel"),
-        Route("face_swap_create", "POST", "/api/face_swap/v1/async", Door.FACE_SWAP, "create"),
-        Route("face_swap_read", "POST", "/api/face_swap/v1/fetch", Door.FACE_SWAP, "read"),
-        Route("luma_create", "POST", "/api/luma/v1/video", Door.LUMA, "create"),
-        Route("luma_read", "GET", "/api/luma/v1/video/", Door.LUMA, "read"),
-        Route("kling_create", "POST", "/api/kling/v1/video", Door.KLING, "create"),
-        Route("kling_read", "GET", "/api/kling/v1/video/", Door.KLING, "read"),
-        Route("upload", "POST", "/api/ephemeral_resource", Door.ACCOUNT),
-        Route("account_info", "GET", "/account/info", Door.ACCOUNT),
-        Route("active_tasks", "GET", "/account/active_tasks", Door.ACCOUNT),
-        Route("history", "GET", "/api/open/tasks/histories", Door.ACCOUNT),
+        *(Route(verb, "POST", f"/mj/v2/{verb}", Protocol.MIDJOURNEY, "create") for verb in VERBS),
+        Route("fetch", "POST", "/mj/v2/fetch", Protocol.MIDJOURNEY, "read"),
+        Route("multi_fetch", "POST", "/mj/v2/multi_fetch", Protocol.MIDJOURNEY, "read"),
+        Route("cancel", "POST", "/mj/v2/cancel", Protocol.MIDJOURNEY, "cancel"),
+        Route("task_create", "POST", "/api/v1/task", Protocol.UNIFIED, "create"),
+        Route("task_read", "GET", "/api/v1/task/", Protocol.UNIFIED, "read"),
+        Route("task_cancel", "DELETE", "/api/v1/task/", Protocol.UNIFIED, "cancel"),
+        Route("tasks_cancel", "DELETE", "/api/v1/tasks", Protocol.UNIFIED, "cancel"),
+        Route("face_swap_create", "POST", "/api/face_swap/v1/async", Protocol.FACE_SWAP, "create"),
+        Route("face_swap_read", "POST", "/api/face_swap/v1/fetch", Protocol.FACE_SWAP, "read"),
+        Route("luma_create", "POST", "/api/luma/v1/video", Protocol.LUMA, "create"),
+        Route("luma_read", "GET", "/api/luma/v1/video/", Protocol.LUMA, "read"),
+        Route("kling_create", "POST", "/api/kling/v1/video", Protocol.KLING, "create"),
+        Route("kling_read", "GET", "/api/kling/v1/video/", Protocol.KLING, "read"),
+        Route("upload", "POST", "/api/ephemeral_resource", Protocol.ACCOUNT),
+        Route("account_info", "GET", "/account/info", Protocol.ACCOUNT),
+        Route("active_tasks", "GET", "/account/active_tasks", Protocol.ACCOUNT),
+        Route("history", "GET", "/api/open/tasks/histories", Protocol.ACCOUNT),
     )
 }
 
-#: What faults and latencies may also be given to: the routes that do the same, in whichever protocol.
+#: Routes of the same purpose in all protocols, and files; faults and latencies may be given for a
+#: whole group.
 GROUPS: Mapping[str, frozenset[str]] = {
     **{
         group: frozenset(route.name for route in ROUTES.values() if route.group == group)
@@ -65,7 +66,7 @@ KNOWN_ROUTES = frozenset({*ROUTES, *GROUPS, "image", "file", "*"})
 
 
 def names_of(route: str) -> Iterator[str]:
-    """Give the names that speak of a route, the closest first."""
+    """Yield the names that include a route, the closest first."""
     yield route
     yield from (group for group, routes in GROUPS.items() if route in routes)
     yield "*"
@@ -83,7 +84,7 @@ _PATHS: Mapping[str, Mapping[str, Route]] = _by_path()
 
 @frozen
 class Call:
-    """One request to a route: `allowed` says whether its method is the route's."""
+    """One request to a route; `allowed`: its method is the route's."""
 
     route: Route
     task_id: str = ""
@@ -94,24 +95,27 @@ class Call:
     now: float = 0.0
 
     def json(self) -> JSON:
-        """Return the body; `Refused` if it is no JSON object."""
+        """Return the body; raise `Refusal` if it is not a JSON object."""
         try:
             body = orjson.loads(self.body)
         except orjson.JSONDecodeError as error:
-            raise Refused(f"invalid JSON: {error}") from error
+            raise Refusal(f"invalid JSON: {error}") from error
+
         if not isinstance(body, dict):
-            raise Refused("invalid JSON: an object is expected")
+            raise Refusal("invalid JSON: an object is expected")
         return body
 
 
-def find(method: str, path: str, *, body: bytes = b"", key: str = "", now: float = 0.0) -> Call | None:
-    """Return the call a request makes, None where nothing is served."""
+def find_call(method: str, path: str, *, body: bytes = b"", key: str = "", now: float = 0.0) -> Call | None:
+    """Return the call that a request is, None if nothing is served at its path."""
     path, _, query = path.partition("?")
     front, _, last = path.rpartition("/")
     task_id = unquote(last) if f"{front}/" in _PATHS else ""
+
     routes = _PATHS.get(f"{front}/" if task_id else path)
     if routes is None or path.endswith("/"):
         return None
+
     route = routes.get(method)
     return Call(
         route or next(iter(routes.values())),

@@ -1,4 +1,4 @@
-"""What the emulator draws and encodes with, which is not installed everywhere."""
+"""Whether Pillow and PyAV, which make the files, are installed."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from importlib.util import find_spec
 INSTALL = "pip install 'piapi_async[emulator]'"
 
 
-def lacking() -> str:
-    """Return what cannot be made here, and why, as a sentence; "" when everything can."""
+def missing_extras() -> str:
+    """Return what cannot be made here, and why, as a sentence; "" if everything can."""
     if find_spec("PIL") is None:
         what, why = "pictures, videos and 3-D models", "Pillow is"
     elif find_spec("av") is None:

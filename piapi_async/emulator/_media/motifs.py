@@ -67,13 +67,13 @@ PALETTES = (
 
 
 @frozen
-class Sitting:
+class Canvas:
     """One picture in the making: `coarse` decides the composition, `fine` the detail; `bare` leaves out sun and planet.
 
     The surroundings of an outpaint are bare: what is set into them has its own.
     """
 
-    canvas: Image.Image
+    image: Image.Image
     palette: Palette
     coarse: Random
     fine: Random
@@ -82,145 +82,153 @@ class Sitting:
     @property
     def width(self) -> int:
         """Pixels across."""
-        return self.canvas.width
+        return self.image.width
 
     @property
     def height(self) -> int:
         """Pixels down."""
-        return self.canvas.height
+        return self.image.height
 
     @property
     def unit(self) -> float:
         """The shorter side, what sizes are measured in."""
-        return float(min(self.canvas.size))
+        return float(min(self.image.size))
 
 
-def _sky(sitting: Sitting, *, horizon: float = 1.0) -> None:
-    size = (sitting.width, max(2, round(sitting.height * horizon)))
-    sitting.canvas.paste(gradient(size, sitting.palette.sky), (0, 0))
-    if sitting.palette.dark:
-        stars(sitting.canvas, sitting.fine, 110, sitting.palette.light, down_to=0.55 * horizon)
+def _sky(canvas: Canvas, *, horizon: float = 1.0) -> None:
+    size = (canvas.width, max(2, round(canvas.height * horizon)))
+    canvas.image.paste(gradient(size, canvas.palette.sky), (0, 0))
+    if canvas.palette.dark:
+        stars(canvas.image, canvas.fine, 110, canvas.palette.light, down_to=0.55 * horizon)
 
 
-def _sun(sitting: Sitting, y: float) -> Point:
+def _sun(canvas: Canvas, y: float) -> Point:
     """Paint sun or moon, and return where it stands."""
-    rng, palette, unit = sitting.coarse, sitting.palette, sitting.unit
-    centre = (sitting.width * rng.uniform(0.22, 0.78), sitting.height * y)
+    rng, palette, unit = canvas.coarse, canvas.palette, canvas.unit
+    centre = (canvas.width * rng.uniform(0.22, 0.78), canvas.height * y)
     radius = unit * rng.uniform(0.04, 0.085)
-    if sitting.bare:
+    if canvas.bare:
         return centre
-    glow(sitting.canvas, centre, radius * 7, mix(palette.sky[3], palette.light, 0.5), 0.55)
-    glow(sitting.canvas, centre, radius * 2.6, palette.light, 0.6)
-    disk(sitting.canvas, centre, radius, palette.light)
+    glow(canvas.image, centre, radius * 7, mix(palette.sky[3], palette.light, 0.5), 0.55)
+    glow(canvas.image, centre, radius * 2.6, palette.light, 0.6)
+    disk(canvas.image, centre, radius, palette.light)
     return centre
 
 
-def _cirrus(sitting: Sitting, strength: float) -> None:
-    field = warp(clouds(sitting.fine, (2, 9)), sitting.fine, 0.05)
+def _cirrus(canvas: Canvas, strength: float) -> None:
+    field = warp(clouds(canvas.fine, (2, 9)), canvas.fine, 0.05)
     fade = Image.linear_gradient("L").point([round(255 * max(0.0, 1 - value / 190)) for value in range(256)])
     mask = Image.composite(levels(field, 0.5, 0.95, strength), Image.new("L", field.size, 0), fade)
-    wash(sitting.canvas, sitting.palette.light, mask)
+    wash(canvas.image, canvas.palette.light, mask)
 
 
-def _mist(sitting: Sitting, y: float, depth: float, strength: float) -> None:
+def _mist(canvas: Canvas, y: float, depth: float, strength: float) -> None:
     """Lay a band of mist around height `y`, `depth` deep (shares of the height), torn by noise."""
-    canvas, colour = sitting.canvas, mix(sitting.palette.sky[3], sitting.palette.light, 0.35)
+    image, colour = canvas.image, mix(canvas.palette.sky[3], canvas.palette.light, 0.35)
     band = Image.new("L", (1, 64))
     band.putdata([round(255 * strength * math.sin(math.pi * (row + 0.5) / 64) ** 2) for row in range(64)])
-    field = levels(clouds(sitting.fine, (3, 2), octaves=3, side=64), 0.1, 0.9)
+    field = levels(clouds(canvas.fine, (3, 2), octaves=3, side=64), 0.1, 0.9)
     mask = Image.composite(band.resize((64, 64)), Image.new("L", (64, 64), 0), field)
-    size = (sitting.width, max(2, round(sitting.height * depth)))
-    canvas.paste(colour, (0, round(sitting.height * (y - depth / 2))), mask.resize(size, Image.Resampling.BICUBIC))
+    size = (canvas.width, max(2, round(canvas.height * depth)))
+    image.paste(
+        colour,
+        (0, round(canvas.height * (y - depth / 2))),
+        mask.resize(size, Image.Resampling.BICUBIC),
+    )
 
 
-def _below(sitting: Sitting, line: list[float], y: float, reach: float) -> list[Point]:
+def _below(canvas: Canvas, line: list[float], y: float, reach: float) -> list[Point]:
     """Return the polygon under a ridge line at height `y` (share), its peaks `reach` (of the unit) high."""
-    step = sitting.width / (len(line) - 1)
-    points = [(index * step, sitting.height * y - value * reach * sitting.unit) for index, value in enumerate(line)]
-    return [*points, (float(sitting.width), float(sitting.height)), (0.0, float(sitting.height))]
+    step = canvas.width / (len(line) - 1)
+    points = [(index * step, canvas.height * y - value * reach * canvas.unit) for index, value in enumerate(line)]
+    return [*points, (float(canvas.width), float(canvas.height)), (0.0, float(canvas.height))]
 
 
-def _firs(sitting: Sitting, outline: list[Point], count: int, tall: float) -> list[list[Point]]:
+def _firs(canvas: Canvas, outline: list[Point], count: int, tall: float) -> list[list[Point]]:
     """Return fir trees standing on an outline."""
-    rng, trees = sitting.fine, []
+    rng, trees = canvas.fine, []
     ground = outline[:-2]
     for _ in range(count):
         x, y = ground[rng.randrange(len(ground))]
-        height = sitting.unit * tall * rng.uniform(0.5, 1.0)
+        height = canvas.unit * tall * rng.uniform(0.5, 1.0)
         for tier in range(4):
             base, half = y + height * 0.1 - height * tier * 0.22, height * (0.2 - tier * 0.04)
             trees.append([(x - half, base), (x, base - height * 0.42), (x + half, base)])
     return trees
 
 
-def ridges(sitting: Sitting) -> None:
+def ridges(canvas: Canvas) -> None:
     """Paint mountains one behind the other, paler the farther, with firs in front."""
-    rng, fine, palette = sitting.coarse, sitting.fine, sitting.palette
-    _sky(sitting)
-    _cirrus(sitting, 0.5)
-    _sun(sitting, rng.uniform(0.2, 0.42))
+    rng, fine, palette = canvas.coarse, canvas.fine, canvas.palette
+    _sky(canvas)
+    _cirrus(canvas, 0.5)
+    _sun(canvas, rng.uniform(0.2, 0.42))
     layers = rng.randint(5, 6)
     haze = mix(palette.sky[3], palette.light, 0.2)
     for layer in range(layers):
         near = layer / (layers - 1)
         colour = mix(palette.far, palette.near, near**0.85)
         line = ridge(rng, fine, roughness=0.52 if layer < layers - 1 else 0.45)
-        outline = _below(sitting, line, 0.5 + 0.4 * near**1.1, 0.17 - 0.06 * near)
+        outline = _below(canvas, line, 0.5 + 0.4 * near**1.1, 0.17 - 0.06 * near)
         shapes = [outline]
         if layer >= layers - 2:
-            shapes += _firs(sitting, outline, 26 + 22 * (layer - layers + 2), 0.06 + 0.07 * (layer - layers + 2))
-        silhouette(sitting.canvas, shapes, (colour, mix(colour, haze, 0.55 * (1 - near))))
+            shapes += _firs(canvas, outline, 26 + 22 * (layer - layers + 2), 0.06 + 0.07 * (layer - layers + 2))
+        silhouette(canvas.image, shapes, (colour, mix(colour, haze, 0.55 * (1 - near))))
         if layer < layers - 1:
-            _mist(sitting, 0.62 + 0.36 * near, 0.2, 0.42 * (1 - 0.6 * near))
+            _mist(canvas, 0.62 + 0.36 * near, 0.2, 0.42 * (1 - 0.6 * near))
 
 
-def sea(sitting: Sitting) -> None:
+def sea(canvas: Canvas) -> None:
     """Paint a low sun over water, with islands and the sun's road."""
-    rng, fine, palette, unit = sitting.coarse, sitting.fine, sitting.palette, sitting.unit
+    rng, fine, palette, unit = canvas.coarse, canvas.fine, canvas.palette, canvas.unit
     horizon = rng.uniform(0.5, 0.62)
-    _sky(sitting, horizon=horizon)
-    _cirrus(sitting, 0.6)
-    sun = _sun(sitting, horizon - rng.uniform(0.05, 0.2))
-    edge = round(sitting.height * horizon)
+    _sky(canvas, horizon=horizon)
+    _cirrus(canvas, 0.6)
+    sun = _sun(canvas, horizon - rng.uniform(0.05, 0.2))
+    edge = round(canvas.height * horizon)
     water = gradient(
-        (sitting.width, sitting.height - edge),
-        (mix(palette.sky[3], palette.far, 0.25), mix(palette.sky[1], palette.near, 0.35), palette.near),
+        (canvas.width, canvas.height - edge),
+        (
+            mix(palette.sky[3], palette.far, 0.25),
+            mix(palette.sky[1], palette.near, 0.35),
+            palette.near,
+        ),
         curve=0.7,
     )
-    sitting.canvas.paste(water, (0, edge))
+    canvas.image.paste(water, (0, edge))
     for island in range(2):
         line = [max(value, -0.02) for value in ridge(rng, fine, roughness=0.5)]
         colour = mix(palette.far, palette.near, 0.15 + 0.3 * island)
-        outline = _below(sitting, line, horizon + 0.004, 0.09 - 0.03 * island)
+        outline = _below(canvas, line, horizon + 0.004, 0.09 - 0.03 * island)
         ground = [(x, min(y, edge + unit * 0.002)) for x, y in outline[:-2]]
-        silhouette(sitting.canvas, [[*ground, (sitting.width, edge + 2), (0, edge + 2)]], colour)
-    _waves(sitting, edge, sun)
+        silhouette(canvas.image, [[*ground, (canvas.width, edge + 2), (0, edge + 2)]], colour)
+    _waves(canvas, edge, sun)
 
 
-def _waves(sitting: Sitting, edge: int, sun: Point) -> None:
-    palette, rng, depth = sitting.palette, sitting.fine, sitting.height - edge
+def _waves(canvas: Canvas, edge: int, sun: Point) -> None:
+    palette, rng, depth = canvas.palette, canvas.fine, canvas.height - edge
     dark: list[list[Point]] = []
     bright: list[list[Point]] = []
     for _ in range(420):
         share = rng.random() ** 1.7
         y = edge + 2 + share * depth
-        long, thick = sitting.unit * (0.01 + 0.07 * share), sitting.unit * (0.0012 + 0.0032 * share)
+        long, thick = canvas.unit * (0.01 + 0.07 * share), canvas.unit * (0.0012 + 0.0032 * share)
         lit = rng.random() < SPARKLE
-        x = rng.gauss(sun[0], sitting.unit * (0.03 + 0.08 * share)) if lit else rng.uniform(0, sitting.width)
+        x = rng.gauss(sun[0], canvas.unit * (0.03 + 0.08 * share)) if lit else rng.uniform(0, canvas.width)
         half = long * 0.45
         lens = [(x - long, y), (x - half, y - thick), (x + half, y - thick), (x + long, y)]
         lens += [(x + half, y + thick), (x - half, y + thick)]
         (bright if lit else dark).append(lens)
-    silhouette(sitting.canvas, dark, mix(palette.near, palette.sky[1], 0.25), 0.5)
-    silhouette(sitting.canvas, bright, mix(palette.light, palette.sky[3], 0.25), 0.8)
+    silhouette(canvas.image, dark, mix(palette.near, palette.sky[1], 0.25), 0.5)
+    silhouette(canvas.image, bright, mix(palette.light, palette.sky[3], 0.25), 0.8)
 
 
-def dunes(sitting: Sitting) -> None:
+def dunes(canvas: Canvas) -> None:
     """Paint dunes, each with a lit flank and a shaded one."""
-    rng, palette = sitting.coarse, sitting.palette
-    _sky(sitting)
-    _cirrus(sitting, 0.35)
-    _sun(sitting, rng.uniform(0.16, 0.36))
+    rng, palette = canvas.coarse, canvas.palette
+    _sky(canvas)
+    _cirrus(canvas, 0.35)
+    _sun(canvas, rng.uniform(0.16, 0.36))
     count = rng.randint(4, 5)
     sand = mix(palette.sky[3], palette.accent, 0.35)
     for dune in range(count):
@@ -229,9 +237,18 @@ def dunes(sitting: Sitting) -> None:
         phase, crest = rng.uniform(0, 6.28), rng.uniform(0.2, 0.8)
         line = [_dune(index / 160, crest, phase, near) for index in range(161)]
         body = mix(mix(sand, palette.far, 0.45 * (1 - near)), palette.near, 0.12 * near)
-        outline = _below(sitting, line, y, tall)
-        silhouette(sitting.canvas, [outline], (mix(body, palette.light, 0.3), body, mix(body, palette.near, 0.35)))
-        silhouette(sitting.canvas, [_shade(sitting, outline, rng)], mix(body, palette.near, 0.5 + 0.25 * near), 0.85)
+        outline = _below(canvas, line, y, tall)
+        silhouette(
+            canvas.image,
+            [outline],
+            (mix(body, palette.light, 0.3), body, mix(body, palette.near, 0.35)),
+        )
+        silhouette(
+            canvas.image,
+            [_shade(canvas, outline, rng)],
+            mix(body, palette.near, 0.5 + 0.25 * near),
+            0.85,
+        )
 
 
 def _dune(x: float, crest: float, phase: float, near: float) -> float:
@@ -240,52 +257,62 @@ def _dune(x: float, crest: float, phase: float, near: float) -> float:
     )
 
 
-def _shade(sitting: Sitting, outline: list[Point], rng: Random) -> list[Point]:
+def _shade(canvas: Canvas, outline: list[Point], rng: Random) -> list[Point]:
     """Return the flank away from the light: along the crest to the right, back along a winding line."""
     ground = outline[:-2]
     top = min(range(len(ground)), key=lambda index: ground[index][1])
     x, y = ground[top]
     bend, drift = rng.uniform(0.03, 0.07), rng.uniform(0.05, 0.3)
-    fall = sitting.height - y
+    fall = canvas.height - y
     back = []
     for step in range(41):
         share = step / 40
-        sway = bend * sitting.unit * math.sin(share * 7) * share
-        back.append((x + drift * sitting.unit * share + sway, y + fall * share))
-    return [*reversed(back), *ground[top:], (float(sitting.width), float(sitting.height))]
+        sway = bend * canvas.unit * math.sin(share * 7) * share
+        back.append((x + drift * canvas.unit * share + sway, y + fall * share))
+    return [*reversed(back), *ground[top:], (float(canvas.width), float(canvas.height))]
 
 
-def planet(sitting: Sitting) -> None:
+def planet(canvas: Canvas) -> None:
     """Paint a planet before a nebula."""
-    rng, fine, palette, unit = sitting.coarse, sitting.fine, sitting.palette, sitting.unit
+    rng, fine, palette, unit = canvas.coarse, canvas.fine, canvas.palette, canvas.unit
     night = mix(palette.near, (4, 5, 14), 0.55)
-    sitting.canvas.paste(gradient(sitting.canvas.size, (night, mix(night, palette.sky[1], 0.35), night)), (0, 0))
+    canvas.image.paste(gradient(canvas.image.size, (night, mix(night, palette.sky[1], 0.35), night)), (0, 0))
     for colour, strength in ((palette.sky[2], 0.75), (palette.accent, 0.55), (palette.sky[1], 0.6)):
         field = warp(clouds(rng, (3, 3)), rng, 0.1)
-        wash(sitting.canvas, colour, levels(field, 0.5, 1.05, strength))
-    stars(sitting.canvas, fine, 260, (255, 255, 255), down_to=1.6)
-    if sitting.bare:
+        wash(canvas.image, colour, levels(field, 0.5, 1.05, strength))
+    stars(canvas.image, fine, 260, (255, 255, 255), down_to=1.6)
+    if canvas.bare:
         return
-    centre = (sitting.width * rng.uniform(0.3, 0.7), sitting.height * rng.uniform(0.35, 0.62))
+    centre = (canvas.width * rng.uniform(0.3, 0.7), canvas.height * rng.uniform(0.35, 0.62))
     radius = unit * rng.uniform(0.19, 0.29)
     ringed = rng.random() < RINGED
     tilt = rng.uniform(0.16, 0.34)
     if ringed:
-        _ring(sitting, centre, radius, tilt, front=False)
-    glow(sitting.canvas, centre, radius * 1.7, mix(palette.sky[3], palette.light, 0.3), 0.6)
-    disk(sitting.canvas, centre, radius, _globe(sitting, round(2 * radius)))
+        _ring(canvas, centre, radius, tilt, front=False)
+    glow(canvas.image, centre, radius * 1.7, mix(palette.sky[3], palette.light, 0.3), 0.6)
+    disk(canvas.image, centre, radius, _globe(canvas, round(2 * radius)))
     if ringed:
-        _ring(sitting, centre, radius, tilt, front=True)
-    moon = (centre[0] + radius * rng.uniform(-1.9, 1.9), centre[1] - radius * rng.uniform(1.15, 1.5))
-    disk(sitting.canvas, moon, radius * rng.uniform(0.08, 0.16), mix(palette.light, palette.far, 0.35))
+        _ring(canvas, centre, radius, tilt, front=True)
+    moon = (
+        centre[0] + radius * rng.uniform(-1.9, 1.9),
+        centre[1] - radius * rng.uniform(1.15, 1.5),
+    )
+    disk(canvas.image, moon, radius * rng.uniform(0.08, 0.16), mix(palette.light, palette.far, 0.35))
 
 
-def _globe(sitting: Sitting, side: int) -> Image.Image:
+def _globe(canvas: Canvas, side: int) -> Image.Image:
     """Return the planet's banded face, lit from the upper left."""
-    palette, rng = sitting.palette, sitting.coarse
+    palette, rng = canvas.palette, canvas.coarse
     field = warp(clouds(rng, (2, 10)), rng, 0.035)
     face = coloured(
-        field, (mix(palette.near, palette.far, 0.5), palette.far, palette.sky[2], palette.sky[3], palette.light)
+        field,
+        (
+            mix(palette.near, palette.far, 0.5),
+            palette.far,
+            palette.sky[2],
+            palette.sky[3],
+            palette.light,
+        ),
     )
     # A gradient whose centre lies to the upper left of the globe's.
     lit = Image.radial_gradient("L").resize((640, 640), Image.Resampling.BICUBIC).crop((238, 262, 494, 518))
@@ -294,8 +321,8 @@ def _globe(sitting: Sitting, side: int) -> Image.Image:
     return face.resize((max(2, side), max(2, side)), Image.Resampling.BICUBIC)
 
 
-def _ring(sitting: Sitting, centre: Point, radius: float, tilt: float, *, front: bool) -> None:
-    palette, lean = sitting.palette, -0.35
+def _ring(canvas: Canvas, centre: Point, radius: float, tilt: float, *, front: bool) -> None:
+    palette, lean = canvas.palette, -0.35
     bands = []
     for inner, outer, share in ((1.32, 1.5, 0.35), (1.54, 1.82, 0.75), (1.86, 1.98, 0.4)):
         arc = [math.pi * step / 90 + (0 if front else math.pi) for step in range(91)]
@@ -303,7 +330,7 @@ def _ring(sitting: Sitting, centre: Point, radius: float, tilt: float, *, front:
         back = [_turned(centre, radius * inner, tilt, angle, lean) for angle in reversed(arc)]
         bands.append(([*edge, *back], share))
     for band, share in bands:
-        silhouette(sitting.canvas, [band], mix(palette.light, palette.sky[3], 0.4), share)
+        silhouette(canvas.image, [band], mix(palette.light, palette.sky[3], 0.4), share)
 
 
 def _turned(centre: Point, radius: float, tilt: float, angle: float, lean: float) -> Point:
@@ -311,40 +338,40 @@ def _turned(centre: Point, radius: float, tilt: float, angle: float, lean: float
     return centre[0] + x * math.cos(lean) - y * math.sin(lean), centre[1] + x * math.sin(lean) + y * math.cos(lean)
 
 
-def forest(sitting: Sitting) -> None:
+def forest(canvas: Canvas) -> None:
     """Paint trunks in mist, with the light behind them."""
-    rng, palette, unit = sitting.coarse, sitting.palette, sitting.unit
+    rng, palette, unit = canvas.coarse, canvas.palette, canvas.unit
     air = (
         mix(palette.sky[1], palette.sky[2], 0.4),
         palette.sky[2],
         palette.sky[3],
         mix(palette.sky[3], palette.far, 0.4),
     )
-    sitting.canvas.paste(gradient(sitting.canvas.size, air), (0, 0))
-    light = (sitting.width * rng.uniform(0.3, 0.7), sitting.height * rng.uniform(0.38, 0.55))
-    glow(sitting.canvas, light, unit * 0.85, palette.light, 0.85)
-    if not sitting.bare:
-        disk(sitting.canvas, light, unit * 0.05, palette.light)
+    canvas.image.paste(gradient(canvas.image.size, air), (0, 0))
+    light = (canvas.width * rng.uniform(0.3, 0.7), canvas.height * rng.uniform(0.38, 0.55))
+    glow(canvas.image, light, unit * 0.85, palette.light, 0.85)
+    if not canvas.bare:
+        disk(canvas.image, light, unit * 0.05, palette.light)
     layers = 5
     for layer in range(layers):
         near = layer / (layers - 1)
         colour = mix(mix(palette.far, palette.sky[3], 0.45), palette.near, near**0.9)
         ground = 0.74 + 0.2 * near
-        outline = _below(sitting, ridge(rng, sitting.fine, roughness=0.42), ground, 0.035)
+        outline = _below(canvas, ridge(rng, canvas.fine, roughness=0.42), ground, 0.035)
         shapes = [outline]
         for _ in range(round(13 - 8 * near)):
-            shapes += _trunk(sitting, rng, ground, 0.006 + 0.024 * near**1.4)
-        silhouette(sitting.canvas, shapes, (colour, mix(colour, palette.sky[3], 0.3 * (1 - near))))
-        _mist(sitting, ground - 0.02, 0.34, 0.5 * (1 - near))
+            shapes += _trunk(canvas, rng, ground, 0.006 + 0.024 * near**1.4)
+        silhouette(canvas.image, shapes, (colour, mix(colour, palette.sky[3], 0.3 * (1 - near))))
+        _mist(canvas, ground - 0.02, 0.34, 0.5 * (1 - near))
 
 
-def _trunk(sitting: Sitting, rng: Random, ground: float, thick: float) -> list[list[Point]]:
+def _trunk(canvas: Canvas, rng: Random, ground: float, thick: float) -> list[list[Point]]:
     x, half, lean = (
-        rng.uniform(0, sitting.width),
-        thick * sitting.unit * rng.uniform(0.6, 1.2),
+        rng.uniform(0, canvas.width),
+        thick * canvas.unit * rng.uniform(0.6, 1.2),
         rng.uniform(-0.03, 0.03),
     )
-    foot, top = sitting.height * (ground + 0.03), -sitting.height * 0.05
+    foot, top = canvas.height * (ground + 0.03), -canvas.height * 0.05
     reach = lean * (foot - top)
     shapes = [
         [
@@ -358,17 +385,21 @@ def _trunk(sitting: Sitting, rng: Random, ground: float, thick: float) -> list[l
     ]
     for _ in range(rng.randint(3, 6)):
         share = rng.uniform(0.3, 0.95)
-        y, side, long = foot + (top - foot) * share, rng.choice((-1, 1)), half * rng.uniform(6, 14) * (1.2 - share)
+        y, side, long = (
+            foot + (top - foot) * share,
+            rng.choice((-1, 1)),
+            half * rng.uniform(6, 14) * (1.2 - share),
+        )
         start = x + reach * share
         shapes.append([(start, y), (start + side * long, y - long * 0.55), (start, y - half * 0.7)])
     return shapes
 
 
-def flow(sitting: Sitting) -> None:
+def flow(canvas: Canvas) -> None:
     """Paint the lines of a current: long strokes that follow one field."""
-    rng, fine, palette = sitting.coarse, sitting.fine, sitting.palette
+    rng, fine, palette = canvas.coarse, canvas.fine, canvas.palette
     ground = mix(palette.near, palette.sky[0], 0.35)
-    large = Image.new("RGB", (sitting.width * 2, sitting.height * 2))
+    large = Image.new("RGB", (canvas.width * 2, canvas.height * 2))
     large.paste(gradient(large.size, (ground, mix(ground, palette.sky[1], 0.5), ground)), (0, 0))
     field = warp(clouds(rng, (3, 3), octaves=2, side=128), rng, 0.06)
     angles = field.tobytes()
@@ -383,7 +414,7 @@ def flow(sitting: Sitting) -> None:
         draw.line(path, fill=ink, width=width, joint="curve")
         for x, y in (path[0], path[-1]):
             draw.ellipse((x - width / 2, y - width / 2, x + width / 2, y + width / 2), fill=ink)
-    sitting.canvas.paste(large.reduce(2), (0, 0))
+    canvas.image.paste(large.reduce(2), (0, 0))
 
 
 def _stroke(angles: bytes, x: float, y: float, turn: float, start: float) -> list[Point]:
@@ -396,7 +427,7 @@ def _stroke(angles: bytes, x: float, y: float, turn: float, start: float) -> lis
     return points
 
 
-MOTIFS: Mapping[str, Callable[[Sitting], None]] = {
+MOTIFS: Mapping[str, Callable[[Canvas], None]] = {
     "ridges": ridges,
     "sea": sea,
     "planet": planet,

@@ -110,7 +110,8 @@ def wash(canvas: Image.Image, colour: Colour, mask: Image.Image) -> None:
 
 def glow(canvas: Image.Image, centre: Point, radius: float, colour: Colour, strength: float) -> None:
     """Lay light around a point, fading out at `radius`."""
-    # Pillow's radial gradient is 181 where its circle touches the sides of the square, 255 only in the corners.
+    # Pillow's radial gradient is 181 where its circle touches the sides of the square, 255 only in
+    # the corners.
     table = [round(255 * strength * max(0.0, 1 - value / 180) ** 2) for value in range(256)]
     halo = Image.radial_gradient("L").point(table)
     side = max(2, round(2 * radius))
@@ -130,7 +131,10 @@ def _corner(centre: Point, radius: float) -> tuple[int, int]:
 
 
 def silhouette(
-    canvas: Image.Image, shapes: Sequence[Sequence[Point]], paint: Colour | Sequence[Colour], strength: float = 1.0
+    canvas: Image.Image,
+    shapes: Sequence[Sequence[Point]],
+    paint: Colour | Sequence[Colour],
+    strength: float = 1.0,
 ) -> None:
     """Fill polygons with clean edges; two or more colours make a gradient from their top to their bottom."""
     top = max(0, int(min(y for shape in shapes for _, y in shape)) - 1)

@@ -1,4 +1,8 @@
-"""How each fault is carried out on a real connection."""
+"""How each fault is carried out on a connection.
+
+A fault that changes a response alone has a method `apply` in `faults`; those that need the socket
+are here.
+"""
 
 from __future__ import annotations
 
@@ -12,59 +16,87 @@ from aiohttp import web
 
 from piapi_async._http import HTTPResponse
 
-from ..faults import Drop, EdgePage, Mishap, SlowBody, SlowFirstByte, StaleKeepAlive, Status, Unasked, Unclear
+from ..faults import (
+    Drop,
+    EdgePage,
+    ServedFault,
+    SlowBody,
+    SlowFirstByte,
+    StaleKeepAlive,
+    Status,
+    Unasked,
+    Unclear,
+    WireFault,
+)
 
-#: How requests that got no answer are counted; the number is never sent.
-NO_ANSWER = 444
+#: How requests that got no response are counted; the number is never sent.
+NO_RESPONSE = 444
 
+#: Reads the request and serves it: after it, a task was made.
 Produce = Callable[[], Awaitable[HTTPResponse]]
-Refuse = Callable[[int, str], Mapping[str, object]]
+#: Returns the body of a refusal, given status and message.
+RefusalBody = Callable[[int, str], Mapping[str, object]]
 
 
-async def befall(request: web.BaseRequest, mishap: Mishap, produce: Produce, refuse: Refuse) -> web.StreamResponse:
-    """Return the answer after `mishap`, or nothing usable once the connection is gone.
-
-    `produce` reads the request and serves it: after it, a task was made.  `refuse` gives the body of a refusal.
-    """
+async def serve_with_fault(
+    request: web.BaseRequest, fault: WireFault, produce: Produce, refusal_body: RefusalBody
+) -> web.StreamResponse:
+    """Serve the request through an injected fault; the response is unusable if the connection is gone."""
     try:
-        return await _befall(request, mishap, produce, refuse)
-    except ConnectionResetError:  # a client whose patience has ended goes away, and that is no error of ours
-        return web.Response(status=NO_ANSWER)
+        return await _serve(request, fault, produce, refusal_body)
+    except ConnectionResetError:  # a client that timed out has gone, which is no error of ours
+        return web.Response(status=NO_RESPONSE)
 
 
-async def _befall(request: web.BaseRequest, mishap: Mishap, produce: Produce, refuse: Refuse) -> web.StreamResponse:
-    if isinstance(mishap, Drop):
-        return await _drop(request, mishap, produce)
-    if isinstance(mishap, Status | EdgePage | Unclear) and not mishap.made:
+async def _serve(
+    request: web.BaseRequest, fault: WireFault, produce: Produce, refusal_body: RefusalBody
+) -> web.StreamResponse:
+    if isinstance(fault, Drop):
+        return await _drop(request, fault, produce)
+
+    if isinstance(fault, Status | EdgePage | Unclear) and not fault.made:
         await request.read()
-        return plain(mishap.answer(refuse))
-    answer = await produce()
-    if isinstance(mishap, Status | EdgePage):
-        return plain(mishap.answer(refuse))
-    if isinstance(mishap, SlowBody):
-        return await _drip(request, mishap, answer)
-    if isinstance(mishap, StaleKeepAlive | Unasked):
-        return await _kept(request, mishap, answer)
-    if isinstance(mishap, SlowFirstByte):
-        await asyncio.sleep(mishap.seconds)
-    else:
-        answer = mishap.spoil(answer)
-    return plain(answer)
+        return plain(fault.response(refusal_body))
+
+    return await _serve_then_break(request, fault, await produce(), refusal_body)
 
 
-def plain(answer: HTTPResponse) -> web.Response:
-    """Return the answer as aiohttp sends it."""
-    return web.Response(status=answer.status, body=answer.body, headers=answer.headers)
+async def _serve_then_break(
+    request: web.BaseRequest,
+    fault: ServedFault,
+    response: HTTPResponse,
+    refusal_body: RefusalBody,
+) -> web.StreamResponse:
+    """Send the response of a request that was served, in the way the fault has it."""
+    if isinstance(fault, Status | EdgePage):
+        return plain(fault.response(refusal_body))
+    if isinstance(fault, SlowBody):
+        return await _send_slowly(request, fault, response)
+    if isinstance(fault, StaleKeepAlive | Unasked):
+        return await _break_keep_alive(request, fault, response)
+
+    if isinstance(fault, SlowFirstByte):
+        await asyncio.sleep(fault.seconds)
+        return plain(response)
+    return plain(fault.apply(response))
+
+
+def plain(response: HTTPResponse) -> web.Response:
+    """Return the response as aiohttp sends it."""
+    return web.Response(status=response.status, body=response.body, headers=response.headers)
 
 
 async def _drop(request: web.BaseRequest, drop: Drop, produce: Produce) -> web.StreamResponse:
     if drop.inside_answer:
-        _break_off(request, await produce())
-    else:
-        if drop.after_body:
-            await (request.read() if drop.made is False else produce())
-        reset(request.transport)
-    return web.Response(status=NO_ANSWER)  # goes nowhere: the transport is closed
+        _send_half(request, await produce())
+        return web.Response(status=NO_RESPONSE)  # goes nowhere: the transport is closed
+
+    if drop.after_body and drop.made is False:
+        await request.read()
+    elif drop.after_body:
+        await produce()
+    reset(request.transport)
+    return web.Response(status=NO_RESPONSE)  # the same
 
 
 def reset(transport: asyncio.BaseTransport | None) -> None:
@@ -75,50 +107,61 @@ def reset(transport: asyncio.BaseTransport | None) -> None:
         transport.abort()
 
 
-def _break_off(request: web.BaseRequest, answer: HTTPResponse) -> None:
-    """Send the headers, promise the whole body, send half of it and close."""
+def _send_half(request: web.BaseRequest, response: HTTPResponse) -> None:
+    """Send headers that promise the whole body, send half of it, and close."""
     transport = request.transport
     if transport is None:
         return
-    transport.write(_head(answer) + answer.body[: len(answer.body) // 2])
+
+    half = response.body[: len(response.body) // 2]
+    transport.write(_head(response) + half)
     transport.close()
 
 
-def _head(answer: HTTPResponse) -> bytes:
-    headers = {**answer.headers, "content-length": str(len(answer.body))}
-    lines = [f"HTTP/1.1 {answer.status} OK", *(f"{name}: {value}" for name, value in headers.items())]
+def _head(response: HTTPResponse) -> bytes:
+    headers = {**response.headers, "content-length": str(len(response.body))}
+    lines = [f"HTTP/1.1 {response.status} OK"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
     return "\r\n".join([*lines, "", ""]).encode()
 
 
-async def _drip(request: web.BaseRequest, slow: SlowBody, answer: HTTPResponse) -> web.StreamResponse:
-    response = web.StreamResponse(status=answer.status, headers=answer.headers)
-    response.content_length = len(answer.body)
-    await response.prepare(request)
-    size = -(-len(answer.body) // slow.pieces) or 1
-    for start in range(0, len(answer.body), size):
+async def _send_slowly(request: web.BaseRequest, slow: SlowBody, response: HTTPResponse) -> web.StreamResponse:
+    stream = web.StreamResponse(status=response.status, headers=response.headers)
+    stream.content_length = len(response.body)
+    await stream.prepare(request)
+
+    size = -(-len(response.body) // slow.pieces) or 1
+    for start in range(0, len(response.body), size):
         await asyncio.sleep(slow.seconds / slow.pieces)
-        await response.write(answer.body[start : start + size])
-    await response.write_eof()
-    return response
+        await stream.write(response.body[start : start + size])
+
+    await stream.write_eof()
+    return stream
 
 
-async def _kept(request: web.BaseRequest, mishap: StaleKeepAlive | Unasked, answer: HTTPResponse) -> web.StreamResponse:
-    """Answer, and do to the connection later what its keeping did not promise."""
-    response = plain(answer)
-    await response.prepare(request)
-    await response.write_eof()
+async def _break_keep_alive(
+    request: web.BaseRequest, fault: StaleKeepAlive | Unasked, response: HTTPResponse
+) -> web.StreamResponse:
+    """Send the response, and later do to the connection what was not agreed."""
+    sent = plain(response)
+    await sent.prepare(request)
+    await sent.write_eof()
+
     transport = request.transport
     if transport is not None:
-        then = partial(_speak_up, transport, mishap, answer) if isinstance(mishap, Unasked) else transport.close
-        asyncio.get_running_loop().call_later(mishap.seconds, then)
-    return response
+        later: Callable[[], None] = transport.close
+        if isinstance(fault, Unasked):
+            later = partial(_send_unasked, transport, fault, response)
+        asyncio.get_running_loop().call_later(fault.seconds, later)
+    return sent
 
 
-def _speak_up(transport: asyncio.WriteTransport, mishap: Unasked, answer: HTTPResponse) -> None:
+def _send_unasked(transport: asyncio.WriteTransport, fault: Unasked, response: HTTPResponse) -> None:
     if transport.is_closing():
         return
-    if mishap.again:
-        transport.write(_head(answer) + answer.body)
+
+    if fault.again:
+        transport.write(_head(response) + response.body)
     else:
         transport.write(_head(HTTPResponse(408, headers={"connection": "close"})))
         transport.close()

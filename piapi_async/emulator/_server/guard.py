@@ -1,9 +1,9 @@
-"""Who may talk to an emulator on a developer's machine, and whom it may talk to.  Pure.
+"""Who may talk to an emulator on a developer's machine, and to whom it may talk.  Pure.
 
-A page in the developer's own browser can reach loopback.  With a host name that is rebound to 127.0.0.1 it is of the
-same origin as the emulator and could read prompts, create tasks with the well-known key, and have webhooks posted into
-the inner network.  So an emulator that is not exposed answers only to names that no DNS server can rebind, and posts
-webhooks only to them.
+A page in the developer's own browser can reach loopback.  With a host name that is rebound to
+127.0.0.1 it has the same origin as the emulator, and could read prompts, create tasks with the
+well-known key, and have webhooks posted into the inner network.  So an emulator that is not exposed
+answers only to names that no DNS server can rebind, and posts webhooks only to them.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from attrs import frozen
 
 from .._service.checks import is_loopback
 
-#: Of every answer that a browser might show: the type is what it says it is.
+#: For every response that a browser might show: its content type is what it says it is.
 NO_SNIFFING: Mapping[str, str] = {"x-content-type-options": "nosniff"}
 
 
 @frozen
 class Guard:
-    """Decides by names alone: `own` are those of the emulator's public URL, `hooks` those that webhooks may go to.
+    """Decides by names: `own` are the hosts of the emulator's public URL, `hooks` those that webhooks may go to.
 
-    `exposed`: whoever reaches the emulator is trusted, so nothing is refused.
+    `exposed`: everyone who reaches the emulator is trusted, so nothing is refused.
     """
 
     exposed: bool = False
@@ -39,20 +39,24 @@ class Guard:
         own = {urlsplit(public_url).hostname or ""} - {""}
         return cls(exposed, frozenset(own), frozenset(host.lower() for host in hooks))
 
-    def refuses(self, hosts: Iterable[str], origins: Iterable[str]) -> tuple[int, str] | None:
-        """Return status and text of the refusal of a request with these `Host` and `Origin` headers, None for none."""
+    def refusal(self, hosts: Iterable[str], origins: Iterable[str]) -> tuple[int, str] | None:
+        """Return status and message of the refusal of a request with these `Host` and `Origin` headers, or None."""
         if self.exposed:
             return None
+
         for host in hosts:
-            if not self._is_own(_name_of(host)):
-                return 421, f"this emulator does not serve the host {host[:100]!r}; expose it, or set its public URL"
+            if not self._is_own(_host_of(f"//{host}")):
+                return (
+                    421,
+                    f"this emulator does not serve the host {host[:100]!r}; expose it, or set its public URL",
+                )
         for origin in origins:
             if not self._is_own(_host_of(origin)):
                 return 403, f"this emulator is not there for pages of the origin {origin[:100]!r}"
         return None
 
-    def lets_out(self, endpoint: str) -> bool:
-        """Tell whether a webhook may be posted there."""
+    def allows_webhook(self, endpoint: str) -> bool:
+        """Return whether a webhook may be posted there."""
         host = _host_of(endpoint)
         return self.exposed or is_loopback(host) or host in self.hooks
 
@@ -61,28 +65,22 @@ class Guard:
 
 
 def _host_of(url: str) -> str:
-    """Return the host of a URL in lower case, "" where there is none."""
+    """Return the host of a URL in lower case, "" if it has none."""
     try:
         return urlsplit(url).hostname or ""
     except ValueError:
         return ""
 
 
-def _name_of(host: str) -> str:
-    """Return the name in a `Host` header, without its port."""
-    return _host_of(f"//{host}")
-
-
 def page_headers(html: bytes) -> Mapping[str, str]:
-    """Return the headers of the live page: it runs and loads nothing but what stands in it and its own server's JSON.
+    """Return the headers of the live page, which runs and loads only what is in it and its own server's JSON.
 
     Inline scripts and styles are allowed by their digests, so that nothing injected would run.
     """
-    script, style = (_digests(html, tag) for tag in ("script", "style"))
     policy = (
         "default-src 'none'",
-        f"script-src {script}",
-        f"style-src {style}",
+        f"script-src {_digests(html, 'script')}",
+        f"style-src {_digests(html, 'style')}",
         "img-src 'self' data:",
         "connect-src 'self'",
         "base-uri 'none'",

@@ -1,4 +1,4 @@
-"""Webhooks out: the bare fetch object to whoever asked, tried three times, and lost or muddled on request."""
+"""Sends webhooks: the bare task object, tried three times; dropped, duplicated or reordered on request."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ _LOG = logging.getLogger(__name__)
 
 TRIES = 3
 PAUSE = 5.0  # emulated seconds between tries (observed)
-PATIENCE = 10.0  # seconds of the loop's time a receiver has
+TIMEOUT = 10.0  # seconds of the loop's time that a receiver has
+_RECEIVED = 200  # anything else counts as not received (vendor page)
 
 
 @frozen(kw_only=True)
 class WebhookFaults:
-    """What befalls deliveries, each as a share (0..1) of them, drawn from the emulator's seed.
+    """What goes wrong with deliveries, each as a share (0..1) of them, drawn from the emulator's seed.
 
-    `lost`: never sent.  `duplicated`: sent twice.  `reordered`: held until a later one of the same task has gone (at
-    most `delay`).  `delayed`: sent `delay` emulated seconds late.
+    `lost`: never sent.  `duplicated`: sent twice.  `reordered`: held until a later one of the same
+    task has gone, at most for `delay`.  `delayed`: sent `delay` emulated seconds late.
     """
 
     lost: float = 0.0
@@ -37,7 +38,7 @@ class WebhookFaults:
 
 @frozen
 class Post:
-    """One thing to deliver."""
+    """One webhook to deliver."""
 
     task_id: str
     endpoint: str
@@ -47,8 +48,8 @@ class Post:
 
 
 @define
-class Postman:
-    """Delivers posts, each in a task of its own; `clock` gives emulated seconds, `speed` how fast they pass."""
+class WebhookSender:
+    """Delivers posts, each in a task of its own; `clock` returns emulated seconds, `speed` is how fast they pass."""
 
     seen: Seen
     faults: WebhookFaults
@@ -58,26 +59,35 @@ class Postman:
     guard: Guard
     _warned: bool = False
     _session: aiohttp.ClientSession | None = None
-    _under_way: set[asyncio.Task[None]] = Factory(set)
-    _later: dict[str, asyncio.Event] = field(factory=dict)
+    _deliveries: set[asyncio.Task[None]] = Factory(set)
+    _overtaken: dict[str, asyncio.Event] = field(factory=dict)
 
     def send(self, post: Post) -> None:
-        """Begin to deliver; the fate of the post is drawn now, so that a run is the same for the same seed."""
-        if not self.guard.lets_out(post.endpoint):
+        """Begin to deliver; what goes wrong is drawn now, so that a run is the same for the same seed."""
+        if not self.guard.allows_webhook(post.endpoint):
             self._keep_back(post)
             return
-        faults, draw = self.faults, self.rng.random
-        lost, twice, hold, late = (
-            draw() < share for share in (faults.lost, faults.duplicated, faults.reordered, faults.delayed)
-        )
+
+        # All four are drawn each time, so that one share does not change what the others hit.
+        lost = self._draw(self.faults.lost)
+        duplicated = self._draw(self.faults.duplicated)
+        hold = self._draw(self.faults.reordered)
+        late = self._draw(self.faults.delayed)
+
         if lost:
             self.seen.deliveries.append(self._delivery(post, 1, lost=True))
             return
-        for _ in range(2 if twice else 1):
+        self._start(self._deliver(post, hold=hold, late=late))
+        if duplicated:
             self._start(self._deliver(post, hold=hold, late=late))
 
+    def _draw(self, share: float) -> bool:
+        return self.rng.random() < share
+
     def _keep_back(self, post: Post) -> None:
-        self.seen.deliveries.append(evolve(self._delivery(post, 1, lost=True), kept_back=True))
+        delivery = self._delivery(post, 1, lost=True)
+        self.seen.deliveries.append(evolve(delivery, kept_back=True))
+
         if not self._warned:
             self._warned = True
             _LOG.warning(
@@ -87,53 +97,67 @@ class Postman:
             )
 
     async def close(self) -> None:
-        """Give up what is under way."""
-        for delivery in list(self._under_way):
+        """Stop every delivery that has not ended."""
+        for delivery in list(self._deliveries):
             delivery.cancel()
-        await asyncio.gather(*self._under_way, return_exceptions=True)
+        await asyncio.gather(*self._deliveries, return_exceptions=True)
+
         if self._session is not None:
             await self._session.close()
 
     def _start(self, delivery: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(delivery)
-        self._under_way.add(task)
-        task.add_done_callback(self._under_way.discard)
+        self._deliveries.add(task)
+        task.add_done_callback(self._deliveries.discard)
 
     async def _deliver(self, post: Post, *, hold: bool, late: bool) -> None:
         if hold:
-            await self._overtaken(post.task_id)
+            await self._wait_until_overtaken(post.task_id)
         if late:
             await asyncio.sleep(self.faults.delay / self.speed)
+
         for attempt in range(1, TRIES + 1):
-            answer = await self._post(post)
-            self.seen.deliveries.append(evolve(self._delivery(post, attempt), answer=answer))
-            if answer == 200:  # noqa: PLR2004 - anything else counts as not received (vendor page)
+            status = await self._post(post)
+            self.seen.deliveries.append(evolve(self._delivery(post, attempt), answer=status))
+            if status == _RECEIVED:
                 break
             if attempt < TRIES:
                 await asyncio.sleep(PAUSE / self.speed)
-        if not hold and post.task_id in self._later:
-            self._later.pop(post.task_id).set()
 
-    async def _overtaken(self, task_id: str) -> None:
-        event = self._later.setdefault(task_id, asyncio.Event())
+        if not hold and post.task_id in self._overtaken:
+            self._overtaken.pop(post.task_id).set()
+
+    async def _wait_until_overtaken(self, task_id: str) -> None:
+        event = self._overtaken.setdefault(task_id, asyncio.Event())
         try:
             await asyncio.wait_for(event.wait(), self.faults.delay / self.speed)
         except TimeoutError:
-            self._later.pop(task_id, None)
+            self._overtaken.pop(task_id, None)
 
     async def _post(self, post: Post) -> int:
+        """Return the status of the response, 0 if there was none."""
         if self._session is None:
-            self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=PATIENCE))
+            timeout = aiohttp.ClientTimeout(total=TIMEOUT)
+            self._session = aiohttp.ClientSession(timeout=timeout)
+
         headers = {"content-type": "application/json"}
         if post.secret:
             headers["x-webhook-secret"] = post.secret
+
         try:
             async with self._session.post(
                 post.endpoint, data=post.body, headers=headers, allow_redirects=False
-            ) as answer:
-                return answer.status
+            ) as response:
+                return response.status
         except (aiohttp.ClientError, TimeoutError, OSError):
             return 0
 
     def _delivery(self, post: Post, attempt: int, *, lost: bool = False) -> Delivery:
-        return Delivery(post.task_id, post.endpoint, post.status_word, attempt, self.clock(), lost=lost)
+        return Delivery(
+            post.task_id,
+            post.endpoint,
+            post.status_word,
+            attempt,
+            self.clock(),
+            lost=lost,
+        )

@@ -1,6 +1,8 @@
-"""The systems behind the unified protocol as data: models, task types, inputs, and what comes out.  Pure.
+"""The systems of the unified protocol as data: models, task types, inputs, and what comes out.  Pure.
 
-Midjourney is not in the table: its ten verbs are the legacy ones (`_verbs.VERBS`), with the same machine behind them.
+A new model is one `System` row, and a row of `_api/outputs.OUTPUTS` if its output has a shape of
+its own.  Midjourney is not in the table: its ten verbs are `verbs.VERBS`, whichever protocol they
+come in.
 """
 
 from __future__ import annotations
@@ -8,381 +10,415 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
 
-from attrs import evolve, field, frozen
+from attrs import field, frozen
 
-from .checks import (
-    Check,
-    endpoint,
-    flag,
-    items,
-    number,
-    ratio,
-    remembered,
-    scalar,
-    short,
-    source,
-    string,
-    table,
-    text,
-    whole,
-)
-from .requests import MIDJOURNEY, WEBHOOK_FIELDS, Ask, Door, Kind, Refused
-from .verbs import VERBS, asked
+from .checks import Check, number, short
+from .requests import MIDJOURNEY, Protocol
 
 
-@frozen
+@frozen(kw_only=True)
 class System:
-    """One row: which tasks of which models, what they need and take, and which output they end in.
+    """One row: which tasks of which models, which inputs they need and know, and which output they end in.
 
-    A task type may be a pattern ("wan22-*").  `required`: names, "a|b" = one of them.  `known` inputs are checked, all
-    others pass as they are: the vendor adds inputs faster than anyone writes tables.  `pace`: what its durations are
-    called by, and what it makes.  `derives`: its `origin_task_id` must be a finished task.
+    A task type may be a pattern ("wan22-*").  `required` are names of inputs; "a|b" means one of
+    them.  Known `inputs` are checked, all others pass as they are, because the vendor adds inputs
+    all the time.  `output` is a row of `_api/outputs.OUTPUTS`.  `makes` is what comes out, and what
+    its durations and prices are looked up by.  `derives`: its `origin_task_id` must be a finished
+    task.
     """
 
     models: tuple[str, ...]
     task_types: tuple[str, ...]
     output: str
     required: tuple[str, ...] = ()
-    known: tuple[str, ...] = ()
-    pace: str = "image"
+    inputs: tuple[str, ...] = ()
+    makes: str = "image"
     limits: Mapping[str, Check] = field(factory=dict)
     derives: bool = False
 
-    def does(self, model: str, task_type: str) -> bool:
-        """Say whether this row speaks of that task."""
-        return model in self.models and any(fnmatchcase(task_type, pattern) for pattern in self.task_types)
+    def serves(self, model: str, task_type: str) -> bool:
+        """Return whether this row is about that task."""
+        if model not in self.models:
+            return False
+        return any(fnmatchcase(task_type, pattern) for pattern in self.task_types)
 
 
 _FLUX = ("Qubico/flux1-schnell", "Qubico/flux1-dev", "Qubico/flux1-dev-advanced")
+_FLUX_ADVANCED = ("Qubico/flux1-dev-advanced",)
 _FLUX_INPUTS = (
-    *("prompt", "negative_prompt", "width", "height", "guidance_scale", "steps", "batch_size", "denoise", "image"),
-    *("lora_settings", "control_net_settings", "custom_settings"),
+    *("prompt", "negative_prompt", "width", "height", "guidance_scale", "steps", "batch_size"),
+    *("denoise", "image", "lora_settings", "control_net_settings", "custom_settings"),
 )
+_UP_TO_FOUR_IMAGES: Mapping[str, Check] = {"batch_size": number(1, 4)}
 _KLING = ("kling", "kling-turbo")
 _KLING_INPUTS = (
-    *("prompt", "negative_prompt", "cfg_scale", "duration", "aspect_ratio", "camera_control", "mode", "version"),
-    *("image_url", "image_tail_url", "elements", "motion_brush", "effect"),
+    *("prompt", "negative_prompt", "cfg_scale", "duration", "aspect_ratio", "camera_control"),
+    *("mode", "version", "image_url", "image_tail_url", "elements", "motion_brush", "effect"),
 )
+_KLING_LIMITS: Mapping[str, Check] = {"prompt": short(2500), "cfg_scale": number(0, 1)}
 #: The vendor's own client names the version in place of the model.
 HAILUO = (
     "hailuo",
-    *("t2v-01", "i2v-01", "s2v-01", "t2v-01-director", "i2v-01-director", "i2v-01-live", "t2v-02", "i2v-02", "v2.3"),
+    *("t2v-01", "i2v-01", "s2v-01", "t2v-01-director", "i2v-01-director", "i2v-01-live"),
+    *("t2v-02", "i2v-02", "v2.3"),
 )
-#: Models that the vendor had, and what it calls them.
-_STOPPED: Mapping[str, str] = {"music-s": "Suno"}
-_KLING_LIMITS: Mapping[str, Check] = {"prompt": short(2500), "cfg_scale": number(0, 1)}
-_VIDEO_INPUTS = ("prompt", "negative_prompt", "aspect_ratio", "image", "guidance_scale", "steps", "lora_settings")
+_VIDEO_INPUTS = (
+    *("prompt", "negative_prompt", "aspect_ratio", "image", "guidance_scale", "steps"),
+    "lora_settings",
+)
 _SWAP_INPUTS = ("target_image", "swap_image", "swap_faces_index", "target_faces_index")
-_IMAGES, _VIDEOS = ("Qubico/image-toolkit",), ("Qubico/video-toolkit",)
+_IMAGES = ("Qubico/image-toolkit",)
+_VIDEOS = ("Qubico/video-toolkit",)
+_TRELLIS = ("Qubico/trellis", "Qubico/trellis2")
 
 SYSTEMS: tuple[System, ...] = (
-    System(_FLUX, ("txt2img",), "flux", ("prompt",), _FLUX_INPUTS, limits={"batch_size": number(1, 4)}),
-    System(_FLUX, ("img2img",), "flux", ("prompt", "image"), _FLUX_INPUTS, limits={"batch_size": number(1, 4)}),
-    System(_FLUX[2:], ("txt2img-lora", "controlnet-lora"), "flux", ("prompt",), _FLUX_INPUTS),
     System(
-        _FLUX[2:],
-        ("img2img-lora", "fill-inpaint", "fill-outpaint", "kontext"),
-        "flux",
-        ("prompt", "image"),
-        _FLUX_INPUTS,
+        models=_FLUX,
+        task_types=("txt2img",),
+        required=("prompt",),
+        inputs=_FLUX_INPUTS,
+        output="flux",
+        limits=_UP_TO_FOUR_IMAGES,
     ),
-    System(_FLUX[2:], ("redux-variation",), "flux", ("image",), _FLUX_INPUTS),
     System(
-        ("music-u",),
-        ("generate_music",),
-        "songs",
-        (),
-        (
-            *("gpt_description_prompt", "prompt", "title", "lyrics", "lyrics_type", "negative_tags", "seed"),
+        models=_FLUX,
+        task_types=("img2img",),
+        required=("prompt", "image"),
+        inputs=_FLUX_INPUTS,
+        output="flux",
+        limits=_UP_TO_FOUR_IMAGES,
+    ),
+    System(
+        models=_FLUX_ADVANCED,
+        task_types=("txt2img-lora", "controlnet-lora"),
+        required=("prompt",),
+        inputs=_FLUX_INPUTS,
+        output="flux",
+    ),
+    System(
+        models=_FLUX_ADVANCED,
+        task_types=("img2img-lora", "fill-inpaint", "fill-outpaint", "kontext"),
+        required=("prompt", "image"),
+        inputs=_FLUX_INPUTS,
+        output="flux",
+    ),
+    System(
+        models=_FLUX_ADVANCED,
+        task_types=("redux-variation",),
+        required=("image",),
+        inputs=_FLUX_INPUTS,
+        output="flux",
+    ),
+    System(
+        models=("music-u",),
+        task_types=("generate_music",),
+        inputs=(
+            *(
+                "gpt_description_prompt",
+                "prompt",
+                "title",
+                "lyrics",
+                "lyrics_type",
+                "negative_tags",
+                "seed",
+            ),
             *("continue_song_id", "continue_at"),
         ),
-        "audio",
+        output="songs",
+        makes="audio",
     ),
-    System(("music-u",), ("generate_lyrics",), "lyrics", (), ("gpt_description_prompt", "prompt"), "audio"),
-    System(_KLING, ("video_generation",), "kling", ("prompt|image_url",), _KLING_INPUTS, "video", _KLING_LIMITS),
-    System(_KLING, ("extend_video",), "kling", ("origin_task_id",), ("prompt",), "video", _KLING_LIMITS, derives=True),
     System(
-        _KLING,
-        ("lip_sync",),
-        "kling",
-        ("origin_task_id|video_url",),
-        ("tts_text", "tts_speed", "tts_timbre", "local_dubbing_url", "video_url"),
-        "video",
+        models=("music-u",),
+        task_types=("generate_lyrics",),
+        inputs=("gpt_description_prompt", "prompt"),
+        output="lyrics",
+        makes="audio",
+    ),
+    System(
+        models=_KLING,
+        task_types=("video_generation",),
+        required=("prompt|image_url",),
+        inputs=_KLING_INPUTS,
+        output="kling",
+        makes="video",
+        limits=_KLING_LIMITS,
+    ),
+    System(
+        models=_KLING,
+        task_types=("extend_video",),
+        required=("origin_task_id",),
+        inputs=("prompt",),
+        output="kling",
+        makes="video",
+        limits=_KLING_LIMITS,
         derives=True,
     ),
     System(
-        _KLING,
-        ("sound",),
-        "kling",
-        ("prompt|origin_task_id|video_url",),
-        ("prompt", "video_url"),
-        "video",
-        _KLING_LIMITS,
+        models=_KLING,
+        task_types=("lip_sync",),
+        required=("origin_task_id|video_url",),
+        inputs=("tts_text", "tts_speed", "tts_timbre", "local_dubbing_url", "video_url"),
+        output="kling",
+        makes="video",
         derives=True,
     ),
-    System(_KLING, ("effects",), "kling", ("effect",), ("effect", "image_url"), "video"),
     System(
-        _KLING,
-        ("ai_try_on",),
-        "try_on",
-        ("model_input", "dress_input|upper_input|lower_input"),
-        ("model_input", "dress_input", "upper_input", "lower_input", "batch_size"),
-        limits={"batch_size": number(1, 4)},
+        models=_KLING,
+        task_types=("sound",),
+        required=("prompt|origin_task_id|video_url",),
+        inputs=("prompt", "video_url"),
+        output="kling",
+        makes="video",
+        limits=_KLING_LIMITS,
+        derives=True,
     ),
     System(
-        _KLING,
-        ("avatar", "motion_control"),
-        "kling",
-        (),
-        (*_KLING_INPUTS, "local_dubbing_url", "video_url"),
-        "video",
-        _KLING_LIMITS,
-    ),
-    System(_KLING, ("omni_video_generation",), "video", (), _KLING_INPUTS, "video", _KLING_LIMITS),
-    System(
-        HAILUO,
-        ("video_generation",),
-        "hailuo",
-        ("prompt|image_url",),
-        ("model", "prompt", "image_url", "expand_prompt", "duration", "resolution"),
-        "video",
+        models=_KLING,
+        task_types=("effects",),
+        required=("effect",),
+        inputs=("effect", "image_url"),
+        output="kling",
+        makes="video",
     ),
     System(
-        ("luma",),
-        ("video_generation", "extend_video"),
-        "luma",
-        ("prompt|key_frames",),
-        ("prompt", "expand_prompt", "aspect_ratio", "loop", "key_frames", "model_name"),
-        "video",
-    ),
-    System(("Qubico/hug-video",), ("image_to_video",), "video_url", ("image_url",), ("image_url",), "video"),
-    System(_IMAGES, ("face-swap", "multi-face-swap"), "image", ("target_image", "swap_image"), _SWAP_INPUTS),
-    System(
-        _VIDEOS,
-        ("face-swap",),
-        "video_url",
-        ("target_video", "swap_image"),
-        ("target_video", "swap_image", "swap_faces_index", "target_faces_index"),
-        "video",
+        models=_KLING,
+        task_types=("ai_try_on",),
+        required=("model_input", "dress_input|upper_input|lower_input"),
+        inputs=("model_input", "dress_input", "upper_input", "lower_input", "batch_size"),
+        output="try_on",
+        limits=_UP_TO_FOUR_IMAGES,
     ),
     System(
-        ("Qubico/tts",),
-        ("zero-shot",),
-        "audio",
-        ("gen_text", "ref_audio"),
-        ("gen_text", "ref_audio", "ref_text"),
-        "audio",
-        {"gen_text": short(10_000)},
+        models=_KLING,
+        task_types=("avatar", "motion_control"),
+        inputs=(*_KLING_INPUTS, "local_dubbing_url", "video_url"),
+        output="kling",
+        makes="video",
+        limits=_KLING_LIMITS,
     ),
-    System(("Qubico/trellis", "Qubico/trellis2"), ("image-to-3d",), "model", ("image|images",), ("image",), "model"),
-    System(("Qubico/trellis", "Qubico/trellis2"), ("text-to-3d",), "model", ("prompt",), ("prompt",), "model"),
     System(
-        ("Qubico/wanx",),
-        ("txt2video-*", "wan22-txt2video-*"),
-        "video_url",
-        ("prompt",),
-        _VIDEO_INPUTS,
-        "video",
+        models=_KLING,
+        task_types=("omni_video_generation",),
+        inputs=_KLING_INPUTS,
+        output="video",
+        makes="video",
+        limits=_KLING_LIMITS,
+    ),
+    System(
+        models=HAILUO,
+        task_types=("video_generation",),
+        required=("prompt|image_url",),
+        inputs=("model", "prompt", "image_url", "expand_prompt", "duration", "resolution"),
+        output="hailuo",
+        makes="video",
+    ),
+    System(
+        models=("luma",),
+        task_types=("video_generation", "extend_video"),
+        required=("prompt|key_frames",),
+        inputs=("prompt", "expand_prompt", "aspect_ratio", "loop", "key_frames", "model_name"),
+        output="luma",
+        makes="video",
+    ),
+    System(
+        models=("Qubico/hug-video",),
+        task_types=("image_to_video",),
+        required=("image_url",),
+        inputs=("image_url",),
+        output="video_url",
+        makes="video",
+    ),
+    System(
+        models=_IMAGES,
+        task_types=("face-swap", "multi-face-swap"),
+        required=("target_image", "swap_image"),
+        inputs=_SWAP_INPUTS,
+        output="image",
+    ),
+    System(
+        models=_VIDEOS,
+        task_types=("face-swap",),
+        required=("target_video", "swap_image"),
+        inputs=("target_video", "swap_image", "swap_faces_index", "target_faces_index"),
+        output="video_url",
+        makes="video",
+    ),
+    System(
+        models=("Qubico/tts",),
+        task_types=("zero-shot",),
+        required=("gen_text", "ref_audio"),
+        inputs=("gen_text", "ref_audio", "ref_text"),
+        output="audio",
+        makes="audio",
+        limits={"gen_text": short(10_000)},
+    ),
+    System(
+        models=_TRELLIS,
+        task_types=("image-to-3d",),
+        required=("image|images",),
+        inputs=("image",),
+        output="model",
+        makes="model",
+    ),
+    System(
+        models=_TRELLIS,
+        task_types=("text-to-3d",),
+        required=("prompt",),
+        inputs=("prompt",),
+        output="model",
+        makes="model",
+    ),
+    System(
+        models=("Qubico/wanx",),
+        task_types=("txt2video-*", "wan22-txt2video-*"),
+        required=("prompt",),
+        inputs=_VIDEO_INPUTS,
+        output="video_url",
+        makes="video",
     ),
     # From pictures a prompt may be left out.
     System(
-        ("Qubico/wanx",),
-        ("img2video-*", "wan22-*"),
-        "video_url",
-        ("prompt|image|start_image|first_frame",),
-        (*_VIDEO_INPUTS, "start_image", "end_image", "first_frame", "last_frame"),
-        "video",
-    ),
-    System(("Wan",), ("wan26-txt2video",), "video_url", ("prompt",), _VIDEO_INPUTS, "video"),
-    System(("Wan",), ("wan26-img2video",), "video_url", ("prompt|image",), _VIDEO_INPUTS, "video"),
-    System(("Qubico/skyreels",), ("img2video",), "video_url", ("prompt", "image"), _VIDEO_INPUTS, "video"),
-    System(("Qubico/framepack",), ("img2video",), "video_url", ("prompt", "image|start_image"), _VIDEO_INPUTS, "video"),
-    System(
-        ("Qubico/hunyuan",),
-        ("txt2video", "fast-txt2video", "txt2video-lora", "img2video-*"),
-        "video_url",
-        ("prompt",),
-        _VIDEO_INPUTS,
-        "video",
+        models=("Qubico/wanx",),
+        task_types=("img2video-*", "wan22-*"),
+        required=("prompt|image|start_image|first_frame",),
+        inputs=(*_VIDEO_INPUTS, "start_image", "end_image", "first_frame", "last_frame"),
+        output="video_url",
+        makes="video",
     ),
     System(
-        ("Qubico/mmaudio",),
-        ("video2audio",),
-        "audio",
-        ("video",),
-        ("prompt", "video", "steps", "seed", "negative_prompt"),
-        "audio",
+        models=("Wan",),
+        task_types=("wan26-txt2video",),
+        required=("prompt",),
+        inputs=_VIDEO_INPUTS,
+        output="video_url",
+        makes="video",
     ),
     System(
-        ("Qubico/diffrhythm",),
-        ("txt2audio-*",),
-        "audio",
-        (),
-        ("lyrics", "style_prompt", "style_audio"),
-        "audio",
+        models=("Wan",),
+        task_types=("wan26-img2video",),
+        required=("prompt|image",),
+        inputs=_VIDEO_INPUTS,
+        output="video_url",
+        makes="video",
     ),
-    System(_IMAGES, ("upscale",), "image", ("image",), ("image", "scale", "face_enhance")),
-    System(_IMAGES, ("background-remove",), "image", ("image",), ("image",)),
-    System(_IMAGES, ("segment",), "image", ("image", "prompt"), ("image", "prompt", "segment_factor")),
-    System(_VIDEOS, ("upscale", "background-remove"), "video_url", ("video",), ("video",), "video"),
+    System(
+        models=("Qubico/skyreels",),
+        task_types=("img2video",),
+        required=("prompt", "image"),
+        inputs=_VIDEO_INPUTS,
+        output="video_url",
+        makes="video",
+    ),
+    System(
+        models=("Qubico/framepack",),
+        task_types=("img2video",),
+        required=("prompt", "image|start_image"),
+        inputs=_VIDEO_INPUTS,
+        output="video_url",
+        makes="video",
+    ),
+    System(
+        models=("Qubico/hunyuan",),
+        task_types=("txt2video", "fast-txt2video", "txt2video-lora", "img2video-*"),
+        required=("prompt",),
+        inputs=_VIDEO_INPUTS,
+        output="video_url",
+        makes="video",
+    ),
+    System(
+        models=("Qubico/mmaudio",),
+        task_types=("video2audio",),
+        required=("video",),
+        inputs=("prompt", "video", "steps", "seed", "negative_prompt"),
+        output="audio",
+        makes="audio",
+    ),
+    System(
+        models=("Qubico/diffrhythm",),
+        task_types=("txt2audio-*",),
+        inputs=("lyrics", "style_prompt", "style_audio"),
+        output="audio",
+        makes="audio",
+    ),
+    System(
+        models=_IMAGES,
+        task_types=("upscale",),
+        required=("image",),
+        inputs=("image", "scale", "face_enhance"),
+        output="image",
+    ),
+    System(
+        models=_IMAGES,
+        task_types=("background-remove",),
+        required=("image",),
+        inputs=("image",),
+        output="image",
+    ),
+    System(
+        models=_IMAGES,
+        task_types=("segment",),
+        required=("image", "prompt"),
+        inputs=("image", "prompt", "segment_factor"),
+        output="image",
+    ),
+    System(
+        models=_VIDEOS,
+        task_types=("upscale", "background-remove"),
+        required=("video",),
+        inputs=("video",),
+        output="video_url",
+        makes="video",
+    ),
     # The newer ones take whatever is sent, under whatever task type: new ones appear by the month.
-    System(("gemini", "seedream", "Qubico/qwen-image", "Qubico/z-image"), ("*",), "images"),
-    System(("sora2", "veo3", "veo3.1", "seedance", "omni-human"), ("*",), "video", pace="video"),
-    System(("Qubico/ace-step", "byteaudio"), ("*",), "audio", pace="audio"),
-    System(("Qubico/pixal3d",), ("*",), "mesh", pace="model"),
-    System(("Qubico/joycaption",), ("*",), "text"),
+    System(
+        models=("gemini", "seedream", "Qubico/qwen-image", "Qubico/z-image"),
+        task_types=("*",),
+        output="images",
+    ),
+    System(
+        models=("sora2", "veo3", "veo3.1", "seedance", "omni-human"),
+        task_types=("*",),
+        output="video",
+        makes="video",
+    ),
+    System(
+        models=("Qubico/ace-step", "byteaudio"),
+        task_types=("*",),
+        output="audio",
+        makes="audio",
+    ),
+    System(
+        models=("Qubico/pixal3d",),
+        task_types=("*",),
+        output="mesh",
+        makes="model",
+    ),
+    System(
+        models=("Qubico/joycaption",),
+        task_types=("*",),
+        output="text",
+    ),
 )
 
-#: Of an input of that name, in whichever system.  A type is checked, for the vendor refuses another; a range or a word
-#: only where it is documented and nothing else was ever seen.
-CHECKS: Mapping[str, Check] = {
-    **dict.fromkeys(("prompt", "gpt_description_prompt", "style_prompt", "gen_text", "lyrics", "effect"), text),
-    **dict.fromkeys(("image", "target_image", "swap_image", "model_input", "dress_input", "upper_input"), source),
-    **dict.fromkeys(("image_url", "image_tail_url", "video", "video_url", "target_video", "ref_audio"), source),
-    **dict.fromkeys(("local_dubbing_url", "first_frame", "last_frame", "style_audio", "lower_input"), source),
-    **dict.fromkeys(("start_image", "end_image"), source),
-    **dict.fromkeys(("tts_text", "tts_timbre", "ref_text", "origin_task_id"), text),
-    **dict.fromkeys(("negative_prompt", "negative_tags", "model", "model_name", "continue_song_id", "title"), string),
-    # Words that the vendor adds to as systems grow: "turbo" as a mode, "auto" as a ratio.
-    **dict.fromkeys(("mode", "lyrics_type", "aspect_ratio"), string),
-    **dict.fromkeys(("version", "resolution"), scalar),
-    **dict.fromkeys(("lora_settings", "control_net_settings", "custom_settings", "elements"), items),
-    **dict.fromkeys(("key_frames", "camera_control", "motion_brush"), table),
-    **dict.fromkeys(("expand_prompt", "loop", "face_enhance"), flag),
-    **dict.fromkeys(("steps", "seed", "batch_size"), whole),
-    **dict.fromkeys(("width", "height"), number(1, 100_000)),
-    **dict.fromkeys(("guidance_scale", "tts_speed", "segment_factor", "continue_at"), number(-10_000, 10_000)),
-    "duration": number(-1, 10_000),  # -1: as long as the source
-    "denoise": number(0, 1),
-    "scale": number(2, 10),
+#: The task of the unified protocol that each older protocol makes.
+OLDER_TASKS: Mapping[Protocol, tuple[str, str]] = {
+    Protocol.FACE_SWAP: ("Qubico/image-toolkit", "face-swap"),
+    Protocol.LUMA: ("luma", "video_generation"),
+    Protocol.KLING: ("kling", "video_generation"),
 }
+
+#: Models that the vendor stopped, and what it calls them.
+STOPPED: Mapping[str, str] = {"music-s": "Suno"}
 
 
 def find_system(model: str, task_type: str) -> System | None:
     """Return the row of a task, None for Midjourney's and for unknown ones."""
-    return next((system for system in SYSTEMS if system.does(model, task_type)), None)
+    return next((system for system in SYSTEMS if system.serves(model, task_type)), None)
 
 
 def known_models() -> Iterator[str]:
-    """Give every model, each once."""
+    """Yield every model once, Midjourney first."""
     yield from dict.fromkeys((MIDJOURNEY, *(model for system in SYSTEMS for model in system.models)))
 
 
-_MODELS = frozenset(known_models())
-
-
-def asked_unified(body: Mapping[str, object], route: str) -> Ask:
-    """Return what a create of the unified protocol asks for; `Refused` says why it cannot be had."""
-    model, task_type, given = body.get("model"), body.get("task_type"), body.get("input")
-    if isinstance(model, str) and model in _STOPPED:
-        raise Refused(f"{_STOPPED[model]} is no longer served: the vendor stopped {model}, and no host takes its tasks")
-    if not isinstance(model, str) or model not in _MODELS:
-        raise Refused(f"invalid model: {str(model)[:100]!r}" if isinstance(model, str) else "model is required")
-    if not isinstance(task_type, str) or not task_type:
-        raise Refused("task_type is required")
-    if not isinstance(given, dict):
-        raise Refused("input is required and must be an object")
-    hook, service_mode = _config(body.get("config"))
-    if model == MIDJOURNEY:
-        if task_type not in VERBS:
-            raise Refused(f"invalid task_type for {model}: {task_type!r}")
-        ask = asked(task_type, {**_without_hooks(given), **hook}, door=Door.UNIFIED, route=route)
-        return evolve(ask, service_mode=service_mode)
-    return ask_of(model, task_type, given, hook, door=Door.UNIFIED, route=route, service_mode=service_mode)
-
-
-def ask_of(
-    model: str,
-    task_type: str,
-    given: Mapping[str, object],
-    hook: Mapping[str, object],
-    *,
-    door: Door,
-    route: str,
-    service_mode: str = "",
-) -> Ask:
-    """Return what is asked of any system but Midjourney, the inputs checked."""
-    system = find_system(model, task_type)
-    if system is None:
-        raise Refused(f"invalid task_type for {model}: {task_type!r}")
-    check_given(system, given)
-    origin = system.derives and given.get("origin_task_id")
-    return Ask(
-        name=task_type,
-        route=route,
-        door=door,
-        model=model,
-        makes=Kind.FILES,
-        given={**_without_hooks(given), **hook},
-        parent=Kind.FILES if origin else "",
-        prompt=_prompt(given),
-        mode=system.pace,
-        aspect_ratio=_aspect_ratio(given),
-        service_mode=service_mode,
-    )
-
-
-def check_given(system: System, given: Mapping[str, object], *, kept: bool = False) -> None:
-    """Refuse what is missing or makes no sense; "" and null mean unset, as in the vendor's own examples.
-
-    `kept`: the inputs are those of a task that is remembered, its long values as digests.
-    """
-    there = {name: value for name, value in given.items() if value not in (None, "")}
-    for names in system.required:
-        if not any(name in there for name in names.split("|")):
-            raise Refused(f"{' or '.join(names.split('|'))} is required")
-    for name in (*system.known, *_words(system.required)):
-        check = system.limits.get(name, CHECKS.get(name))
-        if check is None or name not in there:
-            continue
-        if problem := (remembered(check) if kept else check)(there[name]):
-            raise Refused(f"invalid {name}: {problem}")
-
-
-def _words(required: tuple[str, ...]) -> Iterator[str]:
-    for names in required:
-        yield from names.split("|")
-
-
-def _config(config: object) -> tuple[dict[str, object], str]:
-    """Return the webhook as fields of a task, and the service mode."""
-    if config is None:
-        return {}, ""
-    if not isinstance(config, dict) or not isinstance(config.get("webhook_config") or {}, dict):
-        raise Refused("invalid config: must be an object")
-    service_mode = config.get("service_mode") or ""
-    if not isinstance(service_mode, str):
-        raise Refused("invalid service_mode: must be a string")
-    return hook_of(config.get("webhook_config") or {}), str(service_mode)
-
-
-def hook_of(webhook_config: Mapping[str, object]) -> dict[str, object]:
-    """Return the fields a task knows its webhook by."""
-    hook: dict[str, object] = {}
-    for name, check in (("endpoint", endpoint), ("secret", text)):
-        value = webhook_config.get(name)
-        if value in (None, ""):
-            continue
-        if problem := check(value):
-            raise Refused(f"invalid webhook {name}: {problem}")
-        hook[f"webhook_{name}"] = value
-    return hook
-
-
-def _without_hooks(given: Mapping[str, object]) -> dict[str, object]:
-    return {name: value for name, value in given.items() if name not in WEBHOOK_FIELDS}
-
-
-def _prompt(given: Mapping[str, object]) -> str:
-    for name in ("prompt", "gpt_description_prompt", "style_prompt", "gen_text", "lyrics"):
-        if isinstance(value := given.get(name), str) and value.strip():
-            return value
-    return ""
-
-
-def _aspect_ratio(given: Mapping[str, object]) -> str:
-    width, height = given.get("width"), given.get("height")
-    if isinstance(width, int) and isinstance(height, int) and width > 0 and height > 0:
-        return f"{width}:{height}"
-    asked_for = given.get("aspect_ratio")
-    return str(asked_for) if asked_for and not ratio(asked_for) else ""
+MODELS = frozenset(known_models())

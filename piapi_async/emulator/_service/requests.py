@@ -1,4 +1,4 @@
-"""What a create asks for, in whatever protocol it came, and from what it may derive.  Pure."""
+"""What a create asks for, whatever protocol it came in, and which parents it may derive from.  Pure."""
 
 from __future__ import annotations
 
@@ -6,19 +6,24 @@ from enum import StrEnum
 
 from attrs import frozen
 
-#: The model whose tasks both protocols make.
+#: The model whose tasks both protocols create.
 MIDJOURNEY = "midjourney"
 
-#: What a task knows of its webhook (vendor page); the unified protocol has the first two in its `config`.
+#: What a task knows about its webhook (vendor page); the unified protocol has the first two in
+#: `config`.
 WEBHOOK_FIELDS = ("webhook_endpoint", "webhook_secret", "notify_progress")
 
+#: The four pictures of a grid.
 DIGITS = ("1", "2", "3", "4")
-#: What may follow an upscaled image (observed); the same field takes a digit on a grid.
-WORDS = {"upscale": ("2x", "4x", "subtle", "creative"), "variation": ("high_variation", "low_variation")}
+#: What `index` may say of an upscaled image (observed); on a grid the same field takes a digit.
+INDEX_WORDS = {
+    "upscale": ("2x", "4x", "subtle", "creative"),
+    "variation": ("high_variation", "low_variation"),
+}
 
 
 class Kind(StrEnum):
-    """What a finished task holds; `FILES` are those its system puts into the output."""
+    """What a finished task holds; `FILES` are those that its system puts into the output."""
 
     GRID = "grid"
     SINGLE = "single"
@@ -27,8 +32,8 @@ class Kind(StrEnum):
     FILES = "files"
 
 
-class Door(StrEnum):
-    """The protocol of a request, and of a task that it made: in it its webhook speaks.  `ACCOUNT` makes none."""
+class Protocol(StrEnum):
+    """API protocol of a request; webhooks of its task use the same one.  `ACCOUNT` creates no tasks."""
 
     MIDJOURNEY = "mj"
     UNIFIED = "unified"
@@ -38,8 +43,8 @@ class Door(StrEnum):
     ACCOUNT = "account"
 
 
-class Refused(Exception):
-    """The service says no: `status` is the HTTP status, `message` the human text."""
+class Refusal(Exception):
+    """The service refuses a request: `status` is the HTTP status, `message` the text for people."""
 
     def __init__(self, message: str, *, status: int = 400) -> None:
         super().__init__(message)
@@ -48,16 +53,17 @@ class Refused(Exception):
 
 
 @frozen(kw_only=True)
-class Ask:
-    """A create whose fields are checked: all that a machine must know of it.
+class CreateRequest:
+    """A create whose fields are checked: everything the engine needs to make a task.
 
-    `name`: a verb or a task type, by which durations speak of it; `route`: by which faults do.  `parent`: the kinds of
-    task it may derive from, "" = none.  `mode`, `aspect_ratio`: "" = the parent's.
+    `name` is the verb or task type, which durations are looked up by; `route` is what faults are
+    looked up by. `parent` names the kinds of task that it may derive from, "" for none.  An empty
+    `mode` or `aspect_ratio` is the parent's.
     """
 
     name: str
     route: str
-    door: Door
+    protocol: Protocol
     model: str
     makes: Kind
     given: dict[str, object]
@@ -73,18 +79,23 @@ class Ask:
         return str(self.given.get("index", ""))
 
     def parent_problem(self, parent: Kind) -> str:
-        """Say why a finished task of kind `parent` cannot be the origin; "" when it can."""
+        """Return why a finished task of kind `parent` cannot be the origin, "" if it can."""
         if parent not in self.parent:
-            wants = f"{self.parent} image" if self.model == MIDJOURNEY else "video"
-            return f"{self.name} needs a {wants} task, the parent task is a {parent}"
+            wanted = f"{self.parent} image" if self.model == MIDJOURNEY else "video"
+            return f"{self.name} needs a {wanted} task, the parent task is a {parent}"
+
         if self.index in DIGITS and parent is not Kind.GRID:
             return f"index {self.index} needs a grid, the parent task is a {parent}"
-        if self.index in WORDS.get(self.name, ()) and parent is not Kind.SINGLE:
+
+        if self.index in INDEX_WORDS.get(self.name, ()) and parent is not Kind.SINGLE:
             return f"index {self.index} needs an upscaled image, the parent task is a {parent}"
+
         return ""
 
-    def wanted_parent(self) -> Kind:
-        """Return the kind an unknown parent is adopted as: a grid wherever a grid will do."""
+    def assumed_parent(self) -> Kind:
+        """Return the kind that an unknown parent is assumed to be: a grid wherever a grid will do."""
         if self.parent == Kind.FILES:
             return Kind.FILES
-        return Kind.SINGLE if self.parent_problem(Kind.GRID) else Kind.GRID
+        if self.parent_problem(Kind.GRID):
+            return Kind.SINGLE
+        return Kind.GRID

@@ -1,7 +1,8 @@
 """The tasks as a JSON file, so that an emulator that is started again still knows them.
 
-Only what may change is looked at in the event loop; what a task that has ended looks like is written down once.  All
-else, the writing of bytes included, is for a thread.
+The event loop only copies what may change of the tasks that have not ended (`snapshot`).
+Everything else, encoding and writing included, is for a thread; a task that has ended is encoded
+once and remembered.
 """
 
 from __future__ import annotations
@@ -15,39 +16,56 @@ import attrs
 import orjson
 from attrs import Factory, define, frozen
 
-from .state_reading import VERSION, Saved, recalled
-from .tasks import ENDS, Task
+from .state_reading import EVENT_NAMES, STORED_AS, VERSION, Saved, read_state
+from .tasks import END_STAGES, Task
 
 if TYPE_CHECKING:
-    from .engine import Machine
+    from .engine import TaskEngine
 
-#: What changes in the life of a task; its values never change themselves.
-_MOVING = ("stage", "admitted", "started", "ended", "retries", "error", "attempt", "length", "script")
-_STILL = tuple(name for name in attrs.fields_dict(Task) if name not in (*_MOVING, "fate"))
+#: What changes in the life of a task; the values themselves are immutable.
+_MOVING = (
+    "stage",
+    "admitted",
+    "started",
+    "ended",
+    "retries",
+    "error",
+    "attempt",
+    "length",
+    "steps",
+)
+_STILL = tuple(name for name in attrs.fields_dict(Task) if name not in (*_MOVING, "script"))
 
 
 class StateError(ValueError):
-    """The file that an emulator keeps its tasks in cannot be read or written; the text says why, and what to do."""
+    """The state file of an emulator cannot be read or written; the text says why, and what to do."""
 
 
 @frozen
 class Snapshot:
-    """The tasks at one moment: `moving` is, by serial number, what may change of those that have not ended."""
+    """The tasks at one moment; `moving` has, by serial number, what may change of those that have not ended."""
 
     tasks: tuple[Task, ...]
     moving: dict[int, tuple[object, ...]]
     head: dict[str, float]
 
 
-def snapshot(machine: Machine, *, epoch: float, saved_at: float) -> Snapshot:
+def snapshot(engine: TaskEngine, *, epoch: float, saved_at: float) -> Snapshot:
     """Return what a `StateFile` writes; cheap enough for an event loop with tens of thousands of tasks."""
-    tasks = tuple(machine.tasks.values())
-    moving = {task.serial: _moved(task) for task in tasks if task.stage not in ENDS}
-    head = {"version": VERSION, "now": machine.now, "serial": machine.serial, "epoch": epoch, "saved_at": saved_at}
+    tasks = tuple(engine.tasks.values())
+    moving = {task.serial: _moving_values(task) for task in tasks if task.stage not in END_STAGES}
+    head = {
+        "version": VERSION,
+        "now": engine.now,
+        "serial": engine.serial,
+        "epoch": epoch,
+        "saved_at": saved_at,
+    }
     return Snapshot(tasks, moving, head)
 
 
-def _moved(task: Task) -> tuple[object, ...]:
+def _moving_values(task: Task) -> tuple[object, ...]:
+    """Return the values of the fields `_MOVING`, written out because this runs in the event loop."""
     return (
         task.stage,
         task.admitted,
@@ -57,34 +75,36 @@ def _moved(task: Task) -> tuple[object, ...]:
         task.error,
         task.attempt,
         task.length,
-        task.script,
+        task.steps,
     )
 
 
 @define
 class StateFile:
-    """One file.  `write` is for one thread at a time, and may be another one than the event loop's."""
+    """One file.  `write` may be called from any thread, but from one at a time."""
 
     path: Path
     _ended: dict[int, bytes] = Factory(dict)
 
     def check(self) -> None:
-        """Raise `StateError` if nothing could ever be written there."""
-        if not self.path.parent.is_dir():
-            raise StateError(f"{self.path} cannot keep the tasks: {self.path.parent} is not a directory; make it first")
+        """Raise `StateError` if the file could never be written."""
+        folder = self.path.parent
+        if not folder.is_dir():
+            raise StateError(f"{self.path} cannot keep the tasks: {folder} is not a directory; make it first")
         if self.path.is_dir():
             raise StateError(f"{self.path} cannot keep the tasks: it is a directory; name a file")
 
     def load(self) -> Saved | None:
-        """Return what was saved, None where nothing was; `StateError` for a file that is damaged or not ours."""
+        """Return what was saved, None if there is no file; raise `StateError` if it is damaged or not ours."""
         try:
             content = self.path.read_bytes()
         except FileNotFoundError:
             return None
         except OSError as error:
             raise StateError(f"{self.path} cannot be read: {error.strerror or error}") from error
+
         try:
-            return recalled(orjson.loads(content))
+            return read_state(orjson.loads(content))
         except ValueError as error:
             raise StateError(
                 f"{self.path} is not an emulator's state file, or is damaged: {error}.  Move it away and the emulator "
@@ -94,28 +114,35 @@ class StateFile:
     def write(self, snapshot: Snapshot) -> None:
         """Replace the file in one step: a reader sees the old content or the new, never half of it."""
         head = orjson.dumps(snapshot.head)[:-1]
-        tasks = b",".join([self._dumped(task, snapshot) for task in snapshot.tasks])
+        tasks = b",".join([self._encoded(task, snapshot) for task in snapshot.tasks])
+
         try:
             _replace(self.path, head, b',"tasks":[', tasks, b"]}")
         except OSError as error:
-            raise StateError(f"the tasks cannot be saved in {self.path}: {error.strerror or error}") from error
+            reason = error.strerror or error
+            raise StateError(f"the tasks cannot be saved in {self.path}: {reason}") from error
 
-    def _dumped(self, task: Task, snapshot: Snapshot) -> bytes:
+    def _encoded(self, task: Task, snapshot: Snapshot) -> bytes:
         moving = snapshot.moving.get(task.serial)
         if moving is not None:
-            return _dump(task, moving)
-        written = self._ended.get(task.serial)
-        if written is None:
-            written = self._ended[task.serial] = _dump(task, _moved(task))
-        return written
+            return _encode(task, moving)
+
+        encoded = self._ended.get(task.serial)
+        if encoded is None:
+            encoded = self._ended[task.serial] = _encode(task, _moving_values(task))
+        return encoded
 
 
-def _dump(task: Task, moving: tuple[object, ...]) -> bytes:
+def _encode(task: Task, moving: tuple[object, ...]) -> bytes:
     fields: dict[str, Any] = {name: getattr(task, name) for name in _STILL}
     fields |= zip(_MOVING, moving, strict=True)
-    fields["script"] = [(at, event.name) for at, event in fields["script"]]
-    fields["fate"] = {"fails": task.fate.fails, "retries": task.fate.retries, "seconds": task.fate.seconds}
-    return orjson.dumps(fields)
+    fields["steps"] = [(at, EVENT_NAMES[event]) for at, event in fields["steps"]]
+    fields["script"] = {
+        "fails": task.script.fails,
+        "retries": task.script.retries,
+        "seconds": task.script.seconds,
+    }
+    return orjson.dumps({STORED_AS.get(name, name): value for name, value in fields.items()})
 
 
 def _replace(path: Path, *content: bytes) -> None:

@@ -1,25 +1,36 @@
-"""What a state file says, believed field by field: a file may be cut, edited by hand, or of another program.  Pure.
+"""Reading a state file field by field: it may be cut, edited by hand, or of another program.  Pure.
 
-A task that is taken must never make an answer fail later, so its values are held against the same tables as a create's.
+A task that is restored must never make a later response fail, so its values are checked against the
+same tables as those of a create.  Errors name fields as the file does.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
 from typing import Any, TypeVar
 
 import attrs
 from attrs import frozen
 
-from .._api.older import MAKES
-from .catalog import check_given, find_system, hook_of
-from .requests import MIDJOURNEY, Door, Kind, Refused
-from .tasks import DURATIONS, ENDS, LIFE, Event, Fate, Stage, Task
-from .verbs import VERBS, accept
+from .catalog import OLDER_TASKS, find_system
+from .creating import webhook_fields
+from .durations import DURATIONS
+from .input_checks import check_input
+from .requests import MIDJOURNEY, Kind, Protocol, Refusal
+from .tasks import END_STAGES, LIFE, Event, Script, Stage, Step, Task
+from .verbs import VERBS, checked_fields
 
 VERSION = 1
+
+#: Fields of a task that have another name in the file, and the names that events have there: the
+#: format is older.
+STORED_AS: Mapping[str, str] = {"protocol": "door", "script": "fate", "steps": "script"}
+EVENT_NAMES: Mapping[Event, str] = {event: event.name for event in Event} | {Event.RETRY: "STUMBLE"}
+
+_ATTRIBUTES = {STORED_AS.get(name, name): name for name in attrs.fields_dict(Task)}
+_EVENTS = {name: event for event, name in EVENT_NAMES.items()}
 #: That of a picture whose width and height were asked for has their digits.
 _RATIO = re.compile(r"0*[1-9]\d{0,5}:0*[1-9]\d{0,5}")
 #: No second of a run, and no unix time, is further from zero.
@@ -32,7 +43,7 @@ Read = Callable[[object], Any]
 
 @frozen
 class Saved:
-    """A snapshot: the tasks, emulated `now`, the unix times of emulated second 0 and of the saving."""
+    """What was saved: the tasks, emulated `now`, and the unix times of emulated second 0 and of the saving."""
 
     tasks: tuple[Task, ...]
     now: float
@@ -41,84 +52,106 @@ class Saved:
     saved_at: float
 
 
-def recalled(content: object) -> Saved:
-    """Return what a file's JSON says; `ValueError` says which field of which task makes no sense."""
+def read_state(content: object) -> Saved:
+    """Return what a file's JSON says; raise `ValueError` naming the field of the task that makes no sense."""
     saved = _object(content)
     if _field(saved, "version", _whole) != VERSION:
         raise ValueError(f"its version is {saved['version']}, not {VERSION}")
-    tasks = []
-    for number, fields in enumerate(_field(saved, "tasks", _list), 1):
-        try:
-            tasks.append(_task(_object(fields)))
-        except ValueError as error:
-            raise ValueError(f"task {number}: {error}") from error
+
+    tasks = tuple(_read_tasks(_field(saved, "tasks", _list)))
     for what in ("task_id", "serial"):
         if len({getattr(task, what) for task in tasks}) < len(tasks):
             raise ValueError(f"two tasks have the same {what}")
+
     serial = _field(saved, "serial", _whole)
     if serial < max((task.serial for task in tasks), default=0):
         raise ValueError(f"serial: {serial} is less than a task's")
+
     now, epoch, saved_at = (_field(saved, name, _number) for name in ("now", "epoch", "saved_at"))
-    return Saved(tuple(tasks), now, serial, epoch, saved_at)
+    return Saved(tasks, now, serial, epoch, saved_at)
+
+
+def _read_tasks(items: list[Any]) -> Iterable[Task]:
+    for number, fields in enumerate(items, 1):
+        try:
+            yield _task(_object(fields))
+        except ValueError as error:
+            raise ValueError(f"task {number}: {error}") from error
 
 
 def _task(fields: dict[str, Any]) -> Task:
-    known = attrs.fields_dict(Task)
-    if unknown := sorted(fields.keys() - known.keys()):
+    if unknown := sorted(fields.keys() - _ATTRIBUTES.keys()):
         raise ValueError(f"{str(unknown[0])[:100]}: unknown field")
-    # A file of an earlier release lacks the fields that came later: they have defaults.
-    required = [name for name, attribute in known.items() if attribute.default is attrs.NOTHING or name in _ALWAYS]
-    if missing := [name for name in required if name not in fields]:
+    if missing := [name for name in _REQUIRED if name not in fields]:
         raise ValueError(f"{missing[0]}: missing")
-    task = Task(**{name: _field(fields, name, _READ[name]) for name in fields})
+
+    task = Task(**{_ATTRIBUTES[name]: _field(fields, name, _READ[name]) for name in fields})
     _check_life(task)
-    _check_making(task)
+    _check_create(task)
     return task
 
 
 def _check_life(task: Task) -> None:
-    """Refuse a task that stands where no life leads."""
-    ended = task.stage in ENDS
+    """Raise `ValueError` for a task in a state that no life leads to."""
+    ended = task.stage in END_STAGES
     if ended is not (task.ended is not None):
         raise ValueError(f"ended: {task.ended} does not go with the stage {task.stage}")
+
     if task.stage in (Stage.PROCESSING, Stage.RETRY) and task.started is None:
         raise ValueError(f"started: {task.started} does not go with the stage {task.stage}")
+
     stage = task.stage
-    for _, event in task.script:
+    for _, event in task.steps:
         if (stage, event) not in LIFE:
-            raise ValueError(f"script: {event.name} cannot follow {stage}")
+            raise ValueError(f"script: {EVENT_NAMES[event]} cannot follow {stage}")
         stage = LIFE[stage, event]
-    if stage not in ENDS and stage is not Stage.STAGED:
+
+    if stage not in END_STAGES and stage is not Stage.STAGED:
         raise ValueError("script: it has no end")
 
 
-def _check_making(task: Task) -> None:
-    """Refuse a task that no create could have made."""
+def _check_create(task: Task) -> None:
+    """Raise `ValueError` for a task that no create could have made."""
+    is_midjourney = task.model == MIDJOURNEY
     if not _RATIO.fullmatch(task.aspect_ratio):
         raise ValueError(f"aspect_ratio: {task.aspect_ratio[:100]!r} is no ratio")
     if task.mode not in DURATIONS:
         raise ValueError(f"mode: {task.mode[:100]!r} is unknown")
-    system = find_system(task.model, task.verb)
-    if task.verb not in VERBS if task.model == MIDJOURNEY else system is None:
+
+    known = task.verb in VERBS if is_midjourney else find_system(task.model, task.verb) is not None
+    if not known:
         raise ValueError(f"verb: {task.verb[:100]!r} is none of {task.model[:100]!r}")
-    if (task.kind is Kind.FILES) is (task.model == MIDJOURNEY):
+    if (task.kind is Kind.FILES) is is_midjourney:
         raise ValueError(f"kind: {task.kind} is not what {task.model} makes")
-    if task.adopted:
-        return
-    doors = (Door.MIDJOURNEY, Door.UNIFIED) if task.model == MIDJOURNEY else (Door.UNIFIED,)
-    if task.door not in doors and MAKES.get(task.door) != (task.model, task.verb):
-        raise ValueError(f"door: {task.model[:100]}'s tasks are not made by {task.door}")
+
+    if not task.adopted:
+        _check_protocol(task)
+        _check_given(task)
+
+
+def _check_protocol(task: Task) -> None:
+    protocols = {Protocol.UNIFIED}
+    if task.model == MIDJOURNEY:
+        protocols.add(Protocol.MIDJOURNEY)
+
+    if task.protocol not in protocols and OLDER_TASKS.get(task.protocol) != (task.model, task.verb):
+        raise ValueError(f"door: {task.model[:100]}'s tasks are not made by {task.protocol}")
+
+
+def _check_given(task: Task) -> None:
+    system = find_system(task.model, task.verb)
     try:
         if system is None:
-            accept(VERBS[task.verb], task.given, kept=True)
+            checked_fields(VERBS[task.verb], task.given, from_memory=True)
         else:
-            check_given(system, task.given, kept=True)
-            hook_of({"endpoint": task.given.get("webhook_endpoint"), "secret": task.given.get("webhook_secret")})
-    except Refused as refusal:
+            check_input(system, task.given, from_memory=True)
+            endpoint, secret = (task.given.get(f"webhook_{name}") for name in ("endpoint", "secret"))
+            webhook_fields({"endpoint": endpoint, "secret": secret})
+    except Refusal as refusal:
         raise ValueError(f"given: {refusal.message}") from refusal
 
 
-# -- one value --------------------------------------------------------------------------------------------------------
+# -- single values ------------------------------------------------------------------------------
 
 
 def _field(fields: Mapping[str, Any], name: str, read: Read) -> Any:  # noqa: ANN401 - whatever `read` returns
@@ -198,48 +231,79 @@ def _maybe(read: Read) -> Read:
     return lambda value: None if value is None else read(value)
 
 
-def _script(value: object) -> tuple[tuple[float, Event], ...]:
+def _steps(value: object) -> tuple[Step, ...]:
     steps = []
     for step in _list(value):
         if not isinstance(step, list) or len(step) != 2:  # noqa: PLR2004 - a pair
             raise ValueError("pairs of a time and an event are expected")
         at, name = step
-        if _text(name) not in Event.__members__:
+        if _text(name) not in _EVENTS:
             raise ValueError(f"{name[:100]!r} is unknown")
-        steps.append((_number(at), Event[name]))
-    if sorted(at for at, _ in steps) != [at for at, _ in steps]:
+        steps.append((_number(at), _EVENTS[name]))
+
+    times = [at for at, _ in steps]
+    if times != sorted(times):
         raise ValueError("its times do not rise")
     return tuple(steps)
 
 
-def _fate(value: object) -> Fate:
+def _script(value: object) -> Script:
     fields = _object(value)
-    return Fate(
-        _field(fields, "fails", _text),
-        _field(fields, "retries", _maybe(_whole)),
-        _field(fields, "seconds", _maybe(_positive)),
+    return Script(
+        fails=_field(fields, "fails", _text),
+        retries=_field(fields, "retries", _maybe(_whole)),
+        seconds=_field(fields, "seconds", _maybe(_positive)),
     )
 
 
+#: How each field of a task is read, by its name in the file.
 _READ: Mapping[str, Read] = {
     "task_id": _id,
-    **dict.fromkeys(
-        ("account", "verb", "prompt", "mode", "aspect_ratio", "error", "model", "service_mode", "key_id"), _text
-    ),
-    **dict.fromkeys(("created", "attempt"), _number),
-    **dict.fromkeys(("admitted", "started", "ended"), _maybe(_number)),
-    **dict.fromkeys(("serial", "retries"), _whole),
-    "length": _positive,
-    "skew": _skew,
-    "adopted": _flag,
-    "given": _object,
+    "account": _text,
+    "verb": _text,
     "kind": _word(Kind),
+    "given": _object,
+    "prompt": _text,
+    "mode": _text,
+    "aspect_ratio": _text,
+    "created": _number,
+    "serial": _whole,
     "stage": _word(Stage),
-    "door": _word(Door),
-    "fate": _fate,
-    "script": _script,
+    "admitted": _maybe(_number),
+    "started": _maybe(_number),
+    "ended": _maybe(_number),
+    "retries": _whole,
+    "error": _text,
+    "adopted": _flag,
+    "model": _text,
+    "door": _word(Protocol),
+    "service_mode": _text,
+    "key_id": _text,
+    "skew": _skew,
+    "attempt": _number,
+    "length": _positive,
+    "fate": _script,
+    "script": _steps,
 }
-#: Fields that were there from the first release on, defaults or not.
-_ALWAYS = frozenset(
-    ("stage", "admitted", "started", "ended", "retries", "error", "adopted", "skew", "attempt", "length", "script")
+#: Fields that were there from the first version on, although they have defaults.
+_FIRST = frozenset(
+    (
+        "stage",
+        "admitted",
+        "started",
+        "ended",
+        "retries",
+        "error",
+        "adopted",
+        "skew",
+        "attempt",
+        "length",
+        "script",
+    )
+)
+#: A file of an earlier release lacks the fields that came later; they all have defaults.
+_REQUIRED = tuple(
+    stored
+    for stored, name in _ATTRIBUTES.items()
+    if attrs.fields_dict(Task)[name].default is attrs.NOTHING or stored in _FIRST
 )

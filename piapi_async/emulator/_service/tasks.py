@@ -1,23 +1,18 @@
-"""The life of one task: its stages, what leads from one to the next, and how long it takes.  Pure."""
+"""A task and its life: the stages, and the one table of what leads from one to the next.  Pure."""
 
 from __future__ import annotations
 
-import math
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from enum import Enum, StrEnum
-from random import Random
 from typing import TYPE_CHECKING
 
 from attrs import define, field, frozen
 
-from .requests import MIDJOURNEY, WEBHOOK_FIELDS, Door
+from .requests import MIDJOURNEY, WEBHOOK_FIELDS, Protocol
 
 if TYPE_CHECKING:
     from .requests import Kind
-
-#: Given the task's own generator, how many seconds pass from admission to the end.
-Duration = Callable[[Random], float]
 
 
 class Stage(StrEnum):
@@ -35,26 +30,27 @@ class Stage(StrEnum):
 class Event(Enum):
     """What can happen to a task."""
 
-    ADMIT = "a place under the concurrency limit is free"
-    START = "a bot takes the job"
-    STUMBLE = "the bot lost it; another will take it (an internal retry)"
+    ADMIT = "a slot under the concurrency limit is free"
+    START = "work on it begins"
+    RETRY = "internal retry"
     FINISH = "the result is there"
-    FAIL = "it went wrong for good"
-    CANCEL = "the user took it back"
+    FAIL = "it failed for good"
+    CANCEL = "the user cancelled it"
 
 
-#: The whole life.  What is not in the table cannot happen: a cancel after the start, for one (vendor page).
+#: The whole life.  What is not in the table cannot happen: a cancel after the start, for one
+#: (vendor page).
 LIFE: Mapping[tuple[Stage, Event], Stage] = {
     (Stage.STAGED, Event.ADMIT): Stage.PENDING,
     (Stage.STAGED, Event.CANCEL): Stage.CANCELLED,
     (Stage.PENDING, Event.START): Stage.PROCESSING,
     (Stage.PENDING, Event.CANCEL): Stage.CANCELLED,
-    (Stage.PROCESSING, Event.STUMBLE): Stage.RETRY,
+    (Stage.PROCESSING, Event.RETRY): Stage.RETRY,
     (Stage.PROCESSING, Event.FINISH): Stage.FINISHED,
     (Stage.PROCESSING, Event.FAIL): Stage.FAILED,
     (Stage.RETRY, Event.START): Stage.PROCESSING,
     (Stage.RETRY, Event.FAIL): Stage.FAILED,
-    # Ended by hand, whatever the script said.
+    # By hand (`Emulator.end`), whatever its steps are.
     (Stage.STAGED, Event.FAIL): Stage.FAILED,
     (Stage.PENDING, Event.FAIL): Stage.FAILED,
     (Stage.STAGED, Event.FINISH): Stage.FINISHED,
@@ -62,53 +58,19 @@ LIFE: Mapping[tuple[Stage, Event], Stage] = {
     (Stage.RETRY, Event.FINISH): Stage.FINISHED,
 }
 
-ENDS = frozenset({Stage.FINISHED, Stage.FAILED, Stage.CANCELLED})
+END_STAGES = frozenset({Stage.FINISHED, Stage.FAILED, Stage.CANCELLED})
+
+#: One thing that will happen to a task, and when, emulated seconds.
+Step = tuple[float, Event]
+
+#: The part of an attempt's time that passes before it is retried, and the part that is left when it
+#: fails for good.
+_RETRIES_AFTER, _LEFT_AT_FAILURE = 0.9, 0.4
 
 
 @frozen
-class Lognormal:
-    """Seconds drawn so that half lie under `median` and 95 % under `p95`, never outside `shortest`..`longest`."""
-
-    median: float
-    p95: float
-    shortest: float
-    longest: float
-
-    def __call__(self, rng: Random) -> float:
-        """Draw one duration, seconds."""
-        sigma = math.log(self.p95 / self.median) / 1.6449  # the normal quantile of 0.95
-        drawn = self.median * math.exp(rng.gauss(0, sigma))
-        return min(max(drawn, self.shortest), self.longest)
-
-
-@frozen
-class Constant:
-    """Always the same number of seconds."""
-
-    seconds: float
-
-    def __call__(self, _rng: Random) -> float:
-        """Return it."""
-        return self.seconds
-
-
-#: From the vendor's "typical" figures: fast 25-80 s, turbo about 15 s, relax 40 s to many minutes.
-DURATIONS: Mapping[str, Duration] = {
-    "fast": Lognormal(45, 120, 8, 600),
-    "mixed": Lognormal(45, 120, 8, 600),
-    "turbo": Lognormal(15, 25, 5, 90),
-    "relax": Lognormal(150, 600, 30, 3600),
-    # What is not Midjourney, by what it makes (our decision: the orders of magnitude that users report).
-    "image": Lognormal(12, 40, 3, 300),
-    "audio": Lognormal(40, 120, 8, 600),
-    "model": Lognormal(60, 180, 15, 900),
-    "video": Lognormal(150, 420, 30, 3600),
-}
-
-
-@frozen
-class Fate:
-    """What the next task is bound to: a failure text, a number of internal retries, a duration in seconds."""
+class Script:
+    """How a task will go: the text it fails with ("" = it does not), internal retries, seconds; None = drawn."""
 
     fails: str = ""
     retries: int | None = None
@@ -117,11 +79,12 @@ class Fate:
 
 @define(eq=False)
 class Task:
-    """One task.  Times are emulated seconds; None is "not reached".
+    """One task.  Times are emulated seconds; None means "not reached".
 
-    `key_id`: the id of the API key that paid.  `adopted`: the service did not make it but was told of it.  `skew`: the
-    share by which its progress misleads.  `attempt` and `length`: when the present attempt began and how long it would
-    take in all.  `script`: what will happen to it and when.
+    `key_id` is the id of the API key that paid.  `adopted`: the service was told about it and did
+    not make it.  `skew` is the share by which the reported progress is off.  `attempt` is when the
+    present attempt began, `length` how long it would take in all.  `steps` are what will happen to
+    it and when.
     """
 
     task_id: str
@@ -142,14 +105,14 @@ class Task:
     error: str = ""
     adopted: bool = False
     model: str = MIDJOURNEY
-    door: Door = Door.MIDJOURNEY
+    protocol: Protocol = Protocol.MIDJOURNEY
     service_mode: str = ""
     key_id: str = ""
     skew: float = 0.0
     attempt: float = 0.0
     length: float = 1.0
-    fate: Fate = field(default=Fate(), repr=False)
-    script: tuple[tuple[float, Event], ...] = field(default=(), repr=False)
+    script: Script = field(default=Script(), repr=False)
+    steps: tuple[Step, ...] = field(default=(), repr=False)
 
     @property
     def origin(self) -> str:
@@ -158,50 +121,55 @@ class Task:
 
     @property
     def input(self) -> dict[str, object]:
-        """What was asked, without its webhook: the unified protocol's word and its echo."""
+        """What was asked for, without its webhook; the unified protocol echoes it under this name."""
         return {name: value for name, value in self.given.items() if name not in WEBHOOK_FIELDS}
 
     @property
     def has_webhook(self) -> bool:
-        """Whether someone wants to be told."""
+        """Whether a webhook was asked for."""
         return "webhook_endpoint" in self.given
 
     @property
     def art_seed(self) -> int:
-        """The number this task's pictures are drawn from."""
+        """The number that this task's pictures are drawn from."""
         return seed_of(self.task_id)
 
     def progress(self, now: float) -> int:
-        """Return the percentage the service would report: a function of age alone, off by the task's own skew."""
+        """Return the percentage that the service reports: a function of age, off by the task's skew."""
         if self.stage is Stage.FINISHED:
             return 100
         if self.started is None or self.stage in (Stage.RETRY, Stage.CANCELLED):
             return 0
-        age = (now if self.ended is None else self.ended) - self.attempt
+
+        until = now if self.ended is None else self.ended
+        age = until - self.attempt
         return max(0, min(99, int(100 * age / (self.length * (1 + self.skew)))))
 
     def reaches(self, percent: int) -> float:
-        """Return when this attempt's progress passes `percent`, emulated seconds."""
+        """Return when the progress of this attempt passes `percent`, emulated seconds."""
         return self.attempt + self.length * (1 + self.skew) * percent / 100
 
 
 def seed_of(text: str) -> int:
-    """Return the 32-bit number that stands for a task id or an address: what pictures are drawn from."""
+    """Return the 32-bit number that stands for a task id or a URL: what pictures are drawn from."""
     return zlib.crc32(text.encode())
 
 
-def script(task: Task, at: float) -> tuple[tuple[float, Event], ...]:
-    """Return what will happen to an admitted task and when; the last entry is its end."""
-    total = task.fate.seconds or 0.0
-    attempts = (task.fate.retries or 0) + 1
+def steps_of(script: Script, admitted: float) -> tuple[Step, ...]:
+    """Return what will happen to a task admitted at that second; the last step is its end."""
+    total = script.seconds or 0.0
+    attempts = (script.retries or 0) + 1
     wait = min(3.0, total / 15)
     share = (total - wait) / attempts
+    begins = [admitted + wait + attempt * share for attempt in range(attempts)]
+
     steps = []
-    for attempt in range(attempts):
-        begin = at + wait + attempt * share
-        steps.append((begin, Event.START))
-        if attempt + 1 < attempts:
-            steps.append((begin + share * 0.9, Event.STUMBLE))
-    if task.fate.fails:
-        return (*steps, (at + wait + (attempts - 0.4) * share, Event.FAIL))
-    return (*steps, (at + total, Event.FINISH))
+    for begin in begins[:-1]:
+        steps += [(begin, Event.START), (begin + share * _RETRIES_AFTER, Event.RETRY)]
+    steps.append((begins[-1], Event.START))
+
+    if script.fails:
+        steps.append((admitted + wait + (attempts - _LEFT_AT_FAILURE) * share, Event.FAIL))
+    else:
+        steps.append((admitted + total, Event.FINISH))
+    return tuple(steps)

@@ -1,4 +1,4 @@
-"""The ten create verbs as data: which fields each takes, what it makes, what it may be made from.  Pure."""
+"""The ten create verbs of Midjourney as data: their fields, what they make, and from which parents.  Pure."""
 
 from __future__ import annotations
 
@@ -6,13 +6,36 @@ from collections.abc import Mapping
 
 from attrs import frozen
 
-from .checks import Check, endpoint, flag, index, link, links, mask, ratio, remembered, text, whole, word, zoom
-from .requests import DIGITS, MIDJOURNEY, WEBHOOK_FIELDS, WORDS, Ask, Door, Kind, Refused
+from .checks import (
+    Check,
+    endpoint,
+    flag,
+    index,
+    link,
+    links,
+    mask,
+    ratio,
+    remembered,
+    text,
+    whole,
+    word,
+    zoom,
+)
+from .requests import (
+    DIGITS,
+    INDEX_WORDS,
+    MIDJOURNEY,
+    WEBHOOK_FIELDS,
+    CreateRequest,
+    Kind,
+    Protocol,
+    Refusal,
+)
 
 
-@frozen
+@frozen(kw_only=True)
 class Verb:
-    """One create verb: the fields it needs and takes, the kind of parent it wants ("" = none) and what it makes."""
+    """One create verb.  `parent` names the kinds of parent it takes, "" for none; `makes` is what comes out."""
 
     name: str
     makes: Kind
@@ -22,76 +45,82 @@ class Verb:
 
     @property
     def fields(self) -> tuple[str, ...]:
-        """Every field of the body that means something, the webhook's included."""
+        """Every field of the body that means something, those of the webhook included."""
         return self.required + self.optional + WEBHOOK_FIELDS
 
 
-_ANY_IMAGE = "grid or single"
+_GRID_OR_SINGLE = "grid or single"
 
 VERBS: Mapping[str, Verb] = {
     verb.name: verb
     for verb in (
-        Verb("imagine", Kind.GRID, ("prompt",), ("process_mode", "aspect_ratio", "skip_prompt_check", "bot_id")),
-        Verb("reroll", Kind.GRID, ("origin_task_id",), ("prompt", "skip_prompt_check"), "grid"),
-        Verb("upscale", Kind.SINGLE, ("origin_task_id", "index"), (), _ANY_IMAGE),
         Verb(
-            "variation",
-            Kind.GRID,
-            ("origin_task_id", "index"),
-            ("prompt", "aspect_ratio", "skip_prompt_check"),
-            _ANY_IMAGE,
+            name="imagine",
+            makes=Kind.GRID,
+            required=("prompt",),
+            optional=("process_mode", "aspect_ratio", "skip_prompt_check", "bot_id"),
         ),
-        Verb("inpaint", Kind.GRID, ("origin_task_id", "mask"), ("prompt", "skip_prompt_check"), "single"),
-        Verb("outpaint", Kind.GRID, ("origin_task_id", "zoom_ratio"), ("aspect_ratio", "prompt"), "single"),
-        Verb("pan", Kind.GRID, ("origin_task_id", "direction"), ("prompt",), "single"),
-        Verb("describe", Kind.TEXT, ("image_url",), ("process_mode",)),
-        Verb("blend", Kind.GRID, ("image_urls",), ("process_mode", "dimension")),
-        Verb("seed", Kind.SEED, ("origin_task_id",), (), _ANY_IMAGE),
+        Verb(
+            name="reroll",
+            makes=Kind.GRID,
+            required=("origin_task_id",),
+            optional=("prompt", "skip_prompt_check"),
+            parent="grid",
+        ),
+        Verb(
+            name="upscale",
+            makes=Kind.SINGLE,
+            required=("origin_task_id", "index"),
+            parent=_GRID_OR_SINGLE,
+        ),
+        Verb(
+            name="variation",
+            makes=Kind.GRID,
+            required=("origin_task_id", "index"),
+            optional=("prompt", "aspect_ratio", "skip_prompt_check"),
+            parent=_GRID_OR_SINGLE,
+        ),
+        Verb(
+            name="inpaint",
+            makes=Kind.GRID,
+            required=("origin_task_id", "mask"),
+            optional=("prompt", "skip_prompt_check"),
+            parent="single",
+        ),
+        Verb(
+            name="outpaint",
+            makes=Kind.GRID,
+            required=("origin_task_id", "zoom_ratio"),
+            optional=("aspect_ratio", "prompt"),
+            parent="single",
+        ),
+        Verb(
+            name="pan",
+            makes=Kind.GRID,
+            required=("origin_task_id", "direction"),
+            optional=("prompt",),
+            parent="single",
+        ),
+        Verb(
+            name="describe",
+            makes=Kind.TEXT,
+            required=("image_url",),
+            optional=("process_mode",),
+        ),
+        Verb(
+            name="blend",
+            makes=Kind.GRID,
+            required=("image_urls",),
+            optional=("process_mode", "dimension"),
+        ),
+        Verb(
+            name="seed",
+            makes=Kind.SEED,
+            required=("origin_task_id",),
+            parent=_GRID_OR_SINGLE,
+        ),
     )
 }
-
-
-def asked(verb_name: str, body: Mapping[str, object], *, door: Door = Door.MIDJOURNEY, route: str = "") -> Ask:
-    """Return what a create asks of Midjourney; `Refused` says why it cannot be had."""
-    verb = VERBS[verb_name]
-    given = accept(verb, body)
-    return Ask(
-        name=verb_name,
-        route=route or verb_name,
-        door=door,
-        model=MIDJOURNEY,
-        makes=verb.makes,
-        given=given,
-        parent=verb.parent,
-        prompt=str(given.get("prompt", "")),
-        mode=str(given.get("process_mode", "")),
-        aspect_ratio=str(given.get("aspect_ratio", "")),
-    )
-
-
-def accept(verb: Verb, body: Mapping[str, object], *, kept: bool = False) -> dict[str, object]:
-    """Return the fields of `body` that count, checked; `Refused` in the words a human would use.
-
-    `""` means unset for optional strings (vendor page); null is read likewise.  Unknown fields are ignored.
-    `kept`: the fields are those of a task that is remembered, its long values as digests.
-    """
-    given = {name: body[name] for name in verb.fields if body.get(name) not in (None, "")}
-    if verb.name == "seed" and "origin_task_id" not in given and body.get("task_id"):
-        given["origin_task_id"] = body["task_id"]  # the older name of the field
-    for name in verb.required:
-        if name not in given:
-            raise Refused(f"{name} is required")
-    for name, value in given.items():
-        check = remembered(CHECKS[name]) if kept else CHECKS[name]
-        if problem := check(value):
-            raise Refused(f"invalid {name}: {problem}")
-    if "index" in given:
-        given["index"] = str(given["index"])
-        known = DIGITS + WORDS[verb.name]
-        if given["index"] not in known:
-            raise Refused(f"invalid index: must be one of {', '.join(known)}")
-    return given
-
 
 CHECKS: Mapping[str, Check] = {
     "prompt": text,
@@ -111,3 +140,60 @@ CHECKS: Mapping[str, Check] = {
     "webhook_secret": text,
     "notify_progress": flag,
 }
+
+
+def midjourney_request(
+    verb_name: str,
+    body: Mapping[str, object],
+    *,
+    protocol: Protocol = Protocol.MIDJOURNEY,
+    route: str = "",
+) -> CreateRequest:
+    """Return a create of Midjourney, checked; raise `Refusal` for one that the service would not take."""
+    verb = VERBS[verb_name]
+    given = checked_fields(verb, body)
+
+    return CreateRequest(
+        name=verb_name,
+        route=route or verb_name,
+        protocol=protocol,
+        model=MIDJOURNEY,
+        makes=verb.makes,
+        given=given,
+        parent=verb.parent,
+        prompt=str(given.get("prompt", "")),
+        mode=str(given.get("process_mode", "")),
+        aspect_ratio=str(given.get("aspect_ratio", "")),
+    )
+
+
+def checked_fields(verb: Verb, body: Mapping[str, object], *, from_memory: bool = False) -> dict[str, object]:
+    """Return the fields of `body` that count, checked; raise `Refusal` in the words of the service.
+
+    `""` means unset for optional strings (vendor page); null is read the same way.  Unknown fields
+    are ignored. `from_memory`: the fields are those of a remembered task, whose long values are
+    digests.
+    """
+    given = {name: body[name] for name in verb.fields if body.get(name) not in (None, "")}
+    if verb.name == "seed" and "origin_task_id" not in given and body.get("task_id"):
+        given["origin_task_id"] = body["task_id"]  # the older name of the field
+
+    for name in verb.required:
+        if name not in given:
+            raise Refusal(f"{name} is required")
+
+    for name, value in given.items():
+        check = remembered(CHECKS[name]) if from_memory else CHECKS[name]
+        if problem := check(value):
+            raise Refusal(f"invalid {name}: {problem}")
+
+    if "index" in given:
+        given["index"] = _checked_index(verb, given["index"])
+    return given
+
+
+def _checked_index(verb: Verb, value: object) -> str:
+    known = DIGITS + INDEX_WORDS[verb.name]
+    if str(value) not in known:
+        raise Refusal(f"invalid index: must be one of {', '.join(known)}")
+    return str(value)

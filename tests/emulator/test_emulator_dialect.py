@@ -1,4 +1,4 @@
-"""What the desk says in each dialect and on each plan, asked as plain values."""
+"""What the router says in each dialect and on each plan, asked as plain values."""
 
 from __future__ import annotations
 
@@ -11,30 +11,32 @@ from hypothesis import strategies as st
 
 from piapi_async._http import HTTPRequest
 from piapi_async.emulator import PLANS, Dialect, Plan
-from piapi_async.emulator._api.dialect import View, picture_size
-from piapi_async.emulator._api.host import Desk
+from piapi_async.emulator._api.host import Host
+from piapi_async.emulator._api.router import Router
 from piapi_async.emulator._api.routes import ROUTES
+from piapi_async.emulator._api.view import View
 from piapi_async.emulator._media.links import read_link
-from piapi_async.emulator._service.engine import Machine
-from piapi_async.emulator._service.tasks import Constant
+from piapi_async.emulator._service.durations import Constant
+from piapi_async.emulator._service.engine import TaskEngine
+from piapi_async.emulator._service.geometry import picture_size
 from piapi_async.emulator._service.verbs import VERBS
 
 KEY = {"x-api-key": "k"}
 
 
-def _desk(plan: Plan = PLANS["pro-hya"], **dialect: Any) -> Desk:
-    machine = Machine(durations={"fast": Constant(60)})
-    return Desk(machine, View(plan, Dialect(**dialect), origin="http://d"), frozenset({"k"}))
+def _router(plan: Plan = PLANS["pro-hya"], **dialect: Any) -> Router:
+    engine = TaskEngine(durations={"fast": Constant(60)})
+    return Router(Host(engine, View(plan, Dialect(**dialect), origin="http://d"), frozenset({"k"})))
 
 
-def _ask(desk: Desk, verb: str, body: object, now: float = 0.0) -> tuple[int, Any]:
-    answer = desk.answer(HTTPRequest("POST", f"/mj/v2/{verb}", orjson.dumps(body), KEY), now)
+def _ask(router: Router, verb: str, body: object, now: float = 0.0) -> tuple[int, Any]:
+    answer = router.respond(HTTPRequest("POST", f"/mj/v2/{verb}", orjson.dumps(body), KEY), now)
     return answer.status, orjson.loads(answer.body)
 
 
-def _fetched(desk: Desk, now: float) -> Any:
-    task_id = _ask(desk, "imagine", {"prompt": "a cat"})[1]["task_id"]
-    return _ask(desk, "fetch", {"task_id": task_id}, now)[1]
+def _fetched(router: Router, now: float) -> Any:
+    task_id = _ask(router, "imagine", {"prompt": "a cat"})[1]["task_id"]
+    return _ask(router, "fetch", {"task_id": task_id}, now)[1]
 
 
 GATED = {
@@ -50,14 +52,14 @@ OPTIONAL = ("task_progress", "intermediate_image_urls", "discord_image_url", "te
 
 @pytest.mark.parametrize("plan", PLANS)
 def test_a_plan_decides_which_optional_fields_are_there(plan: str) -> None:
-    result = _fetched(_desk(PLANS[plan]), 100)["task_result"]
+    result = _fetched(_router(PLANS[plan]), 100)["task_result"]
     assert GATED[plan] == [name in result for name in OPTIONAL]
     assert result["image_url"].startswith("http://d/mj/")
 
 
 @pytest.mark.parametrize(("gated", "values"), [("null", [None] * 4), ("empty", [0, [], "", []])])
 def test_a_gated_field_may_be_null_or_empty_instead(gated: str, values: list[object]) -> None:
-    result = _fetched(_desk(PLANS["free-payg"], gated=gated), 100)["task_result"]
+    result = _fetched(_router(PLANS["free-payg"], gated=gated), 100)["task_result"]
     assert values == [result[name] for name in OPTIONAL]
 
 
@@ -70,20 +72,20 @@ def test_a_gated_field_may_be_null_or_empty_instead(gated: str, values: list[obj
     ],
 )
 def test_a_host_of_2023_says_success_as_a_boolean(success: str, answer: set[str], refusal: set[str]) -> None:
-    desk = _desk(success=success)
-    accepted, refused = _ask(desk, "imagine", {"prompt": "a"})[1], _ask(desk, "imagine", {})[1]
+    router = _router(success=success)
+    accepted, refused = _ask(router, "imagine", {"prompt": "a"})[1], _ask(router, "imagine", {})[1]
 
     assert (answer, refusal) == (accepted.keys(), refused.keys())
     assert (accepted.get("success", True), refused.get("success", False)) == (True, False)
 
 
 def test_a_refusal_may_be_the_message_alone() -> None:
-    assert _ask(_desk(error_body="message"), "imagine", {}) == (400, {"message": "prompt is required"})
+    assert _ask(_router(error_body="message"), "imagine", {}) == (400, {"message": "prompt is required"})
 
 
 @pytest.mark.parametrize(("unreached", "value"), [("zero", 0), ("null", None), ("absent", "gone")])
 def test_a_time_not_reached_is_zero_null_or_absent(unreached: str, value: object) -> None:
-    assert value == _fetched(_desk(unreached=unreached), 1)["meta"].get("ended_at", "gone")
+    assert value == _fetched(_router(unreached=unreached), 1)["meta"].get("ended_at", "gone")
 
 
 @pytest.mark.parametrize(
@@ -91,18 +93,18 @@ def test_a_time_not_reached_is_zero_null_or_absent(unreached: str, value: object
     [("temporary_image_urls", [False, True]), ("image_urls", [True, False]), ("both", [True, True])],
 )
 def test_the_crops_stand_in_either_field(crops_in: str, filled: list[bool]) -> None:
-    result = _fetched(_desk(crops_in=crops_in), 100)["task_result"]
+    result = _fetched(_router(crops_in=crops_in), 100)["task_result"]
     assert filled == [result[name] is not None for name in ("image_urls", "temporary_image_urls")]
 
 
 def test_multi_fetch_may_be_off_smaller_or_leave_the_unknown_out() -> None:
-    assert _ask(_desk(multi_fetch=False, multi_fetch_off_status=405), "multi_fetch", {"task_ids": ["x"]})[0] == 405
-    assert _ask(_desk(multi_fetch_max=1), "multi_fetch", {"task_ids": ["x", "y"]})[0] == 400
-    assert _ask(_desk(multi_unknown="missing"), "multi_fetch", {"task_ids": ["x"]}) == (200, {"data": {}})
+    assert _ask(_router(multi_fetch=False, multi_fetch_off_status=405), "multi_fetch", {"task_ids": ["x"]})[0] == 405
+    assert _ask(_router(multi_fetch_max=1), "multi_fetch", {"task_ids": ["x", "y"]})[0] == 400
+    assert _ask(_router(multi_unknown="missing"), "multi_fetch", {"task_ids": ["x"]}) == (200, {"data": {}})
 
 
 def test_other_decisions_of_ours_can_be_changed() -> None:
-    odd = _desk(
+    odd = _router(
         unknown_task_status=404, unknown_task_message="nope", describe_in="prompt", late_cancel="ignore",
         numbers_as_strings=True, words={"pending": "starting"},
     )  # fmt: skip
@@ -117,10 +119,10 @@ def test_other_decisions_of_ours_can_be_changed() -> None:
 
 
 def test_the_seed_of_a_task_is_the_same_whoever_asks() -> None:
-    desk = _desk()
-    grid = _ask(desk, "imagine", {"prompt": "a cat"})[1]["task_id"]
-    asked = [_ask(desk, "seed", {"origin_task_id": grid}, 100)[1]["task_id"] for _ in range(2)]
-    first, second = (_ask(desk, "fetch", {"task_id": task_id}, 200)[1]["task_result"]["seed"] for task_id in asked)
+    router = _router()
+    grid = _ask(router, "imagine", {"prompt": "a cat"})[1]["task_id"]
+    asked = [_ask(router, "seed", {"origin_task_id": grid}, 100)[1]["task_id"] for _ in range(2)]
+    first, second = (_ask(router, "fetch", {"task_id": task_id}, 200)[1]["task_result"]["seed"] for task_id in asked)
     assert first == second
     assert first.isdigit()
 
@@ -140,7 +142,7 @@ NAMES = st.sampled_from(
 def test_any_json_whatever_gets_an_answer_of_the_service(name: str, body: Any) -> None:
     route = ROUTES[name]
     path = f"{route.path}x" if route.path.endswith("/") else route.path
-    answer = _desk().answer(HTTPRequest(route.method, path, orjson.dumps(body), KEY), 0.0)
+    answer = _router().respond(HTTPRequest(route.method, path, orjson.dumps(body), KEY), 0.0)
     assert answer.status in (200, 400)
     assert isinstance(orjson.loads(answer.body), dict)
 

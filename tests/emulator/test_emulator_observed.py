@@ -14,10 +14,11 @@ from support.emulating import emulating
 
 from piapi_async._http import HTTPRequest
 from piapi_async.emulator import PLANS, Constant, Dialect, Emulator, Plan, Seen, SlowFirstByte, Status
-from piapi_async.emulator._api.dialect import View
-from piapi_async.emulator._api.host import Desk
-from piapi_async.emulator._service.engine import Machine
-from piapi_async.emulator._service.verbs import asked
+from piapi_async.emulator._api.host import Host
+from piapi_async.emulator._api.router import Router
+from piapi_async.emulator._api.view import View
+from piapi_async.emulator._service.engine import TaskEngine
+from piapi_async.emulator._service.verbs import midjourney_request
 
 pytestmark = pytest.mark.looptime
 
@@ -100,20 +101,20 @@ async def test_the_live_page_stands_alone_and_its_numbers_follow() -> None:
 
 
 def test_a_task_costs_less_than_five_kilobytes() -> None:
-    machine = Machine(concurrency=20_000, adopt_parents=True)
-    desk = Desk(machine, View(PLANS["pro-hya"], Dialect()), frozenset({"k"}))
+    engine = TaskEngine(concurrency=20_000, adopt_parents=True)
+    router = Router(Host(engine, View(PLANS["pro-hya"], Dialect()), frozenset({"k"})))
     tracemalloc.start()
     try:
         for number in range(2_000):
             body = orjson.dumps({"origin_task_id": "p", "prompt": f"a cute cat, number {number}"})
-            answer = desk.answer(HTTPRequest("POST", "/mj/v2/reroll", body, {"x-api-key": "k"}), number / 100)
+            answer = router.respond(HTTPRequest("POST", "/mj/v2/reroll", body, {"x-api-key": "k"}), number / 100)
             body = orjson.dumps({"task_id": orjson.loads(answer.body)["task_id"]})
-            desk.answer(HTTPRequest("POST", "/mj/v2/fetch", body), number / 100)
+            router.respond(HTTPRequest("POST", "/mj/v2/fetch", body), number / 100)
         held, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
 
-    assert len(machine.tasks) == 2_001
+    assert len(engine.tasks) == 2_001
     assert held < 2_000 * 5e3
 
 
@@ -159,8 +160,8 @@ def test_a_plan_of_ones_own_and_durations_of_every_sort_are_taken() -> None:
 
     assert emulator.machine.concurrency == 2
     assert Emulator(plan=plan, concurrency=7).machine.concurrency == 7
-    task = emulator.machine.create(asked("imagine", {"prompt": "a cat"}), account="", now=0)
-    assert task.fate.seconds == 3
+    task = emulator.machine.create(midjourney_request("imagine", {"prompt": "a cat"}), account="", now=0)
+    assert task.script.seconds == 3
     assert "not running" in repr(emulator)
 
 
@@ -201,8 +202,8 @@ async def test_what_clients_make_up_is_counted_without_bound_but_not_remembered(
 def test_what_was_refused_is_not_remembered_without_bound() -> None:
     seen = Seen()
     for number in range(1_100):
-        seen.refuse(f"{number}" + "x" * 300)
-    seen.refuse("0" + "x" * 300)
+        seen.count_refusal(f"{number}" + "x" * 300)
+    seen.count_refusal("0" + "x" * 300)
 
     assert (len(seen.refused), seen.refused.total()) == (1001, 1101)
     assert (seen.refused["(others)"], seen.refused["0" + "x" * 199]) == (100, 2)

@@ -16,9 +16,9 @@ from PIL import Image
 from support.emulating import Caller, Inbox, emulating
 from support.systems import LINK, PROMPT
 
-from piapi_async.emulator._api import account as _beside
-from piapi_async.emulator._media.files import File, Workshop
-from piapi_async.emulator._media.gallery import Gallery, Picture
+from piapi_async.emulator._media.files import File, FileMaker
+from piapi_async.emulator._service import uploads
+from piapi_async.emulator.pictures import Gallery, Picture
 
 pytestmark = pytest.mark.looptime
 
@@ -80,7 +80,7 @@ class TestUpload:
         async with emulating() as caller:
             urls = [
                 (await _upload(caller, file_name="a.png", file_data=DATA))[1]["data"]["url"]
-                for _ in range(_beside.KEPT + 1)
+                for _ in range(uploads.KEPT + 1)
             ]
             assert len(set(urls)) == len(urls)
             assert [(await caller.get(url))[0] for url in (urls[0], urls[1], urls[-1])] == [404, 200, 200]
@@ -256,10 +256,10 @@ class TestFiles:
         made = {}
         for suffix in ("png", "mp4", "wav", "glb"):
             file = File(suffix, Picture(5, 7, 256, 128), 7)
-            workshop = Workshop(Gallery())
-            made[suffix] = workshop.make(file)
-            assert made[suffix] is workshop.make(file)
-            assert made[suffix] == Workshop(Gallery()).make(file)
+            maker = FileMaker(Gallery())
+            made[suffix] = maker.make(file)
+            assert made[suffix] is maker.make(file)
+            assert made[suffix] == FileMaker(Gallery()).make(file)
 
         assert Image.open(io.BytesIO(made["png"])).size == (256, 128)
         with av.open(io.BytesIO(made["mp4"]), "r") as video:
@@ -270,13 +270,13 @@ class TestFiles:
         _cube(made["glb"])
 
     def test_only_the_last_few_are_remembered(self) -> None:
-        workshop = Workshop(Gallery(), keep=2)
+        maker = FileMaker(Gallery(), keep=2)
         first, *_ = [File("wav", Picture(1, 1, 8, 8), seed) for seed in range(3)]
-        made = workshop.make(first)
+        made = maker.make(first)
         for seed in (1, 2):
-            workshop.make(File("wav", Picture(1, 1, 8, 8), seed))
-        assert workshop.make(first) == made
-        assert workshop.make(first) is not made
+            maker.make(File("wav", Picture(1, 1, 8, 8), seed))
+        assert maker.make(first) == made
+        assert maker.make(first) is not made
 
 
 def _cube(content: bytes) -> None:
