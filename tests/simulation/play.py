@@ -81,6 +81,8 @@ class Attempt:
     ended: str = ""  # how its wait ended
     ended_at: float = 0.0
     waiting: bool = False
+    timeout: float | None = None
+    waited_from: float = 0.0
 
 
 @define(eq=False)
@@ -301,7 +303,7 @@ class Player:
             await self._wait(attempt, handle, None if step.wait == float("inf") else step.wait)
 
     async def _wait(self, attempt: Attempt, handle: TaskHandle[Any], timeout: float | None) -> None:
-        attempt.waiting = True
+        attempt.waiting, attempt.timeout, attempt.waited_from = True, timeout, self.world.now
         try:
             task = await handle.wait(timeout)
             attempt.ended = task.state.value
@@ -517,9 +519,18 @@ def _close_process(player: Player, process: Process) -> None:
 
     if left := asyncio.all_tasks(process.loop):
         record.wrong.append(f"after close() tasks are left: {left}")
+    if open_files := sum(_is_open(connection) for connection in process.connections):
+        record.wrong.append(f"after close() {open_files} database connections are left")
     if process.loop.transports:
         record.wrong.append(f"after close() {len(process.loop.transports)} connections are left")
     record.wrong += [f"the loop complained: {text}" for text in process.loop.complaints]
+
+
+def _is_open(connection: sqlite3.Connection) -> bool:
+    try:
+        return connection.total_changes >= 0
+    except sqlite3.ProgrammingError:
+        return False
 
 
 async def _turns(count: int) -> None:

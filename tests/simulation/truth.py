@@ -7,10 +7,14 @@ from collections.abc import Iterator
 
 from .host import KEY, SECRET
 from .play import OTHER, Attempt, Record
-from .story import FullDisk, MoveLedger
+from .story import Freeze, FullDisk, MoveLedger
 
 LATE = 60.0
 """Seconds after a task's end, or after everything went right again, by which a wait for it must be over."""
+
+
+TICK = 0.05
+"""Seconds by which a time-out may be missed."""
 
 
 def violations(record: Record) -> list[str]:
@@ -22,6 +26,8 @@ def violations(record: Record) -> list[str]:
         *_mixed_up(record),
         *_refused_yet_made(record),
         *_late(record),
+        *_off_the_tick(record),
+        *_too_many_polls(record),
         *_wrong_ends(record),
         *_secrets(record),
         *(f"the host saw {what}" for what in record.host.forbidden),
@@ -126,6 +132,27 @@ def _late(record: Record) -> Iterator[str]:
         possible = max(task.made_at + task.seconds, record.healed_at, attempt.accepted_at)
         if attempt.ended_at > possible + LATE:
             yield f"the end of intent {attempt.intent} was noticed {attempt.ended_at - possible:.0f} s late"
+
+
+def _off_the_tick(record: Record) -> Iterator[str]:
+    """A time-out is kept to the tick, unless the process itself stood still."""
+    if any(isinstance(step, Freeze) for step in record.story.steps):
+        return
+    for attempt in record.attempts:
+        if attempt.ended != "WaitTimeout" or not attempt.timeout:
+            continue
+        waited = attempt.ended_at - attempt.waited_from
+        if abs(waited - attempt.timeout) > TICK:
+            yield f"the wait for intent {attempt.intent} was to end after {attempt.timeout:g} s and took {waited:.2f}"
+
+
+def _too_many_polls(record: Record) -> Iterator[str]:
+    """No fault makes anybody poll in a tight loop: a poll a second for each task at most, and some to begin with."""
+    seconds = sum(task.seconds for task in record.host.tasks.values())
+    seconds += sum(step.over_at - step.at for step in record.story.steps) * len(record.host.tasks)
+    allowed = 40 + 20 * len(record.attempts) + 2 * seconds
+    if record.host.polls > allowed:
+        yield f"the host was polled {record.host.polls} times, where {allowed:.0f} would be plenty"
 
 
 def _wrong_ends(record: Record) -> Iterator[str]:
