@@ -68,7 +68,7 @@ class SubmitConnector(SteadyConnector):
         self._unjudged: dict[ResponseHandler, ConnectionKey] = {}
 
     def _release(self, key: ConnectionKey, protocol: ResponseHandler, *, should_close: bool = False) -> None:
-        if should_close or protocol.should_close:
+        if should_close:
             super()._release(key, protocol, should_close=True)
             return
         self._unjudged[protocol] = key

@@ -124,14 +124,15 @@ class Sender:
         if not self.throttle.open:
             await self.throttle.enter(sending)
         self.counters.requests[type(request).__name__] += 1
-        began = now()
+        debugging = logger.isEnabledFor(logging.DEBUG)
+        began = now() if debugging else 0.0
         try:
             response = await self.transport.send(
                 request.to_http(), timeout=self.timeout if timeout is None else timeout, sending=sending, submit=submit
             )
         except (TransportError, UnexpectedAnswer) as error:
             raise _of(request, error)  # noqa: B904 - it is the same error
-        if logger.isEnabledFor(logging.DEBUG):
+        if debugging:
             logger.debug("%s: HTTP %d in %.0f ms", label(request), response.status, (now() - began) * 1000)
         return response
 

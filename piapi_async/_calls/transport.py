@@ -95,7 +95,7 @@ class _Body(aiohttp.BytesPayload):
         super(aiohttp.BytesPayload, self).__init__(value, content_type="application/json")
         self._size = len(value)
         self._sending = sending
-        self._submission = submission
+        self._submission = submission  # shared by all submissions of a session
         self.is_under_way = False
 
     @property
@@ -145,6 +145,7 @@ class Transport:
     _headers: Mapping[str, str] = field(init=False, repr=False)
     _host: str = field(init=False, repr=False)
     _is_here: bool = field(init=False, repr=False)
+    _submission: _Submission | None = field(default=None, init=False, repr=False)  # what marks one, once for all
     secrets: Secrets = field(init=False, repr=False)
     """What must not be shown of answers and errors."""
 
@@ -180,8 +181,7 @@ class Transport:
         except PiAPIError as error:
             raise without_frames(error)  # noqa: B904 - its own cause, if it has one, is what led to it
         except Exception as error:  # noqa: BLE001 - a connector or middleware of the user's may raise anything
-            watched = self._has_body(request, submit=submit)
-            begun = sending.begun if watched else not isinstance(error, _BEFORE_SENDING)
+            begun = sending.begun if self._has_body(request, submit=submit) else not isinstance(error, _BEFORE_SENDING)
             failure = self._explain(error, begun=begun, timeout=timeout)
         except BaseException as error:  # noqa: BLE001 - a cancellation, which may become the cause of a TimeoutError
             raise without_frames(error)  # noqa: B904 - the same
@@ -192,11 +192,13 @@ class Transport:
     async def _exchange(
         self, session: aiohttp.ClientSession, request: HTTPRequest, timeout: float, sending: SendState, *, submit: bool
     ) -> HTTPResponse:
-        body = _Body(request.body, sending, self._submission(session) if submit else None)
+        body = None
+        if self._has_body(request, submit=submit):
+            body = _Body(request.body, sending, self._submission_in(session) if submit else None)
         response = await session.request(
             request.method,
             _url(self.base_url, request.path),
-            data=body if self._has_body(request, submit=submit) else None,
+            data=body,
             headers=self._headers_for(request),
             skip_auto_headers=None if request.body else _NO_TYPE,
             timeout=_total(timeout),
@@ -206,7 +208,9 @@ class Transport:
             # In a user's session this is a pool of its own, which stays empty: a submission connects anew there.
             server_hostname=self._host if submit and self._session is not None else None,
         )
-        if body.is_under_way and not sending.begun:  # it was there before; the writing had not had its turn
+        if (
+            body is not None and body.is_under_way and not sending.begun
+        ):  # it was there before; the writing had not had its turn
             response.close()
             raise aiohttp.ClientConnectionError(_UNASKED)
         # A host that echoes the key must not bring it into errors and logs.
@@ -219,10 +223,11 @@ class Transport:
         """
         return bool(request.body) or submit or self._session is not None
 
-    @staticmethod
-    def _submission(session: aiohttp.ClientSession) -> _Submission:
-        connector = session.connector
-        return _Submission(connector if isinstance(connector, SubmitConnector) else None)
+    def _submission_in(self, session: aiohttp.ClientSession) -> _Submission:
+        if self._submission is None:
+            connector = session.connector
+            self._submission = _Submission(connector if isinstance(connector, SubmitConnector) else None)
+        return self._submission
 
     def _headers_for(self, request: HTTPRequest) -> Mapping[str, str] | None:
         """Give what our own sessions do not add by themselves; a user's session knows nothing of us."""
@@ -263,6 +268,7 @@ class Transport:
 
     async def close(self) -> None:
         """Close our own sessions; a user's stays open."""
+        self._submission = None
         while self._own:
             await self._own.popitem()[1].close()
 
