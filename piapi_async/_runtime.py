@@ -30,8 +30,7 @@ from ._wait.bulk import cancel_all
 from ._wait.poller import Poller
 from ._wait.schedule import PollSchedule
 from ._wait.watch import Watch
-from .downloads._saver import host_of
-from .downloads._session import FileSession
+from .downloads._session import FileSession, host_of
 from .errors import ClientClosed
 from .ledger import Ledger
 from .ledger._ledger import check_key_of

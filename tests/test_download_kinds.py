@@ -19,7 +19,8 @@ from support.strict_server import Act, http, strict_server
 from piapi_async import LEGACY, UNIFIED, BatchRunner, CreateTask, FileKind, FileRole, PiAPI, RetryPolicy, Task, download
 from piapi_async._protocol.result_files import ends_in_words
 from piapi_async._protocol.signatures import HEAD, SUFFIXES, Body, suffix_of_link
-from piapi_async.downloads._saver import check_target, saved_files
+from piapi_async.downloads._folder import check_target
+from piapi_async.downloads._names import saved_files
 from piapi_async.errors import DownloadError
 from piapi_async.tasks import TaskId
 
@@ -217,7 +218,7 @@ class TestDownload:
         body, content_type = PAGES[page]
         answer = http(body).replace(b"application/json", content_type.encode(), 1)
         async with no_leaks(), strict_server(Act(say=answer)) as server:
-            with pytest.raises(DownloadError, match=r"what came is no picture"):
+            with pytest.raises(DownloadError, match=r"the content is no picture"):
                 await download(picture_task(f"{server.base_url}/a.png"), tmp_path, retry=RetryPolicy.never())
 
             assert len(server.received) == 1

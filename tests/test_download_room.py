@@ -21,8 +21,7 @@ from support.serving import REROLL, no_leaks, now, serving
 from support.strict_server import Act, StrictServer, http, strict_server
 
 from piapi_async import BatchItem, BatchRunner, Ledger, RetryPolicy, download
-from piapi_async.downloads import _disk
-from piapi_async.downloads import _saver as downloads
+from piapi_async.downloads import _disk, _saver, _transfer
 from piapi_async.downloads._disk import (
     RESERVE,
     DiskFullError,
@@ -33,7 +32,9 @@ from piapi_async.downloads._disk import (
     is_saved,
     places,
 )
-from piapi_async.downloads._saver import Downloads, prepare_directory, saved_files
+from piapi_async.downloads._folder import prepare_directory
+from piapi_async.downloads._names import saved_files
+from piapi_async.downloads._saver import Downloads
 from piapi_async.downloads._session import FileSession
 from piapi_async.errors import DownloadError
 
@@ -141,7 +142,7 @@ async def test_a_file_that_cannot_be_opened_for_want_of_descriptors_is_tried_aga
         server.usual = Act(say=http(PNG))
         session = Downloads(tmp_path, FileSession.make())
         monkeypatch.setattr(PartFile, "create", fail_at_first)
-        monkeypatch.setattr(downloads, "prepare_directory", lambda _: None)
+        monkeypatch.setattr(_saver, "prepare_directory", lambda _: None)
         async with session:
             [file] = await session.save(picture_task(f"{server.base_url}/a"))
 
@@ -467,7 +468,7 @@ async def test_a_bug_in_one_file_is_raised_as_it_is(tmp_path: Path, monkeypatch:
     def fail(*_: object) -> int:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(downloads, "free_bytes", fail)
+    monkeypatch.setattr(_transfer, "free_bytes", fail)
     async with no_leaks(), strict_server() as server:
         server.usual = Act(say=http(PNG))
         with pytest.raises(ZeroDivisionError):

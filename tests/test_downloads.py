@@ -20,7 +20,7 @@ from support.strict_server import Act, free_port, http, strict_server
 from piapi_async import UNIFIED, CreateTask, PiAPI, Reroll, RetryPolicy, Task, download
 from piapi_async._calls.transport import USER_AGENT
 from piapi_async._protocol.signatures import suffix_of
-from piapi_async.downloads._saver import paths_of, safe_stem, saved_files
+from piapi_async.downloads._names import paths_of, safe_stem, saved_files
 from piapi_async.emulator import Emulator
 from piapi_async.errors import DownloadError
 from piapi_async.tasks import TaskId

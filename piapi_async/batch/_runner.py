@@ -27,17 +27,11 @@ from .._protocol.family import Family, TaskRequest
 from .._runtime import Runtime
 from .._text import label
 from ..client import PiAPI, runtime_of
-from ..downloads._disk import AT_ONCE
-from ..downloads._saver import (
-    MAX_BYTES,
-    DownloadOptions,
-    Downloads,
-    check_count,
-    check_seconds,
-    check_target,
-    paths_of,
-    prepare_directory,
-)
+from ..downloads._disk import MAX_OPEN_FILES
+from ..downloads._folder import check_target, prepare_directory
+from ..downloads._names import paths_of
+from ..downloads._options import MAX_BYTES, DownloadOptions, check_count, check_seconds
+from ..downloads._saver import Downloads
 from ..errors import (
     DownloadError,
     LedgerError,
@@ -98,7 +92,7 @@ class BatchRunner:
     all_files: bool = field(default=False, kw_only=True)
     download_timeout: float | None = field(default=None, kw_only=True)
     max_file_bytes: int = field(default=MAX_BYTES, kw_only=True)
-    parallel_files: int = field(default=AT_ONCE, kw_only=True)
+    parallel_files: int = field(default=MAX_OPEN_FILES, kw_only=True)
     max_submits: int | None = field(default=None, kw_only=True)
     on_progress: Callable[[Totals], None] | None = field(default=None, kw_only=True)
     _runtime: Runtime = field(init=False)

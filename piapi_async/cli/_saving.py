@@ -9,8 +9,10 @@ import click
 from attrs import fields, frozen
 
 from ..client import PiAPI, runtime_of
-from ..downloads._disk import AT_ONCE
-from ..downloads._saver import MAX_BYTES, DownloadOptions, Downloads, check_target, prepare_directory
+from ..downloads._disk import MAX_OPEN_FILES
+from ..downloads._folder import check_target, prepare_directory
+from ..downloads._options import MAX_BYTES, DownloadOptions
+from ..downloads._saver import Downloads
 from ..errors import DownloadError
 from ..tasks import Task, with_files
 
@@ -23,7 +25,7 @@ class Saving:
     all_files: bool = False
     download_timeout: float | None = None
     max_file_bytes: int = MAX_BYTES
-    parallel_files: int = AT_ONCE
+    parallel_files: int = MAX_OPEN_FILES
 
     @classmethod
     def taken_from(cls, values: dict[str, object]) -> Saving:
@@ -51,7 +53,7 @@ class Saving:
             words += ["--download-timeout", f"{self.download_timeout:g}"]
         if self.max_file_bytes != MAX_BYTES:
             words += ["--max-file-bytes", str(self.max_file_bytes)]
-        if self.parallel_files != AT_ONCE:
+        if self.parallel_files != MAX_OPEN_FILES:
             words += ["--parallel-files", str(self.parallel_files)]
         return words
 
@@ -114,9 +116,9 @@ def saving_options(*, folder: bool = True) -> list[click.Parameter]:
         click.Option(
             ["--parallel-files"],
             type=click.IntRange(min=1),
-            default=AT_ONCE,
+            default=MAX_OPEN_FILES,
             metavar="N",
-            help=f"At most so many files at a time. Default: {AT_ONCE}.",
+            help=f"At most so many files at a time. Default: {MAX_OPEN_FILES}.",
         ),
     ]
     if folder:

@@ -1,11 +1,13 @@
 """From a finished task to files: streamed, checked, and only then given their names.
 
-`download` is what users call; `_saver` saves the files of tasks, `_session` asks for links byte for byte, `_addresses`
-says where links may lead, `_disk` counts places and room.
+`download` is what users call.  `_options` says how files are saved, `_folder` where, `_names` under
+which names; `_saver` saves the files of a task at once, `_transfer` brings one file over, however
+long that takes, and `_progress` knows how far it has come.  `_session` asks for links byte for
+byte, `_addresses` says where links may lead, `_disk` shares out places and room.
 
 May import: _text, tasks, errors, policy, _protocol, _calls.
 """
 
-from ._saver import download
+from ._download import download
 
 __all__ = ["download"]

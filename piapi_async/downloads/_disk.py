@@ -1,7 +1,8 @@
-"""What the files of one process share: places, disks, and the partial files that a dead process has left.
+"""What the files of one process share: places, disks, and the partial files that dead processes left.
 
-Descriptors and free bytes are the process's and the disk's, whichever client or batch a file is for, so here alone is
-something of the whole process kept: how many bytes are promised to files that are being written.
+File descriptors belong to the process and free bytes to the disk, whichever client or batch a file
+is for.  So here alone something is kept for the whole process: how many bytes are promised to files
+that are being written.
 """
 
 from __future__ import annotations
@@ -24,30 +25,29 @@ from attrs import define, field
 try:
     import fcntl
     import resource
-except (
-    ImportError
-):  # pragma: no cover - Windows, where a file that is open cannot be removed, and descriptors are plenty
+except ImportError:  # pragma: no cover - Windows: no open file can be removed, descriptors are plenty
     fcntl = resource = None  # type: ignore[assignment]
 
 RESERVE = 64 * 1024 * 1024
 """Bytes that stay free on a disk."""
 
-AT_ONCE = 64
-"""Files of one process that are under way at a time."""
+MAX_OPEN_FILES = 64
+"""Files that one process saves at a time."""
 
 _STEP = 16 * 1024 * 1024  # bytes that are promised at a time to a file of unknown length
 
 _PARTIAL = re.compile(r"\.(?:.+\.)?[0-9a-f]{8,16}\.part\Z", re.DOTALL)
 
-# -- places ---------------------------------------------------------------------------------------------------------
+# -- places -------------------------------------------------------------------------------------
 
 _PLACES: anyio.lowlevel.RunVar[anyio.CapacityLimiter] = anyio.lowlevel.RunVar("piapi_async.file_places")
 
 
 def places() -> anyio.CapacityLimiter:
-    """Return the places for files that are under way in this loop.
+    """Return the limiter of the files that are saved in this loop.
 
-    A file takes a socket and a descriptor, and a process may have only 256 (macOS); half of them are left to others.
+    A file takes a socket and a descriptor, and a process may have only 256 (macOS); half of them are
+    left to others.
     """
     try:
         return _PLACES.get()
@@ -58,17 +58,20 @@ def places() -> anyio.CapacityLimiter:
 
 
 def _places_of(descriptors: int) -> int:
-    return max(4, min(AT_ONCE, descriptors // 4))
+    return max(4, min(MAX_OPEN_FILES, descriptors // 4))
 
 
 def _descriptors() -> int:
     if resource is None:
-        return 4 * AT_ONCE
+        return 4 * MAX_OPEN_FILES
+
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return 4 * AT_ONCE if soft == resource.RLIM_INFINITY else soft
+    if soft == resource.RLIM_INFINITY:
+        return 4 * MAX_OPEN_FILES
+    return soft
 
 
-# -- disks ----------------------------------------------------------------------------------------------------------
+# -- disks --------------------------------------------------------------------------------------
 
 _LOCK = threading.Lock()
 _PROMISED: Counter[int] = Counter()  # bytes, by device
@@ -76,7 +79,7 @@ _WRITERS: Counter[int] = Counter()  # files, by device
 
 
 class DiskFullError(Exception):
-    """There is too little room for a file; `others` says whether some are under way, after which there may be."""
+    """There is too little room for a file; with `others` being written there may be some later."""
 
     def __init__(self, size: int, free: int, *, others: bool) -> None:
         super().__init__(
@@ -87,9 +90,9 @@ class DiskFullError(Exception):
 
 @define(eq=False)
 class Room:
-    """Room on a disk for one file: claimed before bytes are asked for, given back as they are written.
+    """Room on a disk for one file: claimed before bytes are requested, given back as they are written.
 
-    What is free is not free: others, too, were told that there is room, and have not written yet.
+    Free bytes may be promised already: to files that have claimed them and not written them yet.
     """
 
     device: int
@@ -98,11 +101,11 @@ class Room:
 
     @property
     def others(self) -> bool:
-        """Whether other files are under way on the disk."""
+        """Whether other files are being written to the disk."""
         return _WRITERS[self.device] > self._open
 
     def claim(self, size: int, free: int) -> None:
-        """Have `size` bytes more, of a disk with `free`; raise `DiskFullError` if they are not to be had."""
+        """Claim `size` more bytes of a disk with `free`; raise `DiskFullError` if there are not enough."""
         with _LOCK:
             if free - _PROMISED[self.device] < size + RESERVE:
                 raise DiskFullError(size, free, others=_WRITERS[self.device] > self._open)
@@ -113,10 +116,12 @@ class Room:
 
     def step_for(self, size: int) -> int:
         """Return how many bytes must be claimed before `size` are written."""
-        return max(_STEP, size) if size > self._left else 0
+        if size <= self._left:
+            return 0
+        return max(_STEP, size)
 
     def written(self, size: int) -> None:
-        """Give back what is no longer promised, but there."""
+        """Give back the promise of bytes that are on the disk now."""
         with _LOCK:
             size = min(size, self._left)
             _PROMISED[self.device] -= size
@@ -131,16 +136,16 @@ class Room:
 
 
 def free_bytes(folder: Path) -> int:
-    """Return the bytes that are free for us on the disk of a folder."""
+    """Return the bytes that this process may use on the disk of a folder."""
     return shutil.disk_usage(folder).free
 
 
 def device_of(folder: Path) -> int:
-    """Return what tells a folder's disk from others."""
+    """Return the number of the disk that a folder is on."""
     return folder.stat().st_dev
 
 
-# -- partial files --------------------------------------------------------------------------------------------------
+# -- partial files ------------------------------------------------------------------------------
 
 
 @define(eq=False)
@@ -152,34 +157,34 @@ class PartFile:
 
     @classmethod
     def create(cls, folder: Path, name: str) -> PartFile:
-        """Make a partial file beside where it will be."""
+        """Make a partial file in the folder of the whole one."""
         while True:
             path = folder / f".{name}.{secrets.token_hex(4)}.part"
             file = path.open("xb", buffering=0)
-            # Between the two another process may have taken it for a dead one's, and removed it.
+            # Before the lock another process may have taken it for a dead one's, and removed it.
             if _may_keep(file) and path.exists():
                 return cls(path, file)
             file.close()
 
     def write(self, data: bytes) -> None:
-        """Write on."""
+        """Append bytes."""
         view = memoryview(data)
         while view:
             view = view[self.file.write(view) :]
 
     def restart(self) -> None:
-        """Forget what was written."""
+        """Empty the file."""
         self.file.seek(0)
         self.file.truncate()
 
     def publish(self, path: Path) -> None:
-        """Give the whole file its name, on the disk and for good."""
+        """Give the whole file its name, durably."""
         os.fsync(self.file.fileno())
         self.file.close()
         self.path.replace(path)
 
     def discard(self) -> None:
-        """Remove it."""
+        """Remove the file."""
         with contextlib.suppress(OSError):
             self.file.close()
         self.path.unlink(missing_ok=True)
@@ -189,15 +194,16 @@ _CLEARED: set[tuple[int, int]] = set()  # folders
 
 
 def clear_once(folder: Path) -> None:
-    """Remove what dead processes have left in a folder; this process looks once, for folders may be large."""
-    facts = folder.stat()
-    if (facts.st_dev, facts.st_ino) not in _CLEARED:
-        _CLEARED.add((facts.st_dev, facts.st_ino))
+    """Remove what dead processes have left in a folder; each process looks once, folders may be large."""
+    status = folder.stat()
+    identity = (status.st_dev, status.st_ino)
+    if identity not in _CLEARED:
+        _CLEARED.add(identity)
         clear_partial(folder)
 
 
 def clear_partial(folder: Path) -> None:
-    """Remove the partial files of processes that are no more."""
+    """Remove the partial files of processes that have ended."""
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
             if _PARTIAL.match(entry.name) and entry.is_file(follow_symlinks=False):
@@ -215,7 +221,10 @@ def _remove_dead(path: Path) -> None:
 
 
 def _lock(file: IO[bytes]) -> bool:
-    """Lock a file until it is closed, unless another has; raise `OSError` on a file system without locks."""
+    """Lock a file until it is closed; return False if another process has locked it.
+
+    Raises `OSError` on a file system without locks.
+    """
     if fcntl is None:
         return True
     try:
@@ -228,14 +237,14 @@ def _lock(file: IO[bytes]) -> bool:
 def _may_keep(file: IO[bytes]) -> bool:
     try:
         return _lock(file)
-    except OSError:  # no locks here: then nobody removes it, either
+    except OSError:  # no locks here, so no process removes it either
         return True
 
 
 def is_saved(path: Path) -> bool:
-    """Tell whether a path is a file with something in it: what a crash of the machine has left may be empty."""
+    """Return whether a path is a file that is not empty, as a crash of the machine may leave one."""
     try:
-        facts = path.stat()
+        status = path.stat()
     except (OSError, ValueError):
         return False
-    return stat.S_ISREG(facts.st_mode) and facts.st_size > 0
+    return stat.S_ISREG(status.st_mode) and status.st_size > 0

@@ -1,7 +1,8 @@
-"""HTTP for files: links asked for byte for byte, redirects followed by hand, addresses checked before anything is sent.
+"""HTTP for files: links requested byte for byte, redirects followed here, addresses checked first.
 
-No API key is here.  aiohttp would spell a link anew (``%2F`` becomes ``/``), which a signing CDN answers with 403; so a
-link's path and query are handed over as they came, and so are those of a redirect.
+No API key is here.  aiohttp would spell a link anew (``%2F`` becomes ``/``), which a signing CDN
+answers with 403 (observed); so a link's path and query are sent as they came, and so are those of a
+redirect.
 """
 
 from __future__ import annotations
@@ -29,11 +30,11 @@ if TYPE_CHECKING:
     from aiohttp.tracing import Trace
 
 SILENCE = 60.0
-"""Seconds without a byte after which a connection is given up; a file that keeps coming may take any time."""
+"""Seconds without a byte after which a connection is dropped; the whole file may take any time."""
 
 _MOST_REDIRECTS = 5
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_LONG_LINE = 64 * 1024  # a signed link in a Location may be longer than aiohttp's 8 kB
+_MAX_HEADER_LINE = 64 * 1024  # a signed link in a Location may exceed aiohttp's 8 kB
 
 _PARTS = re.compile(r"(https?):(//[^/?#\\]*)([^#]*)", re.IGNORECASE | re.DOTALL)
 _NOT_PLAIN = re.compile(r"[^!-~]")
@@ -42,17 +43,17 @@ _TIMEOUT = aiohttp.ClientTimeout(sock_connect=SILENCE, sock_read=SILENCE, ceil_t
 
 
 class LinkError(ValueError):
-    """A link that cannot be asked for, or must not be."""
+    """A link that cannot be requested, or must not be."""
 
 
 class _RefusedPeerError(aiohttp.ClientConnectionError):
-    """A name has led to an address that links must not lead to."""
+    """A name resolved to an address that links must not lead to."""
 
 
 def to_url(link: str) -> URL:
-    """Return a link to be asked for byte for byte; what no request may hold (spaces, umlauts) is percent-encoded.
+    """Return the URL that requests a link byte for byte; spaces and non-ASCII are percent-encoded.
 
-    Raises `LinkError` for what is no http(s) link.
+    Raises `LinkError` unless it is an http(s) link.
     """
     parts = _PARTS.match(link.strip())
     if parts is None:
@@ -67,32 +68,41 @@ def to_url(link: str) -> URL:
 
     if not target.startswith("/"):
         target = f"/{target}"
-    url = URL(f"{origin}{target}" if origin.path in {"", "/"} else "", encoded=True)
+    url = URL()
+    if origin.path in {"", "/"}:
+        url = URL(f"{origin}{target}", encoded=True)
     if url.raw_path_qs != target:  # an empty query: "?" at the end
         url = URL.build(scheme=origin.scheme, authority=origin.raw_authority, path=target, encoded=True)
     return url
 
 
 def _encode(found: re.Match[str]) -> str:
-    # A header's bytes that are no UTF-8 come as surrogates.
+    # Bytes of a header that are not UTF-8 come as surrogates.
     return "".join(f"%{byte:02X}" for byte in found[0].encode("utf-8", "surrogateescape"))
 
 
 def redirected(link: str, location: str) -> str:
-    """Return where a `Location` leads from a link, byte for byte."""
+    """Return where a `Location` leads, seen from a link, byte for byte."""
     if _PARTS.match(location):
         return location
-    if location.startswith("/") and not location.startswith("//"):
-        origin = _PARTS.match(link)
-        return f"{origin[1]}:{origin[2]}{location}" if origin else location
+
+    origin = _PARTS.match(link)
+    is_path = location.startswith("/") and not location.startswith("//")
+    if origin and is_path:
+        return f"{origin[1]}:{origin[2]}{location}"
     return urljoin(link, location)
+
+
+def host_of(origin: str) -> str:
+    """Return the host of an origin such as ``https://api.piapi.ai``."""
+    return URL(origin).raw_host or ""
 
 
 @define(eq=False)
 class FileSession:
-    """Asks for files, with a user's connector and proxy if there is one; `close` it in the loop that made it.
+    """Requests files, over a user's connector and proxy if there is one.
 
-    `api` is the host of the API whose links these are, "" if that is not known.
+    `api` is the host of the API whose links these are, "" if unknown.  `close` it in its own loop.
     """
 
     api: str
@@ -114,53 +124,68 @@ class FileSession:
     ) -> FileSession:
         """Return a session for files.
 
-        A user's `session` lends its connector (with its TLS), and proxy; its headers, cookies and auth only
-        `as_it_is`, for they may be meant for the API alone.  Raises `DownloadError` if it is closed.
+        A user's `session` lends its connector (with its TLS) and proxy; its headers, cookies and auth
+        only `as_it_is`, because they may be meant for the API alone.  Raises `DownloadError` if it is
+        closed.
         """
-        proxy = proxy_auth = None
-        options: dict[str, Any] = {"headers": {"User-Agent": USER_AGENT}, "cookie_jar": aiohttp.DummyCookieJar()}
         if session is None:
-            # Unbounded, for `download` bounds what is under way, and a file's time would pass in the pool's queue.
-            inner: aiohttp.BaseConnector = aiohttp.TCPConnector(limit=0)
-        else:
-            if session.closed or session.connector is None:
-                raise DownloadError("The aiohttp session is closed, so no file can be asked for over it.")
-            inner, trust_env = session.connector, trust_env or session.trust_env
+            # Unbounded: `download` bounds the files, and their time would pass in the pool's queue.
+            own = _Checked(aiohttp.TCPConnector(limit=0), owned=True)
+            return cls._over(own, api, trust_env=trust_env, options=_plain_options())
+
+        if session.closed or session.connector is None:
+            raise DownloadError("The aiohttp session is closed, so no file can be downloaded over it.")
+        options = _plain_options()
+        if as_it_is:
+            options = _options_of(session)
+
+        return cls._over(
+            _Checked(session.connector, owned=False),
+            api,
+            trust_env=trust_env or session.trust_env,
+            options=options,
             # aiohttp has no public way to ask a session for the proxy it was made with.
-            proxy = getattr(session, "_default_proxy", None)
-            proxy_auth = getattr(session, "_default_proxy_auth", None)
-            if as_it_is:
-                headers = CIMultiDict(session.headers)
-                headers.setdefault("User-Agent", USER_AGENT)
-                options = {
-                    "headers": headers,
-                    "cookie_jar": session.cookie_jar,
-                    "auth": session.auth,
-                    "trace_configs": session.trace_configs,
-                }
-        checked = _Checked(inner, owned=session is None)
-        made = aiohttp.ClientSession(
-            connector=checked, max_line_size=_LONG_LINE, max_field_size=_LONG_LINE, timeout=_TIMEOUT, **options
+            proxy=getattr(session, "_default_proxy", None),
+            proxy_auth=getattr(session, "_default_proxy_auth", None),
         )
-        files = cls(api, made, checked, proxy, proxy_auth, trust_env)
-        checked.watch = files
+
+    @classmethod
+    def _over(
+        cls,
+        connector: _Checked,
+        api: str,
+        *,
+        trust_env: bool,
+        options: dict[str, Any],
+        proxy: URL | str | None = None,
+        proxy_auth: aiohttp.BasicAuth | None = None,
+    ) -> FileSession:
+        session = aiohttp.ClientSession(
+            connector=connector,
+            max_line_size=_MAX_HEADER_LINE,
+            max_field_size=_MAX_HEADER_LINE,
+            timeout=_TIMEOUT,
+            **options,
+        )
+        files = cls(api, session, connector, proxy, proxy_auth, trust_env)
+        connector.watch = files
         return files
 
     @property
     def closed(self) -> bool:
-        """Whether it can be used no more."""
+        """Whether it can no longer be used."""
         return self._session.closed or self._connector.inner.closed
 
     async def close(self) -> None:
-        """Free what was made here; a user's connector stays open."""
+        """Close what was made here; a user's connector stays open."""
         await self._session.close()
 
     @contextlib.asynccontextmanager
     async def get(self, link: str, headers: Mapping[str, str]) -> AsyncGenerator[aiohttp.ClientResponse, None]:
-        """Ask for a link, follow its redirects, and give the response.
+        """Request a link, follow its redirects, and yield the response.
 
-        Raises `LinkError` for links and redirects that cannot be asked for, or must not be; aiohttp's own errors, and
-        `TimeoutError`, for what fails on the way.
+        Raises `LinkError` for links and redirects that cannot be requested, or must not be; aiohttp's
+        own errors, and `TimeoutError`, if the connection fails.
         """
         for _ in range(_MOST_REDIRECTS + 1):
             response = await self._ask(to_url(link), headers)
@@ -179,7 +204,11 @@ class FileSession:
         host = url.raw_host or ""
         if not await self.may_reach(host, host):
             raise _refused(host)
-        proxy = self._proxy if self._proxy is not None else self._proxy_of_environment(url)
+
+        proxy = self._proxy
+        if proxy is None:
+            proxy = self._proxy_of_environment(url)
+
         try:
             return await self._session.get(
                 url,
@@ -193,28 +222,36 @@ class FileSession:
             raise _refused(f"{host} ({error})") from None
 
     def _proxy_of_environment(self, url: URL) -> str | None:
-        # Not by the session's own `trust_env`: that would send what ~/.netrc has for the host, too.
+        # Not by the session's own `trust_env`: that would also send what ~/.netrc has for the host.
         if not self._trust_env or proxy_bypass(url.raw_host or ""):
             return None
         return getproxies().get(url.scheme)
 
     async def may_reach(self, host: str, address: str) -> bool:
-        """Tell whether a link to `host` may lead to `address`, which may be a name: what it stands for is seen later.
+        """Return whether a link to `host` may lead to `address`.
 
-        Where the API is not known, its files may be on this machine, too: a task that was made by hand tells no more.
+        `address` may be a name; what that resolves to is checked once connected.  If the API is unknown
+        (a task that was made by hand), files may be on this machine too.
         """
-        if first_refused([address], frozenset()) is None or (self.api and host.lower() == self.api.lower()):
+        if first_refused([address], frozenset()) is None:
             return True
+        if self.api and host.lower() == self.api.lower():
+            return True
+
         if self._allowed is None:
-            self._allowed = await self._reach_of_api() if self.api else frozenset({Reach.LOOPBACK})
+            self._allowed = await self._reach_of_api()
         return first_refused([address], self._allowed) is None
 
     async def _reach_of_api(self) -> frozenset[Reach]:
-        """Return how far the API's own addresses reach; nothing for a name that only a proxy knows."""
+        """Return how far the API's own addresses reach; empty for a name that only a proxy resolves."""
+        if not self.api:
+            return frozenset({Reach.LOOPBACK})
+
         reach = reach_of(self.api)
         if reach is not None:
             return frozenset({reach})
-        # As the API's own requests find it; aiohttp has no public way to ask a connector for its resolver.
+
+        # The resolver that the API's own requests use; aiohttp has no public way to ask for it.
         resolver = getattr(self._connector.inner, "_resolver", None) or aiohttp.ThreadedResolver()
         try:
             found = await resolver.resolve(self.api, 0, socket.AF_UNSPEC)
@@ -227,11 +264,26 @@ def _refused(where: str) -> LinkError:
     return LinkError(f"the link leads to {where}, which is this machine or in a private network, where the API is not")
 
 
-class _Checked(aiohttp.BaseConnector):
-    """Another connector, each of whose connections is looked at before it is used: whom has the name led to.
+def _plain_options() -> dict[str, Any]:
+    return {"headers": {"User-Agent": USER_AGENT}, "cookie_jar": aiohttp.DummyCookieJar()}
 
-    Asking a resolver beforehand would not do: it may answer something else a moment later (DNS rebinding).  What goes
-    through a proxy is the proxy's to resolve.
+
+def _options_of(session: aiohttp.ClientSession) -> dict[str, Any]:
+    headers = CIMultiDict(session.headers)
+    headers.setdefault("User-Agent", USER_AGENT)
+    return {
+        "headers": headers,
+        "cookie_jar": session.cookie_jar,
+        "auth": session.auth,
+        "trace_configs": session.trace_configs,
+    }
+
+
+class _Checked(aiohttp.BaseConnector):
+    """A connector that checks, before each use, to which address a name has led.
+
+    Asking a resolver beforehand would not do: it may answer differently a moment later (DNS rebinding).
+    Behind a proxy the proxy resolves names.
     """
 
     def __init__(self, inner: aiohttp.BaseConnector, *, owned: bool) -> None:
@@ -242,9 +294,12 @@ class _Checked(aiohttp.BaseConnector):
 
     async def connect(self, req: ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout) -> Connection:
         connection = await self.inner.connect(req, traces, timeout)
-        peer = connection.transport.get_extra_info("peername") if connection.transport is not None else None
+        peer = None
+        if connection.transport is not None:
+            peer = connection.transport.get_extra_info("peername")
         if req.proxy is not None or not isinstance(peer, tuple) or self.watch is None:
             return connection
+
         try:
             allowed = await self.watch.may_reach(req.url.raw_host or "", str(peer[0]))
         except BaseException:

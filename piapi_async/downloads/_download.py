@@ -1,0 +1,106 @@
+"""`download`: the files of one task, for users."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+
+from .._calls.threads import running_loop
+from ..errors import DownloadError
+from ..policy import RetryPolicy
+from ..tasks import TaskState
+from ._disk import MAX_OPEN_FILES
+from ._folder import check_target
+from ._names import paths_of
+from ._options import MAX_BYTES, PATIENCE, DownloadOptions, check_count, check_seconds
+from ._saver import Downloads
+from ._session import FileSession, host_of
+
+if TYPE_CHECKING:
+    from ..tasks import Task
+
+
+async def download(
+    task: Task[Any],
+    target: str | os.PathLike[str],
+    *,
+    all_files: bool = False,
+    session: aiohttp.ClientSession | None = None,
+    retry: RetryPolicy | None = None,
+    timeout: float | None = None,
+    max_bytes: int = MAX_BYTES,
+    parallel: int = MAX_OPEN_FILES,
+) -> list[Path]:
+    """Save the files of a finished task in a folder, and return their paths in the order of `task.files`.
+
+    The folder is made if it does not exist.  Files are named ``<task id>.png``, or ``<task id>-1.png``
+    to ``-4.png`` where there are several, as of a grid; an older file of that name is replaced.  The
+    suffix is that of the file's content, else of its content type, else of its link, else ``.bin``.
+
+    all_files
+        Also save watermarked copies (``<task id>-watermarked.mp4``) and covers
+        (``<task id>-cover.png``).  Otherwise they are saved only if there is nothing better.
+    session
+        Your own session, for a proxy say, with its headers and cookies; it is never closed here.  It
+        must not carry an API key.
+    retry
+        How often and how long one file is tried, counted anew whenever it has made progress.
+        Default: five minutes.
+    timeout
+        Seconds for one file, all tries included.  Default: no limit; a connection on which no byte
+        comes for 60 seconds is dropped, and the file resumed if the server can.
+    max_bytes
+        A larger file is refused.
+    parallel
+        The most files of this task to save at a time; the process saves at most 64 at a time.
+
+    Retried are server faults (5xx, 429 with its ``Retry-After``), broken connections, and for two
+    minutes after the task's end a 403 or 404: a link may take that long to be known everywhere.
+
+    Links and redirects to loopback, private and link-local addresses are refused, unless the API
+    itself is at such an address (an emulator on this machine, a self-hosted API in a private
+    network); names are judged by the address that is connected to.  The files of a task that no
+    client has read, so that its API is unknown, may be on this machine too.  Behind a proxy the
+    proxy judges, unless the link spells the address out.
+
+    Raises `ValueError` for a target with a scheme (``s3://…``) or that can be no path;
+    `DownloadError` when a link has expired, the host fails, the content is an error page or empty,
+    or the file is too large for the limit or the disk.  The files saved until then stay, and are in
+    `DownloadError.files`.  The task stays done and paid for: read it again for fresh links.  A task
+    whose result is text has no files, and returns an empty list.
+    """
+    running_loop()
+    folder = check_target(target)
+    check_seconds("timeout", timeout)
+    check_count("max_bytes", max_bytes)
+    check_count("parallel", parallel)
+    options = DownloadOptions(
+        all_files=all_files,
+        retry=retry or PATIENCE,
+        timeout=timeout,
+        max_bytes=max_bytes,
+        parallel=parallel,
+    )
+
+    if not task.files and task.state is not TaskState.DONE:
+        text = f"Task {task.task_id} is {task.status} and has no files to save."
+        raise DownloadError(text, path=folder, task=task)
+
+    try:
+        files = FileSession.make(_api_host_of(task), session=session, as_it_is=True)
+    except DownloadError as error:
+        text = f"The files of task {task.task_id} were not saved: {error}"
+        raise DownloadError(text, path=folder, task=task) from None
+
+    async with Downloads(folder, files, options) as downloads:
+        return paths_of(await downloads.save(task))
+
+
+def _api_host_of(task: Task[Any]) -> str:
+    """Return the host whose API a task was read from, "" if unknown."""
+    if task.ref is None:
+        return ""
+    return host_of(task.ref.origin)

@@ -1,0 +1,53 @@
+"""The folder that files are saved in: checked and made before anything is paid for."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from ..errors import DownloadError
+from ._disk import PartFile, clear_once
+
+# `Path` has already made one slash of the two, where the target was one.
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:(?://|[\\/](?=[^\\/]))")
+
+
+def check_target(target: str | os.PathLike[str]) -> Path:
+    """Return the folder to save files in.
+
+    Raises `ValueError` for a URL, and for a name that no folder can have.
+    """
+    text = os.fspath(target)
+    if not isinstance(text, str):
+        text = os.fsdecode(text)
+
+    found = _SCHEME.match(text)
+    if found and (isinstance(target, os.PathLike) or "://" in found[0]):
+        raise ValueError(f"download: {text!r} is not allowed; files can only be saved in a local folder, not at a URL")
+
+    try:
+        valid = b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        valid = False
+    if not valid:
+        raise ValueError(f"download: {text!r} is not allowed; no folder can have that name")
+
+    return Path(text)
+
+
+def prepare_directory(folder: Path) -> None:
+    """Make a folder for files, unless it exists, and remove what dead processes have left in it.
+
+    Raises `DownloadError` if it cannot be made or not be written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        trial = PartFile.create(folder, "trial")
+        trial.discard()
+        clear_once(folder)
+    except FileExistsError:
+        raise DownloadError(f"{folder} is not a directory.", path=folder) from None
+    except (OSError, ValueError) as error:
+        text = f"The directory {folder} cannot be used: {error}."
+        raise DownloadError(text, path=folder) from error

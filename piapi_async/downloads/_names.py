@@ -1,0 +1,91 @@
+"""Under which names the files of a task are saved, and which of them are saved already."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from attrs import evolve
+
+from .._protocol.result_files import files_to_save
+from .._protocol.signatures import SUFFIXES, suffix_of_link
+from ..tasks import FileRole
+from ._disk import is_saved
+
+if TYPE_CHECKING:
+    from ..tasks import Task, TaskFile
+
+_LONGEST_STEM = 100  # characters of a task id that go into a file name
+
+
+def stems(task: Task[Any]) -> list[str]:
+    """Return the names of a task's files without their suffixes.
+
+    They are numbered where several files have the same role.
+    """
+    stem = safe_stem(task.task_id)
+    roles = [file.role for file in task.files]
+    numbers = dict.fromkeys(FileRole, 0)
+    names = []
+
+    for role in roles:
+        numbers[role] += 1
+        name = stem
+        if role is not FileRole.RESULT:
+            name = f"{stem}-{role}"
+        if roles.count(role) > 1:
+            name = f"{name}-{numbers[role]}"
+        names.append(name)
+
+    return names
+
+
+def safe_stem(task_id: str) -> str:
+    """Return a file name's stem for any task id.
+
+    An id is the host's text: the stem is no path, not hidden, and of bounded length.
+    """
+    stem = re.sub(r"[^A-Za-z0-9_-]+", "_", task_id)[:_LONGEST_STEM]
+    if stem and stem == task_id:
+        return stem
+
+    # The digest keeps two ids from sharing a name.
+    digest = sha256(task_id.encode("utf-8", "surrogatepass")).hexdigest()
+    return f"{stem}-{digest[:8]}"
+
+
+def saved_files(task: Task[Any], folder: Path, *, all_files: bool = False) -> tuple[TaskFile, ...] | None:
+    """Return a task's files as an earlier `download` has saved them.
+
+    None unless every file that is wanted is there.
+    """
+    wanted = files_to_save(task.files, all_files=all_files)
+    found = []
+
+    for file, stem in zip(task.files, stems(task), strict=True):
+        path = None
+        if file in wanted:
+            path = _existing(folder, stem, file)
+            if path is None:
+                return None
+        found.append(evolve(file, saved_as=path))
+
+    return tuple(found)
+
+
+def _existing(folder: Path, stem: str, file: TaskFile) -> Path | None:
+    likely = suffix_of_link(file.url)
+
+    for suffix in dict.fromkeys((likely, *SUFFIXES)):
+        path = folder / f"{stem}{suffix}"
+        if suffix and is_saved(path):
+            return path
+    return None
+
+
+def paths_of(files: Sequence[TaskFile]) -> list[Path]:
+    """Return the paths of the files that were saved."""
+    return [file.saved_as for file in files if isinstance(file.saved_as, Path)]

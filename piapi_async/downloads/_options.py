@@ -1,0 +1,39 @@
+"""How files are saved, and the checks of what a user says about it."""
+
+from __future__ import annotations
+
+from attrs import frozen
+
+from ..policy import RetryPolicy
+from ._disk import MAX_OPEN_FILES
+
+MAX_BYTES = 1024 * 1024 * 1024
+"""Bytes of one file that are accepted unless the caller says otherwise."""
+
+PATIENCE = RetryPolicy(attempts=60, total=300.0)
+"""How long a file is tried for, from the last time that it made progress."""
+
+
+@frozen(kw_only=True)
+class DownloadOptions:
+    """How files are saved; see `download`, whose keywords these are."""
+
+    all_files: bool = False
+    retry: RetryPolicy = PATIENCE
+    timeout: float | None = None
+    max_bytes: int = MAX_BYTES
+    parallel: int = MAX_OPEN_FILES
+
+
+def check_seconds(name: str, value: float | None) -> None:
+    """Raise `ValueError` unless `value` is a number of seconds above 0, or None."""
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
+        raise ValueError(f"{name}: {value!r} is not allowed; it must be a number above 0, or None")
+
+
+def check_count(name: str, value: int) -> None:
+    """Raise `ValueError` unless `value` is a whole number above 0."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name}: {value!r} is not allowed; it must be a whole number above 0")

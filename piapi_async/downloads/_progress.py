@@ -1,0 +1,102 @@
+"""How far one file has come, over all tries to bring it over."""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+from typing import TYPE_CHECKING
+
+import aiohttp
+from attrs import define
+
+from .._calls.threads import in_thread
+from .._protocol.signatures import HEAD
+from ._disk import PartFile, Room
+
+if TYPE_CHECKING:
+    from ..tasks import TaskFile
+
+_CONTENT_RANGE = re.compile(r"bytes\s+(\d{1,18})-\d{1,18}/(\d{1,18}|\*)\s*\Z", re.IGNORECASE)
+
+
+@define(eq=False)
+class Progress:
+    """The partial file, and what the server has said about the whole one."""
+
+    file: TaskFile
+    stem: str
+    room: Room
+    part: PartFile | None = None
+    size: int = 0
+    """Bytes of the file that are written."""
+    head: bytes = b""
+    validator: str = ""
+    """By which the server knows the version that was begun; "" if it cannot be resumed."""
+    total: int | None = None
+    content_type: str = ""
+    furthest: int = 0
+    """The largest `size` of all tries."""
+    times_full: int = 0
+    """How often the disk was full although there seemed to be room."""
+
+    @property
+    def range(self) -> dict[str, str]:
+        """The headers that ask for what is missing."""
+        if not self.size or not self.validator:
+            return {}
+        return {"Range": f"bytes={self.size}-", "If-Range": self.validator}
+
+    def begin(self, response: aiohttp.ClientResponse) -> None:
+        """Note what a response says of the whole file that it begins."""
+        self.total, self.validator = None, ""
+        if "Content-Encoding" in response.headers:
+            return
+
+        self.total = response.content_length
+        if response.headers.get("Accept-Ranges", "").strip().lower() == "none":
+            return
+
+        self.validator = response.headers.get("Last-Modified", "")
+        etag = response.headers.get("ETag", "")
+        if etag and not etag.startswith("W/"):  # a weak one does not promise the same bytes
+            self.validator = etag
+
+    def is_continued_by(self, response: aiohttp.ClientResponse) -> bool:
+        """Return whether a partial response goes on where this ends, in the same version."""
+        found = _CONTENT_RANGE.match(response.headers.get("Content-Range", ""))
+        if found is None or int(found[1]) != self.size or "Content-Encoding" in response.headers:
+            return False
+        if self.total is not None and found[2] not in {"*", str(self.total)}:
+            return False
+
+        if not self.validator.startswith('"'):
+            return True
+        return response.headers.get("ETag", self.validator) == self.validator
+
+    async def write(self, data: bytes) -> None:
+        """Append bytes to the partial file."""
+        if self.part is None:
+            return
+
+        await in_thread(partial(self.part.write, data))
+        self.room.written(len(data))
+        if len(self.head) < HEAD:
+            self.head += data[: HEAD - len(self.head)]
+
+        self.size += len(data)
+        self.furthest = max(self.furthest, self.size)
+
+    async def restart(self) -> None:
+        """Begin the file anew."""
+        self.size, self.head = 0, b""
+        if self.part is not None:
+            await in_thread(self.part.restart)
+
+    async def discard(self) -> None:
+        """Remove the partial file and free its room."""
+        part, self.part = self.part, None
+        self.size, self.head = 0, b""
+        self.room.release()
+
+        if part is not None:
+            await in_thread(part.discard)
