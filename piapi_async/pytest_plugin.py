@@ -30,31 +30,38 @@ SPEED = 50.0
 
 def pytest_configure(config: pytest.Config) -> None:
     """Register the marker, and the fixtures with whichever plugin runs async tests."""
-    config.addinivalue_line("markers", "piapi_emulator(**options): make the piapi_emulator fixture with these options")
+    marker = "piapi_emulator(**options): make the piapi_emulator fixture with these options"
+    config.addinivalue_line("markers", marker)
+
     fixture: Any = pytest.fixture
     if config.pluginmanager.has_plugin("asyncio"):
-        import pytest_asyncio  # noqa: PLC0415 - not everybody has it
+        import pytest_asyncio  # noqa: PLC0415 - it may not be installed
 
         fixture = pytest_asyncio.fixture
-    fixtures: Any = ModuleType("piapi_async_fixtures")  # pytest looks for fixtures in modules and classes only
+
+    # pytest looks for fixtures in modules and classes only.
+    fixtures: Any = ModuleType("piapi_async_fixtures")
     fixtures.piapi_emulator, fixtures.piapi = fixture(piapi_emulator), fixture(piapi)
     config.pluginmanager.register(fixtures, "piapi_async_fixtures")
 
 
 async def piapi_emulator(request: pytest.FixtureRequest) -> AsyncGenerator[Emulator, None]:
-    """Give an emulator that is running and knows any parent task; the marker of this name sets it up otherwise."""
-    from .emulator import Emulator  # noqa: PLC0415 - see the module's text
+    """Run an emulator that knows any parent task; the marker of this name changes its settings."""
+    from .emulator import Emulator  # noqa: PLC0415 - see the module's docstring
 
-    marker = request.node.get_closest_marker("piapi_emulator")
     speed = 1.0 if _clock_is_virtual(request) else SPEED
-    options = {"adopt_parents": True, "speed": speed, **(marker.kwargs if marker else {})}
+    options: dict[str, Any] = {"adopt_parents": True, "speed": speed}
+    marker = request.node.get_closest_marker("piapi_emulator")
+    if marker is not None:
+        options |= marker.kwargs
+
     emulator = Emulator(**options)
     async with emulator.run():
         yield emulator
 
 
 async def piapi(piapi_emulator: Emulator) -> AsyncGenerator[PiAPI, None]:
-    """Give a client of the emulator; it is closed after the test."""
+    """Open a client of the emulator; it is closed after the test."""
     async with piapi_emulator.client() as client:
         yield client
 
@@ -62,4 +69,6 @@ async def piapi(piapi_emulator: Emulator) -> AsyncGenerator[PiAPI, None]:
 def _clock_is_virtual(request: pytest.FixtureRequest) -> bool:
     if not request.config.pluginmanager.has_plugin("looptime_plugin"):
         return False
-    return request.node.get_closest_marker("looptime") is not None or bool(request.config.getoption("looptime", None))
+    if request.node.get_closest_marker("looptime") is not None:
+        return True
+    return bool(request.config.getoption("looptime", None))

@@ -55,8 +55,8 @@ _AT_START = frozenset(
 _SIGNED_LINKS = ("no", "links", "redirects")
 
 
-def _on_set(emulator: Emulator, setting: attrs.Attribute[Any], value: Any) -> Any:  # noqa: ANN401 - an attrs hook
-    """Put a changed setting into effect, or raise `AttributeError`: none is accepted without effect."""
+def _on_set(emulator: Emulator, setting: attrs.Attribute[Any], value: object) -> object:
+    """Put a changed setting into effect; raise `AttributeError` if it would have none."""
     if setting.name in _LIVE:
         setattr(emulator.machine, setting.name, value)
         return value
@@ -165,9 +165,13 @@ class Emulator:
             raise ValueError(f"signed_links must be no, links or redirects: {self.signed_links!r}")
 
         plan = _plan(self.plan)
+        concurrency = self.concurrency
+        if concurrency is None:
+            concurrency = plan.concurrency
+
         self.machine = TaskEngine(
             seed=self.seed,
-            concurrency=plan.concurrency if self.concurrency is None else self.concurrency,
+            concurrency=concurrency,
             queue=self.queue,
             durations=_durations(self.durations),
             failure_rate=self.failure_rate,
@@ -202,15 +206,25 @@ class Emulator:
     @property
     def base_url(self) -> str:
         """Where it is served, "" if it is not running."""
-        return self._server.base_url if self._server else ""
+        if self._server is None:
+            return ""
+        return self._server.base_url
 
     @property
     def now(self) -> float:
         """Emulated seconds since the first start."""
-        return self._server.clock() if self._server else self.machine.now
+        if self._server is None:
+            return self.machine.now
+        return self._server.clock()
 
     @asynccontextmanager
-    async def run(self, host: str = "127.0.0.1", port: int = 0, *, exposed: bool = False) -> AsyncIterator[str]:
+    async def run(
+        self,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        *,
+        exposed: bool = False,
+    ) -> AsyncIterator[str]:
         """Serve inside the block, in this event loop; yields the base URL.
 
         `port=0` finds a free port.  A `host` that is not loopback raises `ValueError` unless
@@ -271,13 +285,19 @@ class Emulator:
             self._server.begin_outage_if_due()
 
     def adopt(self, task_id: str, *, kind: str = "grid", prompt: str = "", age: float = 0.0) -> None:
-        """Know `task_id` as a task ("grid", "single", or "files" for a video) that finished `age` seconds ago."""
+        """Know `task_id` as a task that finished `age` emulated seconds ago.
+
+        `kind` is "grid", "single", or "files" for a video.
+        """
         self.machine.advance(self.now)
         self.machine.adopt(task_id, kind=Kind(kind), prompt=prompt, age=age)
         self._changed()
 
     def end(self, task_id: str, *, error: str = "") -> bool:
-        """End a task now, failed if there is an `error`; return False if it has ended, raise KeyError if unknown."""
+        """End a task now, failed if there is an `error`.
+
+        Return False if it has ended already; raise `KeyError` if there is no such task.
+        """
         ended = self.machine.end(task_id, error=error, now=self.now)
         self._changed()
         return ended
@@ -293,10 +313,11 @@ class Emulator:
     def _restore(self) -> None:
         """Take over the tasks of the state file, unless this emulator has tasks already."""
         self._missed = 0.0
-        self._file = None if self.state is None else StateFile(Path(self.state))
+        self._file = None
 
         saved = None
-        if self._file is not None:
+        if self.state is not None:
+            self._file = StateFile(Path(self.state))
             self._file.check()
             if not self.machine.tasks:
                 saved = self._file.load()

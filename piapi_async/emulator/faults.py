@@ -112,8 +112,7 @@ class Unasked:
 
 # -- responses in place of the service's --------------------------------------------------------
 
-#: What an edge in front of the service sends in place of it.
-_EDGE = "<html>\r\n<head><title>{0}</title></head>\r\n<body><center><h1>{0}</h1></center></body>\r\n</html>\r\n"
+#: Statuses that an edge in front of the service sends, with its phrases.
 _PHRASES = {
     408: "Request Time-out",
     502: "Bad Gateway",
@@ -167,7 +166,7 @@ class Status:
         if isinstance(self.body, str):
             return self.body
         if self.body is None and self.status in _PHRASES:
-            return _EDGE.format(f"{self.status} {_PHRASES[self.status]}")
+            return odd_shapes.error_page(f"{self.status} {_PHRASES[self.status]}")
         return None
 
 
@@ -188,8 +187,9 @@ class EdgePage:
 
 @frozen
 class Unclear:
-    """The response to a create does not say plainly whether a task was made: one of `_api/odd_shapes.UNCLEAR`.
+    """The response to a create does not say plainly whether a task was made.
 
+    `shape` is one of `_api/odd_shapes.UNCLEAR`.
     Without an id, or with one in an odd place; busy or failed, and yet naming a task; a stock
     phrase of a gateway. `made`: whether a task was made; if not, an id of no task is named.  What
     the service itself refuses stays refused.
@@ -248,7 +248,7 @@ class Truncated:
 
 @frozen
 class WrongTypes:
-    """Numbers arrive as strings and strings of digits as numbers; if `broken`, inner objects as lists, too."""
+    """Numbers are strings and strings of digits numbers; if `broken`, inner objects are lists, too."""
 
     broken: bool = field(default=False, validator=_FLAG)
 
@@ -288,8 +288,9 @@ class UnknownStatus:
 
 @frozen
 class LinksAs:
-    """Links of results have another shape: wrapped ("url", "href", "image_url", "list"), or the whole result replaced.
+    """Links of results have another shape, or the whole result is replaced.
 
+    The link wrapped: "url", "href", "image_url", "list".  In place of the result:
     "odd_key": `{"resultUrl": link}`; "deep": `{"data": {"uri": link}}`; "bare": the link;
     "bare_list": all of them.
     """
@@ -315,8 +316,9 @@ class NoFiles:
 
 @frozen
 class ReasonsAs:
-    """The reason of a failed task has another shape ("text", "objects", "object", "nested", "number") or place.
+    """The reason of a failed task has another shape or place.
 
+    Shapes: "text", "objects", "object", "nested", "number".
     Places: "message", beside the result; "detail", of the error; "logs", the last of them, under a
     general message.
     """
@@ -414,7 +416,8 @@ class TaskTakes:
 ResponseFault = Truncated | WrongTypes | UnknownStatus | Huge | LinksAs | NoFiles | ReasonsAs | EntriesAs
 TaskFault = TaskFails | TaskRetries | TaskTakes
 #: Faults of a request that is served, unless it is told that no task was made.
-ServedFault = Status | EdgePage | Unclear | SlowFirstByte | SlowBody | StaleKeepAlive | Unasked | ResponseFault
+_ConnectionFault = SlowFirstByte | SlowBody | StaleKeepAlive | Unasked
+ServedFault = Status | EdgePage | Unclear | _ConnectionFault | ResponseFault
 WireFault = Drop | ServedFault
 Fault = WireFault | Refuse | TaskFault
 

@@ -32,13 +32,21 @@ class Usage:
 
 def usage_of(task: Task) -> Usage:
     """Return what a task has frozen and cost so far."""
-    finished = task.stage is Stage.FINISHED
+    usage = _usage_if_finished(task)
+    if task.stage is Stage.FINISHED:
+        return usage
+
+    # "llm" is consumed from the create on, and given back if the task comes to nothing.
+    if usage.type == "llm" and task.stage not in END_STAGES:
+        return usage
+    return Usage(usage.type, usage.frozen, 0)
+
+
+def _usage_if_finished(task: Task) -> Usage:
     if task.model == MIDJOURNEY:
-        return Usage("mj", _MIDJOURNEY_FROZEN, _MIDJOURNEY_COST if finished else 0)
+        return Usage("mj", _MIDJOURNEY_FROZEN, _MIDJOURNEY_COST)
 
     points = _POINTS[task.mode]
     if task.model in POINT_MODELS:
-        return Usage("point", points, points if finished else 0)
-
-    lost = task.stage in END_STAGES and not finished
-    return Usage("llm", 0, 0 if lost else points)
+        return Usage("point", points, points)
+    return Usage("llm", 0, points)

@@ -59,7 +59,7 @@ def _unix_time(call: Call, name: str) -> float | None:
 
 
 def _found(host: Host, call: Call) -> Iterator[Task]:
-    """Yield the account's tasks that are in the history by now and that the request asks for, the latest first."""
+    """Yield the tasks in the history that the request asks for, the latest first."""
     view = host.view
     account, model = host.account_id(call.key), call.query.get("model", "")
     since, until = _unix_time(call, "start_time"), _unix_time(call, "end_time")

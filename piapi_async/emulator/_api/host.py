@@ -1,4 +1,4 @@
-"""One host with one set of API keys: the state that all protocols share, and what they all do with it.  Pure."""
+"""One host with one set of API keys: the state that all protocols share.  Pure."""
 
 from __future__ import annotations
 

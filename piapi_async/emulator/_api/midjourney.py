@@ -165,7 +165,10 @@ def _add_time(view: View, meta: JSON, name: str, at: float | None) -> None:
 
 
 def _echoed_request(task: Task) -> JSON:
-    """Return the request as the service echoes it: every field of the verb, unset ones in their empty form."""
+    """Return the request as the service echoes it.
+
+    It has every field of the verb, unset ones in their empty form.
+    """
     unset = {**_UNSET, "process_mode": task.mode}
     names = dict.fromkeys((*VERBS[task.verb].fields, "prompt", "process_mode", "skip_prompt_check"))
     return {name: task.given.get(name, unset.get(name, "")) for name in names}

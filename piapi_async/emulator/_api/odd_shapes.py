@@ -76,7 +76,10 @@ UNCLEAR: Mapping[str, Callable[[str], tuple[int, dict[str, Any]]]] = {
 
 
 def _no_credit(task_id: str) -> dict[str, Any]:
-    """Return what Udio sent in 2025 to an account without credit: the cause is only in `raw_message` (observed)."""
+    """Return what Udio sent in 2025 to an account without credit (observed).
+
+    The cause is only in `raw_message`.
+    """
     zero = "0001-01-01T00:00:00Z"
     message = "failed to pre-process task runtime"
     cause = "failed to freeze account point quota: account point quota not enough; account credit not enough"
@@ -99,7 +102,8 @@ def _no_credit(task_id: str) -> dict[str, Any]:
 
 # -- pages of an edge -----------------------------------------------------------------------------
 
-_PLAIN = "<html>\r\n<head><title>{0}</title></head>\r\n<body><center><h1>{0}</h1></center></body>\r\n</html>\r\n"
+_PAGE = "<html>\r\n<head><title>{0}</title></head>\r\n<body><center><h1>{0}</h1></center></body>\r\n</html>\r\n"
+_CHALLENGE = "<noscript>Enable JavaScript and cookies to continue</noscript></body>"
 _TITLES: Mapping[int, str] = {
     403: "Just a moment...",
     408: "408 Request Time-out",
@@ -118,9 +122,14 @@ _TITLES: Mapping[int, str] = {
 }
 
 
+def error_page(title: str) -> str:
+    """Return the HTML of an error page as nginx sends it."""
+    return _PAGE.format(title)
+
+
 def edge_page(status: int) -> HTTPResponse:
     """Return what an edge in front of the service sends in place of it: a page for people."""
-    body = _PLAIN.format(_TITLES.get(status, f"Error {status}"))
+    body = error_page(_TITLES.get(status, f"Error {status}"))
     headers = {
         "content-type": "text/html; charset=UTF-8",
         "server": "cloudflare",
@@ -128,7 +137,7 @@ def edge_page(status: int) -> HTTPResponse:
     }
     if status == 403:  # noqa: PLR2004 - the challenge of a bot check
         headers["cf-mitigated"] = "challenge"
-        body = body.replace("</body>", "<noscript>Enable JavaScript and cookies to continue</noscript></body>")
+        body = body.replace("</body>", _CHALLENGE)
     return HTTPResponse(status, body.encode(), headers)
 
 
@@ -170,7 +179,7 @@ def _unique(links: Iterable[str]) -> list[str]:
 
 
 def with_links(value: object, shape: str) -> object:
-    """Return a response with the links of its tasks' results in another shape; other results stay as they are."""
+    """Return a response with the links of its tasks' results in another shape."""
 
     def turned(result: object) -> object:
         links = links_in(result)

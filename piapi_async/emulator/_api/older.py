@@ -1,4 +1,4 @@
-"""The older protocols of three systems, Face Swap, Dream Machine and Kling, each with shapes of its own.  Pure.
+"""The older protocols of Face Swap, Dream Machine and Kling, each with shapes of its own.  Pure.
 
 POST /api/face_swap/v1/async, /fetch      POST and GET /api/luma/v1/video      POST and GET
 /api/kling/v1/video
@@ -112,9 +112,9 @@ def _shared(view: View, task: Task) -> JSON:
 
 
 def _luma(view: View, task: Task) -> JSON:
-    finished = task.stage is Stage.FINISHED
-    video = None
-    if finished:
+    state, video = "pending", None
+    if task.stage is Stage.FINISHED:
+        state = "completed"
         files = output_files(view, task)
         video = {
             "url": files.link_to("video.mp4"),
@@ -125,7 +125,7 @@ def _luma(view: View, task: Task) -> JSON:
     generation = {
         "id": task.task_id,
         "prompt": task.prompt,
-        "state": "completed" if finished else "pending",
+        "state": state,
         "created_at": timestamp(view, task, task.created),
         "video": video,
         "like": None,
@@ -135,13 +135,11 @@ def _luma(view: View, task: Task) -> JSON:
 
 
 def _kling(view: View, task: Task) -> JSON:
-    finished = task.stage is Stage.FINISHED
-    inner = {
-        "id": task.art_seed,
-        "type": "m2v_txt2video",
-        "status": _KLING_DONE if finished else _KLING_WORKING,
-    }
-    works = [_kling_work(view, task)] if finished else []
+    status, works = _KLING_WORKING, []
+    if task.stage is Stage.FINISHED:
+        status, works = _KLING_DONE, [_kling_work(view, task)]
+
+    inner = {"id": task.art_seed, "type": "m2v_txt2video", "status": status}
     return _shared(view, task) | {"task": inner, "works": works}
 
 

@@ -153,7 +153,10 @@ def status_word(view: View, task: Task) -> str:
 
 
 def timestamp(view: View, task: Task, at: float | None) -> str:
-    """Return a time as the vendor writes it: to the second for Midjourney, else to the nanosecond (observed)."""
+    """Return a time as the vendor writes it (observed).
+
+    To the second for Midjourney, to the nanosecond for all other systems.
+    """
     if at is None:
         return ZERO_TIME
 
@@ -194,9 +197,11 @@ def _failure(view: View, task: Task) -> JSON:
         return _error()
 
     error_in = view.dialect.error_in
-    raw = "" if error_in == "message" else task.error
-    message = "" if error_in == "raw_message" else task.error
-    return _error(_FAILURE_CODE, raw, message)
+    if error_in == "message":
+        return _error(_FAILURE_CODE, "", task.error)
+    if error_in == "raw_message":
+        return _error(_FAILURE_CODE, task.error, "")
+    return _error(_FAILURE_CODE, task.error, task.error)
 
 
 def _output(view: View, task: Task, now: float) -> JSON | None:

@@ -45,7 +45,10 @@ def is_signed(target: str) -> bool:
 
 
 def ranged(response: HTTPResponse, headers: Mapping[str, str]) -> HTTPResponse:
-    """Return a file as the request headers `Range` and `If-Range` ask for it, with an entity tag (RFC 9110 §14)."""
+    """Return a file as the request headers ask for it, with an entity tag.
+
+    The headers are `Range` and `If-Range` (RFC 9110 §14).
+    """
     size = len(response.body)
     tag = f'"{zlib.crc32(response.body):08x}-{size:x}"'
     extra = {"etag": tag, "accept-ranges": "bytes"}

@@ -15,4 +15,5 @@ def missing_extras() -> str:
         what, why = "videos", "PyAV is"
     else:
         return ""
-    return f"The emulator cannot make {what}, for {why} not installed; links to them will answer 424: {INSTALL}"
+    sentence = f"The emulator cannot make {what}, for {why} not installed"
+    return f"{sentence}; links to them will answer 424: {INSTALL}"

@@ -52,7 +52,7 @@ _X264 = {
 
 @frozen
 class File:
-    """The recipe of one file: its suffix says what it is, the picture what it shows, the seed what it sounds like."""
+    """The recipe of one file: what it is, what it shows, and, by `seed`, what it sounds like."""
 
     suffix: str
     picture: Picture
@@ -72,7 +72,7 @@ def file_of(task: Task, name: str, size: int) -> File:
 
 @define
 class FileMaker:
-    """Makes files and remembers the last few.  For one thread at a time, like the gallery that paints for it."""
+    """Makes files and remembers the last few.  For one thread at a time, like its gallery."""
 
     gallery: Gallery
     keep: int = 16

@@ -1,4 +1,4 @@
-"""What the painter knows to paint.  Each motif takes a canvas and leaves a picture on it."""
+"""The motifs that the painter knows.  Each takes a canvas and leaves a picture on it."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from .strokes import (
     wash,
 )
 
-#: The share of waves that catch the light, and of planets that wear rings.
+#: The shares of waves that catch the light, and of planets with rings.
 SPARKLE, RINGED = 0.55, 0.65
 
 
 @frozen
 class Palette:
-    """Colours that go together: the sky from top to horizon, a light, what is far, what is near, one accent."""
+    """Colours that go together; the sky is from top to horizon."""
 
     sky: tuple[Colour, Colour, Colour, Colour]
     light: Colour
@@ -68,7 +68,9 @@ PALETTES = (
 
 @frozen
 class Canvas:
-    """One picture in the making: `coarse` decides the composition, `fine` the detail; `bare` leaves out sun and planet.
+    """One picture in the making.
+
+    `coarse` decides the composition, `fine` the detail; `bare` leaves out sun and planet.
 
     The surroundings of an outpaint are bare: what is set into them has its own.
     """
@@ -140,7 +142,8 @@ def _mist(canvas: Canvas, y: float, depth: float, strength: float) -> None:
 def _below(canvas: Canvas, line: list[float], y: float, reach: float) -> list[Point]:
     """Return the polygon under a ridge line at height `y` (share), its peaks `reach` (of the unit) high."""
     step = canvas.width / (len(line) - 1)
-    points = [(index * step, canvas.height * y - value * reach * canvas.unit) for index, value in enumerate(line)]
+    ground = canvas.height * y
+    points = [(index * step, ground - value * reach * canvas.unit) for index, value in enumerate(line)]
     return [*points, (float(canvas.width), float(canvas.height)), (0.0, float(canvas.height))]
 
 
@@ -172,7 +175,8 @@ def ridges(canvas: Canvas) -> None:
         outline = _below(canvas, line, 0.5 + 0.4 * near**1.1, 0.17 - 0.06 * near)
         shapes = [outline]
         if layer >= layers - 2:
-            shapes += _firs(canvas, outline, 26 + 22 * (layer - layers + 2), 0.06 + 0.07 * (layer - layers + 2))
+            front = layer - layers + 2
+            shapes += _firs(canvas, outline, 26 + 22 * front, 0.06 + 0.07 * front)
         silhouette(canvas.image, shapes, (colour, mix(colour, haze, 0.55 * (1 - near))))
         if layer < layers - 1:
             _mist(canvas, 0.62 + 0.36 * near, 0.2, 0.42 * (1 - 0.6 * near))
@@ -252,9 +256,10 @@ def dunes(canvas: Canvas) -> None:
 
 
 def _dune(x: float, crest: float, phase: float, near: float) -> float:
-    return (
-        1.5 * math.exp(-(((x - crest) / 0.28) ** 2)) + 0.35 * math.sin(5 * x + phase) + 0.12 * near * math.sin(11 * x)
-    )
+    body = 1.5 * math.exp(-(((x - crest) / 0.28) ** 2))
+    waves = 0.35 * math.sin(5 * x + phase)
+    ripples = 0.12 * near * math.sin(11 * x)
+    return body + waves + ripples
 
 
 def _shade(canvas: Canvas, outline: list[Point], rng: Random) -> list[Point]:
@@ -335,7 +340,9 @@ def _ring(canvas: Canvas, centre: Point, radius: float, tilt: float, *, front: b
 
 def _turned(centre: Point, radius: float, tilt: float, angle: float, lean: float) -> Point:
     x, y = radius * math.cos(angle), radius * tilt * math.sin(angle)
-    return centre[0] + x * math.cos(lean) - y * math.sin(lean), centre[1] + x * math.sin(lean) + y * math.cos(lean)
+    across = centre[0] + x * math.cos(lean) - y * math.sin(lean)
+    down = centre[1] + x * math.sin(lean) + y * math.cos(lean)
+    return across, down
 
 
 def forest(canvas: Canvas) -> None:

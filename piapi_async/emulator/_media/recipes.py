@@ -42,8 +42,9 @@ PALETTES = 10
 
 @frozen
 class Picture:
-    """The recipe of one picture.  `look` picks palette and motif, `seed` the composition, `touch` the fine detail.
+    """The recipe of one picture.
 
+    `look` picks palette and motif, `seed` the composition, `touch` the fine detail.
     `inner` is a picture set into this one: shrunk to `scale` and moved by `shift` (shares of the
     frame) for an outpaint or a pan, or showing around a repainted middle for an inpaint (`scale` 1,
     no shift).
@@ -76,7 +77,10 @@ def pictures_of(task: Task, lookup: Lookup, size: int) -> tuple[Picture, ...]:
 
 
 def look_of(prompt: str) -> int:
-    """Return the number that picks a prompt's palette (by its remainder) and the motif of its first picture."""
+    """Return the number that picks a prompt's palette and the motif of its first picture.
+
+    The palette is its remainder by `PALETTES`.
+    """
     look = seed_of(prompt)
 
     for word in re.findall(r"[a-z]+", prompt.lower()):

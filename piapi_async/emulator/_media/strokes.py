@@ -1,4 +1,4 @@
-"""The painter's tools: colours, gradients, clouds, glows, silhouettes.  All sizes are in pixels of the canvas."""
+"""The painter's tools: colours, gradients, clouds, glows, silhouettes.  All sizes are in pixels."""
 
 from __future__ import annotations
 
@@ -32,7 +32,10 @@ def mix(one: Colour, other: Colour, share: float) -> Colour:
 
 
 def gradient(size: tuple[int, int], stops: Sequence[Colour], *, curve: float = 1.0) -> Image.Image:
-    """Return a smooth vertical gradient through `stops`, evenly spaced; `curve` above 1 keeps the first for longer."""
+    """Return a smooth vertical gradient through `stops`, evenly spaced.
+
+    A `curve` above 1 keeps the first colour for longer.
+    """
     steps = 128
     column = bytearray()
     for step in range(steps):
@@ -43,7 +46,10 @@ def gradient(size: tuple[int, int], stops: Sequence[Colour], *, curve: float = 1
 
 
 def clouds(rng: Random, cells: tuple[int, int], *, octaves: int = 4, side: int = 256) -> Image.Image:
-    """Return soft noise (mode L, `side` squared, full contrast): `cells` across and down in its coarsest octave."""
+    """Return soft noise (mode L, `side` squared, full contrast).
+
+    It has `cells` across and down in its coarsest octave.
+    """
     field: Image.Image | None = None
     weight = total = 1.0
     across, down = cells
@@ -79,7 +85,7 @@ def warp(field: Image.Image, rng: Random, strength: float, *, cells: int = 16) -
 
 
 def levels(field: Image.Image, low: float, high: float, peak: float = 1.0) -> Image.Image:
-    """Return the mask that is 0 where the field is under `low`, `peak` over `high`, smooth between (all 0..1)."""
+    """Return the mask that is 0 where the field is under `low` and `peak` over `high` (all 0..1)."""
     return field.point(_ramp(low, high, peak))
 
 
@@ -162,12 +168,16 @@ def stars(canvas: Image.Image, rng: Random, count: int, colour: Colour, *, down_
         x, y = rng.uniform(0, canvas.width), rng.uniform(0, canvas.height * down_to)
         radius = unit * (0.8 + 1.6 * rng.random() ** 4)
         back = canvas.getpixel((int(x) % canvas.width, int(y) % canvas.height))
-        shade = mix(back, colour, rng.uniform(0.25, 0.95) * (1 - 0.7 * y / (canvas.height * down_to)))  # type: ignore[arg-type]
+        light = rng.uniform(0.25, 0.95) * (1 - 0.7 * y / (canvas.height * down_to))
+        shade = mix(back, colour, light)  # type: ignore[arg-type]
         disk(canvas, (x, y), max(radius, 1.0), shade)
 
 
 def ridge(coarse: Random, fine: Random, *, roughness: float, points: int = 257) -> list[float]:
-    """Return a mountain line by midpoint displacement, about -1..1: the large forms from `coarse`, the rest `fine`."""
+    """Return a mountain line by midpoint displacement, about -1..1.
+
+    Its large forms are drawn from `coarse`, the rest from `fine`.
+    """
     line = [coarse.uniform(-0.5, 0.5), coarse.uniform(-1, 1), coarse.uniform(-0.5, 0.5)]
     spread = 0.6
     while len(line) < points:

@@ -1,4 +1,4 @@
-"""The live page that a developer keeps open beside the program being written, and the numbers it shows.  Pure."""
+"""The live page that a developer keeps open, and the numbers it shows.  Pure."""
 
 from __future__ import annotations
 

@@ -125,7 +125,11 @@ def _head(response: HTTPResponse) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode()
 
 
-async def _send_slowly(request: web.BaseRequest, slow: SlowBody, response: HTTPResponse) -> web.StreamResponse:
+async def _send_slowly(
+    request: web.BaseRequest,
+    slow: SlowBody,
+    response: HTTPResponse,
+) -> web.StreamResponse:
     stream = web.StreamResponse(status=response.status, headers=response.headers)
     stream.content_length = len(response.body)
     await stream.prepare(request)

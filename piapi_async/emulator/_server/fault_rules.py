@@ -1,4 +1,4 @@
-"""Which requests are hit by which faults: rules, their counting, and rules from a file.  Pure but for reading it."""
+"""Which requests are hit by which faults: rules, their counting, and rules from a file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ from ..faults import KINDS, Fault, Refuse, TaskFault, WireFault
 
 @define
 class Rule:
-    """One fault and its requests: from the `nth` of the route on, `times` of them (None = all), each by a `rate`."""
+    """One fault and the requests that it hits.
+
+    From the `nth` of the route on, `times` of them (None = all), each with a probability `rate`.
+    """
 
     route: str
     fault: Fault
@@ -40,7 +43,10 @@ class Rule:
         return self.route in names_of(route)
 
     def fires(self, rng: Random, *, ahead: int = 0) -> bool:
-        """Count one request and return whether it is hit; with `ahead=1` ask about the next one without counting."""
+        """Count one request and return whether it is hit.
+
+        With `ahead=1` return whether the next one would be, without counting it.
+        """
         self.met += 1 - ahead
 
         if self.met + ahead < self.nth:

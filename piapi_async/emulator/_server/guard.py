@@ -24,8 +24,9 @@ NO_SNIFFING: Mapping[str, str] = {"x-content-type-options": "nosniff"}
 
 @frozen
 class Guard:
-    """Decides by names: `own` are the hosts of the emulator's public URL, `hooks` those that webhooks may go to.
+    """Decides by the names of hosts.
 
+    `own` are those of the emulator's public URL, `hooks` those that webhooks may go to.
     `exposed`: everyone who reaches the emulator is trusted, so nothing is refused.
     """
 
@@ -40,7 +41,10 @@ class Guard:
         return cls(exposed, frozenset(own), frozenset(host.lower() for host in hooks))
 
     def refusal(self, hosts: Iterable[str], origins: Iterable[str]) -> tuple[int, str] | None:
-        """Return status and message of the refusal of a request with these `Host` and `Origin` headers, or None."""
+        """Return status and message of the refusal of a request, None if it is served.
+
+        `hosts` and `origins` are the values of its `Host` and `Origin` headers.
+        """
         if self.exposed:
             return None
 

@@ -44,7 +44,7 @@ class LinkRules:
 
 @define(kw_only=True, eq=False)
 class ServedFiles:
-    """Responds to links; pictures and files are made in `thread`, which is this object's alone while it makes one."""
+    """Responds to links; pictures and files are made in `thread`, one at a time."""
 
     host: Host
     rules: LinkRules
@@ -87,8 +87,17 @@ class ServedFiles:
         file = file_of(task, link.name, self.host.view.picture_size)
         return await self._make(CONTENT_TYPES[file.suffix], self._maker.make, file)
 
-    async def through_cdn(self, target: str, path: str, headers: Mapping[str, str], produce: Produce) -> HTTPResponse:
-        """Return what a CDN in front of `produce` sends: signatures checked, redirects to signed links, and ranges."""
+    async def through_cdn(
+        self,
+        target: str,
+        path: str,
+        headers: Mapping[str, str],
+        produce: Produce,
+    ) -> HTTPResponse:
+        """Return what a CDN in front of `produce` sends.
+
+        It checks signatures, redirects to signed links, and serves ranges.
+        """
         if (refusal := self._signature_refusal(target, path)) is not None:
             return refusal
 

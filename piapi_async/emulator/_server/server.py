@@ -15,6 +15,7 @@ import socket
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import Any
 
 import orjson
 from aiohttp import web
@@ -347,6 +348,7 @@ class Server:
         self.begin_outage_if_due()
 
 
-def _request(message, payload, protocol, writer, task):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def _request(*parts: Any) -> web.BaseRequest:  # noqa: ANN401 - aiohttp's private arguments
     loop = asyncio.get_running_loop()
-    return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=LARGEST_BODY)
+    make: Callable[..., web.BaseRequest] = web.BaseRequest
+    return make(*parts, loop, client_max_size=LARGEST_BODY)

@@ -49,7 +49,10 @@ class Post:
 
 @define
 class WebhookSender:
-    """Delivers posts, each in a task of its own; `clock` returns emulated seconds, `speed` is how fast they pass."""
+    """Delivers posts, each in a task of its own.
+
+    `clock` returns emulated seconds; `speed` is how many of them pass per second of the loop.
+    """
 
     seen: Seen
     faults: WebhookFaults
@@ -91,8 +94,8 @@ class WebhookSender:
         if not self._warned:
             self._warned = True
             _LOG.warning(
-                "No webhook is posted to %.200s: an emulator that is not exposed posts to this machine alone, and to "
-                "its webhook_hosts.  Those to other hosts are counted as lost.",
+                "No webhook is posted to %.200s: an emulator that is not exposed posts to this "
+                "machine alone, and to its webhook_hosts.  Those to other hosts are counted as lost.",
                 post.endpoint,
             )
 

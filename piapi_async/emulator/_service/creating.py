@@ -26,7 +26,7 @@ class _Config:
 
 
 def unified_request(body: Mapping[str, object], route: str) -> CreateRequest:
-    """Return a create of the unified protocol, checked; raise `Refusal` for one that the service would not take."""
+    """Return a create of the unified protocol, checked; raise `Refusal` if it is invalid."""
     model = _checked_model(body.get("model"))
     task_type, given = body.get("task_type"), body.get("input")
     if not isinstance(task_type, str) or not task_type:
@@ -59,7 +59,12 @@ def _checked_model(model: object) -> str:
     return model
 
 
-def _midjourney_task(task_type: str, given: Mapping[str, object], config: _Config, route: str) -> CreateRequest:
+def _midjourney_task(
+    task_type: str,
+    given: Mapping[str, object],
+    config: _Config,
+    route: str,
+) -> CreateRequest:
     if task_type not in VERBS:
         raise Refusal(f"invalid task_type for {MIDJOURNEY}: {task_type!r}")
 

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Mapping
 from random import Random
 
 import orjson
-from attrs import Factory, define
+from attrs import Factory, define, frozen
 
 from .checks import DIGEST
 from .durations import DURATIONS, Duration
@@ -49,6 +49,15 @@ class _Account:
 
     running: int = 0
     staged: deque[Task] = Factory(deque)
+
+
+@frozen
+class _NoParent:
+    """What a task has that does not say otherwise and has no parent."""
+
+    prompt: str = ""
+    mode: str = "fast"
+    aspect_ratio: str = "1:1"
 
 
 @define
@@ -248,6 +257,7 @@ class TaskEngine:
         # another's luck.
         rng = Random(f"{self.seed}/{serial}")  # noqa: S311 - a reproducible run is the point
         given = {name: _remembered(name, value) for name, value in request.given.items()}
+        inherited: Task | _NoParent = parent or _NoParent()
 
         task = Task(
             task_id=_new_id(rng.getrandbits(128), request, given),
@@ -255,9 +265,9 @@ class TaskEngine:
             verb=request.name,
             kind=request.makes,
             given=given,
-            prompt=request.prompt or (parent.prompt if parent else ""),
-            mode=request.mode or (parent.mode if parent else "fast"),
-            aspect_ratio=request.aspect_ratio or (parent.aspect_ratio if parent else "1:1"),
+            prompt=request.prompt or inherited.prompt,
+            mode=request.mode or inherited.mode,
+            aspect_ratio=request.aspect_ratio or inherited.aspect_ratio,
             created=self.now,
             serial=serial,
             skew=self._draw_skew(rng),
@@ -276,9 +286,7 @@ class TaskEngine:
         # Everything is drawn whatever a fault decides, so that the run after it is the same.
         draw = self.durations.get(request.name) or self.durations.get(task.mode) or DURATIONS[task.mode]
         seconds = draw(rng)
-        is_midjourney = request.model == MIDJOURNEY
-        texts = self.failure_texts if is_midjourney else self.other_failure_texts
-        fails = rng.choice(texts) if rng.random() < self.failure_rate else ""
+        fails = self._draw_failure(request, rng)
         retries = int(rng.random() < self.retry_rate)
 
         wanted = self._take_script(request.route)
@@ -288,8 +296,15 @@ class TaskEngine:
             seconds=seconds if wanted.seconds is None else wanted.seconds,
         )
 
+    def _draw_failure(self, request: CreateRequest, rng: Random) -> str:
+        if rng.random() >= self.failure_rate:
+            return ""
+        if request.model == MIDJOURNEY:
+            return rng.choice(self.failure_texts)
+        return rng.choice(self.other_failure_texts)
+
     def _take_script(self, route: str) -> Script:
-        """Return the first script that is meant for a route, used up by this; an empty one if there is none."""
+        """Remove and return the first script for a route; an empty one if there is none."""
         for index, (wanted, script) in enumerate(self._scripts):
             if wanted in (route, "*"):
                 del self._scripts[index]

@@ -20,8 +20,9 @@ OTHERS = "(others)"
 
 @frozen
 class Delivery:
-    """One webhook POST: what was sent when (emulated seconds), and the HTTP status of the response (0 = none).
+    """One webhook POST: what was sent when, and the status of the response.
 
+    `at` is in emulated seconds, `answer` is the HTTP status, 0 if there was no response.
     `lost`: it was never sent; `kept_back`: because this emulator does not post to that host.
     """
 
@@ -37,8 +38,9 @@ class Delivery:
 
 @define
 class Seen:
-    """Everything counted since the start, by route name ("reroll", "fetch", "task_create", "task_read", "image" …).
+    """Everything counted since the start.
 
+    `requests` are by the names of routes ("reroll", "fetch", "task_create", "image" …).
     `polls` counts reads per task id, those of the first unknown ids included (`OTHERS`: of the
     rest); `ids_per_request` counts how many reads asked for how many ids; `keys_to_images` counts
     requests for pictures and files that carried an API key, which none should.  `detection` is, per

@@ -43,7 +43,10 @@ class StateError(ValueError):
 
 @frozen
 class Snapshot:
-    """The tasks at one moment; `moving` has, by serial number, what may change of those that have not ended."""
+    """The tasks at one moment.
+
+    `moving` has, by serial number, the values that may change of those that have not ended.
+    """
 
     tasks: tuple[Task, ...]
     moving: dict[int, tuple[object, ...]]
@@ -95,7 +98,10 @@ class StateFile:
             raise StateError(f"{self.path} cannot keep the tasks: it is a directory; name a file")
 
     def load(self) -> Saved | None:
-        """Return what was saved, None if there is no file; raise `StateError` if it is damaged or not ours."""
+        """Return what was saved, None if there is no file.
+
+        Raise `StateError` if it is damaged or not an emulator's.
+        """
         try:
             content = self.path.read_bytes()
         except FileNotFoundError:
@@ -107,8 +113,8 @@ class StateFile:
             return read_state(orjson.loads(content))
         except ValueError as error:
             raise StateError(
-                f"{self.path} is not an emulator's state file, or is damaged: {error}.  Move it away and the emulator "
-                "starts afresh, without its tasks; or name another file"
+                f"{self.path} is not an emulator's state file, or is damaged: {error}.  Move it away "
+                "and the emulator starts afresh, without its tasks; or name another file"
             ) from error
 
     def write(self, snapshot: Snapshot) -> None:

@@ -43,7 +43,11 @@ Read = Callable[[object], Any]
 
 @frozen
 class Saved:
-    """What was saved: the tasks, emulated `now`, and the unix times of emulated second 0 and of the saving."""
+    """What was saved: the tasks, and the time.
+
+    `now` is in emulated seconds; `epoch` and `saved_at` are the unix times of second 0 and of the
+    saving.
+    """
 
     tasks: tuple[Task, ...]
     now: float
@@ -165,7 +169,7 @@ def _field(fields: Mapping[str, Any], name: str, read: Read) -> Any:  # noqa: AN
 
 def _object(value: object) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise ValueError("an object is expected")  # noqa: TRY004 - all that is wrong with a file is a ValueError
+        raise ValueError("an object is expected")  # noqa: TRY004 - as all that is wrong
     return value
 
 
@@ -177,7 +181,7 @@ def _list(value: object) -> list[Any]:
 
 def _text(value: object) -> str:
     if not isinstance(value, str):
-        raise ValueError("a text is expected")  # noqa: TRY004 - the same
+        raise ValueError("a string is expected")  # noqa: TRY004 - the same
     return value
 
 

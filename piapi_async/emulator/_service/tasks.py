@@ -70,7 +70,10 @@ _RETRIES_AFTER, _LEFT_AT_FAILURE = 0.9, 0.4
 
 @frozen
 class Script:
-    """How a task will go: the text it fails with ("" = it does not), internal retries, seconds; None = drawn."""
+    """How a task will go.
+
+    `fails` is the text it fails with, "" if it does not; None means "not decided by a fault".
+    """
 
     fails: str = ""
     retries: int | None = None

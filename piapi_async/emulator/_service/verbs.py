@@ -35,7 +35,10 @@ from .requests import (
 
 @frozen(kw_only=True)
 class Verb:
-    """One create verb.  `parent` names the kinds of parent it takes, "" for none; `makes` is what comes out."""
+    """One create verb.
+
+    `parent` names the kinds of parent it takes, "" for none; `makes` is what comes out.
+    """
 
     name: str
     makes: Kind
@@ -149,7 +152,7 @@ def midjourney_request(
     protocol: Protocol = Protocol.MIDJOURNEY,
     route: str = "",
 ) -> CreateRequest:
-    """Return a create of Midjourney, checked; raise `Refusal` for one that the service would not take."""
+    """Return a create of Midjourney, checked; raise `Refusal` if it is invalid."""
     verb = VERBS[verb_name]
     given = checked_fields(verb, body)
 
