@@ -13,9 +13,9 @@ _NO_HEADERS: Mapping[str, str] = {}
 A_co = TypeVar("A_co", covariant=True)
 
 
-@frozen(slots=False)  # made for every call: into a dict that costs less
+@frozen(slots=False)  # without slots it is made faster, and every call makes one
 class HTTPRequest:
-    """One request: `path` is absolute, with its query if any; `body` is sent as it stands (JSON when not empty)."""
+    """One request: an absolute `path`, with its query, and a `body` of JSON, sent as it is."""
 
     method: str
     path: str
@@ -25,7 +25,7 @@ class HTTPRequest:
 
 @frozen
 class HTTPResponse:
-    """One answer, unjudged: `headers` are looked up in lower case."""
+    """One response, not yet judged; the names of `headers` are in lower case."""
 
     status: int
     body: bytes = b""
@@ -33,17 +33,17 @@ class HTTPResponse:
 
 
 class Request(Protocol[A_co]):
-    """Anything the client can send, and what its answer means."""
+    """Anything the client can send, and what its response means."""
 
     def to_http(self) -> HTTPRequest:
-        """Give the request as it goes out, without the key."""
+        """Return the request as it is sent, without the key."""
         ...
 
     def parse(self, response: HTTPResponse, /) -> A_co:
-        """Give what the answer means; raise `APIError` (refused) or `UnexpectedAnswer` (not understood)."""
+        """Return what the response means; raise `APIError` (refused) or `UnexpectedAnswer`."""
         ...
 
 
 def post(path: str, body: object) -> HTTPRequest:
-    """Give a POST of `body` as JSON."""
+    """Return a POST of `body` as JSON."""
     return HTTPRequest("POST", path, orjson.dumps(body))

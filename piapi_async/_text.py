@@ -1,4 +1,4 @@
-"""How requests and bodies are named in messages for people.  Pure."""
+"""How requests and bodies are shown in messages for people.  Pure."""
 
 from __future__ import annotations
 
@@ -8,26 +8,34 @@ import attrs
 
 from ._http import Request
 
+_LONGEST_SUBJECT = 60
+_EXCERPT = 1200  # bytes: of characters that take four each, 300 remain
+
 
 def label(request: Request[Any]) -> str:
-    """Name a request in an error text by its class and first field, if that is set: ``Reroll('6886fc4d-…')``."""
+    """Return a request's class and first argument, if it is set: ``Reroll('6886fc4d-…')``."""
     cls = type(request)
     if not attrs.has(cls):
         return cls.__name__
-    subject = next((getattr(request, f.name) for f in attrs.fields(cls) if f.init and not f.kw_only), "")
+
+    positional = (f.name for f in attrs.fields(cls) if f.init and not f.kw_only)
+    name = next(positional, None)
+    subject = "" if name is None else getattr(request, name)
     if subject is None:
         return f"{cls.__name__}()"
-    if not isinstance(subject, str):
-        subject = ", ".join(subject) if isinstance(subject, (tuple, list)) else str(subject)
-    return f"{cls.__name__}({shorten(subject, 60)!r})"
+    if isinstance(subject, (tuple, list)):
+        subject = ", ".join(subject)
+    return f"{cls.__name__}({shorten(str(subject), _LONGEST_SUBJECT)!r})"
 
 
 def shorten(text: str, length: int = 300) -> str:
-    """Cut a text to about `length` characters, on one line, for people to read."""
+    """Return a text on one line, cut to `length` characters."""
     text = " ".join(text.split())
-    return text if len(text) <= length else text[: length - 1] + "…"
+    if len(text) <= length:
+        return text
+    return text[: length - 1] + "…"
 
 
 def excerpt(body: bytes) -> str:
-    """Give the beginning of an answer, for people to read."""
-    return shorten(body[:1200].decode("utf-8", "replace"))
+    """Return the beginning of a body as text on one line."""
+    return shorten(body[:_EXCERPT].decode("utf-8", "replace"))

@@ -1,4 +1,4 @@
-"""What stands beside the task API: the account, its history, what is active and can be cancelled, uploads.  Pure.
+"""The calls beside those about tasks: account, history, active tasks, uploads.  Pure.
 
 The wire is that of the vendor's pages (piapi.ai/docs, sections "PiAPI Account Management" and "File
 Upload API").
@@ -19,7 +19,7 @@ from ._http import HTTPRequest, HTTPResponse, post
 from ._protocol.decoding import Structure
 from ._protocol.envelope import read_data, read_envelope
 from ._protocol.fields import choice, moment, text, whole
-from ._protocol.reading import read_cost, read_int, read_time, text_at
+from ._protocol.reading import object_at, read_cost, read_int, read_time, text_at
 from ._protocol.requests import CheckedRequest, request
 from ._protocol.values import UPLOADABLE, is_text
 from .errors import UnexpectedAnswer
@@ -46,7 +46,7 @@ _LONGEST_NAME = 128
 
 @frozen
 class Credits:
-    """What an account has left and has used, in the host's own unit; None where the host does not tell."""
+    """What an account has left and has used, in the host's own unit; None if it does not say."""
 
     available: float | None = None
     frozen: float | None = None
@@ -58,7 +58,7 @@ class Credits:
 
 @frozen
 class Account:
-    """The account behind a key, as far as the host tells; `raw` is all of it."""
+    """The account behind a key, as far as the host says; `raw` is all of it."""
 
     id: str = ""
     name: str = ""
@@ -76,7 +76,7 @@ class Account:
 
 @frozen
 class ActiveTasks:
-    """What of one provider's work is under way; `active_tasks` as the host tells of it."""
+    """What is in progress at one provider; `active_tasks` as the host sends them."""
 
     staged_count: int = 0
     pending_count: int = 0
@@ -145,23 +145,41 @@ class AccountInfo:
             if "data" in answer or not _FLAT.intersection(answer):
                 raise UnexpectedAnswer("The response has no object at data", path="data")
             data = answer  # an older shape, without an envelope (observed)
-        facts, limits = _read_facts(data, "data"), _read_limits.salvage(data)
-        packs, wallet = limits.credit_pack_info, limits.wallet
-        left = packs.available_credits if packs.available_credits is not None else limits.remaining
+        facts = _read_facts(data, "data")
+        limits = _read_limits.salvage(data)
         return Account(
-            facts.id or facts.account_id,
-            facts.name or facts.account_name,
-            facts.plan or facts.account_plan,
-            facts.equivalent_in_usd,
-            limits.max_concurrent_task_count,
-            Credits(left, packs.frozen_credits, packs.used_credits, packs.total_credits, packs.expired_credits),
-            Credits(wallet.point_remain, wallet.point_frozen, wallet.point_used),
-            data,
+            id=facts.id or facts.account_id,
+            name=facts.name or facts.account_name,
+            plan=facts.plan or facts.account_plan,
+            equivalent_in_usd=facts.equivalent_in_usd,
+            max_concurrent_task_count=limits.max_concurrent_task_count,
+            credits=_credits_of(limits),
+            wallet=_wallet_of(limits),
+            raw=data,
         )
 
 
 _FLAT = frozenset({"account_id", "account_name"})
-"""What the older answer has at its top."""
+"""What the older shape has at its top."""
+
+
+def _credits_of(limits: _Limits) -> Credits:
+    packs = limits.credit_pack_info
+    available = packs.available_credits
+    if available is None:
+        available = limits.remaining
+    return Credits(
+        available=available,
+        frozen=packs.frozen_credits,
+        used=packs.used_credits,
+        total=packs.total_credits,
+        expired=packs.expired_credits,
+    )
+
+
+def _wallet_of(limits: _Limits) -> Credits:
+    wallet = limits.wallet
+    return Credits(available=wallet.point_remain, frozen=wallet.point_frozen, used=wallet.point_used)
 
 
 # -- history ---------------------------------------------------------------------------------------
@@ -195,23 +213,30 @@ class HistoryEntry:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the row as JSON values, without `raw`."""
-        times = {"created_at": self.created_at, "updated_at": self.updated_at}
+        cost = None
+        if self.cost is not None:
+            cost = {"amount": self.cost.amount, "unit": self.cost.unit}
         return {
             "id": self.id,
             "task_id": self.task_id,
             "model": self.model,
             "status": self.status,
             "action": self.action,
-            "cost": None if self.cost is None else {"amount": self.cost.amount, "unit": self.cost.unit},
-            **{name: None if time is None else time.isoformat() for name, time in times.items()},
+            "cost": cost,
+            "created_at": _iso(self.created_at),
+            "updated_at": _iso(self.updated_at),
             "service_mode": self.service_mode,
             "api_key_id": self.api_key_id,
         }
 
 
+def _iso(time: datetime | None) -> str | None:
+    return None if time is None else time.isoformat()
+
+
 @frozen
 class HistoryPage:
-    """One page of the history; `total` is how many rows there are on all, None where the host does not tell."""
+    """One page of the history; `total` counts the rows of all pages, None if the host does not."""
 
     entries: tuple[HistoryEntry, ...]
     size: int
@@ -234,7 +259,10 @@ _read_row = Structure(_Row)
 
 @request
 class GetHistory(CheckedRequest):
-    """Read one page of the account's task history, counted from 1; `since` and `until` bound when rows were made."""
+    """Read one page of the account's task history.
+
+    Pages are counted from 1; `since` and `until` bound the time at which rows were made.
+    """
 
     page: int = whole(1, default=1, kw_only=False)
     page_size: int = whole(1, default=LARGEST_PAGE, kw_only=False)
@@ -260,17 +288,22 @@ class GetHistory(CheckedRequest):
         if not isinstance(rows, list):
             raise UnexpectedAnswer("The response has no list at data.data", path="data.data")
         entries = tuple(_read_entry(row) for row in rows if isinstance(row, dict))
-        return HistoryPage(entries, _count(data.get("size")) or self.page_size, _count(data.get("total")))
+        size = _count(data.get("size")) or self.page_size
+        return HistoryPage(entries, size=size, total=_count(data.get("total")))
 
 
 def _read_entry(raw: dict[str, Any]) -> HistoryEntry:
-    row, detail = _read_row.salvage(raw), raw.get("detail")
-    inner = _read_row.salvage(detail) if isinstance(detail, dict) else _Row()
-    model = detail.get("model") if isinstance(detail, dict) else None
+    row = _read_row.salvage(raw)
+    detail = object_at(raw, "detail")  # of the task, which knows more than some rows (observed)
+    inner = _read_row.salvage(detail)
+    model = detail.get("model")
+    if not isinstance(model, str):
+        model = ""
+
     return HistoryEntry(
         id=row.id,
         task_id=row.task_id or inner.task_id,
-        model=row.task_model or (model if isinstance(model, str) else ""),
+        model=row.task_model or model,
         status=row.status,
         action=row.action,
         cost=read_cost(raw.get("usage"), raw.get("usage_type")),
@@ -289,12 +322,12 @@ def _count(value: object) -> int | None:
         return None
 
 
-# -- what is under way -----------------------------------------------------------------------------
+# -- active tasks ----------------------------------------------------------------------------------
 
 
 @frozen
 class GetActiveTasks:
-    """Read what is under way, by provider."""
+    """Read what is in progress, by provider."""
 
     def to_http(self) -> HTTPRequest:
         return HTTPRequest("GET", "/account/active_tasks")
@@ -306,12 +339,15 @@ class GetActiveTasks:
 
 def _active(entry: object, path: str) -> ActiveTasks:
     counts = _read_counts(entry, path)
-    tasks = entry.get("active_tasks") if isinstance(entry, dict) else None
+    tasks = None
+    if isinstance(entry, dict):
+        tasks = entry.get("active_tasks")
+
     return ActiveTasks(
-        counts.staged_count or 0,
-        counts.pending_count or 0,
-        counts.processing_count or 0,
-        tuple(tasks) if isinstance(tasks, list) else (),
+        staged_count=counts.staged_count or 0,
+        pending_count=counts.pending_count or 0,
+        processing_count=counts.processing_count or 0,
+        active_tasks=tuple(tasks) if isinstance(tasks, list) else (),
     )
 
 
@@ -333,26 +369,37 @@ class CancelPending(CheckedRequest):
         read_envelope(response, self)
 
 
+# -- uploads ---------------------------------------------------------------------------------------
+
+
 @frozen
 class Upload:
-    """Put a file where the host's models can read it, for 24 hours; the answer is its URL."""
+    """Put a file where the host's models can read it, for 24 hours; the result is its URL."""
 
     name: str
     data: bytes = field(repr=False)
 
     def __attrs_post_init__(self) -> None:
-        suffix = "." + self.name.rpartition(".")[2].lower() if "." in self.name else ""
-        if suffix not in UPLOADABLE:
-            kinds = ", ".join(sorted(kind[1:] for kind in UPLOADABLE))
-            raise ValueError(f"upload: the name {self.name!r} is not allowed; it must end in one of {kinds}")
+        fault = self._fault
+        if fault:
+            raise ValueError(f"upload: {fault}")
+
+    @property
+    def _fault(self) -> str:
+        """Why the host will not take the file, "" if it may."""
+        if not any(self.name.lower().endswith(suffix) for suffix in UPLOADABLE):
+            kinds = ", ".join(sorted(suffix[1:] for suffix in UPLOADABLE))
+            return f"the name {self.name!r} is not allowed; it must end in one of {kinds}"
         if not is_text(self.name) or "\0" in self.name:
-            raise ValueError(f"upload: the name {self.name!r} is not allowed; JSON, or a file, cannot have it")
+            return f"the name {self.name!r} is not allowed; JSON, or a file, cannot have it"
         if len(self.name) > _LONGEST_NAME:
-            raise ValueError(f"upload: a name of {len(self.name)} characters is not allowed; {_LONGEST_NAME} at most")
+            length = len(self.name)
+            return f"a name of {length} characters is not allowed; {_LONGEST_NAME} at most"
         if not self.data:
-            raise ValueError(f"upload: {self.name} is empty")
+            return f"{self.name} is empty"
         if len(self.data) > MAX_UPLOAD:
-            raise ValueError(f"upload: {self.name} has {len(self.data)} bytes; the host takes 10 MiB at most")
+            return f"{self.name} has {len(self.data)} bytes; the host takes 10 MiB at most"
+        return ""
 
     def to_http(self) -> HTTPRequest:
         return post("", {"file_name": self.name, "file_data": base64.b64encode(self.data).decode()})

@@ -3,24 +3,24 @@
 ::
 
     PiAPIError
-    ├── TransportError         no answer; .sent False: the request never left, True: it may have arrived
+    ├── TransportError         no response; .sent False: never left, True: may have arrived
     ├── APIError               the server refused: .status, .message, .body, .request
     │   ├── AuthenticationError    401, 403: the key
     │   ├── InvalidRequestError    400, 422: the values
-    │   ├── InsufficientCreditError  402, or a text about money: buy credit first
+    │   ├── InsufficientCreditError  402, or a message about money: buy credit first
     │   ├── NotFoundError          no such task on this host
     │   ├── ParentOutdatedError    the parent task is too old to derive from
     │   ├── RateLimitError         slow down; .retry_after seconds or None
     │   └── ServerError            5xx
     ├── UnexpectedAnswer       answered, but not understood: .path inside the JSON, .excerpt
-    ├── SubmissionUnknown      a submit that may have been accepted and paid: .request, .key, .at, .ref
+    ├── SubmissionUnknown      may have been accepted and paid: .request, .key, .at, .ref
     ├── TaskFailed             the task ended without a result: .task
     ├── TaskCancelled          the task was cancelled: .task
-    ├── WaitTimeout            we stopped waiting, the task goes on: .ref or .refs, .task (a TimeoutError too)
+    ├── WaitTimeout            we stopped waiting, the task goes on: .ref or .refs, .task
     ├── ClientClosed           the client was closed under a call
     ├── LedgerError            the ledger file cannot be used: .ref of a task it could not record
-    ├── WebhookRejected        a delivery that is not believed
-    └── DownloadError          a finished picture could not be saved: .url, .path, .status
+    ├── WebhookRejected        a delivery that is not accepted
+    └── DownloadError          a finished result could not be saved: .url, .path, .status
 
 Each class takes its message as the one positional argument and keeps the rest as attributes.  All
 of them pickle.
@@ -48,7 +48,7 @@ def _rebuild(cls: type[PiAPIError], args: tuple[Any, ...]) -> PiAPIError:
 
 
 class PiAPIError(Exception):
-    """The base of every error this package raises on its own account."""
+    """The base of every error that this package raises by itself."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -59,11 +59,10 @@ class PiAPIError(Exception):
 
 
 class TransportError(PiAPIError):
-    """No answer came.
+    """No response came.
 
-    `sent` is False when the request certainly never left this machine, True when it may have
-    arrived.  `untrusted` says that the server's certificate is not trusted here, which another try
-    does not mend.
+    `sent` is False if the request certainly never left this machine, True if it may have arrived.
+    `untrusted` says that the server's certificate is not trusted here, which no retry mends.
     """
 
     def __init__(self, message: str, *, sent: bool, untrusted: bool = False) -> None:
@@ -73,13 +72,12 @@ class TransportError(PiAPIError):
 
 
 class APIError(PiAPIError):
-    """The server answered, and refused.
+    """The server refused.
 
-    `status` is the HTTP status; `message` the server's own text ("" when the body was not PiAPI's
-    JSON); `body` an excerpt of the body; `request` the request as the caller made it, or None: that
-    of a refused upload holds the file's bytes, which its repr leaves out.  `ref` is the task that a
-    refused create names all the same, one that has failed or that the host does not know; None for
-    any other.
+    `status` is the HTTP status; `message` the server's own text ("" if the body was not PiAPI's
+    JSON); `body` an excerpt of the body; `request` the request as the caller made it, or None (that
+    of a refused upload holds the file's bytes, which its repr leaves out).  `ref` is the task that
+    a refused create names nevertheless, because it has failed or is unknown to the host; else None.
     """
 
     def __init__(
@@ -109,7 +107,7 @@ class InvalidRequestError(APIError):
 
 
 class InsufficientCreditError(APIError):
-    """The account has not enough credit: HTTP 402, or a refusal that speaks of money.  Nothing was paid."""
+    """The account lacks credit: HTTP 402, or a refusal that speaks of money.  Nothing was paid."""
 
 
 class NotFoundError(APIError):
@@ -117,11 +115,11 @@ class NotFoundError(APIError):
 
 
 class ParentOutdatedError(APIError):
-    """The parent task is too old to derive from: submit its `Imagine` anew and derive from that."""
+    """The parent task is too old to derive from: submit its `Imagine` again and derive from that."""
 
 
 class RateLimitError(APIError):
-    """Too many requests, or no free bot.  `retry_after`: the seconds the server asked for, or None."""
+    """Too many requests, or no free bot; `retry_after` is what the server asked for in seconds."""
 
     def __init__(
         self,
@@ -143,7 +141,7 @@ class ServerError(APIError):
 
 
 class UnexpectedAnswer(PiAPIError):
-    """The server answered with something that is not understood.
+    """The server's response is not understood.
 
     `path` is the place inside the JSON (`task_result.image_urls[2]`, "" for the whole), `excerpt`
     what stood there.
@@ -156,12 +154,12 @@ class UnexpectedAnswer(PiAPIError):
 
 
 class SubmissionUnknown(PiAPIError):
-    """A submit that may have been accepted, and paid, and must not be repeated blindly.
+    """A submission that may have been accepted, and paid, and must not be repeated blindly.
 
     `request` is what was submitted, `key` its ledger key (None without a ledger), `at` the unix
-    time in seconds at which sending began; `ref` is the task that the answer names, which could not
-    be read or belongs to another submission, None where it names none; `__cause__` is the error
-    that left it open.
+    time in seconds at which sending began; `ref` is the task that the response names, if it could
+    not be read or belongs to another submission, else None; `__cause__` is the error that left the
+    outcome open.
     """
 
     def __init__(
@@ -197,8 +195,9 @@ class TaskCancelled(_TaskEnded):
 class WaitTimeout(PiAPIError, TimeoutError):
     """We stopped waiting; the task itself goes on and stays paid for.
 
-    `ref` is the task of a single wait (else None), `refs` all tasks that had not ended, `task` the
-    last that was seen of a single task.  Resume with `piapi.attach(error.ref).wait()`.
+    It is a `TimeoutError`, too.  `ref` is the task of a single wait (else None), `refs` all tasks
+    that had not ended, `task` the last observation of a single task.  Resume with
+    `piapi.attach(error.ref).wait()`.
     """
 
     def __init__(
@@ -211,7 +210,9 @@ class WaitTimeout(PiAPIError, TimeoutError):
     ) -> None:
         super().__init__(message)
         self.ref = ref
-        self.refs: tuple[TaskRef, ...] = tuple(refs) or ((ref,) if ref is not None else ())
+        self.refs: tuple[TaskRef, ...] = tuple(refs)
+        if ref is not None and not refs:
+            self.refs = (ref,)
         self.task = task
 
 
@@ -220,7 +221,7 @@ class ClientClosed(PiAPIError):
 
 
 class LedgerError(PiAPIError):
-    """The ledger file cannot be used as asked.  `ref` is a task that was accepted but could not be recorded."""
+    """The ledger cannot be used; `ref` is a task that was accepted but could not be recorded."""
 
     def __init__(self, message: str, *, ref: TaskRef | None = None) -> None:
         super().__init__(message)
@@ -228,14 +229,14 @@ class LedgerError(PiAPIError):
 
 
 class WebhookRejected(PiAPIError):
-    """A webhook delivery that is not believed, or not readable."""
+    """A webhook delivery that is not genuine, or not readable."""
 
 
 class DownloadError(PiAPIError):
     """A finished result could not be saved; the task is done and stays paid for.
 
-    `url` is the link, `path` where the file should have gone, `status` its host's HTTP status or
-    None; `task` is the task, and `files` those of its files that were saved all the same.
+    `url` is the link, `path` where the file should have gone, `status` the HTTP status of its host
+    or None; `task` is the task, and `files` those of its files that were saved nevertheless.
     """
 
     def __init__(
@@ -257,7 +258,7 @@ class DownloadError(PiAPIError):
 
 
 def end_error(task: Task[Any]) -> TaskFailed | TaskCancelled | None:
-    """Give what to raise for a task that has ended without a result, None for any other."""
+    """Return what to raise for a task that ended without a result, None for any other."""
     if task.state is TaskState.FAILED:
         reason = shorten(task.error) or "the host gives no reason"
         return TaskFailed(f"Task {task.task_id} failed: {reason}.", task=task)

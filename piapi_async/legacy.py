@@ -22,7 +22,16 @@ from ._protocol.decoding import Structure
 from ._protocol.envelope import read_task_object
 from ._protocol.family import Family
 from ._protocol.fields import flag, json_object, link, number, open_choice, ratio, text, whole
-from ._protocol.reading import classify, failure_text, from_unix, read_cost, read_number, read_status, read_time
+from ._protocol.reading import (
+    classify,
+    failure_text,
+    from_unix,
+    object_at,
+    read_cost,
+    read_number,
+    read_status,
+    read_time,
+)
 from ._protocol.requests import FileRequest, request, set_inputs
 from ._protocol.result_files import find_files
 from ._verdict import read_created
@@ -34,7 +43,7 @@ __all__ = ["DREAM_MACHINE", "FACE_SWAP", "LEGACY_KLING", "DreamMachine", "FaceSw
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 
-# -- what tasks end in -----------------------------------------------------------------------------
+# -- results -----------------------------------------------------------------------------
 
 
 @frozen
@@ -56,7 +65,7 @@ class Clip:
 
 @frozen
 class Generation:
-    """What Dream Machine tells of its work."""
+    """What Dream Machine says of its work."""
 
     id: str = ""
     prompt: str = ""
@@ -104,7 +113,7 @@ class LegacyKlingResult:
 
 @request
 class _Create(FileRequest):
-    """What the three share: the body is the inputs, the answer has the new task's id."""
+    """What the three share: the body is the inputs, the response has the new task's id."""
 
     _path: ClassVar[str] = ""
 
@@ -187,7 +196,7 @@ class _Get(Generic[R_co]):
 
 @frozen(eq=False)
 class _Protocol(Generic[R]):
-    """One of the three: how a task is asked for, and in which field of the answer its result is."""
+    """One of the three: how a task is read, and in which field of the response its result is."""
 
     name: str
     ask: Callable[[TaskId], HTTPRequest]
@@ -205,20 +214,30 @@ class _Protocol(Generic[R]):
 
     def _read_whole(self, data: dict[str, Any], asked: TaskId) -> Task[R]:
         inner = data.get("data")
-        return self.read(inner if "status" not in data and isinstance(inner, dict) else data, asked)
+        if "status" not in data and isinstance(inner, dict):  # in its envelope, as a webhook has it
+            data = inner
+        return self.read(data, asked)
 
     def read(self, data: dict[str, Any], asked: TaskId) -> Task[R]:
-        """Give the task that an answer's `data` tells of."""
+        """Return the task that a response's `data` tells of."""
         status = read_status(data, asked, "data")
         state = classify(status)
+
+        error = ""
+        images: tuple[str, ...] = ()
+        if state is TaskState.FAILED:
+            error = failure_text(data, data.get(self.place))
+        if self.place == "image":
+            images = tuple(file.url for file in self._files(data))
+
         return Task(
             task_id=asked,
             status=status,
             state=state,
-            error=failure_text(data, data.get(self.place)) if state is TaskState.FAILED else "",
-            images=tuple(file.url for file in self._files(data)) if self.place == "image" else (),
+            error=error,
+            images=images,
             raw=data,
-            reader=Reader(self._result, _read_life, self._files),
+            reader=Reader(result=self._result, life=_read_life, files=self._files),
         )
 
     def _result(self, raw: Mapping[str, Any]) -> R:
@@ -228,18 +247,18 @@ class _Protocol(Generic[R]):
         return find_files({self.place: raw.get(self.place)})
 
 
-_TIMES = ("created_at", "started_at", "ended_at")
-
-
 def _read_life(raw: Mapping[str, Any]) -> Life:
-    metadata = raw.get("metadata")
-    metadata = metadata if isinstance(metadata, dict) else {}
-    created_at, started_at, ended_at = (_read_time(metadata.get(name)) for name in _TIMES)
-    return Life("", created_at, started_at, ended_at, read_cost(metadata.get("quota_usage"), "quota"))
+    metadata = object_at(raw, "metadata")
+    return Life(
+        created_at=_read_time(metadata.get("created_at")),
+        started_at=_read_time(metadata.get("started_at")),
+        ended_at=_read_time(metadata.get("ended_at")),
+        cost=read_cost(metadata.get("quota_usage"), "quota"),
+    )
 
 
 def _read_time(value: object) -> datetime | None:
-    """Give a time, which is a text or seconds since 1970."""
+    """Return a time, which hosts write as ISO 8601 or as unix time."""
     try:
         return read_time(value) or from_unix(read_number(value))
     except TypeError:
@@ -254,15 +273,26 @@ def _ask_face_swap(task_id: TaskId) -> HTTPRequest:
     return post("/api/face_swap/v1/fetch", {"task_id": task_id})
 
 
-FACE_SWAP: Family[FaceSwapResult] = _Protocol("face-swap", _ask_face_swap, "image", Structure(FaceSwapResult)).family()
+FACE_SWAP: Family[FaceSwapResult] = _Protocol(
+    name="face-swap",
+    ask=_ask_face_swap,
+    place="image",
+    structure=Structure(FaceSwapResult),
+).family()
 """Tasks of the old Face Swap protocol, `/api/face_swap/v1/…`."""
 
 DREAM_MACHINE: Family[DreamMachineResult] = _Protocol(
-    "dream-machine", partial(_ask_at, "/api/luma/v1/video"), "generation", Structure(DreamMachineResult)
+    name="dream-machine",
+    ask=partial(_ask_at, "/api/luma/v1/video"),
+    place="generation",
+    structure=Structure(DreamMachineResult),
 ).family()
 """Tasks of the old Dream Machine protocol, `/api/luma/v1/…`."""
 
 LEGACY_KLING: Family[LegacyKlingResult] = _Protocol(
-    "legacy-kling", partial(_ask_at, "/api/kling/v1/video"), "works", Structure(LegacyKlingResult)
+    name="legacy-kling",
+    ask=partial(_ask_at, "/api/kling/v1/video"),
+    place="works",
+    structure=Structure(LegacyKlingResult),
 ).family()
 """Tasks of the old Kling protocol, `/api/kling/v1/…`."""

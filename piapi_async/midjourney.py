@@ -1,9 +1,9 @@
 """The legacy Midjourney protocol: ten verbs that make a task, three calls about tasks.  Pure.
 
-Each verb is a small frozen value; what it may hold is checked when it is made, so that a typing
-error costs nothing.  ``None`` is "not said" and is not sent; ``""`` is sent as it stands (the host
-takes it for "unset").  The wire rules are the vendor's (piapi.ai/docs, section Midjourney API)
-unless a comment says "observed".
+Each verb is a small frozen value, whose fields are checked when it is made, so that a typing error
+costs nothing.  ``None`` means "not set" and is not sent; ``""`` is sent (the host takes it for
+"unset").  The wire rules are the vendor's (piapi.ai/docs, section Midjourney API) unless a comment
+says "observed" or "our choice".
 """
 
 from __future__ import annotations
@@ -14,12 +14,11 @@ from typing import Any, ClassVar, Literal
 from attrs import field, frozen
 
 from ._http import HTTPRequest, HTTPResponse, post
+from ._protocol.checks import Converted, around
 from ._protocol.decoding import Structure
 from ._protocol.envelope import read_task_object
 from ._protocol.family import Family
 from ._protocol.fields import (
-    Converted,
-    around,
     choice,
     flag,
     mask,
@@ -40,6 +39,7 @@ from ._protocol.reading import (
     from_unix,
     join,
     links_in,
+    object_at,
     pick_images,
     read_cost,
     read_percent,
@@ -121,7 +121,10 @@ class Reroll(_Verb):
 
 @request
 class Upscale(_Verb):
-    """Take one image of a grid (`index` 1 to 4), or enlarge an upscaled one (2x, 4x, subtle, creative: observed)."""
+    """Take one image of a grid (`index` 1 to 4), or enlarge an upscaled one.
+
+    The words 2x, 4x, subtle and creative, which enlarge, were observed.
+    """
 
     verb = "upscale"
     origin_task_id: str = text(kw_only=False)
@@ -130,7 +133,10 @@ class Upscale(_Verb):
 
 @request
 class Variation(_Verb):
-    """Vary one image of a grid (`index` 1 to 4), or an upscaled one (high_variation, low_variation: observed)."""
+    """Vary one image of a grid (`index` 1 to 4), or an upscaled one.
+
+    The words high_variation and low_variation, which vary an upscaled one, were observed.
+    """
 
     verb = "variation"
     origin_task_id: str = text(kw_only=False)
@@ -228,14 +234,16 @@ class MultiFetch:
     def to_http(self) -> HTTPRequest:
         return post("/mj/v2/multi_fetch", {"task_ids": self.task_ids})
 
-    def parse(self, response: HTTPResponse, /) -> dict[TaskId, Task[MidjourneyResult] | UnexpectedAnswer | None]:
+    def parse(self, response: HTTPResponse, /) -> dict[TaskId, _Entry]:
         answer = read_answer(response, self)
         tasks = answer.get("data")
-        if not isinstance(tasks, dict):
-            if (message := text_at(answer, "message").strip()) and "data" not in answer:
-                raise refusal(response, self, message=message)
-            raise UnexpectedAnswer("The response has no object of tasks at data", path="data")
-        return {task_id: _read_entry(tasks.get(task_id), task_id) for task_id in self.task_ids}
+        if isinstance(tasks, dict):
+            return {task_id: _read_entry(tasks.get(task_id), task_id) for task_id in self.task_ids}
+
+        message = text_at(answer, "message").strip()
+        if message and "data" not in answer:
+            raise refusal(response, self, message=message)
+        raise UnexpectedAnswer("The response has no object of tasks at data", path="data")
 
 
 @frozen
@@ -245,7 +253,7 @@ class Cancel:
     task_ids: tuple[TaskId, ...] = field(converter=_to_ids)
 
     def to_http(self) -> HTTPRequest:
-        return post("/mj/v2/cancel", {"task_ids": self.task_ids})  # the body is our reading: it is not documented
+        return post("/mj/v2/cancel", {"task_ids": self.task_ids})  # undocumented: our choice
 
     def parse(self, response: HTTPResponse, /) -> None:
         answer = read_answer(response, self)
@@ -257,12 +265,12 @@ def _cancel(task_ids: Sequence[TaskId]) -> tuple[Cancel]:
     return (Cancel(task_ids),)
 
 
-# -- answers ---------------------------------------------------------------------------------------
+# -- responses ---------------------------------------------------------------------------------------
 
 
 @frozen
 class MidjourneyResult:
-    """The `task_result` of an answer, field by field; what the wire did not have is empty.
+    """The `task_result` of a task, field by field; what the host did not send is empty.
 
     Which fields are filled depends on the verb and on the account's plan.  `Task.images` picks the
     links.
@@ -295,6 +303,9 @@ class _Meta:
     ended_at: float | None = None
 
 
+_Entry = Task[MidjourneyResult] | UnexpectedAnswer | None
+"""A task of many, the error of one that could not be read, or None for an unknown id."""
+
 _structure_result = Structure(MidjourneyResult)
 _structure_meta = Structure(_Meta)
 
@@ -305,49 +316,62 @@ def _read_result(raw: Mapping[str, Any]) -> MidjourneyResult:
 
 def _read_life(raw: Mapping[str, Any]) -> Life:
     meta = _structure_meta.salvage(raw.get("meta"))
-    times = (from_unix(meta.created_at), from_unix(meta.started_at), from_unix(meta.ended_at))
+    used = object_at(raw, "task_result").get("quota_used")
+    return Life(
+        task_type=meta.task_type,
+        created_at=from_unix(meta.created_at),
+        started_at=from_unix(meta.started_at),
+        ended_at=from_unix(meta.ended_at),
+        cost=read_cost(used, "quota"),
+    )
+
+
+def _read_files(raw: Mapping[str, Any]) -> tuple[TaskFile, ...]:
+    """Return the links of `Task.images`, which other fields repeat; without any, every link."""
     result = raw.get("task_result")
-    used = result.get("quota_used") if isinstance(result, dict) else None
-    return Life(meta.task_type, *times, cost=read_cost(used, "quota"))
+    if isinstance(result, dict):
+        name, _ = pick_images(result)
+        if name:
+            result = {name: result[name]}
+    return find_files(result, "task_result")
 
 
-def _files(raw: Mapping[str, Any]) -> tuple[TaskFile, ...]:
-    """Return the links of `Task.images`, whose pictures other fields hold once more; else whatever is a link."""
-    wire = raw.get("task_result")
-    if isinstance(wire, dict):
-        name, _ = pick_images(wire)
-        wire = {name: wire[name]} if name else wire
-    return find_files(wire, "task_result")
-
-
-_READER = Reader(_read_result, _read_life, _files)
+_READER = Reader(result=_read_result, life=_read_life, files=_read_files)
 
 
 def _read_task(data: dict[str, Any], asked: TaskId, path: str = "") -> Task[MidjourneyResult]:
-    """Return the task that an object tells of; only one without a status, or of another task, cannot be read."""
+    """Return the task of an object; raise `UnexpectedAnswer` without a status, or for another task."""
     status = read_status(data, asked, path)
     state = classify(status)
-    wire = data.get("task_result")
-    if type(wire) is dict:
-        progress, images = read_percent(wire.get("task_progress")), pick_images(wire)[1]
+    result = data.get("task_result")
+    progress, error = None, ""
+
+    if type(result) is dict:
+        progress = read_percent(result.get("task_progress"))
+        _, images = pick_images(result)
     else:
-        progress, images = None, links_in(wire)
+        images = links_in(result)
+
+    if state is TaskState.FAILED:
+        error = failure_text(data, result)
+
     return Task(
         task_id=asked,
         status=status,
         state=state,
         progress=progress,
-        error=failure_text(data, wire) if state is TaskState.FAILED else "",
+        error=error,
         images=images,
         raw=data,
         reader=_READER,
     )
 
 
-def _read_entry(data: object, asked: TaskId) -> Task[MidjourneyResult] | UnexpectedAnswer | None:
-    """Return one task of many; an entry that cannot be read is no reason to lose its neighbours."""
+def _read_entry(data: object, asked: TaskId) -> _Entry:
+    """Return one task of many; an entry that cannot be read does not cost its neighbours."""
     if data is None:
         return None
+
     path = join("data", asked)
     if type(data) is not dict:
         return UnexpectedAnswer(f"The response about {asked} is not an object", path=path)
@@ -358,6 +382,10 @@ def _read_entry(data: object, asked: TaskId) -> Task[MidjourneyResult] | Unexpec
 
 
 LEGACY: Family[MidjourneyResult] = Family(
-    name="legacy", fetch=Fetch, fetch_many=MultiFetch, cancel=_cancel, read=_read_task
+    name="legacy",
+    fetch=Fetch,
+    fetch_many=MultiFetch,
+    cancel=_cancel,
+    read=_read_task,
 )
 """Tasks of the legacy Midjourney protocol, `/mj/v2/…`."""

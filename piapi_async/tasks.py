@@ -1,8 +1,7 @@
 """What a task is, whichever API runs it.  Pure.
 
-A `Task` is one observation of a task, never changed afterwards.  A `TaskRef` is all one needs to
-find it again.  A `Family` says how the tasks of one API are read and cancelled; the client, the
-poller and the ledger know no more of an API than that.
+A `Task` is one observation of a task, never changed afterwards.  A `TaskRef` is all that is needed
+to find it again.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from attrs import evolve, field, frozen
 R_co = TypeVar("R_co", covariant=True)
 
 TaskId = NewType("TaskId", str)
-"""A task id as the server spelt it; made by `read_task_id` and where a user hands one in, nowhere else."""
+"""A task id as the server spelt it; `check_task_id` makes one of what a user passes."""
 
 
 class TaskState(Enum):
@@ -42,11 +41,10 @@ class TaskState(Enum):
 
 @frozen
 class Cost:
-    """What a task costs: an amount in the host's own unit.
+    """What a task costs: an amount in the host's own unit, "" if it names none.
 
-    PiAPI's are "point" and "llm", and by its price list both are ten-millionths of a US dollar
-    (2,500,000 for what costs $0.25); the legacy protocol counts a "quota", whose price it does not
-    tell.  "" where no unit is named.
+    PiAPI's units are "point" and "llm"; by its price list both are ten-millionths of a US dollar
+    (2,500,000 for what costs $0.25).  The legacy protocol counts a "quota" of undisclosed price.
     """
 
     amount: float
@@ -58,7 +56,7 @@ class Cost:
 
 @frozen
 class Created:
-    """What an answer to a create tells: the new task's id and, if the host says, what the task is expected to cost."""
+    """A task that was created: its id and, if the host says so, what it is expected to cost."""
 
     task_id: TaskId
     frozen: Cost | None = None
@@ -84,7 +82,7 @@ class FileKind(Enum):
     MODEL = "model"
     """A scene or object in three dimensions."""
     FILE = "file"
-    """Of a kind that neither its name nor its link tells."""
+    """Of a kind that neither its name nor its link shows."""
 
 
 class FileRole(StrEnum):
@@ -95,15 +93,15 @@ class FileRole(StrEnum):
     WATERMARKED = "watermarked"
     """A result once more, with the maker's mark on it."""
     COVER = "cover"
-    """A still, a thumbnail, a picture for the sleeve."""
+    """A still, a thumbnail, cover art."""
 
 
 @frozen
 class TaskFile:
     """A file that a task made.
 
-    `url` is its link, which expires; `path` the place of the answer that named it; `saved_as` where
-    it was saved, None for a file that was not.
+    `url` is its link, which expires; `path` the place inside the JSON that named it; `saved_as`
+    where it was saved, None if it was not.
     """
 
     url: str
@@ -115,25 +113,25 @@ class TaskFile:
 
 @frozen(eq=False)
 class Reader(Generic[R_co]):
-    """How one API's answers are read in depth: the result, the life, the files."""
+    """How the JSON of one API's task is read in depth: the result, the life, the files."""
 
     result: Callable[[Mapping[str, Any]], R_co]
     life: Callable[[Mapping[str, Any]], Life]
     files: Callable[[Mapping[str, Any]], tuple[TaskFile, ...]]
 
 
-@frozen(kw_only=True, slots=False)  # made for every look: into a dict that costs a quarter less
+@frozen(kw_only=True, slots=False)  # made for every poll, a quarter faster into a dict
 class Task(Generic[R_co]):
-    """One look at a task.
+    """One observation of a task.
 
-    `status` is the word on the wire and `state` what it means; `progress` is 0..100 or None where
-    the host does not tell; `error` is "" or the host's reasons, joined; `images` are the links of
-    the result in reading order, and expire: download them.  `raw` is the JSON as received, with any
-    webhook secret blanked.
+    `status` is the host's word and `state` what it means; `progress` is 0..100, None if the host
+    does not say; `error` holds the host's reasons, joined, "" without any; `images` are the links
+    of the result in reading order, which expire: download them.  `raw` is the JSON as received,
+    with any webhook secret blanked.
 
-    The rest is read from `raw` when it is first asked for, because most looks find a task that is
-    still waiting.  The status word alone decides `state`: of a detail that cannot be read the field
-    is empty, and `raw` has it.
+    The rest is read from `raw` when it is first asked for, because most polls find a task that is
+    still waiting.  The status word alone decides `state`; a detail that cannot be read is empty,
+    and `raw` has it.
     """
 
     task_id: TaskId
@@ -163,12 +161,12 @@ class Task(Generic[R_co]):
 
     @property
     def task_type(self) -> str:
-        """The verb that made the task, "" where the host does not tell."""
+        """The verb that made the task, "" if the host does not say."""
         return self._life.task_type
 
     @property
     def cost(self) -> Cost | None:
-        """What the host says it has consumed for the task so far, None where it does not tell."""
+        """What the host says it has consumed for the task so far, None if it does not say."""
         return self._life.cost
 
     @property
@@ -195,13 +193,13 @@ def with_files(task: Task[R_co], files: tuple[TaskFile, ...]) -> Task[R_co]:
 
 
 def found_at(task: Task[Any], ref: TaskRef) -> None:
-    """Note where a task is.  For a client, before it hands the observation out."""
+    """Set a task's `ref`.  For the client, before it hands the observation out."""
     task.__dict__["ref"] = ref
 
 
 @frozen
 class TaskRef:
-    """Where a task is to be found: the host's origin, the family's name, the id.  Holds no key; keep it anywhere."""
+    """Where a task is: the host's origin, the family's name, the id.  Holds no key; keep it anywhere."""
 
     origin: str
     family: str
@@ -211,32 +209,40 @@ class TaskRef:
         return self.task_id
 
     def to_json(self) -> str:
-        """Give the ref as one line of JSON."""
-        return orjson.dumps({"origin": self.origin, "family": self.family, "task_id": self.task_id}).decode()
+        """Return the ref as one line of JSON."""
+        fields = {"origin": self.origin, "family": self.family, "task_id": self.task_id}
+        return orjson.dumps(fields).decode()
 
     @classmethod
     def from_json(cls, text: str | bytes) -> TaskRef:
-        """Give the ref written by `to_json`; raise `ValueError` for anything else."""
+        """Return the ref written by `to_json`; raise `ValueError` for anything else."""
         try:
             data = orjson.loads(text)
         except orjson.JSONDecodeError as error:
             raise ValueError(f"not a TaskRef: {error}") from None
-        fields = ("origin", "family", "task_id")
-        if not isinstance(data, dict) or not all(isinstance(data.get(name), str) and data[name] for name in fields):
-            raise ValueError(f"not a TaskRef: it needs the texts {', '.join(fields)}")
-        return cls(data["origin"], data["family"], TaskId(data["task_id"]))
+
+        names = ("origin", "family", "task_id")
+        values = [data.get(name) for name in names] if isinstance(data, dict) else [None]
+        if not all(isinstance(value, str) and value for value in values):
+            raise ValueError(f"not a TaskRef: {', '.join(names)} must be non-empty strings")
+        return cls(*values)
 
 
 def check_task_id(value: str) -> TaskId:
-    """Return a user's task id, stripped; raise `ValueError` for what cannot be one, `TypeError` for no text."""
+    """Return a user's task id, stripped; raise `ValueError` for what cannot be one.
+
+    Raises `TypeError` for what is not a `str`.
+    """
     if not isinstance(value, str):
-        raise TypeError(f"a task id is a text, not {value!r}")
-    if not value.strip():
+        raise TypeError(f"a task id must be a str, not {value!r}")
+
+    task_id = value.strip()
+    if not task_id:
         raise ValueError("the task id is empty")
-    if value.strip() in {".", ".."}:  # as a segment of a path they mean another path, and cannot be quoted
-        raise ValueError(f"{value!r} is no task id")
+    if task_id in {".", ".."}:  # as a segment of a path they mean another path, and cannot be quoted
+        raise ValueError(f"{value!r} is not a task id")
     try:
-        value.encode()
+        task_id.encode()
     except UnicodeEncodeError:  # half of a surrogate pair, which JSON cannot carry
-        raise ValueError(f"{value!r} is no task id") from None
-    return TaskId(value.strip())
+        raise ValueError(f"{value!r} is not a task id") from None
+    return TaskId(task_id)

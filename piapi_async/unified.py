@@ -19,10 +19,20 @@ from attrs import field, frozen
 
 from ._http import HTTPRequest, HTTPResponse
 from ._protocol import fields as inputs
+from ._protocol.checks import around
 from ._protocol.decoding import Structure
 from ._protocol.envelope import read_envelope, read_task_object
 from ._protocol.family import Family
-from ._protocol.reading import classify, failure_text, pick_images, read_cost, read_percent, read_status, read_time
+from ._protocol.reading import (
+    classify,
+    failure_text,
+    object_at,
+    pick_images,
+    read_cost,
+    read_percent,
+    read_status,
+    read_time,
+)
 from ._protocol.requests import FileRequest, is_input, request, set_inputs
 from ._protocol.result_files import find_files
 from ._verdict import read_created
@@ -34,7 +44,7 @@ R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 
 Output = Mapping[str, Any]
-"""The `output` of a task whose shape nobody has written down: JSON as it came."""
+"""The `output` of a task whose shape is not documented: JSON as received."""
 
 _PATH = "/api/v1/task"
 
@@ -46,9 +56,9 @@ _PATH = "/api/v1/task"
 class _Create(FileRequest, Generic[R_co]):
     """What all requests of this protocol share: the envelope, the webhook."""
 
-    service_mode: str | None = inputs.around(inputs.choice("", "public", "private", default=None))
-    webhook_endpoint: str | None = inputs.around(inputs.webhook_url())
-    webhook_secret: str | None = inputs.around(inputs.webhook_secret())
+    service_mode: str | None = around(inputs.choice("", "public", "private", default=None))
+    webhook_endpoint: str | None = around(inputs.webhook_url())
+    webhook_secret: str | None = around(inputs.webhook_secret())
 
     @property
     def family(self) -> Family[R_co]:
@@ -69,7 +79,7 @@ class _Create(FileRequest, Generic[R_co]):
         raise NotImplementedError
 
     def to_http(self) -> HTTPRequest:
-        """Give the request as it goes out; a file that has no link yet stands as ``file:NAME``."""
+        """Return the request as it is sent; a file that has no link yet stands as ``file:NAME``."""
         model, task_type = self.names
         body: dict[str, Any] = {"model": model, "task_type": task_type, "input": self.inputs()}
         config: dict[str, Any] = {}
@@ -82,7 +92,7 @@ class _Create(FileRequest, Generic[R_co]):
         return HTTPRequest("POST", _PATH, self.to_json(body))
 
     def parse(self, response: HTTPResponse, /) -> TaskId | Created:
-        """Return the new task, with its price if the answer tells.
+        """Return the new task, with its price if the response tells.
 
         Raises `APIError` (refused) or `UnexpectedAnswer` (a task may have been made).
         """
@@ -91,9 +101,9 @@ class _Create(FileRequest, Generic[R_co]):
 
 @request
 class CreateTask(_Create[Output]):
-    """Any task of any model, by the names of the vendor's page; its result is the `output` object as it came.
+    """Any task of any model, by the names of the vendor's page; its result is the `output` object.
 
-    A `pathlib.Path` in `input` is a file here, which is uploaded before the task is made.
+    A `pathlib.Path` in `input` is a local file, which is uploaded before the task is made.
     """
 
     model: str = inputs.text(kw_only=False)
@@ -122,13 +132,15 @@ class ModelRequest(_Create[R_co]):
     _model: ClassVar[str] = ""
     _task_type: ClassVar[str] = ""
 
-    extra: Mapping[str, Any] = inputs.around(inputs.json_object(default=attrs.Factory(dict)))
+    extra: Mapping[str, Any] = around(inputs.json_object(default=attrs.Factory(dict)))
 
     def __attrs_post_init__(self) -> None:
         super().__attrs_post_init__()
-        if doubled := self.extra.keys() & set(_input_names(self._class)):
+        doubled = self.extra.keys() & set(_input_names(self._class))
+        if doubled:
             names = ", ".join(sorted(doubled))
-            raise ValueError(f"{type(self).__name__}.extra: {names} is not allowed; there is a field of that name")
+            place = f"{type(self).__name__}.extra"
+            raise ValueError(f"{place}: {names} is not allowed; there is a field of that name")
 
     @property
     def names(self) -> tuple[str, str]:
@@ -152,19 +164,24 @@ def _input_names(cls: Any) -> tuple[str, ...]:  # noqa: ANN401 - a class
 
 
 def known_names(cls: Any) -> list[tuple[str, str]]:  # noqa: ANN401 - a class
-    """Give every pair of model and task type that a request class can make."""
+    """Return every pair of model and task type that a request class can make."""
     words = {f.name: f.metadata["words"] for f in attrs.fields(cls) if f.metadata.get("names")}
-    models, task_types = words.get("model", (cls._model,)), words.get("task_type", (cls._task_type,))
+    models = words.get("model", (cls._model,))
+    task_types = words.get("task_type", (cls._task_type,))
     return [(model, task_type) for model in models for task_type in task_types]
 
 
 @cache
 def _result_of(cls: Any) -> type[Any]:  # noqa: ANN401 - a class
-    """Give the class between the brackets of a request class's base: what its tasks end in."""
+    """Return what the tasks of a request class end in: `R` of the ``ModelRequest[R]`` it derives from.
+
+    Python keeps that in `__orig_bases__` of the class that says so, which may be any ancestor.
+    """
     for base in cls.__mro__:
         for generic in getattr(base, "__orig_bases__", ()):
-            if (given := get_args(generic)) and not isinstance(given[0], TypeVar):
-                return cast("type[Any]", given[0])
+            arguments = get_args(generic)
+            if arguments and not isinstance(arguments[0], TypeVar):
+                return cast("type[Any]", arguments[0])
     return cast("type[Any]", Output)
 
 
@@ -182,7 +199,8 @@ class GetTask(Generic[R_co]):
         return HTTPRequest("GET", f"{_PATH}/{quote(self.task_id, safe='')}")
 
     def parse(self, response: HTTPResponse, /) -> Task[R_co]:
-        return _read_task(read_task_object(response, self, self.task_id), self.task_id, self._reader, "data")
+        data = read_task_object(response, self, self.task_id)
+        return _read_task(data, self.task_id, self._reader, "data")
 
 
 @frozen
@@ -202,43 +220,51 @@ def _cancel(task_ids: Sequence[TaskId]) -> tuple[CancelTask, ...]:
     return tuple(CancelTask(task_id) for task_id in task_ids)
 
 
-# -- answers ---------------------------------------------------------------------------------------
+# -- responses ---------------------------------------------------------------------------------------
 
 
 def _read_task(data: dict[str, Any], asked: TaskId, reader: Reader[R], path: str = "") -> Task[R]:
-    """Return the task that an answer's `data` tells of; only one without a status, or of another task, is none."""
+    """Return the task of an object; raise `UnexpectedAnswer` without a status, or for another task."""
     status = read_status(data, asked, path)
     state = classify(status)
-    output = _output(data)
+    output = _read_output(data)
+    progress = output.get("progress", output.get("percent"))  # `percent` is Hailuo's
+    _, images = pick_images(output)
+
+    error = ""
+    if state is TaskState.FAILED:
+        error = failure_text(data, output)
+
     return Task(
         task_id=asked,
         status=status,
         state=state,
-        progress=read_percent(output.get("progress", output.get("percent"))),  # `percent` is Hailuo's
-        error=failure_text(data, output) if state is TaskState.FAILED else "",
-        images=pick_images(output)[1],
+        progress=read_percent(progress),
+        error=error,
+        images=images,
         raw=data,
         reader=reader,
     )
 
 
-def _output(raw: Mapping[str, Any]) -> Output:
-    output = raw.get("output")
-    return output if isinstance(output, dict) else {}
-
-
-_TIMES = ("created_at", "started_at", "ended_at")
+def _read_output(raw: Mapping[str, Any]) -> Output:
+    return object_at(raw, "output")
 
 
 def _read_life(raw: Mapping[str, Any]) -> Life:
-    meta = raw.get("meta")
-    meta = meta if isinstance(meta, dict) else {}
-    created_at, started_at, ended_at = (read_time(meta.get(name)) for name in _TIMES)
+    meta = object_at(raw, "meta")
+    usage = object_at(meta, "usage")
     task_type = raw.get("task_type")
-    usage = meta.get("usage")
-    usage = usage if isinstance(usage, dict) else {}
-    cost = read_cost(usage.get("consume"), usage.get("type"))
-    return Life(task_type if isinstance(task_type, str) else "", created_at, started_at, ended_at, cost)
+    if not isinstance(task_type, str):
+        task_type = ""
+
+    return Life(
+        task_type=task_type,
+        created_at=read_time(meta.get("created_at")),
+        started_at=read_time(meta.get("started_at")),
+        ended_at=read_time(meta.get("ended_at")),
+        cost=read_cost(usage.get("consume"), usage.get("type")),
+    )
 
 
 def _read_result(structure: Structure[R], raw: Mapping[str, Any]) -> R:
@@ -246,27 +272,31 @@ def _read_result(structure: Structure[R], raw: Mapping[str, Any]) -> R:
 
 
 def _read_files(raw: Mapping[str, Any]) -> tuple[TaskFile, ...]:
-    return find_files(raw.get("output"), "output")  # which is a list or a text for models that nobody has described
+    return find_files(raw.get("output"), "output")  # a list or a string for some undocumented models
 
 
 @cache
 def _family_of(result: Any) -> Family[Any]:  # noqa: ANN401 - a class, or `Output`
-    # Tasks and requests hold it and must pickle, so there is no function in it that has no name of
-    # its own.
-    reader = Reader(_output if result is Output else partial(_read_result, Structure(result)), _read_life, _read_files)
+    # Tasks and requests hold the reader and must pickle, so its functions are those of a module.
+    read_result: Any = _read_output
+    if result is not Output:
+        read_result = partial(_read_result, Structure(result))
+    reader = Reader(result=read_result, life=_read_life, files=_read_files)
 
     def fetch(task_id: TaskId) -> GetTask[Any]:
         return GetTask(task_id, reader)
 
     def read(data: dict[str, Any], asked: TaskId) -> Task[Any]:
-        whole = "status" not in data and isinstance(data.get("data"), dict)  # with its envelope, as a webhook has it
-        return _read_task(data["data"] if whole else data, asked, reader)
+        inner = data.get("data")
+        if "status" not in data and isinstance(inner, dict):  # in its envelope, as a webhook has it
+            data = inner
+        return _read_task(data, asked, reader)
 
     return Family(name="unified", fetch=fetch, cancel=_cancel, read=read)
 
 
 def family_of(result: type[R]) -> Family[R]:
-    """Give the unified family of the tasks that end in a `result`, for `attach` and `fetch`.
+    """Return the unified family of the tasks that end in a `result`, for `attach` and `fetch`.
 
     ``piapi.attach(task_id, family=family_of(ImageOutput))``; all of them are one family to ledgers
     and refs.
@@ -276,4 +306,4 @@ def family_of(result: type[R]) -> Family[R]:
 
 
 UNIFIED: Family[Output] = _family_of(Output)
-"""Tasks of the unified API; the result is the `output` object as it came."""
+"""Tasks of the unified API; the result is the `output` object as received."""

@@ -338,7 +338,7 @@ async def test_an_odd_id_stays_one_part_of_the_path() -> None:
             with pytest.raises(NotFoundError):
                 await piapi.fetch(task_id, family=UNIFIED)
         for task_id in (".", " .. "):  # which no quoting keeps a part of the path
-            with pytest.raises(ValueError, match="no task id"):
+            with pytest.raises(ValueError, match="not a task id"):
                 await piapi.fetch(task_id, family=UNIFIED)
 
     paths = [received.line.split(" ")[1] for received in server.received]

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from piapi_async import Reroll
 from piapi_async._protocol import fields as inputs
+from piapi_async._protocol.checks import around
 from piapi_async._protocol.requests import FileRequest, request, set_fields, set_inputs
 from piapi_async.models.udio import GenerateMusic
 
@@ -146,7 +147,7 @@ class Painted(FileRequest):
     title: str = inputs.text(kw_only=False)
     image: str | PurePath | None = inputs.link(default=None)
     more: Any = attrs.field(default=5, kw_only=True)
-    hook: str | None = inputs.around(inputs.webhook_url())
+    hook: str | None = around(inputs.webhook_url())
 
 
 class TestRequests:

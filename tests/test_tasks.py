@@ -261,7 +261,7 @@ class TestTaskId:
 
     @pytest.mark.parametrize("value", [None, 42, b"c0d39b5a", ["c0d39b5a"]], ids=repr)
     def test_is_a_text(self, value: Any) -> None:
-        with pytest.raises(TypeError, match="a task id is a text, not "):
+        with pytest.raises(TypeError, match="a task id must be a str, not "):
             check_task_id(value)
 
 

@@ -19,11 +19,10 @@ R_co = TypeVar("R_co", covariant=True)
 class Family(Generic[R_co]):
     """How the tasks of one API are read and cancelled.
 
-    `read` gives the task that a JSON object of this API tells of, as a webhook or the ledger has
-    it.  `cancel` gives the requests, one or many, that ask to cancel some tasks.  `fetch_many`
-    gives, for each id it was asked for and could tell about, the task, None for an unknown id, or
-    the error of an entry that could not be read; it is None for an API that reads only one task at
-    a time.
+    `read` returns the task that a JSON object of this API tells of, as a webhook or the ledger has
+    it.  `cancel` returns the requests, one or several, that cancel some tasks.  `fetch_many` is
+    None if the API reads only one task at a time; else it returns by id the task, None for an
+    unknown id, or the error of an entry that could not be read.
     """
 
     name: str
@@ -38,9 +37,8 @@ class Family(Generic[R_co]):
 class TaskRequest(Request[TaskId | Created], Protocol[R_co]):
     """A request that makes a task, and costs money; its tasks belong to `family` and end in an `R_co`.
 
-    Its `parse` returns the new task's id, or a `Created` if the answer tells its price too.
-    Whatever it raises instead, what that means for the money is judged by the answer itself, not by
-    the error.
+    Its `parse` returns the new task's id, or a `Created` if the response tells the price too.  If
+    it raises, what that means for the money is judged by the response, not by the error.
     """
 
     @property
@@ -50,12 +48,12 @@ class TaskRequest(Request[TaskId | Created], Protocol[R_co]):
 
 
 class Attaching(Protocol):
-    """A request that may hold files which are here, and must be uploaded before it can be sent."""
+    """A request that may hold local files, which must be uploaded before it can be sent."""
 
     def local_files(self) -> Sequence[PurePath]:
-        """Give these files, each once."""
+        """Return these files, each once."""
         ...
 
     def with_links(self, links: Mapping[PurePath, str], /) -> Self:
-        """Give the request with links in the place of its files."""
+        """Return the request with links in the place of its files."""
         ...

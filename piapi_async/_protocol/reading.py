@@ -50,6 +50,14 @@ def text_at(response: Mapping[str, Any], name: str, path: str = "") -> str:
         raise UnexpectedAnswer(message, path=path) from None
 
 
+def object_at(holder: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """Return the object under a name, an empty one if there is none."""
+    value = holder.get(name)
+    if isinstance(value, dict):
+        return value
+    return {}
+
+
 # -- single values ---------------------------------------------------------------------------------
 
 

@@ -21,7 +21,7 @@ from cattrs.fns import identity
 from cattrs.gen import make_dict_unstructure_fn_from_attrs, override
 
 from . import fields as inputs
-from .fields import AROUND
+from .checks import AROUND
 
 C = TypeVar("C")
 
@@ -30,7 +30,7 @@ _UNSET: tuple[Any, ...] = (None, "", ())
 
 
 def _inputs_first(_cls: type[Any], fields: list[Attribute[Any]]) -> list[Attribute[Any]]:
-    """Order a request's fields for its signature: attrs puts inherited ones first, a reader looks for the inputs."""
+    """Order a request's fields for its signature: attrs puts inherited ones first, we the inputs."""
     return sorted(fields, key=lambda f: bool(f.metadata.get("around")))
 
 
@@ -61,7 +61,7 @@ def _inputs_first(_cls: type[Any], fields: list[Attribute[Any]]) -> list[Attribu
     ),
 )
 def request(cls: type[C]) -> type[C]:
-    """Make a class a request: a frozen value, whose fields (keywords, unless one says otherwise) are checked."""
+    """Make a class a request: a frozen value whose fields (keywords, unless told) are checked."""
     return frozen(repr=False, field_transformer=_inputs_first)(cls)
 
 
@@ -81,7 +81,8 @@ class CheckedRequest:
     def __attrs_post_init__(self) -> None:
         for group in self._needs:
             if all(getattr(self, name) in _UNSET for name in group):
-                raise ValueError(f"{type(self).__name__}.{group[0]}: None is not allowed; give {' or '.join(group)}")
+                place = f"{type(self).__name__}.{group[0]}"
+                raise ValueError(f"{place}: None is not allowed; give {' or '.join(group)}")
 
     @property
     def _class(self) -> Any:  # noqa: ANN401 - a class, which type checkers do not take for hashable
@@ -95,7 +96,8 @@ class CheckedRequest:
             if value is None or value == {}:
                 continue
 
-            text = f.repr(value) if callable(f.repr) else _shown(value)
+            show = f.repr if callable(f.repr) else _shown
+            text = show(value)
             if texts or f.kw_only:
                 text = f"{f.name}={text}"
             texts.append(text)
@@ -132,7 +134,7 @@ def set_fields(request: CheckedRequest) -> dict[str, Any]:
 
 
 def set_inputs(request: CheckedRequest) -> dict[str, Any]:
-    """Return the inputs of a request that are set, by name: not its webhook, nor the names of model and task type."""
+    """Return the inputs of a request that are set, by name: not its webhook, model or task type."""
     cls: Any = type(request)
     return _input_dumper(cls)(request)
 
@@ -148,7 +150,7 @@ def _input_dumper(cls: Any) -> Callable[[Any], dict[str, Any]]:  # noqa: ANN401 
 
 
 def _make_dumper(cls: type[Any], fields: Iterable[Attribute[Any]]) -> Callable[[Any], dict[str, Any]]:
-    """Return the function that makes a dict of some fields; their values stay as they are, and None is left out."""
+    """Return the function that makes a dict of some fields: values as they are, without None."""
     # With a default of None for each, `omit_if_default` leaves out None and nothing else.
     bare = [f.evolve(default=None, converter=None) for f in fields if f.init]
     overrides: Any = {f.name: override(unstruct_hook=identity, omit_if_default=True) for f in bare}
@@ -165,7 +167,7 @@ def is_input(attribute: Attribute[Any]) -> bool:
 
 @request
 class FileRequest(CheckedRequest):
-    """The base of requests whose inputs may be local files, which are uploaded before the request is sent."""
+    """The base of requests whose inputs may be local files, to be uploaded first."""
 
     _links: Mapping[PurePath, str] = field(
         init=False, kw_only=True, factory=dict, repr=False, eq=False, metadata=AROUND

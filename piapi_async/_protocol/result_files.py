@@ -21,12 +21,13 @@ from .signatures import suffix_of_link
 
 _NAMES: Mapping[FileKind, str] = {
     FileKind.IMAGE: (
-        "image image_url image_urls images temporary_image_urls discord_image_url permanent_url cover cover_url "
-        "thumbnail thumbnail_url last_frame image_path image_large_path no_background_image no_background_images "
-        "mask_url"
+        "image image_url image_urls images temporary_image_urls discord_image_url permanent_url "
+        "cover cover_url thumbnail thumbnail_url last_frame image_path image_large_path "
+        "no_background_image no_background_images mask_url"
     ),
     FileKind.VIDEO: (
-        "video video_url video_urls videos combined_video color_video gaussian_video radiance_field_video video_path "
+        "video video_url video_urls videos combined_video color_video gaussian_video "
+        "radiance_field_video video_path "
         "resource"  # a `resource` that nothing names is a work of the older Kling
     ),
     FileKind.AUDIO: "audio audio_url audio_urls song_path vocals instrumental",
@@ -34,7 +35,10 @@ _NAMES: Mapping[FileKind, str] = {
 }
 _KINDS = {name: kind for kind, names in _NAMES.items() for name in names.split()}
 _COVERS = frozenset(
-    {"cover", "cover_url", "thumbnail", "thumbnail_url", "last_frame", "image_path", "image_large_path"}
+    {
+        *("cover", "cover_url", "thumbnail", "thumbnail_url", "last_frame"),
+        *("image_path", "image_large_path"),
+    }
 )
 
 # Where a file is an object, these are its link; the object's own name tells the kind.
@@ -70,9 +74,10 @@ class _Place:
 
 
 def find_files(value: object, path: str = "") -> tuple[TaskFile, ...]:
-    """Return the files that an answer names, each link once: results first, then watermarked copies, then covers.
+    """Return the files that a result names, each link once.
 
-    Within a role they stand in the order of the answer.
+    Results stand first, then watermarked copies, then covers; within a role the host's order is
+    kept.
     """
     found = _each_once(_walk(value, path))
     if not any(_LINK.match(file.url) for file in found):
@@ -98,7 +103,7 @@ def _each_once(files: Iterator[TaskFile]) -> list[TaskFile]:
 
 
 def _walk(value: object, path: str) -> Iterator[TaskFile]:
-    """Visit an answer in its order; by a stack of our own, for JSON may be nested deeper than Python calls."""
+    """Visit a result in its order; the stack is explicit: JSON may be nested deeper than we recurse."""
     ahead = [_Place(value, path)]
     while ahead:
         place = ahead.pop()
@@ -132,19 +137,21 @@ def _inside(outer: _Place, name: str) -> _Place:
 
 
 def _is_marked(siblings: Mapping[str, Any], name: str) -> bool:
-    """Tell whether a file has a watermark: its name says so, or there is another that has none."""
+    """Return whether a file has a watermark: its name says so, or a sibling is its clean copy."""
     if _CLEAN.search(name):
         return False
     if _MARKED.search(name):
         return True
+
     bare = name.removesuffix("_url")
-    return any(
-        _CLEAN.search(other) and _CLEAN.sub("", other) == bare and _has_link(value) for other, value in siblings.items()
+    clean_copies = (
+        value for other, value in siblings.items() if _CLEAN.search(other) and _CLEAN.sub("", other) == bare
     )
+    return any(map(_has_link, clean_copies))
 
 
 def _has_link(value: object) -> bool:
-    """Tell whether a field is filled: with a link, or an object or a list that has one."""
+    """Return whether a value is a link, or an object or a list that has one."""
     if isinstance(value, dict):
         return any(isinstance(value.get(name), str) and value[name].strip() for name in _LINKS)
     if isinstance(value, list):
@@ -153,34 +160,40 @@ def _has_link(value: object) -> bool:
 
 
 def _walk_links(value: object, path: str) -> Iterator[TaskFile]:
-    """Visit every text that is nothing but a link, whatever it is called, except for what echoes an input."""
+    """Visit every string that is nothing but a link, whatever its name, except echoes of an input."""
     ahead = [(value, path)]
     while ahead:
         value, path = ahead.pop()
         if isinstance(value, dict):
-            named = [(item, join(path, name)) for name, item in value.items() if not _ECHOES.match(name)]
-            ahead += reversed(named)
+            named = value.items()
+            ahead += reversed([(item, join(path, name)) for name, item in named if not _ECHOES.match(name)])
         elif isinstance(value, list):
             ahead += reversed([(item, join(path, index)) for index, item in enumerate(value)])
         elif isinstance(value, str) and _LINK.match(value):
-            yield TaskFile(value.strip(), path, _SUFFIX_KINDS.get(suffix_of_link(value.strip()), FileKind.FILE))
+            url = value.strip()
+            kind = _SUFFIX_KINDS.get(suffix_of_link(url), FileKind.FILE)
+            yield TaskFile(url, path, kind)
 
 
 # -- tasks that end in words -----------------------------------------------------------------------
 
-_TEXT_MAKERS = re.compile(r"(?:.*/)?(?:seed|describe)\Z|.*(?:lyrics|caption|transcri|speech.?to.?text)", re.IGNORECASE)
+_TEXT_MAKERS = re.compile(
+    r"(?:.*/)?(?:seed|describe)\Z"
+    r"|.*(?:lyrics|caption|transcri|speech.?to.?text)",
+    re.IGNORECASE,
+)
 _WORDS = ("seed", "text", "lyrics", "lyrics_pairs", "caption", "description", "transcript")
 
 
 def makes_text(name: str) -> bool:
-    """Tell whether a verb, a task type or a model of this name makes text."""
+    """Return whether a verb, a task type or a model of this name makes text."""
     return _TEXT_MAKERS.match(name) is not None
 
 
 def ends_in_words(task: Task[Any], verb: str = "") -> bool:
-    """Tell whether a task's result is text (describe, seed, lyrics, caption), so that it may well have no file.
+    """Return whether a task's result is text (describe, seed, lyrics, caption) and needs no file.
 
-    `verb` is the request's, where it is known: not every host tells it.
+    `verb` is that of the request, if it is known: not every host tells it.
     """
     names = [verb, task.task_type]
     model = task.raw.get("model")
@@ -196,5 +209,5 @@ def ends_in_words(task: Task[Any], verb: str = "") -> bool:
 
 
 def needs_files(task: Task[Any], verb: str = "") -> bool:
-    """Tell whether a task that has no file has lost something: it is done, and its result is not text."""
+    """Return whether a task without a file has lost something: it is done, and its result not text."""
     return task.state is TaskState.DONE and not ends_in_words(task, verb)

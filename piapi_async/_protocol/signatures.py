@@ -1,4 +1,4 @@
-"""What a downloaded body is: a file, and with which suffix, or the page of a server that has none to give.  Pure.
+"""What a downloaded body is: a file, and with which suffix, or an error page.  Pure.
 
 Decided by the first bytes, then the content type, then the link.  The table is ours, not a
 library's: those for Python know a few hundred formats by their first bytes but hardly one of what
@@ -19,7 +19,7 @@ HEAD = 64 * 1024
 """Bytes from the beginning of a file that are enough to tell what it is."""
 
 ANYTHING = ".bin"
-"""The suffix of a file that nothing tells the kind of."""
+"""The suffix of a file of unknown kind."""
 
 # -- by signature ----------------------------------------------------------------------------------
 
@@ -117,19 +117,25 @@ def _iso_media(head: bytes, _size: int) -> str:
 def _zip(head: bytes, _size: int) -> str:
     if not head.startswith(b"PK\x03\x04"):
         return ""
-    first = head[30 : 30 + int.from_bytes(head[26:28], "little")].lower()
-    return ".usdz" if first.endswith((b".usd", b".usda", b".usdc")) else ".zip"
+
+    length = int.from_bytes(head[26:28], "little")  # of the first name in the archive
+    first = head[30 : 30 + length].lower()
+    if first.endswith((b".usd", b".usda", b".usdc")):
+        return ".usdz"
+    return ".zip"
 
 
 def _stl(head: bytes, size: int) -> str:
     facets = int.from_bytes(head[80:_STL_HEADER], "little")
     if facets and size == _STL_HEADER + facets * _STL_FACET:
         return ".stl"
-    return ".stl" if head.startswith(b"solid") and re.search(rb"\sfacet\s", head) else ""
+    if head.startswith(b"solid") and re.search(rb"\sfacet\s", head):
+        return ".stl"
+    return ""
 
 
 def _obj(head: bytes, _size: int) -> str:
-    """Recognise Wavefront's text, which has no signature: comments and names, and then a vertex."""
+    """Recognise Wavefront's format, which has no signature: comments and names, then a vertex."""
     for line in head.splitlines():
         if _OBJ_VERTEX.match(line):
             return ".obj"
@@ -217,8 +223,9 @@ _FROM_LINK = re.compile(r"\.([a-z0-9]{1,12})\Z")
 # What a system would run or a browser would open as a page: the link is the host's word, and not
 # taken for that.
 _PROGRAMS = (
-    "app apk asp aspx bash bat cgi chm cmd com command cpl dll dmg exe hta htm html jar js jse jsp lnk mht mhtml msc "
-    "msi msp php pif pl ps1 py rb reg scr sh shtml so svgz sys url vb vbe vbs website workflow ws wsf wsh xhtml xht"
+    "app apk asp aspx bash bat cgi chm cmd com command cpl dll dmg exe hta htm html jar js jse jsp "
+    "lnk mht mhtml msc msi msp php pif pl ps1 py rb reg scr sh shtml so svgz sys url vb vbe vbs "
+    "website workflow ws wsf wsh xhtml xht"
 )
 _NEVER_FROM_LINK = frozenset(_PROGRAMS.split())
 
@@ -226,26 +233,33 @@ SUFFIXES: tuple[str, ...] = tuple(
     dict.fromkeys(
         (
             *(suffix for _, suffix in _PLAIN),
-            *(".mp4", ".svg", ".usdz", ".stl", ".obj", ".heif", ".dae", ".x3d", ".gltf", ".json", ".xml", ".txt"),
+            *(".mp4", ".svg", ".usdz", ".stl", ".obj", ".heif", ".dae", ".x3d", ".gltf"),
+            *(".json", ".xml", ".txt"),
             *_BRANDS.values(),
             *_BY_TYPE.values(),
             ANYTHING,
         )
     )
 )
-"""Every suffix that a file may get but for that of its link."""
+"""Every suffix that a file may get, other than that of its link."""
 
 
 def suffix_of_link(url: str) -> str:
-    """Return the suffix of a link's path in small letters, "" for none that a result may have."""
+    """Return the suffix of a link's path in lower case, "" for none that a result may have."""
     path = re.sub(r"[?#].*", "", re.sub(r"^\w+://[^/?#]*", "", url), flags=re.DOTALL)
     found = _FROM_LINK.search(path.lower())
-    return f".{found[1]}" if found and found[1] not in _NEVER_FROM_LINK else ""
+    if found is None or found[1] in _NEVER_FROM_LINK:
+        return ""
+    return f".{found[1]}"
+
+
+_ARCHIVES = frozenset({".3mf", ".usdz", ".epub", ".cbz", ".npz"})
+"""Suffixes of files that are zip archives."""
 
 
 @frozen
 class Body:
-    """What is known of a body that has come whole: its first `HEAD` bytes, its size, and what was said of it."""
+    """What is known of a whole body: its first `HEAD` bytes, its size, its type and its link."""
 
     head: bytes
     size: int
@@ -265,29 +279,32 @@ class Body:
 
     @property
     def suffix(self) -> str:
-        """The suffix: that of the signature, else of the content type, else of the link, else `ANYTHING`."""
+        """The suffix: of the signature, else of the content type, else of the link, else `ANYTHING`."""
         known = suffix_of(self.head, self.size)
         linked = suffix_of_link(self.url)
-        if known == ".zip" and linked in {".3mf", ".usdz", ".epub", ".cbz", ".npz"}:  # all of them are archives
+        if known == ".zip" and linked in _ARCHIVES:
             return linked
         if not known and self._is_gltf:
             known = ".gltf"
+
         typed = _BY_TYPE.get(self._media_type, "")
-        return known or typed or linked or (".txt" if self._media_type == "text/plain" else ANYTHING)
+        plain = ".txt" if self._media_type == "text/plain" else ANYTHING
+        return known or typed or linked or plain
 
     @property
     def fault(self) -> str:
-        """Why this is no file but what a server says in place of one; "" for a file."""
+        """Why this is not a file but what a server sends in place of one; "" for a file."""
         if not self.size:
             return "it is empty"
         if suffix_of(self.head, self.size) or self._is_gltf:
             return ""
-        text = _text(self.head)
-        root = _root_of(text)
+
+        root = _root_of(_text(self.head))
         if root in _PAGE or self._media_type in {"text/html", "application/xhtml+xml"}:
             return "it is a web page"
         if root and any(word in root for word in _XML_FAULTS):
             return "it is an error message"
+
         data = _json_of(self)
         if data is not _NO_JSON and data is not _LONG_JSON and _is_json_error(data):
             return "it is an error message"
@@ -304,14 +321,14 @@ _GLTF = re.compile(rb'"(?:asset|bufferViews|accessors|meshes)"\s*:')
 
 
 def _text(head: bytes) -> bytes:
-    """Return the beginning as UTF-8, without what may stand before a text."""
+    """Return the beginning as UTF-8, without a byte order mark or white space."""
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
         head = head.decode("utf-16", "replace").encode()
     return head.lstrip(_BLANK)
 
 
 def _root_of(text: bytes) -> str:
-    """Return the name of the element that a text of markup begins with, in small letters and without its prefix."""
+    """Return the name of the element that markup begins with, in lower case, without its prefix."""
     if not text.startswith(b"<"):
         return ""
     while True:
@@ -323,15 +340,18 @@ def _root_of(text: bytes) -> str:
         if end is None:
             break
         text = text.partition(end)[2]
+
     name = re.match(rb"<(?:[A-Za-z_][\w.-]*:)?([A-Za-z_][\w.-]*)", text)
-    return name[1].decode("ascii", "replace").lower() if name else ""
+    if name is None:
+        return ""
+    return name[1].decode("ascii", "replace").lower()
 
 
 _NO_JSON, _LONG_JSON = object(), object()
 
 
 def _json_of(body: Body) -> Any:  # noqa: ANN401 - JSON
-    """Return the JSON that a body is, `_LONG_JSON` if it is longer than a message, `_NO_JSON` if it is none."""
+    """Return the JSON of a body, `_LONG_JSON` if it is longer than `HEAD`, else `_NO_JSON`."""
     text = _text(body.head)
     if not text.startswith((b"{", b"[")) and "json" not in body.content_type:
         return _NO_JSON
@@ -344,16 +364,21 @@ def _json_of(body: Body) -> Any:  # noqa: ANN401 - JSON
 
 
 _ALWAYS = frozenset(
-    {"error", "errors", "err", "fault", "error_code", "errorcode", "error_message", "errormessage", "error_msg"}
+    {
+        *("error", "errors", "err", "fault", "error_code", "errorcode"),
+        *("error_message", "errormessage", "error_msg"),
+    }
 )
 _OFTEN = frozenset(
-    {"message", "msg", "detail", "details", "code", "status", "statuscode", "status_code", "success", "ok", "reason"}
-    | {"description", "title", "type"}
+    {
+        *("message", "msg", "detail", "details", "code", "status", "statuscode", "status_code"),
+        *("success", "ok", "reason", "description", "title", "type"),
+    }
 )
 
 
 def _is_json_error(data: Any) -> bool:  # noqa: ANN401 - JSON
-    """Tell whether JSON is what a server says when it has nothing else to give."""
+    """Return whether JSON is an error message of a server, or nothing at all."""
     if isinstance(data, list) and data and isinstance(data[0], dict):
         data = data[0]
     if not isinstance(data, dict):

@@ -1,4 +1,4 @@
-"""Predicates and converters for the values of a request: what JSON can carry, what is a URL, a ratio, a file.  Pure."""
+"""Predicates and converters for the values of a request: text, numbers, URLs, files, JSON.  Pure."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def is_text(value: object) -> TypeGuard[str]:
-    """Return whether a value is a `str` that JSON can carry, which half of a surrogate pair (a cut emoji) is not."""
+    """Return whether a value is a `str` that JSON can carry; half of a surrogate pair is not."""
     return isinstance(value, str) and not _LONE_SURROGATE.search(value)
 
 
 def is_path(value: PurePath) -> bool:
-    """Return whether a file can have this path and JSON can carry it, which it cannot if a name is not UTF-8."""
+    """Return whether a file can have this path and JSON can carry it, as it can any UTF-8."""
     return is_text(str(value)) and "\0" not in str(value)
 
 
@@ -43,7 +43,7 @@ _ZOOM = re.compile(r"1(\.\d+)?|2(\.0+)?")
 
 
 def is_zoom(value: object) -> bool:
-    """Return whether a `str` is a number from 1 to 2: the buttons are 1.5 and 2, a "custom zoom" lies between."""
+    """Return whether a `str` is a number from 1 to 2, between which a "custom zoom" lies."""
     return isinstance(value, str) and _ZOOM.fullmatch(value) is not None
 
 
@@ -56,7 +56,7 @@ def is_ratio(value: object) -> bool:
 
 
 def to_word(value: str | float) -> str:
-    """Return a number as the string that the wire has for it; True, which is a number only to Python, stays."""
+    """Return a number as the string that the wire has for it; anything else stays as it is."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return f"{value:g}"
     return cast("str", value)
@@ -89,7 +89,10 @@ _WEBHOOK_PORTS = frozenset({None, 80, 443})
 
 
 def takes_webhooks(url: str) -> bool:
-    """Return whether the host delivers to the port of a URL: 80 and 443 (the vendor's page), any on this machine."""
+    """Return whether the host delivers to the port of a URL: 80 and 443 (the vendor's page).
+
+    On this machine any port will do, for tests.
+    """
     parts = urlsplit(url)
     return parts.port in _WEBHOOK_PORTS or is_loopback(parts.hostname or "")
 
@@ -130,7 +133,9 @@ def is_link(value: object) -> bool:
     """Return whether a value is a link that hosts read, or a local file that can be uploaded."""
     if isinstance(value, PurePath):
         return value.suffix.lower() in UPLOADABLE and is_path(value)
-    return is_http_url(value) or (is_text(value) and value.startswith(_OTHER_LINKS))
+    if is_http_url(value):
+        return True
+    return is_text(value) and value.startswith(_OTHER_LINKS)
 
 
 def is_link_or_base64(value: object) -> bool:
@@ -169,7 +174,7 @@ def _stand_in(value: object) -> object:
 
 
 def to_own(value: Any) -> Any:  # noqa: ANN401 - the check refuses what is not an object
-    """Return a copy of a dict, so that a request stays as it was made even if its maker changes the dict."""
+    """Return a copy, so that a request stays as it was made even if its maker changes the dict."""
     try:
         return _copied(value)
     except RecursionError:  # it contains itself
