@@ -27,6 +27,7 @@ from attrs import asdict, frozen
 
 from piapi_async import Ledger, PiAPI, Reroll
 from piapi_async.ledger._entries import SubmissionKey
+from piapi_async.ledger._ledger import writer_of
 from piapi_async.tasks import TaskId, TaskRef
 
 from ._goals import Goal, goals_table
@@ -76,13 +77,13 @@ async def measure(base_url: str, folder: Path, *, rounds: int, seconds: float) -
 
         async def two(ledger: Ledger = ledgers[1]) -> TaskRef:
             intent = SubmissionKey.of(REROLL.to_http(), key=None, origin=base_url, family="legacy")
-            await ledger.claim(intent)
+            await writer_of(ledger).claim(intent)
             ref = TaskRef(base_url, "legacy", TaskId(f"{getrandbits(128):032x}"))
-            await ledger.accept(intent, ref)
+            await writer_of(ledger).accept(intent, ref)
             return ref
 
         async def three() -> None:
-            ledgers[2].end(await two(ledgers[2]), "done", _ANSWER)
+            writer_of(ledgers[2]).end(await two(ledgers[2]), "done", _ANSWER)
 
         lines, added = [], Spread(0.0, 0.0, 0.0)
         for crowd in CROWDS:

@@ -33,7 +33,9 @@ from ._wait.watch import Watch
 from .downloads._session import FileSession, host_of
 from .errors import ClientClosed
 from .ledger import Ledger
-from .ledger._ledger import check_key_of
+from .ledger._entries import check_key
+from .ledger._ledger import writer_of
+from .ledger._writer import LedgerWriter
 from .policy import PollPolicy
 from .stats import Counters
 from .tasks import Task, TaskId, TaskRef, found_at
@@ -52,7 +54,7 @@ class Runtime:
     poller: Poller
     submitter: Submitter
     uploader: Uploader
-    ledger: Ledger | None
+    ledger: LedgerWriter | None
     counters: Counters
     closed: bool = field(default=False, init=False)
     _loop: asyncio.AbstractEventLoop | None = field(default=None, init=False)
@@ -68,11 +70,14 @@ class Runtime:
         """Return a runtime whose parts know each other."""
         schedule = PollSchedule(policy, rng, multi_fetch_size, sender.counters)
         # Without the runtime in it, so that a client that is dropped open is noticed at once.
-        on_end = partial(_record_end, ledger, origin)
+        writer = None
+        if ledger is not None:
+            writer = writer_of(ledger)
+        on_end = partial(_record_end, writer, origin)
         poller = Poller(schedule, sender, max(1, connections // 4), on_end)
         uploader = Uploader.beside(sender, upload_url)
-        submitter = Submitter(sender, origin, ledger, uploader.links)
-        return cls(origin, sender, poller, submitter, uploader, ledger, sender.counters)
+        submitter = Submitter(sender, origin, writer, uploader.links)
+        return cls(origin, sender, poller, submitter, uploader, writer, sender.counters)
 
     # -- life ---------------------------------------------------------------------------------------------------------
 
@@ -149,7 +154,7 @@ class Runtime:
         """Submit, and return the watch of the task beside what the submitter knows of it.  Raises as `PiAPI.submit`."""
         self.enter()
         if key is not None:
-            check_key_of(key, self.ledger)
+            self._check_key(key)
         if not hasattr(request, "family"):
             raise TypeError(f"{label(request)} makes no task, so it cannot be submitted")
         if timeout is not None:
@@ -164,6 +169,11 @@ class Runtime:
         watch = self.watch(family, accepted.task_id, submitted=accepted.known is None, announced=accepted.announced)
         watch.request = name
         return watch, accepted
+
+    def _check_key(self, key: object) -> None:
+        if self.ledger is None:
+            raise ValueError("key: it needs a ledger, PiAPI(ledger=Ledger(path)), and this client has none")
+        check_key(key)
 
     def watch(self, family: Family[Any], task_id: TaskId, *, submitted: bool = False, announced: bool = False) -> Watch:
         """Return the watch of a task: the one that is waited on if there is one.
@@ -204,7 +214,7 @@ def check_timeout(seconds: object) -> None:
         raise ValueError(f"timeout: {seconds!r} is not allowed; it must be a finite number of seconds above 0")
 
 
-def _record_end(ledger: Ledger | None, origin: str, watch: Watch) -> None:
+def _record_end(ledger: LedgerWriter | None, origin: str, watch: Watch) -> None:
     if watch.task is None:
         return
 

@@ -226,7 +226,7 @@ BAD_LINES: dict[str, tuple[bytes, str]] = {
     "an object for a text": (b'{"verb":"imagine","prompt":{}}', "prompt: {} is not allowed"),
     "a text for a list": (b'{"verb":"blend","image_urls":"https://example.org/a.png"}', "image_urls"),
     "an empty key": (b'{"verb":"reroll","origin_task_id":"p","key":" "}', "key: ' ' is not allowed"),
-    "a key that is no text": (b'{"verb":"reroll","origin_task_id":"p","key":5}', "key: 5 is .*it must be a text$"),
+    "a key that is no text": (b'{"verb":"reroll","origin_task_id":"p","key":5}', "key: 5 is .*it must be a str$"),
     "an unprintable key": (b'{"verb":"reroll","origin_task_id":"p","key":"a\\nb"}', "key: .* is not allowed"),
     "a key that is taken": (b'{"verb":"reroll","origin_task_id":"p","key":"mine"}', "key: 'mine' stands on line 1"),
 }

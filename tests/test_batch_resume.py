@@ -32,6 +32,8 @@ from piapi_async.emulator import (
     TaskFails,
     UnknownStatus,
 )
+from piapi_async.ledger._ledger import writer_of
+from piapi_async.ledger._writer import LedgerWriter
 
 pytestmark = pytest.mark.looptime
 
@@ -122,7 +124,7 @@ async def test_an_end_without_an_answer_is_asked_for_and_the_hosts_no_is_the_ite
     ledger = Ledger(tmp_path / "run.db")
     async with serving({"ledger": ledger}, durations=5.0, **WIDE) as (emulator, piapi):
         await BatchRunner(piapi).run(rerolls(2))
-        await ledger._do(lambda file: file.execute("UPDATE submits SET answer = NULL"))
+        await writer_of(ledger).run(lambda file: file.execute("UPDATE submits SET answer = NULL"))
         emulator.machine.tasks.popitem()
         outcomes = await BatchRunner(piapi).run(rerolls(2))
 
@@ -284,16 +286,18 @@ async def test_a_ledger_that_cannot_be_used_submits_nothing(tmp_path: Path) -> N
         assert emulator.seen.requests["reroll"] == 0
 
 
-class _ForgetfulLedger(Ledger):
+class _FullDisk(LedgerWriter):
     """A ledger whose disk is full when an id is to be written."""
 
-    async def accept(self, intent: Any, ref: Any) -> None:
-        await self.doubt(intent)
+    async def accept(self, identity: Any, ref: Any) -> str | None:
+        await self.mark_unknown(identity)
         raise LedgerError(f"Task {ref.task_id} was accepted, but could not be recorded", ref=ref)
 
 
 async def test_an_id_that_could_not_be_recorded_is_on_the_outcome(tmp_path: Path) -> None:
-    async with serving({"ledger": _ForgetfulLedger(tmp_path / "run.db")}, **WIDE) as (emulator, piapi):
+    ledger = Ledger(tmp_path / "run.db")
+    ledger._writer = _FullDisk(ledger.path)
+    async with serving({"ledger": ledger}, **WIDE) as (emulator, piapi):
         runner = BatchRunner(piapi)
         [outcome] = await runner.run([REROLL])
 

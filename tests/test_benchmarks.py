@@ -16,6 +16,7 @@ from benchmarks.server import serve
 from benchmarks.soak import Sample, Soak, goals, settle_accounts
 from piapi_async import Ledger, TaskRef
 from piapi_async.ledger._entries import SubmissionKey
+from piapi_async.ledger._ledger import writer_of
 from piapi_async.tasks import TaskId
 
 ORIGIN = "http://127.0.0.1"
@@ -30,11 +31,11 @@ async def a_ledger(path: Path, **rows: str | None) -> None:
     ledger = Ledger(path)
     for key, task_id in rows.items():
         intent = SubmissionKey(key=key.replace("_", "-"), origin=ORIGIN, family="legacy", request="/mj/v2/imagine {}")
-        assert await ledger.claim(intent) is None
+        assert await writer_of(ledger).claim(intent) is None
         if task_id is None:
-            await ledger.doubt(intent)
+            await writer_of(ledger).mark_unknown(intent)
         else:
-            await ledger.accept(intent, TaskRef(ORIGIN, "legacy", TaskId(task_id)))
+            await writer_of(ledger).accept(intent, TaskRef(ORIGIN, "legacy", TaskId(task_id)))
     await ledger.close()
 
 

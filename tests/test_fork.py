@@ -14,6 +14,7 @@ from support.serving import KEY, REROLL
 from support.strict_server import ok, strict_server
 
 from piapi_async import Ledger, LedgerError, PiAPI
+from piapi_async.ledger._ledger import writer_of
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
 
@@ -23,6 +24,7 @@ PRELUDE = """
     from support.serving import KEY, REROLL
     from support.strict_server import ok, strict_server
     from piapi_async import Ledger, LedgerError, PiAPI, WaitTimeout
+    from piapi_async.ledger._ledger import writer_of
 
     warnings.simplefilter("error")
     warnings.filterwarnings("ignore", category=DeprecationWarning)  # of fork itself, where there are threads
@@ -77,7 +79,7 @@ def test_a_ledger_that_was_open_raises_at_once_and_one_that_was_not_starts_afres
         async def main():
             ledger = Ledger(path)
             await accept(ledger, "before")
-            print(in_child(lambda: asyncio.run(told(ledger.claim(intent("in the child"))))))
+            print(in_child(lambda: asyncio.run(told(writer_of(ledger).claim(intent("in the child"))))))
             print(in_child(lambda: asyncio.run(told(ledger.find("before")))))
             print(in_child(lambda: asyncio.run(told(Ledger(path).find("before")))))
             print(in_child(lambda: asyncio.run(told(ledger.close()))))
@@ -170,8 +172,9 @@ async def test_another_process_is_known_by_its_id(tmp_path: Path, monkeypatch: p
             await ledger.close()
         assert await ledger.find("before") is not None
         await ledger.close()
-        assert ledger._thread is not None
-        ledger._thread.shutdown()  # a forked process has no thread but its own
+        thread = writer_of(ledger)._thread
+        assert thread is not None
+        thread.shutdown()  # a forked process has no thread but its own
 
         with monkeypatch.context() as child:
             child.setattr(os, "getpid", lambda: 1)

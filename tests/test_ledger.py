@@ -11,7 +11,7 @@ import sqlite3
 import stat
 import sys
 import textwrap
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from piapi_async import Imagine, Ledger, LedgerError, Reroll, TaskRef
 from piapi_async._http import HTTPRequest, post
 from piapi_async.ledger import LedgerEntry, LedgerState
 from piapi_async.ledger._entries import SubmissionKey
+from piapi_async.ledger._ledger import writer_of
 from piapi_async.ledger._store import LedgerStore
 
 ORIGIN, FAMILY = "https://host.test", "midjourney"
@@ -75,8 +76,8 @@ async def make_accepted(ledger: Ledger, *keys: str) -> None:
 
     async def one(key: str) -> None:
         mine = intent(key)
-        assert await ledger.claim(mine) is None
-        await ledger.accept(mine, ref(f"task of {key}"))
+        assert await writer_of(ledger).claim(mine) is None
+        await writer_of(ledger).accept(mine, ref(f"task of {key}"))
 
     await asyncio.gather(*(one(key) for key in keys))
 
@@ -87,15 +88,15 @@ async def make_accepted(ledger: Ledger, *keys: str) -> None:
 async def test_a_submit_is_written_down_step_by_step(ledger: Ledger) -> None:
     mine = intent()
 
-    assert await ledger.claim(mine) is None
+    assert await writer_of(ledger).claim(mine) is None
     assert {"k": SENDING} == await states_of(ledger)
-    await ledger.accept(mine, ref())
+    await writer_of(ledger).accept(mine, ref())
     assert {"k": ACCEPTED} == await states_of(ledger)
     assert ["t"] == [entry.task_id for entry in await ledger.pending()]
-    ledger.end(ref(), "done", {"status": "finished"})
+    writer_of(ledger).end(ref(), "done", {"status": "finished"})
     entry = (await entries_of(ledger))["k"]
 
-    assert {} == ledger._file._mine  # a long run must not grow
+    assert {} == writer_of(ledger)._store._owned  # a long run must not grow
     assert entry.state is ENDED
     assert entry.outcome == "done"
     assert json.loads(entry.answer) == {"status": "finished"}
@@ -107,29 +108,29 @@ async def test_a_submit_is_written_down_step_by_step(ledger: Ledger) -> None:
 async def test_a_key_that_was_accepted_gives_its_task_for_ever(path: Path) -> None:
     async with opened(path) as ledger:
         await make_accepted(ledger, "k")
-        ledger.end(ref("task of k"), "failed", {})
+        writer_of(ledger).end(ref("task of k"), "failed", {})
     for _ in range(2):
         async with opened(path) as ledger:
-            entry = await ledger.claim(intent())
+            entry = await writer_of(ledger).claim(intent())
             assert entry is not None
             assert entry.task_id == "task of k"
 
 
 async def test_a_released_key_is_new_again(ledger: Ledger) -> None:
     mine = intent()
-    await ledger.claim(mine)
-    await ledger.release(mine)
+    await writer_of(ledger).claim(mine)
+    await writer_of(ledger).forget(mine)
 
     assert {} == await states_of(ledger)
-    assert await ledger.claim(intent()) is None
+    assert await writer_of(ledger).claim(intent()) is None
 
 
 async def test_a_doubtful_key_stays_unknown_until_it_is_resolved_to_a_task(ledger: Ledger) -> None:
     mine = intent()
-    await ledger.claim(mine)
-    await ledger.doubt(mine)
+    await writer_of(ledger).claim(mine)
+    await writer_of(ledger).mark_unknown(mine)
 
-    entry = await ledger.claim(intent())
+    entry = await writer_of(ledger).claim(intent())
     assert entry is not None
     assert (entry.state, entry.task_id, entry.ref) == (UNKNOWN, None, None)
     assert ["k"] == [entry.key for entry in await ledger.unknown()]
@@ -141,17 +142,17 @@ async def test_a_doubtful_key_stays_unknown_until_it_is_resolved_to_a_task(ledge
 
 async def test_a_doubtful_key_may_be_submitted_again_when_a_person_says_so(ledger: Ledger) -> None:
     mine = intent()
-    await ledger.claim(mine)
-    await ledger.doubt(mine)
+    await writer_of(ledger).claim(mine)
+    await writer_of(ledger).mark_unknown(mine)
     await ledger.resolve("k", resubmit=True)
 
     assert {} == await states_of(ledger)
-    assert await ledger.claim(intent()) is None
+    assert await writer_of(ledger).claim(intent()) is None
 
 
 async def test_only_an_unknown_submit_can_be_resolved(ledger: Ledger) -> None:
     await make_accepted(ledger, "accepted")
-    await ledger.claim(intent("sending"))
+    await writer_of(ledger).claim(intent("sending"))
 
     for key, complaint in (("accepted", "is accepted"), ("sending", "is sending"), ("missing", "no key 'missing'")):
         with pytest.raises(LedgerError, match=complaint):
@@ -164,31 +165,31 @@ async def test_only_an_unknown_submit_can_be_resolved(ledger: Ledger) -> None:
 
 async def test_the_end_of_a_task_it_does_not_know_is_none_of_its_business(ledger: Ledger) -> None:
     await make_accepted(ledger, "k")
-    ledger.end(ref("another"), "done", {})
-    ledger.end(evolve(ref("task of k"), origin="https://other.test"), "done", {})
-    ledger.end(evolve(ref("task of k"), family="unified"), "done", {})
+    writer_of(ledger).end(ref("another"), "done", {})
+    writer_of(ledger).end(evolve(ref("task of k"), origin="https://other.test"), "done", {})
+    writer_of(ledger).end(evolve(ref("task of k"), family="unified"), "done", {})
 
     assert {"k": ACCEPTED} == await states_of(ledger)
 
 
 async def test_only_the_first_end_counts(ledger: Ledger) -> None:
     await make_accepted(ledger, "k")
-    ledger.end(ref("task of k"), "done", {})
-    ledger.end(ref("task of k"), "failed", {})
+    writer_of(ledger).end(ref("task of k"), "done", {})
+    writer_of(ledger).end(ref("task of k"), "failed", {})
 
     assert (await entries_of(ledger))["k"].outcome == "done"
 
 
 async def test_an_answer_too_deep_to_be_written_does_not_keep_an_end_from_being_recorded(ledger: Ledger) -> None:
     await make_accepted(ledger, "k")
-    ledger.end(ref("task of k"), "done", json.loads("[" * 400 + "]" * 400))
+    writer_of(ledger).end(ref("task of k"), "done", json.loads("[" * 400 + "]" * 400))
 
     assert {"k": ENDED} == await states_of(ledger)
 
 
 async def test_iteration_gives_any_number_of_submits_in_the_order_of_the_keys(ledger: Ledger) -> None:
     keys = [f"key {number:04}" for number in range(1_203)]
-    await asyncio.gather(*(ledger.claim(intent(key)) for key in reversed(keys)))
+    await asyncio.gather(*(writer_of(ledger).claim(intent(key)) for key in reversed(keys)))
 
     assert keys == [entry.key async for entry in ledger]
 
@@ -206,7 +207,7 @@ async def test_any_text_can_be_a_key(ledger: Ledger, key: str) -> None:
 @pytest.mark.parametrize("books", [1, 2, 3])
 async def test_of_many_who_claim_a_key_at_once_one_gets_it(path: Path, books: int) -> None:
     ledgers = [Ledger(path) for _ in range(books)]
-    claims = await asyncio.gather(*(ledger.claim(intent()) for ledger in ledgers for _ in range(20)))
+    claims = await asyncio.gather(*(writer_of(ledger).claim(intent()) for ledger in ledgers for _ in range(20)))
     for ledger in ledgers:
         await ledger.close()
 
@@ -217,41 +218,41 @@ async def test_of_many_who_claim_a_key_at_once_one_gets_it(path: Path, books: in
 async def test_a_submit_is_under_way_for_others_as_long_as_its_ledger_is_open(path: Path) -> None:
     async with opened(path) as other:
         async with opened(path) as mine:
-            await mine.claim(intent())
+            await writer_of(mine).claim(intent())
             assert {"k": SENDING} == await states_of(other)
         assert {"k": UNKNOWN} == await states_of(other)
 
 
 async def test_a_ledger_closed_by_one_client_stays_open_for_the_other(path: Path) -> None:
     ledger = Ledger(path)
-    ledger.join()
-    ledger.join()
+    writer_of(ledger).join()
+    writer_of(ledger).join()
     mine = intent()
-    await ledger.claim(mine)
-    await ledger.leave()
+    await writer_of(ledger).claim(mine)
+    await writer_of(ledger).leave()
     async with opened(path) as other:
         assert {"k": SENDING} == await states_of(other)
-        await ledger.accept(mine, ref())
-        await ledger.leave()
+        await writer_of(ledger).accept(mine, ref())
+        await writer_of(ledger).leave()
         assert {"k": ACCEPTED} == await states_of(other)
 
 
 async def test_a_submit_let_go_of_is_unknown_to_everybody_in_the_same_process_too(ledger: Ledger) -> None:
     mine = intent()
-    await ledger.claim(mine)
-    ledger._file.let_go(mine)
+    await writer_of(ledger).claim(mine)
+    writer_of(ledger)._store.disown(mine)
 
-    entry = await ledger.claim(intent())
+    entry = await writer_of(ledger).claim(intent())
     assert entry is not None
     assert entry.state is UNKNOWN
 
 
 async def test_who_did_not_get_the_key_can_neither_release_nor_doubt_it(ledger: Ledger) -> None:
     mine, other = intent(), intent()
-    await ledger.claim(mine)
-    await ledger.claim(other)
-    await ledger.release(other)
-    await ledger.doubt(other)
+    await writer_of(ledger).claim(mine)
+    await writer_of(ledger).claim(other)
+    await writer_of(ledger).forget(other)
+    await writer_of(ledger).mark_unknown(other)
 
     assert {"k": SENDING} == await states_of(ledger)
 
@@ -259,12 +260,12 @@ async def test_who_did_not_get_the_key_can_neither_release_nor_doubt_it(ledger: 
 async def test_an_id_is_recorded_even_when_the_row_has_gone_meanwhile(path: Path) -> None:
     async with opened(path) as mine, opened(path) as other:
         ours = intent()
-        await mine.claim(ours)
+        await writer_of(mine).claim(ours)
         for lock in path.parent.glob("run.db-owner-*"):
             lock.unlink()  # a cleaner of temporary files, say
-        await other._do(lambda file: file.execute("UPDATE submits SET at = at - 3600"))
+        await writer_of(other).run(lambda file: file.execute("UPDATE submits SET at = at - 3600"))
         await other.resolve("k", resubmit=True)
-        await mine.accept(ours, ref())
+        await writer_of(mine).accept(ours, ref())
 
         assert {"k": ACCEPTED} == await states_of(other)
 
@@ -273,18 +274,18 @@ async def test_a_key_stands_for_one_request(ledger: Ledger) -> None:
     await make_accepted(ledger, "k")
 
     with pytest.raises(ValueError, match=r"key: 'k' is not allowed.*another request, /mj/v2/imagine.*a cat"):
-        await ledger.claim(intent(prompt="a dog"))
+        await writer_of(ledger).claim(intent(prompt="a dog"))
     other_verb = SubmissionKey.of(post("/mj/v2/describe", {"prompt": "a cat"}), key="k", origin=ORIGIN, family=FAMILY)
     with pytest.raises(ValueError, match="another request"):
-        await ledger.claim(other_verb)
+        await writer_of(ledger).claim(other_verb)
     assert {"k": ACCEPTED} == await states_of(ledger)
 
 
 async def test_a_request_of_any_size_is_named_by_its_beginning(ledger: Ledger) -> None:
-    await ledger.claim(intent(prompt="a cat " * 100_000))
+    await writer_of(ledger).claim(intent(prompt="a cat " * 100_000))
 
     with pytest.raises(ValueError, match=r"another request, /mj/v2/imagine.*a cat") as caught:
-        await ledger.claim(intent(prompt="a dog"))
+        await writer_of(ledger).claim(intent(prompt="a dog"))
     assert len(str(caught.value)) < 500
     assert str(caught.value).endswith("…. Nothing was sent, nothing was paid.")
 
@@ -294,7 +295,7 @@ async def test_a_key_belongs_to_one_host_and_family(ledger: Ledger, fields: dict
     await make_accepted(ledger, "k")
 
     with pytest.raises(LedgerError, match=r"'k' belongs to https://host.test \(midjourney\)"):
-        await ledger.claim(intent(**fields))
+        await writer_of(ledger).claim(intent(**fields))
 
 
 async def test_where_the_answer_is_delivered_does_not_make_another_request(ledger: Ledger) -> None:
@@ -305,8 +306,8 @@ async def test_where_the_answer_is_delivered_does_not_make_another_request(ledge
     first, second = (SubmissionKey.of(request, key="k", origin=ORIGIN, family=FAMILY) for request in (plain, hooked))
 
     assert first == second
-    assert await ledger.claim(first) is None
-    assert await ledger.claim(second) is not None
+    assert await writer_of(ledger).claim(first) is None
+    assert await writer_of(ledger).claim(second) is not None
 
 
 async def test_the_order_of_the_fields_does_not_make_another_request() -> None:
@@ -337,7 +338,7 @@ async def test_making_a_ledger_touches_no_file(path: Path) -> None:
 async def test_the_files_are_private_and_hold_no_webhook_secret(path: Path) -> None:
     request = Reroll("parent", webhook_endpoint="https://h.test/", webhook_secret="s3cret").to_http()
     async with opened(path) as ledger:
-        await ledger.claim(SubmissionKey.of(request, key="k", origin=ORIGIN, family=FAMILY))
+        await writer_of(ledger).claim(SubmissionKey.of(request, key="k", origin=ORIGIN, family=FAMILY))
         files = list(path.parent.iterdir())
 
         assert "run.db-wal" in {file.name for file in files}
@@ -358,7 +359,7 @@ async def test_a_closed_ledger_opens_again_when_it_is_used(path: Path) -> None:
 
 async def test_what_is_queued_when_it_is_closed_is_written(path: Path) -> None:
     async with opened(path) as ledger:
-        works = [asyncio.ensure_future(ledger.claim(intent(f"k{number}"))) for number in range(50)]
+        works = [asyncio.ensure_future(writer_of(ledger).claim(intent(f"k{number}"))) for number in range(50)]
         await asyncio.sleep(0)
         await ledger.close()
         assert [None] * 50 == await asyncio.gather(*works)
@@ -369,10 +370,10 @@ async def test_what_is_queued_when_it_is_closed_is_written(path: Path) -> None:
 
 async def test_what_is_queued_is_written_though_whoever_asked_is_cancelled(ledger: Ledger) -> None:
     mine = [intent(f"k{number}") for number in range(20)]
-    await asyncio.gather(*(ledger.claim(each) for each in mine))
-    busy = asyncio.ensure_future(ledger.claim(intent("busy")))
+    await asyncio.gather(*(writer_of(ledger).claim(each) for each in mine))
+    busy = asyncio.ensure_future(writer_of(ledger).claim(intent("busy")))
     await asyncio.sleep(0)
-    accepts = [asyncio.ensure_future(ledger.accept(each, ref(each.key))) for each in mine]
+    accepts = [asyncio.ensure_future(writer_of(ledger).accept(each, ref(each.key))) for each in mine]
     await asyncio.sleep(0)
     for task in asyncio.all_tasks() - {asyncio.current_task()}:
         task.cancel()
@@ -385,8 +386,8 @@ def test_what_is_queued_is_written_though_the_loop_is_gone(path: Path) -> None:
     async def leave_in_haste() -> None:
         ledger = Ledger(path)
         mine = intent()
-        await ledger.claim(mine)
-        works = ledger.claim(intent("busy")), ledger.accept(mine, ref())
+        await writer_of(ledger).claim(mine)
+        works = writer_of(ledger).claim(intent("busy")), writer_of(ledger).accept(mine, ref())
         haste.extend(asyncio.ensure_future(work) for work in works)
         ledgers.append(ledger)
         await asyncio.sleep(0)
@@ -398,8 +399,9 @@ def test_what_is_queued_is_written_though_the_loop_is_gone(path: Path) -> None:
     ledgers: list[Ledger] = []
     haste: list[asyncio.Future[Any]] = []
     asyncio.run(leave_in_haste())
-    assert ledgers[0]._thread is not None
-    ledgers[0]._thread.submit(ledgers[0]._file.close).result()
+    writer = writer_of(ledgers[0])
+    assert writer._thread is not None
+    writer._thread.submit(writer._store.close).result()
 
     assert asyncio.run(read())["k"] is ACCEPTED
 
@@ -409,13 +411,13 @@ def test_a_ledger_goes_on_in_the_next_loop_though_the_last_one_stopped_in_the_mi
 
     async def leave_in_haste() -> None:
         await make_accepted(ledger, "k")
-        ledger.end(ref("task of k"), "done", {})
+        writer_of(ledger).end(ref("task of k"), "done", {})
 
     async def go_on() -> dict[str, LedgerState]:
-        await ledger.flush()
+        await writer_of(ledger).flush()
         states = await states_of(ledger)
-        ledger.end(ref("unheard-of"), "done", {})
-        await ledger.flush()
+        writer_of(ledger).end(ref("unheard-of"), "done", {})
+        await writer_of(ledger).flush()
         await ledger.close()
         return states
 
@@ -427,15 +429,15 @@ def test_a_ledger_goes_on_in_the_next_loop_though_the_last_one_stopped_in_the_mi
 async def test_the_end_of_a_task_is_found_by_an_index_that_holds_only_tasks_under_way(ledger: Ledger) -> None:
     statements: list[str] = []
     await make_accepted(ledger, "k")
-    await ledger._do(lambda file: file.set_trace_callback(statements.append))
-    ledger.end(ref("task of k"), "done", {})
-    await ledger.flush()
-    await ledger._do(lambda file: file.set_trace_callback(None))
+    await writer_of(ledger).run(lambda file: file.set_trace_callback(statements.append))
+    writer_of(ledger).end(ref("task of k"), "done", {})
+    await writer_of(ledger).flush()
+    await writer_of(ledger).run(lambda file: file.set_trace_callback(None))
 
-    (update,) = (statement for statement in statements if statement.startswith("UPDATE"))
-    (plan,) = await ledger._do(lambda file: file.execute(f"EXPLAIN QUERY PLAN {update}").fetchall())
+    (update,) = (statement for statement in statements if statement.lstrip().startswith("UPDATE"))
+    (plan,) = await writer_of(ledger).run(lambda file: file.execute(f"EXPLAIN QUERY PLAN {update}").fetchall())
     assert "USING INDEX submits_by_task" in plan["detail"]
-    assert 0 == await ledger._do(
+    assert 0 == await writer_of(ledger).run(
         lambda file: file.execute(
             "SELECT count(*) FROM submits INDEXED BY submits_by_task WHERE state = 'accepted'"
         ).fetchone()[0]
@@ -451,20 +453,21 @@ def test_an_id_that_could_not_be_recorded_is_logged_though_the_loop_is_gone(
 
     async def leave_in_haste() -> None:
         mine = intent()
-        await ledger.claim(mine)
+        await writer_of(ledger).claim(mine)
         held.append(sqlite3.connect(path, isolation_level=None))
         held[0].execute("BEGIN IMMEDIATE")
-        haste.append(asyncio.ensure_future(ledger.accept(mine, ref("t1"))))
+        haste.append(asyncio.ensure_future(writer_of(ledger).accept(mine, ref("t1"))))
         await asyncio.sleep(0)
 
     haste: list[asyncio.Future[str | None]] = []
     asyncio.run(leave_in_haste())
-    assert ledger._thread is not None
-    ledger._thread.submit(ledger._file.close).result()
+    writer = writer_of(ledger)
+    assert writer._thread is not None
+    writer._thread.submit(writer._store.close).result()
     held[0].close()
 
     assert "Task t1 was accepted, and is paid for, but could not be recorded" in caplog.text
-    assert not ledger._file._mine
+    assert not writer_of(ledger)._store._owned
 
 
 async def test_a_file_that_is_held_fails_all_who_ask_at_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -472,17 +475,19 @@ async def test_a_file_that_is_held_fails_all_who_ask_at_once(path: Path, monkeyp
     groups: list[int] = []
 
     class Counted(LedgerStore):
-        def commit(self, works: list[Any]) -> list[Any]:
-            groups.append(len(works))
-            return super().commit(works)
+        def commit(self, operations: Sequence[Any]) -> list[Any]:
+            groups.append(len(operations))
+            return super().commit(operations)
 
     async with opened(path) as ledger:
-        ledger._file = Counted(path)
+        writer_of(ledger)._store = Counted(path)
         await ledger.counts()
         groups.clear()
         with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
-            claims = await asyncio.gather(*(ledger.claim(intent(f"k{n}")) for n in range(64)), return_exceptions=True)
+            claims = await asyncio.gather(
+                *(writer_of(ledger).claim(intent(f"k{n}")) for n in range(64)), return_exceptions=True
+            )
 
     assert ["LedgerError"] * 64 == [type(error).__name__ for error in claims]
     assert len(set(map(id, claims))) == 64
@@ -492,7 +497,7 @@ async def test_a_file_that_is_held_fails_all_who_ask_at_once(path: Path, monkeyp
 async def test_a_lock_that_cannot_be_removed_keeps_nobody_from_closing(path: Path) -> None:
     ledger = Ledger(path)
     await make_accepted(ledger, "k")
-    lock = ledger._file._owners.path_of(ledger._file.owner)
+    lock = writer_of(ledger)._store._owners.path_of(writer_of(ledger)._store.owner)
     lock.unlink()
     lock.mkdir()  # which cannot be unlinked, as a file on a disk that has become read-only
 
@@ -512,7 +517,7 @@ async def test_a_file_that_cannot_be_closed_says_so_to_whoever_closes_it(path: P
                 raise OSError("stuck")
 
     ledger = Ledger(path)
-    ledger._file = Stuck(path)
+    writer_of(ledger)._store = Stuck(path)
     await make_accepted(ledger, "k")
 
     for _ in range(2):
@@ -540,9 +545,9 @@ async def test_a_relative_path_is_the_same_file_after_a_change_of_directory(
 
 async def test_what_is_asked_for_together_is_committed_together(ledger: Ledger) -> None:
     statements: list[str] = []
-    await ledger._do(lambda file: file.set_trace_callback(statements.append))
+    await writer_of(ledger).run(lambda file: file.set_trace_callback(statements.append))
     await make_accepted(ledger, *(f"k{number}" for number in range(64)))
-    await ledger._do(lambda file: file.set_trace_callback(None))
+    await writer_of(ledger).run(lambda file: file.set_trace_callback(None))
 
     assert len(await ledger.pending()) == 64
     assert statements.count("COMMIT") < 20  # of 128 works
@@ -550,15 +555,15 @@ async def test_what_is_asked_for_together_is_committed_together(ledger: Ledger) 
 
 async def test_a_work_that_cannot_be_done_does_not_cost_the_others_theirs(ledger: Ledger) -> None:
     mine = [intent(f"k{number}") for number in range(5)]
-    await asyncio.gather(*(ledger.claim(each) for each in mine))
+    await asyncio.gather(*(writer_of(ledger).claim(each) for each in mine))
     no_keys: list[Any] = [("a", "tuple"), 2**70, "\ud800"]
     bad = [evolve(intent(), key=key) for key in no_keys]
     results = await asyncio.gather(
-        ledger.claim(intent("mine all the time")),
-        *(ledger.claim(each) for each in bad),
-        *(ledger.accept(each, ref(each.key)) for each in mine[:3]),
-        ledger.release(mine[3]),
-        ledger.doubt(mine[4]),
+        writer_of(ledger).claim(intent("mine all the time")),
+        *(writer_of(ledger).claim(each) for each in bad),
+        *(writer_of(ledger).accept(each, ref(each.key)) for each in mine[:3]),
+        writer_of(ledger).forget(mine[3]),
+        writer_of(ledger).mark_unknown(mine[4]),
         return_exceptions=True,
     )
 
@@ -579,7 +584,7 @@ async def test_a_ledger_of_a_newer_version_is_left_alone(path: Path) -> None:
         file.execute("PRAGMA user_version = 2")
     before = path.read_bytes()
     async with opened(path) as ledger:
-        for work in (ledger.claim(intent()), ledger.pending(), ledger.resolve("k", resubmit=True)):
+        for work in (writer_of(ledger).claim(intent()), ledger.pending(), ledger.resolve("k", resubmit=True)):
             with pytest.raises(LedgerError, match=r"newer piapi_async \(its version is 2.*upgrade piapi_async"):
                 await work
 
@@ -592,7 +597,7 @@ async def test_another_program_s_database_is_left_alone(path: Path) -> None:
     before = path.read_bytes()
     async with opened(path) as ledger:
         with pytest.raises(LedgerError, match="another program"):
-            await ledger.claim(intent())
+            await writer_of(ledger).claim(intent())
 
     assert before == path.read_bytes()
 
@@ -606,7 +611,7 @@ async def test_a_file_that_is_no_ledger_is_left_alone(path: Path, content: bytes
     path.write_bytes(content)
     async with opened(path) as ledger:
         with pytest.raises(LedgerError, match="not a database"):
-            await ledger.claim(intent())
+            await writer_of(ledger).claim(intent())
 
     assert content == path.read_bytes()
 
@@ -615,7 +620,7 @@ async def test_a_path_that_is_no_file_is_a_clear_error(tmp_path: Path) -> None:
     for no_file in (tmp_path, tmp_path / "missing" / "run.db"):
         async with opened(no_file) as ledger:
             with pytest.raises(LedgerError, match="cannot be used"):
-                await ledger.claim(intent())
+                await writer_of(ledger).claim(intent())
 
 
 KEYS = [f"key {number:03}" for number in range(60)]
@@ -642,7 +647,7 @@ async def spoil(path: Path, content: bytes) -> tuple[set[str], set[str]]:
     async with asyncio.timeout(PATIENCE), opened(path) as ledger:
         for key in KEYS:
             try:
-                entry = await ledger.claim(intent(key))
+                entry = await writer_of(ledger).claim(intent(key))
             except LedgerError:
                 continue
             (new if entry is None else known).add(key)
@@ -704,8 +709,8 @@ async def fill(ledger: Ledger) -> dict[str, str]:
     for number in range(2_000):
         mine = intent(f"k{number:04}", prompt="p" * 500)
         try:
-            await ledger.claim(mine)
-            await ledger.accept(mine, ref(f"t{number}"))
+            await writer_of(ledger).claim(mine)
+            await writer_of(ledger).accept(mine, ref(f"t{number}"))
         except LedgerError as error:
             told["complaint"] = str(error)
             break
@@ -715,13 +720,15 @@ async def fill(ledger: Ledger) -> dict[str, str]:
 
 async def test_on_a_full_disk_nothing_that_was_committed_is_lost(path: Path) -> None:
     async with opened(path) as ledger:
-        await ledger.claim(intent("early"))
-        await ledger._do(lambda file: file.execute("PRAGMA max_page_count = 20").fetchall())  # SQLite's own small disk
+        await writer_of(ledger).claim(intent("early"))
+        await writer_of(ledger).run(
+            lambda file: file.execute("PRAGMA max_page_count = 20").fetchall()
+        )  # SQLite's own small disk
         told = await fill(ledger)
         assert "database or disk is full" in told.pop("complaint")
         for _ in range(2):
             with pytest.raises(LedgerError, match="Make room; what was committed is safe"):
-                await ledger.claim(intent("k9999", prompt="p" * 9_000))
+                await writer_of(ledger).claim(intent("k9999", prompt="p" * 9_000))
         assert len(told) > 5
     async with opened(path) as ledger:
         assert told == {key: entry.task_id for key, entry in (await entries_of(ledger)).items() if entry.task_id}
@@ -731,24 +738,26 @@ async def test_on_a_full_disk_nothing_that_was_committed_is_lost(path: Path) -> 
 async def test_an_id_that_finds_no_room_is_told_in_the_error(path: Path) -> None:
     async with opened(path) as ledger:
         mine = [intent(f"mine {number}") for number in range(100)]
-        await asyncio.gather(*(ledger.claim(each) for each in mine))
-        await ledger._do(lambda file: file.execute("PRAGMA max_page_count = 1").fetchall())
+        await asyncio.gather(*(writer_of(ledger).claim(each) for each in mine))
+        await writer_of(ledger).run(lambda file: file.execute("PRAGMA max_page_count = 1").fetchall())
         task_id = "t" * 5_000
-        results = await asyncio.gather(*(ledger.accept(each, ref(task_id)) for each in mine), return_exceptions=True)
+        results = await asyncio.gather(
+            *(writer_of(ledger).accept(each, ref(task_id)) for each in mine), return_exceptions=True
+        )
         lost = [result for result in results if isinstance(result, LedgerError)]
 
         assert lost
         assert {ref(task_id)} == {error.ref for error in lost}
         assert "was accepted, and is paid for, but could not be recorded" in str(lost[0])
-        await ledger._do(lambda file: file.execute("PRAGMA max_page_count = 100000").fetchall())
+        await writer_of(ledger).run(lambda file: file.execute("PRAGMA max_page_count = 100000").fetchall())
         assert len(lost) == len(await ledger.unknown())  # nobody waits for whom the disk has failed
 
 
 async def test_an_end_that_finds_no_room_is_logged(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async with opened(path) as ledger:
         await make_accepted(ledger, "k")
-        await ledger._do(lambda file: file.execute("PRAGMA max_page_count = 1").fetchall())
-        ledger.end(ref("task of k"), "done", ["a long answer" * 1_000])
+        await writer_of(ledger).run(lambda file: file.execute("PRAGMA max_page_count = 1").fetchall())
+        writer_of(ledger).end(ref("task of k"), "done", ["a long answer" * 1_000])
         assert {"k": ACCEPTED} == await states_of(ledger)
 
     assert "The end of task task of k was not recorded" in caplog.text
@@ -756,7 +765,7 @@ async def test_an_end_that_finds_no_room_is_logged(path: Path, caplog: pytest.Lo
 
 def run_apart(script: str, *arguments: object) -> Any:
     """Run a script in a process of its own, with this module imported; give the JSON that it printed."""
-    prelude = "import asyncio, json, os, resource, sys\nimport test_ledger as here\n"
+    prelude = "import asyncio, json, os, resource, sys\nimport test_ledger as here\nfrom test_ledger import writer_of\n"
     # A measured script would want to write its measurements where it may not.
     environment = {name: value for name, value in os.environ.items() if "COVERAGE" not in name}
     environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), *sys.path])
@@ -771,7 +780,7 @@ async def test_when_the_system_refuses_to_write_nothing_that_was_committed_is_lo
         """
         async def main(path):
             async with here.opened(here.Path(path)) as ledger:
-                await ledger.claim(here.intent("early"))
+                await writer_of(ledger).claim(here.intent("early"))
                 resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, resource.RLIM_INFINITY))
                 print(json.dumps(await here.fill(ledger)))
                 resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
@@ -814,7 +823,7 @@ async def test_a_file_that_may_not_be_written_is_a_clear_error_and_stays_as_it_i
         async def main(path):
             async with here.opened(here.Path(path)) as ledger:
                 try:
-                    await ledger.claim(here.intent("new"))
+                    await writer_of(ledger).claim(here.intent("new"))
                 except here.LedgerError as error:
                     print(json.dumps(str(error)))
         if os.geteuid() == 0:
@@ -864,7 +873,7 @@ class Books(RuleBasedStateMachine):
     @rule(book=some_book, key=some_key)
     def claim(self, book: int, key: str) -> None:
         mine = intent(key)
-        entry = self.runner.run(self.books[book].claim(mine))
+        entry = self.runner.run(writer_of(self.books[book]).claim(mine))
         if key not in self.model:
             assert entry is None
             self.model[key] = SENDING, None
@@ -877,19 +886,19 @@ class Books(RuleBasedStateMachine):
     def accept(self, book: int, key: str) -> None:
         if mine := self.hands.pop((book, key), None):
             self.tasks += 1
-            self.runner.run(self.books[book].accept(mine, ref(f"t{self.tasks}")))
+            self.runner.run(writer_of(self.books[book]).accept(mine, ref(f"t{self.tasks}")))
             self.model[key] = ACCEPTED, f"t{self.tasks}"
 
     @rule(book=some_book, key=some_key)
     def doubt(self, book: int, key: str) -> None:
         if mine := self.hands.pop((book, key), None):
-            self.runner.run(self.books[book].doubt(mine))
+            self.runner.run(writer_of(self.books[book]).mark_unknown(mine))
             self.model[key] = UNKNOWN, None
 
     @rule(book=some_book, key=some_key)
     def release(self, book: int, key: str) -> None:
         if mine := self.hands.pop((book, key), None):
-            self.runner.run(self.books[book].release(mine))
+            self.runner.run(writer_of(self.books[book]).forget(mine))
             del self.model[key]
 
     @rule(book=some_book, key=some_key)
@@ -897,7 +906,7 @@ class Books(RuleBasedStateMachine):
         state, task_id = self.model.get(key, (None, None))
 
         async def end() -> None:
-            self.books[book].end(ref(task_id or "nobody's"), "done", {})
+            writer_of(self.books[book]).end(ref(task_id or "nobody's"), "done", {})
             await self.books[book].pending()
 
         self.runner.run(end())

@@ -13,7 +13,7 @@ import os
 import signal
 import sqlite3
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,8 @@ from piapi_async import Ledger, LedgerError, PiAPI, PollPolicy, SubmissionUnknow
 from piapi_async.emulator import Drop, Emulator, Status
 from piapi_async.ledger import LedgerState
 from piapi_async.ledger._entries import LedgerEntry, SubmissionKey
-from piapi_async.ledger._store import LedgerStore, Work
+from piapi_async.ledger._ledger import writer_of
+from piapi_async.ledger._store import LedgerStore, Operation
 
 KEY = "emulator-key"
 
@@ -40,8 +41,8 @@ def die(*_: object) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-class DeadlyFile(LedgerStore):
-    """A ledger's file that ends its process at an edge."""
+class DeadlyStore(LedgerStore):
+    """A store that ends its process at an edge."""
 
     edge: str
     commits = 0
@@ -50,24 +51,25 @@ class DeadlyFile(LedgerStore):
         if self.edge == edge:
             die()
 
-    def commit(self, works: list[Work]) -> list[Any]:
+    def commit(self, operations: Sequence[Operation]) -> list[Any]:
         self.commits += 1
         self._at(f"before commit {self.commits}")
-        results = super().commit(works)
+        results = super().commit(operations)
         self._at(f"after commit {self.commits}")
         return results
 
-    def claim(self, file: sqlite3.Connection, intent: SubmissionKey) -> LedgerEntry | None:
-        entry = super().claim(file, intent)
+    def claim(self, connection: sqlite3.Connection, identity: SubmissionKey) -> LedgerEntry | None:
+        entry = super().claim(connection, identity)
         self._at("in the claim's transaction")
         return entry
 
-    def accept(self, file: sqlite3.Connection, intent: SubmissionKey, task_id: str) -> None:
-        super().accept(file, intent, task_id)
+    def accept(self, connection: sqlite3.Connection, identity: SubmissionKey, task_id: str) -> str | None:
+        other = super().accept(connection, identity, task_id)
         self._at("in the accept's transaction")
+        return other
 
-    def end(self, file: sqlite3.Connection, ref: TaskRef, outcome: str, answer: bytes) -> None:
-        super().end(file, ref, outcome, answer)
+    def end(self, connection: sqlite3.Connection, ref: TaskRef, outcome: str, answer: bytes) -> None:
+        super().end(connection, ref, outcome, answer)
         self._at("in the end's transaction")
 
 
@@ -96,8 +98,8 @@ async def submit_all(orders: dict[str, Any]) -> dict[str, str]:
     """Submit each key once and wait for its task; give, by key, the task's id or what was raised."""
     ledger = Ledger(orders["path"])
     edge = orders.get("edge", "")
-    ledger._file = DeadlyFile(ledger.path)
-    ledger._file.edge = edge
+    writer_of(ledger)._store = store = DeadlyStore(ledger.path)
+    store.edge = edge
     case = CASES[orders.get("family", "legacy")]
     options: dict[str, Any] = {"base_url": orders["url"], "poll": PollPolicy.every(0.01), "ledger": ledger}
     outcomes: dict[str, str] = {}

@@ -20,6 +20,7 @@ from support.strict_server import Act, StrictServer, ok, strict_server
 
 from piapi_async import Ledger, LedgerError, PiAPI, SubmissionUnknown
 from piapi_async.ledger import LedgerState
+from piapi_async.ledger._ledger import writer_of
 from piapi_async.ledger._owners import PRESUMED_ALIVE
 from piapi_async.ledger._sqlite import is_held, lock_file, touch
 
@@ -35,13 +36,18 @@ def locks_beside(path: Path) -> list[Path]:
     return list(path.parent.glob("*-owner-*"))
 
 
+def path_of_lock(ledger: Ledger) -> Path:
+    store = writer_of(ledger)._store
+    return store._owners.path_of(store.owner)
+
+
 async def let_go_of_lock(ledger: Ledger, *, keep_file: bool) -> None:
     """Have an owner's lock free, as when its process was killed, or gone."""
-    await ledger._do(lambda _: ledger._file._owners.leave(keep_file=keep_file))
+    await writer_of(ledger).run(lambda _: writer_of(ledger)._store._owners.leave(keep_file=keep_file))
 
 
 async def make_older(ledger: Ledger, seconds: float) -> None:
-    await ledger._do(lambda file: file.execute("UPDATE submits SET at = at - ?", (seconds,)))
+    await writer_of(ledger).run(lambda file: file.execute("UPDATE submits SET at = at - ?", (seconds,)))
 
 
 @asynccontextmanager
@@ -99,9 +105,9 @@ async def test_a_submit_under_way_by_one_name_is_under_way_by_the_other(
     folder.symlink_to(tmp_path, target_is_directory=True)
     names = {"real": path, "linked": folder / "run.db"}
     async with opened(names.pop(sender)) as mine, opened(*names.values()) as other:
-        await mine.claim(intent())
+        await writer_of(mine).claim(intent())
 
-        entry = await other.claim(intent())
+        entry = await writer_of(other).claim(intent())
         assert entry is not None
         assert entry.state is SENDING
         with pytest.raises(LedgerError, match="sending, not unknown"):
@@ -113,20 +119,20 @@ async def test_a_submit_under_way_by_one_name_is_under_way_by_the_other(
 
 async def test_a_missing_lock_is_no_proof_for_a_young_submit(path: Path) -> None:
     async with opened(path) as mine, opened(path) as other:
-        await mine.claim(intent())
+        await writer_of(mine).claim(intent())
         for lock in locks_beside(path):
             lock.unlink()
 
         assert [] == await other.unknown()
         with pytest.raises(LedgerError, match="sending, not unknown"):
             await other.resolve("k", resubmit=True)
-        await mine.accept(intent(), ref())
+        await writer_of(mine).accept(intent(), ref())
         assert ["k"] == [entry.key for entry in await other.pending()]
 
 
 async def test_a_missing_lock_is_proof_enough_for_an_old_one(path: Path) -> None:
     async with opened(path) as mine, opened(path) as other:
-        await mine.claim(intent())
+        await writer_of(mine).claim(intent())
         for lock in locks_beside(path):
             lock.unlink()
         await make_older(other, PRESUMED_ALIVE + 1)
@@ -136,7 +142,7 @@ async def test_a_missing_lock_is_proof_enough_for_an_old_one(path: Path) -> None
 
 async def test_an_owner_whose_lock_was_removed_takes_it_again(path: Path) -> None:
     async with opened(path) as mine, opened(path) as other:
-        await mine.claim(intent())
+        await writer_of(mine).claim(intent())
         for lock in locks_beside(path):
             lock.unlink()
         await mine.find("any")
@@ -147,8 +153,8 @@ async def test_an_owner_whose_lock_was_removed_takes_it_again(path: Path) -> Non
 
 async def test_a_lock_that_nobody_holds_is_proof_of_any_age(path: Path) -> None:
     async with opened(path) as mine, opened(path) as other:
-        await mine.claim(intent("first"))
-        await mine.claim(intent("second"))
+        await writer_of(mine).claim(intent("first"))
+        await writer_of(mine).claim(intent("second"))
         await let_go_of_lock(mine, keep_file=True)
 
         assert ["first", "second"] == [entry.key for entry in await other.unknown()]
@@ -156,7 +162,7 @@ async def test_a_lock_that_nobody_holds_is_proof_of_any_age(path: Path) -> None:
 
 async def test_what_the_dead_have_left_is_unknown_before_their_locks_are_removed(path: Path) -> None:
     async with opened(path) as mine:
-        await mine.claim(intent())
+        await writer_of(mine).claim(intent())
         await let_go_of_lock(mine, keep_file=True)
         async with opened(path) as other:
             await other.find("any")
@@ -167,7 +173,7 @@ async def test_what_the_dead_have_left_is_unknown_before_their_locks_are_removed
 
 async def test_a_ledger_that_is_closed_while_it_sends_leaves_an_unknown_submit(path: Path) -> None:
     async with opened(path) as ledger:
-        await ledger.claim(intent())
+        await writer_of(ledger).claim(intent())
 
     assert [] == locks_beside(path)
     assert {"k": UNKNOWN} == await states_of(path)
@@ -175,10 +181,10 @@ async def test_a_ledger_that_is_closed_while_it_sends_leaves_an_unknown_submit(p
 
 async def test_a_lock_that_cannot_be_opened_is_no_proof_either(path: Path) -> None:
     async with opened(path) as mine, opened(path) as other:
-        await mine.claim(intent())
+        await writer_of(mine).claim(intent())
         await other.find("any")
         await let_go_of_lock(mine, keep_file=False)
-        mine._file._owners.path_of(mine._file.owner).mkdir()
+        path_of_lock(mine).mkdir()
 
         assert [] == await other.unknown()
         await make_older(other, PRESUMED_ALIVE + 1)
@@ -204,7 +210,7 @@ def a_client(server: StrictServer, path: Path) -> PiAPI:
 
 async def claim_for(ledger: Ledger, piapi: PiAPI) -> None:
     mine = type(intent()).of(REROLL.to_http(), key="k", origin=piapi.origin, family=REROLL.family.name)
-    assert await ledger.claim(mine) is None
+    assert await writer_of(ledger).claim(mine) is None
 
 
 async def test_whoever_waits_for_another_owner_is_told(
@@ -240,7 +246,7 @@ async def test_a_lock_of_a_dead_process_that_cannot_be_opened_holds_nobody_up_fo
         async with a_client(server, path) as piapi:
             await claim_for(other, piapi)
             await let_go_of_lock(other, keep_file=False)
-            other._file._owners.path_of(other._file.owner).mkdir()
+            path_of_lock(other).mkdir()
             with pytest.raises(LedgerError, match="under way elsewhere"):
                 await piapi.submit(REROLL, key="k", timeout=0.2)
             await make_older(other, PRESUMED_ALIVE + 1)

@@ -19,6 +19,7 @@ from support.strict_server import ok, strict_server
 
 from piapi_async import Ledger, LedgerError, PiAPI
 from piapi_async.ledger import LedgerState
+from piapi_async.ledger._ledger import writer_of
 
 KEYS = [f"key {number}" for number in range(7)]
 ANSWER = ok(b'{"task_id": "t", "status": "success", "message": "success"}')
@@ -157,7 +158,7 @@ async def test_what_was_recorded_is_in_the_file_that_the_error_names(lose: Calla
         await accept(ledger, "late")
         lose(path)
         with pytest.raises(LedgerError) as caught:
-            await ledger.claim(intent("next"))
+            await writer_of(ledger).claim(intent("next"))
         with pytest.raises(LedgerError) as again:
             await ledger.find("late")
 
@@ -177,7 +178,7 @@ async def test_where_the_system_keeps_no_names_of_open_files_a_copy_is_made(
         lose(path)
         for _ in range(2):
             with pytest.raises(LedgerError) as caught:
-                await ledger.claim(intent("next"))
+                await writer_of(ledger).claim(intent("next"))
 
     if lose is rename_directory:
         assert "still holds the file" in str(caught.value)
@@ -189,8 +190,8 @@ async def test_where_the_system_keeps_no_names_of_open_files_a_copy_is_made(
 
 async def test_a_file_that_is_moved_in_the_midst_of_a_transaction_is_noticed_before_it_ends(path: Path) -> None:
     async with opened(path) as ledger:
-        claimed = asyncio.ensure_future(ledger.claim(intent("next")))
-        moved = asyncio.ensure_future(ledger._do(lambda _: move_database(path)))
+        claimed = asyncio.ensure_future(writer_of(ledger).claim(intent("next")))
+        moved = asyncio.ensure_future(writer_of(ledger).run(lambda _: move_database(path)))
         for work in claimed, moved:
             with pytest.raises(LedgerError, match="moved or deleted"):
                 await work
@@ -204,7 +205,7 @@ async def test_a_file_that_is_put_back_is_used_again(lose: Callable[[Path], None
         await accept(ledger, "late")
         lose(path)
         with pytest.raises(LedgerError, match="moved or deleted"):
-            await ledger.claim(intent("next"))
+            await writer_of(ledger).claim(intent("next"))
         if lose is move_database:
             path.with_name("elsewhere.db").rename(path)
         else:
@@ -219,16 +220,16 @@ async def test_where_nothing_can_be_saved_the_error_says_who_holds_the_file(path
         await accept(ledger, "late")
         remove_directory(path)
         with pytest.raises(LedgerError, match=rf"process {os.getpid()} still holds the file"):
-            await ledger.claim(intent("next"))
+            await writer_of(ledger).claim(intent("next"))
 
 
 async def test_an_id_that_arrives_when_the_file_has_gone_is_on_the_error(path: Path) -> None:
     async with opened(path) as ledger:
         mine = intent("late")
-        await ledger.claim(mine)
+        await writer_of(ledger).claim(mine)
         delete_all(path)
         with pytest.raises(LedgerError, match="moved or deleted") as caught:
-            await ledger.accept(mine, ref("paid"))
+            await writer_of(ledger).accept(mine, ref("paid"))
 
     assert ref("paid") == caught.value.ref
 
@@ -241,7 +242,7 @@ async def test_a_link_that_is_led_to_another_file_is_noticed(path: Path, tmp_pat
         link.unlink()
         link.symlink_to(path.parent / "backup.db")
         with pytest.raises(LedgerError, match="replaced by another file"):
-            await ledger.claim(intent("next"))
+            await writer_of(ledger).claim(intent("next"))
 
     assert "late" in await states_of(path)
 
@@ -267,13 +268,13 @@ async def test_an_overwriting_is_noticed_though_another_ledger_has_written_meanw
         await accept(other, "theirs")
         spoil(path)
         with pytest.raises(LedgerError, match="overwritten"):
-            await mine.claim(intent("next"))
+            await writer_of(mine).claim(intent("next"))
 
 
 async def test_what_other_ledgers_write_back_is_no_overwriting(path: Path) -> None:
     async with opened(path) as mine, opened(path) as other:
         await accept(mine, "mine")
-        await other._do(lambda file: file.execute("PRAGMA wal_autocheckpoint = 1"))
+        await writer_of(other).run(lambda file: file.execute("PRAGMA wal_autocheckpoint = 1"))
         before = path.stat().st_mtime_ns
         await accept(other, "theirs")
         assert before != path.stat().st_mtime_ns
@@ -284,7 +285,7 @@ async def test_what_other_ledgers_write_back_is_no_overwriting(path: Path) -> No
 async def test_a_vacuum_by_hand_is_no_overwriting(path: Path) -> None:
     async with opened(path) as ledger:
         await asyncio.gather(*(accept(ledger, f"of many {number}") for number in range(200)))
-        await ledger._do(lambda file: file.execute("DELETE FROM submits WHERE key LIKE 'of many%'"))
+        await writer_of(ledger).run(lambda file: file.execute("DELETE FROM submits WHERE key LIKE 'of many%'"))
     async with opened(path) as ledger:
         await accept(ledger, "before")
         length = path.stat().st_size
@@ -319,7 +320,7 @@ async def test_a_second_name_of_the_file_is_refused(path: Path) -> None:
     for name in (path, second):
         async with opened(name) as ledger:
             with pytest.raises(LedgerError, match="2 names"):
-                await ledger.claim(intent("next"))
+                await writer_of(ledger).claim(intent("next"))
     second.unlink()
 
     assert set(KEYS) == set(await states_of(path))

@@ -14,8 +14,10 @@ from support.serving import KEY
 
 from piapi_async import Ledger, LedgerError, PiAPI, WebhookReceiver
 from piapi_async.ledger import LedgerState
+from piapi_async.ledger._ledger import writer_of
+from piapi_async.ledger._schema import SCHEMA
 from piapi_async.ledger._sqlite import make
-from piapi_async.ledger._store import _SCHEMA
+from piapi_async.ledger._writer import LedgerWriter
 from piapi_async.webhooks._event import NONCE
 
 ROWS = 30_000  # enough for a file that is not read through when it is opened
@@ -25,7 +27,7 @@ ROWS = 30_000  # enough for a file that is not read through when it is opened
 def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A ledger of which all has ended but what begins with "open"."""
     path = tmp_path_factory.mktemp("large") / "run.db"
-    make(path, _SCHEMA)
+    make(path, SCHEMA)
     with sqlite3.connect(path) as file:
         file.executemany(
             "INSERT INTO submits VALUES (?, 'ended', ?, ?, ?, ?, NULL, ?, ?, 'done', ?)",
@@ -46,7 +48,7 @@ class Counter:
         self.steps = 0
 
     async def start(self) -> None:
-        await self.ledger._do(lambda file: file.set_progress_handler(self._step, 10))
+        await writer_of(self.ledger).run(lambda file: file.set_progress_handler(self._step, 10))
 
     def _step(self) -> int:
         self.steps += 10
@@ -57,9 +59,9 @@ async def test_what_is_asked_for_is_found_without_looking_at_the_rest(large: Pat
     async with opened(large) as ledger:
         await accept(ledger, "open: accepted")
         unknown = intent("open: unknown")
-        await ledger.claim(unknown)
-        await ledger.doubt(unknown)
-        await ledger.claim(intent("open: sending"))
+        await writer_of(ledger).claim(unknown)
+        await writer_of(ledger).mark_unknown(unknown)
+        await writer_of(ledger).claim(intent("open: sending"))
         counter = Counter(ledger)
         await counter.start()
 
@@ -67,11 +69,11 @@ async def test_what_is_asked_for_is_found_without_looking_at_the_rest(large: Pat
             "pending": [entry.key for entry in await ledger.pending()],
             "unknown": [entry.key for entry in await ledger.unknown()],
             "sending": [entry.key async for entry in ledger.entries(LedgerState.SENDING)],
-            "open": sorted(await ledger.open_keys()),
+            "open": sorted(await writer_of(ledger).open_keys()),
         }
         assert await ledger.find("key 000012345") is not None
         await ledger.resolve("open: unknown", resubmit=True)
-        await ledger.adopt("open: sending", "t")
+        await writer_of(ledger).attach_task("open: sending", "t")
 
     assert found == {
         "pending": ["open: accepted"],
@@ -112,8 +114,8 @@ async def test_a_file_of_an_older_release_gets_its_index_when_it_is_opened(tmp_p
     async with opened(path) as ledger:
         await accept(ledger, "k")
         unknown = intent("u")
-        await ledger.claim(unknown)
-        await ledger.doubt(unknown)
+        await writer_of(ledger).claim(unknown)
+        await writer_of(ledger).mark_unknown(unknown)
     with sqlite3.connect(path) as file:
         file.execute("DROP INDEX submits_open")
         version = file.execute("PRAGMA user_version").fetchone()
@@ -122,17 +124,19 @@ async def test_a_file_of_an_older_release_gets_its_index_when_it_is_opened(tmp_p
     async with opened(path) as ledger:
         assert ["u"] == [entry.key for entry in await ledger.unknown()]
         assert ["k"] == [entry.key for entry in await ledger.pending()]
-        (row,) = await ledger._do(
+        (row,) = await writer_of(ledger).run(
             lambda file: file.execute("SELECT name FROM sqlite_master WHERE name = 'submits_open'").fetchall()
         )
         assert "submits_open" == row["name"]
-        assert tuple(version) == await ledger._do(lambda file: tuple(file.execute("PRAGMA user_version").fetchone()))
+        assert tuple(version) == await writer_of(ledger).run(
+            lambda file: tuple(file.execute("PRAGMA user_version").fetchone())
+        )
 
 
 async def test_entries_come_in_the_order_in_which_they_were_recorded(tmp_path: Path) -> None:
     keys = [f"key {(number * 7) % 1_201:04}" for number in range(1_201)]
     async with opened(tmp_path / "run.db") as ledger:
-        await ledger._do(lambda file: [ledger._file.claim(file, intent(key)) for key in keys])
+        await writer_of(ledger).run(lambda file: [writer_of(ledger)._store.claim(file, intent(key)) for key in keys])
         assert keys == [entry.key async for entry in ledger.entries()]
         assert keys == [entry.key async for entry in ledger.entries(LedgerState.SENDING)]
         assert [] == [entry async for entry in ledger.entries(LedgerState.ENDED)]
@@ -142,12 +146,12 @@ async def test_entries_come_in_the_order_in_which_they_were_recorded(tmp_path: P
 async def test_an_entry_that_has_moved_on_meanwhile_is_not_given_for_what_it_was(tmp_path: Path) -> None:
     keys = [f"key {number:04}" for number in range(600)]
     async with opened(tmp_path / "run.db") as ledger:
-        await ledger._do(lambda file: [ledger._file.claim(file, intent(key)) for key in keys])
+        await writer_of(ledger).run(lambda file: [writer_of(ledger)._store.claim(file, intent(key)) for key in keys])
         given = []
         async for entry in ledger.entries(LedgerState.SENDING):
             given.append(entry.key)
             if len(given) == 1:
-                await ledger.adopt(keys[-1], "t")
+                await writer_of(ledger).attach_task(keys[-1], "t")
 
     assert keys[:-1] == given
 
@@ -156,14 +160,14 @@ async def test_deliveries_of_tasks_that_nobody_knows_share_a_look_at_the_ledger(
     large: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looks = 0
-    open_keys = Ledger.open_keys
+    open_keys = LedgerWriter.open_keys
 
-    async def counted(ledger: Ledger) -> list[str]:
+    async def counted(ledger: LedgerWriter) -> list[str]:
         nonlocal looks
         looks += 1
         return await open_keys(ledger)
 
-    monkeypatch.setattr(Ledger, "open_keys", counted)
+    monkeypatch.setattr(LedgerWriter, "open_keys", counted)
     async with PiAPI(KEY, base_url="http://localhost:1", ledger=Ledger(large)) as piapi:
         receiver = WebhookReceiver(piapi, secret=SECRET, url=PUBLIC)
         for number in range(500):

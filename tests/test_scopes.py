@@ -150,8 +150,7 @@ async def test_a_stream_that_is_left_waits_for_the_ids(scope: Callable[..., Any]
         assert ANSWER == pytest.approx(now(), abs=0.5)
         assert 0 == len(piapi._runtime.submitter)
         assert 4 == len(made(emulator))
-        assert piapi._runtime.ledger is not None
-        assert made(emulator) == {entry.task_id for entry in await piapi._runtime.ledger.pending()}
+        assert made(emulator) == await pending(tmp_path / "run.db")
 
 
 @each_scope
@@ -182,5 +181,5 @@ async def test_what_fails_in_closing_keeps_nothing_else_open(tmp_path: Path, mon
             await piapi.close()
 
         assert piapi._runtime.ledger is not None
-        assert not piapi._runtime.ledger._file.is_open
+        assert not piapi._runtime.ledger.store.is_open
         assert not piapi._runtime.sender.transport._own

@@ -32,6 +32,7 @@ from piapi_async._http import HTTPRequest, HTTPResponse
 from piapi_async._protocol.family import TaskRequest
 from piapi_async.emulator import Drop, Emulator, Status
 from piapi_async.ledger import LedgerState
+from piapi_async.ledger._ledger import writer_of
 from piapi_async.tasks import TaskId
 from piapi_async.unified import request
 
@@ -267,7 +268,7 @@ async def test_a_connection_that_closes_between_being_taken_and_being_written_to
 
 async def fill_up(ledger: Ledger) -> None:
     """Let the ledger's disk be full from now on: long ids find no room."""
-    await ledger._do(lambda file: file.execute("PRAGMA max_page_count = 1").fetchall())
+    await writer_of(ledger).run(lambda file: file.execute("PRAGMA max_page_count = 1").fetchall())
 
 
 LONG_ID = "t" * 50_000
@@ -479,7 +480,7 @@ async def test_an_id_that_could_not_be_recorded_is_raised_though_the_client_was_
             await submit
         assert caught.value.ref is not None
         assert [caught.value.ref.task_id] == tasks_of(emulator)
-        assert not ledger._file._mine
+        assert not writer_of(ledger)._store._owned
 
 
 async def test_whoever_has_left_is_told_by_the_log_that_a_task_may_exist(caplog: pytest.LogCaptureFixture) -> None:
@@ -550,15 +551,15 @@ async def test_a_client_that_was_closed_before_it_was_used_lets_go_of_a_ledger_i
         async with client(url, ledger) as piapi:
             await piapi.submit(Reroll("p"), key="k")
 
-            assert ledger._clients == 1
-    assert ledger._clients == 0
+            assert writer_of(ledger)._clients == 1
+    assert writer_of(ledger)._clients == 0
 
 
 async def next_turn(ledger: Ledger) -> None:
     """Let the loop turn once; while the ledger's thread is at work, till it has done."""
-    thread = ledger._draining
+    thread = writer_of(ledger)._draining
     await asyncio.sleep(0)
-    while thread is not None and ledger._draining is thread:
+    while thread is not None and writer_of(ledger)._draining is thread:
         await asyncio.sleep(0)
 
 

@@ -266,8 +266,9 @@ async def test_a_receiver_in_a_later_process_gives_unknown_submits_their_tasks(t
 
 async def test_a_delivery_to_another_worker_is_adopted_for_the_one_that_waits(tmp_path: Path, case: FamilyCase) -> None:
     path = tmp_path / "run.db"
+    ledger = Ledger(path)
     async with (
-        hooked({"ledger": Ledger(path)}, durations=5.0) as (emulator, second, receiver),
+        hooked({"ledger": ledger}, durations=5.0) as (emulator, second, receiver),
         PiAPI(KEY, base_url=second._runtime.sender.transport.base_url, ledger=Ledger(path)) as first,
     ):
         WebhookReceiver(first, secret=SECRET, url=receiver.url, adopt_timeout=60.0)
@@ -277,7 +278,7 @@ async def test_a_delivery_to_another_worker_is_adopted_for_the_one_that_waits(tm
 
         assert [handle.task_id] == made(emulator)
         assert receiver.counts["adopted"] == 1
-        assert [] == await second._runtime.ledger.unknown() if second._runtime.ledger is not None else None
+        assert [] == await ledger.unknown()
 
 
 async def test_a_delivery_to_a_later_process_is_adopted_but_not_believed(tmp_path: Path) -> None:

@@ -34,8 +34,8 @@ from ..errors import (
     TransportError,
     UnexpectedAnswer,
 )
-from ..ledger import Ledger
 from ..ledger._entries import LedgerEntry, LedgerState, SubmissionKey
+from ..ledger._writer import LedgerWriter
 from ..tasks import Cost, Created, TaskId, TaskRef, TaskState
 
 logger = logging.getLogger("piapi_async")
@@ -149,7 +149,7 @@ class Submitter:
 
     _sender: Sender
     _origin: str
-    _ledger: Ledger | None
+    _ledger: LedgerWriter | None
     _upload: Uploading
     _under_way: set[_Flight] = field(factory=set, init=False)
     _ids: _KnownIds = field(factory=_KnownIds, init=False)
@@ -291,7 +291,7 @@ class Submitter:
             raise self._unknown(flight, what, ref)
         return SubmitResult(flight.task_id, announced=sending.announced, frozen=flight.frozen)
 
-    async def _claim(self, ledger: Ledger, intent: SubmissionKey, flight: _Flight) -> SubmitResult | None:
+    async def _claim(self, ledger: LedgerWriter, intent: SubmissionKey, flight: _Flight) -> SubmitResult | None:
         """Make the key ours and give None, or give the task that it stands for, waiting for another's submit.
 
         Another's is waited for as long as one of ours may take: whoever sends it may be stopped, or out of sight.
@@ -320,11 +320,11 @@ class Submitter:
             pause = min(2 * pause, 0.5)
 
     async def _aside(
-        self, ledger: Ledger, intent: SubmissionKey, flight: _Flight, wait: Callable[[], Awaitable[None]]
+        self, ledger: LedgerWriter, intent: SubmissionKey, flight: _Flight, wait: Callable[[], Awaitable[None]]
     ) -> None:
         """Wait without the claim: as long as nothing is under way, a process that is killed leaves no doubt behind."""
         try:
-            await ledger.release(intent)
+            await ledger.forget(intent)
         except LedgerError as error:
             raise LedgerError(f"{str(error).rstrip('.')}. Nothing was paid.") from error
         await wait()
@@ -438,7 +438,7 @@ class Submitter:
             raise
 
     async def _give_up(
-        self, ledger: Ledger, intent: SubmissionKey, error: BaseException, sending: SendState
+        self, ledger: LedgerWriter, intent: SubmissionKey, error: BaseException, sending: SendState
     ) -> TaskId | None:
         """Write down that a submit has failed; give its task if another process has heard of it."""
         # Once sending has begun, only an answer that was understood as a refusal says that nothing was made.
@@ -446,8 +446,8 @@ class Submitter:
         doubtful = unknown or (sending.begun and not isinstance(error, PiAPIError))
         try:
             if doubtful:
-                return await ledger.doubt(intent)
-            await ledger.release(intent)
+                return await ledger.mark_unknown(intent)
+            await ledger.forget(intent)
         except LedgerError as failure:  # the submit's own error matters more; the row counts as unknown anyway
             logger.warning("submit %s could not be recorded: %s", intent.key, failure)
         return None

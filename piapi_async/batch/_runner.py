@@ -437,7 +437,7 @@ async def mint_keys(runtime: Runtime, requests: Sequence[TaskRequest[Any]], run:
         SubmissionKey.of(request.to_http(), key="", origin=runtime.origin, family=request.family.name)
         for request in requests
     ]
-    numbers = await ledger.count(run, intents)
+    numbers = await ledger.occurrence_numbers(run, intents)
     return [f"{intent.digest.hex()[:32]}-{number}" for intent, number in zip(intents, numbers, strict=True)]
 
 

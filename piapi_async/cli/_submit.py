@@ -14,7 +14,7 @@ import click
 from ..client import PiAPI, runtime_of
 from ..errors import ClientClosed, NotFoundError
 from ..handle import TaskHandle
-from ..ledger._ledger import check_key
+from ..ledger._entries import check_key
 from ..tasks import Task
 from ._hints import HintingCommand
 from ._options import Setup, shared_options, short, timeout_option

@@ -9,29 +9,32 @@ from hashlib import sha256
 from typing import Any
 
 import orjson
-from attrs import field, frozen
+from attrs import Factory, field, frozen
 
 from .._http import HTTPRequest
 from ..tasks import TaskId, TaskRef
 
 
 class LedgerState(Enum):
-    """How far a submit got."""
+    """How far a submission got."""
 
     SENDING = "sending"
-    """Its POST may be under way, in a process that lives."""
+    """Its POST may be on its way, in a process that is alive."""
     ACCEPTED = "accepted"
+    """The host named its task."""
     ENDED = "ended"
+    """Its task was seen to end."""
     UNKNOWN = "unknown"
     """A task may exist; only a person or a webhook can tell."""
 
 
 @frozen(kw_only=True)
 class LedgerEntry:
-    """One submit as the ledger has it.
+    """One submission as the ledger has it.
 
-    `request` is what was sent, as ``/path {json}`` without webhook fields; `at` the unix time in seconds at which it
-    was first recorded; `outcome` the state in which the task ended ("" before), `answer` the host's JSON of that end.
+    `request` is what was sent, as ``/path {json}`` without webhook fields; `at` the Unix time in
+    seconds at which it was first recorded; `outcome` the state in which the task ended ("" before
+    that), `answer` the host's JSON of that end.
     """
 
     key: str
@@ -46,43 +49,67 @@ class LedgerEntry:
 
     @property
     def ref(self) -> TaskRef | None:
-        """Where the task is to be found, None while its id is not known."""
-        return None if self.task_id is None else TaskRef(self.origin, self.family, self.task_id)
+        """A reference to the task, None while its id is not known."""
+        if self.task_id is None:
+            return None
+        return TaskRef(self.origin, self.family, self.task_id)
+
+
+def _digest(identity: SubmissionKey) -> bytes:
+    return sha256(identity.request.encode()).digest()
 
 
 @frozen(kw_only=True)
 class SubmissionKey:
-    """A submit as it is claimed: what makes two submits of one key the same."""
+    """The stored identity of a submission.
+
+    `request` is ``/path {json}`` without webhook fields; `digest`, which follows from it, is
+    compared when `key` is submitted again.  Both are stored for ever: a change of their form would
+    make a rerun pay again.
+    """
 
     key: str
     origin: str
     family: str
     request: str
-
-    @property
-    def digest(self) -> bytes:
-        """What is compared when the key is submitted again."""
-        return sha256(self.request.encode()).digest()
+    digest: bytes = field(default=Factory(_digest, takes_self=True), repr=False, eq=False)
 
     @classmethod
     def of(cls, request: HTTPRequest, *, key: str | None, origin: str, family: str) -> SubmissionKey:
-        """Give the intent behind a request; a key is minted where there is none."""
-        body = orjson.loads(request.body) if request.body else None
+        """Return the identity of a request; a key is minted if there is none."""
+        body = None
+        if request.body:
+            body = orjson.loads(request.body)
+
         text = orjson.dumps(_without_webhooks(body), option=orjson.OPT_SORT_KEYS).decode()
-        return cls(
-            # The time first: keys that follow each other stand on one page of the file's index.
-            key=f"{time.time_ns():016x}{os.urandom(8).hex()}" if key is None else key,
-            origin=origin,
-            family=family,
-            request=f"{request.path} {text}",
-        )
+        if key is None:
+            key = _mint_key()
+        return cls(key=key, origin=origin, family=family, request=f"{request.path} {text}")
+
+    def with_key(self, key: str) -> SubmissionKey:
+        """Return the same submission under another key."""
+        return SubmissionKey(key=key, origin=self.origin, family=self.family, request=self.request, digest=self.digest)
+
+
+def check_key(key: object) -> None:
+    """Raise `ValueError` or `TypeError` for a key that no ledger takes."""
+    if not isinstance(key, str):
+        raise TypeError(f"key: {key!r} is not allowed; it must be a str")
+    if not key.strip() or not key.isprintable():
+        raise ValueError(f"key: {key!r} is not allowed; it must be a non-empty, printable string")
+
+
+def _mint_key() -> str:
+    # The time comes first: keys made one after the other are on one page of the database's index.
+    return f"{time.time_ns():016x}{os.urandom(8).hex()}"
 
 
 _WEBHOOK_FIELDS = frozenset({"webhook_endpoint", "webhook_secret", "notify_progress", "webhook_config"})
 
 
 def _without_webhooks(value: Any) -> Any:  # noqa: ANN401 - JSON
-    # Where the answer is delivered does not change what is bought, and a secret has no place in a file.
-    if isinstance(value, dict):
-        return {name: _without_webhooks(item) for name, item in value.items() if name not in _WEBHOOK_FIELDS}
-    return value
+    # Where the end is delivered does not change what is bought, and a secret has no place in a
+    # file.
+    if not isinstance(value, dict):
+        return value
+    return {name: _without_webhooks(item) for name, item in value.items() if name not in _WEBHOOK_FIELDS}

@@ -35,7 +35,7 @@ from .._verdict import judge_read
 from .._wait.watch import Watch
 from ..client import PiAPI, runtime_of
 from ..errors import ClientClosed, LedgerError, PiAPIError, UnexpectedAnswer, WebhookRejected
-from ..ledger import Ledger
+from ..ledger._writer import LedgerWriter
 from ..midjourney import Seed
 from ..tasks import Task, TaskId, TaskRef
 from ._event import (
@@ -332,7 +332,7 @@ class WebhookReceiver:
                     if not adopted:
                         self._forget(event)
 
-    async def _open_keys(self, ledger: Ledger) -> dict[str, str]:
+    async def _open_keys(self, ledger: LedgerWriter) -> dict[str, str]:
         """Return the keys of the submits that have not heard of a task, by their nonces."""
         return {self._nonce(key): key for key in await ledger.open_keys()}
 
@@ -349,7 +349,7 @@ class WebhookReceiver:
             task = await self._read_made(family, event.task_id, event.nonce)
             if task is None:
                 return False
-            await ledger.adopt(key, event.task_id)
+            await ledger.attach_task(key, event.task_id)
         except PiAPIError as error:
             logger.warning("task %s could not be given to its submission: %s", event.task_id, error)
             return False

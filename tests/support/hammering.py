@@ -12,6 +12,7 @@ from pathlib import Path
 from piapi_async import Ledger, TaskRef
 from piapi_async._http import post
 from piapi_async.ledger._entries import SubmissionKey
+from piapi_async.ledger._ledger import writer_of
 from piapi_async.tasks import TaskId
 
 
@@ -31,10 +32,10 @@ async def work(ledger: Ledger, until: float) -> int:
     count = 0
     while time.monotonic() < until:
         mine = SubmissionKey.of(post("/x", {"prompt": "p" * 400}), key=None, origin="https://o.test", family="f")
-        await ledger.claim(mine)
+        await writer_of(ledger).claim(mine)
         ref = TaskRef("https://o.test", "f", TaskId(secrets.token_hex(16)))
-        await ledger.accept(mine, ref)
-        ledger.end(ref, "done", {"a": "b" * 1500})
+        await writer_of(ledger).accept(mine, ref)
+        writer_of(ledger).end(ref, "done", {"a": "b" * 1500})
         count += 1
     return count
 

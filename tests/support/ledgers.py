@@ -10,6 +10,7 @@ from piapi_async import Ledger, TaskRef
 from piapi_async._http import post
 from piapi_async.ledger import LedgerState
 from piapi_async.ledger._entries import SubmissionKey
+from piapi_async.ledger._ledger import writer_of
 
 ORIGIN, FAMILY = "https://host.test", "midjourney"
 
@@ -35,8 +36,8 @@ async def accept(ledger: Ledger, *keys: str) -> None:
     """Have tasks named after their keys."""
     for key in keys:
         mine = intent(key)
-        assert await ledger.claim(mine) is None
-        await ledger.accept(mine, ref(f"task of {key}"))
+        assert await writer_of(ledger).claim(mine) is None
+        await writer_of(ledger).accept(mine, ref(f"task of {key}"))
 
 
 async def states_of(path: Path) -> dict[str, LedgerState]:

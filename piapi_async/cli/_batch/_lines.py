@@ -16,7 +16,7 @@ from typing import Any
 from attrs import field, frozen
 
 from ..._protocol.family import TaskRequest
-from ...ledger._ledger import check_key
+from ...ledger._entries import check_key
 from .._requests import Recipe, recipes, unknown_verb
 from .._verbs import VERBS
 from ._rows import BadRow, FileRefusedError, Format, Kind, Row, not_utf8, read_rows, sniff

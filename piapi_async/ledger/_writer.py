@@ -1,0 +1,353 @@
+"""The client's half of a ledger: all that one process does with the database, committed in groups by one thread.
+
+Theory of operation
+-------------------
+*Why group commit.*  An entry counts once the disk has confirmed it, and a confirmation costs the disk about as much for
+a hundred entries as for one.  So operations are queued, and a single thread commits all that was queued during its last
+commit as one transaction: the more submissions are in flight, the less each of them pays.
+
+*Why linger.*  The callers of a commit are what fills the next one: an accepted submission is
+followed by the next claim.  If the thread took whatever is queued right after a commit, one large
+group would fray into many small ones. So it first waits until the loop has resumed those callers
+(`_LOOP_GRACE` at most, in case the loop no longer runs).  If the group was large (`_LARGE_COMMIT`)
+and less than half of it is back by then, most callers are waiting for the API; it waits `_LINGER`
+longer for some of them to come back.  Small groups never linger: nothing would be gained.
+
+*Cancellation.*  An operation that was queued is always run; cancelling its caller only discards its
+result.  If nobody is left to hear of a loss, it is logged.
+
+*Ownership.*  A submission whose fate could not be recorded is disowned at once, so that it counts
+as *unknown* and others who ask for its key do not wait for this process.
+
+*Loops and forks.*  Clients in several loops may share a ledger; a group belongs to one loop, whose
+callers it wakes.  In a forked process the thread does not exist and the mutex may be held, so the
+writer starts afresh there, unless the file was open, which SQLite does not survive.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar, TypeVarTuple
+
+import orjson
+from attrs import define, field
+
+from .._calls.threads import running_loop
+from ..errors import LedgerError
+from ..tasks import TaskId, TaskRef
+from ._entries import LedgerEntry, SubmissionKey
+from ._queries import occurrence_numbers, open_keys
+from ._store import FORKED, LedgerStore, Operation
+
+logger = logging.getLogger("piapi_async")
+
+T = TypeVar("T")
+Arguments = TypeVarTuple("Arguments")
+
+_LARGE_COMMIT = 16
+"""Commits of so many operations linger if few callers are back: a commit has a fixed cost."""
+_LINGER = 0.001
+"""Seconds for which the next group may fill up."""
+_LOOP_GRACE = 0.05
+"""Seconds for which the thread waits for a loop, which may have stopped running."""
+
+
+@define(eq=False)
+class LedgerWriter:
+    """What a client does with a ledger; users hold a `Ledger`.
+
+    All methods raise `LedgerError` as that does.
+    """
+
+    path: Path
+    _store: LedgerStore = field(init=False, repr=False)
+    _thread: ThreadPoolExecutor | None = field(default=None, init=False, repr=False)
+    _queue: list[_Job] = field(factory=list, init=False, repr=False)
+    _draining: asyncio.Future[None] | None = field(default=None, init=False, repr=False)
+    _mutex: threading.Lock = field(factory=threading.Lock, init=False, repr=False)
+    _resumed: threading.Event = field(factory=threading.Event, init=False, repr=False)
+    _clients: int = field(default=0, init=False, repr=False)
+    _pid: int = field(factory=os.getpid, init=False, repr=False)  # of the process that uses it
+
+    def __attrs_post_init__(self) -> None:
+        self._store = LedgerStore(self.path)
+
+    # -- life -------------------------------------------------------------------------------------
+
+    def join(self) -> None:
+        """Count one client more that uses the ledger."""
+        self._clients += 1
+
+    async def leave(self) -> None:
+        """Count one client less; the last one closes the file."""
+        self._clients -= 1
+        await self.close()
+
+    async def close(self) -> None:
+        """Finish what is queued and close the file, unless a client uses it.
+
+        It is opened again when needed.
+        """
+        was_used_here = self._thread is not None and self._pid == os.getpid()
+        if self._clients == 0 and was_used_here:
+            await self._enqueue(Operation(_nothing), closes_file=True)
+
+    # -- one submission ---------------------------------------------------------------------------
+
+    async def claim(self, identity: SubmissionKey) -> LedgerEntry | None:
+        """Record that a submission is about to be sent and return None, or return the entry that its key has already.
+
+        Raises `ValueError` if the key stands for another request.
+        """
+        return await self.run(self.store.claim, identity)
+
+    async def accept(self, identity: SubmissionKey, ref: TaskRef) -> str | None:
+        """Record the task of a submission; if that fails, the `LedgerError` has it as its `ref`.
+
+        Returns None, or the key of another submission that has the same task: this one is then
+        *unknown*.
+        """
+        loss = f"Task {ref.task_id} was accepted, and is paid for, but could not be recorded"
+        operation = Operation(self.store.accept, (identity, ref.task_id))
+        try:
+            other_key: str | None = await self._enqueue(operation, settles=identity, loss=loss)
+        except LedgerError as error:
+            raise LedgerError(f"{loss}: {error}", ref=ref) from error
+        return other_key
+
+    async def mark_unknown(self, identity: SubmissionKey) -> TaskId | None:
+        """Record that a submission may have made a task; return that task if another process knows it."""
+        task_id: TaskId | None = await self._enqueue(Operation(self.store.mark_unknown, (identity,)), settles=identity)
+        return task_id
+
+    async def forget(self, identity: SubmissionKey) -> None:
+        """Delete a submission that made no task."""
+        await self._enqueue(Operation(self.store.forget, (identity,)), settles=identity)
+
+    async def attach_task(self, key: str, task_id: str) -> None:
+        """Record the task of a submission that has none, even one that another process is waiting for."""
+        await self.run(self.store.attach_task, key, task_id)
+
+    def end(self, ref: TaskRef, outcome: str, answer: Any) -> None:  # noqa: ANN401 - JSON
+        """Record, soon, how a task ended.  Unknown tasks are ignored; a failure is logged."""
+        try:
+            data = orjson.dumps(answer)
+        except TypeError:  # nested more deeply than can be written; the outcome is what matters
+            data = b""
+
+        operation = Operation(self.store.end, (ref, outcome, data))
+        loss = f"The end of task {ref.task_id} was not recorded"
+        self._put(_Job(operation=operation, loop=running_loop(), loss=loss))
+
+    async def flush(self) -> None:
+        """Return once all ends that were reported until now are on the disk, or have failed."""
+        if self._draining is None:
+            return
+        with contextlib.suppress(LedgerError):
+            await self.run(_nothing)  # operations are run in their order
+
+    # -- reading ----------------------------------------------------------------------------------
+
+    async def find(self, key: str) -> LedgerEntry | None:
+        """Return the entry of a key, None if there is none."""
+        return await self.run(self.store.find, key)
+
+    async def counts(self) -> dict[str, int]:
+        """Return the number of submissions by state, of those that ended by outcome."""
+        return await self.run(self.store.counts)
+
+    async def open_keys(self) -> list[str]:
+        """Return the keys of the submissions without a task: those being sent, by any process, and the unknown."""
+        return await self.run(open_keys)
+
+    async def occurrence_numbers(self, run: str, identities: Sequence[SubmissionKey]) -> list[int]:
+        """Count requests of a run; return for each its occurrence number.
+
+        They are kept on disk, not in memory.
+        """
+        return await self.run(occurrence_numbers, run, identities)
+
+    # -- operations -------------------------------------------------------------------------------
+
+    @property
+    def store(self) -> LedgerStore:
+        """The store of this process, whose methods are run as operations."""
+        self._check_process()
+        return self._store
+
+    def run(self, method: Callable[[sqlite3.Connection, *Arguments], T], *arguments: *Arguments) -> Awaitable[T]:
+        """Queue an operation, and return an awaitable of its result."""
+        return self._enqueue(Operation(method, arguments))
+
+    def _enqueue(
+        self,
+        operation: Operation,
+        *,
+        settles: SubmissionKey | None = None,
+        loss: str = "",
+        closes_file: bool = False,
+    ) -> asyncio.Future[Any]:
+        loop = running_loop()
+        future: asyncio.Future[Any] = loop.create_future()
+        self._put(
+            _Job(
+                operation=operation,
+                loop=loop,
+                future=future,
+                settles=settles,
+                loss=loss,
+                closes_file=closes_file,
+            )
+        )
+        return future
+
+    def _put(self, job: _Job) -> None:
+        """Queue a job, and start the thread unless it is at work.
+
+        Nothing that is queued can be cancelled.
+        """
+        self._check_process()
+        with self._mutex:
+            self._queue.append(job)
+            if self._draining is not None and not self._draining.done():
+                return
+            if self._thread is None:
+                self._thread = ThreadPoolExecutor(1, thread_name_prefix="piapi_async ledger")
+            self._draining = job.loop.run_in_executor(self._thread, self._drain)
+
+    def _check_process(self) -> None:
+        """Start afresh in a forked process; raise `LedgerError` if the file was open when it was forked."""
+        if self._pid == os.getpid():
+            return
+        if self._store.is_open or self._queue:
+            raise LedgerError(f"The ledger {self.path} was open when this process was forked: {FORKED}")
+
+        self._pid = os.getpid()
+        self._store = LedgerStore(self.path)
+        self._clients = 0
+        self._thread = None
+        self._draining = None
+        self._mutex = threading.Lock()
+        self._resumed = threading.Event()
+
+    # -- in the thread ----------------------------------------------------------------------------
+
+    def _drain(self) -> None:
+        """Commit what is queued, one group after the other, until the queue is empty."""
+        while group := self._next_group():
+            results = self._run_group(group)
+            if self._deliver_soon(group, results):
+                self._linger(len(group))
+
+    def _next_group(self) -> list[_Job]:
+        """Take the next group from the queue: all that is queued of one loop.
+
+        A job that closes the file is alone.
+        """
+        with self._mutex:
+            if not self._queue:
+                self._draining = None
+                return []
+
+            size = 1
+            if not self._queue[0].closes_file:
+                size = self._length_of_first_run()
+            group, self._queue = self._queue[:size], self._queue[size:]
+            return group
+
+    def _length_of_first_run(self) -> int:
+        loop = self._queue[0].loop
+        for index, job in enumerate(self._queue):
+            if job.closes_file or job.loop is not loop:
+                return index
+        return len(self._queue)
+
+    def _run_group(self, group: list[_Job]) -> list[Any]:
+        if group[0].closes_file:
+            return [self._close()]
+
+        results = self._store.commit([job.operation for job in group])
+        for job, result in zip(group, results, strict=True):
+            if job.settles is not None and isinstance(result, BaseException):
+                self._store.disown(job.settles)
+        return results
+
+    def _close(self) -> LedgerError | None:
+        try:
+            self._store.close()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the caller of `close` must hear of it
+            return LedgerError(f"The ledger {self.path} could not be closed: {error}. What was committed is safe.")
+        return None
+
+    def _deliver_soon(self, group: list[_Job], results: list[Any]) -> bool:
+        """Have the loop resume the callers of a group; return False if the loop is closed."""
+        loop = group[0].loop
+        self._resumed.clear()
+        try:
+            loop.call_soon_threadsafe(self._deliver, loop, group, results)
+        except RuntimeError:  # closed; what was committed stays committed
+            for job, result in zip(group, results, strict=True):
+                job.log_loss(result)
+            return False
+        return True
+
+    def _linger(self, size: int) -> None:
+        """Let the callers of a commit resume first, so that their next operations share a commit."""
+        self._resumed.wait(_LOOP_GRACE)
+        few_are_back = 2 * len(self._queue) < size
+        if size >= _LARGE_COMMIT and few_are_back:
+            time.sleep(_LINGER)
+
+    # -- back in the loop -------------------------------------------------------------------------
+
+    def _deliver(self, loop: asyncio.AbstractEventLoop, group: list[_Job], results: list[Any]) -> None:
+        for job, result in zip(group, results, strict=True):
+            job.deliver(result)
+        loop.call_soon(self._resumed.set)  # after the callers, which have been scheduled by now
+
+
+@define(eq=False, kw_only=True)
+class _Job:
+    """An operation in the queue, and who hears of its result."""
+
+    operation: Operation
+    loop: asyncio.AbstractEventLoop
+    future: asyncio.Future[Any] | None = None
+    """What a caller awaits, None if nobody does."""
+    settles: SubmissionKey | None = None
+    """The submission that is no longer owned afterwards, even if the operation fails."""
+    loss: str = ""
+    """What to log if the operation fails and no caller hears of it."""
+    closes_file: bool = False
+    """Whether the file is closed instead of the operation being run."""
+
+    def deliver(self, result: object) -> None:
+        """Hand the result, or the error, to the caller.
+
+        Log a loss if there is none, or it was cancelled.
+        """
+        if self.future is None or self.future.done():
+            self.log_loss(result)
+        elif isinstance(result, BaseException):
+            self.future.set_exception(result)
+            self.future.exception()  # if the caller is gone, asyncio would complain that nobody looked
+        else:
+            self.future.set_result(result)
+
+    def log_loss(self, result: object) -> None:
+        """Log an error that nobody else hears of."""
+        if self.loss and isinstance(result, BaseException):
+            logger.error("%s: %s", self.loss, result)
+
+
+def _nothing(_: sqlite3.Connection) -> None:
+    """Do nothing: an operation that is awaited for those before it."""
