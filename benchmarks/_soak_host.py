@@ -97,15 +97,15 @@ class Books:
 
     def turn(self) -> None:
         """Write down the new tasks, and forget the old."""
-        machine, seen = self.emulator.machine, self.emulator.seen
+        engine, seen = self.emulator.engine, self.emulator.seen
         oldest = self.emulator.now - _FORGET_AFTER * SPEED
-        for task in list(machine.tasks.values()):
+        for task in list(engine.tasks.values()):
             if task.serial > self._counted and not task.adopted:
                 number = re.search(r"soak-(\d+)", repr(task.given))
                 self.made[int(number[1]) if number else -1].append(task.task_id)
             if task.adopted or (task.ended is not None and task.ended < oldest):
-                del machine.tasks[task.task_id]
-        self._counted = machine.serial
+                del engine.tasks[task.task_id]
+        self._counted = engine.serial
         seen.polls.clear()
         seen.creates_by_parent.clear()
         seen.detection.clear()
@@ -120,9 +120,9 @@ class Books:
 async def _misbehave(emulator: Emulator) -> None:
     while True:
         await asyncio.sleep(_OUTAGE_EVERY)
-        over = [rule for rule in emulator.schedule.rules if isinstance(rule.fault, Refuse) and rule.fired]
+        over = [rule for rule in emulator.fault_rules.rules if isinstance(rule.fault, Refuse) and rule.fired]
         for rule in over:
-            emulator.schedule.rules.remove(rule)
+            emulator.fault_rules.rules.remove(rule)
         emulator.fail("*", Refuse(_OUTAGE))
 
 

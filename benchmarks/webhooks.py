@@ -137,7 +137,7 @@ class _Count:
             return
         if self.full.is_set():
             return
-        ended = self.emulator.machine.tasks[task_id].ended
+        ended = self.emulator.engine.tasks[task_id].ended
         assert ended is not None  # noqa: S101 - the client has seen its end
         self.measured.delays.append(self.emulator.now - ended)
         if len(self.measured.delays) == self.case.tasks:

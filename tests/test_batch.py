@@ -192,7 +192,7 @@ async def test_a_cancelled_task_is_its_items_error(case: FamilyCase) -> None:
         runner = BatchRunner(piapi)
         running = asyncio.create_task(runner.run(rerolls(2, case.reroll)))
         await asyncio.sleep(2)
-        staged = [task_id for task_id, task in emulator.machine.tasks.items() if task.origin and task.started is None]
+        staged = [task_id for task_id, task in emulator.engine.tasks.items() if task.origin and task.started is None]
         await piapi.cancel(*staged)
         outcomes = await running
 

@@ -35,7 +35,7 @@ def host(service: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host
     """Give an emulator that has seen nothing yet, and run in a directory of one's own."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(setup, "PiAPI", partial(PiAPI, poll=PollPolicy.every(0.01)))
-    service[0].machine.tasks.clear()
+    service[0].engine.tasks.clear()
     service[0].seen.requests.clear()
     return service
 
@@ -159,9 +159,9 @@ def test_numbers_and_flags_are_read_as_spreadsheets_write_them(host: Host) -> No
 
     Path(name).write_text(Path(name).read_text("utf-8").replace("WAHR", "1"), "utf-8")
     assert len(rows(run(host, name))) == 3
-    assert dict(next(iter(host[0].machine.tasks.values())).input)["width"] == 512
+    assert dict(next(iter(host[0].engine.tasks.values())).input)["width"] == 512
     assert {"prompt": "a cat", "width": 512, "guidance_scale": 3.5} in [
-        dict(task.input) for task in host[0].machine.tasks.values()
+        dict(task.input) for task in host[0].engine.tasks.values()
     ]
 
 
@@ -245,7 +245,7 @@ def test_a_file_that_changes_after_it_was_checked_is_not_submitted(host: Host, m
 
     assert result.exit_code == 1
     assert "in.csv has changed since it was checked" in flat(result)
-    assert not host[0].machine.tasks
+    assert not host[0].engine.tasks
 
 
 # -- files beside the results -----------------------------------------------------------------------------------------
@@ -319,4 +319,4 @@ def test_an_account_without_credit_stops_the_run(host: Host) -> None:
     assert result.exit_code == 3
     assert host[0].seen.requests["reroll"] <= 6
     assert result.stderr.count("Nothing more is submitted") == 1
-    host[0].schedule.rules.clear()
+    host[0].fault_rules.rules.clear()

@@ -34,7 +34,7 @@ pytestmark = pytest.mark.looptime
 
 
 def made(emulator: Emulator) -> set[str]:
-    return {task_id for task_id, task in emulator.machine.tasks.items() if not task.adopted}
+    return {task_id for task_id, task in emulator.engine.tasks.items() if not task.adopted}
 
 
 def ids(outcomes: Any) -> set[str]:

@@ -174,7 +174,7 @@ class Run:
 
     def tasks(self) -> dict[str, str]:
         """Give the names of all tasks that were made (their parents, or their prompts), by id."""
-        tasks = self.emulator.machine.tasks
+        tasks = self.emulator.engine.tasks
         return {task_id: task.origin or task.prompt for task_id, task in tasks.items() if not task.adopted}
 
     def posts(self) -> int:

@@ -140,7 +140,7 @@ def test_without_a_ledger_the_second_signal_names_the_tasks_that_go_on(slow: Hos
         code = process.finish()
 
     assert code == 130
-    made = [task_id for task_id, task in slow[0].machine.tasks.items() if task.account]
+    made = [task_id for task_id, task in slow[0].engine.tasks.items() if task.account]
     assert len(made) == 3
     assert all(task_id in process.said for task_id in made)
 
@@ -272,7 +272,7 @@ def test_the_display_leaves_out_what_the_results_have_already(slow: Host) -> Non
     words = ("in.jsonl", "--ledger", "run.db", "--out", "out.jsonl")
     write("in.jsonl", "p1", "p2")
     with batch(slow, *words, tasks=2) as process:
-        for task_id in list(slow[0].machine.tasks):
+        for task_id in list(slow[0].engine.tasks):
             call_in_thread(slow[0], partial(slow[0].end, task_id))
         assert process.finish() == 0
 

@@ -60,7 +60,7 @@ async def test_what_the_host_has_forgotten_is_read_from_the_ledger(tmp_path: Pat
         emulator.fail("create", TaskFails("no luck"))
         [failed] = await BatchRunner(piapi).run(rerolls(1, case.reroll))
         first = await BatchRunner(piapi).run(rerolls(3, case.reroll)[1:])
-        emulator.machine.tasks.clear()
+        emulator.engine.tasks.clear()
         second = await BatchRunner(piapi).run(rerolls(3, case.reroll))
 
         assert isinstance(failed.error, TaskFailed)
@@ -125,7 +125,7 @@ async def test_an_end_without_an_answer_is_asked_for_and_the_hosts_no_is_the_ite
     async with serving({"ledger": ledger}, durations=5.0, **WIDE) as (emulator, piapi):
         await BatchRunner(piapi).run(rerolls(2))
         await writer_of(ledger).run(lambda file: file.execute("UPDATE submits SET answer = NULL"))
-        emulator.machine.tasks.popitem()
+        emulator.engine.tasks.popitem()
         outcomes = await BatchRunner(piapi).run(rerolls(2))
 
         assert {NoneType, NotFoundError} == {type(outcome.error) for outcome in outcomes}
@@ -162,7 +162,7 @@ async def test_a_task_the_host_lost_while_it_ran_is_its_items_error(tmp_path: Pa
         await asyncio.sleep(10)
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
-        emulator.machine.tasks.clear()
+        emulator.engine.tasks.clear()
         [outcome] = await BatchRunner(piapi).run([REROLL])
 
         assert isinstance(outcome.error, NotFoundError)
@@ -181,7 +181,7 @@ async def test_an_unknown_submit_is_told_again_and_never_repeated(tmp_path: Path
             assert runner.totals.unknown == 1
             assert emulator.seen.requests[case.create] == 1
 
-        [task_id] = [task_id for task_id, task in emulator.machine.tasks.items() if task.origin == "p"]
+        [task_id] = [task_id for task_id, task in emulator.engine.tasks.items() if task.origin == "p"]
         await ledger.resolve(outcome.key, task_id=task_id)
         [outcome] = await BatchRunner(piapi).run([case.reroll("p")])
         assert outcome.ok

@@ -86,7 +86,7 @@ async def test_a_task_is_handed_over_or_logged_at_whatever_turn_the_caller_leave
             submit.cancel()
             (outcome,) = await asyncio.gather(submit, return_exceptions=True)
             await piapi.close()
-            made = [task_id for task_id, task in emulator.machine.tasks.items() if task.origin]
+            made = [task_id for task_id, task in emulator.engine.tasks.items() if task.origin]
         if not isinstance(outcome, BaseException):
             assert [outcome.task_id] == made
             ends.append("handed over")

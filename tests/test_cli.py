@@ -411,7 +411,7 @@ def test_an_interrupted_submit_still_tells_the_id() -> None:
         process.says("Ctrl-C again to give up")
         hold.let_go()
         code = process.finish()
-        (task_id,) = emulator.machine.tasks
+        (task_id,) = emulator.engine.tasks
 
     assert code == 130
     assert f"Task {task_id} was submitted. To wait for it: piapi-async wait {task_id}" in process.said
@@ -472,7 +472,7 @@ def test_a_submit_that_is_accepted_in_the_turn_of_the_interrupt_tells_the_id(
     words = ("--ledger", str(tmp_path / "run.db")) if ledger else ()
     said = interrupt(InterruptedImagine, host[1], *words)
 
-    (task_id,) = host[0].machine.tasks
+    (task_id,) = host[0].engine.tasks
     assert f"Task {task_id} was submitted. To wait for it: piapi-async " in said
     assert f"wait {task_id}" in said
     assert "Nothing was sent" not in said
@@ -501,7 +501,7 @@ def test_a_submit_that_is_put_off_is_not_sent_again_after_an_interrupt(host: tup
 
     assert "429" in said
     assert host[0].seen.requests["imagine"] == 1
-    assert not host[0].machine.tasks
+    assert not host[0].engine.tasks
 
 
 def test_the_emulator_command_serves_until_it_is_interrupted(tmp_path: Path) -> None:

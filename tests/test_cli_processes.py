@@ -81,7 +81,7 @@ def five(count: int = 5) -> str:
 
 
 def made(host: Host) -> set[str]:
-    return {task_id for task_id, task in list(host[0].machine.tasks.items()) if task.account}
+    return {task_id for task_id, task in list(host[0].engine.tasks.items()) if task.account}
 
 
 @contextmanager

@@ -130,7 +130,7 @@ def test_a_prompt_that_begins_with_dashes_is_sent_as_it_is(host: Host) -> None:
     result = run("imagine", "--no-wait", "--", "--tile a cat", **host[1])
 
     assert result.exit_code == 0
-    assert host[0].machine.tasks[result.stdout.strip()].prompt == "--tile a cat"
+    assert host[0].engine.tasks[result.stdout.strip()].prompt == "--tile a cat"
 
 
 # -- waits ------------------------------------------------------------------------------------------------------------

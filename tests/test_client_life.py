@@ -65,7 +65,7 @@ async def test_two_closes_at_once_do_no_harm() -> None:
 
         await asyncio.gather(piapi.close(), piapi.close())
 
-        assert (await submit).task_id in emulator.machine.tasks
+        assert (await submit).task_id in emulator.engine.tasks
 
 
 async def test_of_two_closes_at_once_neither_returns_before_all_is_closed() -> None:
@@ -78,7 +78,7 @@ async def test_of_two_closes_at_once_neither_returns_before_all_is_closed() -> N
         await piapi.close()
 
         assert first.done()
-        assert (await submit).task_id in emulator.machine.tasks
+        assert (await submit).task_id in emulator.engine.tasks
 
 
 async def test_close_ends_every_wait(case: FamilyCase) -> None:
@@ -116,7 +116,7 @@ async def test_close_lets_a_submit_that_has_begun_to_leave_arrive(case: FamilyCa
         await piapi.close()
 
         assert now() - began == pytest.approx(3.0, abs=0.01)
-        assert (await submit).task_id in emulator.machine.tasks
+        assert (await submit).task_id in emulator.engine.tasks
 
 
 async def test_close_lets_a_submit_with_a_long_timeout_of_its_own_arrive() -> None:
@@ -126,7 +126,7 @@ async def test_close_lets_a_submit_with_a_long_timeout_of_its_own_arrive() -> No
 
         await piapi.close()
 
-        assert (await submit).task_id in emulator.machine.tasks
+        assert (await submit).task_id in emulator.engine.tasks
 
 
 async def test_close_waits_no_longer_than_the_timeout_for_a_submit() -> None:

@@ -372,7 +372,7 @@ async def test_what_becomes_of_its_makers_dict_does_not_change_a_request() -> No
     given["images"][0]["url"] = "https://h.test/b.png"
     async with serving() as (emulator, piapi):
         handles = [await piapi.submit(request) for request in requests]
-        made = [emulator.machine.tasks[handle.task_id].input for handle in handles]
+        made = [emulator.engine.tasks[handle.task_id].input for handle in handles]
 
     assert [task["prompt"] for task in made] == ["cat 0", "cat 1", "cat 2"]
     assert {str(task["images"]) for task in made} == {"[{'url': 'https://h.test/a.png'}]"}

@@ -273,7 +273,7 @@ class TestCommand:
             for name in ("flux/txt2img", "kling/video_generation"):
                 made = CliRunner().invoke(cli, ["run", name, "prompt=a cat", "--no-wait"], env=env)
                 assert made.exit_code == 0, made.stderr
-            yield env, [*emulator.machine.tasks]
+            yield env, [*emulator.engine.tasks]
 
     def run(self, host: Any, *words: str) -> Result:
         return CliRunner().invoke(cli, ["history", *words], env=host[0])

@@ -194,7 +194,7 @@ async def host(**options: Any) -> AsyncIterator[tuple[Emulator, str]]:
 
 def tasks_of(emulator: Emulator) -> dict[str, str]:
     """The tasks that were made, by parent."""
-    return {task.origin: task_id for task_id, task in emulator.machine.tasks.items() if task.origin}
+    return {task.origin: task_id for task_id, task in emulator.engine.tasks.items() if task.origin}
 
 
 async def entries_of(path: Path) -> dict[str, LedgerEntry]:

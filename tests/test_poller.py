@@ -315,7 +315,7 @@ async def test_faults_for_an_hour_end_no_wait_and_are_told_once(
         assert not waiting.done()
         assert emulator.seen.requests[case.read] < 3600 / 9
 
-        emulator.schedule.rules.clear()
+        emulator.fault_rules.rules.clear()
 
         assert (await waiting).state is TaskState.DONE
     told = [record for record in caplog.records if record.levelno >= logging.WARNING]
@@ -327,7 +327,7 @@ async def test_a_fault_shorter_than_a_minute_is_not_told(caplog: pytest.LogCaptu
     async with serving(durations=120.0) as (emulator, piapi):
         handle = await piapi.submit(REROLL)
         emulator.fail("fetch", Status(502), times=None)
-        asyncio.get_running_loop().call_later(50.0, emulator.schedule.rules.clear)
+        asyncio.get_running_loop().call_later(50.0, emulator.fault_rules.rules.clear)
 
         await handle.wait()
 

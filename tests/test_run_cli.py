@@ -43,8 +43,8 @@ def service() -> Iterator[Host]:
 def host(service: Host) -> Host:
     """Give an emulator that has seen nothing yet, and the environment in which commands use it."""
     emulator = service[0]
-    emulator.machine.tasks.clear()
-    emulator.schedule.rules.clear()
+    emulator.engine.tasks.clear()
+    emulator.fault_rules.rules.clear()
     emulator.seen.requests.clear()
     return service
 
@@ -55,7 +55,7 @@ def run(host: Host, *words: str) -> Result:
 
 def made(host: Host) -> list[dict[str, Any]]:
     """Give the inputs of all tasks that were paid for."""
-    return [dict(task.input) for task in host[0].machine.tasks.values()]
+    return [dict(task.input) for task in host[0].engine.tasks.values()]
 
 
 def creates(host: Host) -> int:
@@ -86,7 +86,7 @@ def test_any_model_is_made_by_its_names(host: Host) -> None:
     link = given["image_url"]
     assert link.endswith(".png")
     assert given == {"prompt": "a=b", "image_url": link, "images": [link, {"a": 1}], "camera-control": {}}
-    assert result.stdout.strip() in host[0].machine.tasks
+    assert result.stdout.strip() in host[0].engine.tasks
     assert host[0].seen.requests["upload"] == 1
 
 

@@ -102,7 +102,7 @@ async def pending(path: Path) -> set[str]:
 
 
 def made(emulator: Emulator) -> set[str]:
-    return {task_id for task_id, task in emulator.machine.tasks.items() if not task.adopted}
+    return {task_id for task_id, task in emulator.engine.tasks.items() if not task.adopted}
 
 
 @each_scope

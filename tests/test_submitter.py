@@ -66,7 +66,7 @@ async def states_of(path: Path) -> Mapping[str, tuple[LedgerState, str | None]]:
 
 
 def tasks_of(emulator: Emulator) -> list[str]:
-    return [task_id for task_id, task in emulator.machine.tasks.items() if task.origin]
+    return [task_id for task_id, task in emulator.engine.tasks.items() if task.origin]
 
 
 # -- one key ------------------------------------------------------------------------------------------------------

@@ -52,7 +52,7 @@ def uploads(emulator: Any) -> int:
 
 def given(emulator: Any, task_id: str) -> str:
     """Give the link that a task was made with."""
-    return str(emulator.machine.tasks[task_id].input["image_url"])
+    return str(emulator.engine.tasks[task_id].input["image_url"])
 
 
 # -- an upload of its own -----------------------------------------------------------------------------------------
@@ -334,7 +334,7 @@ async def test_files_are_uploaded_before_the_submit_wherever_they_stand(cat: Pat
     )
     async with serving(latency={"upload": 1.0}) as (emulator, piapi):
         handle = await piapi.submit(request)
-        said = emulator.machine.tasks[handle.task_id].input
+        said = emulator.engine.tasks[handle.task_id].input
 
         assert uploads(emulator) == 2
         assert "file:" not in json.dumps(said)

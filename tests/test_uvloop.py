@@ -78,7 +78,7 @@ async def run_a_batch_and_resume_it(folder: Path) -> None:
         assert [outcome.task and outcome.task.task_id for outcome in again] == [
             outcome.task and outcome.task.task_id for outcome in first
         ]
-        assert sum(not task.adopted for task in emulator.machine.tasks.values()) == 6
+        assert sum(not task.adopted for task in emulator.engine.tasks.values()) == 6
 
 
 async def resume_a_batch_whose_tasks_have_not_ended(folder: Path) -> None:
@@ -89,7 +89,7 @@ async def resume_a_batch_whose_tasks_have_not_ended(folder: Path) -> None:
             PiAPI(KEY, base_url=base_url, ledger=Ledger(folder / "run.db")) as piapi,
             BatchRunner(piapi, concurrency=4).stream(requests),
         ):
-            while len(emulator.machine.tasks) < 5:  # four tasks, and their parent
+            while len(emulator.engine.tasks) < 5:  # four tasks, and their parent
                 await asyncio.sleep(0)
         async with PiAPI(
             KEY, base_url=base_url, ledger=Ledger(folder / "run.db"), poll=PollPolicy.every(QUICK)
@@ -97,7 +97,7 @@ async def resume_a_batch_whose_tasks_have_not_ended(folder: Path) -> None:
             outcomes = await BatchRunner(piapi, concurrency=4).run(requests)
 
         assert [outcome.ok for outcome in outcomes] == [True] * 4
-        assert sum(not task.adopted for task in emulator.machine.tasks.values()) == 4
+        assert sum(not task.adopted for task in emulator.engine.tasks.values()) == 4
 
 
 async def hear_of_the_end_by_webhook(_: Path) -> None:

@@ -51,7 +51,7 @@ class TestEverySample:
                 env={"PIAPI_BASE_URL": base_url, "PIAPI_API_KEY": "emulator-key"},
             )
             assert result.exit_code == 0, result.stderr
-            made = [task.input for task in emulator.machine.tasks.values() if not task.adopted]
+            made = [task.input for task in emulator.engine.tasks.values() if not task.adopted]
 
         assert sorted(map(spelt, made)) == sorted(spelt(given_) for *_, given_ in SAMPLES)
 
@@ -71,7 +71,7 @@ def test_every_sample_is_a_command(monkeypatch: pytest.MonkeyPatch) -> None:
                 env={"PIAPI_BASE_URL": base_url, "PIAPI_API_KEY": "emulator-key"},
             )
             assert result.exit_code == 0, (words, result.stderr)
-            assert emulator.machine.tasks[result.stdout.strip()].input == given_
+            assert emulator.engine.tasks[result.stdout.strip()].input == given_
 
 
 @pytest.mark.parametrize(

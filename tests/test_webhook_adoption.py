@@ -188,7 +188,7 @@ async def test_a_request_that_knows_no_webhooks_is_sent_as_it_is_and_watched_as_
         await handle.wait()
 
         assert now() < 32.0
-        assert "webhook_endpoint" not in emulator.machine.tasks[handle.task_id].given
+        assert "webhook_endpoint" not in emulator.engine.tasks[handle.task_id].given
         assert not receiver.counts
 
 
@@ -212,7 +212,7 @@ async def test_a_hundred_lost_answers_are_a_hundred_tasks_and_none_is_paid_twice
         assert {handle.task_id for handle in handles} == set(made(emulator))
         assert emulator.seen.creates == emulator.seen.requests[case.create] == 100
         assert receiver.counts["adopted"] == 100
-        prompts = [emulator.machine.tasks[handle.task_id].prompt for handle in handles]
+        prompts = [emulator.engine.tasks[handle.task_id].prompt for handle in handles]
         assert prompts == [f"cat {number}" for number in range(100)]
         assert all(not isinstance(task, Exception) for task in await wait_all(handles))
 

@@ -256,7 +256,7 @@ async def test_behind_one_url_no_worker_is_later_than_without_webhooks(workers: 
             sent = 0
             while True:
                 await asyncio.sleep(0.1)
-                for task_id, task in list(emulator.machine.tasks.items()):
+                for task_id, task in list(emulator.engine.tasks.items()):
                     if task.ended is not None and task_id not in told and not task.adopted:
                         told.add(task_id)
                         sent += 1

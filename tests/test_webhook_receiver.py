@@ -108,7 +108,7 @@ async def test_a_submit_carries_endpoint_and_secret_by_itself_and_a_nonce_of_its
     async with hooked() as (emulator, piapi, receiver):
         handles = [await piapi.submit(request) for request in rerolls(3)]
 
-        sent = [emulator.machine.tasks[handle.task_id].given for handle in handles]
+        sent = [emulator.engine.tasks[handle.task_id].given for handle in handles]
         endpoints = [URL(str(given["webhook_endpoint"])) for given in sent]
         assert {str(endpoint.with_query(None)) for endpoint in endpoints} == {receiver.url}
         assert len({endpoint.query[NONCE] for endpoint in endpoints}) == 3
@@ -120,7 +120,7 @@ async def test_the_query_of_the_url_is_kept() -> None:
         WebhookReceiver(piapi, secret=SECRET, url=f"{PUBLIC}?bot=7")
         handle = await piapi.submit(REROLL)
 
-        endpoint = URL(str(emulator.machine.tasks[handle.task_id].given["webhook_endpoint"]))
+        endpoint = URL(str(emulator.engine.tasks[handle.task_id].given["webhook_endpoint"]))
         assert endpoint.query["bot"] == "7"
         assert endpoint.query[NONCE]
 
@@ -131,7 +131,7 @@ async def test_an_endpoint_that_the_user_gave_is_his_own(own: str) -> None:
         secret = "mine" if own else None
         handle = await piapi.submit(Reroll("p", webhook_endpoint=own, webhook_secret=secret))
 
-        given = emulator.machine.tasks[handle.task_id].given
+        given = emulator.engine.tasks[handle.task_id].given
         assert given.get("webhook_endpoint", "") == own
         assert given.get("webhook_secret") == secret
 
@@ -191,7 +191,7 @@ async def test_a_delivered_failure_is_raised_with_its_reason(confirm: bool, case
 
         with pytest.raises(TaskFailed, match="the cat ran away"):
             await handle.wait()
-        assert now() == pytest.approx(emulator.machine.tasks[handle.task_id].ended, abs=TICK)
+        assert now() == pytest.approx(emulator.engine.tasks[handle.task_id].ended, abs=TICK)
 
 
 async def test_a_delivered_cancellation_is_raised() -> None:

@@ -58,7 +58,7 @@ async def test_a_thousand_tasks_end_though_deliveries_are_lost_doubled_and_reord
         assert len(came) < 930
         assert receiver.counts["accepted"] == told.total()
         after = [
-            max(0.0, emulator.seen.detection[task_id] - (at - (emulator.machine.tasks[task_id].ended or 0.0)))
+            max(0.0, emulator.seen.detection[task_id] - (at - (emulator.engine.tasks[task_id].ended or 0.0)))
             for task_id, at in came.items()
         ]
         assert sum(after) / len(after) < 0.2

@@ -58,7 +58,7 @@ _SIGNED_LINKS = ("no", "links", "redirects")
 def _on_set(emulator: Emulator, setting: attrs.Attribute[Any], value: object) -> object:
     """Put a changed setting into effect; raise `AttributeError` if it would have none."""
     if setting.name in _LIVE:
-        setattr(emulator.machine, setting.name, value)
+        setattr(emulator.engine, setting.name, value)
         return value
 
     at_start = setting.name in _AT_START
@@ -149,8 +149,8 @@ class Emulator:
     state: str | Path | None = None
     public_url: str = ""
     seen: Seen = field(factory=Seen, init=False)
-    machine: TaskEngine = field(init=False)
-    schedule: FaultRules = field(init=False)
+    engine: TaskEngine = field(init=False)
+    fault_rules: FaultRules = field(init=False)
     _host: Host = field(init=False)
     _router: Router = field(init=False)
     _server: Server | None = field(default=None, init=False)
@@ -169,7 +169,7 @@ class Emulator:
         if concurrency is None:
             concurrency = plan.concurrency
 
-        self.machine = TaskEngine(
+        self.engine = TaskEngine(
             seed=self.seed,
             concurrency=concurrency,
             queue=self.queue,
@@ -182,7 +182,7 @@ class Emulator:
             parent_max_age=self.parent_max_age,
             banned_words=self.banned_words,
         )
-        self.schedule = FaultRules(_rng(self.seed, "faults"), list(self.faults))
+        self.fault_rules = FaultRules(_rng(self.seed, "faults"), list(self.faults))
 
         view = View(
             plan,
@@ -190,12 +190,12 @@ class Emulator:
             picture_size=self.picture_size,
             signed=self.signed_links == "links",
         )
-        self._host = Host(self.machine, view, frozenset(self.api_keys), self.seen)
+        self._host = Host(self.engine, view, frozenset(self.api_keys), self.seen)
         self._router = Router(self._host)
 
     def __repr__(self) -> str:
         where = f"at {self.base_url}" if self.base_url else "not running"
-        tasks, requests = len(self.machine.tasks), self.seen.requests.total()
+        tasks, requests = len(self.engine.tasks), self.seen.requests.total()
         return f"<Emulator {where}, {tasks} tasks, {requests} requests>"
 
     @property
@@ -214,7 +214,7 @@ class Emulator:
     def now(self) -> float:
         """Emulated seconds since the first start."""
         if self._server is None:
-            return self.machine.now
+            return self.engine.now
         return self._server.clock()
 
     @asynccontextmanager
@@ -280,7 +280,7 @@ class Emulator:
         if times == "auto":
             times = 1 if rate is None else None
 
-        self.schedule.rules.append(Rule(route, fault, nth, times, rate))
+        self.fault_rules.rules.append(Rule(route, fault, nth, times, rate))
         if self._server is not None:
             self._server.begin_outage_if_due()
 
@@ -289,8 +289,8 @@ class Emulator:
 
         `kind` is "grid", "single", or "files" for a video.
         """
-        self.machine.advance(self.now)
-        self.machine.adopt(task_id, kind=Kind(kind), prompt=prompt, age=age)
+        self.engine.advance(self.now)
+        self.engine.adopt(task_id, kind=Kind(kind), prompt=prompt, age=age)
         self._changed()
 
     def end(self, task_id: str, *, error: str = "") -> bool:
@@ -298,13 +298,13 @@ class Emulator:
 
         Return False if it has ended already; raise `KeyError` if there is no such task.
         """
-        ended = self.machine.end(task_id, error=error, now=self.now)
+        ended = self.engine.end(task_id, error=error, now=self.now)
         self._changed()
         return ended
 
     def task(self, task_id: str) -> Task | None:
         """Return the task as it is now, None if there is none."""
-        return self.machine.get(task_id, now=self.now)
+        return self.engine.get(task_id, now=self.now)
 
     def _changed(self) -> None:
         if self._server is not None:
@@ -319,16 +319,16 @@ class Emulator:
         if self.state is not None:
             self._file = StateFile(Path(self.state))
             self._file.check()
-            if not self.machine.tasks:
+            if not self.engine.tasks:
                 saved = self._file.load()
 
         if saved is None:
             now = time.time() if self.epoch is None else self.epoch
-            self._begun_at = now - self.machine.now
+            self._begun_at = now - self.engine.now
             return
 
         self._begun_at = saved.epoch
-        self.machine.restore(saved.tasks, now=saved.now, serial=saved.serial)
+        self.engine.restore(saved.tasks, now=saved.now, serial=saved.serial)
         # What ended in the meantime is played once the server is up, so that its webhooks are still
         # sent.
         if self.epoch is None:
@@ -336,7 +336,7 @@ class Emulator:
 
     def _new_server(self, host: str, port: int, *, exposed: bool) -> Server:
         loop = asyncio.get_running_loop()
-        clock = _clock(loop, self.machine.now + self._missed, self.speed)
+        clock = _clock(loop, self.engine.now + self._missed, self.speed)
         guard = Guard.of(exposed=exposed, public_url=self.public_url, hooks=self.webhook_hosts)
         webhooks = WebhookSender(
             self.seen,
@@ -355,7 +355,7 @@ class Emulator:
         )
         return Server(
             router=self._router,
-            rules=self.schedule,
+            rules=self.fault_rules,
             webhooks=webhooks,
             guard=guard,
             clock=clock,

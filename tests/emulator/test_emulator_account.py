@@ -1,4 +1,4 @@
-"""What stands beside the task API - upload, account - and the older doors to three systems."""
+"""Uploads, the account, and the older protocols of three systems."""
 
 from __future__ import annotations
 
@@ -143,26 +143,26 @@ OLD: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-async def _old(caller: Caller, door: str, task_id: str) -> tuple[int, Any]:
-    if door == "face_swap":
+async def _old(caller: Caller, protocol: str, task_id: str) -> tuple[int, Any]:
+    if protocol == "face_swap":
         return await caller.call("POST", "/api/face_swap/v1/fetch", {"task_id": task_id})
-    return await caller.call("GET", f"{OLD[door][0]}/{task_id}")
+    return await caller.call("GET", f"{OLD[protocol][0]}/{task_id}")
 
 
-class TestOlderDoors:
-    @pytest.mark.parametrize("door", OLD)
-    async def test_each_makes_reads_and_tells(self, door: str) -> None:
-        path, body = OLD[door]
+class TestOlderProtocols:
+    @pytest.mark.parametrize("protocol", OLD)
+    async def test_each_makes_reads_and_tells(self, protocol: str) -> None:
+        path, body = OLD[protocol]
         async with Inbox().open() as inbox, emulating(durations=60.0) as caller:
             hook = {"endpoint": inbox.url, "secret": "hush"}
             status, answer = await caller.call("POST", path, {**body, "webhook_config": hook})
             task_id = answer["data"]["task_id"]
             assert (status, answer) == (200, {"code": 200, "data": {"task_id": task_id}, "message": "success"})
-            _, waiting = await _old(caller, door, task_id)
+            _, waiting = await _old(caller, protocol, task_id)
             await asyncio.sleep(100)
-            _, ended = await _old(caller, door, task_id)
+            _, ended = await _old(caller, protocol, task_id)
 
-            done = "success" if door == "face_swap" else "completed"
+            done = "success" if protocol == "face_swap" else "completed"
             assert (waiting["data"]["status"], ended["data"]["status"]) == ("pending", done)
             assert [(body, secret) for _, body, secret in inbox.posts] == [(ended, "hush")]
             assert (await caller.read(task_id))["status"] == "completed"
@@ -170,10 +170,10 @@ class TestOlderDoors:
     async def test_the_results_are_where_they_were(self) -> None:
         async with emulating() as caller:
             ended = {}
-            for door, (path, body) in OLD.items():
+            for protocol, (path, body) in OLD.items():
                 task_id = (await caller.call("POST", path, body))[1]["data"]["task_id"]
                 caller.emulator.end(task_id)
-                ended[door] = (await _old(caller, door, task_id))[1]["data"]
+                ended[protocol] = (await _old(caller, protocol, task_id))[1]["data"]
 
             generation, work = ended["luma"]["generation"], ended["kling"]["works"][0]
             assert json.loads(ended["luma"]["input"])["prompt"] == "a cat"
@@ -191,11 +191,11 @@ class TestOlderDoors:
 
     async def test_waiting_ones_show_nothing_and_failed_ones_say_why(self) -> None:
         async with emulating(durations=60.0) as caller:
-            for door, (path, body) in OLD.items():
+            for protocol, (path, body) in OLD.items():
                 task_id = (await caller.call("POST", path, body))[1]["data"]["task_id"]
-                waiting = (await _old(caller, door, task_id))[1]["data"]
+                waiting = (await _old(caller, protocol, task_id))[1]["data"]
                 caller.emulator.end(task_id, error="no luck")
-                failed = (await _old(caller, door, task_id))[1]["data"]
+                failed = (await _old(caller, protocol, task_id))[1]["data"]
                 assert (waiting.get("image", ""), waiting.get("works", [])) == ("", [])
                 assert waiting.get("generation", {"video": None})["video"] is None
                 assert (failed["status"], failed["error"]) == ("failed", "no luck")

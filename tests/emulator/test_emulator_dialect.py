@@ -1,4 +1,4 @@
-"""What the router says in each dialect and on each plan, asked as plain values."""
+"""Responses in each dialect and on each plan, as plain values."""
 
 from __future__ import annotations
 

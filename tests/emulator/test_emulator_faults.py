@@ -308,7 +308,7 @@ def test_faults_are_read_from_toml(tmp_path: Path) -> None:
     assert Rule("reroll", Drop(after_body=True, made=False), nth=2) == drop
     assert Rule("*", Status(429, retry_after=3), times=None, rate=0.25) == status
     assert Rule("fetch", WrongTypes(), times=3) == types
-    assert (drop, status, types) == tuple(Emulator(faults=load_faults(path)).schedule.rules)
+    assert (drop, status, types) == tuple(Emulator(faults=load_faults(path)).fault_rules.rules)
 
 
 @pytest.mark.parametrize(

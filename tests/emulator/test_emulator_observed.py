@@ -158,9 +158,9 @@ def test_a_plan_of_ones_own_and_durations_of_every_sort_are_taken() -> None:
     plan = Plan("mine", 2, progress=True, intermediate=False, discord=False, temporary=True)
     emulator = Emulator(plan=plan, durations={"fast": 3, "upscale": lambda _rng: 4.0, "relax": Constant(5)})
 
-    assert emulator.machine.concurrency == 2
-    assert Emulator(plan=plan, concurrency=7).machine.concurrency == 7
-    task = emulator.machine.create(midjourney_request("imagine", {"prompt": "a cat"}), account="", now=0)
+    assert emulator.engine.concurrency == 2
+    assert Emulator(plan=plan, concurrency=7).engine.concurrency == 7
+    task = emulator.engine.create(midjourney_request("imagine", {"prompt": "a cat"}), account="", now=0)
     assert task.script.seconds == 3
     assert "not running" in repr(emulator)
 

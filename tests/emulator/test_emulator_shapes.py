@@ -47,7 +47,7 @@ class TestUnclear:
         async with emulating() as caller:
             caller.emulator.fail(route, Unclear(shape))
             status, text, kind, headers = await raw(caller, "POST", *CREATES[route])
-            (task_id,) = caller.emulator.machine.tasks
+            (task_id,) = caller.emulator.engine.tasks
             expected, body = UNCLEAR[shape](task_id)
 
             assert (status, json.loads(text), kind) == (expected, body, "application/json")

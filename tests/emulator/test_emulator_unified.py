@@ -354,7 +354,7 @@ async def test_an_input_cannot_smuggle_in_a_webhook() -> None:
 
 async def test_a_restart_goes_on_where_it_stood(tmp_path: Path) -> None:
     options: dict[str, Any] = {
-        "state": tmp_path / "state.json", "epoch": 1e9, "durations": 60.0, "public_url": "http://desk",
+        "state": tmp_path / "state.json", "epoch": 1e9, "durations": 60.0, "public_url": "http://host",
     }  # fmt: skip
     async with Inbox().open() as inbox:
         async with emulating(**options) as caller:

@@ -57,12 +57,12 @@ DELIVERY: Mapping[str, Callable[..., bytes]] = {"legacy": delivery, "unified": u
 
 def nonce_of(emulator: Emulator, task_id: str) -> str:
     """Give the query that the endpoint of a task was made with."""
-    return URL(str(emulator.machine.tasks[task_id].given["webhook_endpoint"])).query_string
+    return URL(str(emulator.engine.tasks[task_id].given["webhook_endpoint"])).query_string
 
 
 def made(emulator: Emulator) -> list[str]:
     """Give the ids of the tasks that were paid for."""
-    return [task_id for task_id, task in emulator.machine.tasks.items() if not task.adopted]
+    return [task_id for task_id, task in emulator.engine.tasks.items() if not task.adopted]
 
 
 async def post(url: str, body: Any, secret: str | None = SECRET) -> tuple[int, bytes]:

@@ -68,7 +68,7 @@ def end_all(emulator: Emulator) -> None:
 
     def end() -> None:
         emulator.fail("create", TaskTakes(INSTANTLY), times=None)
-        for task_id in list(emulator.machine.tasks):
+        for task_id in list(emulator.engine.tasks):
             emulator.end(task_id)
 
     call_in_thread(emulator, end)

@@ -60,6 +60,11 @@ class _NoParent:
     aspect_ratio: str = "1:1"
 
 
+_NO_PARENT = _NoParent()
+#: Decides nothing.
+_NO_SCRIPT = Script()
+
+
 @define
 class TaskEngine:
     """All tasks of the service; `advance` plays what is due, everything else reads or adds."""
@@ -257,7 +262,7 @@ class TaskEngine:
         # another's luck.
         rng = Random(f"{self.seed}/{serial}")  # noqa: S311 - a reproducible run is the point
         given = {name: _remembered(name, value) for name, value in request.given.items()}
-        inherited: Task | _NoParent = parent or _NoParent()
+        inherited: Task | _NoParent = parent or _NO_PARENT
 
         task = Task(
             task_id=_new_id(rng.getrandbits(128), request, given),
@@ -304,12 +309,12 @@ class TaskEngine:
         return rng.choice(self.other_failure_texts)
 
     def _take_script(self, route: str) -> Script:
-        """Remove and return the first script for a route; an empty one if there is none."""
+        """Remove and return the first script for a route, `_NO_SCRIPT` if there is none."""
         for index, (wanted, script) in enumerate(self._scripts):
             if wanted in (route, "*"):
                 del self._scripts[index]
                 return script
-        return Script()
+        return _NO_SCRIPT
 
     # -- moving a task --------------------------------------------------------------------------
 
