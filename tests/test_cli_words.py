@@ -214,7 +214,8 @@ def test_talk_to_nobody_ends_nothing_and_what_matters_is_kept(tmp_path: Path, mo
         assert not _output.say("anybody there?")
         _output.tell("task t1")
     monkeypatch.undo()
-    os.dup2(os.open(os.devnull, os.O_WRONLY), writing)  # so that closing it is no error
+    with Path(os.devnull).open("wb") as anywhere:
+        os.dup2(anywhere.fileno(), writing)  # so that closing it is no error
     broken.close()
 
     [kept] = tmp_path.iterdir()
