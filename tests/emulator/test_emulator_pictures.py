@@ -8,8 +8,9 @@ import pytest
 from PIL import Image, ImageChops, ImageStat
 
 from piapi_async.emulator._media import recipes
+from piapi_async.emulator._media.canvas import PALETTES
 from piapi_async.emulator._media.links import Link
-from piapi_async.emulator._media.motifs import MOTIFS, PALETTES
+from piapi_async.emulator._media.motifs import MOTIFS
 from piapi_async.emulator._media.recipes import DEPTH
 from piapi_async.emulator._service.durations import Constant
 from piapi_async.emulator._service.engine import TaskEngine

@@ -6,11 +6,10 @@ import math
 from collections.abc import Callable, Mapping
 from random import Random
 
-from attrs import frozen
 from PIL import Image, ImageDraw
 
+from .canvas import Canvas
 from .strokes import (
-    Colour,
     Point,
     clouds,
     coloured,
@@ -19,7 +18,6 @@ from .strokes import (
     gradient,
     levels,
     mix,
-    rgb,
     ridge,
     silhouette,
     stars,
@@ -29,72 +27,6 @@ from .strokes import (
 
 #: The shares of waves that catch the light, and of planets with rings.
 SPARKLE, RINGED = 0.55, 0.65
-
-
-@frozen
-class Palette:
-    """Colours that go together; the sky is from top to horizon."""
-
-    sky: tuple[Colour, Colour, Colour, Colour]
-    light: Colour
-    far: Colour
-    near: Colour
-    accent: Colour
-
-    @property
-    def dark(self) -> bool:
-        """Whether it is night in these colours."""
-        return sum(self.sky[0]) < 230  # noqa: PLR2004 - by eye
-
-
-def _palette(sky: str, light: str, far: str, near: str, accent: str) -> Palette:
-    top, upper, lower, horizon = map(rgb, sky.split())
-    return Palette((top, upper, lower, horizon), rgb(light), rgb(far), rgb(near), rgb(accent))
-
-
-PALETTES = (
-    _palette("#1b1f4b #4b3b78 #c0627d #f7b37a", "#ffe3b0", "#8b5a86", "#191632", "#f2709c"),  # dusk
-    _palette("#0f3d4c #2a7f7e #8cc8a8 #f3e9b5", "#fff7cf", "#6fae9a", "#0b2a33", "#f08a4b"),  # lagoon
-    _palette("#7fb0dc #bcd5ea #f7dcc8 #fbbb9b", "#fff4dc", "#b5a3b8", "#35445f", "#e8737a"),  # dawn
-    _palette("#050a1c #0c1b3d #17406b #3f8a9e", "#eaf6ff", "#2a5a78", "#040a18", "#7fd8c8"),  # night
-    _palette("#35507a #a97b8f #eba078 #ffd79a", "#fff0c4", "#d0876b", "#4a1f2e", "#c2453d"),  # desert
-    _palette("#b4dcde #d6eee2 #f4f4dc #fde2b8", "#ffffff", "#a0c8ba", "#1f4d49", "#f2936b"),  # morning
-    _palette("#3a1c4f #8a3f78 #e57f8f #ffd3b8", "#fff1e0", "#b2668a", "#2a1238", "#ffc15e"),  # rose
-    _palette("#1d2733 #3b5162 #7b95a0 #cfd5c8", "#f5f0da", "#7a909a", "#121a22", "#d9a441"),  # storm
-    _palette("#150a16 #45152a #a82f32 #f28a3a", "#ffdf8e", "#8a2b35", "#12060d", "#ffbe5c"),  # ember
-    _palette("#bfa9e0 #dcc7ec #f6dbe4 #ffe9cf", "#fffaf0", "#ae97c8", "#43336a", "#ef8fa7"),  # lilac
-)
-
-
-@frozen
-class Canvas:
-    """One picture in the making.
-
-    `coarse` decides the composition, `fine` the detail; `bare` leaves out sun and planet.
-
-    The surroundings of an outpaint are bare: what is set into them has its own.
-    """
-
-    image: Image.Image
-    palette: Palette
-    coarse: Random
-    fine: Random
-    bare: bool = False
-
-    @property
-    def width(self) -> int:
-        """Pixels across."""
-        return self.image.width
-
-    @property
-    def height(self) -> int:
-        """Pixels down."""
-        return self.image.height
-
-    @property
-    def unit(self) -> float:
-        """The shorter side, what sizes are measured in."""
-        return float(min(self.image.size))
 
 
 def _sky(canvas: Canvas, *, horizon: float = 1.0) -> None:
@@ -111,6 +43,7 @@ def _sun(canvas: Canvas, y: float) -> Point:
     radius = unit * rng.uniform(0.04, 0.085)
     if canvas.bare:
         return centre
+
     glow(canvas.image, centre, radius * 7, mix(palette.sky[3], palette.light, 0.5), 0.55)
     glow(canvas.image, centre, radius * 2.6, palette.light, 0.6)
     disk(canvas.image, centre, radius, palette.light)
@@ -119,20 +52,26 @@ def _sun(canvas: Canvas, y: float) -> Point:
 
 def _cirrus(canvas: Canvas, strength: float) -> None:
     field = warp(clouds(canvas.fine, (2, 9)), canvas.fine, 0.05)
-    fade = Image.linear_gradient("L").point([round(255 * max(0.0, 1 - value / 190)) for value in range(256)])
+    table = [round(255 * max(0.0, 1 - value / 190)) for value in range(256)]
+    fade = Image.linear_gradient("L").point(table)
+
     mask = Image.composite(levels(field, 0.5, 0.95, strength), Image.new("L", field.size, 0), fade)
     wash(canvas.image, canvas.palette.light, mask)
 
 
 def _mist(canvas: Canvas, y: float, depth: float, strength: float) -> None:
     """Lay a band of mist around height `y`, `depth` deep (shares of the height), torn by noise."""
-    image, colour = canvas.image, mix(canvas.palette.sky[3], canvas.palette.light, 0.35)
-    band = Image.new("L", (1, 64))
-    band.putdata([round(255 * strength * math.sin(math.pi * (row + 0.5) / 64) ** 2) for row in range(64)])
-    field = levels(clouds(canvas.fine, (3, 2), octaves=3, side=64), 0.1, 0.9)
-    mask = Image.composite(band.resize((64, 64)), Image.new("L", (64, 64), 0), field)
+    side = 64
+    band = Image.new("L", (1, side))
+    rows = [math.sin(math.pi * (row + 0.5) / side) ** 2 for row in range(side)]
+    band.putdata([round(255 * strength * row) for row in rows])
+
+    field = levels(clouds(canvas.fine, (3, 2), octaves=3, side=side), 0.1, 0.9)
+    mask = Image.composite(band.resize((side, side)), Image.new("L", (side, side), 0), field)
+
+    colour = mix(canvas.palette.sky[3], canvas.palette.light, 0.35)
     size = (canvas.width, max(2, round(canvas.height * depth)))
-    image.paste(
+    canvas.image.paste(
         colour,
         (0, round(canvas.height * (y - depth / 2))),
         mask.resize(size, Image.Resampling.BICUBIC),
@@ -140,7 +79,10 @@ def _mist(canvas: Canvas, y: float, depth: float, strength: float) -> None:
 
 
 def _below(canvas: Canvas, line: list[float], y: float, reach: float) -> list[Point]:
-    """Return the polygon under a ridge line at height `y` (share), its peaks `reach` (of the unit) high."""
+    """Return the polygon under a ridge line.
+
+    `y` is its height as a share of the canvas, `reach` the height of its peaks as one of the unit.
+    """
     step = canvas.width / (len(line) - 1)
     ground = canvas.height * y
     points = [(index * step, ground - value * reach * canvas.unit) for index, value in enumerate(line)]
@@ -151,12 +93,14 @@ def _firs(canvas: Canvas, outline: list[Point], count: int, tall: float) -> list
     """Return fir trees standing on an outline."""
     rng, trees = canvas.fine, []
     ground = outline[:-2]
+
     for _ in range(count):
         x, y = ground[rng.randrange(len(ground))]
         height = canvas.unit * tall * rng.uniform(0.5, 1.0)
         for tier in range(4):
             base, half = y + height * 0.1 - height * tier * 0.22, height * (0.2 - tier * 0.04)
             trees.append([(x - half, base), (x, base - height * 0.42), (x + half, base)])
+
     return trees
 
 
@@ -168,6 +112,7 @@ def ridges(canvas: Canvas) -> None:
     _sun(canvas, rng.uniform(0.2, 0.42))
     layers = rng.randint(5, 6)
     haze = mix(palette.sky[3], palette.light, 0.2)
+
     for layer in range(layers):
         near = layer / (layers - 1)
         colour = mix(palette.far, palette.near, near**0.85)
@@ -177,6 +122,7 @@ def ridges(canvas: Canvas) -> None:
         if layer >= layers - 2:
             front = layer - layers + 2
             shapes += _firs(canvas, outline, 26 + 22 * front, 0.06 + 0.07 * front)
+
         silhouette(canvas.image, shapes, (colour, mix(colour, haze, 0.55 * (1 - near))))
         if layer < layers - 1:
             _mist(canvas, 0.62 + 0.36 * near, 0.2, 0.42 * (1 - 0.6 * near))
@@ -200,12 +146,14 @@ def sea(canvas: Canvas) -> None:
         curve=0.7,
     )
     canvas.image.paste(water, (0, edge))
+
     for island in range(2):
         line = [max(value, -0.02) for value in ridge(rng, fine, roughness=0.5)]
         colour = mix(palette.far, palette.near, 0.15 + 0.3 * island)
         outline = _below(canvas, line, horizon + 0.004, 0.09 - 0.03 * island)
         ground = [(x, min(y, edge + unit * 0.002)) for x, y in outline[:-2]]
         silhouette(canvas.image, [[*ground, (canvas.width, edge + 2), (0, edge + 2)]], colour)
+
     _waves(canvas, edge, sun)
 
 
@@ -213,18 +161,28 @@ def _waves(canvas: Canvas, edge: int, sun: Point) -> None:
     palette, rng, depth = canvas.palette, canvas.fine, canvas.height - edge
     dark: list[list[Point]] = []
     bright: list[list[Point]] = []
+
     for _ in range(420):
         share = rng.random() ** 1.7
         y = edge + 2 + share * depth
         long, thick = canvas.unit * (0.01 + 0.07 * share), canvas.unit * (0.0012 + 0.0032 * share)
         lit = rng.random() < SPARKLE
-        x = rng.gauss(sun[0], canvas.unit * (0.03 + 0.08 * share)) if lit else rng.uniform(0, canvas.width)
+        x = _wave_place(canvas, sun, share, lit=lit)
+
         half = long * 0.45
         lens = [(x - long, y), (x - half, y - thick), (x + half, y - thick), (x + long, y)]
         lens += [(x + half, y + thick), (x - half, y + thick)]
         (bright if lit else dark).append(lens)
+
     silhouette(canvas.image, dark, mix(palette.near, palette.sky[1], 0.25), 0.5)
     silhouette(canvas.image, bright, mix(palette.light, palette.sky[3], 0.25), 0.8)
+
+
+def _wave_place(canvas: Canvas, sun: Point, share: float, *, lit: bool) -> float:
+    """Return where a wave is: one that catches the light is near the sun."""
+    if lit:
+        return canvas.fine.gauss(sun[0], canvas.unit * (0.03 + 0.08 * share))
+    return canvas.fine.uniform(0, canvas.width)
 
 
 def dunes(canvas: Canvas) -> None:
@@ -235,6 +193,7 @@ def dunes(canvas: Canvas) -> None:
     _sun(canvas, rng.uniform(0.16, 0.36))
     count = rng.randint(4, 5)
     sand = mix(palette.sky[3], palette.accent, 0.35)
+
     for dune in range(count):
         near = dune / (count - 1)
         y, tall = 0.5 + 0.36 * near, 0.07 + 0.09 * near
@@ -263,17 +222,19 @@ def _dune(x: float, crest: float, phase: float, near: float) -> float:
 
 
 def _shade(canvas: Canvas, outline: list[Point], rng: Random) -> list[Point]:
-    """Return the flank away from the light: along the crest to the right, back along a winding line."""
+    """Return the flank away from the light: along the crest, and back along a winding line."""
     ground = outline[:-2]
     top = min(range(len(ground)), key=lambda index: ground[index][1])
     x, y = ground[top]
     bend, drift = rng.uniform(0.03, 0.07), rng.uniform(0.05, 0.3)
     fall = canvas.height - y
     back = []
+
     for step in range(41):
         share = step / 40
         sway = bend * canvas.unit * math.sin(share * 7) * share
         back.append((x + drift * canvas.unit * share + sway, y + fall * share))
+
     return [*reversed(back), *ground[top:], (float(canvas.width), float(canvas.height))]
 
 
@@ -281,23 +242,29 @@ def planet(canvas: Canvas) -> None:
     """Paint a planet before a nebula."""
     rng, fine, palette, unit = canvas.coarse, canvas.fine, canvas.palette, canvas.unit
     night = mix(palette.near, (4, 5, 14), 0.55)
-    canvas.image.paste(gradient(canvas.image.size, (night, mix(night, palette.sky[1], 0.35), night)), (0, 0))
+    sky = (night, mix(night, palette.sky[1], 0.35), night)
+    canvas.image.paste(gradient(canvas.image.size, sky), (0, 0))
+
     for colour, strength in ((palette.sky[2], 0.75), (palette.accent, 0.55), (palette.sky[1], 0.6)):
         field = warp(clouds(rng, (3, 3)), rng, 0.1)
         wash(canvas.image, colour, levels(field, 0.5, 1.05, strength))
+
     stars(canvas.image, fine, 260, (255, 255, 255), down_to=1.6)
     if canvas.bare:
         return
+
     centre = (canvas.width * rng.uniform(0.3, 0.7), canvas.height * rng.uniform(0.35, 0.62))
     radius = unit * rng.uniform(0.19, 0.29)
     ringed = rng.random() < RINGED
     tilt = rng.uniform(0.16, 0.34)
     if ringed:
         _ring(canvas, centre, radius, tilt, front=False)
+
     glow(canvas.image, centre, radius * 1.7, mix(palette.sky[3], palette.light, 0.3), 0.6)
     disk(canvas.image, centre, radius, _globe(canvas, round(2 * radius)))
     if ringed:
         _ring(canvas, centre, radius, tilt, front=True)
+
     moon = (
         centre[0] + radius * rng.uniform(-1.9, 1.9),
         centre[1] - radius * rng.uniform(1.15, 1.5),
@@ -320,7 +287,8 @@ def _globe(canvas: Canvas, side: int) -> Image.Image:
         ),
     )
     # A gradient whose centre lies to the upper left of the globe's.
-    lit = Image.radial_gradient("L").resize((640, 640), Image.Resampling.BICUBIC).crop((238, 262, 494, 518))
+    large = Image.radial_gradient("L").resize((640, 640), Image.Resampling.BICUBIC)
+    lit = large.crop((238, 262, 494, 518))
     shadow = levels(lit, 0.16, 0.56, 0.95)
     face.paste(mix(palette.near, (2, 2, 8), 0.6), (0, 0), shadow)
     return face.resize((max(2, side), max(2, side)), Image.Resampling.BICUBIC)
@@ -334,6 +302,7 @@ def _ring(canvas: Canvas, centre: Point, radius: float, tilt: float, *, front: b
         edge = [_turned(centre, radius * outer, tilt, angle, lean) for angle in arc]
         back = [_turned(centre, radius * inner, tilt, angle, lean) for angle in reversed(arc)]
         bands.append(([*edge, *back], share))
+
     for band, share in bands:
         silhouette(canvas.image, [band], mix(palette.light, palette.sky[3], 0.4), share)
 
@@ -359,15 +328,19 @@ def forest(canvas: Canvas) -> None:
     glow(canvas.image, light, unit * 0.85, palette.light, 0.85)
     if not canvas.bare:
         disk(canvas.image, light, unit * 0.05, palette.light)
+
     layers = 5
+
     for layer in range(layers):
         near = layer / (layers - 1)
         colour = mix(mix(palette.far, palette.sky[3], 0.45), palette.near, near**0.9)
         ground = 0.74 + 0.2 * near
         outline = _below(canvas, ridge(rng, canvas.fine, roughness=0.42), ground, 0.035)
         shapes = [outline]
+
         for _ in range(round(13 - 8 * near)):
             shapes += _trunk(canvas, rng, ground, 0.006 + 0.024 * near**1.4)
+
         silhouette(canvas.image, shapes, (colour, mix(colour, palette.sky[3], 0.3 * (1 - near))))
         _mist(canvas, ground - 0.02, 0.34, 0.5 * (1 - near))
 
@@ -390,6 +363,7 @@ def _trunk(canvas: Canvas, rng: Random, ground: float, thick: float) -> list[lis
             (x + half * 1.7, foot),
         ]
     ]
+
     for _ in range(rng.randint(3, 6)):
         share = rng.uniform(0.3, 0.95)
         y, side, long = (
@@ -399,6 +373,7 @@ def _trunk(canvas: Canvas, rng: Random, ground: float, thick: float) -> list[lis
         )
         start = x + reach * share
         shapes.append([(start, y), (start + side * long, y - long * 0.55), (start, y - half * 0.7)])
+
     return shapes
 
 
@@ -413,14 +388,17 @@ def flow(canvas: Canvas) -> None:
     turn, start = rng.uniform(1.0, 1.7) * math.pi, rng.uniform(0, 2 * math.pi)
     inks = [*palette.sky[1:], palette.light, palette.accent, palette.far]
     draw = ImageDraw.Draw(large)
+
     for stroke in range(430):
         points = _stroke(angles, fine.random(), fine.random(), turn, start)
         ink = mix(inks[fine.randrange(len(inks))], ground, 0.55 * (1 - stroke / 430))
         width = max(1, round(large.width * (0.0012 + 0.0075 * fine.random() ** 3)))
         path = [(x * large.width, y * large.height) for x, y in points]
         draw.line(path, fill=ink, width=width, joint="curve")
+
         for x, y in (path[0], path[-1]):
             draw.ellipse((x - width / 2, y - width / 2, x + width / 2, y + width / 2), fill=ink)
+
     canvas.image.paste(large.reduce(2), (0, 0))
 
 
@@ -431,6 +409,7 @@ def _stroke(angles: bytes, x: float, y: float, turn: float, start: float) -> lis
         angle = start + angles[row * 128 + column] / 255 * turn
         x, y = x + 0.011 * math.cos(angle), y + 0.011 * math.sin(angle)
         points.append((x, y))
+
     return points
 
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from PIL import Image, ImageFilter
 
-from .motifs import MOTIFS, PALETTES, Canvas
+from .canvas import PALETTES, Canvas
+from .motifs import MOTIFS
 from .strokes import clouds, coloured
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ class _Sides(NamedTuple):
 
 
 def _fading_sides(shift: tuple[float, float]) -> _Sides:
-    """Return the sides of a moved picture that have new surroundings; all of them if it was not moved."""
+    """Return the sides of a picture that have new surroundings: all of them if it was not moved."""
     across, down = shift
     if not across and not down:
         return _Sides(left=True, top=True, right=True, bottom=True)

@@ -38,10 +38,12 @@ def gradient(size: tuple[int, int], stops: Sequence[Colour], *, curve: float = 1
     """
     steps = 128
     column = bytearray()
+
     for step in range(steps):
         place = (step / (steps - 1)) ** curve * (len(stops) - 1)
         index = min(int(place), len(stops) - 2)
         column += bytes(mix(stops[index], stops[index + 1], place - index))
+
     return Image.frombytes("RGB", (1, steps), bytes(column)).resize(size, Image.Resampling.BICUBIC)
 
 
@@ -53,12 +55,14 @@ def clouds(rng: Random, cells: tuple[int, int], *, octaves: int = 4, side: int =
     field: Image.Image | None = None
     weight = total = 1.0
     across, down = cells
+
     for _ in range(octaves):
         layer = Image.frombytes("L", (across, down), rng.randbytes(across * down))
         layer = layer.resize((side, side), Image.Resampling.BICUBIC)
         field = layer if field is None else Image.blend(field, layer, weight / total)
         across, down, weight = across * 2, down * 2, weight / 2
         total += weight
+
     assert field is not None  # noqa: S101 - at least one octave
     return ImageOps.autocontrast(field, cutoff=1)
 
@@ -77,10 +81,12 @@ def warp(field: Image.Image, rng: Random, strength: float, *, cells: int = 16) -
     grid = [[moved(x, y) for y in range(corners)] for x in range(corners)]
     edges = [round(corner * step) for corner in range(corners)]
     mesh = []
+
     for x in range(cells):
         for y in range(cells):
             box = (edges[x], edges[y], edges[x + 1], edges[y + 1])
             mesh.append((box, (*grid[x][y], *grid[x][y + 1], *grid[x + 1][y + 1], *grid[x + 1][y])))
+
     return field.transform(field.size, Image.Transform.MESH, mesh, Image.Resampling.BILINEAR)
 
 
@@ -95,6 +101,7 @@ def _ramp(low: float, high: float, peak: float) -> list[int]:
     for value in range(256):
         share = min(max((value / 255 - low) / (high - low), 0.0), 1.0)
         table.append(round(255 * peak * share * share * (3 - 2 * share)))
+
     return table
 
 
@@ -106,6 +113,7 @@ def coloured(field: Image.Image, stops: Sequence[Colour]) -> Image.Image:
         index = min(int(place), len(stops) - 2)
         for table, part in zip(tables, mix(stops[index], stops[index + 1], place - index), strict=True):
             table.append(part)
+
     return Image.merge("RGB", [field.point(table) for table in tables])
 
 
@@ -149,11 +157,14 @@ def silhouette(
     right = min(canvas.width, int(max(x for shape in shapes for x, _ in shape)) + 2)
     if bottom <= top or right <= left:
         return
+
     size = (right - left, bottom - top)
     mask = Image.new("L", (size[0] * 2, size[1] * 2), 0)
     draw = ImageDraw.Draw(mask)
+
     for shape in shapes:
         draw.polygon([(2 * (x - left), 2 * (y - top)) for x, y in shape], fill=round(255 * strength))
+
     mask = mask.reduce(2)
     if isinstance(paint[0], int):
         canvas.paste(paint, (left, top), mask)  # type: ignore[arg-type]
@@ -180,9 +191,11 @@ def ridge(coarse: Random, fine: Random, *, roughness: float, points: int = 257) 
     """
     line = [coarse.uniform(-0.5, 0.5), coarse.uniform(-1, 1), coarse.uniform(-0.5, 0.5)]
     spread = 0.6
+
     while len(line) < points:
         source = coarse if len(line) < LARGE_FORMS else fine
         between = [(a + b) / 2 + source.uniform(-spread, spread) for a, b in pairwise(line)]
         line = [value for pair in zip(line, between, strict=False) for value in pair] + [line[-1]]
         spread *= roughness
+
     return line
