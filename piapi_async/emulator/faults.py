@@ -162,7 +162,7 @@ class Status:
         return HTTPResponse(self.status, content, {**headers, "content-type": "application/json"})
 
     def _text(self) -> str | None:
-        """Return the body if it is to be a text."""
+        """Return the body if it is text, None if it is JSON."""
         if isinstance(self.body, str):
             return self.body
         if self.body is None and self.status in _PHRASES:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from piapi_async.emulator import Constant, Lognormal
 from piapi_async.emulator._service.durations import DURATIONS
-from piapi_async.emulator._service.engine import TaskEngine
+from piapi_async.emulator._service.engine import TaskEngine, _Account
 from piapi_async.emulator._service.requests import Kind, Refusal
 from piapi_async.emulator._service.tasks import END_STAGES, LIFE, Event, Script, Stage
 from piapi_async.emulator._service.verbs import VERBS, midjourney_request
@@ -87,7 +87,8 @@ def test_no_account_runs_more_than_its_limit_and_nothing_waits_beside_a_free_pla
         tasks = [task for task in engine.tasks.values() if task.account == account]
         staged = sum(task.stage is Stage.STAGED for task in tasks)
         running = sum(task.stage not in END_STAGES and task.stage is not Stage.STAGED for task in tasks)
-        assert (running, staged) == engine.counts(account)
+        place = engine._accounts.get(account, _Account())
+        assert (running, staged) == (place.running, len(place.staged))
         assert running <= 2
         assert staged <= 3
         assert running == 2 or not staged

@@ -260,7 +260,7 @@ async def test_an_end_may_have_another_word_in_every_protocol(done: str, failed:
 
 
 def test_a_word_must_be_for_a_stage_that_there_is() -> None:
-    with pytest.raises(ValueError, match="words: 'completed' is no stage; stages are staged, pending, "):
+    with pytest.raises(ValueError, match="words: 'completed' is not a stage; stages are staged, pending, "):
         Dialect(words={"completed": "succeeded"})
 
 

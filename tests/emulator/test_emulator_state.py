@@ -202,7 +202,7 @@ class TestDamage:
             ({"script": [[2, "RUN"]]}, "script: 'RUN' is unknown"),
             ({"verb": "paint"}, "verb: 'paint' is none of 'midjourney'"),
             ({"kind": "files"}, "kind: files is not what midjourney makes"),
-            ({"aspect_ratio": "1:0"}, "aspect_ratio: '1:0' is no ratio"),
+            ({"aspect_ratio": "1:0"}, "aspect_ratio: '1:0' is not a ratio"),
             ({"given": {}}, "given: prompt is required"),
             ({"door": "kling"}, "door: midjourney's tasks are not made by kling"),
             ({"colour": "blue"}, "colour: unknown field"),

@@ -77,7 +77,7 @@ class Caller:
 
 @asynccontextmanager
 async def emulating(**options: Any) -> AsyncIterator[Caller]:
-    """Run an emulator with small pictures and give a caller of it."""
+    """Run an emulator with small pictures; yields a caller of it."""
     emulator = Emulator(**{"picture_size": 64, "seed": 1, **options})
     async with emulator.run() as base_url:
         headers = {"X-API-Key": emulator.api_key}

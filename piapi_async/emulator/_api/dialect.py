@@ -140,7 +140,7 @@ class Dialect:
     def __attrs_post_init__(self) -> None:
         for word in self.words:
             if word not in list(Stage):
-                raise ValueError(f"words: {word!r} is no stage; stages are {', '.join(Stage)}")
+                raise ValueError(f"words: {word!r} is not a stage; stages are {', '.join(Stage)}")
 
     # -- the bodies of the Midjourney protocol that have no task in them ------------------------
 

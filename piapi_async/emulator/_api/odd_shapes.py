@@ -1,4 +1,4 @@
-"""Responses in shapes that hosts, their gateways and their edges were seen to give, as data.  Pure.
+"""Odd responses that were observed of hosts, their gateways and their edges, as data.  Pure.
 
 Three groups: responses to a create that do not say plainly whether a task was made (`UNCLEAR`);
 pages of an edge (`edge_page`); and other shapes and places of the links, entries and reasons of

@@ -36,7 +36,7 @@ class FileLink:
 
 
 def read_link(path: str) -> Link | None:
-    """Return the picture that `path` leads to, None if it is no picture's path."""
+    """Return the picture that `path` leads to, None if it leads to none."""
     match = _LINK.fullmatch(unquote(path))
     if match is None:
         return None
@@ -52,7 +52,7 @@ def read_link(path: str) -> Link | None:
 
 
 def read_file_link(path: str) -> FileLink | None:
-    """Return the file that `path` leads to, None if it is no file's path."""
+    """Return the file that `path` leads to, None if it leads to none."""
     path = unquote(path)
 
     match = _FILE.fullmatch(path)

@@ -21,7 +21,7 @@ SAVE_AFTER = 0.2
 
 @define(eq=False)
 class Chores:
-    """Background tasks that nobody awaits, until `stop`."""
+    """Background tasks, which run until they end or `stop` cancels them."""
 
     _tasks: set[asyncio.Task[None]] = Factory(set)
 
@@ -40,7 +40,7 @@ class Chores:
 
 @define(kw_only=True, eq=False)
 class StateSaver:
-    """Keeps the tasks of a host in a file, if there is to be one; written in `thread`."""
+    """Saves the tasks of a host in a file, which `thread` writes; without a file it does nothing."""
 
     file: StateFile | None
     host: Host

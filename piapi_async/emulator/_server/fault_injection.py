@@ -44,7 +44,7 @@ async def serve_with_fault(
     """Serve the request through an injected fault; the response is unusable if the connection is gone."""
     try:
         return await _serve(request, fault, produce, refusal_body)
-    except ConnectionResetError:  # a client that timed out has gone, which is no error of ours
+    except ConnectionResetError:  # the client timed out and has gone
         return web.Response(status=NO_RESPONSE)
 
 

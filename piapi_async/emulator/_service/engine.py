@@ -103,7 +103,7 @@ class TaskEngine:
     # -- operations -----------------------------------------------------------------------------
 
     def create(self, request: CreateRequest, *, account: str, now: float, key_id: str = "") -> Task:
-        """Return the accepted task; raise `Refusal` if there is to be none."""
+        """Return the accepted task; raise `Refusal` if it is not accepted."""
         self.advance(now)
 
         parent = self._parent(request) if request.parent else None
@@ -179,11 +179,6 @@ class TaskEngine:
     def script_next(self, route: str, script: Script) -> None:
         """Have the next task of a route ("*" = any) go by this script; a verb of Midjourney is a route."""
         self._scripts.append((route, script))
-
-    def counts(self, account: str) -> tuple[int, int]:
-        """Return how many tasks run and how many are staged for one account."""
-        place = self._accounts.get(account, _Account())
-        return place.running, len(place.staged)
 
     def next_due(self) -> float | None:
         """Return when something will happen next, emulated seconds; None if nothing will."""

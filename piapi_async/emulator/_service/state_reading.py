@@ -118,7 +118,7 @@ def _check_create(task: Task) -> None:
     """Raise `ValueError` for a task that no create could have made."""
     is_midjourney = task.model == MIDJOURNEY
     if not _RATIO.fullmatch(task.aspect_ratio):
-        raise ValueError(f"aspect_ratio: {task.aspect_ratio[:100]!r} is no ratio")
+        raise ValueError(f"aspect_ratio: {task.aspect_ratio[:100]!r} is not a ratio")
     if task.mode not in DURATIONS:
         raise ValueError(f"mode: {task.mode[:100]!r} is unknown")
 
