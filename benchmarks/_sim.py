@@ -1,8 +1,7 @@
 """The poll schedule against a model of the host: no sockets, no loop, seconds where the real client takes minutes.
 
-The schedule decides every look; here are only its surroundings: tasks that are born, run for
-a lognormal time, tell their
-progress (or not) and end, requests that take `LATENCY`, and a fresh task for each that was seen to have ended.
+The schedule decides every poll.  The model provides its surroundings: tasks that begin, run for a lognormal time, show
+progress (or none) and end, requests that take `LATENCY`, and a new task for each whose end was observed.
 """
 
 from __future__ import annotations
@@ -16,14 +15,14 @@ from typing import Any
 
 from attrs import define, field, frozen
 
-from piapi_async._wait.schedule import Poll, PollSchedule
-from piapi_async._wait.watch import Wait, Watch
+from piapi_async._wait.schedule import PollSchedule
+from piapi_async._wait.watch import Poll, Watch
 from piapi_async.midjourney import LEGACY, MidjourneyResult
 from piapi_async.policy import PollPolicy
 from piapi_async.tasks import Life, Reader, Task, TaskId, TaskState
 
 LATENCY = 0.05
-"""Seconds from a request's sending to its answer, which shows the task as it is when it comes."""
+"""Seconds from a request's sending to its response, which shows the task as it is when it comes."""
 
 MEDIAN, P95 = 45.0, 120.0
 """Of the durations of tasks in seconds: fast mode, by the vendor's "typical" figures."""
@@ -36,7 +35,7 @@ MEAN = MEDIAN * math.exp((math.log(P95 / MEDIAN) / 1.6449) ** 2 / 2)
 PROGRESS_ERROR = 0.1
 """By what share the reported progress leads or trails, as one standard deviation."""
 
-_ROOM = 25  # looks in flight: what the client allows itself with its default of 100 connections
+_MOST_POLLS = 25  # polls in flight: what the client allows itself with its default of 100 connections
 _SIGMA = math.log(P95 / MEDIAN) / 1.6449  # the normal quantile of 0.95
 _READER = Reader[MidjourneyResult](result=lambda _: MidjourneyResult(), life=lambda _: Life(), files=lambda _: ())
 _RAW: Mapping[str, Any] = {}
@@ -93,7 +92,7 @@ class Measured:
         return sum(self.delays) / len(self.delays)
 
     def quantile(self, share: float) -> float:
-        """Give the detection delay that this share of tasks stays under, seconds."""
+        """Return the detection delay that this share of tasks stays under, seconds."""
         return sorted(self.delays)[min(len(self.delays) - 1, int(share * len(self.delays)))]
 
     @property
@@ -103,12 +102,12 @@ class Measured:
 
 
 def seeded(*words: object) -> Random:
-    """Give a generator that draws the same for the same words."""
+    """Return a generator that draws the same for the same words."""
     return Random(repr(words))  # noqa: S311 - a reproducible run is the point
 
 
 def draw_duration(rng: Random) -> float:
-    """Give the seconds that one task takes."""
+    """Return the seconds that one task takes."""
     return min(max(MEDIAN * math.exp(rng.gauss(0, _SIGMA)), SHORTEST), LONGEST)
 
 
@@ -123,7 +122,7 @@ class _Job:
     progress: Callable[[float], float] | None
 
     def shown(self, now: float) -> Task[MidjourneyResult]:
-        """Give the task as a request finds it that is answered at `now`."""
+        """Return the task as a request finds it that is answered at `now`."""
         if now >= self.ends:
             return self._task("finished", TaskState.DONE, 100)
         if now < self.began:
@@ -134,13 +133,13 @@ class _Job:
         return 0 if self.progress is None else max(0, min(99, int(100 * self.progress(share))))
 
     def _task(self, status: str, state: TaskState, progress: int) -> Task[MidjourneyResult]:
-        told = None if self.progress is None else progress
-        return Task(task_id=self.task_id, status=status, state=state, progress=told, raw=_RAW, reader=_READER)
+        reported = None if self.progress is None else progress
+        return Task(task_id=self.task_id, status=status, state=state, progress=reported, raw=_RAW, reader=_READER)
 
 
 @define(eq=False)
 class Simulation:
-    """One run of a case; `run` gives what it measured."""
+    """One run of a case; `run` returns what it measured."""
 
     case: Case
     schedule: PollSchedule
@@ -163,27 +162,27 @@ class Simulation:
         return self.measured
 
     def _step(self) -> None:
-        due = self.schedule.next_event(looks=self._in_flight < _ROOM)
+        due = self.schedule.next_event(polls=self._in_flight < _MOST_POLLS)
         if self._events and self._events[0][0] <= due:
-            self.now, _, look = heapq.heappop(self._events)
-            if look is None:
+            self.now, _, poll = heapq.heappop(self._events)
+            if poll is None:
                 self._begin()
             else:
-                self._answer(look)
+                self._answer(poll)
             return
         self.now = max(self.now, due)
-        for look in self.schedule.take(self.now, _ROOM - self._in_flight):
+        for poll in self.schedule.due_polls(self.now, _MOST_POLLS - self._in_flight):
             self._in_flight += 1
             if self._to_warm <= 0:
                 self.measured.requests += 1
-                self.measured.ids += len(look.watches)
-            self._later(LATENCY, look)
+                self.measured.ids += len(poll.watches)
+            self._later(LATENCY, poll)
 
     def _later(self, seconds: float, what: Poll | None) -> None:
         heapq.heappush(self._events, (self.now + seconds, next(self._order), what))
 
     def _begin(self) -> None:
-        """Let a task begin: its submit has just been answered, and somebody waits for it."""
+        """Let a task begin: its submission was just accepted, and it is waited for."""
         number = next(self._order)
         total = draw_duration(self.rng)
         queued = min(3.0, total / 15)
@@ -193,13 +192,13 @@ class Simulation:
         span = (total - queued) * (1 + skew)
         shape = SHAPES[self.case.shape] if self.case.progress else None
         self._jobs[task_id] = _Job(task_id, self.now + queued, self.now + total, span, shape)
-        self.schedule.join(watch, Wait(task_id), self.now)
+        self.schedule.start(watch, task_id, self.now)
 
-    def _answer(self, look: Poll) -> None:
+    def _answer(self, poll: Poll) -> None:
         self._in_flight -= 1
-        sightings = {watch.task_id: self._jobs[watch.task_id].shown(self.now) for watch in look.watches}
-        for waiter in self.schedule.answered(look, sightings, self.now):
-            job = self._jobs.pop(waiter.woken)
+        readings = {watch.task_id: self._jobs[watch.task_id].shown(self.now) for watch in poll.watches}
+        for wait in self.schedule.succeeded(poll, readings, self.now):
+            job = self._jobs.pop(wait.woken)
             self._later(LATENCY, None)
             self._to_warm -= 1
             if self._to_warm < 0:
@@ -207,8 +206,8 @@ class Simulation:
 
 
 def new_watch(schedule: PollSchedule, task_id: TaskId, now: float) -> Watch:
-    """Give the watch of a task that was submitted just now, as the client makes it."""
-    return Watch(LEGACY, task_id, schedule.first_poll(now), now)
+    """Return the watch of a task that was submitted just now, as the client makes it."""
+    return Watch(LEGACY, task_id, due=schedule.first_poll(now), paced_from=now)
 
 
 def simulate(case: Case, policy: PollPolicy, *, seed: int = 1) -> Measured:

@@ -26,7 +26,7 @@ from attrs import asdict, define, frozen
 
 from piapi_async import PiAPI
 from piapi_async._wait.schedule import PollSchedule
-from piapi_async._wait.watch import Wait, Watch
+from piapi_async._wait.watch import Watch
 from piapi_async.client import runtime_of
 from piapi_async.handle import TaskHandle
 from piapi_async.midjourney import LEGACY
@@ -38,14 +38,14 @@ from ._table import table
 from ._virtual import run_virtual
 from ._waiting_host import waiting_host
 
-GOAL_BOOK, GOAL_TASK = 500, 1600
-"""Bytes per wait: in the book (entry, heap, index), and with the user's own asyncio task awaiting it."""
+GOAL_SCHEDULE, GOAL_TASK = 500, 1600
+"""Bytes per wait: in the schedule (watch, wait, heap, index), and with the user's own asyncio task awaiting it."""
 
 INTERVAL = 60.0
 MINUTES = 5
 
-_LOOKED_AT = "the same, looked at"
-_LOOKED_AT_MOST = 10_000  # each keeps its last answer, which is large
+_POLLED = "the same, once polled"
+_POLLED_MOST = 10_000  # each keeps its latest reading, which is large
 
 
 @frozen
@@ -59,7 +59,7 @@ class Row:
     goal: float | None
 
     def cells(self) -> list[str]:
-        """Give the line's texts."""
+        """Return the line's texts."""
         verdict = "" if self.goal is None else "met" if self.allocated <= self.goal else "MISSED"
         goal = "" if self.goal is None else f"<= {self.goal:,.0f}"
         return [self.what, f"{self.waits:,}", f"{self.allocated:,.0f}", f"{self.resident:,.0f}", goal, verdict]
@@ -111,31 +111,32 @@ def _resident() -> int:
 
 
 def make_ids(count: int) -> list[TaskId]:
-    """Give so many task ids."""
+    """Return so many task ids."""
     return [TaskId(str(UUID(int=number, version=4))) for number in range(count)]
 
 
-def in_book(waits: int, growth: _Growth) -> int:
-    """Let so many wait in a book; give the bytes."""
+def in_schedule(waits: int, growth: _Growth) -> int:
+    """Start so many waits in a schedule; return the bytes."""
     ids = make_ids(waits)
-    book = PollSchedule(PollPolicy(), Random(1))  # noqa: S311 - a reproducible run is the point
+    schedule = PollSchedule(PollPolicy(), Random(1))  # noqa: S311 - a reproducible run is the point
     growth.start()
     for number, task_id in enumerate(ids):
-        book.join(Watch(LEGACY, task_id, 100.0 + number, float(number)), Wait(None), float(number))
+        watch = Watch(LEGACY, task_id, due=100.0 + number, paced_from=float(number))
+        schedule.start(watch, None, float(number))
     return growth.stop()
 
 
-def unseen(waits: int, growth: _Growth) -> int:
-    """Let so many asyncio tasks await `handle.wait()` before anything was looked at; give the bytes."""
-    return run_virtual(_wait_unseen(make_ids(waits), growth))
+def unpolled(waits: int, growth: _Growth) -> int:
+    """Let so many asyncio tasks await `handle.wait()` before anything was polled; return the bytes."""
+    return run_virtual(_wait_unpolled(make_ids(waits), growth))
 
 
-def seen_once(waits: int, growth: _Growth) -> int:
-    """Let so many asyncio tasks await `handle.wait()`, each having been looked at; give the bytes."""
-    return run_virtual(_wait_seen(make_ids(waits), growth))
+def polled_once(waits: int, growth: _Growth) -> int:
+    """Let so many asyncio tasks await `handle.wait()`, each polled once; return the bytes."""
+    return run_virtual(_wait_polled(make_ids(waits), growth))
 
 
-async def _wait_unseen(ids: list[TaskId], growth: _Growth) -> int:
+async def _wait_unpolled(ids: list[TaskId], growth: _Growth) -> int:
     async with PiAPI("a-key", base_url="http://127.0.0.1:9", poll=PollPolicy(1e6)) as piapi:
         growth.start()
         tasks = [asyncio.create_task(_submitted(piapi, task_id).wait()) for task_id in ids]
@@ -145,7 +146,7 @@ async def _wait_unseen(ids: list[TaskId], growth: _Growth) -> int:
     return grown
 
 
-async def _wait_seen(ids: list[TaskId], growth: _Growth) -> int:
+async def _wait_polled(ids: list[TaskId], growth: _Growth) -> int:
     async with waiting_host() as base_url, PiAPI("a-key", base_url=base_url, poll=PollPolicy.every(3600)) as piapi:
         await piapi.fetch_many(ids[:1000])  # so that connections and caches are there before
         growth.start()
@@ -157,7 +158,7 @@ async def _wait_seen(ids: list[TaskId], growth: _Growth) -> int:
 
 
 def _submitted(piapi: PiAPI, task_id: TaskId) -> TaskHandle[Any]:
-    """Give the handle of a task as `submit` does, but without the request."""
+    """Return the handle of a task as `submit` does, but without the request."""
     runtime = runtime_of(piapi)
     return TaskHandle(runtime, runtime.watch(LEGACY, task_id, submitted=True))
 
@@ -169,7 +170,7 @@ async def _drop(tasks: list[asyncio.Task[Any]]) -> None:
 
 
 def idle(waits: int) -> Idle:
-    """Let so many wait for tasks that do not end, with a look a minute each; give what it costs."""
+    """Let so many wait for tasks that do not end, with a poll a minute each; return what that costs."""
     return run_virtual(_idle(make_ids(waits)))
 
 
@@ -189,14 +190,14 @@ def _polls(piapi: PiAPI) -> int:
 
 
 MEASURES: dict[str, tuple[Callable[[int, _Growth], int], float | None]] = {
-    "in the book": (in_book, GOAL_BOOK),
-    "with a task awaiting it": (unseen, GOAL_TASK),
-    _LOOKED_AT: (seen_once, None),
+    "in the schedule": (in_schedule, GOAL_SCHEDULE),
+    "with a task awaiting it": (unpolled, GOAL_TASK),
+    _POLLED: (polled_once, None),
 }
 
 
 def measure(what: str, waits: int, *, traced: bool) -> float:
-    """Give the bytes per wait."""
+    """Return the bytes per wait."""
     return MEASURES[what][0](waits, _Growth(traced)) / waits
 
 
@@ -215,13 +216,13 @@ def main(*, smoke: bool = False, json_path: Path | None = None) -> None:
             )
             for what, (_, goal) in MEASURES.items()
             for waits in sizes
-            if not (what == _LOOKED_AT and waits > _LOOKED_AT_MOST)
+            if not (what == _POLLED and waits > _POLLED_MOST)
         ]
         cost = pool.submit(idle, 1000 if smoke else 10_000).result()
     columns = ("bytes per wait", "waits", "allocated", "resident", "goal", "")
     print(table("memory", columns, [row.cells() for row in rows]), end="\n\n")
     print(
-        f"idle: {cost.waits:,} waits with a look every {cost.interval:g} s make {cost.requests_per_second:.1f} "
+        f"idle: {cost.waits:,} waits with a poll every {cost.interval:g} s make {cost.requests_per_second:.1f} "
         f"requests and {cost.share * 1000:.1f} ms of CPU per second (the host's part included)\n"
     )
     print(f"{time.perf_counter() - begun:.0f} s")

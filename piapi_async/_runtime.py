@@ -166,7 +166,7 @@ class Runtime:
         accepted = await self.submitter.submit(request, key, timeout)
 
         _tell("%s was accepted: task %s", name, accepted.task_id, task_id=accepted.task_id, request=name)
-        watch = self.watch(family, accepted.task_id, submitted=accepted.known is None, announced=accepted.announced)
+        watch = self.watch(family, accepted.task_id, submitted=accepted.known is None, has_webhook=accepted.announced)
         watch.request = name
         return watch, accepted
 
@@ -175,19 +175,23 @@ class Runtime:
             raise ValueError("key: it needs a ledger, PiAPI(ledger=Ledger(path)), and this client has none")
         check_key(key)
 
-    def watch(self, family: Family[Any], task_id: TaskId, *, submitted: bool = False, announced: bool = False) -> Watch:
+    def watch(
+        self, family: Family[Any], task_id: TaskId, *, submitted: bool = False, has_webhook: bool = False
+    ) -> Watch:
         """Return the watch of a task: the one that is waited on if there is one.
 
-        `submitted` tells that the task was created just now, `announced` that a webhook will report its end.
+        `submitted` tells that the task was created just now, `has_webhook` that a webhook will report its end.
         """
         schedule = self.poller.schedule
-        if (watch := schedule.find(family, task_id)) is not None:
+        watch = schedule.find(family, task_id)
+        if watch is not None:
             return watch
         if not submitted:
-            return Watch(family, task_id, -math.inf)
+            return Watch(family, task_id, due=-math.inf)
 
         now = asyncio.get_running_loop().time()
-        return Watch(family, task_id, schedule.first_poll(now, announced=announced), now, announced=announced)
+        due = schedule.first_poll(now, has_webhook=has_webhook)
+        return Watch(family, task_id, due=due, paced_from=now, has_webhook=has_webhook)
 
     async def fetch(self, family: Family[R], task_id: TaskId) -> Task[R]:
         """Read one task now.  Raises as `PiAPI.fetch`."""

@@ -1,4 +1,4 @@
-"""`TaskHandle`: one task of one client, to look at, wait for, cancel."""
+"""`TaskHandle`: one task of one client, to read, wait for, cancel; and waiting for several of them."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ import contextlib
 import copy
 import math
 from collections.abc import AsyncGenerator, Iterable
-from typing import Generic, Literal, TypeVar, get_args
+from typing import Any, Generic, Literal, TypeVar, get_args
 
 import anyio
 from attrs import define
 
 from ._runtime import Runtime
-from ._wait.schedule import differs
-from ._wait.watch import Wait, Watch
+from ._wait.watch import Wait, Watch, differs
 from .errors import ClientClosed, NotFoundError, PiAPIError, WaitTimeout, end_error
 from .tasks import Cost, Task, TaskRef, found_at
 
@@ -29,9 +28,9 @@ _CANCEL_REMOTE_SECONDS = 5.0
 
 @define(eq=False, repr=False)
 class TaskHandle(Generic[R_co]):
-    """One task of one client: look at it, wait for it, cancel it.
+    """One task of one client: read it, wait for it, cancel it.
 
-    Handles of the same task are equal, and share the looks at it while they wait.
+    Handles of the same task are equal, and share its polls while they wait.
     """
 
     _runtime: Runtime
@@ -50,16 +49,16 @@ class TaskHandle(Generic[R_co]):
 
     @property
     def frozen(self) -> Cost | None:
-        """What the task is expected to cost, as the host said when it took the submission; None where it did not tell.
+        """What the task is expected to cost, as the host said when it accepted the submission; None if it did not.
 
-        The host has set it aside, or taken it already.  It is not kept: a handle of `attach`, or of a key that was
+        The host has reserved it, or charged it already.  It is not stored: a handle of `attach`, or of a key that was
         submitted before, has none.  What the task did cost is `Task.cost`, once it has ended.
         """
         return self._frozen
 
     @property
     def task(self) -> Task[R_co] | None:
-        """The task as it was last seen, or None; asks nobody."""
+        """The latest known reading of the task, or None; makes no request."""
         task: Task[R_co] | None = self._watch.task
         if task is not None and task.ref is None:
             found_at(task, self.ref)
@@ -67,74 +66,86 @@ class TaskHandle(Generic[R_co]):
 
     @property
     def error(self) -> PiAPIError | None:
-        """Why there is no result: how the task ended, or what ended the last wait.  None while all is well."""
+        """Why there is no result: how the task ended, or what ended the last wait; None while all is well."""
         task = self.task
-        if task is None or not task.state.terminal:
-            return None if self._watch.error is None else self._own(self._watch.error)
-        return end_error(task)
+        if task is not None and task.state.terminal:
+            return end_error(task)
+        if self._watch.error is not None:
+            return _of_this_wait(self._watch.error, self.task_id)
+        return None
 
     def __repr__(self) -> str:
-        return f"<TaskHandle {self.task_id}: {self.task.status if self.task else 'not seen yet'}>"
+        status = "not read yet"
+        if self.task is not None:
+            status = self.task.status
+        return f"<TaskHandle {self.task_id}: {status}>"
 
     def __eq__(self, other: object) -> bool:
-        return self.ref == other.ref if isinstance(other, TaskHandle) else NotImplemented
+        if not isinstance(other, TaskHandle):
+            return NotImplemented
+        return self.ref == other.ref
 
     def __hash__(self) -> int:
         return hash(self.ref)
 
     async def wait(self, timeout: float | None = None, *, on_cancel: OnCancel = "leave") -> Task[R_co]:
-        """Give the finished task, waiting up to `timeout` seconds (None: for ever; 0: one look).
+        """Return the finished task, waiting up to `timeout` seconds (None: for ever; 0: one poll).
+
+        With `on_cancel` "cancel_remote" a cancelled caller has the task cancelled at the host too, if it has not
+        started.  Passing faults of the network, the host and edges before it do not end the wait.
 
         Raises `TaskFailed`, `TaskCancelled`, `WaitTimeout` (the task goes on), `AuthenticationError` (the host refuses
-        the key, or an edge does for a minute), `NotFoundError` (after a short grace), `ClientClosed`.  Passing faults
-        of the network, the host and edges before it do not end it.  With `on_cancel` "cancel_remote" a cancelled
-        caller has the task cancelled at the host too, if it has not started.
+        the key, or an edge does for a minute), `NotFoundError` (after a short grace), `ClientClosed`.
         """
         if on_cancel not in _ON_CANCEL:
             raise ValueError(f"on_cancel: {on_cancel!r} is not allowed; use one of {_ON_CANCEL}")
-        waiter = None if self._watch.ended else self._join(timeout)
-        if waiter is not None:
-            try:
-                await waiter.woken
-            except asyncio.CancelledError:
-                self._leave(waiter)
-                if on_cancel == "cancel_remote":
-                    await self._cancel_remote()
-                raise
-        outcome = self._outcome(waiter, timeout)
+
+        wait = self._start(timeout)
+        try:
+            await wait.woken
+        except asyncio.CancelledError:
+            self._stop(wait)
+            if on_cancel == "cancel_remote":
+                await self._cancel_remote()
+            raise
+
+        outcome = _outcome(self, wait, timeout)
         if isinstance(outcome, PiAPIError):
             raise outcome
         return outcome
 
     async def refresh(self) -> Task[R_co]:
-        """Read the task now and give it, whatever its state.  Raises as `PiAPI.fetch`."""
+        """Read the task now and return it, whatever its state.  Raises as `PiAPI.fetch`."""
         task = await self._runtime.fetch(self._watch.family, self._watch.task_id)
-        self._runtime.poller.seen(self._watch, task)
+        self._watch = self._runtime.poller.observe(self._watch, task)
         return task
 
     async def updates(self, timeout: float | None = None) -> AsyncGenerator[Task[R_co], None]:
-        """Give the task each time its status, progress or images have changed; the terminal one is the last.
+        """Yield the task each time its status, progress or images have changed; its end is the last.
 
-        A slow consumer misses what has been overtaken, never the newest.  Raises as `wait`, but gives a task that
-        failed or was cancelled like any other.
+        A slow consumer misses readings that have been overtaken, never the latest.  Raises as `wait`, but yields a task
+        that failed or was cancelled like any other.
         """
         shown: Task[R_co] | None = None
-        waiter = None if self._watch.ended else self._join(timeout, changes=True)
-        watch = self._watch
+        wait = self._start(timeout, changes=True)
         try:
             while True:
-                if (task := self.task) is not None and differs(shown, task):
+                task = self.task
+                if task is not None and differs(shown, task):
                     shown = task
                     yield task
-                elif waiter is None or waiter not in watch.waiters:  # ended, or the time is up
+                    continue
+                if wait.over:
                     break
-                else:
-                    await waiter.woken
-                    waiter.woken = asyncio.get_running_loop().create_future()
+                await wait.woken
+                wait.woken = asyncio.get_running_loop().create_future()
         finally:
-            if waiter is not None:
-                self._runtime.poller.leave(watch, waiter)
-        if not watch.ended and isinstance(outcome := self._outcome(waiter, timeout), PiAPIError):
+            self._stop(wait)
+
+        if wait.watch.ended:
+            return
+        outcome = _outcome(self, wait, timeout)
+        if isinstance(outcome, PiAPIError):
             raise outcome
 
     async def cancel(self) -> None:
@@ -142,122 +153,154 @@ class TaskHandle(Generic[R_co]):
         await self._runtime.cancel(self._watch.family, [self._watch.task_id])
 
     async def _cancel_remote(self) -> None:
-        """Try to cancel the task for a caller who is being cancelled itself: not for long, and without complaint."""
+        """Try to cancel the task for a caller who is being cancelled: briefly, and ignoring failures."""
         with anyio.move_on_after(_CANCEL_REMOTE_SECONDS, shield=True), contextlib.suppress(PiAPIError):
             await self.cancel()
 
-    def _join(self, timeout: float | None, *, changes: bool = False) -> Wait:
-        if timeout is not None and (not isinstance(timeout, (int, float)) or math.isnan(timeout)):
-            raise ValueError(f"timeout: {timeout!r} is not allowed; use seconds, or None to wait for ever")
+    def _start(self, timeout: float | None, *, changes: bool = False) -> Wait:
+        """Begin to wait; if the task has ended the wait is over at once, even when the client is closed."""
+        if not self._watch.ended:
+            _check_timeout(timeout)
+            self._enter()
+        wait = self._runtime.poller.start(self._watch, timeout, changes=changes)
+        self._watch = wait.watch
+        return wait
+
+    def _stop(self, wait: Wait) -> None:
+        self._runtime.poller.stop(wait)
+
+    def _enter(self) -> None:
         try:
             self._runtime.enter()
         except ClientClosed as error:
-            raise self._own(error) from None
-        webhooks = self._runtime.submitter.webhooks
-        if webhooks is not None and webhooks.came_early(self._watch.task_id):
-            self._watch.due, self._watch.told_at = -math.inf, asyncio.get_running_loop().time()
-        self._watch, waiter = self._runtime.poller.join(self._watch, timeout, changes=changes)
-        return waiter
-
-    def _leave(self, waiter: Wait) -> None:
-        self._runtime.poller.leave(self._watch, waiter)
-
-    def _own(self, error: PiAPIError) -> PiAPIError:
-        """Give what ended a wait as this wait's own, by the name of its task: several waits may share an error."""
-        own = copy.copy(error)
-        own.__cause__ = error.__cause__
-        what = "is not to be found, so" if isinstance(error, NotFoundError) else "goes on, but"
-        own.args = (f"Task {self.task_id} {what} this wait for it is over, at no cost: {error}",)
-        return own
-
-    def _outcome(self, waiter: Wait | None, timeout: float | None) -> Task[R_co] | PiAPIError:
-        """Give what a wait that is over came to."""
-        task = self.task
-        if task is not None and task.state.terminal:
-            return self.error or task
-        if waiter is not None and waiter.error is not None:
-            return self._own(waiter.error)
-        if task is None:
-            seen = "nothing was seen of it"
-        else:
-            seen = f"it was last seen {task.status}" + (f" at {task.progress} %" if task.progress is not None else "")
-        trouble = self._watch.trouble
-        fault = None if trouble is None else trouble.fault
-        seen += f" (the last look failed: {str(fault).rstrip('.')})" if fault is not None else ""
-        late = WaitTimeout(
-            f"Stopped waiting for task {self.task_id} after {timeout:g} s; {seen}. If it was accepted it goes on and "
-            f"stays paid for: wait again, or later piapi.attach({self.task_id!r}).wait().",
-            ref=self.ref,
-            task=task,
-        )
-        late.__cause__ = fault
-        return late
+            raise _of_this_wait(error, self.task_id) from None
 
 
-# -- several handles, which may be of several clients -----------------------------------------------------------
+def _check_timeout(timeout: object) -> None:
+    """Raise `ValueError` for what cannot bound a wait."""
+    if timeout is None:
+        return
+    if not isinstance(timeout, (int, float)) or math.isnan(timeout):
+        raise ValueError(f"timeout: {timeout!r} is not allowed; use seconds, or None to wait for ever")
+
+
+# -- the outcome of a wait ----------------------------------------------------------------------------------------
+
+
+def _outcome(handle: TaskHandle[R], wait: Wait, timeout: float | None) -> Task[R] | PiAPIError:
+    """Return what a wait that is over has come to."""
+    task = handle.task
+    if task is not None and task.state.terminal:
+        return handle.error or task
+    if wait.error is not None:
+        return _of_this_wait(wait.error, handle.task_id)
+    return _timed_out(handle, wait, timeout)
+
+
+def _of_this_wait(error: PiAPIError, task_id: str) -> PiAPIError:
+    """Return what ended a wait under the name of its task; it is a copy, for several waits may share an error."""
+    task = "which goes on"
+    if isinstance(error, NotFoundError):
+        task = "which was not found"
+
+    own = copy.copy(error)
+    own.__cause__ = error.__cause__
+    own.args = (f"Stopped waiting for task {task_id}, {task}; this cost nothing: {error}",)
+    return own
+
+
+def _timed_out(handle: TaskHandle[Any], wait: Wait, timeout: float | None) -> WaitTimeout:
+    fault = None
+    if wait.watch.fault_record is not None:
+        fault = wait.watch.fault_record.fault
+
+    known = _last_known(handle.task)
+    if fault is not None:
+        known += f" (the last poll failed: {str(fault).rstrip('.')})"
+
+    error = WaitTimeout(
+        f"Stopped waiting for task {handle.task_id} after {timeout:g} s; {known}. If it was accepted it goes on and "
+        f"stays paid for: wait again, or later piapi.attach({handle.task_id!r}).wait().",
+        ref=handle.ref,
+        task=handle.task,
+    )
+    error.__cause__ = fault
+    return error
+
+
+def _last_known(task: Task[Any] | None) -> str:
+    if task is None:
+        return "nothing was seen of it"
+    if task.progress is None:
+        return f"it was last seen {task.status}"
+    return f"it was last seen {task.status} at {task.progress} %"
+
+
+# -- several handles, which may be of several clients -------------------------------------------------------------
 
 
 async def as_completed(
     handles: Iterable[TaskHandle[R]], timeout: float | None = None
 ) -> AsyncGenerator[TaskHandle[R], None]:
-    """Give the handles as they end, each by its `task` or its `error`.
+    """Yield the handles as their waits end, each with a `task` that has ended or an `error`.
 
     After `timeout` seconds raises `WaitTimeout`, whose `refs` are the tasks that have not ended.
     """
-    ended: asyncio.Queue[tuple[TaskHandle[R], Wait | None]] = asyncio.Queue()
-    waiting: list[tuple[TaskHandle[R], Wait]] = []
-    total = 0
+    over: asyncio.Queue[tuple[TaskHandle[R], Wait]] = asyncio.Queue()
+    waits: list[tuple[TaskHandle[R], Wait]] = []
     late: list[TaskRef] = []
     try:
         for handle in handles:
-            total += 1
-            if handle._watch.ended:
-                ended.put_nowait((handle, None))
-                continue
-            waiter = handle._join(timeout)
-            waiting.append((handle, waiter))
-            waiter.woken.add_done_callback(lambda _, pair=(handle, waiter): ended.put_nowait(pair))
-        for _ in range(total):
-            handle, over = await ended.get()
-            if over is not None and over.error is None and not handle._watch.ended:
-                late.append(handle.ref)
-            else:
+            wait = _start(handle, timeout)
+            waits.append((handle, wait))
+            wait.woken.add_done_callback(lambda _, pair=(handle, wait): over.put_nowait(pair))
+
+        for _ in range(len(waits)):
+            handle, wait = await over.get()
+            if wait.watch.ended or wait.error is not None:
                 yield handle
+            else:
+                late.append(handle.ref)
     finally:
-        for handle, waiter in waiting:
-            handle._leave(waiter)
+        for handle, wait in waits:
+            _stop(handle, wait)
+
     if late:
         raise WaitTimeout(
-            f"Stopped waiting after {timeout:g} s; {len(late)} of {total} tasks had not ended. They go on and stay "
-            "paid for: see .refs, and piapi.attach(ref).",
+            f"Stopped waiting after {timeout:g} s; {len(late)} of {len(waits)} tasks had not ended. They go on and "
+            "stay paid for: see .refs, and piapi.attach(ref).",
             refs=late,
         )
 
 
 async def wait_all(handles: Iterable[TaskHandle[R]], timeout: float | None = None) -> list[Task[R] | PiAPIError]:
-    """Wait for all, and give for each, in order, its finished task or what `wait` would have raised."""
+    """Wait for all, and return for each, in order, its finished task or what `wait` would have raised."""
     handles = list(handles)
-    waiters: list[Wait | ClientClosed | None] = []
+    waits: list[Wait | ClientClosed] = []
     try:
         for handle in handles:
-            waiters.append(_join(handle, timeout))
-        for waiter in waiters:
-            if isinstance(waiter, Wait):
-                await waiter.woken
+            try:
+                waits.append(_start(handle, timeout))
+            except ClientClosed as error:
+                waits.append(error)
+
+        for wait in waits:
+            if isinstance(wait, Wait):
+                await wait.woken
     finally:
-        for handle, waiter in zip(handles, waiters, strict=False):  # fewer waiters, if joining was refused
-            if isinstance(waiter, Wait):
-                handle._leave(waiter)
+        for handle, wait in zip(handles, waits, strict=False):  # fewer waits, if one could not be started
+            if isinstance(wait, Wait):
+                _stop(handle, wait)
+
     return [
-        waiter if isinstance(waiter, ClientClosed) else handle._outcome(waiter, timeout)
-        for handle, waiter in zip(handles, waiters, strict=True)
+        wait if isinstance(wait, ClientClosed) else _outcome(handle, wait, timeout)
+        for handle, wait in zip(handles, waits, strict=True)
     ]
 
 
-def _join(handle: TaskHandle[R], timeout: float | None) -> Wait | ClientClosed | None:
-    if handle._watch.ended:
-        return None
-    try:
-        return handle._join(timeout)
-    except ClientClosed as error:
-        return error
+def _start(handle: TaskHandle[Any], timeout: float | None) -> Wait:
+    return handle._start(timeout)  # noqa: SLF001 - waiting for one handle and for several is one idea
+
+
+def _stop(handle: TaskHandle[Any], wait: Wait) -> None:
+    handle._stop(wait)  # noqa: SLF001 - the same

@@ -147,7 +147,7 @@ def test_a_task_that_nobody_has_seen_does_not_go_on(host: Host) -> None:
 
 def test_a_task_that_the_host_does_not_know_does_not_go_on(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(setup, "PiAPI", partial(PiAPI, poll=PollPolicy.every(0.01)))
-    monkeypatch.setattr("piapi_async._wait.schedule.GRACE", 0.05)
+    monkeypatch.setattr("piapi_async._wait.faults.NOT_FOUND_GRACE", 0.05)
     result = run("wait", "nope", **host[1])
 
     assert result.exit_code == 3

@@ -102,7 +102,9 @@ async def test_close_ends_every_wait(case: FamilyCase) -> None:
         assert [type(outcome) for outcome in several] == [ClientClosed] * 3
         assert len({id(outcome) for outcome in (*outcomes, *several)}) == 7
         for handle, error in zip([*handles, handles[0], *handles], [*outcomes, *several], strict=True):
-            assert str(error).startswith(f"Task {handle.task_id} goes on, but this wait for it is over")
+            assert str(error).startswith(
+                f"Stopped waiting for task {handle.task_id}, which goes on; this cost nothing: "
+            )
             assert "The client was closed" in str(error)
         assert now() == pytest.approx(began, abs=TICK)
 
@@ -211,7 +213,9 @@ async def test_a_closed_client_sends_nothing_and_says_why() -> None:
         for call in calls:
             with pytest.raises(ClientClosed):
                 await call
-        with pytest.raises(ClientClosed, match=f"^Task {handle.task_id} goes on.*: The client is closed"):
+        with pytest.raises(
+            ClientClosed, match=f"^Stopped waiting for task {handle.task_id}, which goes on.*: The client is closed"
+        ):
             await handle.wait()
         assert emulator.seen.requests.total() == sent
 

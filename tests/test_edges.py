@@ -297,7 +297,7 @@ async def test_words_that_a_host_makes_up_all_the_time_are_told_of_a_hundred_tim
         told = [text for text in caplog.messages if "unknown status" in text]
         assert len(told) == 100
         assert max(map(len, told)) < 300
-        assert len(piapi._runtime.poller._words) <= 100
+        assert len(piapi._runtime.poller._unknown_statuses) <= 100
 
 
 @pytest.mark.parametrize("status", [200, 400, 401, 404, 429, 500])

@@ -203,7 +203,7 @@ async def test_many_tasks_are_read_singly_and_never_by_more_requests_at_once_tha
         async def watch() -> None:
             nonlocal most
             while True:
-                most = max(most, len(piapi._runtime.poller._looks))
+                most = max(most, len(piapi._runtime.poller._polls))
                 await asyncio.sleep(0.01)
 
         watching = asyncio.create_task(watch())

@@ -15,7 +15,8 @@ from support.serving import KEY, PASSING, REROLL, TICK, assert_at_rest, no_leaks
 from support.strict_server import Act, http, strict_server
 
 from piapi_async import LEGACY, Family, Imagine, PiAPI, PollPolicy, RetryPolicy, Task, TaskState
-from piapi_async._wait.schedule import GRACE, LEAD
+from piapi_async._wait.faults import NOT_FOUND_GRACE
+from piapi_async._wait.schedule import LAST_POLL_LEAD
 from piapi_async.emulator import (
     Dialect,
     Drop,
@@ -97,7 +98,7 @@ async def test_a_timeout_is_kept_to_the_tick_and_the_task_goes_on(timeout: float
 
 async def test_a_last_look_is_made_before_the_timeout_however_rare_the_looks() -> None:
     async with serving({"poll": PollPolicy.every(1000.0)}) as (emulator, piapi):
-        emulator.fail("reroll", TaskTakes(60.0 - LEAD - 0.1))
+        emulator.fail("reroll", TaskTakes(60.0 - LAST_POLL_LEAD - 0.1))
         handle = await piapi.submit(REROLL)
 
         assert (await handle.wait(timeout=60.0)).state is TaskState.DONE
@@ -248,10 +249,10 @@ async def test_an_unknown_task_ends_its_wait_alone_after_a_short_grace(beside: i
         with pytest.raises(NotFoundError) as caught:
             await piapi.attach("nope", family=case.family).wait()
 
-        assert GRACE <= now() - began <= GRACE + 2.0
+        assert NOT_FOUND_GRACE <= now() - began <= NOT_FOUND_GRACE + 2.0
         assert caught.value.message == "task not found"
-        assert str(caught.value).startswith("Task ")
-        assert " is not to be found, so this wait for it is over, at no cost: " in str(caught.value)
+        assert str(caught.value).startswith("Stopped waiting for task ")
+        assert ", which was not found; this cost nothing: " in str(caught.value)
         for other in others:
             assert (await other).state is TaskState.DONE
 
@@ -282,7 +283,7 @@ async def test_a_wrong_key_ends_every_wait_each_with_an_error_of_its_own(case: F
         assert all(isinstance(handle.error, AuthenticationError) for handle in handles)
         for handle, error in zip(handles, errors, strict=True):
             said = str(error)
-            assert said.startswith(f"Task {handle.task_id} goes on, but this wait for it is over, at no cost: ")
+            assert said.startswith(f"Stopped waiting for task {handle.task_id}, which goes on; this cost nothing: ")
             assert said.count("goes on") == 1
             assert said == str(handle.error) == str(pickle.loads(pickle.dumps(error)))  # noqa: S301 - our own
         assert now() - began < 1.0

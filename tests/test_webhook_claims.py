@@ -17,6 +17,7 @@ from support.hooking import (
     SILENT,
     deliver,
     delivery,
+    early_reports,
     hooked,
     later_process,
     made,
@@ -333,4 +334,4 @@ async def test_what_is_kept_of_deliveries_that_nobody_waits_for_is_small() -> No
         assert waiting == []
         assert receiver._unclaimed == []
         assert receiver.counts["unknown"] == 300
-        assert max(map(len, receiver._early)) <= 200
+        assert max(map(len, early_reports(piapi))) <= 200

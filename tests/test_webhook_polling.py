@@ -197,7 +197,7 @@ async def test_a_share_that_is_small_is_told_to_the_operator_once(caplog: pytest
         for request in rerolls(60):
             await (await piapi.submit(request)).wait()
 
-    told = [record for record in caplog.records if "webhooks have told" in record.getMessage()]
+    told = [record for record in caplog.records if "webhooks have reported" in record.getMessage()]
     assert [record.levelno for record in told] == [logging.WARNING]
     assert " 0 % of the ends" in told[0].getMessage()
 

@@ -79,10 +79,6 @@ class Addressing(Protocol):
         """Wait for what deliveries have set going."""
         ...
 
-    def came_early(self, task_id: TaskId, /) -> bool:
-        """Tell, once, whether the end of a task was delivered while nobody waited for it."""
-        ...
-
 
 @define(eq=False)
 class _Flight:

@@ -1,4 +1,4 @@
-"""Calls about any number of tasks, whatever the host takes in one request."""
+"""Calls about any number of tasks, in as many requests as the host needs."""
 
 from __future__ import annotations
 
@@ -13,42 +13,49 @@ from ..errors import APIError, AuthenticationError, NotFoundError, UnexpectedAns
 from ..tasks import Task, TaskId
 from .schedule import PollSchedule
 
-_AT_ONCE = 8  # reads of single tasks
+_SINGLES_AT_ONCE = 8
 
 
 async def fetch_many(
     sender: Sender, schedule: PollSchedule, family: Family[Any], task_ids: Sequence[TaskId]
 ) -> dict[str, Task[Any] | None]:
-    """Read tasks, in requests as large as the schedule knows the host to take; None for one the host does not know."""
+    """Return tasks by id, with None for one that the host does not know.
+
+    A request asks for as many as the schedule knows the host to take.
+    """
     ids = list(dict.fromkeys(task_ids))
     found: dict[str, Task[Any] | None] = {}
-    while rest := ids[len(found) :]:
-        if (size := min(schedule.size(family), len(rest))) > 1:
+    while len(found) < len(ids):
+        rest = ids[len(found) :]
+        size = schedule.size(family)
+        if size > 1 and len(rest) > 1:
             found |= await _fetch_chunk(sender, schedule, family, rest[:size])
         else:
-            found |= await _fetch_singly(sender, family, rest[:_AT_ONCE])
+            found |= await _fetch_singly(sender, family, rest[:_SINGLES_AT_ONCE])
     return found
 
 
 async def _fetch_chunk(
     sender: Sender, schedule: PollSchedule, family: Family[Any], ids: Sequence[TaskId]
 ) -> dict[str, Task[Any] | None]:
-    """Read several tasks in one request; nothing where that taught the schedule to ask for fewer.
+    """Read several tasks in one request; return nothing if that taught the schedule to ask for fewer.
 
-    Where all are refused because one is unknown, the first few are read one by one; so are those whose entries cannot
-    be read.
+    If all are refused because one is unknown, the first few are read singly; so are those whose entries cannot be read.
     """
     assert family.fetch_many is not None  # noqa: S101 - the schedule gives such families the size 1
     try:
-        sightings = await sender.call(family.fetch_many(ids), judge_multi_fetch)
+        readings = await sender.call(family.fetch_many(ids), judge_multi_fetch)
     except (APIError, UnexpectedAnswer) as error:
-        if schedule.learn(family, len(ids), error):
-            return await _fetch_singly(sender, family, ids[:_AT_ONCE]) if isinstance(error, NotFoundError) else {}
-        raise
-    found: dict[str, Any] = {task_id: sightings.get(task_id) for task_id in ids}
-    unread = [task_id for task_id in ids if isinstance(found[task_id], UnexpectedAnswer)]
-    for start in range(0, len(unread), _AT_ONCE):
-        found |= await _fetch_singly(sender, family, unread[start : start + _AT_ONCE])
+        if not schedule.learn(family, len(ids), error):
+            raise
+        if isinstance(error, NotFoundError):
+            return await _fetch_singly(sender, family, ids[:_SINGLES_AT_ONCE])
+        return {}
+
+    found: dict[str, Any] = {task_id: readings.get(task_id) for task_id in ids}
+    unreadable = [task_id for task_id in ids if isinstance(found[task_id], UnexpectedAnswer)]
+    for start in range(0, len(unreadable), _SINGLES_AT_ONCE):
+        found |= await _fetch_singly(sender, family, unreadable[start : start + _SINGLES_AT_ONCE])
     return found
 
 
@@ -56,34 +63,40 @@ async def _fetch_singly(sender: Sender, family: Family[Any], ids: Sequence[TaskI
     """Read several tasks at once, each in a request of its own; the first error ends it."""
     reads = [asyncio.create_task(_fetch_or_none(sender, family, task_id)) for task_id in ids]
     try:
-        return dict(zip(ids, await asyncio.gather(*reads), strict=True))
+        tasks = await asyncio.gather(*reads)
     finally:
         for read in reads:
             read.cancel()
         await asyncio.gather(*reads, return_exceptions=True)
+    return dict(zip(ids, tasks, strict=True))
 
 
 async def _fetch_or_none(sender: Sender, family: Family[Any], task_id: TaskId) -> Task[Any] | None:
     try:
         return await sender.call(family.fetch(task_id), judge_read)
     except NotFoundError as error:
-        if not error.message:  # an edge says so, and not the host
+        if not error.message:  # an edge says so, not the host
             raise
         return None
 
 
 async def cancel_all(sender: Sender, family: Family[Any], task_ids: Sequence[TaskId]) -> None:
-    """Ask to cancel tasks; where that takes several requests all are made, and the first refusal is raised then.
+    """Ask the host to cancel tasks.
 
-    A host that is away, or does not take the key, is not asked again for each.
+    If that takes several requests, all are made before the first refusal is raised.  A host that is away, or refuses
+    the key, is not asked again for each.
     """
-    refused: APIError | None = None
-    for request in family.cancel(task_ids) if task_ids else ():
+    if not task_ids:
+        return
+
+    refusal: APIError | None = None
+    for request in family.cancel(task_ids):
         try:
             await sender.call(request, judge_read)
         except APIError as error:
             if isinstance(error, AuthenticationError) or judge_read(error) is Verdict.RETRY:
                 raise
-            refused = refused or error  # one that has begun is no reason to let the others begin
-    if refused is not None:
-        raise refused
+            refusal = refusal or error  # one that has begun is no reason to let the others begin
+
+    if refusal is not None:
+        raise refusal

@@ -1,7 +1,7 @@
-"""The loop that drives the schedule: one timer, a few looks in flight, no decision of its own.
+"""The loop that drives the schedule: one timer, a few polls in flight, no decision of its own.
 
-There is no task that sleeps.  A timer calls `_tick`, which asks the schedule what is due, starts a task for each look,
-rings those whose time is up, and sets the timer again.  While nobody waits there is no timer, and nothing to stop.
+No task sleeps.  A timer calls `_tick`, which asks the schedule what is due, starts a task for each poll, wakes the
+waits whose time is up, and sets the timer again.  While there are no waits there is no timer, and nothing to stop.
 """
 
 from __future__ import annotations
@@ -19,95 +19,118 @@ from .._protocol.family import Family
 from .._protocol.reading import is_known_status
 from ..errors import PiAPIError, UnexpectedAnswer
 from ..tasks import Task, TaskId
-from .schedule import OVERDUE, Poll, PollSchedule, Sightings
-from .watch import Wait, Watch
+from .faults import FAULT_WARNING_AFTER
+from .schedule import PollSchedule
+from .watch import Poll, Readings, Wait, Watch
 
 if TYPE_CHECKING:
     from .._calls.sender import Sender
 
 logger = logging.getLogger("piapi_async")
 
-_MOST_WORDS = 100
-_ENOUGH_ENDS = 32  # to tell the share of those that webhooks tell of
-_SOME = 0.05
+_MOST_UNKNOWN_STATUSES = 100  # that are logged, each once: a host may make up new ones all the time
+_ENOUGH_ENDS = 32  # to speak of the share of them that webhooks report
+_SMALL_SHARE = 0.05
 
 
 @define(eq=False)
 class Poller:
-    """Serves all waits of one client, in its loop; at most `room` looks are in flight."""
+    """Serves all waits of one client, in its event loop; at most `limit` polls are in flight.
+
+    `on_end` is called with each watch whose task has ended, and may be called again.
+    """
 
     schedule: PollSchedule
     _sender: Sender
-    _room: int
+    _limit: int
     _on_end: Callable[[Watch], None]
     _timer: asyncio.Handle | None = field(default=None, init=False)
-    _due: float = field(default=math.inf, init=False)  # when it rings; not every loop's handles tell
-    _looks: set[asyncio.Task[None]] = field(factory=set, init=False)
+    _timer_at: float = field(default=math.inf, init=False)  # not every loop's handles tell
+    _polls: set[asyncio.Task[None]] = field(factory=set, init=False)
     _warned_at: float = field(default=-math.inf, init=False)
-    _words: set[str] = field(factory=set, init=False)
-    _doubted: bool = field(default=False, init=False)  # it was told that webhooks save little
-    # Looks serve everybody, so they must not run in the context of whoever happened to wait first.
+    _unknown_statuses: set[str] = field(factory=set, init=False)
+    _share_logged: bool = field(default=False, init=False)
+    # A poll serves every wait, so it must not run in the context of the caller who waited first.
     _context: contextvars.Context = field(factory=contextvars.Context, init=False)
 
-    def join(self, watch: Watch, timeout: float | None, *, changes: bool = False) -> tuple[Watch, Wait]:
-        """Begin to wait: the waiter's woken (a future) rings at the end, at the timeout, at news with `changes`.
+    # -- waits --------------------------------------------------------------------------------------------------------
 
-        A `timeout` of 0 or less waits for one look.
+    def start(self, watch: Watch, timeout: float | None, *, changes: bool = False) -> Wait:
+        """Begin to wait for a task; the wait's `watch` is the one to read from then on.
+
+        Its `woken`, a future, is resolved at the end, after `timeout` seconds, or with `changes` at any news.  A
+        `timeout` of 0 or less waits for one poll.
         """
         loop = asyncio.get_running_loop()
         now = loop.time()
         once = timeout is not None and timeout <= 0
-        deadline = math.inf if timeout is None or once else now + timeout
-        waiter = Wait(loop.create_future(), deadline, changes, once)
-        watch = self.schedule.join(watch, waiter, now)
-        self._arm()
-        return watch, waiter
+        deadline = math.inf
+        if timeout is not None and not once:
+            deadline = now + timeout
 
-    def leave(self, watch: Watch, waiter: Wait) -> None:
-        """Stop waiting."""
-        self.schedule.leave(watch, waiter)
+        wait = self.schedule.start(watch, loop.create_future(), now, deadline=deadline, changes=changes, once=once)
+        if wait.over:
+            self._wake([wait])
         self._arm()
+        return wait
 
-    def seen(self, watch: Watch, task: Task[Any]) -> None:
-        """Take in a sighting that no look of ours made."""
-        now = asyncio.get_running_loop().time()
-        waited_for = self.schedule.find(watch.family, watch.task_id)
-        for known in {watch, waited_for or watch}:
-            self._ring(self.schedule.seen(known, task, now))
-        self._note_ends([watch])
-        self._arm()
-
-    def poll_now(self, watch: Watch) -> None:
-        """Look at a task at once, because a webhook tells of its end."""
-        self.schedule.poll_now(watch, asyncio.get_running_loop().time())
-        self._arm()
-
-    def told(self, watch: Watch, task: Task[Any]) -> None:
-        """Take in what a webhook says of a task."""
-        self._ring(self.schedule.told(watch, task, asyncio.get_running_loop().time()))
-        self._note_ends([watch])
-        self._arm()
-
-    def told_late(self, family: Family[Any], task_id: TaskId) -> bool:
-        """Take in that a webhook tells of an end which a look had just seen; return whether that was so."""
-        return self.schedule.told_late(family, task_id, asyncio.get_running_loop().time())
+    def stop(self, wait: Wait) -> None:
+        """Stop waiting; does nothing if the wait is over."""
+        if self.schedule.stop(wait):
+            self._arm()
 
     async def close(self, error: PiAPIError) -> None:
-        """End every wait with `error`, drop the looks in flight."""
-        self._ring(self.schedule.close(error))
-        looks = list(self._looks)
-        for look in looks:
-            look.cancel()
-        await asyncio.gather(*looks, return_exceptions=True)
+        """End every wait with `error`, and drop the polls in flight."""
+        self._wake(self.schedule.close(error))
+
+        polls = list(self._polls)
+        for poll in polls:
+            poll.cancel()
+        await asyncio.gather(*polls, return_exceptions=True)
         self._arm()
 
+    # -- what is known from elsewhere ---------------------------------------------------------------------------------
+
+    def observe(self, watch: Watch, task: Task[Any]) -> Watch:
+        """Take in a reading that no poll made; return the watch to read from then on."""
+        watch = self.schedule.current(watch)
+        self._take_in(watch, self.schedule.observe(watch, task, _now()))
+        return watch
+
+    def reported(self, watch: Watch, task: Task[Any]) -> None:
+        """Take in what a webhook shows of a task."""
+        self._take_in(watch, self.schedule.reported(watch, task, _now()))
+
+    def poll_now(self, watch: Watch) -> None:
+        """Poll a task at once, because a webhook reports its end."""
+        self.schedule.poll_now(watch, _now())
+        self._arm()
+
+    def reported_late(self, family: Family[Any], task_id: TaskId) -> bool:
+        """Take in that a webhook reports an end; return whether a poll had just observed it."""
+        return self.schedule.reported_late(family, task_id, _now())
+
+    def reported_early(self, task_id: TaskId) -> None:
+        """Remember that a webhook has reported an end for which nobody waits."""
+        self.schedule.reported_early(task_id)
+
+    def _take_in(self, watch: Watch, woken: list[Wait]) -> None:
+        self._wake(woken)
+        self._note_ends([watch])
+        self._arm()
+
+    # -- the timer ----------------------------------------------------------------------------------------------------
+
     def _arm(self) -> None:
-        when = self.schedule.next_event(looks=len(self._looks) < self._room)
+        """Set the timer to the next event, if that has changed."""
+        when = self.schedule.next_event(polls=len(self._polls) < self._limit)
         if self._timer is not None:
-            if self._due == when:
+            if self._timer_at == when:
                 return
             self._timer.cancel()
-        self._due, self._timer = when, None
+
+        self._timer_at = when
+        self._timer = None
         if when < math.inf:
             self._timer = asyncio.get_running_loop().call_at(when, self._tick, context=self._context)
 
@@ -115,67 +138,84 @@ class Poller:
         self._timer = None
         loop = asyncio.get_running_loop()
         now = loop.time()
-        for look in self.schedule.take(now, self._room - len(self._looks)):
-            task = loop.create_task(self._look(look), name=f"piapi_async look at {len(look.watches)}")
-            self._looks.add(task)
-            task.add_done_callback(self._looked)
-        self._ring(self.schedule.expire(now))
+        for poll in self.schedule.due_polls(now, self._limit - len(self._polls)):
+            task = loop.create_task(self._poll(poll), name=f"piapi_async poll of {len(poll.watches)}")
+            self._polls.add(task)
+            task.add_done_callback(self._polled)
+
+        self._wake(self.schedule.expire(now))
         self._arm()
 
-    def _looked(self, task: asyncio.Task[None]) -> None:
-        self._looks.discard(task)
+    def _polled(self, task: asyncio.Task[None]) -> None:
+        self._polls.discard(task)
         self._arm()
 
-    async def _look(self, look: Poll) -> None:
-        loop = asyncio.get_running_loop()
+    # -- one poll -----------------------------------------------------------------------------------------------------
+
+    async def _poll(self, poll: Poll) -> None:
         try:
-            sightings = await self._ask(look)
-            self._note_words(sightings)
-            woken = self.schedule.answered(look, sightings, loop.time())
-            self._note_ends(look.watches)
+            readings = await self._send(poll)
+            self._note_unknown_statuses(readings)
+            woken = self.schedule.succeeded(poll, readings, _now())
+            self._note_ends(poll.watches)
         except PiAPIError as error:
-            woken = self.schedule.failed(look, error, loop.time())
-            logger.debug("a look at %d tasks failed: %s", len(look.watches), error)
+            woken = self.schedule.failed(poll, error, _now())
+            logger.debug("a poll of %d tasks failed: %s", len(poll.watches), error)
         except Exception as error:
-            logger.exception("a look failed in a way that it never should; still waiting")
-            woken = self.schedule.failed(look, UnexpectedAnswer(repr(error)), loop.time())
-        self._warn(self.schedule.overdue(look, loop.time()))
-        self._note_trust()
-        self._ring(woken)
+            logger.exception("a poll failed in a way that it never should; still waiting")
+            woken = self.schedule.failed(poll, UnexpectedAnswer(repr(error)), _now())
 
-    async def _ask(self, look: Poll) -> Sightings:
-        family = look.family
-        ids = [watch.task_id for watch in look.watches]
-        if look.multi and family.fetch_many is not None:
+        self._warn(self.schedule.newly_overdue(poll, _now()))
+        self._note_trust()
+        self._wake(woken)
+
+    async def _send(self, poll: Poll) -> Readings:
+        family = poll.family
+        ids = [watch.task_id for watch in poll.watches]
+        if poll.multi and family.fetch_many is not None:
             return await self._sender.attempt(family.fetch_many(ids))
         return {ids[0]: await self._sender.attempt(family.fetch(ids[0]))}
 
+    @staticmethod
+    def _wake(waits: Iterable[Wait]) -> None:
+        for wait in waits:
+            if not wait.woken.done():
+                wait.woken.set_result(None)
+
+    # -- what the operator is told ------------------------------------------------------------------------------------
+
     def _warn(self, overdue: list[Watch]) -> None:
-        """Tell the operator of an outage once a minute, however many tasks are waited for."""
-        now = asyncio.get_running_loop().time()
-        if not overdue or now - self._warned_at < OVERDUE:
+        """Warn of an outage once a minute, however many tasks are waited for."""
+        now = _now()
+        if not overdue or now - self._warned_at < FAULT_WARNING_AFTER:
             return
+
         self._warned_at = now
-        trouble = overdue[0].troubled()
-        fault = trouble.fault
+        watch = overdue[0]
+        record = watch.faults()
+        how_long = " for a minute" if now - record.failing_since >= FAULT_WARNING_AFTER else ""
         logger.warning(
             "no readable answer about task %s%s, still waiting for %d: %s",
-            overdue[0].task_id,
-            " for a minute" if now - trouble.failing_since >= OVERDUE else "",
+            watch.task_id,
+            how_long,
             len(self.schedule),
-            "the host does not show it" if fault is None else fault,
+            record.fault or "the host does not show it",
         )
 
     def _note_trust(self) -> None:
-        """Tell the operator, once, that webhooks save little here."""
+        """Say, once, that webhooks save little here."""
         trust = self.schedule.trust
-        if self._doubted or trust.ends < _ENOUGH_ENDS or trust.relied_on:
+        if self._share_logged or trust.ends < _ENOUGH_ENDS or trust.relied_on:
             return
-        self._doubted = True
+
+        self._share_logged = True
+        level = logging.INFO
+        if trust.share <= _SMALL_SHARE:
+            level = logging.WARNING
         logger.log(
-            logging.INFO if trust.share > _SOME else logging.WARNING,
-            "webhooks have told this client of %.0f %% of the ends of its tasks (several processes behind one URL, or "
-            "deliveries that are lost); it looks for the others as if there were none",
+            level,
+            "webhooks have reported %.0f %% of the ends of this client's tasks to it (several processes behind one "
+            "URL, or lost deliveries); it polls for the others as if there were none",
             100 * trust.share,
         )
 
@@ -184,17 +224,15 @@ class Poller:
             if watch.ended:
                 self._on_end(watch)
 
-    def _note_words(self, sightings: Sightings) -> None:
-        """Tell the operator, once per word, of a status that nobody has heard of: it is taken for "still waiting"."""
-        for task in sightings.values():
-            if not isinstance(task, Task) or is_known_status(task.status) or task.status in self._words:
+    def _note_unknown_statuses(self, readings: Readings) -> None:
+        """Warn, once for each, of statuses that are not known; they are taken for "still waiting"."""
+        for task in readings.values():
+            if not isinstance(task, Task) or is_known_status(task.status) or task.status in self._unknown_statuses:
                 continue
-            if len(self._words) < _MOST_WORDS:  # a host that makes up new ones all the time is told of enough
-                self._words.add(task.status)
+            if len(self._unknown_statuses) < _MOST_UNKNOWN_STATUSES:
+                self._unknown_statuses.add(task.status)
                 logger.warning("unknown status %r of task %s: taken for waiting", task.status, task.task_id)
 
-    @staticmethod
-    def _ring(waiters: Iterable[Wait]) -> None:
-        for waiter in waiters:
-            if not waiter.woken.done():
-                waiter.woken.set_result(None)
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -1,25 +1,32 @@
-"""Who waits for what, and the lane of each family: its tasks by when they are due, and what its host can do.  Pure."""
+"""Heaps of what is due: the polls of each family, and the deadlines of waits.  Pure.
+
+Entries are never searched for.  A watch or a wait says itself what holds for it; an entry that says otherwise is stale
+and is dropped when it comes up, or when a heap is mostly stale.  Equal times are kept in the order of their arrival.
+"""
 
 from __future__ import annotations
 
 import heapq
 import math
+from collections.abc import Iterator
+from itertools import count
 
 from attrs import define, field
 
 from .._verdict import Verdict, judge_read
 from ..errors import APIError, AuthenticationError, NotFoundError, PiAPIError, UnexpectedAnswer
 from ..tasks import TaskId
-from .watch import Watch
+from .watch import Wait, Watch
 
-_REGAIN = 600.0  # seconds
-_DOUBTS = 2  # answers in a row that make no sense before multi-fetch is given up: one may be an accident on the way
-_CLIENT_FAULTS = range(300, 500)  # with redirects, which are as little the host's word
+_RESTORE_AFTER = 600.0  # seconds until a multi-fetch size that was given up is tried again
+_MOST_BAD_ANSWERS = 2  # in a row until multi-fetch is given up: one may be an accident on the way
+_CLIENT_FAULTS = range(300, 500)  # with redirects, which an edge makes up as well
+_STALE_ALLOWED = 64  # entries of a heap that are not worth a clean-up
 
 
 @define(eq=False, slots=True)
 class FamilyQueue:
-    """The watches of one family, by when they are due, and what has been learnt about its multi-fetch.
+    """The watches of one family by when they are due, and what has been learnt about its multi-fetch.
 
     `size` is the most tasks that the host is known to take in one request.
     """
@@ -27,81 +34,161 @@ class FamilyQueue:
     size: int
     watches: dict[TaskId, Watch] = field(factory=dict)
     heap: list[tuple[float, int, Watch]] = field(factory=list)
-    doubts: int = 0
+    bad_answers: int = 0  # multi-fetches in a row that could not be understood
     blocked: int = 0  # multi-fetches in a row that an edge refused
-    given_up: int = 0  # the size before the host refused it, or answers made no sense
-    regain_at: float | None = None
+    size_given_up: int = 0  # the size to return to; 0: none was given up
+    restore_at: float | None = None
+    _order: Iterator[int] = field(factory=count, init=False)
+
+    # -- what is due --------------------------------------------------------------------------------------------------
+
+    def push(self, watch: Watch, due: float) -> None:
+        """Have a watch polled at `due`, unless it is to be polled earlier anyway."""
+        if due >= watch.queued_for:
+            return
+
+        watch.queued_for = due
+        heapq.heappush(self.heap, (due, next(self._order), watch))
+        if len(self.heap) > 2 * len(self.watches) + _STALE_ALLOWED:
+            self._drop_stale()
+
+    def next_due(self) -> float:
+        """Return when the first poll is due, inf for never."""
+        while self.heap:
+            due, _, watch = self.heap[0]
+            if due == watch.queued_for and watch.waits:
+                return due
+
+            heapq.heappop(self.heap)
+            if due == watch.queued_for:  # it is no longer waited for
+                watch.queued_for = math.inf
+        return math.inf
+
+    def pop(self) -> Watch:
+        """Take out the watch that `next_due` spoke of."""
+        _, _, watch = heapq.heappop(self.heap)
+        watch.queued_for = math.inf
+        return watch
+
+    def _drop_stale(self) -> None:
+        kept = []
+        for entry in self.heap:
+            due, _, watch = entry
+            if due != watch.queued_for:
+                continue
+            if watch.waits:
+                kept.append(entry)
+            else:
+                watch.queued_for = math.inf
+
+        heapq.heapify(kept)
+        self.heap = kept
+
+    # -- what the host can do -----------------------------------------------------------------------------------------
 
     def learn(self, asked: int, error: PiAPIError) -> bool:
-        """Adapt to a host that has no multi-fetch, or a smaller one; return whether to ask again at once."""
+        """Adapt to a host that has no multi-fetch, or a smaller one; return whether to poll again at once.
+
+        `asked` is the number of tasks in the request that failed with `error`.
+        """
         match error:
             case APIError(status=404 | 405 | 501):
-                self.give_up()
+                self._give_up()
             case NotFoundError():
-                pass  # one of them, it seems: each is asked for by itself, and tells
+                pass  # because of one of the tasks, it seems: plain fetches will tell of which
             case UnexpectedAnswer():
-                self.doubt()
+                self.misunderstood()
             case APIError(message="", status=status) if status in _CLIENT_FAULTS:
                 self.blocked += 1
                 return False
             case AuthenticationError():
                 return False
             case APIError() if judge_read(error) is Verdict.RAISE:
-                self.given_up = max(self.given_up, self.size)
+                self.size_given_up = max(self.size_given_up, self.size)
                 self.size = max(1, min(self.size, asked) // 2)
             case _:
                 return False
         return True
 
     def understood(self, *, multi: bool) -> None:
-        """Take note of a good answer.
+        """Record a poll that succeeded.
 
-        Where plain fetches pass and an edge has refused the last multi-fetches, it is these that it does not like.
+        If a plain fetch passes while an edge refuses multi-fetches, it is multi-fetch that the edge objects to.
         """
         if multi:
-            self.doubts = self.blocked = 0
-        elif self.blocked >= _DOUBTS:
-            self.give_up()
+            self.bad_answers = self.blocked = 0
+        elif self.blocked >= _MOST_BAD_ANSWERS:
+            self._give_up()
 
-    def doubt(self) -> None:
-        """Take note of an answer that makes no sense; several in a row end the asking for many."""
-        self.doubts += 1
-        if self.doubts >= _DOUBTS:
-            self.give_up()
+    def misunderstood(self) -> None:
+        """Record a multi-fetch whose response makes no sense; several in a row end multi-fetch."""
+        self.bad_answers += 1
+        if self.bad_answers >= _MOST_BAD_ANSWERS:
+            self._give_up()
 
-    def give_up(self) -> None:
-        """Ask singly from now on, for a while."""
-        self.given_up, self.size, self.blocked = max(self.given_up, self.size), 1, 0
+    def _give_up(self) -> None:
+        """Poll singly for a while."""
+        self.size_given_up = max(self.size_given_up, self.size)
+        self.size = 1
+        self.blocked = 0
 
-    def regain(self, now: float) -> None:
-        """Ask for as many as before after a while: an edge in maintenance refuses and answers nonsense, too."""
-        if not self.given_up:
+    def restore(self, now: float) -> None:
+        """Return to the size that was given up, after ten minutes of polls.
+
+        An edge in maintenance refuses and answers nonsense, too.  One more bad answer is enough to give it up again.
+        """
+        if not self.size_given_up:
             return
-        if self.regain_at is None:
-            self.regain_at = now + _REGAIN
-        elif now >= self.regain_at:
-            self.size, self.doubts, self.given_up, self.regain_at = self.given_up, _DOUBTS - 1, 0, None
+        if self.restore_at is None:
+            self.restore_at = now + _RESTORE_AFTER
+            return
+        if now < self.restore_at:
+            return
 
-    def head(self) -> float:
-        """Give when the first look is due, dropping what is no longer as the heap has it."""
-        while self.heap and (self.heap[0][0] != (watch := self.heap[0][2]).queued or not watch.waiters):
-            if heapq.heappop(self.heap)[0] == watch.queued:
-                watch.queued = math.inf
-        return self.heap[0][0] if self.heap else math.inf
+        self.size = self.size_given_up
+        self.size_given_up = 0
+        self.bad_answers = _MOST_BAD_ANSWERS - 1
+        self.restore_at = None
 
-    def tidy(self) -> None:
-        """Drop everything that is no longer as the heap has it."""
-        kept = []
-        for entry in self.heap:
-            due, _, watch = entry
-            if due == watch.queued and watch.waiters:
-                kept.append(entry)
-            elif due == watch.queued:
-                watch.queued = math.inf
-        heapq.heapify(kept)
-        self.heap = kept
 
-    def pop(self) -> Watch:
-        watch = heapq.heappop(self.heap)[2]
-        watch.queued = math.inf
-        return watch
+@define(eq=False, slots=True)
+class DeadlineQueue:
+    """The waits that have a deadline, by that deadline."""
+
+    heap: list[tuple[float, int, Wait]] = field(factory=list)
+    _alive: int = 0
+    _order: Iterator[int] = field(factory=count, init=False)
+
+    def push(self, wait: Wait) -> None:
+        """Add a wait, if it has a deadline."""
+        if wait.deadline == math.inf:
+            return
+        self._alive += 1
+        heapq.heappush(self.heap, (wait.deadline, next(self._order), wait))
+
+    def dropped(self, wait: Wait) -> None:
+        """Record that a wait is over; its entry goes when most of the heap is stale."""
+        if wait.deadline == math.inf:
+            return
+
+        self._alive -= 1
+        if len(self.heap) > 2 * self._alive + _STALE_ALLOWED:
+            self.heap = [entry for entry in self.heap if not entry[2].over]
+            heapq.heapify(self.heap)
+
+    def next(self) -> float:
+        """Return the first deadline of a wait that is not over, inf if there is none."""
+        while self.heap:
+            deadline, _, wait = self.heap[0]
+            if not wait.over:
+                return deadline
+            heapq.heappop(self.heap)
+        return math.inf
+
+    def pop_due(self, now: float) -> list[Wait]:
+        """Take out the waits whose deadline has come and that are not over."""
+        due = []
+        while self.next() <= now:
+            _, _, wait = heapq.heappop(self.heap)
+            due.append(wait)
+        return due

@@ -1,476 +1,447 @@
-"""The schedule of waits: who waits for what until when, what to ask next, what an answer does.  Pure.
+"""The schedule of polls: what to poll next, and what a response does.  Pure.
 
-All waits of a client are kept here, and every decision about them is made here, in sync methods that take the time as
-an argument and return what is to be done: the looks to make, the waiters to wake.  The poller makes the looks and rings
-the waiters; it decides nothing.  A waiter is opaque to the schedule.
+Theory of operation
+-------------------
 
-Tasks of one family share a `FamilyQueue`: a heap of what is due, and what has been learnt about the host's multi-fetch.
+Let R be the polls per task, L the mean seconds from a task's end to its detection, and K the tasks that share a poll.
+The product R · L · K cannot fall below a constant of the durations' distribution, (∫ √(f·S) dt)² / 2, which is reached
+when the time between two polls follows 1/√hazard: long while a task is too young to end, short while ends are likely,
+and never growing without end as a back-off would.  Against an even interval that saves a fifth, while sharing requests
+saves a factor K and reported progress, which predicts the end, a factor of about three.  So each poll is filled up with
+the tasks that are due next, a task whose pace is known is polled when its end is near, and all others by their age
+(`PollPolicy`).  Jitter is small, as it only lengthens L, and where webhooks can be relied on polls become a safety
+net.
+
+Every decision is made here, in methods that take the time as an argument and return what is to be done: the polls to
+make, the waits to wake.  `Poller` makes the polls and wakes the waits; it decides nothing.
+
+The life of a watch: `start` adds a wait and queues the watch; `due_polls` takes it out of its queue into a `Poll`;
+`succeeded` or `failed` brings it back, to be queued again or, once its waits are over, dropped.  The schedule holds a
+watch exactly as long as it has waits.
 """
 
 from __future__ import annotations
 
-import heapq
 import math
-from collections.abc import Iterator, Mapping
-from itertools import count
 from random import Random
-from typing import Any, TypeAlias
+from typing import Any
 
-from attrs import define, field, frozen
+from attrs import define, field
 
 from .._protocol.family import Family
 from .._verdict import Verdict, judge_read
-from ..errors import (
-    APIError,
-    AuthenticationError,
-    ClientClosed,
-    NotFoundError,
-    PiAPIError,
-    TransportError,
-    UnexpectedAnswer,
-)
-from ..policy import Pace, PollPolicy
+from ..errors import APIError, ClientClosed, NotFoundError, PiAPIError, UnexpectedAnswer
+from ..policy import PollPolicy, doubled
 from ..stats import Counters
-from ..tasks import TaskId, TaskState
-from .queue import FamilyQueue
-from .trust import WebhookTrust
-from .watch import AnyTask, Wait, Watch
+from ..tasks import TaskId
+from .faults import KeyRefusals
+from .queue import DeadlineQueue, FamilyQueue
+from .trust import EndReports, WebhookTrust
+from .watch import NEVER, AnyTask, Poll, Readings, Wait, Watch, differs, is_behind
 
-GRACE = 5.0
-"""Seconds for which a host may deny a task before we believe it: a new id can be invisible at first."""
+LAST_POLL_LEAD = 1.0
+"""Seconds before a deadline at which the last poll begins, so that its response can still arrive."""
 
-LEAD = 1.0
-"""Seconds before a deadline at which the last look begins, so that its answer can still come."""
-
-OVERDUE = 60.0
-"""Seconds of faults without a break after which the operator should hear of it."""
-
-_FAULT_DELAY_MAX = 10.0
-_SLACK = 64  # stale heap entries that are not worth a clean-up
-
-Sightings: TypeAlias = Mapping[TaskId, AnyTask | UnexpectedAnswer | None]
-
-
-@frozen
-class Poll:
-    """One request to make: a plain fetch of one watch, or a multi-fetch of several."""
-
-    family: Family[Any]
-    watches: tuple[Watch, ...]
-    multi: bool
+_FAULT_DELAY_MAX = 10.0  # seconds between polls, however many have failed
+_MOST_DOUBLINGS = 10  # a schedule of milliseconds, as for an emulator, does not back off to seconds
 
 
 @define(eq=False)
 class PollSchedule:
-    """See the module's text.  `multi_fetch_size` is the most ids that one request may carry."""
+    """All waits of one client; `multi_fetch_size` is the most ids that one request may carry."""
 
     policy: PollPolicy
     rng: Random
     multi_fetch_size: int = 20
     counters: Counters = field(factory=Counters)
     trust: WebhookTrust = field(factory=WebhookTrust)
-    # Ends that a look has seen and no webhook has told of, by the time at which they count as missed.
-    _untold: dict[tuple[str, TaskId], float] = field(factory=dict, init=False)
-    _lanes: dict[str, FamilyQueue] = field(factory=dict, init=False)
-    _deadlines: list[tuple[float, int, Watch, Wait]] = field(factory=list, init=False)
-    _bounded: int = field(default=0, init=False)  # waiters with a deadline
-    _denied_since: float = field(default=math.inf, init=False)  # the key was refused, and no good answer came since
-    _order: Iterator[int] = field(factory=count, init=False)
+    _reports: EndReports = field(init=False)
+    _queues: dict[str, FamilyQueue] = field(factory=dict, init=False)
+    _deadlines: DeadlineQueue = field(factory=DeadlineQueue, init=False)
+    _key_refusals: KeyRefusals = field(factory=KeyRefusals, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        # A poll finds an end when it is half the delay old, on average.
+        self._reports = EndReports(self.trust, grace=self.policy.delay / 2)
 
     def __len__(self) -> int:
-        """Give the number of tasks that are waited for."""
-        return sum(len(lane.watches) for lane in self._lanes.values())
+        """Return the number of tasks that are waited for."""
+        return sum(len(queue.watches) for queue in self._queues.values())
+
+    # -- which watch is the watch -------------------------------------------------------------------------------------
 
     def find(self, family: Family[Any], task_id: TaskId) -> Watch | None:
-        """Give the watch of a task that is waited for."""
-        return self._lane(family).watches.get(task_id)
+        """Return the watch of a task that is waited for."""
+        return self._queue_of(family).watches.get(task_id)
 
-    def first_poll(self, now: float, *, announced: bool = False) -> float:
-        """Return the time of the first look at a task that is submitted now: not before anything can have ended.
+    def current(self, watch: Watch) -> Watch:
+        """Return the watch of the same task that is waited for, if there is one, else `watch`.
 
-        `announced`: a webhook should tell of its end.
+        Handles that were made while nobody waited have watches of their own; the first that is waited on is the watch
+        for all of them.  A watch that has ended has nothing to learn from another.
         """
-        self._judge_untold(now)
-        wait = self.policy.next_poll(self.rng, age=0.0)
-        return now + (self._put_off(wait, 0.0) if announced else wait)
+        if watch.ended:
+            return watch
+        return self._queue_of(watch.family).watches.get(watch.task_id, watch)
 
-    # -- joining and leaving --------------------------------------------------------------------------------------
+    # -- starting and stopping ----------------------------------------------------------------------------------------
 
-    def join(self, watch: Watch, waiter: Wait, now: float) -> Watch:
-        """Let `waiter` wait, and give the watch to read: another one if the task is waited for already."""
-        watch = self._lane(watch.family).watches.setdefault(watch.task_id, watch)
-        if not watch.waiters:
-            watch.error = None
-            if watch.trouble is not None:
-                watch.trouble.begin_anew()
-        watch.waiters += (waiter,)
-        if waiter.deadline < math.inf:
-            self._bounded += 1
-            heapq.heappush(self._deadlines, (waiter.deadline, next(self._order), watch, waiter))
-        if watch.announced and not self.trust.relied_on:  # its look may have been put off while they could be
+    def start(
+        self,
+        watch: Watch,
+        woken: Any,  # noqa: ANN401 - the poller's
+        now: float,
+        *,
+        deadline: float = math.inf,
+        changes: bool = False,
+        once: bool = False,
+    ) -> Wait:
+        """Begin to wait for a task; the wait's `watch` is the one to read, which may be another than `watch`.
+
+        If the task has ended, the wait is over at once.
+        """
+        watch = self.current(watch)
+        if watch.ended:
+            return Wait(watch, woken)
+
+        if not watch.waits:
+            self._register(watch)
+        wait = Wait(watch, woken, deadline, changes, once)
+        watch.waits += (wait,)
+        self._deadlines.push(wait)
+
+        if self._reports.take_early(watch.task_id):
+            watch.end_reported_at = now
+            watch.due = now
+        elif watch.has_webhook and not self.trust.relied_on:  # its poll may have been put off while they were
             watch.due = min(watch.due, now + self.policy.next_poll(self.rng))
-        if not watch.looking:
-            self._queue(watch, now if waiter.once else max(now, watch.due))
-        return watch
 
-    def leave(self, watch: Watch, waiter: Wait) -> None:
-        """Let `waiter` go; a task nobody waits for is not looked at."""
-        if waiter in watch.waiters:
-            watch.waiters = tuple(other for other in watch.waiters if other is not waiter)
-            self._gone(waiter)
-        if not watch.waiters:
-            self._forget(watch)
+        if not watch.polling:
+            due = now if once else max(now, watch.due)
+            self._enqueue(watch, due)
+        return wait
 
-    def close(self, error: PiAPIError) -> list[Wait]:
-        """End every wait with `error`; give the waiters to wake."""
-        watches = [watch for lane in self._lanes.values() for watch in lane.watches.values()]
-        return [waiter for watch in watches for waiter in self._settle(watch, error)]
-
-    # -- what to do next ------------------------------------------------------------------------------------------
-
-    def next_event(self, *, looks: bool) -> float:
-        """Give the time of the next deadline or, with `looks`, of the next look if that is sooner; inf for never."""
-        while self._deadlines and self._deadlines[0][3] not in self._deadlines[0][2].waiters:
-            heapq.heappop(self._deadlines)
-        event = self._deadlines[0][0] if self._deadlines else math.inf
-        if looks:
-            for lane in self._lanes.values():
-                event = min(event, lane.head())
-        return event
-
-    def take(self, now: float, room: int) -> list[Poll]:
-        """Give at most `room` looks that are due, each filled up with the next most urgent tasks."""
-        self._judge_untold(now)
-        looks: list[Poll] = []
-        for lane in self._lanes.values():
-            while len(looks) < room and lane.head() <= now:
-                looks.append(self._pack(lane, now))
-        return looks
-
-    def _pack(self, lane: FamilyQueue, now: float) -> Poll:
-        lane.regain(now)
-        first = lane.pop()
-        watches = [first]
-        set_aside: list[tuple[float, Watch]] = []
-        # Where webhooks tell of ends, whoever is not due is asked for in vain, and its end would be found too early.
-        horizon = now if self.trust.relied_on else math.inf
-        while not first.alone and len(watches) < lane.size and (due := lane.head()) <= horizon and due < math.inf:
-            watch = lane.pop()
-            if watch.alone:
-                set_aside.append((due, watch))
-            else:
-                watches.append(watch)
-        for due, watch in set_aside:
-            self._queue(watch, due)
-        for watch in watches:
-            watch.looking, watch.looked_at = True, now
-        self.counters.polls += 1
-        self.counters.tasks_polled += len(watches)
-        return Poll(first.family, tuple(watches), multi=len(watches) > 1)
-
-    def expire(self, now: float) -> list[Wait]:
-        """Give the waiters whose deadline has come, and let them go."""
-        expired = []
-        while self._deadlines and self._deadlines[0][0] <= now:
-            _, _, watch, waiter = heapq.heappop(self._deadlines)
-            if waiter in watch.waiters:
-                self.leave(watch, waiter)
-                expired.append(waiter)
-        return expired
-
-    # -- what an answer does --------------------------------------------------------------------------------------
-
-    def answered(self, look: Poll, sightings: Sightings, now: float) -> list[Wait]:
-        """Take in what a look found; return the waiters to wake."""
-        self._denied_since = math.inf
-        lane = self._lane(look.family)
-        unread = [entry for entry in sightings.values() if isinstance(entry, UnexpectedAnswer)]
-        if unread and len(unread) == len(sightings):
-            lane.doubt()
-        else:
-            lane.understood(multi=look.multi)
-
-        woken: list[Wait] = []
-        for watch in look.watches:
-            watch.looking = False
-            match sightings.get(watch.task_id):
-                case None:
-                    self._missed(watch, now)
-                case UnexpectedAnswer() as error:
-                    self._unread(watch, error, now)
-                case task:
-                    woken += self.seen(watch, task, now)
-        return woken
-
-    def seen(self, watch: Watch, task: AnyTask, now: float) -> list[Wait]:
-        """Take in one sighting of a task, by a look or otherwise; give the waiters to wake."""
-        if watch.ended:  # an end is never taken back; a later look may have newer links
-            watch.task = task if task.state.terminal else watch.task
-            return []
-        watch.restart()
-        changed = differs(watch.task, task)
-        watch.task = task
-        if task.state.terminal:
-            self.counters.ended += 1
-            told = watch.told_at > -math.inf
-            self.counters.detection_seconds += (now - watch.seen_at) / 2 if watch.seen_at > 0 and not told else 0.0
-            if watch.announced:
-                self._weigh(watch, now, told=told)
-            return self._settle(watch, None)
-        watch.seen_at = now
-        news = [waiter for waiter in watch.waiters if waiter.changes and not waiter.once] if changed else []
-        if watch.looking:  # somebody else's sighting; our own look is still to come
-            return news
-        if watch.looked_at < watch.told_at:  # this look began before the end was told of
-            self._retake(watch, now)
-            return news
-        wait = self._patience(watch, task, now)
-        if watch.announced and watch.told_at == -math.inf:
-            wait = self._put_off(wait, now - watch.began)
-        watch.told_at = -math.inf  # an end that was told and not found was told too early, or by a liar
-        return news + self._again(watch, now + wait)
-
-    def _patience(self, watch: Watch, task: AnyTask, now: float) -> float:
-        """Give the seconds to the next look, from what this one has shown."""
-        progress = task.progress or 0
-        if progress < watch.progress or (progress == 0 and task.state is TaskState.WAITING):
-            watch.began, watch.progress = now, 0  # it has not begun, or begins again
-        elapsed, points = now - watch.began, progress - watch.progress
-        if math.isnan(elapsed) or (watch.progress == 0 and points > 0):  # from here on its pace can be taken
-            watch.began, watch.progress = now, progress
-            return self.policy.next_poll(self.rng, age=None if math.isnan(elapsed) else elapsed)
-        if points <= 0 or elapsed <= 0:
-            return self.policy.next_poll(self.rng, age=None if watch.progress else elapsed)
-        return self.policy.next_poll(self.rng, pace=Pace(progress, (points + 1) / elapsed))
-
-    # -- what webhooks tell ---------------------------------------------------------------------------------------
-
-    def poll_now(self, watch: Watch, now: float) -> None:
-        """Have a watch looked at at once, because a webhook says that it has ended."""
-        watch.told_at = now
-        if not watch.looking:
-            self._retake(watch, now)
-
-    def told(self, watch: Watch, task: AnyTask, now: float) -> list[Wait]:
-        """Take in what a webhook says of a task as if a look had seen it; return the waiters to wake."""
-        if task.state.terminal:
-            watch.told_at = now
-        else:
-            watch.announced = True
-            if watch.task is not None and _is_behind(task, watch.task):  # deliveries overtake each other
-                return []
-        return self.seen(watch, task, now)
-
-    def told_late(self, family: Family[Any], task_id: TaskId, now: float) -> bool:
-        """Take in that a webhook tells of an end which a look had just seen; return whether that was so."""
-        self._judge_untold(now)
-        if self._untold.pop((family.name, task_id), None) is None:
+    def stop(self, wait: Wait) -> bool:
+        """End a wait early; return whether it was still on.  A task without waits is not polled."""
+        if wait.over:
             return False
-        self.trust.confirmed()
+
+        watch = wait.watch
+        watch.waits = tuple(other for other in watch.waits if other is not wait)
+        self._deadlines.dropped(wait)
+        if not watch.waits:
+            self._unregister(watch)
         return True
 
-    def _put_off(self, wait: float, age: float) -> float:
-        """Return the seconds to the next look at a task whose end a webhook should tell of, as far as they are trusted.
+    def close(self, error: PiAPIError) -> list[Wait]:
+        """End every wait with `error`; return the waits to wake."""
+        watches = [watch for queue in self._queues.values() for watch in queue.watches.values()]
+        return [wait for watch in watches for wait in self._finish(watch, error)]
 
-        There is always a next look: a webhook that is lost is lost for good.
-        """
-        return max(wait, min(wait * self.trust.patience, self.policy.safety_net(age)))
+    def expire(self, now: float) -> list[Wait]:
+        """End the waits whose deadline has come, and return them."""
+        expired = self._deadlines.pop_due(now)
+        for wait in expired:
+            self.stop(wait)
+        return expired
 
-    def _weigh(self, watch: Watch, now: float, *, told: bool) -> None:
-        """Take note of an end that a webhook should have told of.
+    # -- what to poll next --------------------------------------------------------------------------------------------
 
-        A look may be a little quicker than a webhook that is in time, too: half the delay, for that is how old an end
-        is on average when it is seen.
-        """
-        if told:
-            self.trust.confirmed()
-        elif self.trust.relied_on:  # looks are so rare that this end is old
-            self._miss(now)
-        else:
-            self._untold[watch.family.name, watch.task_id] = now + self.policy.delay / 2
+    def first_poll(self, now: float, *, has_webhook: bool = False) -> float:
+        """Return when to poll a task first that is submitted now: not before anything can have ended."""
+        self._judge_reports(now)
+        seconds = self.policy.next_poll(self.rng, age=0.0)
+        if has_webhook:
+            seconds = self._put_off(seconds, age=0.0)
+        return now + seconds
 
-    def _judge_untold(self, now: float) -> None:
-        """Count the ends as missed that no webhook has told of in time."""
-        while self._untold:
-            task, until = next(iter(self._untold.items()))
-            if until > now:
+    def next_event(self, *, polls: bool) -> float:
+        """Return the time of the next deadline or, with `polls`, of the next poll if that is sooner; inf for never."""
+        event = self._deadlines.next()
+        if polls:
+            for queue in self._queues.values():
+                event = min(event, queue.next_due())
+        return event
+
+    def due_polls(self, now: float, limit: int) -> list[Poll]:
+        """Return at most `limit` polls that are due, each filled up with the tasks that are due next."""
+        self._judge_reports(now)
+        polls: list[Poll] = []
+        for queue in self._queues.values():
+            while len(polls) < limit and queue.next_due() <= now:
+                polls.append(self._take_poll(queue, now))
+        return polls
+
+    def _take_poll(self, queue: FamilyQueue, now: float) -> Poll:
+        """Take out of a queue the task that is due first, and those that share its request."""
+        queue.restore(now)
+        first = queue.pop()
+        watches = [first]
+        if not first.poll_singly:
+            watches += self._take_company(queue, now)
+
+        for watch in watches:
+            watch.polling = True
+            watch.polled_at = now
+        self.counters.polls += 1
+        self.counters.tasks_polled += len(watches)
+        return Poll(first.family, tuple(watches))
+
+    def _take_company(self, queue: FamilyQueue, now: float) -> list[Watch]:
+        """Take out of a queue the tasks that a request still has room for beside its first one."""
+        # Where webhooks report ends, a task that is not due yet would be polled in vain, or its end be found before its
+        # webhook has had the time to report it.
+        latest = now if self.trust.relied_on else math.inf
+        company: list[Watch] = []
+        singles: list[tuple[float, Watch]] = []
+        while len(company) + 1 < queue.size:
+            due = queue.next_due()
+            if due > latest or due == math.inf:
                 break
-            del self._untold[task]
-            self._miss(now)
+            watch = queue.pop()
+            if watch.poll_singly:
+                singles.append((due, watch))
+            else:
+                company.append(watch)
 
-    def _miss(self, now: float) -> None:
-        """Take note of an end that no webhook told of; where that costs the trust, look at everybody as usual."""
-        relied_on = self.trust.relied_on
-        self.trust.missed()
-        if not relied_on or self.trust.relied_on:
-            return
-        for lane in self._lanes.values():
-            for watch in lane.watches.values():
-                if not watch.looking:
-                    self._queue(watch, now + self.policy.next_poll(self.rng))
+        for due, watch in singles:
+            self._enqueue(watch, due)
+        return company
 
-    # -- what goes wrong ------------------------------------------------------------------------------------------
+    # -- what a response does -----------------------------------------------------------------------------------------
 
-    def failed(self, look: Poll, error: PiAPIError, now: float) -> list[Wait]:
-        """Take in that a look failed; return the waiters to wake."""
-        for watch in look.watches:
-            watch.looking = False
-            watch.troubled().note(error, now)
-        if isinstance(error, ClientClosed) or self._denies(error, now):  # it will not pass, for nobody
-            return self.close(error)
-        if look.multi and self.learn(look.family, len(look.watches), error):
-            for watch in look.watches:
-                watch.troubled().alone = isinstance(error, (UnexpectedAnswer, NotFoundError))
-                self._retake(watch, now)
-            return []
-        if look.multi and self._lane(look.family).blocked:
-            look.watches[0].troubled().alone = True  # it may be only multi-fetches that an edge does not like
+    def succeeded(self, poll: Poll, readings: Readings, now: float) -> list[Wait]:
+        """Take in what a poll returned; return the waits to wake."""
+        self._key_refusals.passed()
+        queue = self._queue_of(poll.family)
+        unreadable = [entry for entry in readings.values() if isinstance(entry, UnexpectedAnswer)]
+        if unreadable and len(unreadable) == len(readings):
+            queue.misunderstood()
+        else:
+            queue.understood(multi=poll.multi)
 
         woken: list[Wait] = []
-        for watch in look.watches:
+        for watch in poll.watches:
+            watch.polling = False
+            match readings.get(watch.task_id):
+                case None:
+                    watch.faults().note_missing(now)
+                    self._poll_again_now(watch, now)
+                case UnexpectedAnswer() as error:
+                    self._unreadable(watch, error, now)
+                case task:
+                    woken += self.observe(watch, task, now)
+        return woken
+
+    def observe(self, watch: Watch, task: AnyTask, now: float) -> list[Wait]:
+        """Take in one reading of a task, from a poll or from elsewhere; return the waits to wake."""
+        if watch.ended:  # an end is never taken back, but a later reading may have newer links
+            if task.state.terminal:
+                watch.task = task
+            return []
+
+        is_news = differs(watch.task, task)
+        watch.clear_faults()
+        watch.task = task
+        if task.state.terminal:
+            return self._end(watch, now)
+
+        woken = [wait for wait in watch.waits if wait.changes and not wait.once] if is_news else []
+        watch.observed_at = now
+        if watch.polling:  # the reading is from elsewhere, and our own poll still to come
+            return woken
+        if watch.report_unchecked:
+            self._poll_again_now(watch, now)
+            return woken
+        return woken + self._reschedule(watch, now + self._next_poll_in(watch, task, now))
+
+    def _end(self, watch: Watch, now: float) -> list[Wait]:
+        """Take in that a task has ended."""
+        self.counters.ended += 1
+        reported = watch.end_reported
+        if watch.observed_at > NEVER and not reported:
+            self.counters.detection_seconds += (now - watch.observed_at) / 2
+
+        if watch.has_webhook:
+            task = watch.family.name, watch.task_id
+            if self._reports.end_observed(task, now, reported=reported):
+                self._poll_as_usual(now)
+        return self._finish(watch, None)
+
+    def _next_poll_in(self, watch: Watch, task: AnyTask, now: float) -> float:
+        """Return the seconds to the next poll of a task that has not ended."""
+        age, pace = watch.measure(task, now)
+        seconds = self.policy.next_poll(self.rng, age=age, pace=pace)
+        if watch.has_webhook and not watch.end_reported:
+            seconds = self._put_off(seconds, now - watch.paced_from)
+        watch.end_reported_at = NEVER  # this reading refutes a report: it came too early, or was forged
+        return seconds
+
+    # -- what webhooks report -----------------------------------------------------------------------------------------
+
+    def poll_now(self, watch: Watch, now: float) -> None:
+        """Have a watch polled at once, because a webhook reports its end."""
+        watch.end_reported_at = now
+        if not watch.polling:
+            self._poll_again_now(watch, now)
+
+    def reported(self, watch: Watch, task: AnyTask, now: float) -> list[Wait]:
+        """Take in what a webhook shows of a task, as if a poll had; return the waits to wake."""
+        if task.state.terminal:
+            watch.end_reported_at = now
+            return self.observe(watch, task, now)
+
+        watch.has_webhook = True
+        if watch.task is not None and is_behind(task, watch.task):  # deliveries overtake each other
+            return []
+        return self.observe(watch, task, now)
+
+    def reported_late(self, family: Family[Any], task_id: TaskId, now: float) -> bool:
+        """Take in that a webhook reports an end; return whether a poll had just observed it."""
+        self._judge_reports(now)
+        return self._reports.reported_late((family.name, task_id))
+
+    def reported_early(self, task_id: TaskId) -> None:
+        """Remember that a webhook has reported an end for which nobody waits: a wait that starts polls at once."""
+        self._reports.reported_early(task_id)
+
+    def _put_off(self, seconds: float, age: float) -> float:
+        """Return the seconds to the next poll of a task whose end a webhook should report, as far as they are trusted.
+
+        There is always a next poll: a webhook that is lost does not come again.
+        """
+        longest = self.policy.safety_net(age)
+        return max(seconds, min(seconds * self.trust.patience, longest))
+
+    def _judge_reports(self, now: float) -> None:
+        if self._reports.judge(now):
+            self._poll_as_usual(now)
+
+    def _poll_as_usual(self, now: float) -> None:
+        """Bring forward the polls that were put off, because webhooks are no longer relied on."""
+        for queue in self._queues.values():
+            for watch in queue.watches.values():
+                if not watch.polling:
+                    self._enqueue(watch, now + self.policy.next_poll(self.rng))
+
+    # -- what goes wrong ----------------------------------------------------------------------------------------------
+
+    def failed(self, poll: Poll, error: PiAPIError, now: float) -> list[Wait]:
+        """Take in that a poll failed; return the waits to wake."""
+        for watch in poll.watches:
+            watch.polling = False
+            watch.faults().note(error, now)
+        if isinstance(error, ClientClosed) or self._key_refusals.is_believed(error, now):
+            return self.close(error)  # it will not pass, for any task
+
+        if poll.multi and self.learn(poll.family, len(poll.watches), error):
+            for watch in poll.watches:
+                watch.faults().poll_singly = isinstance(error, (UnexpectedAnswer, NotFoundError))
+                self._poll_again_now(watch, now)
+            return []
+        if poll.multi and self._queue_of(poll.family).blocked:
+            poll.watches[0].faults().poll_singly = True  # it may be only multi-fetch that an edge objects to
+
+        woken: list[Wait] = []
+        for watch in poll.watches:
             if isinstance(error, APIError) and judge_read(error) is Verdict.RAISE:
                 woken += self._refused(watch, error, now)
             else:
                 woken += self._faulted(watch, now)
         return woken
 
-    def _denies(self, error: PiAPIError, now: float) -> bool:
-        """Return whether the key is refused: in the host's own words, or for a minute without a good answer between.
+    def newly_overdue(self, poll: Poll, now: float) -> list[Watch]:
+        """Return the watches of a poll that have not been read for a minute, each once in a run of faults."""
+        return [watch for watch in poll.watches if watch.fault_record is not None and watch.fault_record.warn(now)]
 
-        An edge's page ("Just a moment…") has the same status, and passes.
-        """
-        if not isinstance(error, AuthenticationError):
-            return False
-        self._denied_since = min(self._denied_since, now)
-        return bool(error.message) or now - self._denied_since >= OVERDUE
-
-    def overdue(self, look: Poll, now: float) -> list[Watch]:
-        """Return the watches of a look of which nothing was seen for a minute, whatever the looks did; each once."""
-        watches = []
-        for watch in look.watches:
-            trouble = watch.trouble
-            if trouble is None or trouble.told:
-                continue
-            # A certificate that is not trusted may pass, as a hotel's network does; but there is something to be done.
-            to_be_mended = isinstance(trouble.fault, TransportError) and trouble.fault.untrusted
-            if to_be_mended or now - trouble.failing_since >= OVERDUE:
-                trouble.told = True
-                watches.append(watch)
-        return watches
-
-    # -- what is learnt about the host ----------------------------------------------------------------------------
-
-    def size(self, family: Family[Any]) -> int:
-        """Give the most tasks of a family that the host is known to take in one request."""
-        return self._lane(family).size
-
-    def learn(self, family: Family[Any], asked: int, error: PiAPIError) -> bool:
-        """Adapt to what a host has said of a request for many; tell whether to ask again at once."""
-        return self._lane(family).learn(asked, error)
-
-    def _missed(self, watch: Watch, now: float) -> None:
-        """Ask singly for a task that a multi-fetch did not show: only a plain fetch says that it is unknown."""
-        trouble = watch.troubled()
-        trouble.note(None, now)
-        if trouble.refused_since is None:
-            trouble.refused_since = now
-        trouble.alone = True
-        self._retake(watch, now)
-
-    def _unread(self, watch: Watch, error: UnexpectedAnswer, now: float) -> None:
-        """Ask singly for a task whose entry in a multi-fetch could not be read: a plain fetch may show it."""
-        trouble = watch.troubled()
-        trouble.note(error, now)
-        trouble.alone = True
+    def _unreadable(self, watch: Watch, error: UnexpectedAnswer, now: float) -> None:
+        """Poll a task singly whose entry in a multi-fetch could not be read: a plain fetch may show it."""
+        record = watch.faults()
+        record.note(error, now)
+        record.poll_singly = True
         self.counters.poll_faults += 1
-        self._retake(watch, now)
+        self._poll_again_now(watch, now)
 
     def _refused(self, watch: Watch, error: APIError, now: float) -> list[Wait]:
-        """End the wait for a task that the host still denies when the grace is over, or refuses to tell of for long."""
-        trouble = watch.troubled()
-        if trouble.refused_since is None:
-            trouble.refused_since = now
-        unknown = isinstance(error, NotFoundError)
-        patience = trouble.refused_since + (GRACE if unknown else OVERDUE)
-        if now >= patience:
-            return self._settle(watch, error)
-        trouble.alone = unknown
-        return self._again(watch, patience if unknown else now + self.policy.next_poll(self.rng))
+        """End the waits for a task that the host does not know after the grace, or refuses to show for long."""
+        believed_at = watch.faults().note_refusal(error, now)
+        if now >= believed_at:
+            return self._finish(watch, error)
+        if isinstance(error, NotFoundError):
+            return self._reschedule(watch, believed_at)
+        return self._reschedule(watch, now + self.policy.next_poll(self.rng))
 
     def _faulted(self, watch: Watch, now: float) -> list[Wait]:
-        """Look again after a fault that will pass, ever more slowly: the host has enough to do."""
-        trouble = watch.troubled()
-        delay = self.policy.next_poll(self.rng) * 2.0 ** min(trouble.faults, 10)
-        trouble.faults += 1
+        """Poll again after a passing fault, later each time: the host has enough to do."""
+        record = watch.faults()
+        doublings = min(record.passing_faults, _MOST_DOUBLINGS)
+        longest = max(_FAULT_DELAY_MAX, self.policy.interval)
+        delay = doubled(self.policy.next_poll(self.rng), doublings, maximum=longest)
+        record.passing_faults += 1
         self.counters.poll_faults += 1
-        return self._again(watch, now + min(delay, max(_FAULT_DELAY_MAX, self.policy.interval)))
+        return self._reschedule(watch, now + delay)
 
-    def _again(self, watch: Watch, due: float) -> list[Wait]:
-        """Look again at `due`; give those for whom one look was all."""
-        served = [waiter for waiter in watch.waiters if waiter.once]
-        for waiter in served:
-            self.leave(watch, waiter)
+    # -- what has been learnt about the host --------------------------------------------------------------------------
+
+    def size(self, family: Family[Any]) -> int:
+        """Return the most tasks of a family that the host is known to take in one request."""
+        return self._queue_of(family).size
+
+    def learn(self, family: Family[Any], asked: int, error: PiAPIError) -> bool:
+        """Adapt to how a host refused a request for `asked` tasks; return whether to ask again at once."""
+        return self._queue_of(family).learn(asked, error)
+
+    # -- putting watches into their queues, and taking them out -------------------------------------------------------
+
+    def _reschedule(self, watch: Watch, due: float) -> list[Wait]:
+        """Poll again at `due`; end the waits for which one poll was enough, and return them."""
+        served = [wait for wait in watch.waits if wait.once]
+        for wait in served:
+            self.stop(wait)
+
         watch.due = due
-        if watch.waiters:
-            self._queue(watch, due)
+        if watch.waits:
+            self._enqueue(watch, due)
         return served
 
-    def _retake(self, watch: Watch, now: float) -> None:
-        """Look again at once, because this look told nothing about the task."""
+    def _poll_again_now(self, watch: Watch, now: float) -> None:
+        """Poll again at once, because this poll told nothing about the task."""
         watch.due = now
-        if watch.waiters:
-            self._queue(watch, now)
+        if watch.waits:
+            self._enqueue(watch, now)
 
-    def _queue(self, watch: Watch, due: float) -> None:
-        """Put a watch into its lane, earlier than `due` where a deadline still wants its last look."""
-        for waiter in watch.waiters:
-            if waiter.deadline - LEAD > watch.looked_at:
-                due = min(due, waiter.deadline - LEAD)
-        if due < watch.queued:
-            watch.queued = due
-            lane = self._lane(watch.family)
-            heapq.heappush(lane.heap, (due, next(self._order), watch))
-            if len(lane.heap) > 2 * len(lane.watches) + _SLACK:
-                lane.tidy()
+    def _enqueue(self, watch: Watch, due: float) -> None:
+        """Put a watch into its queue, earlier than `due` if a deadline still wants its last poll."""
+        for wait in watch.waits:
+            last_poll = wait.deadline - LAST_POLL_LEAD
+            if last_poll > watch.polled_at:
+                due = min(due, last_poll)
+        self._queue_of(watch.family).push(watch, due)
 
-    def _settle(self, watch: Watch, error: PiAPIError | None) -> list[Wait]:
-        woken, watch.waiters = list(watch.waiters), ()
+    def _finish(self, watch: Watch, error: PiAPIError | None) -> list[Wait]:
+        """End all waits on a watch, with `error` or by the task's own end; return them."""
         watch.error = error
-        for waiter in woken:
-            waiter.error = error  # the watch's own may be gone before the waiter runs: another may wait anew
-            self._gone(waiter)
-        self._forget(watch)
+        woken = list(watch.waits)
+        if woken:
+            watch.waits = ()
+            self._unregister(watch)
+        for wait in woken:
+            wait.error = error  # the watch's own may be gone before the caller runs: another may wait anew
+            self._deadlines.dropped(wait)
         return woken
 
-    def _gone(self, waiter: Wait) -> None:
-        """Note that a waiter has left; what it leaves behind in the heap is cleared when it is half of it."""
-        if waiter.deadline == math.inf:
-            return
-        self._bounded -= 1
-        if len(self._deadlines) > 2 * self._bounded + _SLACK:
-            self._deadlines = [entry for entry in self._deadlines if entry[3] in entry[2].waiters]
-            heapq.heapify(self._deadlines)
+    def _register(self, watch: Watch) -> None:
+        watch.error = None
+        if watch.fault_record is not None:
+            watch.fault_record.begin_anew()
+        self._queue_of(watch.family).watches[watch.task_id] = watch
 
-    def _forget(self, watch: Watch) -> None:
-        watches = self._lane(watch.family).watches
-        if watches.get(watch.task_id) is watch:  # a later handle may have opened another watch on the same task
-            del watches[watch.task_id]
+    def _unregister(self, watch: Watch) -> None:
+        del self._queue_of(watch.family).watches[watch.task_id]
 
-    def _lane(self, family: Family[Any]) -> FamilyQueue:
-        lane = self._lanes.get(family.name)
-        if lane is None:
+    def _queue_of(self, family: Family[Any]) -> FamilyQueue:
+        queue = self._queues.get(family.name)
+        if queue is None:
             size = self.multi_fetch_size if family.fetch_many is not None else 1
-            lane = self._lanes[family.name] = FamilyQueue(size)
-        return lane
-
-
-def _is_behind(new: AnyTask, old: AnyTask) -> bool:
-    """Tell whether a sighting is older than another, as far as one can see."""
-    if new.state is TaskState.WAITING and old.state is TaskState.RUNNING:
-        return True
-    return (new.progress or 0) < (old.progress or 0)
-
-
-def differs(old: AnyTask | None, new: AnyTask) -> bool:
-    """Tell whether a sighting is news: another status, progress, or other images."""
-    return old is None or (old.status, old.progress, old.images) != (new.status, new.progress, new.images)
+            queue = self._queues[family.name] = FamilyQueue(size)
+        return queue

@@ -1,64 +1,66 @@
-"""What is known of one task that is waited for, and who waits for it.  Pure."""
+"""What is known about one task that is waited for, and who waits for it.  Pure."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, TypeAlias
 
-from attrs import define, field
+from attrs import define, field, frozen
 
 from .._protocol.family import Family
-from ..errors import PiAPIError
-from ..tasks import Task, TaskId
+from ..errors import PiAPIError, UnexpectedAnswer
+from ..policy import Pace
+from ..tasks import Task, TaskId, TaskState
+from .faults import FaultRecord
 
 AnyTask: TypeAlias = Task[Any]
 
+Readings: TypeAlias = Mapping[TaskId, AnyTask | UnexpectedAnswer | None]
+"""What a poll returned for each task: the task, or why its entry could not be read, or None if it was missing."""
 
-@define(eq=False, slots=True)
-class FaultRecord:
-    """What has gone wrong with the looks at a task since the last good one."""
-
-    fault: PiAPIError | None = None  # what the last look failed with
-    faults: int = 0
-    failing_since: float = math.inf
-    told: bool = False  # the operator has heard of it
-    refused_since: float | None = None
-    alone: bool = False
-
-    def note(self, fault: PiAPIError | None, now: float) -> None:
-        """Take note of a look that showed nothing of the task."""
-        self.fault = fault
-        self.failing_since = min(self.failing_since, now)
-
-    def begin_anew(self) -> None:
-        """Forget the faults, for a wait that is taken up again; what was denied stays denied."""
-        self.failing_since, self.told, self.faults = math.inf, False, 0
+NEVER = -math.inf
+"""The time of what has not happened."""
 
 
 @define(eq=False, slots=True)
 class Watch:
     """One task that is or was waited for; its handles share it.
 
-    `task` is the last that was seen, `error` why waiting ended without an end of the task.
+    There can be a hundred thousand, so it is one flat object with slots, in three groups.
     """
 
     family: Family[Any]
     task_id: TaskId
-    due: float
-    began: float = math.nan  # the last time at which it certainly had not begun to run; NaN: not known
-    progress: int = 0  # what the host reported at `began`
-    task: AnyTask | None = None
-    error: PiAPIError | None = None
-    waiters: tuple[Wait, ...] = field(default=(), repr=False)
-    queued: float = math.inf  # the due time under which the lane's heap holds it; inf: not in the heap
-    looking: bool = False
-    looked_at: float = -math.inf
-    seen_at: float = 0.0
-    announced: bool = False  # a webhook will tell of its end
-    told_at: float = -math.inf  # when one did, to be confirmed
-    request: str = ""  # the class of the request that made it, where that was submitted here
+
+    # Schedule: when it is polled, and for whom.
+    due: float  # when it should be polled next
+    waits: tuple[Wait, ...] = field(default=(), repr=False)  # not empty: the schedule has it
+    queued_for: float = math.inf  # the time for which it is in its queue's heap; inf: it is not
+    polling: bool = False  # a poll of it is in flight
+    polled_at: float = NEVER  # when its last poll began
+
+    # Observation: what is known of the task.
+    task: AnyTask | None = None  # its latest reading
+    error: PiAPIError | None = None  # why waiting ended, if not by the task's own end
+    observed_at: float = NEVER  # when that reading was made
+    paced_from: float = math.nan  # its age and pace are measured from here; NaN: its age is unknown
+    paced_progress: int = 0  # what the host reported then
+    fault_record: FaultRecord | None = None  # most tasks have none
+
+    # Webhook: whether one reports its end, and when it last did so.
+    #
+    # A report is a claim until a poll confirms it.  `end_reported_at` is
+    #   NEVER              while there is no claim: none was reported, or a poll has refuted it;
+    #   after `polled_at`  while no poll has begun since the report, so that none can confirm it;
+    #   up to `polled_at`  while the poll that checks it is in flight;
+    #   any time at all    once the task has ended: then the webhook was in time.
+    has_webhook: bool = False
+    end_reported_at: float = NEVER
+
+    # For the log.
+    request: str = ""  # the class of the request that created it, if it was submitted here
     end_logged: bool = False
-    trouble: FaultRecord | None = None  # most tasks have none, and there are many
 
     @property
     def ended(self) -> bool:
@@ -66,30 +68,97 @@ class Watch:
         return self.task is not None and self.task.state.terminal
 
     @property
-    def alone(self) -> bool:
-        """Whether it is to be asked for by a plain fetch, because a multi-fetch did not show it."""
-        return self.trouble is not None and self.trouble.alone
+    def end_reported(self) -> bool:
+        """Whether a webhook has reported its end, and no poll has refuted that."""
+        return self.end_reported_at > NEVER
 
-    def troubled(self) -> FaultRecord:
-        """Give what has gone wrong of late, to be added to."""
-        if self.trouble is None:
-            self.trouble = FaultRecord()
-        return self.trouble
+    @property
+    def report_unchecked(self) -> bool:
+        """Whether a webhook has reported its end since the last poll began."""
+        return self.polled_at < self.end_reported_at
 
-    def restart(self) -> None:
-        """Forget what went wrong."""
-        self.error = self.trouble = None
+    @property
+    def poll_singly(self) -> bool:
+        """Whether it must be asked for by a plain fetch."""
+        return self.fault_record is not None and self.fault_record.poll_singly
+
+    def measure(self, task: AnyTask, now: float) -> tuple[float | None, Pace | None]:
+        """Take in the progress of a reading; return the age that the task has by it, or else its pace.
+
+        The age is in seconds; both are None if nothing is known.
+        """
+        progress = task.progress or 0
+        not_begun = progress == 0 and task.state is TaskState.WAITING
+        if not_begun or progress < self.paced_progress:  # or it has begun again
+            self.paced_from, self.paced_progress = now, 0
+
+        seconds = now - self.paced_from
+        points = progress - self.paced_progress
+        age = None if math.isnan(seconds) else seconds
+        first_progress = self.paced_progress == 0 and points > 0
+        if age is None or first_progress:  # its pace can be measured from here on
+            self.paced_from, self.paced_progress = now, progress
+            return age, None
+
+        if points > 0 and seconds > 0:
+            return None, Pace(progress, (points + 1) / seconds)  # a whole number stands for up to a point more
+        if self.paced_progress > 0:  # it stands still, and its age is no longer known
+            return None, None
+        return age, None
+
+    def faults(self) -> FaultRecord:
+        """Return the record of what went wrong, to be added to."""
+        if self.fault_record is None:
+            self.fault_record = FaultRecord()
+        return self.fault_record
+
+    def clear_faults(self) -> None:
+        """Forget everything that went wrong."""
+        self.error = self.fault_record = None
 
 
 @define(eq=False, slots=True)
 class Wait:
-    """Somebody who waits: for the end, with `changes` for anything new, with `once` for no more than one look.
+    """One caller waiting on a watch: for the end of its task, or for less.
 
-    `woken` is the poller's to ring; `error` is why the wait ended, where that was not the task's own end.
+    `woken` is the poller's to resolve; the schedule only carries it.
     """
 
+    watch: Watch = field(repr=False)
     woken: Any
     deadline: float = math.inf
-    changes: bool = False
-    once: bool = False
-    error: PiAPIError | None = None
+    changes: bool = False  # also woken by news that is not the end
+    once: bool = False  # one poll is enough, whatever it shows
+    error: PiAPIError | None = None  # why the wait ended, if not by the task's own end
+
+    @property
+    def over(self) -> bool:
+        """Whether it has ended, for whatever reason."""
+        return self not in self.watch.waits
+
+
+@frozen
+class Poll:
+    """One request to make: a plain fetch of one task, or a multi-fetch of several."""
+
+    family: Family[Any]
+    watches: tuple[Watch, ...]
+
+    @property
+    def multi(self) -> bool:
+        """Whether it asks for several tasks at once."""
+        return len(self.watches) > 1
+
+
+def differs(old: AnyTask | None, new: AnyTask) -> bool:
+    """Return whether a reading is news: another status, progress, or other images."""
+    if old is None:
+        return True
+    return (old.status, old.progress, old.images) != (new.status, new.progress, new.images)
+
+
+def is_behind(new: AnyTask, old: AnyTask) -> bool:
+    """Return whether a reading is older than another, as far as their contents tell."""
+    if new.state is TaskState.WAITING and old.state is TaskState.RUNNING:
+        return True
+    return (new.progress or 0) < (old.progress or 0)

@@ -118,7 +118,6 @@ class WebhookReceiver:
     """Deliveries so far: ``accepted``, ``rejected``, ``duplicate``, ``unknown`` (no task of ours), ``adopted``."""
     _large: asyncio.Semaphore = field(factory=lambda: asyncio.Semaphore(_LARGE_AT_ONCE), init=False, repr=False)
     _seen: OrderedDict[bytes, None] = field(factory=OrderedDict, init=False, repr=False)
-    _early: OrderedDict[str, None] = field(factory=OrderedDict, init=False, repr=False)
     _open: dict[str, _Open] = field(factory=dict, init=False, repr=False)
     _settled: OrderedDict[str, None] = field(factory=OrderedDict, init=False, repr=False)
     _given_up: bool = field(default=False, init=False, repr=False)
@@ -243,10 +242,6 @@ class WebhookReceiver:
                 chore.cancel()
             await asyncio.gather(*late, return_exceptions=True)
 
-    def came_early(self, task_id: TaskId) -> bool:
-        """Tell, once, whether the end of a task was delivered while nobody waited for it."""
-        return self._early.pop(task_id, self) is not self
-
     def _nonce(self, key: str) -> str:
         # Made from the key, so that a receiver in a later process knows it again from the ledger.
         return hmac.new(self.secret.encode(), key.encode(), sha256).hexdigest()[:NONCE_LENGTH]
@@ -265,9 +260,9 @@ class WebhookReceiver:
             self._tell(watch, event)
             return
         if event.state.terminal:
-            if family is not None and self._runtime.poller.told_late(family, event.task_id):
+            if family is not None and self._runtime.poller.reported_late(family, event.task_id):
                 return
-            _remember(self._early, event.task_id, None)
+            self._runtime.poller.reported_early(event.task_id)
         if event.nonce not in self._settled:  # else it is a task of ours that nobody waits for just now
             self._claim(event)
 
@@ -276,7 +271,7 @@ class WebhookReceiver:
         poller = self._runtime.poller
         task = None if event.state.terminal and self.confirm else self._read(watch.family, event)
         if task is not None:
-            poller.told(watch, task)
+            poller.reported(watch, task)
         elif event.state.terminal:
             poller.poll_now(watch)
 

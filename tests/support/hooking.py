@@ -101,6 +101,11 @@ def rely_on_webhooks(piapi: PiAPI) -> None:
         piapi._runtime.poller.schedule.trust.confirmed()
 
 
+def early_reports(piapi: PiAPI) -> list[str]:
+    """Return the ids whose ends were reported while nobody waited for them."""
+    return list(piapi._runtime.poller.schedule._reports._early)
+
+
 @asynccontextmanager
 async def hooked(
     client: dict[str, Any] | None = None,

@@ -78,7 +78,7 @@ async def no_leaks() -> AsyncIterator[None]:
 def assert_at_rest(piapi: PiAPI) -> None:
     """Check that nobody waits, nothing is under way, and no timer is set."""
     assert len(piapi._runtime.poller.schedule) == 0
-    assert not piapi._runtime.poller._looks
+    assert not piapi._runtime.poller._polls
     assert piapi._runtime.poller._timer is None
     assert len(piapi._runtime.submitter) == 0
 
