@@ -7,6 +7,7 @@ import contextlib
 import ctypes
 import logging
 import random
+import re
 import sqlite3
 import sys
 from collections import deque
@@ -374,7 +375,7 @@ class Player:
             entry = await ledger.find(key)
             if entry is None or entry.state.value != "unknown":
                 return
-            made = [task for task in self.host.tasks.values() if task.intent % OTHER == step.intent]
+            made = self.host.by_intent.get(intent_of(entry.request), [])
             if made:
                 await ledger.resolve(key, task_id=made[0].task_id)
             else:
@@ -422,6 +423,13 @@ def request_for(intent: int, *, unified: bool) -> Any:
     if unified:
         return CreateTask(f"simulated/#{intent}", "txt2img", {"prompt": f"a cat, #{intent}"})
     return Imagine(f"a cat, #{intent}")
+
+
+def intent_of(text: str) -> int:
+    """Return the intent that a request asks for, by the number in its prompt."""
+    found = re.search(r"#(\d+)", text)
+    assert found is not None, f"a request without its number: {text}"
+    return int(found[1])
 
 
 def _raise(_: object) -> None:
