@@ -9,7 +9,7 @@ What became of a submission, first match first; the README shows the same table:
 | any other answer that names a task | read that task once: it lives, it failed, or `SubmissionUnknown` |
 | 429; a 4xx in which the host says that it is busy | try again; `Retry-After` holds the whole client |
 | a no in the host's own words: a 4xx, a 5xx, a 2xx that says it failed; a 3xx but 303 | raise it: no task was made |
-| all else: lost after sending began, 408, 303, an edge's page, a gateway's phrase, a 2xx without a no | unknown |
+| all else: lost after sending began, 408, 303, an edge's page, a gateway's phrase, no clear no | unknown |
 
 A no must be said: it is never inferred from the absence of a yes, nor from a status that a proxy, a gateway or a crash
 can give by itself.  The one judgement that is made here, a `Judgement`, is what everything else follows from: whether
@@ -31,7 +31,7 @@ from ._http import HTTPResponse, Request
 from ._protocol.answers import read_object
 from ._protocol.reading import read_cost
 from ._protocol.refusals import BUSY, CLIENT_FAULTS, SERVER_FAULTS, create_error, not_understood
-from ._protocol.words import Words, is_good, named_task, read_code, says_no, text_of
+from ._protocol.words import Words, claims_success, is_good, is_own, named_task, read_code, says_no, text_of
 from .errors import (
     APIError,
     PiAPIError,
@@ -76,7 +76,7 @@ def read_created(response: HTTPResponse, request: Request[Any]) -> TaskId | Crea
     if is_good(response.status):
         answer = read_object(response.body)
         task_id = named_task(answer)
-        if task_id is not None and not says_no(answer):
+        if task_id is not None and not says_no(answer) and not is_own(task_id, request):
             frozen = _expected_cost(answer)
             return task_id if frozen is None else Created(task_id, frozen)
     raise judge_create(response, request).error
@@ -104,9 +104,11 @@ def judge_create(response: HTTPResponse, request: Request[Any]) -> Judgement:
         if is_good(response.status):
             return Judgement(Verdict.UNKNOWN, error)
         data = {}
-    words = Words.of(data, request)
+    words = Words.of(data, request, response.body)
     status = _effective_status(response.status, data)
     named = named_task(data)
+    if named is not None and is_own(named, request):
+        named = None
     verdict = Verdict.NAMED if named is not None else _judge_unnamed(status, words)
     understood = not is_good(status) or verdict is Verdict.RAISE or says_no(data)
     if not understood:
@@ -126,6 +128,9 @@ def judge_unanswered(error: PiAPIError) -> Judgement:
 
 _CERTAIN = (Verdict.RAISE, Verdict.RETRY)  # that no task was made
 
+# Somebody on the way did not wait for the outcome; 499 is nginx's, and gRPC gateways' for "canceled".
+_GAVE_UP = frozenset({HTTPStatus.REQUEST_TIMEOUT, 499})
+
 # An edge (Cloudflare's numbers) that could not reach the host: refused, unreachable, no TLS, a wrong certificate.
 _NEVER_DELIVERED = frozenset({521, 523, 525, 526})
 
@@ -140,21 +145,28 @@ def _judge_good(_status: int, words: Words) -> Verdict:
     """Judge a 2xx: it is a no only where the host says so."""
     if words.spoiled:
         return Verdict.UNKNOWN
-    no = says_no(words.data) or (words.match(_KNOWN_REFUSAL) and not words.yes)
+    told = words.match(_KNOWN_REFUSAL) and not words.yes and not _MADE.search(words.texts)
+    no = says_no(words.data) or told
     return Verdict.RAISE if no else Verdict.UNKNOWN
 
 
-def _judge_redirect(status: int, _words: Words) -> Verdict:
+def _claims_success(words: Words) -> bool:
+    """Tell whether an answer says yes, though its status is a no: not where its text is a refusal, or "busy"."""
+    return claims_success(words.data) and not words.match(_KNOWN_REFUSAL) and not words.match(BUSY)
+
+
+def _judge_redirect(status: int, words: Words) -> Verdict:
     """Judge a 3xx: a 303 says where the outcome of what was done can be seen (RFC 9110 §15.4.4)."""
-    return Verdict.UNKNOWN if status == HTTPStatus.SEE_OTHER else Verdict.RAISE
+    unclear = status == HTTPStatus.SEE_OTHER or _claims_success(words)
+    return Verdict.UNKNOWN if unclear else Verdict.RAISE
 
 
 def _judge_client_fault(status: int, words: Words) -> Verdict:
     """Judge a 4xx: it is a no, or "busy", only in the host's own words."""
+    if status in _GAVE_UP or _claims_success(words):
+        return Verdict.UNKNOWN
     if status == HTTPStatus.TOO_MANY_REQUESTS:
         return Verdict.RETRY
-    if status == HTTPStatus.REQUEST_TIMEOUT:
-        return Verdict.UNKNOWN
     if words.banned(status):  # it may quote any word of the prompt
         return Verdict.RAISE
     if not words.own:
@@ -184,6 +196,9 @@ _BY_CLASS: Mapping[int, Callable[[int, Words], Verdict]] = {
     4: _judge_client_fault,
     5: _judge_server_fault,
 }
+_MADE = re.compile(
+    r"(?<!not )(?<!not be )(?<!n't be )\b(?:accepted|created|queued|submitted|successful(?:ly)?)\b", re.IGNORECASE
+)
 _KNOWN_REFUSAL = re.compile(
     r"banned|sensitive|\binvalid|insufficient|not enough|quota|outdated|not found|not exist|no such"
     r"|not (?:allowed|supported|permitted|authorized|valid)|no longer support|unsupported|unauthorized|permission"

@@ -128,12 +128,19 @@ def without_json(status: int) -> str:
 
 
 def by_words(status: int, body: dict[str, Any]) -> str:
+    if status in (303, 408) or (300 <= status < 500 and claims_success(body)):
+        return "unknown"
     if status == 429:
         return "retried"
-    if status in (303, 408):
-        return "unknown"
     kinds = {2: of_a_good_status, 3: of_a_redirect, 4: of_a_client_fault, 5: of_a_server_fault}
     return kinds[status // 100](status, body)
+
+
+def claims_success(body: dict[str, Any]) -> bool:
+    """Tell whether an answer with the status of a no says yes, and says nothing that is a no or "busy"."""
+    words = body.get("message", "")
+    no = body.get("status") in ("failed", "error") or body.get("success") is False
+    return (body.get("status") == "success" or words == "success") and not no and words not in (*REFUSING, *BUSY)
 
 
 def is_own(body: dict[str, Any]) -> bool:

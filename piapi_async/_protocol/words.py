@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from http import HTTPStatus
+from itertools import chain
 from typing import Any
 
 from attrs import frozen
@@ -49,16 +50,64 @@ def _as_id(value: object) -> TaskId | None:
         return None
 
 
-def _bare_id(answer: Mapping[str, Any]) -> str:
-    """Return what may be a task's id and may be something else: a bare `id`, or one in a list; "" for neither."""
-    data = answer.get("data")
-    for place in (answer, data):
-        if isinstance(place, dict) and (found := _as_id(place.get("id"))):
-            return found
-    for item in data if isinstance(data, list) else ():
-        if isinstance(item, dict) and (found := named_task(item) or _as_id(item.get("id"))):
-            return found
-    return ""
+# Where a bare `id` is that of a task, at the top or in a list of tasks.
+_HOLDERS = (*_WRAPPERS, "results", "tasks", "jobs", "response", "payload", "output", "generation")
+
+# A task's id under any spelling of its name, however deep it stands, in whatever is not JSON too: `"taskID": "T1"`,
+# `\"task_id\": \"T1\"` in a string, `task-id=T1`, `<task_id>T1</task_id>`, `/task/` and a UUID.  Only behind a
+# name in quotation marks may it be without a digit: elsewhere a word is prose ("task_id: required").
+_MENTIONED = re.compile(
+    rb"""(?<![\w-])(?:
+        (?:task|job)[_-]?ids?(?:
+            \\?["']\s{0,9}:\s{0,9}\\?["'](?!(?:null|none|undefined|false|true)\b)([\w.:-]{1,100})\\?["']
+            | [\\"'>\s]{0,9}[:=>][\\"'\s\[{]{0,9}(?=[\w.:-]{0,99}\d)([\w.:-]{1,100})
+        )
+        | (?:tasks?|jobs?)/([0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12})
+    )""",
+    re.IGNORECASE | re.VERBOSE,
+)
+_TOP = 3  # objects deep that are looked into
+_ID_LIKE = re.compile(r"(?=.*\d)[\w-]{8,}")
+
+
+def mentioned_task(body: bytes, answer: Mapping[str, Any], request: Request[Any]) -> str:
+    """Return what may be a new task's id, in a form or a place that is no host's as far as we know; "" for none.
+
+    Nothing that the request itself names is new: a refusal of a reroll may well name its parent.
+    """
+    text = body.replace(b"\0", b"")  # as in UTF-16
+    found = dict.fromkeys(chain(map(_decoded, _MENTIONED.finditer(text)), _bare_ids(answer, _TOP)))
+    sent = sent_words(request) if found else ""
+    return next((name for name in found if not _is_sent(name, sent)), "")
+
+
+def _decoded(match: re.Match[bytes]) -> str:
+    return (match[1] or match[2] or match[3]).decode("utf-8", "replace")
+
+
+def _bare_ids(place: object, depth: int) -> Iterator[str]:
+    """Yield what may be tasks' ids and may be something else: a bare `id`, or what stands where a task should."""
+    if isinstance(place, list):
+        for item in place:
+            yield from _bare_ids(item, depth)
+    elif isinstance(place, str):
+        if _ID_LIKE.fullmatch(place):
+            yield place
+    elif isinstance(place, dict):
+        for name in ("id", *_ID_FIELDS):
+            if (found := _as_id(place.get(name))) is not None:
+                yield found
+        for name in (*_HOLDERS, *_ID_FIELDS) if depth else ():
+            yield from _bare_ids(place.get(name), depth - 1)
+
+
+def is_own(task_id: str, request: Request[Any]) -> bool:
+    """Tell whether a request itself names a task, its parent say: that is not the one it makes."""
+    return _is_sent(task_id, sent_words(request))
+
+
+def _is_sent(name: str, sent: str) -> bool:
+    return f'"{name.lower()}"' in sent
 
 
 def says_failed(answer: Mapping[str, Any]) -> bool:
@@ -100,6 +149,20 @@ _YES = frozenset(
         *("starting", "processing", "running", "finished", "completed"),
     }
 )
+
+
+def claims_success(answer: Mapping[str, Any]) -> bool:
+    """Tell whether an answer that has the status of a no says yes: by its status, its flag or its whole message.
+
+    A `code` does not: 0 is what a host leaves there that has none.
+    """
+    data = answer.get("data")
+    if says_failed(answer) or _is_word(data, "failed"):
+        return False
+    inner = data.get("status") if isinstance(data, dict) else None
+    words = (answer.get("status"), answer.get("message"), inner)
+    said = any(isinstance(word, str) and word.strip(" .!").lower() in _YES for word in words)
+    return said or answer.get("success") is True
 
 
 def _says_yes(answer: Mapping[str, Any]) -> bool:
@@ -156,7 +219,7 @@ class Words:
     _request: Request[Any]
 
     @classmethod
-    def of(cls, data: Mapping[str, Any], request: Request[Any]) -> Words:
+    def of(cls, data: Mapping[str, Any], request: Request[Any], body: bytes = b"") -> Words:
         found = list(dict.fromkeys(filter(None, _texts(data))))
         unquoted = [_QUOTED.sub("…", text) for text in found]
         spoiled = any(_is_stock(text, request) for text in unquoted)
@@ -172,7 +235,7 @@ class Words:
             spoiled=spoiled,
             failed=failed,
             yes=_says_yes(data),
-            bare_id=_bare_id(data),
+            bare_id=mentioned_task(body, data, request),
             request=request,
         )
 
@@ -202,11 +265,11 @@ def _is_evidence(pattern: re.Pattern[str], text: str, request: Request[Any]) -> 
     found = {match.group().lower() for match in pattern.finditer(text)}
     if not found:
         return False
-    sent = _sent_words(request)
+    sent = sent_words(request)
     return any(phrase not in sent for phrase in found)
 
 
-def _sent_words(request: Request[Any]) -> str:
+def sent_words(request: Request[Any]) -> str:
     """Return what was sent, in small letters; "" for a request class that cannot say."""
     try:
         return request.to_http().body.decode("utf-8", "replace").lower()
@@ -216,18 +279,28 @@ def _sent_words(request: Request[Any]) -> str:
 
 # What gateways, balancers and crashes say by themselves: observed of AWS, Kong, Envoy, nginx, Cloudflare, Spring, Go.
 _STOCK_WORDS = re.compile(
-    r"internal[ _]?server[ _]?error|bad gateway|missing authentication token|no healthy|\bupstream\b"
+    r"internal[ _]?(?:server[ _]?)?error|bad gateway|missing authentication token|no healthy|\bupstream\b"
     r"|service[ _]?(?:is )?(?:temporarily |currently )?unavailable|temporarily unavailable"
     r"|tim(?:e|ed|ing)[\s_-]?out|deadline exceeded|\beof\b|broken pipe|reset by peer"
-    r"|connection (?:was )?(?:reset|refused|closed)|(?:context|request|operation|stream) (?:was )?cancell?ed"
-    r"|an? (?:unknown|unexpected|unhandled) (?:error|exception)|something went wrong|stack trace|panic:"
-    r"|nil pointer|null ?pointer",
+    r"|connection (?:was )?(?:reset|refused|closed|lost|aborted)"
+    r"|(?:remote end|server) closed|closed (?:network|idle) conn"
+    r"|socket hang ?up|\beconn[a-z]+|\bepipe\b|\benotfound\b|no route to host|\bdial tcp\b"
+    r"|rpc error: code = (?:unavailable|cancell?ed|unknown|internal|aborted|deadline|dataloss)|error while dialing"
+    r"|max retries exceeded|no response from|lost connection|(?:context|request|operation|stream) (?:was )?cancell?ed"
+    r"|an? (?:unknown|unexpected|unhandled) (?:error|exception)|(?:request|operation) (?:was )?aborted"
+    r"|an error (?:has )?occurred while processing|something went wrong|stack trace|panic:"
+    r"|nil pointer|null ?pointer|object has no attribute|\bkeyerror\b|(?:list|runtime error:) index out of range"
+    r"|unexpected token"
+    r"|properties of (?:undefined|null)|looking for beginning of value|unexpected end of json"
+    r"|expecting value: line|status[ _]code[ =:]*50[0-9]"
+    r"|deadlock|database is locked|something broke|oomkilled",
     re.IGNORECASE,
 )
 _STOCK_PHRASES = frozenset(
     {
         *(status.phrase.lower() for status in HTTPStatus if status >= HTTPStatus.INTERNAL_SERVER_ERROR),
         *("forbidden", "access denied", "server error", "unknown error", "unexpected error", "an error occurred"),
+        *("unknown", "network error", "fetch failed", "服务器内部错误", "系统繁忙", "系统异常"),
         *("canceled", "cancelled", "reset", "eof", "unavailable", "error", "an error has occurred", "gateway error"),
     }
 )
