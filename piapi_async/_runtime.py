@@ -33,7 +33,7 @@ from ._wait.watch import Watch
 from .downloads._session import FileSession, host_of
 from .errors import ClientClosed
 from .ledger import Ledger
-from .ledger._entries import check_key
+from .ledger._entries import SubmissionKey, check_key
 from .ledger._ledger import writer_of
 from .ledger._writer import LedgerWriter
 from .policy import PollPolicy
@@ -149,10 +149,20 @@ class Runtime:
     # -- what several doors need --------------------------------------------------------------------------------------
 
     async def submit(
-        self, request: TaskRequest[Any], key: str | None, timeout: float | None
+        self,
+        request: TaskRequest[Any],
+        key: str | None,
+        timeout: float | None,
+        *,
+        identity: SubmissionKey | None = None,
     ) -> tuple[Watch, SubmitResult]:
-        """Submit, and return the watch of the task beside what the submitter knows of it.  Raises as `PiAPI.submit`."""
+        """Submit, and return the watch of the task beside what the submitter knows of it.  Raises as `PiAPI.submit`.
+
+        `identity` replaces `key`, where the caller has made it from the request already.
+        """
         self.enter()
+        if identity is not None:
+            key = identity.key
         if key is not None:
             self._check_key(key)
         if not hasattr(request, "family"):
@@ -163,7 +173,7 @@ class Runtime:
         name, family = type(request).__name__, request.family  # asked for now: once it is paid for nothing may fail
         _tell("%s is being submitted", name, request=name)
 
-        accepted = await self.submitter.submit(request, key, timeout)
+        accepted = await self.submitter.submit(request, key, timeout, identity)
 
         _tell("%s was accepted: task %s", name, accepted.task_id, task_id=accepted.task_id, request=name)
         watch = self.watch(family, accepted.task_id, submitted=accepted.known is None, has_webhook=accepted.announced)

@@ -277,7 +277,8 @@ async def test_all_downloads_of_a_run_share_their_connections(tmp_path: Path) ->
         async with runner.stream(rerolls(3)) as outcomes:
             async for outcome in outcomes:
                 assert len(outcome.files) == 4
-                opened.append(runner._downloads)
+                assert runner._latest is not None
+                opened.append(runner._latest._downloads)
         assert len(set(map(id, opened))) == 1
         assert opened[0].session.closed
         assert emulator.seen.keys_to_images == 0

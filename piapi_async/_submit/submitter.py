@@ -87,6 +87,7 @@ class _Flight:
     request: TaskRequest[Any]
     family: Family[Any]  # the request's, asked for before it is paid for: it may be anybody's class
     key: str | None
+    identity: SubmissionKey | None  # if the caller has made it already
     sending: SendState
     arrived: asyncio.Future[SubmitResult]
     task: asyncio.Task[SubmitResult | None] | None = None
@@ -159,12 +160,18 @@ class Submitter:
         """Whether anything has begun to leave that is not answered."""
         return any(flight.sending.begun for flight in self._under_way)
 
-    async def submit(self, request: TaskRequest[Any], key: str | None, timeout: float | None) -> SubmitResult:
+    async def submit(
+        self,
+        request: TaskRequest[Any],
+        key: str | None,
+        timeout: float | None,
+        identity: SubmissionKey | None = None,
+    ) -> SubmitResult:
         """Give the task that the request made, or that its key has made before.  Raises as `PiAPI.submit`."""
         sending = SendState(self._sender.timeout if timeout is None else timeout)
         # What the caller awaits is a future of its own, for a task that is awaited is cancelled with whoever awaits it.
         arrived: asyncio.Future[SubmitResult] = asyncio.get_running_loop().create_future()
-        flight = _Flight(request, request.family, key, sending, arrived)
+        flight = _Flight(request, request.family, key, identity, sending, arrived)
         self._under_way.add(flight)
         flight.task = task = asyncio.create_task(self._own(flight), name="piapi_async submit")
         if not flight.ran:  # an eager loop has made the first step already
@@ -261,7 +268,9 @@ class Submitter:
         if ledger is None:
             task_id = await self._send(flight)
             return SubmitResult(task_id, announced=sending.announced, frozen=flight.frozen)
-        intent = SubmissionKey.of(request.to_http(), key=flight.key, origin=self._origin, family=flight.family.name)
+        intent = flight.identity
+        if intent is None:
+            intent = SubmissionKey.of(request.to_http(), key=flight.key, origin=self._origin, family=flight.family.name)
         flight.key = intent.key
         try:
             known = await self._claim(ledger, intent, flight)

@@ -1,6 +1,7 @@
 """Many requests, bounded: submitted, waited for, saved, each on its own account, and resumable with a ledger.
 
-`BatchRunner` does for a stream of items what `PiAPI` does for one; `_outcome` has the values that go in and come out.
+`BatchRunner` is what users hold; `_run` plays one stream of it, `_queues` has its input and output,
+`_outcome` the values that go in and come out.
 
 May import: _http, _text, tasks, errors, policy, _protocol, _calls, ledger, downloads, _runtime, handle, client.
 """

@@ -5,13 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from attrs import define, frozen
+from attrs import asdict, define, frozen
 
 from .._protocol.family import TaskRequest
-from ..errors import (
-    DownloadError,
-    SubmissionUnknown,
-)
+from ..errors import DownloadError, SubmissionUnknown
+from ..ledger._entries import SubmissionKey
 from ..tasks import Task, TaskRef
 
 R_co = TypeVar("R_co", covariant=True)
@@ -21,21 +19,28 @@ R_co = TypeVar("R_co", covariant=True)
 class BatchItem(Generic[R_co]):
     """A request with a key of its own, which makes it the same item in every run with the same ledger.
 
-    Without a ledger the key is only a label, given back on the outcome.
+    Without a ledger the key is only a label, which is returned on the outcome.
     """
 
     request: TaskRequest[R_co]
     key: str | None = None
 
 
+@frozen
+class IdentifiedItem(BatchItem[R_co]):
+    """An item whose identity was determined before it came to the runner."""
+
+    identity: SubmissionKey | None = None
+
+
 @frozen(kw_only=True)
 class Outcome(Generic[R_co]):
     """What became of one request.
 
-    `task` is the task as it was last seen, `ref` where it is, `files` what was saved of it; `error` is what went wrong,
-    any exception that the item met with.  A failed download is an `error`, too, and `download_error` is the same
-    object: the task is done.  `resumed` says that this run did not submit it: an earlier one had.  `key` is what the
-    ledger has it under ("" without a ledger).
+    `task` is the task as it was last seen, `ref` a reference to it, `files` what was saved of it; `error` is what went
+    wrong, any exception that the item met with.  A failed download is an `error`, too, and `download_error` is the same
+    object: the task is done.  `resumed` says that an earlier run submitted it, and not this one.  `key` is its key in
+    the ledger ("" without a ledger).
     """
 
     index: int
@@ -56,25 +61,26 @@ class Outcome(Generic[R_co]):
 
 @frozen(kw_only=True)
 class Totals:
-    """The account of a run, exact at any time: every item that was read is in flight or in one of the outcomes."""
+    """The counts of a run, exact at any time: every item that was read is in flight or in one of the outcomes."""
 
     read: int = 0
     """Items taken from the input."""
     submitted: int = 0
-    """Tasks made by this run, as far as is known."""
+    """Tasks created by this run, as far as is known."""
     resumed: int = 0
     """Items that an earlier run had submitted."""
     waiting: int = 0
-    """In flight and not yet begun by the host."""
+    """In flight and not yet started by the host."""
     running: int = 0
     """In flight and being worked on."""
     done: int = 0
+    """Tasks that are done."""
     failed: int = 0
-    """Tasks that failed or were cancelled, submits that were refused, waits that timed out."""
+    """Tasks that failed or were cancelled, submissions that were refused, waits that timed out."""
     unknown: int = 0
-    """Submits of which nobody knows whether they made a task."""
+    """Submissions that may or may not have made a task."""
     skipped: int = 0
-    """Items left for another run, because `max_submits` was reached."""
+    """Items left for another run, because `max_submits` was reached; they have no outcome."""
     saved: int = 0
     """Files saved."""
     unsaved: int = 0
@@ -90,12 +96,14 @@ class Totals:
     @property
     def rate(self) -> float:
         """Outcomes per second so far."""
-        return self.ended / self.seconds if self.seconds else 0.0
+        if not self.seconds:
+            return 0.0
+        return self.ended / self.seconds
 
 
 @define
-class _Account:
-    """What the totals are made of, as it is added up."""
+class Tally:
+    """The counts behind `Totals`, as they are added up."""
 
     read: int = 0
     submitted: int = 0
@@ -108,12 +116,18 @@ class _Account:
     unsaved: int = 0
 
     def add(self, outcome: Outcome[Any]) -> None:
-        """Take in what became of an item."""
+        """Count an outcome."""
         if outcome.error is None or outcome.download_error is not None:
             self.done += 1
         elif isinstance(outcome.error, SubmissionUnknown):
             self.unknown += 1
         else:
             self.failed += 1
+
         self.saved += len(outcome.files)
-        self.unsaved += outcome.download_error is not None
+        if outcome.download_error is not None:
+            self.unsaved += 1
+
+    def totals(self, *, in_flight: int, running: int, seconds: float) -> Totals:
+        """Return the counts with what is known of the tasks in flight."""
+        return Totals(running=running, waiting=in_flight - running, seconds=seconds, **asdict(self))

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 from secrets import token_hex
+from typing import Any
 
 import click
 from attrs import evolve
 
-from ...batch._runner import mint_keys
+from ...batch._identity import identify
+from ...batch._outcome import BatchItem, IdentifiedItem
 from ...client import PiAPI, runtime_of
 from .._exit import ExitCode
 from .._options import Setup
@@ -102,20 +104,22 @@ async def _forget_known(setup: Setup, requests: BatchInput, fileless: dict[int, 
     """Take out the lines whose task the ledger has: it was submitted, and needs its file no more."""
     async with client(setup) as piapi:
         ledger = runtime_of(piapi).ledger
-        async for line, key in keyed(piapi, requests):
-            known = await ledger.find(key) if ledger is not None and key is not None else None
+        async for line, item in keyed(piapi, requests):
+            known = await ledger.find(item.key) if ledger is not None and item.key is not None else None
             if line.number in fileless and known is not None:
                 del fileless[line.number]
 
 
-async def keyed(piapi: PiAPI, requests: BatchInput) -> AsyncGenerator[tuple[Line, str | None], None]:
-    """Yield every good line with its key; a key is minted as the runner would."""
+async def keyed(piapi: PiAPI, requests: BatchInput) -> AsyncGenerator[tuple[Line, IdentifiedItem[Any]], None]:
+    """Yield every good line with its item, which has the key that the runner would mint if it has none of its own."""
     run_id = token_hex(8)
     for lines in chunks(requests):
-        minted = iter(await mint_keys(runtime_of(piapi), [line.request for line in lines if line.key is None], run_id))
+        identities = await identify(runtime_of(piapi), [BatchItem(line.request, line.key) for line in lines], run_id)
+        identities.reverse()
         while lines:
-            line = lines.pop(0)
-            yield line, next(minted) if line.key is None else line.key
+            line, identity = lines.pop(0), identities.pop()
+            key = line.key if identity is None else identity.key
+            yield line, IdentifiedItem(line.request, key, identity)
 
 
 def chunks(requests: BatchInput) -> Iterator[list[Line]]:

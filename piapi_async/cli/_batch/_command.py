@@ -159,8 +159,8 @@ async def _rehearse(setup: Setup, requests: BatchInput, good: int) -> None:
         ledger = runtime_of(piapi).ledger
         if ledger is not None:
             await ledger.counts()  # which also finds out what has become unknown
-        async for _, key in keyed(piapi, requests):
-            known = await ledger.find(key) if ledger is not None and key else None
+        async for _, item in keyed(piapi, requests):
+            known = await ledger.find(item.key) if ledger is not None and item.key else None
             if known is None:
                 counts["submit"] += 1
             else:

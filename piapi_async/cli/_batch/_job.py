@@ -113,14 +113,14 @@ class Job:
             say(f"{outcome.error} Nothing more is submitted.")
 
     async def _items(self, piapi: PiAPI) -> AsyncGenerator[BatchItem[Any], None]:
-        async for line, key in keyed(piapi, self.requests):
-            if self.results.skips(key):
+        async for line, item in keyed(piapi, self.requests):
+            if self.results.skips(item.key):
                 continue
             request = line.request
             self._lines[id(request)] = line.origin
             weakref.finalize(request, self._lines.pop, id(request)).atexit = False
-            yield BatchItem(request, key)
-            del line, request
+            yield item
+            del line, request, item
 
     def _listen(self, runner: BatchRunner) -> None:
         loop, task = asyncio.get_running_loop(), asyncio.current_task()

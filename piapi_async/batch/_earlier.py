@@ -1,0 +1,45 @@
+"""Tasks that ended in an earlier run."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TypeVar
+
+import orjson
+
+from .._protocol.family import Family
+from ..errors import NotFoundError, PiAPIError, TaskCancelled, TaskFailed, end_error
+from ..handle import TaskHandle
+from ..ledger import LedgerEntry
+from ..tasks import Task, TaskId
+
+R = TypeVar("R")
+
+
+async def read_ended(handle: TaskHandle[R], entry: LedgerEntry, family: Family[R]) -> Task[R]:
+    """Return a task that ended in an earlier run: as the host has it, whose links may be fresher, or as the ledger has.
+
+    Raises `TaskFailed` or `TaskCancelled` if it ended so, and what reading it raises if the ledger has no answer.
+    """
+    task: Task[R] | None = None
+    try:
+        return await handle.wait(timeout=0)  # one poll, together with all that are read at the time
+    except (TaskFailed, TaskCancelled):
+        raise
+    except PiAPIError as error:
+        is_forgotten = isinstance(error.__cause__, NotFoundError)
+        if not entry.answer:
+            task = await handle.refresh()
+        elif not is_forgotten:  # the fault may pass
+            with contextlib.suppress(PiAPIError):
+                task = await handle.refresh()
+
+    has_ended = task is not None and task.state.terminal
+    if entry.answer and not has_ended:  # an end is never taken back
+        task = family.read(orjson.loads(entry.answer), TaskId(handle.task_id))
+
+    assert task is not None  # noqa: S101 - without an answer it was read above
+    failure = end_error(task)
+    if failure is not None:
+        raise failure
+    return task

@@ -1,0 +1,123 @@
+"""Tasks in flight, and what is said of them if a batch is left before they have ended."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from attrs import frozen
+
+from .._protocol.family import TaskRequest
+from ..errors import DownloadError, SubmissionUnknown, WaitTimeout
+from ..handle import TaskHandle
+from ..ledger import LedgerEntry, LedgerState
+from ..tasks import Task
+from ._outcome import Outcome
+
+logger = logging.getLogger("piapi_async")
+
+R = TypeVar("R")
+
+_NAMED_IN_NOTE = 100  # tasks that a note names if the outcomes name all of them
+
+
+@frozen
+class InFlight(Generic[R]):
+    """An item whose task exists.  `entry` is what the ledger had of it before, None if this run submitted it."""
+
+    index: int
+    request: TaskRequest[R]
+    key: str
+    handle: TaskHandle[R]
+    entry: LedgerEntry | None
+
+    @property
+    def had_ended(self) -> bool:
+        """Whether its task ended in an earlier run."""
+        return self.entry is not None and self.entry.state is LedgerState.ENDED
+
+    def outcome(
+        self,
+        *,
+        task: Task[R] | None = None,
+        files: tuple[Path, ...] = (),
+        error: Exception | None = None,
+        download_error: DownloadError | None = None,
+    ) -> Outcome[R]:
+        """Return the item's outcome."""
+        return Outcome(
+            index=self.index,
+            request=self.request,
+            key=self.key,
+            ref=self.handle.ref,
+            task=task,
+            files=files,
+            error=error,
+            download_error=download_error,
+            resumed=self.entry is not None,
+        )
+
+    def leave(self) -> Outcome[R]:
+        """Return the outcome for a reader who does not wait for the end."""
+        task, error = self.handle.task, self.handle.error
+        has_ended = task is not None and task.state.terminal
+        if error is not None or has_ended:
+            return self.outcome(task=task, error=error)
+
+        ref = self.handle.ref
+        timeout = WaitTimeout(
+            f"The batch was left while task {ref} was under way. It goes on and stays paid for: "
+            f"piapi.attach({ref.task_id!r}).wait().",
+            ref=ref,
+            task=task,
+        )
+        return self.outcome(task=task, error=timeout)
+
+
+def in_order(outcomes: Iterable[Outcome[R]]) -> list[Outcome[R]]:
+    """Return outcomes in the order of the input."""
+    return sorted(outcomes, key=lambda outcome: outcome.index)
+
+
+def attach(error: BaseException, outcomes: list[Outcome[Any]]) -> None:
+    """Put the outcomes of a run on the exception that ends it, of whatever class that is."""
+    refs = [str(outcome.ref) for outcome in outcomes if outcome.ref is not None]
+    try:
+        error.outcomes = outcomes  # type: ignore[attr-defined]  # as documented
+    except Exception:  # noqa: BLE001 - a class may refuse attributes in any way
+        note = f"The tasks of the batch: {', '.join(refs)}"
+    else:
+        last = refs[-_NAMED_IN_NOTE:]
+        note = f"The batch's outcomes are in .outcomes of this error; the last {len(last)} of {len(refs)} tasks: "
+        note += ", ".join(last)
+
+    if refs:
+        error.add_note(note)
+
+
+def log_left(outcomes: Iterable[Outcome[Any]], *, recorded: bool) -> None:
+    """Log the tasks that were paid for, or may have been, and whose outcome the reader has not taken.
+
+    `recorded`: a ledger has them.
+    """
+    refs = []
+    for outcome in outcomes:
+        if outcome.ref is not None:
+            refs.append(outcome.ref)
+        elif isinstance(outcome.error, SubmissionUnknown) or getattr(outcome.error, "ref", None) is not None:
+            logger.warning("%s", outcome.error)
+
+    if not refs:
+        return
+    level, where = logging.WARNING, ""
+    if recorded:
+        level, where = logging.INFO, "; the ledger has them"
+    logger.log(
+        level,
+        "the batch was left before the outcomes of %d tasks were taken; they go on and stay paid for%s: %s",
+        len(refs),
+        where,
+        ", ".join(map(str, refs)),
+    )

@@ -1,0 +1,340 @@
+"""One run of a batch: its workers, and what an item goes through.
+
+Theory of operation
+-------------------
+Workers run in an anyio task group, bounded by a semaphore of `concurrency` slots.  A worker acquires a slot, takes the
+next item from the one input, submits it, waits for its task, saves its files and offers the outcome; it releases the
+slot once the reader has taken that.  So a slow reader slows down the submissions, and never more is in memory than what
+is in flight.  Workers live as long as the run: a task per slot costs less than a task per item.
+
+The group has an asyncio task of its own, in which its cancel scope is entered and left.  The reader's task would not
+do: a stream may be left by another task than the one that entered it, and amid scopes of the reader's own.
+
+What happens to one item is in its outcome and ends no worker.  An exception of the input is kept for the reader, who
+gets it as it is after the outcomes of what was in flight.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import math
+import secrets
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import anyio
+from attrs import define, field, frozen
+
+from .._protocol.family import TaskRequest
+from .._runtime import Runtime
+from .._text import label
+from ..downloads._names import paths_of
+from ..downloads._options import DownloadOptions
+from ..downloads._saver import Downloads
+from ..errors import DownloadError, LedgerError, PiAPIError
+from ..handle import TaskHandle
+from ..ledger._entries import SubmissionKey
+from ..tasks import Task, TaskState, with_files
+from ._earlier import read_ended
+from ._identity import identify
+from ._in_flight import InFlight, log_left
+from ._outcome import BatchItem, IdentifiedItem, Outcome, Tally, Totals
+from ._queues import ItemSource, OutcomeQueue
+
+R = TypeVar("R")
+
+logger = logging.getLogger("piapi_async")
+
+Item = TaskRequest[R] | BatchItem[R]
+Items = Iterable[Item[R]] | AsyncIterable[Item[R]]
+
+
+@frozen(kw_only=True)
+class Settings:
+    """What a `BatchRunner` was given, checked."""
+
+    concurrency: int
+    timeout: float | None
+    folder: Path | None
+    options: DownloadOptions
+    max_submits: int | None
+    on_progress: Callable[[Totals], None] | None
+
+
+@define(eq=False)
+class BatchRun:
+    """One stream of a runner, from its entry to its exit; afterwards what is left of it."""
+
+    settings: Settings
+    runtime: Runtime
+    source: ItemSource[Item[Any]]
+    is_over: bool = field(default=False, init=False)
+    in_flight: dict[int, InFlight[Any]] = field(factory=dict, init=False)  # by the item's index
+    left: list[Outcome[Any]] = field(factory=list, init=False)  # what the stream was left with
+    _queue: OutcomeQueue[Outcome[Any]] = field(factory=OutcomeQueue, init=False)
+    _slots: anyio.Semaphore = field(init=False)
+    _workers: asyncio.Task[None] = field(init=False)  # the task of their group
+    _tally: Tally = field(factory=Tally, init=False)
+    _submits_left: float = field(default=math.inf, init=False)
+    _id: str = field(factory=partial(secrets.token_hex, 8), init=False)  # under which the ledger counts its items
+    _downloads: Downloads | None = field(default=None, init=False)  # once there are any
+    _began: float = field(factory=anyio.current_time, init=False)
+    _seconds: float = field(default=0.0, init=False)  # that it took
+    _progress_failed: bool = field(default=False, init=False)  # `on_progress` has raised, and that was logged
+
+    def __attrs_post_init__(self) -> None:
+        if self.settings.max_submits is not None:
+            self._submits_left = self.settings.max_submits
+        self._slots = anyio.Semaphore(self.settings.concurrency, fast_acquire=True)
+        self._workers = asyncio.create_task(self._run_workers(), name="piapi_async batch")
+
+    # -- for the runner -----------------------------------------------------------------------------------------------
+
+    @property
+    def totals(self) -> Totals:
+        """The counts of the run."""
+        tasks = [item.handle.task for item in self.in_flight.values()]
+        running = sum(task is not None and task.state is TaskState.RUNNING for task in tasks)
+        seconds = self._seconds
+        if not self.is_over:
+            seconds = anyio.current_time() - self._began
+        return self._tally.totals(in_flight=len(tasks), running=running, seconds=seconds)
+
+    def outcomes(self) -> AsyncGenerator[Outcome[Any], None]:
+        """Yield the outcomes as they come, then raise what the input raised."""
+        return self._queue.outcomes()
+
+    async def stop(self, outcomes: AsyncGenerator[Outcome[Any], None]) -> None:
+        """Take no more items, stop the workers, and wait for what has begun to leave."""
+        self.left = [item.leave() for item in self.in_flight.values()]
+        self.source.close()
+        try:
+            # An anyio scope that is cancelled would cancel each of these awaits again, and not wait for an id.
+            with anyio.CancelScope(shield=True):
+                await self._stop_workers()
+                await self.runtime.submitter.settle()
+                await self.source.closed(self.runtime.sender.timeout)
+                with contextlib.suppress(RuntimeError):  # somebody is still reading, and will hear that it is over
+                    await outcomes.aclose()
+        finally:
+            self._seconds = anyio.current_time() - self._began
+            self.is_over = True
+            self.left += self._queue.untaken()
+            self.in_flight.clear()
+            log_left(self.left, recorded=self.runtime.ledger is not None)
+            await self._close_downloads()
+
+    # -- workers ------------------------------------------------------------------------------------------------------
+
+    async def _run_workers(self) -> None:
+        try:
+            async with anyio.create_task_group() as group:
+                for _ in range(self.settings.concurrency):
+                    group.start_soon(self._work, name="piapi_async batch worker")
+        except BaseExceptionGroup as errors:
+            # What ends a program, which has gone through the event loop by now; if that goes on, so does the reader.
+            self._queue.error = errors.exceptions[0]
+        finally:
+            self._queue.close()
+
+    async def _stop_workers(self) -> None:
+        self._workers.cancel()
+        await asyncio.wait([self._workers])
+        self._queue.close()  # if they were stopped before they began
+
+    async def _work(self) -> None:
+        try:
+            while await self._process_next():
+                pass
+        except Exception as error:  # noqa: BLE001 - the input's, which belongs to the reader of the outcomes
+            self.source.close()
+            if self._queue.error is None:
+                self._queue.error = error
+
+    async def _process_next(self) -> bool:
+        """See one item through to its outcome, holding a slot; return False if there is none."""
+        async with self._slots:
+            entry = await self.source.next()
+            if entry is None:
+                return False
+
+            outcome = await self._submit(*entry)
+            del entry  # its identity may be large, and the wait does not need it
+            if isinstance(outcome, InFlight):
+                outcome = await self._follow(outcome)
+            if outcome is not None:
+                await self._queue.put(outcome)
+            return True
+
+    # -- one item -----------------------------------------------------------------------------------------------------
+
+    async def _submit(self, index: int, item: Item[R]) -> InFlight[R] | Outcome[R] | None:
+        """Submit an item; return its outcome instead if that fails, None if it is left alone."""
+        self._tally.read += 1
+        if not isinstance(item, BatchItem):
+            item = BatchItem(item)
+        request, key = item.request, item.key or ""
+        try:
+            if not hasattr(request, "family"):
+                raise TypeError(f"item {index} of the batch, {label(request)}, makes no task")  # noqa: TRY301 - its end
+
+            identity = await self._identify(item)
+            if identity is not None:
+                key = identity.key
+            if not await self._may_submit(identity):
+                await self._skip()
+                return None
+
+            watch, result = await self.runtime.submit(request, None, None, identity=identity)
+        except BaseException as error:
+            if _ends_worker(error):
+                raise
+            return self._not_submitted(index, request, key, error)
+
+        # From here on a task is paid for: no foreign code may end this before its outcome is offered.
+        handle: TaskHandle[R] = TaskHandle(self.runtime, watch, result.frozen)
+        in_flight = InFlight(index, request, key, handle, result.known)
+        self._note_submitted(in_flight)
+        return in_flight
+
+    async def _identify(self, item: BatchItem[Any]) -> SubmissionKey | None:
+        if isinstance(item, IdentifiedItem) and item.identity is not None:
+            return item.identity
+        [identity] = await identify(self.runtime, [item], self._id)
+        return identity
+
+    async def _may_submit(self, identity: SubmissionKey | None) -> bool:
+        """Take one of the submissions that are allowed; an item that the ledger knows needs none."""
+        if self._submits_left == math.inf:
+            return True
+
+        ledger = self.runtime.ledger
+        if ledger is not None and identity is not None and await ledger.find(identity.key) is not None:
+            return True
+        self._submits_left -= 1
+        return self._submits_left >= 0
+
+    async def _skip(self) -> None:
+        """Leave an item alone."""
+        self._tally.skipped += 1
+        if self.runtime.ledger is None:  # no item that follows can do without a submission
+            self.source.close()
+        await asyncio.sleep(0)  # so that an endless input does not keep the loop to itself
+
+    def _not_submitted(self, index: int, request: TaskRequest[R], key: str, error: BaseException) -> Outcome[R]:
+        ref = None
+        if isinstance(error, LedgerError) and error.ref is not None:  # a task that could not be recorded
+            ref = error.ref
+            self._tally.submitted += 1
+        return self._concluded(Outcome(index=index, request=request, key=key, error=_as_failure(error), ref=ref))
+
+    def _note_submitted(self, item: InFlight[Any]) -> None:
+        self.in_flight[item.index] = item
+        if item.entry is None:
+            self._tally.submitted += 1
+        else:
+            self._tally.resumed += 1
+        self._report()
+
+    async def _follow(self, item: InFlight[R]) -> Outcome[R]:
+        """Return the outcome of an item whose task exists, whatever that meets with."""
+        try:
+            outcome = await self._finish(item)
+        finally:
+            self.in_flight.pop(item.index, None)
+        return self._concluded(outcome)
+
+    async def _finish(self, item: InFlight[R]) -> Outcome[R]:
+        try:
+            outcome = await self._end(item)
+        except BaseException as error:  # of a request class or a file system, say
+            if _ends_worker(error):
+                raise
+            outcome = item.outcome(error=_as_failure(error), task=item.handle.task)
+
+        if self.runtime.ledger is not None:  # a reader who writes the outcome down may rely on the end being recorded
+            await self.runtime.ledger.flush()
+        return outcome
+
+    async def _end(self, item: InFlight[R]) -> Outcome[R]:
+        """Wait for an item's task, and save its files."""
+        try:
+            if item.entry is not None and item.had_ended:
+                task = await read_ended(item.handle, item.entry, item.request.family)
+            else:
+                task = await item.handle.wait(self.settings.timeout)
+        except PiAPIError as error:
+            return item.outcome(error=error, task=item.handle.task or getattr(error, "task", None))
+
+        if self.settings.folder is None:
+            return item.outcome(task=task)
+        return await self._save(item, task, self.settings.folder)
+
+    async def _save(self, item: InFlight[R], task: Task[R], folder: Path) -> Outcome[R]:
+        try:
+            if self._downloads is None:
+                self._downloads = Downloads(folder, self.runtime.file_session(), self.settings.options)
+            saved = await self._downloads.save(
+                task,
+                verb=getattr(item.request, "verb", ""),
+                just_ended=not item.had_ended,
+                again=item.entry is not None,
+            )
+        except DownloadError as error:
+            return item.outcome(task=task, files=error.files, error=error, download_error=error)
+        except Exception as cause:  # noqa: BLE001 - a file system may raise anything, and the task is done all the same
+            failure = DownloadError(
+                f"Task {task.task_id} was not saved: {cause!r}. It is done, and stays paid for: see its .files.",
+                path=folder,
+            )
+            failure.__cause__ = cause
+            return item.outcome(task=task, error=failure, download_error=failure)
+        return item.outcome(task=with_files(task, saved), files=tuple(paths_of(saved)))
+
+    async def _close_downloads(self) -> None:
+        downloads, self._downloads = self._downloads, None
+        if downloads is not None:
+            with anyio.CancelScope(shield=True):
+                await downloads.close()
+
+    # -- counting -----------------------------------------------------------------------------------------------------
+
+    def _concluded(self, outcome: Outcome[R]) -> Outcome[R]:
+        self._tally.add(outcome)
+        self._report()
+        return outcome
+
+    def _report(self) -> None:
+        if self.settings.on_progress is None:
+            return
+        try:
+            self.settings.on_progress(self.totals)
+        except (Exception, asyncio.CancelledError):  # what does not await cannot be cancelled: it is the callback's own
+            if not self._progress_failed:
+                self._progress_failed = True
+                logger.exception("on_progress raised; the batch goes on, and says so only once")
+
+
+def _ends_worker(error: BaseException) -> bool:
+    """Return whether an error is not the item's: the worker is being stopped, or the whole program."""
+    if isinstance(error, asyncio.CancelledError):
+        worker = asyncio.current_task()
+        return worker is not None and worker.cancelling() > 0
+    return isinstance(error, (KeyboardInterrupt, SystemExit))
+
+
+def _as_failure(error: BaseException) -> Exception:
+    """Return what an item has met with, as its outcome says it."""
+    if not isinstance(error, Exception):
+        failure = RuntimeError(f"the item's request raised {error!r}")
+        failure.__cause__ = error
+        return failure
+
+    # A key that stands for another request, or is none: the ledger's, whose text begins so.
+    if type(error) is ValueError and str(error).startswith("key:"):
+        return LedgerError(str(error))
+    return error
