@@ -49,10 +49,11 @@ class TaskHandle(Generic[R_co]):
 
     @property
     def frozen(self) -> Cost | None:
-        """What the task is expected to cost, as the host said when it accepted the submission; None if it did not.
+        """What the task is expected to cost, if the host said so when it accepted the submission.
 
-        The host has reserved it, or charged it already.  It is not stored: a handle of `attach`, or of a key that was
-        submitted before, has none.  What the task did cost is `Task.cost`, once it has ended.
+        The host has reserved it, or charged it already.  It is not stored: a handle of `attach`, or
+        of a key that was submitted before, has none.  What the task did cost is `Task.cost`, once
+        it has ended.
         """
         return self._frozen
 
@@ -91,11 +92,13 @@ class TaskHandle(Generic[R_co]):
     async def wait(self, timeout: float | None = None, *, on_cancel: OnCancel = "leave") -> Task[R_co]:
         """Return the finished task, waiting up to `timeout` seconds (None: for ever; 0: one poll).
 
-        With `on_cancel` "cancel_remote" a cancelled caller has the task cancelled at the host too, if it has not
-        started.  Passing faults of the network, the host and edges before it do not end the wait.
+        With `on_cancel` "cancel_remote" a cancelled caller has the task cancelled at the host too,
+        if it has not started.  Passing faults of the network, the host and edges before it do not
+        end the wait.
 
-        Raises `TaskFailed`, `TaskCancelled`, `WaitTimeout` (the task goes on), `AuthenticationError` (the host refuses
-        the key, or an edge does for a minute), `NotFoundError` (after a short grace), `ClientClosed`.
+        Raises `TaskFailed`, `TaskCancelled`, `WaitTimeout` (the task goes on),
+        `AuthenticationError` (the host refuses the key, or an edge does for a minute),
+        `NotFoundError` (after a short grace), `ClientClosed`.
         """
         if on_cancel not in _ON_CANCEL:
             raise ValueError(f"on_cancel: {on_cancel!r} is not allowed; use one of {_ON_CANCEL}")
@@ -123,8 +126,8 @@ class TaskHandle(Generic[R_co]):
     async def updates(self, timeout: float | None = None) -> AsyncGenerator[Task[R_co], None]:
         """Yield the task each time its status, progress or images have changed; its end is the last.
 
-        A slow consumer misses readings that have been overtaken, never the latest.  Raises as `wait`, but yields a task
-        that failed or was cancelled like any other.
+        A slow consumer misses readings that have been overtaken, never the latest.  Raises as
+        `wait`, but yields a task that failed or was cancelled like any other.
         """
         shown: Task[R_co] | None = None
         wait = self._start(timeout, changes=True)
@@ -184,7 +187,7 @@ def _check_timeout(timeout: object) -> None:
         raise ValueError(f"timeout: {timeout!r} is not allowed; use seconds, or None to wait for ever")
 
 
-# -- the outcome of a wait ----------------------------------------------------------------------------------------
+# -- the outcome of a wait -------------------------------------------------------------------------
 
 
 def _outcome(handle: TaskHandle[R], wait: Wait, timeout: float | None) -> Task[R] | PiAPIError:
@@ -198,7 +201,7 @@ def _outcome(handle: TaskHandle[R], wait: Wait, timeout: float | None) -> Task[R
 
 
 def _of_this_wait(error: PiAPIError, task_id: str) -> PiAPIError:
-    """Return what ended a wait under the name of its task; it is a copy, for several waits may share an error."""
+    """Return a copy, as several waits may share an error, that names the task and its cost."""
     task = "which goes on"
     if isinstance(error, NotFoundError):
         task = "which was not found"
@@ -236,7 +239,7 @@ def _last_known(task: Task[Any] | None) -> str:
     return f"it was last seen {task.status} at {task.progress} %"
 
 
-# -- several handles, which may be of several clients -------------------------------------------------------------
+# -- several handles, which may be of several clients ----------------------------------------------
 
 
 async def as_completed(
@@ -274,7 +277,7 @@ async def as_completed(
 
 
 async def wait_all(handles: Iterable[TaskHandle[R]], timeout: float | None = None) -> list[Task[R] | PiAPIError]:
-    """Wait for all, and return for each, in order, its finished task or what `wait` would have raised."""
+    """Return for each handle, in order, its finished task or the error that `wait` would have raised."""
     handles = list(handles)
     waits: list[Wait | ClientClosed] = []
     try:
@@ -299,7 +302,7 @@ async def wait_all(handles: Iterable[TaskHandle[R]], timeout: float | None = Non
 
 
 def _start(handle: TaskHandle[Any], timeout: float | None) -> Wait:
-    return handle._start(timeout)  # noqa: SLF001 - waiting for one handle and for several is one idea
+    return handle._start(timeout)  # noqa: SLF001 - waiting for one or several is one idea
 
 
 def _stop(handle: TaskHandle[Any], wait: Wait) -> None:

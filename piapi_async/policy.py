@@ -44,7 +44,7 @@ def _not_allowed(instance: object, attribute: Attribute[Any], value: object, nee
     return ValueError(f"{name}: {value!r} is not allowed; it must be {needed}")
 
 
-# -- trying again ---------------------------------------------------------------------------------
+# -- trying again ----------------------------------------------------------------------------------
 
 
 def doubled(base: float, times: int, *, maximum: float) -> float:
@@ -117,7 +117,7 @@ class Backoff:
         return self.policy.delay(self.tries, elapsed=elapsed, retry_after=retry_after, rng=self.rng)
 
 
-# -- how fast to go -------------------------------------------------------------------------------
+# -- how fast to go --------------------------------------------------------------------------------
 
 
 @define
@@ -149,7 +149,7 @@ class TokenBucket:
         return max(0.0, self._free_at - self.seconds - now)
 
 
-# -- when to poll again ---------------------------------------------------------------------------
+# -- when to poll again ----------------------------------------------------------------------------
 
 _TYPICAL_DURATION = 45.0  # seconds; fast-mode tasks take 25 to 80 (the vendor's page)
 
@@ -237,7 +237,8 @@ class PollPolicy:
         if age is None:
             return interval
 
-        # While few tasks end the interval shrinks as 1/age; the next poll comes at the latest when that time is over.
+        # While few tasks end the interval shrinks as 1/age; the next poll comes at the latest when
+        # that time is over.
         earliest = _EARLIEST_END * self.typical_duration
         young = _YOUNG * self.typical_duration
         by_age = min(interval * young / max(age, earliest), young - age)

@@ -11,50 +11,56 @@ from attrs import define, field, frozen
 
 @frozen(kw_only=True)
 class Stats:
-    """A snapshot of `PiAPI.stats`; all but the first two only grow."""
+    """A snapshot of what a client has done; all figures but the first two only grow."""
 
     waiting: int
     """Tasks that are waited for now."""
     submitting: int
-    """Submits under way now."""
+    """Submissions under way now."""
     requests: Mapping[str, int]
-    """Requests attempted, by kind: ``Reroll``, ``Fetch``, ``MultiFetch``, …  Those that never left are counted too."""
+    """Requests attempted, by kind: ``Reroll``, ``Fetch``, ``MultiFetch``, …, even if never sent."""
     polls: int
-    """Requests made for the waits (plain and multi-fetches)."""
+    """Requests made for waits, plain fetches and multi-fetches."""
     tasks_polled: int
-    """Tasks asked for in these; one task is counted at each look."""
+    """Tasks that these asked for; a task counts once per poll."""
     ended: int
-    """Tasks whose end was seen."""
+    """Tasks whose end was observed."""
     retries: int
-    """Calls that were made again because nothing had happened, reads included."""
+    """Calls that were repeated because they had no effect, reads included."""
     rate_limited: int
     """Times a host asked the client to slow down."""
     poll_faults: int
-    """Looks that failed in a way that passes."""
+    """Polls that failed with a passing fault."""
     foreign_deliveries: int
-    """Valid webhook deliveries about tasks that are not this client's: other processes share its URL and secret."""
+    """Valid webhook deliveries about tasks of other clients, which share the URL and the secret."""
     detection_seconds: float
-    """Seconds between a task's end and its detection, summed up: estimated as half the time since the look before."""
+    """Seconds from ends to their detection, summed; each is estimated as half the poll interval."""
 
     @property
     def ids_per_request(self) -> float:
-        """Tasks asked for in one look on average; NaN before the first."""
-        return self.tasks_polled / self.polls if self.polls else math.nan
+        """Tasks per poll on average; NaN before the first."""
+        return _ratio(self.tasks_polled, self.polls)
 
     @property
     def requests_per_task(self) -> float:
-        """Looks per task that ended: what waiting costs; NaN before the first end."""
-        return self.polls / self.ended if self.ended else math.nan
+        """Polls per task that ended: what waiting costs; NaN before the first end."""
+        return _ratio(self.polls, self.ended)
 
     @property
     def detection_delay(self) -> float:
-        """Mean seconds between a task's end and its detection, estimated; NaN before the first end."""
-        return self.detection_seconds / self.ended if self.ended else math.nan
+        """Mean seconds from an end to its detection, estimated; NaN before the first end."""
+        return _ratio(self.detection_seconds, self.ended)
+
+
+def _ratio(amount: float, number: int) -> float:
+    if not number:
+        return math.nan
+    return amount / number
 
 
 @define
 class Counters:
-    """What the parts of a client count; `Stats` is a copy for the user."""
+    """What the parts of a client count; `Stats` is the copy for users."""
 
     requests: Counter[str] = field(factory=Counter)
     polls: int = 0

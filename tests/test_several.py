@@ -172,3 +172,19 @@ async def test_wait_all_keeps_an_error_though_somebody_waits_for_that_task_anew(
         assert [type(outcome) for outcome in outcomes] == [NotFoundError, Task]
         with pytest.raises(NotFoundError):
             await again
+
+
+async def test_a_handle_that_was_made_before_another_waited_shares_its_polls_once_it_has_read_the_task() -> None:
+    async with serving() as (emulator, piapi):
+        task_id = (await piapi.submit(REROLL)).task_id
+        first, second = piapi.attach(task_id), piapi.attach(task_id)
+        waiting = asyncio.create_task(first.wait())
+        await turns()
+
+        await second.refresh()
+        read = emulator.seen.requests.total()
+        await waiting
+
+        assert second.task is first.task
+        assert await second.wait() is first.task
+        assert emulator.seen.requests.total() > read

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from .._calls.sender import Sender
 from .._protocol.family import Family
@@ -15,16 +15,17 @@ from .schedule import PollSchedule
 
 _SINGLES_AT_ONCE = 8
 
+Found: TypeAlias = dict[str, Task[Any] | None]
+"""Tasks by id; None for one that the host does not know."""
 
-async def fetch_many(
-    sender: Sender, schedule: PollSchedule, family: Family[Any], task_ids: Sequence[TaskId]
-) -> dict[str, Task[Any] | None]:
+
+async def fetch_many(sender: Sender, schedule: PollSchedule, family: Family[Any], task_ids: Sequence[TaskId]) -> Found:
     """Return tasks by id, with None for one that the host does not know.
 
     A request asks for as many as the schedule knows the host to take.
     """
     ids = list(dict.fromkeys(task_ids))
-    found: dict[str, Task[Any] | None] = {}
+    found: Found = {}
     while len(found) < len(ids):
         rest = ids[len(found) :]
         size = schedule.size(family)
@@ -35,12 +36,11 @@ async def fetch_many(
     return found
 
 
-async def _fetch_chunk(
-    sender: Sender, schedule: PollSchedule, family: Family[Any], ids: Sequence[TaskId]
-) -> dict[str, Task[Any] | None]:
-    """Read several tasks in one request; return nothing if that taught the schedule to ask for fewer.
+async def _fetch_chunk(sender: Sender, schedule: PollSchedule, family: Family[Any], ids: Sequence[TaskId]) -> Found:
+    """Read several tasks in one request; return {} if that taught the schedule to ask for fewer.
 
-    If all are refused because one is unknown, the first few are read singly; so are those whose entries cannot be read.
+    If all are refused because one is unknown, the first few are read singly; so are those whose
+    entries cannot be read.
     """
     assert family.fetch_many is not None  # noqa: S101 - the schedule gives such families the size 1
     try:
@@ -59,7 +59,7 @@ async def _fetch_chunk(
     return found
 
 
-async def _fetch_singly(sender: Sender, family: Family[Any], ids: Sequence[TaskId]) -> dict[str, Task[Any] | None]:
+async def _fetch_singly(sender: Sender, family: Family[Any], ids: Sequence[TaskId]) -> Found:
     """Read several tasks at once, each in a request of its own; the first error ends it."""
     reads = [asyncio.create_task(_fetch_or_none(sender, family, task_id)) for task_id in ids]
     try:
@@ -83,8 +83,8 @@ async def _fetch_or_none(sender: Sender, family: Family[Any], task_id: TaskId) -
 async def cancel_all(sender: Sender, family: Family[Any], task_ids: Sequence[TaskId]) -> None:
     """Ask the host to cancel tasks.
 
-    If that takes several requests, all are made before the first refusal is raised.  A host that is away, or refuses
-    the key, is not asked again for each.
+    If that takes several requests, all are made before the first refusal is raised.  A host that is
+    away, or refuses the key, is not asked again for each.
     """
     if not task_ids:
         return

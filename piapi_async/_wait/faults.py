@@ -9,10 +9,13 @@ from attrs import define
 from ..errors import APIError, AuthenticationError, NotFoundError, PiAPIError, TransportError
 
 NOT_FOUND_GRACE = 5.0
-"""Seconds for which a host may deny a task before it is believed: a new id can be invisible at first (observed)."""
+"""Seconds for which a host may deny a task before it is believed.
+
+A new id can be invisible at first (observed).
+"""
 
 FAULT_WARNING_AFTER = 60.0
-"""Seconds of faults without a break after which the operator is warned, and other refusals are believed."""
+"""Seconds of unbroken faults after which the operator is warned and other refusals are believed."""
 
 
 @define(eq=False, slots=True)
@@ -27,7 +30,7 @@ class FaultRecord:
     poll_singly: bool = False  # a multi-fetch does not show it, or may be refused because of it
 
     def note(self, fault: PiAPIError | None, now: float) -> None:
-        """Record a poll that did not show the task; `fault` is None if its entry was merely missing."""
+        """Record a poll that did not show the task; no `fault`: its entry was merely missing."""
         self.fault = fault
         self.failing_since = min(self.failing_since, now)
 
@@ -39,7 +42,7 @@ class FaultRecord:
         self.poll_singly = True
 
     def note_refusal(self, error: APIError, now: float) -> float:
-        """Record that the host refused to show the task; return the time from which on that is believed."""
+        """Record that the host refused to show the task; return when that will be believed."""
         if self.refused_since is None:
             self.refused_since = now
 
@@ -59,7 +62,8 @@ class FaultRecord:
         if self.warned:
             return False
 
-        # An untrusted certificate may pass, as in a hotel's network, but somebody can do something about it.
+        # An untrusted certificate may pass, as in a hotel's network, but somebody can do something
+        # about it.
         untrusted = isinstance(self.fault, TransportError) and self.fault.untrusted
         self.warned = untrusted or now - self.failing_since >= FAULT_WARNING_AFTER
         return self.warned
@@ -76,9 +80,10 @@ class KeyRefusals:
         self.since = math.inf
 
     def is_believed(self, error: PiAPIError, now: float) -> bool:
-        """Return whether the key is refused: in the host's own words, or for a minute in which no poll succeeded.
+        """Return whether the key is refused.
 
-        An edge's page ("Just a moment…") has the same status, and passes.
+        That takes the host's own words, or a minute in which no poll has succeeded.  An edge's page
+        ("Just a moment…") has the same status, and passes.
         """
         if not isinstance(error, AuthenticationError):
             return False

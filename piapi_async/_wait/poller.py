@@ -1,7 +1,8 @@
 """The loop that drives the schedule: one timer, a few polls in flight, no decision of its own.
 
-No task sleeps.  A timer calls `_tick`, which asks the schedule what is due, starts a task for each poll, wakes the
-waits whose time is up, and sets the timer again.  While there are no waits there is no timer, and nothing to stop.
+No task sleeps.  A timer calls `_tick`, which asks the schedule what is due, starts a task for each
+poll, wakes the waits whose time is up, and sets the timer again.  While there are no waits there is
+no timer, and nothing to stop.
 """
 
 from __future__ import annotations
@@ -53,13 +54,13 @@ class Poller:
     # A poll serves every wait, so it must not run in the context of the caller who waited first.
     _context: contextvars.Context = field(factory=contextvars.Context, init=False)
 
-    # -- waits --------------------------------------------------------------------------------------------------------
+    # -- waits -------------------------------------------------------------------------------------
 
     def start(self, watch: Watch, timeout: float | None, *, changes: bool = False) -> Wait:
         """Begin to wait for a task; the wait's `watch` is the one to read from then on.
 
-        Its `woken`, a future, is resolved at the end, after `timeout` seconds, or with `changes` at any news.  A
-        `timeout` of 0 or less waits for one poll.
+        Its `woken`, a future, is resolved at the end, after `timeout` seconds, or with `changes` at
+        any news.  A `timeout` of 0 or less waits for one poll.
         """
         loop = asyncio.get_running_loop()
         now = loop.time()
@@ -68,7 +69,8 @@ class Poller:
         if timeout is not None and not once:
             deadline = now + timeout
 
-        wait = self.schedule.start(watch, loop.create_future(), now, deadline=deadline, changes=changes, once=once)
+        woken = loop.create_future()
+        wait = self.schedule.start(watch, woken, now, deadline=deadline, changes=changes, once=once)
         if wait.over:
             self._wake([wait])
         self._arm()
@@ -89,7 +91,7 @@ class Poller:
         await asyncio.gather(*polls, return_exceptions=True)
         self._arm()
 
-    # -- what is known from elsewhere ---------------------------------------------------------------------------------
+    # -- what is known from elsewhere --------------------------------------------------------------
 
     def observe(self, watch: Watch, task: Task[Any]) -> Watch:
         """Take in a reading that no poll made; return the watch to read from then on."""
@@ -119,7 +121,7 @@ class Poller:
         self._note_ends([watch])
         self._arm()
 
-    # -- the timer ----------------------------------------------------------------------------------------------------
+    # -- the timer ---------------------------------------------------------------------------------
 
     def _arm(self) -> None:
         """Set the timer to the next event, if that has changed."""
@@ -150,7 +152,7 @@ class Poller:
         self._polls.discard(task)
         self._arm()
 
-    # -- one poll -----------------------------------------------------------------------------------------------------
+    # -- one poll ----------------------------------------------------------------------------------
 
     async def _poll(self, poll: Poll) -> None:
         try:
@@ -182,7 +184,7 @@ class Poller:
             if not wait.woken.done():
                 wait.woken.set_result(None)
 
-    # -- what the operator is told ------------------------------------------------------------------------------------
+    # -- what the operator is told -----------------------------------------------------------------
 
     def _warn(self, overdue: list[Watch]) -> None:
         """Warn of an outage once a minute, however many tasks are waited for."""
@@ -227,11 +229,13 @@ class Poller:
     def _note_unknown_statuses(self, readings: Readings) -> None:
         """Warn, once for each, of statuses that are not known; they are taken for "still waiting"."""
         for task in readings.values():
-            if not isinstance(task, Task) or is_known_status(task.status) or task.status in self._unknown_statuses:
+            if not isinstance(task, Task) or is_known_status(task.status):
                 continue
-            if len(self._unknown_statuses) < _MOST_UNKNOWN_STATUSES:
-                self._unknown_statuses.add(task.status)
-                logger.warning("unknown status %r of task %s: taken for waiting", task.status, task.task_id)
+            logged = self._unknown_statuses
+            if task.status in logged or len(logged) >= _MOST_UNKNOWN_STATUSES:
+                continue
+            logged.add(task.status)
+            logger.warning("unknown status %r of task %s: taken for waiting", task.status, task.task_id)
 
 
 def _now() -> float:

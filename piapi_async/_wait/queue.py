@@ -1,7 +1,8 @@
 """Heaps of what is due: the polls of each family, and the deadlines of waits.  Pure.
 
-Entries are never searched for.  A watch or a wait says itself what holds for it; an entry that says otherwise is stale
-and is dropped when it comes up, or when a heap is mostly stale.  Equal times are kept in the order of their arrival.
+Entries are never searched for.  A watch or a wait says itself what holds for it; an entry that says
+otherwise is stale and is dropped when it comes up, or when a heap is mostly stale.  Equal times are
+kept in the order of their arrival.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ _STALE_ALLOWED = 64  # entries of a heap that are not worth a clean-up
 
 @define(eq=False, slots=True)
 class FamilyQueue:
-    """The watches of one family by when they are due, and what has been learnt about its multi-fetch.
+    """The watches of one family by when they are due, and what is known of its multi-fetch.
 
     `size` is the most tasks that the host is known to take in one request.
     """
@@ -40,7 +41,7 @@ class FamilyQueue:
     restore_at: float | None = None
     _order: Iterator[int] = field(factory=count, init=False)
 
-    # -- what is due --------------------------------------------------------------------------------------------------
+    # -- what is due -------------------------------------------------------------------------------
 
     def push(self, watch: Watch, due: float) -> None:
         """Have a watch polled at `due`, unless it is to be polled earlier anyway."""
@@ -84,10 +85,10 @@ class FamilyQueue:
         heapq.heapify(kept)
         self.heap = kept
 
-    # -- what the host can do -----------------------------------------------------------------------------------------
+    # -- what the host can do ----------------------------------------------------------------------
 
     def learn(self, asked: int, error: PiAPIError) -> bool:
-        """Adapt to a host that has no multi-fetch, or a smaller one; return whether to poll again at once.
+        """Adapt to a host without multi-fetch, or with a smaller one; return whether to poll at once.
 
         `asked` is the number of tasks in the request that failed with `error`.
         """
@@ -113,7 +114,8 @@ class FamilyQueue:
     def understood(self, *, multi: bool) -> None:
         """Record a poll that succeeded.
 
-        If a plain fetch passes while an edge refuses multi-fetches, it is multi-fetch that the edge objects to.
+        If a plain fetch passes while an edge refuses multi-fetches, it is multi-fetch that the edge
+        objects to.
         """
         if multi:
             self.bad_answers = self.blocked = 0
@@ -135,7 +137,8 @@ class FamilyQueue:
     def restore(self, now: float) -> None:
         """Return to the size that was given up, after ten minutes of polls.
 
-        An edge in maintenance refuses and answers nonsense, too.  One more bad answer is enough to give it up again.
+        An edge in maintenance refuses and answers nonsense, too.  One more bad answer is enough to
+        give it up again.
         """
         if not self.size_given_up:
             return

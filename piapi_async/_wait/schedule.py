@@ -3,21 +3,23 @@
 Theory of operation
 -------------------
 
-Let R be the polls per task, L the mean seconds from a task's end to its detection, and K the tasks that share a poll.
-The product R · L · K cannot fall below a constant of the durations' distribution, (∫ √(f·S) dt)² / 2, which is reached
-when the time between two polls follows 1/√hazard: long while a task is too young to end, short while ends are likely,
-and never growing without end as a back-off would.  Against an even interval that saves a fifth, while sharing requests
-saves a factor K and reported progress, which predicts the end, a factor of about three.  So each poll is filled up with
-the tasks that are due next, a task whose pace is known is polled when its end is near, and all others by their age
-(`PollPolicy`).  Jitter is small, as it only lengthens L, and where webhooks can be relied on polls become a safety
-net.
+Let R be the polls per task, L the mean seconds from a task's end to its detection, and K the tasks
+that share a poll.  For durations with density f and survival S the product R · L · K is at least
+(∫ √(f·S) dt)² / 2, reached when the time between two polls follows 1/√hazard: long while a task is
+too young to end, short while ends are likely, and never growing as a back-off would.  Against an
+even interval that saves only a fifth, while sharing requests saves a factor K and reported
+progress, which predicts the end, a factor of about three.  So each poll is filled up with the tasks
+that are due next, a task whose pace is known is polled when its end is near, and all others by
+their age (`PollPolicy`).  Jitter is small, as it only lengthens L; where webhooks can be relied on,
+polls become a safety net.
 
-Every decision is made here, in methods that take the time as an argument and return what is to be done: the polls to
-make, the waits to wake.  `Poller` makes the polls and wakes the waits; it decides nothing.
+Every decision is made here, in methods that take the time as an argument and return what is to be
+done: the polls to make, the waits to wake.  `Poller` makes the polls and wakes the waits; it
+decides nothing.
 
-The life of a watch: `start` adds a wait and queues the watch; `due_polls` takes it out of its queue into a `Poll`;
-`succeeded` or `failed` brings it back, to be queued again or, once its waits are over, dropped.  The schedule holds a
-watch exactly as long as it has waits.
+The life of a watch: `start` adds a wait and queues the watch; `due_polls` takes it out of its queue
+into a `Poll`; `succeeded` or `failed` brings it back, to be queued again or, once its waits are
+over, dropped.  The schedule holds a watch exactly as long as it has waits.
 """
 
 from __future__ import annotations
@@ -68,7 +70,7 @@ class PollSchedule:
         """Return the number of tasks that are waited for."""
         return sum(len(queue.watches) for queue in self._queues.values())
 
-    # -- which watch is the watch -------------------------------------------------------------------------------------
+    # -- which watch is the watch ------------------------------------------------------------------
 
     def find(self, family: Family[Any], task_id: TaskId) -> Watch | None:
         """Return the watch of a task that is waited for."""
@@ -77,14 +79,15 @@ class PollSchedule:
     def current(self, watch: Watch) -> Watch:
         """Return the watch of the same task that is waited for, if there is one, else `watch`.
 
-        Handles that were made while nobody waited have watches of their own; the first that is waited on is the watch
-        for all of them.  A watch that has ended has nothing to learn from another.
+        Handles that were made while nobody waited have watches of their own; the first that is
+        waited on is the watch for all of them.  A watch that has ended has nothing to learn from
+        another.
         """
         if watch.ended:
             return watch
         return self._queue_of(watch.family).watches.get(watch.task_id, watch)
 
-    # -- starting and stopping ----------------------------------------------------------------------------------------
+    # -- starting and stopping ---------------------------------------------------------------------
 
     def start(
         self,
@@ -96,9 +99,9 @@ class PollSchedule:
         changes: bool = False,
         once: bool = False,
     ) -> Wait:
-        """Begin to wait for a task; the wait's `watch` is the one to read, which may be another than `watch`.
+        """Begin to wait for a task.  If it has ended, the wait is over at once.
 
-        If the task has ended, the wait is over at once.
+        The watch to read is the wait's, which may be another than `watch`.
         """
         watch = self.current(watch)
         if watch.ended:
@@ -113,7 +116,8 @@ class PollSchedule:
         if self._reports.take_early(watch.task_id):
             watch.end_reported_at = now
             watch.due = now
-        elif watch.has_webhook and not self.trust.relied_on:  # its poll may have been put off while they were
+        elif watch.has_webhook and not self.trust.relied_on:
+            # Its poll may have been put off while webhooks were relied on.
             watch.due = min(watch.due, now + self.policy.next_poll(self.rng))
 
         if not watch.polling:
@@ -145,7 +149,7 @@ class PollSchedule:
             self.stop(wait)
         return expired
 
-    # -- what to poll next --------------------------------------------------------------------------------------------
+    # -- what to poll next -------------------------------------------------------------------------
 
     def first_poll(self, now: float, *, has_webhook: bool = False) -> float:
         """Return when to poll a task first that is submitted now: not before anything can have ended."""
@@ -156,7 +160,7 @@ class PollSchedule:
         return now + seconds
 
     def next_event(self, *, polls: bool) -> float:
-        """Return the time of the next deadline or, with `polls`, of the next poll if that is sooner; inf for never."""
+        """Return when the next deadline comes or, with `polls`, a poll is due; inf for never."""
         event = self._deadlines.next()
         if polls:
             for queue in self._queues.values():
@@ -189,8 +193,8 @@ class PollSchedule:
 
     def _take_company(self, queue: FamilyQueue, now: float) -> list[Watch]:
         """Take out of a queue the tasks that a request still has room for beside its first one."""
-        # Where webhooks report ends, a task that is not due yet would be polled in vain, or its end be found before its
-        # webhook has had the time to report it.
+        # Where webhooks report ends, a task that is not due yet would be polled in vain, or its end
+        # be found before its webhook has had the time to report it.
         latest = now if self.trust.relied_on else math.inf
         company: list[Watch] = []
         singles: list[tuple[float, Watch]] = []
@@ -208,7 +212,7 @@ class PollSchedule:
             self._enqueue(watch, due)
         return company
 
-    # -- what a response does -----------------------------------------------------------------------------------------
+    # -- what a response does ----------------------------------------------------------------------
 
     def succeeded(self, poll: Poll, readings: Readings, now: float) -> list[Wait]:
         """Take in what a poll returned; return the waits to wake."""
@@ -277,7 +281,7 @@ class PollSchedule:
         watch.end_reported_at = NEVER  # this reading refutes a report: it came too early, or was forged
         return seconds
 
-    # -- what webhooks report -----------------------------------------------------------------------------------------
+    # -- what webhooks report ----------------------------------------------------------------------
 
     def poll_now(self, watch: Watch, now: float) -> None:
         """Have a watch polled at once, because a webhook reports its end."""
@@ -302,11 +306,11 @@ class PollSchedule:
         return self._reports.reported_late((family.name, task_id))
 
     def reported_early(self, task_id: TaskId) -> None:
-        """Remember that a webhook has reported an end for which nobody waits: a wait that starts polls at once."""
+        """Remember an end that a webhook reported while nobody waits: a wait will poll at once."""
         self._reports.reported_early(task_id)
 
     def _put_off(self, seconds: float, age: float) -> float:
-        """Return the seconds to the next poll of a task whose end a webhook should report, as far as they are trusted.
+        """Return a longer time to the next poll, as far as webhooks are trusted to report the end.
 
         There is always a next poll: a webhook that is lost does not come again.
         """
@@ -324,7 +328,7 @@ class PollSchedule:
                 if not watch.polling:
                     self._enqueue(watch, now + self.policy.next_poll(self.rng))
 
-    # -- what goes wrong ----------------------------------------------------------------------------------------------
+    # -- what goes wrong ---------------------------------------------------------------------------
 
     def failed(self, poll: Poll, error: PiAPIError, now: float) -> list[Wait]:
         """Take in that a poll failed; return the waits to wake."""
@@ -340,7 +344,8 @@ class PollSchedule:
                 self._poll_again_now(watch, now)
             return []
         if poll.multi and self._queue_of(poll.family).blocked:
-            poll.watches[0].faults().poll_singly = True  # it may be only multi-fetch that an edge objects to
+            # It may be only multi-fetch that an edge objects to: one plain fetch tells.
+            poll.watches[0].faults().poll_singly = True
 
         woken: list[Wait] = []
         for watch in poll.watches:
@@ -352,7 +357,8 @@ class PollSchedule:
 
     def newly_overdue(self, poll: Poll, now: float) -> list[Watch]:
         """Return the watches of a poll that have not been read for a minute, each once in a run of faults."""
-        return [watch for watch in poll.watches if watch.fault_record is not None and watch.fault_record.warn(now)]
+        records = ((watch, watch.fault_record) for watch in poll.watches)
+        return [watch for watch, record in records if record is not None and record.warn(now)]
 
     def _unreadable(self, watch: Watch, error: UnexpectedAnswer, now: float) -> None:
         """Poll a task singly whose entry in a multi-fetch could not be read: a plain fetch may show it."""
@@ -363,7 +369,7 @@ class PollSchedule:
         self._poll_again_now(watch, now)
 
     def _refused(self, watch: Watch, error: APIError, now: float) -> list[Wait]:
-        """End the waits for a task that the host does not know after the grace, or refuses to show for long."""
+        """Poll a task again that the host does not show, or end its waits when that is believed."""
         believed_at = watch.faults().note_refusal(error, now)
         if now >= believed_at:
             return self._finish(watch, error)
@@ -381,7 +387,7 @@ class PollSchedule:
         self.counters.poll_faults += 1
         return self._reschedule(watch, now + delay)
 
-    # -- what has been learnt about the host --------------------------------------------------------------------------
+    # -- what has been learnt about the host -------------------------------------------------------
 
     def size(self, family: Family[Any]) -> int:
         """Return the most tasks of a family that the host is known to take in one request."""
@@ -391,7 +397,7 @@ class PollSchedule:
         """Adapt to how a host refused a request for `asked` tasks; return whether to ask again at once."""
         return self._queue_of(family).learn(asked, error)
 
-    # -- putting watches into their queues, and taking them out -------------------------------------------------------
+    # -- putting watches into their queues, and taking them out ------------------------------------
 
     def _reschedule(self, watch: Watch, due: float) -> list[Wait]:
         """Poll again at `due`; end the waits for which one poll was enough, and return them."""
@@ -426,7 +432,8 @@ class PollSchedule:
             watch.waits = ()
             self._unregister(watch)
         for wait in woken:
-            wait.error = error  # the watch's own may be gone before the caller runs: another may wait anew
+            # Kept here too: a new wait may clear the watch's error before the caller runs.
+            wait.error = error
             self._deadlines.dropped(wait)
         return woken
 

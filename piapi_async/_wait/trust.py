@@ -1,8 +1,9 @@
-"""How far a client may rely on its webhooks: by the share of recent ends that they reported to it.  Pure.
+"""How far a client may rely on webhooks: by the share of recent ends they reported to it.  Pure.
 
-Behind a balancer with N processes each is told of one end in N; deliveries may also be lost, or the URL be out of
-reach.  So the share is measured, not assumed, and until it is known polling goes on as without webhooks.  Webhooks make
-waiting cheaper, never later: whatever the share is, 95 % of ends are noticed within `PollPolicy.delay`.
+Behind a balancer with N processes each is told of one end in N; deliveries may also be lost, or the
+URL be out of reach.  So the share is measured, not assumed, and until it is known polling goes on
+as without webhooks.  Webhooks make waiting cheaper, never later: whatever the share is, 95 % of
+ends are noticed within `PollPolicy.delay`.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ _LATE = 1.0 - _PUNCTUAL
 _MEMORY = 64.0  # ends, roughly: older ones count less and less
 _FADING = 1.0 - 1.0 / _MEMORY
 
-# Ends counted as missed from the start.  Eight that were reported, and none that was missed, are enough to be relied
-# on: where two processes share a URL, that happens once in 256 times.
+# Ends counted as missed from the start.  Eight that were reported, and none that was missed, are
+# enough to be relied on: where two processes share a URL, that happens once in 256 times.
 _PRIOR = 0.39
 
-# Where most ends are reported, three misses in a row happen once in a thousand times.  So they mean that something has
-# changed, and that earlier ends say nothing any more.
+# Where most ends are reported, three misses in a row happen once in a thousand times.  So they mean
+# that something has changed, and that earlier ends say nothing any more.
 _CHANGED = 3
 _MOSTLY = 0.9
 
@@ -38,7 +39,7 @@ _REMEMBERED = 10_000  # ends that were reported while nobody waited
 
 @define
 class WebhookTrust:
-    """Counts the ends that webhooks should report: those that they reported in time, and those that they did not."""
+    """Counts the ends that webhooks should report: reported in time, or missed."""
 
     _reported: float = 0.0
     _missed: float = 0.0
@@ -51,7 +52,7 @@ class WebhookTrust:
         self._missed_in_a_row = 0
 
     def missed(self) -> bool:
-        """Count an end that no webhook reported in time; return whether they are no longer relied on because of it."""
+        """Count an end that no webhook reported in time; return whether that ends the reliance."""
         relied_on = self.relied_on
         self._reported *= _FADING
         self._missed = self._missed * _FADING + 1.0
@@ -80,8 +81,9 @@ class WebhookTrust:
     def patience(self) -> float:
         """The factor by which a poll may be put off; inf if webhooks are relied on.
 
-        Usually polls find 95 % of the ends within the delay.  If a share of the ends is reported at once, polls may
-        find fewer of the others in time: 5 % of all ends are more than 5 % of these.
+        Usually polls find 95 % of the ends within the delay.  If a share of the ends is reported at
+        once, polls may find fewer of the others in time: 5 % of all ends are more than 5 % of
+        these.
         """
         unreported = 1.0 - self.share
         if unreported <= _LATE:
@@ -93,19 +95,21 @@ class WebhookTrust:
 class EndReports:
     """What webhooks have reported, beside what polls have observed: the two may cross.
 
-    An end that should be reported is judged once: its webhook was in time, or it is missed.  A poll may find an end a
-    little sooner than a webhook that is in time; `grace` is how many seconds that may be.
+    An end that should be reported is judged once: its webhook was in time, or it is missed.  A poll
+    may find an end a little sooner than a webhook that is in time; `grace` is how many seconds that
+    may be.
     """
 
     trust: WebhookTrust
     grace: float
-    # Ends that a poll has observed and no webhook has reported, by when they count as missed; soonest first.
+    # Ends that a poll has observed and no webhook has reported, by when they count as missed;
+    # soonest first.
     _awaited: dict[FamilyTask, float] = field(factory=dict, init=False)
     # Ends that were reported while nobody waited for the task; oldest first.
     _early: OrderedDict[TaskId, None] = field(factory=OrderedDict, init=False)
 
     def end_observed(self, task: FamilyTask, now: float, *, reported: bool) -> bool:
-        """Take in an end; return whether webhooks are no longer relied on because of it.
+        """Take in an end; return whether it ends the reliance on webhooks.
 
         `reported` tells that its webhook came first.
         """
@@ -126,7 +130,7 @@ class EndReports:
         return True
 
     def judge(self, now: float) -> bool:
-        """Count overdue ends as missed; return whether webhooks are no longer relied on because of them."""
+        """Count overdue ends as missed; return whether that ends the reliance on webhooks."""
         lost = False
         while self._awaited:
             task, until = next(iter(self._awaited.items()))

@@ -17,7 +17,7 @@ from .faults import FaultRecord
 AnyTask: TypeAlias = Task[Any]
 
 Readings: TypeAlias = Mapping[TaskId, AnyTask | UnexpectedAnswer | None]
-"""What a poll returned for each task: the task, or why its entry could not be read, or None if it was missing."""
+"""What a poll returned by task: a reading, why its entry could not be read, or None if missing."""
 
 NEVER = -math.inf
 """The time of what has not happened."""
@@ -83,7 +83,7 @@ class Watch:
         return self.fault_record is not None and self.fault_record.poll_singly
 
     def measure(self, task: AnyTask, now: float) -> tuple[float | None, Pace | None]:
-        """Take in the progress of a reading; return the age that the task has by it, or else its pace.
+        """Take in the progress of a reading; return the task's age, or else its pace.
 
         The age is in seconds; both are None if nothing is known.
         """
@@ -101,7 +101,8 @@ class Watch:
             return age, None
 
         if points > 0 and seconds > 0:
-            return None, Pace(progress, (points + 1) / seconds)  # a whole number stands for up to a point more
+            # Progress is a whole number, rounded down: it stands for up to a point more.
+            return None, Pace(progress, (points + 1) / seconds)
         if self.paced_progress > 0:  # it stands still, and its age is no longer known
             return None, None
         return age, None

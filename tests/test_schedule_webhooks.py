@@ -1,0 +1,184 @@
+"""Which watch is the watch, and what a reported end does to it: the claim, its check, and how it is judged."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+from support.scheduling import EVERYTHING, reading, schedule_of, start, succeed, take_one, watch_of
+
+from piapi_async import LEGACY
+from piapi_async._wait.schedule import PollSchedule
+from piapi_async._wait.watch import NEVER, Wait, Watch
+from piapi_async.tasks import TaskId
+
+LATE = 1e6  # a poll that is due then was put off
+
+
+def hooked(schedule: PollSchedule, task_id: str = "a", *, due: float = LATE) -> tuple[Watch, Wait]:
+    """Begin to wait for a task whose end a webhook should report."""
+    watch = Watch(LEGACY, TaskId(task_id), due=due, has_webhook=True)
+    wait = schedule.start(watch, task_id, 0.0)
+    return wait.watch, wait
+
+
+def relied_on(ends: int = 64) -> PollSchedule:
+    """Return a schedule whose webhooks have reported many ends."""
+    schedule = schedule_of()
+    for _ in range(ends):
+        schedule.trust.confirmed()
+    return schedule
+
+
+# -- which watch is the watch -----------------------------------------------------------------------------------------
+
+
+def test_the_first_watch_that_is_waited_on_is_the_watch_of_all() -> None:
+    schedule = schedule_of()
+    mine, yours = watch_of("a"), watch_of("a")
+
+    assert schedule.current(yours) is yours
+    first = schedule.start(mine, "mine", 0.0)
+    assert schedule.current(yours) is mine
+    second = schedule.start(yours, "yours", 0.0)
+
+    assert second.watch is mine
+    assert mine.waits == (first, second)
+    assert yours.waits == ()
+
+
+def test_a_watch_that_nobody_waits_on_gives_way_to_the_next() -> None:
+    schedule = schedule_of()
+    mine, yours = watch_of("a"), watch_of("a")
+    schedule.stop(schedule.start(mine, "mine", 0.0))
+
+    assert schedule.start(yours, "yours", 1.0).watch is yours
+    assert schedule.current(mine) is yours
+
+
+def test_stopping_a_wait_that_is_over_leaves_another_watch_of_the_task_alone() -> None:
+    schedule = schedule_of()
+    mine, yours = watch_of("a"), watch_of("a")
+    over = schedule.start(mine, "mine", 0.0, deadline=5.0)
+    assert [over] == schedule.expire(5.0)
+    going_on = schedule.start(yours, "yours", 6.0)
+
+    assert not schedule.stop(over)
+
+    assert schedule.find(LEGACY, TaskId("a")) is yours
+    assert not going_on.over
+
+
+def test_a_watch_that_has_ended_stays_what_it_is() -> None:
+    schedule = schedule_of()
+    ended = watch_of("a")
+    schedule.observe(ended, reading("a", "finished"), 0.0)
+    start(schedule, "a", 1.0)
+
+    assert schedule.current(ended) is ended
+    assert schedule.start(ended, "again", 2.0).over
+
+
+# -- a reported end, step by step -------------------------------------------------------------------------------------
+
+
+def test_a_reported_end_is_polled_at_once() -> None:
+    schedule = relied_on()
+    watch, wait = hooked(schedule)
+    assert [] == schedule.due_polls(1.0, EVERYTHING)
+
+    schedule.poll_now(watch, 1.0)
+
+    assert (True, True) == (watch.end_reported, watch.report_unchecked)
+    poll = take_one(schedule, 1.0)
+    assert (True, False) == (watch.end_reported, watch.report_unchecked)
+    assert [wait] == succeed(schedule, poll, 1.5, "finished")
+
+
+def test_a_poll_that_began_before_the_report_cannot_check_it() -> None:
+    schedule = relied_on()
+    watch, wait = hooked(schedule, due=0.0)
+    early = take_one(schedule, 0.0)
+    schedule.poll_now(watch, 0.5)
+
+    assert [] == succeed(schedule, early, 1.0, "processing")
+
+    assert watch.report_unchecked
+    assert [wait] == succeed(schedule, take_one(schedule, 1.0), 1.5, "finished")
+
+
+def test_a_poll_that_finds_the_task_going_on_refutes_the_report() -> None:
+    schedule = relied_on()
+    watch, _ = hooked(schedule)
+    schedule.poll_now(watch, 1.0)
+
+    assert [] == succeed(schedule, take_one(schedule, 1.0), 1.5, "processing")
+
+    assert watch.end_reported_at == NEVER
+    assert 2.0 < schedule.next_event(polls=True) < math.inf
+
+
+def test_an_end_that_was_reported_before_anybody_waited_is_polled_when_somebody_does() -> None:
+    schedule = relied_on()
+    schedule.reported_early(TaskId("a"))
+
+    watch, wait = hooked(schedule)
+
+    assert watch.report_unchecked
+    assert [wait] == succeed(schedule, take_one(schedule, 0.0), 0.5, "finished")
+
+
+def test_an_early_report_counts_once() -> None:
+    schedule = relied_on()
+    schedule.reported_early(TaskId("a"))
+    watch, wait = hooked(schedule)
+    succeed(schedule, take_one(schedule, 0.0), 0.5, "processing")
+    schedule.stop(wait)
+
+    schedule.start(watch, "again", 1.0)
+
+    assert not watch.end_reported
+
+
+def test_only_so_many_early_reports_are_remembered() -> None:
+    schedule = schedule_of()
+    for number in range(10_001):
+        schedule.reported_early(TaskId(f"t{number}"))
+
+    watches = [start(schedule, name)[0] for name in ("t0", "t1", "t10000")]
+
+    assert [False, True, True] == [watch.end_reported for watch in watches]
+
+
+# -- how an end is judged ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("seconds", "trusted"), [(0.1, True), (30.0, False)])
+def test_a_report_that_comes_just_after_the_poll_is_in_time_and_a_later_one_is_not(
+    seconds: float, *, trusted: bool
+) -> None:
+    schedule = schedule_of()
+    hooked(schedule, due=0.0)
+    succeed(schedule, take_one(schedule, 0.0), 0.0, "finished")
+
+    assert schedule.reported_late(LEGACY, TaskId("a"), seconds) is trusted
+    assert (schedule.trust.share > 0) is trusted
+    assert schedule.trust.ends == 1.0
+
+
+def test_when_webhooks_are_no_longer_relied_on_polls_that_were_put_off_are_brought_forward() -> None:
+    schedule = relied_on()
+    names = "abc"
+    polls: list[Any] = []
+    for name in names:
+        hooked(schedule, name, due=0.0)
+        polls += schedule.due_polls(0.0, EVERYTHING)
+    hooked(schedule, "put off")
+    assert schedule.next_event(polls=True) == LATE
+
+    for poll in polls:
+        succeed(schedule, poll, 1.0, "finished")
+
+    assert not schedule.trust.relied_on
+    assert schedule.next_event(polls=True) < 3.0
