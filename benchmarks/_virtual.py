@@ -40,7 +40,7 @@ class _Count:
     _before: tuple[int, int] = (0, 0)
 
     def polls(self) -> tuple[int, int]:
-        """Give how many requests asked for how many tasks, warm-up included."""
+        """Return how many requests asked for how many tasks, warm-up included."""
         sizes = self.emulator.seen.ids_per_request
         return sizes.total(), sum(size * times for size, times in sizes.items())
 
@@ -93,13 +93,13 @@ async def _measure(case: Case, policy: PollPolicy, seed: int) -> Measured:
         ]
         full = asyncio.create_task(count.full.wait())
         await asyncio.wait([*flight, full], return_when=asyncio.FIRST_COMPLETED)
-        await asyncio.sleep(1.0)  # for the submits that are on their way
+        await asyncio.sleep(1.0)  # for the submissions that are on their way
         for task in (*flight, full):
             task.cancel()
         for outcome in await asyncio.gather(*flight, return_exceptions=True):
             if isinstance(outcome, Exception):
                 raise outcome
-        await asyncio.sleep(1.0)  # for the looks that are on their way
+        await asyncio.sleep(1.0)  # for the polls that are on their way
     return count.measured
 
 

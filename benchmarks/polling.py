@@ -4,7 +4,7 @@
 
 Some tasks are in flight at any time, each replaced when its wait returns.  Durations are lognormal as in fast mode, the
 progress that is reported is wrong by 10 %, an answer takes 50 ms.  The real client waits, at the emulator, over real
-sockets, on a virtual clock; with `--sim` only its book, at a model of a host, which takes seconds and agrees.
+sockets, on a virtual clock; with `--sim` only its schedule, against a model of a host, which takes seconds and agrees.
 
 R is poll requests per task, L the mean detection delay (from a task's end to the return of its wait), K the ids that a
 request carries.  The product R·L·K is what a schedule is judged by: any delay can be bought with requests.
@@ -141,7 +141,7 @@ class Row:
         return f"out of reach: even tick {self.tick:.1f}" if self.tick > self.goal else "MISSED"
 
     def cells(self) -> list[str]:
-        """Give the line's texts."""
+        """Return the line's texts."""
         return [
             f"{self.in_flight:,}",
             str(self.size),
@@ -158,7 +158,7 @@ class Row:
 
 
 def grid(crowds: Sequence[int], sizes: Sequence[int] = SIZES, *, least: int | None = None) -> list[Case]:
-    """Give the cases; of the sizes that the tasks in flight cannot fill only the smallest is worth measuring."""
+    """Return the cases; of the sizes that the tasks in flight cannot fill only the smallest is worth measuring."""
     return [
         make_case(crowd, size, progress=progress, least=least)
         for progress in (False, True)
@@ -169,7 +169,7 @@ def grid(crowds: Sequence[int], sizes: Sequence[int] = SIZES, *, least: int | No
 
 
 def make_case(in_flight: int, size: int, *, progress: bool, least: int | None = None) -> Case:
-    """Give a case with enough tasks for a few per cent of accuracy, and not many more where each costs many looks."""
+    """Return a case with enough tasks for a few per cent of accuracy, and not many more where each costs many polls."""
     if least is None:
         least = LEAST_ALONE if size == 1 else LEAST
     generations = 3 if size > 1 and in_flight <= 1000 else 1  # noqa: PLR2004
@@ -186,14 +186,14 @@ def run_all(jobs: Sequence[Job]) -> Iterator[Row]:
 
 
 def wait_as_peers(tasks: int = 5000) -> dict[str, Measured]:
-    """Give what the schedules of others cost for tasks of the same durations."""
+    """Return what the schedules of others cost for tasks of the same durations."""
     rng = seeded("peers")
     durations = [draw_duration(rng) for _ in range(tasks)]
     return {peer.name: peer.wait(durations, LATENCY) for peer in PEERS}
 
 
 def peers_table(peers: dict[str, Measured]) -> str:
-    """Give the table of the peers."""
+    """Return the table of the peers."""
     rows = [
         [
             name,
@@ -211,14 +211,14 @@ def peers_table(peers: dict[str, Measured]) -> str:
 
 
 def goals(rows: Sequence[Row], peers: dict[str, Measured]) -> list[Goal]:
-    """Give each goal with the worst figure that it speaks of; where no schedule could reach it, apart."""
-    looks = ", ".join(f"{name} {each.per_task * each.mean:.0f}" for name, each in peers.items())
+    """Return each goal with the worst figure that it speaks of; where no schedule could reach it, apart."""
+    figures = ", ".join(f"{name} {each.per_task * each.mean:.0f}" for name, each in peers.items())
     alone = ", ".join(f"{name} {each.per_task * each.p95:.0f}" for name, each in peers.items())
     found = []
     for what, goal, others in (
         ("R·p95 of one task, s", GOAL_ALONE, alone),
-        ("R·L·K of many without progress, s", GOAL_BLIND, looks),
-        ("R·L·K of many with progress, s", GOAL_PROGRESS, looks),
+        ("R·L·K of many without progress, s", GOAL_BLIND, figures),
+        ("R·L·K of many with progress, s", GOAL_PROGRESS, figures),
     ):
         of = [row for row in rows if row.goal == goal]
         within = [row.judged for row in of if row.in_flight == 1 or row.tick <= goal]
@@ -240,7 +240,7 @@ def goals(rows: Sequence[Row], peers: dict[str, Measured]) -> list[Goal]:
 
 
 def shapes_table(delay: float, tasks: int) -> str:
-    """Give how late ends are noticed where progress misleads, simulated."""
+    """Return how late ends are noticed where progress misleads, simulated."""
     rows = []
     for shape in SHAPES:
         measured = simulate(Case(100, 20, progress=True, tasks=tasks, shape=shape), PollPolicy(delay))
@@ -252,7 +252,7 @@ def shapes_table(delay: float, tasks: int) -> str:
 
 
 def knob_table(tasks: int) -> str:
-    """Give whether the knob keeps its word, simulated."""
+    """Return whether the knob keeps its word, simulated."""
     cases = (
         Case(1, 1, progress=False, tasks=tasks),
         Case(100, 20, progress=False, tasks=tasks),

@@ -3,7 +3,7 @@
     python -m benchmarks.webhooks [--smoke] [--json FILE]
 
 1, 2, 4 and 8 workers share one URL, and a balancer hands each delivery to any of them: the share of its own ends that
-a worker is told of is 1 / workers.  Each is a client of its own with some tasks in flight, each of which is replaced
+a worker hears of is 1 / workers.  Each is a client of its own with some tasks in flight, each of which is replaced
 when its wait returns.  Durations are lognormal as in fast mode, an answer takes 50 ms, a delivery 50 to 500 ms.  The
 real clients wait, at the emulator, over real sockets, on a virtual clock.
 
@@ -45,9 +45,9 @@ TOLERANCE = 1.03
 """What two runs of one setting differ by."""
 
 MORE = 1.05
-"""What the confirmation of the few that are told may cost."""
+"""What the confirmation of the few that are reported may cost."""
 
-COLUMNS = ("workers", "progress", "told here", "R", "p50", "p90", "p95", "mean")
+COLUMNS = ("workers", "progress", "reported here", "R", "p50", "p90", "p95", "mean")
 
 
 @frozen
@@ -63,12 +63,12 @@ class Case:
 
 @frozen(kw_only=True)
 class Row:
-    """One line of the table: lateness in seconds, and the share of ends that were told to whoever waited."""
+    """One line of the table: lateness in seconds, and the share of ends that the waiting client was told of."""
 
     workers: int
     hooked: bool
     progress: bool
-    told: float
+    reported: float
     requests_per_task: float
     p50: float
     p90: float
@@ -81,7 +81,7 @@ class Row:
         return [
             str(self.workers),
             "yes" if self.progress else "no",
-            f"{100 * self.told:.0f} %" if self.hooked else "no webhooks",
+            f"{100 * self.reported:.0f} %" if self.hooked else "no webhooks",
             short(self.requests_per_task),
             *(f"{seconds:.2f}" for seconds in (self.p50, self.p90, self.p95, self.mean)),
         ]
@@ -200,12 +200,12 @@ async def _measure(case: Case, seed: int) -> tuple[Measured, float]:
 def measure(case: Case, *, seed: int = 1) -> Row:
     """Make one measurement."""
     begun = time.perf_counter()
-    measured, told = run_virtual(_measure(case, seed))
+    measured, reported = run_virtual(_measure(case, seed))
     return Row(
         workers=case.workers,
         hooked=case.hooked,
         progress=case.progress,
-        told=told,
+        reported=reported,
         requests_per_task=measured.per_task,
         p50=measured.quantile(0.5),
         p90=measured.quantile(0.9),
@@ -234,17 +234,17 @@ def goals(rows: Sequence[Row]) -> list[Goal]:
                 max(row.p90 for row in shared) <= p90 * TOLERANCE,
             ),
             Goal(
-                f"polls per task, the less are told here, {what}",
+                f"polls per task, the fewer are reported here, {what}",
                 ", ".join(map(short, costs)),
                 "growing",
                 all(less <= more * TOLERANCE for less, more in pairwise(costs)),
             ),
             Goal(
-                f"polls per task where nearly none is told here, {what}",
-                f"{short(most)} (all told: {short(least)})",
+                f"polls per task where nearly none is reported here, {what}",
+                f"{short(most)} (all reported: {short(least)})",
                 f"<= {MORE:g} x {short(plain[0].requests_per_task)}, as without webhooks",
                 most <= plain[0].requests_per_task * MORE,
-                why="an end that is told of is confirmed by a request of its own",
+                why="an end that is reported is confirmed by a request of its own",
             ),
         ]
     return found

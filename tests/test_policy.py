@@ -45,7 +45,7 @@ class Fixed(Random):
 
 
 def waits(policy: RetryPolicy, *, tries: int, rng: Random, retry_after: float | None = None) -> list[float | None]:
-    """Give the waits of a call whose every try fails at once."""
+    """Return the waits of a call whose every try fails at once."""
     elapsed, found = 0.0, []
     for n in range(1, tries + 1):
         wait = policy.delay(n, elapsed=elapsed, retry_after=retry_after, rng=rng)
@@ -222,7 +222,7 @@ class TestBackoff:
 
 
 class TestRetryPolicyNever:
-    """Give the policy that tries once."""
+    """Return the policy that tries once."""
 
     @settings(deadline=None, max_examples=50)
     @given(tries=st.integers(1, 10**6), retry_after=st.none() | seconds, seed=seeds)
@@ -234,7 +234,7 @@ class TestRetryPolicyNever:
 
 
 def drained(bucket: TokenBucket, times: list[float]) -> list[float]:
-    """Give when each of the requests that come at `times` may go."""
+    """Return when each of the requests that come at `times` may go."""
     return [now + bucket.reserve(now) for now in times]
 
 
@@ -300,7 +300,7 @@ class TestTokenBucketRate:
 
     @settings(deadline=None, max_examples=100)
     @given(requests=st.integers(1, 20), seconds=st.floats(0.05, 100.0), count=st.integers(1, 200))
-    def test_makes_nobody_wait_longer_than_the_rate_asks(self, requests: int, seconds: float, count: int) -> None:
+    def test_makes_no_request_wait_longer_than_the_rate_asks(self, requests: int, seconds: float, count: int) -> None:
         goes = drained(TokenBucket(requests, seconds), [0.0] * count)
 
         assert goes[-1] == pytest.approx(max(0.0, count - requests) * seconds / requests, abs=1e-9)
@@ -318,18 +318,18 @@ paces = st.none() | st.builds(Pace, st.floats(0.0, 100.0), st.floats(1e-3, 1e3))
 
 
 class TestPollPolicyEvery:
-    """Give the plain schedule: a look every `seconds`."""
+    """Return the plain schedule: a poll every `seconds`."""
 
     @settings(deadline=None, max_examples=100)
     @given(every=st.floats(1e-3, 1e6), seed=seeds, age=ages, pace=paces)
-    def test_looks_about_that_often_whatever_is_known_of_the_task(
+    def test_polls_about_that_often_whatever_is_known_of_the_task(
         self, every: float, seed: int, age: float | None, pace: Pace | None
     ) -> None:
         wait = PollPolicy.every(every).next_poll(Random(seed), age=age, pace=pace)
 
         assert wait == pytest.approx(every, rel=0.1)
 
-    def test_spreads_the_looks_of_many_tasks(self) -> None:
+    def test_spreads_the_polls_of_many_tasks(self) -> None:
         policy, rng = PollPolicy.every(2.0), Random(7)
 
         assert len({policy.next_poll(rng) for _ in range(100)}) == 100
@@ -338,8 +338,8 @@ class TestPollPolicyEvery:
         assert PollPolicy.every(2.0) != PollPolicy(PollPolicy.every(2.0).delay)
 
 
-class TestPollPolicyNextLook:
-    """Give the seconds to the next look at a task that has not ended; jitter only lengthens them."""
+class TestPollPolicyNextPoll:
+    """Return the seconds until the next poll of a task that has not ended; jitter only lengthens them."""
 
     @settings(deadline=None, max_examples=200)
     @given(delay=st.floats(0.1, 100.0), age=ages, pace=paces, seed=seeds)
@@ -368,7 +368,7 @@ class TestPollPolicyDelay:
 
     @settings(deadline=None, max_examples=50)
     @given(delay=st.floats(0.1, 100.0), factor=st.floats(2.0, 100.0), age=ages, pace=paces)
-    def test_of_a_longer_kind_means_no_more_looks(
+    def test_of_a_longer_kind_means_no_more_polls(
         self, delay: float, factor: float, age: float | None, pace: Pace | None
     ) -> None:
         often, seldom = PollPolicy(delay), PollPolicy(delay * factor)
@@ -377,7 +377,7 @@ class TestPollPolicyDelay:
 
 
 class TestPollPolicyAtSpeed:
-    """Give the policy for a host that is `speed` times faster than life."""
+    """Return the policy for a host that is `speed` times faster than real time."""
 
     @settings(deadline=None, max_examples=100)
     @given(speed=st.floats(0.01, 1e4), age=st.none() | st.floats(0.0, 1e5), seed=seeds)
@@ -393,8 +393,8 @@ class TestPollPolicyAtSpeed:
         assert plain.next_poll(Fixed(0.0), age=0.0) == plain.next_poll(Fixed(0.0)) == pytest.approx(0.5)
 
 
-class TestPollPolicyRareLooks:
-    """Looks are rare while a task is too young to end, and where the host reports progress also while it is far."""
+class TestPollPolicyRarePolls:
+    """Polls are rarer while a task is too young to end, and where the host reports progress also while it is far."""
 
     def test_at_a_young_task(self) -> None:
         policy = PollPolicy()
@@ -415,14 +415,14 @@ class TestPollPolicyOfAnUnknownAge:
     @pytest.mark.parametrize("delay", [0.5, 1.5, 10.0])
     def test_holds_for_ends_at_any_moment(self, delay: float) -> None:
         policy, rng = PollPolicy(delay), Random(7)
-        looks: list[float] = []
+        polls: list[float] = []
         now = 0.0
-        while len(looks) < 20_000:
+        while len(polls) < 20_000:
             now += policy.next_poll(rng)
-            looks.append(now)
-        noticed = sum(min(delay, later - earlier) for earlier, later in pairwise(looks))
+            polls.append(now)
+        noticed = sum(min(delay, later - earlier) for earlier, later in pairwise(polls))
 
-        assert noticed / (looks[-1] - looks[0]) >= 0.95
+        assert noticed / (polls[-1] - polls[0]) >= 0.95
 
 
 NOT_NUMBERS: list[Any] = [None, "1", True, False, b"1", [1.0], {}]

@@ -58,7 +58,7 @@ async def test_a_wait_gives_the_finished_task_soon_after_its_end(case: FamilyCas
         assert emulator.seen.polls[handle.task_id] <= 33
 
 
-async def test_a_submitted_task_is_not_looked_at_at_once_and_an_attached_one_is() -> None:
+async def test_a_submitted_task_is_not_polled_at_once_and_an_attached_one_is() -> None:
     async with serving() as (emulator, piapi):
         handle = await piapi.submit(REROLL)
         waiting = asyncio.create_task(handle.wait(timeout=2.5))
@@ -96,7 +96,7 @@ async def test_a_timeout_is_kept_to_the_tick_and_the_task_goes_on(timeout: float
         assert (await piapi.attach(handle.ref).wait()).state is TaskState.DONE
 
 
-async def test_a_last_look_is_made_before_the_timeout_however_rare_the_looks() -> None:
+async def test_a_last_poll_is_made_before_the_timeout_however_rare_the_polls() -> None:
     async with serving({"poll": PollPolicy.every(1000.0)}) as (emulator, piapi):
         emulator.fail("reroll", TaskTakes(60.0 - LAST_POLL_LEAD - 0.1))
         handle = await piapi.submit(REROLL)
@@ -120,7 +120,7 @@ async def test_a_timeout_is_kept_whatever_the_host_does(fault: Any, case: Family
 
 
 @pytest.mark.parametrize("timeout", [0, 0.0, -3.0])
-async def test_a_timeout_of_nothing_looks_once(timeout: float) -> None:
+async def test_a_timeout_of_zero_polls_once(timeout: float) -> None:
     async with serving() as (emulator, piapi):
         handle = await piapi.submit(REROLL)
         with pytest.raises(WaitTimeout, match="last seen"):
@@ -132,7 +132,7 @@ async def test_a_timeout_of_nothing_looks_once(timeout: float) -> None:
         assert emulator.seen.polls == {handle.task_id: 2}
 
 
-async def test_a_timeout_of_nothing_looks_once_even_at_what_is_not_there() -> None:
+async def test_a_timeout_of_zero_polls_once_even_a_task_that_is_not_there() -> None:
     async with serving() as (emulator, piapi):
         with pytest.raises(WaitTimeout, match="nothing was seen of it"):
             await piapi.attach("nope").wait(timeout=0)
@@ -152,13 +152,13 @@ async def test_a_second_wait_answers_from_memory_even_when_the_client_is_closed(
     async with serving() as (emulator, piapi):
         handle = await piapi.submit(REROLL)
         task = await handle.wait()
-        looks = emulator.seen.requests.total()
+        polls = emulator.seen.requests.total()
 
         assert await handle.wait() is task
         assert await handle.wait(timeout=0) is task
         await piapi.close()
         assert await handle.wait() is task
-        assert emulator.seen.requests.total() == looks
+        assert emulator.seen.requests.total() == polls
 
 
 async def test_a_failed_task_is_raised_with_its_reasons_every_time(case: FamilyCase) -> None:
@@ -178,7 +178,7 @@ async def test_a_failed_task_is_raised_with_its_reasons_every_time(case: FamilyC
         assert handle.task.state is TaskState.FAILED
 
 
-async def test_fifty_waits_of_one_task_make_no_more_looks_than_one() -> None:
+async def test_fifty_waits_of_one_task_make_no_more_polls_than_one() -> None:
     async with serving() as (emulator, piapi):
         handle = await piapi.submit(REROLL)
         handles = [handle, *[piapi.attach(handle.task_id) for _ in range(49)]]
@@ -305,7 +305,7 @@ async def test_a_fault_that_passes_never_ends_a_wait(fault: Any, case: FamilyCas
         await asyncio.sleep(300.0)
 
 
-async def test_faults_for_an_hour_end_no_wait_and_are_told_once(
+async def test_faults_for_an_hour_end_no_wait_and_are_warned_of_once(
     caplog: pytest.LogCaptureFixture, case: FamilyCase
 ) -> None:
     async with serving() as (emulator, piapi):
@@ -319,12 +319,12 @@ async def test_faults_for_an_hour_end_no_wait_and_are_told_once(
         emulator.fault_rules.rules.clear()
 
         assert (await waiting).state is TaskState.DONE
-    told = [record for record in caplog.records if record.levelno >= logging.WARNING]
-    assert [record.name for record in told] == ["piapi_async"]
-    assert handle.task_id in told[0].getMessage()
+    logged = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert [record.name for record in logged] == ["piapi_async"]
+    assert handle.task_id in logged[0].getMessage()
 
 
-async def test_a_fault_shorter_than_a_minute_is_not_told(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_fault_shorter_than_a_minute_is_not_warned_of(caplog: pytest.LogCaptureFixture) -> None:
     async with serving(durations=120.0) as (emulator, piapi):
         handle = await piapi.submit(REROLL)
         emulator.fail("fetch", Status(502), times=None)
@@ -335,7 +335,7 @@ async def test_a_fault_shorter_than_a_minute_is_not_told(caplog: pytest.LogCaptu
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
-async def test_a_word_nobody_knows_goes_on_waiting_and_is_told_once(
+async def test_an_unknown_status_goes_on_waiting_and_is_warned_of_once(
     caplog: pytest.LogCaptureFixture, case: FamilyCase
 ) -> None:
     async with serving() as (emulator, piapi):
@@ -344,9 +344,9 @@ async def test_a_word_nobody_knows_goes_on_waiting_and_is_told_once(
 
         await asyncio.gather(*[handle.wait() for handle in handles])
 
-    told = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
-    assert len(told) == 1
-    assert "dreaming" in told[0]
+    logged = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert len(logged) == 1
+    assert "dreaming" in logged[0]
 
 
 async def test_a_host_without_multi_fetch_is_polled_singly_and_no_wait_notices() -> None:
@@ -490,7 +490,7 @@ async def test_updates_left_early_leave_nothing() -> None:
         assert_at_rest(piapi)
 
 
-async def test_two_readers_of_updates_share_the_looks() -> None:
+async def test_two_readers_of_updates_share_the_polls() -> None:
     async with serving() as (emulator, piapi):
         handle = await piapi.submit(REROLL)
 
@@ -563,7 +563,7 @@ async def test_an_answer_about_another_task_is_not_believed() -> None:
             await piapi.attach("mine").wait(timeout=0)
 
 
-async def test_a_look_that_breaks_in_a_way_it_never_should_is_told_and_ends_no_wait(
+async def test_a_poll_that_breaks_in_a_way_it_never_should_is_logged_and_ends_no_wait(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     broken = [True] * 3
@@ -582,6 +582,6 @@ async def test_a_look_that_breaks_in_a_way_it_never_should_is_told_and_ends_no_w
         task = await piapi.attach("t1", family=family).wait()
 
     assert task.state is TaskState.DONE
-    told = [record for record in caplog.records if record.levelno >= logging.ERROR]
-    assert len(told) == 3
-    assert all(record.name == "piapi_async" and record.exc_info for record in told)
+    logged = [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert len(logged) == 3
+    assert all(record.name == "piapi_async" and record.exc_info for record in logged)

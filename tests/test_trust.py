@@ -1,4 +1,4 @@
-"""How far webhooks are relied on: the share of ends that they tell of, and what follows for the looks."""
+"""How far webhooks are relied on: the share of ends that they report, and what follows for the polls."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from piapi_async._wait.trust import WebhookTrust
 
 
 def after(*ends: bool) -> WebhookTrust:
-    """Give the trust after some ends, each told of or not."""
+    """Return the trust after some ends, each reported or missed."""
     trust = WebhookTrust()
-    for told in ends:
-        note(trust, told=told)
+    for reported in ends:
+        note(trust, reported=reported)
     return trust
 
 
-def note(trust: WebhookTrust, *, told: bool) -> None:
-    if told:
+def note(trust: WebhookTrust, *, reported: bool) -> None:
+    if reported:
         trust.confirmed()
     else:
         trust.missed()
 
 
 def measured(share: float, ends: int, seed: int = 1) -> list[WebhookTrust]:
-    """Give the trust after each of many ends, of which this share is told of at random."""
+    """Return the trust after each of many ends, of which this share is reported at random."""
     rng = Random(seed)  # noqa: S311 - a test's own dice
     trust, seen = WebhookTrust(), []
     for _ in range(ends):
-        note(trust, told=rng.random() < share)
+        note(trust, reported=rng.random() < share)
         seen.append(copy.copy(trust))
     return seen
 
 
-def test_nothing_is_relied_on_before_anything_was_told() -> None:
+def test_nothing_is_relied_on_before_anything_was_reported() -> None:
     trust = WebhookTrust()
 
     assert (trust.share, trust.ends, trust.relied_on, trust.patience) == (0.0, 0.0, False, 1.0)
@@ -50,8 +50,8 @@ def test_eight_in_a_row_are_enough_and_seven_are_not() -> None:
     assert after(*[True] * 8).patience == math.inf
 
 
-def test_patience_grows_with_every_end_that_is_told() -> None:
-    patience = [after(*[True] * told).patience for told in range(9)]
+def test_patience_grows_with_every_end_that_is_reported() -> None:
+    patience = [after(*[True] * reported).patience for reported in range(9)]
 
     assert patience == sorted(patience)
     assert patience[0] == 1.0
@@ -64,7 +64,7 @@ def test_one_miss_in_a_long_row_is_forgiven_and_three_are_not() -> None:
     assert [after(*row, *[False] * missed).relied_on for missed in (1, 2, 3)] == [True, True, False]
 
 
-def test_three_misses_in_a_row_where_all_were_told_mean_that_all_is_different() -> None:
+def test_three_misses_in_a_row_where_all_were_reported_mean_that_something_has_changed() -> None:
     trust = after(*[True] * 200, *[False] * 3)
 
     assert (trust.share, trust.patience) == (0.0, 1.0)
@@ -79,7 +79,7 @@ def test_it_comes_back_when_deliveries_do() -> None:
 
 @pytest.mark.parametrize("workers", [2, 4, 8])
 @pytest.mark.parametrize("seed", range(5))
-def test_behind_a_balancer_nothing_is_relied_on_and_looks_stay_about_as_they_are(workers: int, seed: int) -> None:
+def test_behind_a_balancer_nothing_is_relied_on_and_polls_stay_about_as_they_are(workers: int, seed: int) -> None:
     seen = measured(1 / workers, 2000, seed)
 
     assert not any(trust.relied_on for trust in seen)
@@ -106,7 +106,7 @@ def test_whatever_happened_the_numbers_stay_within_their_bounds(ends: list[bool]
 def test_of_all_ends_95_of_100_are_still_found_within_the_delay(share: float) -> None:
     trust = WebhookTrust(share * 1e6, (1 - share) * 1e6)
 
-    # An end that nobody tells of is found evenly between two looks, which usually are delay / 0.95 apart.
+    # An end that is not reported falls evenly between two polls, which usually are delay / 0.95 apart.
     in_time = min(1.0, 0.95 / trust.patience)
 
     assert share + (1 - share) * in_time >= 0.95 - 1e-4
