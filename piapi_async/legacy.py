@@ -210,7 +210,8 @@ class _Protocol(Generic[R]):
         return _Get(task_id, self)
 
     def _cancel(self, task_ids: Sequence[TaskId]) -> NoReturn:
-        raise PiAPIError(f"The task {task_ids[0]} cannot be cancelled: its protocol, {self.name}, has no call for it.")
+        reason = f"its protocol, {self.name}, has no call for it"
+        raise PiAPIError(f"The task {task_ids[0]} cannot be cancelled: {reason}.")
 
     def _read_whole(self, data: dict[str, Any], asked: TaskId) -> Task[R]:
         inner = data.get("data")

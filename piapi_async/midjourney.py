@@ -128,7 +128,11 @@ class Upscale(_Verb):
 
     verb = "upscale"
     origin_task_id: str = text(kw_only=False)
-    index: Converted[UpscaleIndex, str] = word("1", "2", "3", "4", "2x", "4x", "subtle", "creative", kw_only=False)
+    index: Converted[UpscaleIndex, str] = word(
+        *("1", "2", "3", "4"),
+        *("2x", "4x", "subtle", "creative"),
+        kw_only=False,
+    )
 
 
 @request
@@ -140,7 +144,11 @@ class Variation(_Verb):
 
     verb = "variation"
     origin_task_id: str = text(kw_only=False)
-    index: Converted[VariationIndex, str] = word("1", "2", "3", "4", "high_variation", "low_variation", kw_only=False)
+    index: Converted[VariationIndex, str] = word(
+        *("1", "2", "3", "4"),
+        *("high_variation", "low_variation"),
+        kw_only=False,
+    )
     prompt: str | None = text(default=None)
     aspect_ratio: str | None = whole_ratio(default=None)
     skip_prompt_check: bool | None = flag(default=None)

@@ -86,7 +86,8 @@ class _Create(FileRequest, Generic[R_co]):
         if self.service_mode is not None:
             config["service_mode"] = self.service_mode
         if self.webhook_endpoint is not None:
-            config["webhook_config"] = {"endpoint": self.webhook_endpoint, "secret": self.webhook_secret or ""}
+            secret = self.webhook_secret or ""
+            config["webhook_config"] = {"endpoint": self.webhook_endpoint, "secret": secret}
         if config:
             body["config"] = config
         return HTTPRequest("POST", _PATH, self.to_json(body))

@@ -175,7 +175,7 @@ class TestRefusal:
             (answer(401, refused("Invalid API key")), "Check the API key"),
             (answer(403), "Check the API key"),
             (answer(429), "rate_limit="),
-            (answer(400, refused(OUTDATED)), "Submit the parent's Imagine anew"),
+            (answer(400, refused(OUTDATED)), "Submit the parent's Imagine again"),
             (answer(400, refused("no available bot")), "try later"),
             (answer(404), "Check the task id and the host"),
             (answer(301), "Redirects are not followed"),

@@ -15,6 +15,12 @@ from ..tasks import Created, Task, TaskId
 R_co = TypeVar("R_co", covariant=True)
 
 
+FetchMany = Callable[
+    [Sequence[TaskId]],
+    Request[Mapping[TaskId, Task[R_co] | UnexpectedAnswer | None]],
+]
+
+
 @frozen(eq=False, kw_only=True)
 class Family(Generic[R_co]):
     """How the tasks of one API are read and cancelled.
@@ -29,9 +35,7 @@ class Family(Generic[R_co]):
     fetch: Callable[[TaskId], Request[Task[R_co]]] = field(repr=False)
     cancel: Callable[[Sequence[TaskId]], Sequence[Request[None]]] = field(repr=False)
     read: Callable[[dict[str, Any], TaskId], Task[R_co]] = field(repr=False)
-    fetch_many: Callable[[Sequence[TaskId]], Request[Mapping[TaskId, Task[R_co] | UnexpectedAnswer | None]]] | None = (
-        field(default=None, repr=False)
-    )
+    fetch_many: FetchMany[R_co] | None = field(default=None, repr=False)
 
 
 class TaskRequest(Request[TaskId | Created], Protocol[R_co]):

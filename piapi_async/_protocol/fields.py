@@ -99,7 +99,8 @@ def number(
         return within(value, low, high)
 
     bounds = bounds_of(low, high)
-    return make_field(check, f"it must be a number{bounds}", default=default, kw_only=kw_only, takes=short(bounds))
+    allowed = f"it must be a number{bounds}"
+    return make_field(check, allowed, default=default, kw_only=kw_only, takes=short(bounds))
 
 
 def whole(
@@ -313,7 +314,14 @@ def urls(low: int, high: int, *, default: Field = NOTHING, kw_only: bool = True)
 def mask(*, kw_only: bool = True) -> Field:
     """Return a field for an image within the body: base64, a data: URI or bytes; held as base64."""
     allowed = "it must be base64, a data: URI or the image's bytes"
-    return make_field(is_base64, allowed, default=NOTHING, kw_only=kw_only, converter=to_mask, shown=_shown_mask)
+    return make_field(
+        is_base64,
+        allowed,
+        default=NOTHING,
+        kw_only=kw_only,
+        converter=to_mask,
+        shown=_shown_mask,
+    )
 
 
 def _shown_mask(value: str) -> str:
@@ -393,4 +401,5 @@ def webhook_secret() -> Field:
             raise ValueError(f"{place(instance, attribute)}: set webhook_endpoint too, or leave both out")
 
     field: Any = attrs.field
-    return field(default=None, kw_only=True, repr=False, validator=validate, metadata={"takes": "", "files": False})
+    metadata = {"takes": "", "files": False}
+    return field(default=None, kw_only=True, repr=False, validator=validate, metadata=metadata)

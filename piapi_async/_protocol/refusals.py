@@ -1,4 +1,4 @@
-"""Which error an answer that refuses is raised as, and in which words.  Pure."""
+"""Which error a refusal is raised as, and in which words.  Pure."""
 
 from __future__ import annotations
 
@@ -23,13 +23,18 @@ from ..tasks import TaskId
 from .answers import blank_secrets, read_object, read_retry_after
 from .words import BANNED, VALUES, Words, is_good
 
-BUSY = re.compile(r"no available bot|bot is inactive|overloaded|rate limit|too many requests", re.IGNORECASE)
+BUSY = re.compile(
+    r"no available bot|bot is inactive|overloaded|rate limit|too many requests",
+    re.IGNORECASE,
+)
 _OUTDATED = re.compile(r"parent task is outdated", re.IGNORECASE)
 _NOT_FOUND = re.compile(r"not found|not exist|no such task", re.IGNORECASE)
-_MONEY = re.compile(  # "failed to freeze credit", "account credit not enough", "insufficient credits": observed
+# "failed to freeze credit", "account credit not enough", "insufficient credits" were observed.
+_MONEY = re.compile(
     r"failed to freeze|insufficient (?:account )?(?:credit|balance|fund|quota|point)"
     r"|(?:credits?|balance|quota|points?|funds?) (?:is |are )?(?:not enough|insufficient|exhausted)"
-    r"|not enough (?:account )?(?:credit|balance|quota|point|fund)|(?:no|out of) (?:more )?credit",
+    r"|not enough (?:account )?(?:credit|balance|quota|point|fund)"
+    r"|(?:no|out of) (?:more )?credit",
     re.IGNORECASE,
 )
 ANY = re.compile("")
@@ -37,12 +42,12 @@ CLIENT_FAULTS = range(400, 500)
 SERVER_FAULTS = range(500, 600)
 
 
-# -- errors -------------------------------------------------------------------------------------------------------
+# -- errors ----------------------------------------------------------------------------------------
 
 _NOT_BUSY = frozenset(CLIENT_FAULTS) - {408, 429} | frozenset(SERVER_FAULTS) | {200}
 
-# The first row that fits (status, text) names the error and what the reader can do.  The texts were observed on the
-# legacy hosts; which of them a host uses is not documented.
+# The first row that fits (status, text) names the error and what the reader can do.  The texts were
+# observed on the legacy hosts; which of them a host uses is not documented.
 _REFUSALS: tuple[tuple[range | frozenset[int], re.Pattern[str], type[APIError], str], ...] = (
     (VALUES, BANNED, InvalidRequestError, ""),  # it may quote any word of the prompt
     (frozenset({402}), ANY, InsufficientCreditError, "Buy credit, then submit again."),
@@ -55,7 +60,7 @@ _REFUSALS: tuple[tuple[range | frozenset[int], re.Pattern[str], type[APIError], 
         frozenset({200, *CLIENT_FAULTS}),
         _OUTDATED,
         ParentOutdatedError,
-        "Submit the parent's Imagine anew and derive from that task.",
+        "Submit the parent's Imagine again and derive from that task.",
     ),
     (CLIENT_FAULTS, BUSY, RateLimitError, "The host is busy; try later."),
     (frozenset({404, 410}), ANY, NotFoundError, "Check the task id and the host."),
@@ -72,13 +77,17 @@ _REFUSALS: tuple[tuple[range | frozenset[int], re.Pattern[str], type[APIError], 
 
 
 def refusal(response: HTTPResponse, request: Request[Any], *, message: str | None = None) -> APIError:
-    """Return the error for an answer to a read that refuses.
+    """Return the error for the refusal of a read.
 
-    `message` is the server's text where the caller has read it already.  The error's own is "" where the body is not
-    the host's: an edge's page, a gateway's phrase.
+    `message` is the server's text, if the caller has read it already.  The `message` of the error
+    is "" if the body is not the host's but an edge's page or a gateway's phrase.
     """
-    data = object_in(response.body) if message is None else {"message": message}
-    return create_error(response, request, response.status, Words.of(data, request), certain=True, makes_task=False)
+    data = {"message": message}
+    if message is None:
+        data = _object_in(response.body)
+
+    words = Words.of(data, request)
+    return create_error(response, request, response.status, words, certain=True, makes_task=False)
 
 
 def not_understood(response: HTTPResponse, words: Words, named: TaskId | None) -> UnexpectedAnswer:
@@ -89,7 +98,9 @@ def not_understood(response: HTTPResponse, words: Words, named: TaskId | None) -
         found = f"may name a task, {words.bare_id}"
     elif named is not None:
         found = f"names a task, {named}, and is not understood otherwise"
-    return UnexpectedAnswer(f"The response (HTTP {response.status}) {found}: {body}", path="task_id", excerpt=body)
+
+    message = f"The response (HTTP {response.status}) {found}: {body}"
+    return UnexpectedAnswer(message, path="task_id", excerpt=body)
 
 
 def create_error(
@@ -101,45 +112,60 @@ def create_error(
     certain: bool,
     makes_task: bool = True,
 ) -> APIError:
-    """Return the error for an answer; `certain` if it says for sure that nothing was made."""
+    """Return the error for a response; it is `certain` if it says for sure that nothing was made."""
     body = excerpt(blank_secrets(response.body))
     cls, advice = _class_of(status, words)
+
     said = ""
     if words.text:
         said = f": {shorten(words.text)}"
     elif body:
         said = f"; the body begins: {body}"
-    how = "was refused" if certain and (words.text or status not in SERVER_FAULTS) else "was answered with an error"
-    sentence = f"{label(request)} {how}: HTTP {status}{said}."
+    how = "was answered with an error"
+    if certain and (words.text or status not in SERVER_FAULTS):
+        how = "was refused"
+
+    text = f"{label(request)} {how}: HTTP {status}{said}."
     if makes_task and certain:
-        sentence += " No task was made, nothing was paid."
-    details: dict[str, Any] = {"status": status, "message": words.text, "body": body, "request": request}
+        text += " No task was made, nothing was paid."
+    if advice and certain:
+        text += f" {advice}"
+
+    details: dict[str, Any] = {
+        "status": status,
+        "message": words.text,
+        "body": body,
+        "request": request,
+    }
     if cls is RateLimitError:
         details["retry_after"] = read_retry_after(response.headers)
-    return cls(f"{sentence} {advice}" if advice and certain else sentence, **details)
+    return cls(text, **details)
 
 
 def _class_of(status: int, words: Words) -> tuple[type[APIError], str]:
-    status = HTTPStatus.OK if is_good(status) else status
+    """Return the class of the error, and what the reader can do."""
+    if is_good(status):
+        status = HTTPStatus.OK
+
     for statuses, pattern, cls, advice in _REFUSALS:
         if status in statuses and (pattern is ANY or words.match(pattern)):
             return cls, advice
     return APIError, ""
 
 
-def object_in(body: bytes) -> dict[str, Any]:
-    """Return the JSON object in a body, an empty one where there is none."""
+def _object_in(body: bytes) -> dict[str, Any]:
+    """Return the JSON object in a body, an empty one if there is none."""
     try:
         return read_object(body)
     except UnexpectedAnswer:
         return {}
 
 
-# -- reads --------------------------------------------------------------------------------------------------------
+# -- reads -----------------------------------------------------------------------------------------
 
 
 def read_answer(response: HTTPResponse, request: Request[Any]) -> dict[str, Any]:
-    """Return the JSON object of a good answer; raise the right `APIError` or `UnexpectedAnswer` for any other."""
+    """Return the JSON object of a good response; else raise `APIError` or `UnexpectedAnswer`."""
     if is_good(response.status):
         return read_object(response.body)
     raise refusal(response, request)

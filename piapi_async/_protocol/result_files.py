@@ -117,7 +117,8 @@ def _walk(value: object, path: str) -> Iterator[TaskFile]:
 
 def _within(outer: _Place) -> list[_Place]:
     """Return the items of a list, which are what the list is."""
-    return [_Place(item, join(outer.path, index), outer.kind, outer.role) for index, item in enumerate(outer.value)]
+    kind, role = outer.kind, outer.role
+    return [_Place(item, join(outer.path, at), kind, role) for at, item in enumerate(outer.value)]
 
 
 def _inside(outer: _Place, name: str) -> _Place:

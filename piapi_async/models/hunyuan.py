@@ -50,4 +50,9 @@ class ImageToVideo(_Video):
     """Make a video from a picture: "replace" keeps closer to it, "concat" moves more."""
 
     image: str | PurePath = link()
-    task_type: str = open_choice("img2video-concat", "img2video-replace", names=True, default="img2video-concat")
+    task_type: str = open_choice(
+        "img2video-concat",
+        "img2video-replace",
+        names=True,
+        default="img2video-concat",
+    )

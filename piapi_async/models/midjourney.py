@@ -12,7 +12,19 @@ from typing import Literal
 
 from attrs import frozen
 
-from .._protocol.fields import choice, flag, link, links, mask, open_choice, text, whole, whole_ratio, word, zoom
+from .._protocol.fields import (
+    choice,
+    flag,
+    link,
+    links,
+    mask,
+    open_choice,
+    text,
+    whole,
+    whole_ratio,
+    word,
+    zoom,
+)
 from ..unified import ModelRequest, request
 
 
