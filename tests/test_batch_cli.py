@@ -206,7 +206,7 @@ BAD_LINES: dict[str, tuple[bytes, str]] = {
     "a text": (b'"reroll"', "it is not a JSON object"),
     "deep": (b"[" * 100_000, "it is not JSON"),
     "an endless number": (b'{"verb":"imagine","prompt":"x","bot_id":1' + b"0" * 5000 + b"}", "it is not JSON"),
-    "no verb": (b'{"origin_task_id":"p"}', "verb: missing; name one, or say what all are, as with --verb imagine"),
+    "no verb": (b'{"origin_task_id":"p"}', "verb: missing; name one, or that of all, as with --verb imagine"),
     "another verb": (b'{"verb":"fetch","task_id":"p"}', "verb: 'fetch' is not allowed"),
     "a verb that is no text": (b'{"verb":["reroll"]}', "verb: .* is not allowed"),
     "an unknown field": (b'{"verb":"reroll","origin_task_id":"p","promt":"x"}', "promt: reroll takes only .*prompt"),
@@ -228,7 +228,7 @@ BAD_LINES: dict[str, tuple[bytes, str]] = {
     "an empty key": (b'{"verb":"reroll","origin_task_id":"p","key":" "}', "key: ' ' is not allowed"),
     "a key that is no text": (b'{"verb":"reroll","origin_task_id":"p","key":5}', "key: 5 is .*it must be a str$"),
     "an unprintable key": (b'{"verb":"reroll","origin_task_id":"p","key":"a\\nb"}', "key: .* is not allowed"),
-    "a key that is taken": (b'{"verb":"reroll","origin_task_id":"p","key":"mine"}', "key: 'mine' stands on line 1"),
+    "a key that is taken": (b'{"verb":"reroll","origin_task_id":"p","key":"mine"}', "key: 'mine' is already on line 1"),
 }
 
 
@@ -297,7 +297,7 @@ def test_what_is_wrong_with_many_lines_is_told_once_and_fifty_mistakes_at_most(h
     assert "line 1: it is not JSON" in result.stderr
     assert "… and 59 more lines likewise, the last is 60" in result.stderr
     assert len(re.findall(r"^line \d+: key: ", result.stderr, re.MULTILINE)) == 49
-    assert "… and 11 more mistakes" in result.stderr
+    assert "… and 11 more errors" in result.stderr
     assert "120 of 120 lines are wrong" in result.stderr
 
 
@@ -391,10 +391,10 @@ def test_lines_that_nobody_holds_any_more_take_no_memory() -> None:
     job = _job.Job(cast("Any", None), source, 1000, _results.Results.on_stdout(), None, Saving())
 
     async def read() -> int:
-        return max([len(job._lines) async for _ in job._items(PiAPI(KEY))])
+        return max([len(job._origins) async for _ in job._items(PiAPI(KEY))])
 
     assert asyncio.run(read()) <= 2 * _check.CHUNK_LINES
-    assert not job._lines
+    assert not job._origins
 
 
 def test_heavy_lines_are_taken_in_small_portions() -> None:

@@ -141,7 +141,7 @@ def test_a_column_that_may_be_meant_as_a_field_is_refused(column: str, said: str
 
     assert result.exit_code == 2
     assert said.replace("reroll", verb.split(",")[0]) in flat(result)
-    assert "--ignore-extra leaves out what is no field" in flat(result)
+    assert "--ignore-extra drops columns that are not fields" in flat(result)
     assert not host[0].seen.requests
     assert run(host, name, "--ignore-extra").exit_code == 0
 
@@ -295,10 +295,10 @@ def test_a_lock_on_a_file_that_is_gone_is_no_lock(tmp_path: Path, monkeypatch: p
 
     (tmp_path / ".o.jsonl.piapi-async-lock").touch()
     monkeypatch.setattr(_results, "lock_file", slow_lock)
-    with pytest.raises(click.UsageError, match="another run is writing"), _results._held(out, out):
+    with pytest.raises(click.UsageError, match="another run is writing"), _results._locked(out, out):
         raise AssertionError("two hold it")
     others[0].close()
-    with _results._held(out, out):
+    with _results._locked(out, out):
         assert [path.name for path in tmp_path.iterdir()] == [".o.jsonl.piapi-async-lock"]
     assert not list(tmp_path.iterdir())
 

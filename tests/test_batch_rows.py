@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from piapi_async.cli._batch import _rows
-from piapi_async.cli._batch._rows import BadRow, FileRefusedError, Kind, Row, read_rows, sniff
+from piapi_async.cli._batch import _json_values, _rows
+from piapi_async.cli._batch._file_format import FileRefusedError, Kind, not_utf8, sniff
+from piapi_async.cli._batch._rows import BadRow, Row, read_rows
 
 KNOWN = {"verb", "key", "prompt", "origin_task_id", "aspect_ratio", "index"}
 VERBS = {"imagine", "reroll", "upscale"}
@@ -123,7 +124,7 @@ def test_a_byte_that_is_not_utf_8_is_named_with_its_line() -> None:
 
     assert isinstance(rows[1], BadRow)
     assert (rows[1].number, rows[1].byte, rows[1].text_before) == (3, 0xE9, False)
-    whole = str(_rows.not_utf8(0xE9, "line 3", text_before=False))
+    whole = str(not_utf8(0xE9, "line 3", text_before=False))
     assert whole.startswith("it is Windows-1252, not UTF-8: byte 0xe9 ('é') in line 3.")
 
 
@@ -133,8 +134,8 @@ def test_one_bad_byte_in_utf_8_is_damage_and_not_another_encoding() -> None:
     assert isinstance(good, Row)
     assert isinstance(row, BadRow)
     assert row.text_before
-    assert "damaged" in str(_rows.not_utf8(0xE9, "line 2", text_before=True))
-    assert "damaged" in str(_rows.not_utf8(0x81, "line 2", text_before=False))  # Windows-1252 has no such letter
+    assert "damaged" in str(not_utf8(0xE9, "line 2", text_before=True))
+    assert "damaged" in str(not_utf8(0x81, "line 2", text_before=False))  # Windows-1252 has no such letter
 
 
 @pytest.mark.parametrize(
@@ -210,7 +211,7 @@ def test_a_line_without_end_is_refused_within_bounded_memory(
 
 
 def test_an_item_without_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_rows, "MAX_ROW", 2**16)
+    monkeypatch.setattr(_json_values, "MAX_ROW", 2**16)
     with pytest.raises(FileRefusedError, match="item 2: it is longer than"):
         read(b'[{"a": 1}, {"a": "' + b"x" * 2**20 + b'"}]')
 
@@ -274,7 +275,7 @@ def test_any_bytes_are_rows_or_refused(data: bytes) -> None:
 def test_where_pieces_end_makes_no_difference(values: list[dict[str, Any]], piece: int) -> None:
     data = json.dumps(values, indent=1).encode()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_rows, "_PIECE", piece)
+        patch.setattr(_json_values, "PIECE", piece)
         assert cells(data) == list(enumerate(values, 1))
 
 

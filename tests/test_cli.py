@@ -164,7 +164,7 @@ def test_cancel_says_that_the_outcome_is_still_open() -> None:
         ended = run("wait", staged, **environment)
 
     assert result.exit_code == 0
-    assert "`wait` tells the outcome" in result.stderr
+    assert "`wait` shows the outcome" in result.stderr
     assert ended.exit_code == 4
     assert f"Task {staged} was cancelled" in ended.stderr
 
@@ -204,7 +204,7 @@ def test_a_time_out_is_exit_code_5_and_prints_the_command_that_resumes(
 
     assert result.exit_code == 5
     assert f"piapi-async --base-url {base_url} wait {task_id} --download 'my pictures'" in result.stderr
-    assert f"Error: The time is up for task {task_id}; it was last seen " in result.stderr
+    assert f"Error: Timed out waiting for task {task_id}; it was last seen " in result.stderr
     assert "again" not in result.stderr
 
 
@@ -216,7 +216,7 @@ def test_waits_for_several_tasks_that_time_out_speak_the_shells_language(host: t
 
     assert result.exit_code == 5
     for task_id in ("one", "two"):
-        said = f"The time is up for task {task_id}; nothing was seen of it. The last look failed: "
+        said = f"Timed out waiting for task {task_id}; no response told its status. The last poll failed: "
         assert f"Error: {said}" in result.stderr
     assert "attach" not in result.stderr
 
@@ -276,7 +276,7 @@ def test_every_error_has_its_exit_code(error: PiAPIError, code: int) -> None:
         (("emulator", "--dialect", "multi_fetch=no"), "multi_fetch is true or false"),
         (("emulator", "--dialect", "what"), "NAME=VALUE"),
         (("emulator", "--dialect", "multi_fetch_max=many"), "is like 20"),
-        (("emulator", "--host", "192.0.2.1", "--port", "0"), "it cannot listen"),
+        (("emulator", "--host", "192.0.2.1", "--port", "0"), "cannot listen"),
         (("emulator", "--port", "0", "--state", __file__), "not an emulator's state file"),
         (("emulator", "--port", "0", "--state", f"{__file__}/s.json"), "is not a directory; make it first"),
         (("ledger", "resolve", "pyproject.toml", "k"), "give either --task-id"),

@@ -102,7 +102,7 @@ def test_without_a_ledger_the_first_signal_names_what_is_in_flight_and_how_to_wa
 ) -> None:
     with batch(slow, five(), "--concurrency", "3", "--download", "my files") as process:
         process.signal(kind)
-        resume = process.says(r"^To wait for what is in flight: piapi-async (.*)$")[1]
+        resume = process.says(r"^To wait for them: piapi-async (.*)$")[1]
         ids = made(slow)
         assert len(ids) == 3
         assert all(f"Task {task_id} is in flight" in process.said for task_id in ids)
@@ -308,7 +308,7 @@ def test_stdout_that_cannot_be_written_to_is_told_before_anything_is_sent(
         done = ended(*COMMAND, "imagine", "a cat", env=environment(host), stdout=number)
 
     assert done.code == 1
-    assert re.search("standard output (cannot be written to|is read by nobody any more)", done.said)
+    assert re.search("standard output (cannot be written to|has no reader any more)", done.said)
     assert not host[0].seen.requests
 
 

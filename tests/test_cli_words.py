@@ -17,12 +17,16 @@ from click.testing import CliRunner, Result
 from support.threaded_emulator import threaded_emulator, unmeasured
 
 from piapi_async import PiAPI, PollPolicy
-from piapi_async.cli import _SHORT_HELPS, _output, cli
+from piapi_async.cli import SHORT_HELPS, _stderr, cli
 from piapi_async.cli import _session as setup
 from piapi_async.cli._exit import ExitCode, exit_codes_help
-from piapi_async.cli._options import Setup, short
-from piapi_async.cli._output import harmless, to_json
+from piapi_async.cli._meter import clock
+from piapi_async.cli._options import short
+from piapi_async.cli._output import to_json
 from piapi_async.cli._saving import Saving
+from piapi_async.cli._setup import Setup
+from piapi_async.cli._stderr import harmless
+from piapi_async.cli._verbs import VERBS
 from piapi_async.emulator import Emulator, Status
 
 Host = tuple[Emulator, dict[str, str]]
@@ -65,7 +69,8 @@ def test_every_help_text_is_for_any_terminal(path: tuple[str, ...]) -> None:
 
 def test_the_list_of_commands_says_what_they_say_of_themselves() -> None:
     context = click.Context(cli)
-    for name, text in _SHORT_HELPS.items():
+    assert {cls.__name__.lower() for cls in VERBS} < SHORT_HELPS.keys()
+    for name, text in SHORT_HELPS.items():
         command = cli.get_command(context, name)
         assert command is not None
         assert short(command.help) == text
@@ -77,7 +82,7 @@ def test_the_list_of_commands_needs_no_client() -> None:
     code = (
         "import sys\nfrom piapi_async.cli import cli\n"
         "try:\n    cli(['--help'])\nexcept SystemExit:\n    pass\n"
-        "print(sorted({'aiohttp', 'rich', 'anyio', 'sqlite3', 'asyncio'} & sys.modules.keys()))"
+        "print(sorted({'aiohttp', 'rich', 'anyio', 'sqlite3', 'asyncio', 'attr', 'orjson'} & sys.modules.keys()))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=unmeasured())
 
@@ -98,7 +103,7 @@ def test_the_help_has_all_exit_codes() -> None:
 @pytest.mark.parametrize(
     ("words", "hint"),
     [
-        (("imagine", "a cat", "--ar", "3:2"), 'belong into the prompt, as in "a cat --ar 3:2"; or use --aspect-ratio.'),
+        (("imagine", "a cat", "--ar", "3:2"), 'belong in the prompt, as in "a cat --ar 3:2"; or use --aspect-ratio.'),
         (("imagine", "a cat", "--ar=3:2"), 'as in "a cat --ar 3:2"'),
         (("imagine", "a cat", "-ar", "3:2"), 'as in "a cat --ar 3:2"'),
         (("imagine", "a cat", "\u2014ar 3:2"), 'as in "a cat --ar 3:2"'),
@@ -142,7 +147,7 @@ def test_a_task_that_nobody_has_seen_does_not_go_on(host: Host) -> None:
 
     assert result.exit_code == 5
     assert "goes on" not in result.stderr
-    assert "Nothing was seen of task nope: check the id and --family. To wait for it: piapi-async" in result.stderr
+    assert "No response told of task nope: check the id and --family. To wait for it: piapi-async" in result.stderr
 
 
 def test_a_task_that_the_host_does_not_know_does_not_go_on(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,8 +216,8 @@ def test_talk_to_nobody_ends_nothing_and_what_matters_is_kept(tmp_path: Path, mo
     broken = os.fdopen(writing, "w")
     for stream in (broken, None):
         monkeypatch.setattr(sys, "stderr", stream)
-        assert not _output.say("anybody there?")
-        _output.tell("task t1")
+        assert not _stderr.say("anybody there?")
+        _stderr.tell("task t1")
     monkeypatch.undo()
     with Path(os.devnull).open("wb") as anywhere:
         os.dup2(anywhere.fileno(), writing)  # so that closing it is no error
@@ -220,12 +225,12 @@ def test_talk_to_nobody_ends_nothing_and_what_matters_is_kept(tmp_path: Path, mo
 
     [kept] = tmp_path.iterdir()
     assert kept.read_text("utf-8") == "task t1\ntask t1\n"
-    assert _output.say("now there is")
+    assert _stderr.say("now there is")
 
 
 @pytest.mark.parametrize(("seconds", "shown"), [(0, "0:00:00"), (59.9, "0:00:59"), (3725, "1:02:05"), (-1, "0:00:00")])
 def test_a_length_of_time_is_shown_as_on_a_clock(seconds: float, shown: str) -> None:
-    assert _output.clock(seconds) == shown
+    assert clock(seconds) == shown
 
 
 def test_options_are_typed_again_as_they_were_given() -> None:

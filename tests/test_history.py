@@ -305,7 +305,7 @@ class TestCommand:
     @pytest.mark.parametrize(
         ("words", "told"),
         [
-            (["--since", "yesterday"], "'yesterday' is no time"),
+            (["--since", "yesterday"], "'yesterday' is not a time"),
             (["--since", "2026-08-02", "--until", "2026-08-01"], "--since is later than --until"),
             (["--limit", "0"], "--limit"),
         ],

@@ -1,52 +1,73 @@
-"""The `piapi-async` command: the result as JSON on stdout, all talk on stderr.
+"""The `piapi-async` command: results as JSON on stdout, everything else on stderr.
 
-The commands that make a task are built from the request classes, so a verb added there is a command here.  A command's
-module is imported when the command is run: `piapi-async --help` needs no HTTP client.
+A command's module is imported when the command is run, so `piapi-async --help` needs no HTTP client
+and none of the request classes.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 import click
 
 from .._version import __version__
 from ._exit import exit_codes_help
-from ._options import shared_options, short
+from ._options import shared_options
 
-_SHORT_HELPS = {
-    "run": "Make any task of the unified API: SYSTEM/TASK_TYPE as `models` lists them, then its inputs",
-    "models": "List what `run` and `batch` can make, with its inputs: those that are required first, marked *",
-    "upload": "Put a file where models can read it, for 24 hours, and print its URL",
-    "account": "Print the account behind the key, and what is active on it",
-    "history": "Print the tasks that the account has paid for, one JSON object each, the latest first",
-    "fetch": "Print tasks as they are now, one JSON object each",
-    "wait": "Wait for tasks and print them as they end",
-    "download": "Save the pictures of a finished task",
-    "cancel": "Ask the host to cancel tasks",
-    "batch": "Run a file of requests",
-    "ledger": "Show what a ledger holds, and resolve submits of which nobody knows what became",
-    "emulator": "Serve both protocols, with real results, until Ctrl-C",
-    "listen": "Print webhook deliveries as JSON lines, until Ctrl-C",
-}
-"""What the list of commands says of those that are no verbs of Midjourney's."""
-
-_MODULES = {
-    "models": "_account",
-    "upload": "_account",
-    "history": "_account",
-    "fetch": "_tasks",
-    "wait": "_tasks",
-    "download": "_tasks",
-    "cancel": "_tasks",
-}
-"""Where a command is that is not in the module of its own name."""
-
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _ABOUT = """Tasks on PiAPI, Midjourney's and all others: submitted once, waited for, saved.
 
 The API key comes from the environment (PIAPI_API_KEY) or --api-key-file. Results are JSON on stdout.
 """
+
+# Each command's line in the list, which is the beginning of its own help: module -> name -> line.
+_COMMANDS: Mapping[str, Mapping[str, str]] = {
+    "_submit": {
+        "blend": "Mix two to five images into one grid",
+        "describe": "Find prompts for an image",
+        "imagine": "Draw a grid of four from a prompt",
+        "inpaint": "Draw the masked part of an upscaled image anew",
+        "outpaint": "Zoom out of an upscaled image",
+        "pan": "Extend an upscaled image to one side",
+        "reroll": "Draw a grid anew",
+        "seed": "Ask for the seed of a finished task",
+        "upscale": "Take one image of a grid",
+        "variation": "Vary one image of a grid",
+    },
+    "_run": {
+        "run": "Create any task of the unified API: SYSTEM/TASK_TYPE as `models` lists them, then its inputs",
+    },
+    "_tasks": {
+        "fetch": "Print tasks as they are now, one JSON object each",
+        "wait": "Wait for tasks and print them as they end",
+        "download": "Save the pictures of a finished task",
+        "cancel": "Ask the host to cancel tasks",
+    },
+    "_batch": {
+        "batch": "Run a file of requests",
+    },
+    "_account": {
+        "models": "List what `run` and `batch` can create, with its inputs: required ones first, marked *",
+        "upload": "Put a file where models can read it, for 24 hours, and print its URL",
+        "account": "Print the account behind the key, and what is active on it",
+        "history": "Print the tasks that the account has paid for, one JSON object each, the latest first",
+    },
+    "_ledger": {
+        "ledger": "Show what a ledger holds, and resolve submissions whose outcome is unknown",
+    },
+    "_emulator": {
+        "emulator": "Serve a local PiAPI with real results until Ctrl-C",
+    },
+    "_listen": {
+        "listen": "Print webhook deliveries as JSON lines, until Ctrl-C",
+    },
+}
+
+SHORT_HELPS = {name: line for commands in _COMMANDS.values() for name, line in commands.items()}
+_MODULES = {name: module for module, commands in _COMMANDS.items() for name in commands}
 
 
 class _Commands(click.Group):
@@ -54,46 +75,36 @@ class _Commands(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's shape
         """Return the names of all commands, in the order of the list."""
-        return sorted((*_verb_helps(), *_SHORT_HELPS))
+        return sorted(_MODULES)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's shape
         """Return a command, None if there is none of this name."""
-        if cmd_name in _SHORT_HELPS:
-            module = import_module(f".{_MODULES.get(cmd_name, f'_{cmd_name}')}", __package__)
-            command: click.Command = module.COMMANDS[cmd_name]
-            return command
-        if cmd_name in _verb_helps():
-            from ._submit import COMMANDS  # noqa: PLC0415 - brings the HTTP client
-
-            return COMMANDS[cmd_name]
-        return None
+        if cmd_name not in _MODULES:
+            return None
+        module = import_module(f".{_MODULES[cmd_name]}", __package__)
+        command: click.Command = module.COMMANDS[cmd_name]
+        return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of commands without importing them."""
-        helps = {**_verb_helps(), **_SHORT_HELPS}
-        width = formatter.width - 6 - max(map(len, helps))
-        rows = [(name, _cut(helps[name], width)) for name in self.list_commands(ctx)]
+        names = self.list_commands(ctx)
+        width = formatter.width - 6 - max(map(len, names))
         with formatter.section("Commands"):
-            formatter.write_dl(rows)
-
-
-def _verb_helps() -> dict[str, str]:
-    """Return Midjourney's verbs and what each does."""
-    from ._verbs import VERBS  # noqa: PLC0415 - the requests, which only some commands need
-
-    return {cls.__name__.lower(): short(cls.__doc__) for cls in VERBS}
+            formatter.write_dl([(name, _cut(SHORT_HELPS[name], width)) for name in names])
 
 
 def _cut(text: str, width: int) -> str:
-    return text if len(text) <= width else f"{text[: max(0, width - 3)]}..."
+    if len(text) <= width:
+        return text
+    return f"{text[: max(0, width - 3)]}..."
 
 
 @click.group(
     cls=_Commands,
     context_settings={"help_option_names": ["-h", "--help"]},
-    params=shared_options(),
     help=f"{_ABOUT}\n\n{exit_codes_help()}",
 )
+@shared_options
 @click.version_option(__version__, prog_name="piapi-async")
 def cli() -> None:
-    """Make, wait for and save tasks; the help text is put together above."""
+    """Create, wait for and save tasks; the help text is put together above."""

@@ -1,4 +1,4 @@
-"""`piapi-async models`, `upload`, `account`, `history`: what there is beside the tasks."""
+"""`piapi-async models`, `upload`, `account`, `history`: what there is besides tasks."""
 
 from __future__ import annotations
 
@@ -13,38 +13,55 @@ import click
 
 from ..models import catalog
 from ._options import shared_options, short
-from ._output import check_stdout, echo, listing, on_terminal, print_json, print_line, say
+from ._output import check_stdout, echo, listing, on_terminal, print_json, print_line
 from ._requests import AROUND, Recipe, recipes
-from ._session import client, read_setup, run
+from ._running import run
+from ._session import client
+from ._setup import read_setup
+from ._stderr import say
 
 if TYPE_CHECKING:
     from ..account import Account
 
 
-@click.command()
+@click.command("models")
 @click.option("--search", metavar="TEXT", help="Only those whose name, model or description has this.")
 def models(search: str | None) -> None:
-    """List what `run` and `batch` can make, with its inputs: those that are required first, marked *."""
+    """List what `run` and `batch` can create, with its inputs: required ones first, marked *."""
     wanted = (search or "").lower()
     abouts = {entry.name: short(entry.request.__doc__) for entry in catalog().values()}
-    found = [e for e in catalog().values() if wanted in " ".join((e.name, *e.models, abouts[e.name])).lower()]
+    found = [
+        entry
+        for entry in catalog().values()
+        if wanted in " ".join((entry.name, *entry.models, abouts[entry.name])).lower()
+    ]
     if not found:
         say(f"No model has {search!r} in its name or description; a newer one is MODEL:TASK_TYPE.")
+
     for entry in found:
-        recipe, about = recipes()[entry.name], abouts[entry.name]
+        about, inputs = abouts[entry.name], _inputs(recipes()[entry.name])
         if not on_terminal():
-            print_json({"name": entry.name, "models": entry.models, "about": about, "inputs": _inputs(recipe)})
+            print_json({"name": entry.name, "models": entry.models, "about": about, "inputs": inputs})
             continue
         click.echo(f"{click.style(entry.name, bold=True)}  {about}  ({', '.join(entry.models)})")
-        click.echo(click.wrap_text(", ".join(_inputs(recipe)), initial_indent="    ", subsequent_indent="    "))
+        click.echo(click.wrap_text(", ".join(inputs), initial_indent="    ", subsequent_indent="    "))
 
 
 def _inputs(recipe: Recipe) -> list[str]:
-    names = [name for name in recipe.fields if name not in AROUND]
-    return [f"{name}*" if name in recipe.required else name for name in names]
+    marked = []
+    for name in recipe.fields:
+        if name in recipe.required:
+            marked.append(f"{name}*")
+        elif name not in AROUND:
+            marked.append(name)
+    return marked
 
 
-def _upload(*, file: Path, name: str | None) -> None:
+@click.command("upload")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--name", help="What to call it there. Default: the file's own name.")
+@shared_options
+def upload(*, file: Path, name: str | None) -> None:
     """Put a file where models can read it, for 24 hours, and print its URL."""
     setup = read_setup()
     check_stdout()
@@ -59,37 +76,27 @@ def _upload(*, file: Path, name: str | None) -> None:
     run(main())
 
 
-upload = click.Command(
-    "upload",
-    callback=_upload,
-    params=[
-        click.Argument(["file"], type=click.Path(exists=True, dir_okay=False, path_type=Path)),
-        click.Option(["--name"], help="What to call it there. Default: the file's own name."),
-        *shared_options(),
-    ],
-    help=_upload.__doc__,
-    short_help=short(_upload.__doc__),
-)
-
-
-def _account() -> None:
+@click.command("account")
+@shared_options
+def account() -> None:
     """Print the account behind the key, and what is active on it."""
     setup = read_setup()
     check_stdout()
 
     async def main() -> None:
         async with client(setup) as piapi:
-            account, active = await piapi.account(), await piapi.active_tasks()
+            found, active = await piapi.account(), await piapi.active_tasks()
             counts = {provider: attrs.asdict(tasks) for provider, tasks in active.items()}
-            print_json({"account": dict(account.raw), "active_tasks": counts})
-            if line := _summary(account):
-                say(line)
+            print_json({"account": dict(found.raw), "active_tasks": counts})
+            summary = _summary(found)
+            if summary:
+                say(summary)
 
     run(main())
 
 
 def _summary(account: Account) -> str:
-    """Return what is usually looked for: who, which plan, what is left, how much at a time."""
+    """Return one line of what people look for: plan, what is left, tasks at a time; "" if untold."""
     facts = (
         ("plan", account.plan),
         ("credits left", _amount(account.credits.available)),
@@ -102,26 +109,34 @@ def _summary(account: Account) -> str:
 
 
 def _amount(value: float | None) -> str:
-    return "" if value is None else f"{value:,}"
+    if value is None:
+        return ""
+    return f"{value:,}"
 
 
 def _read_time(_context: click.Context, _parameter: click.Parameter, value: str | None) -> datetime | None:
-    """Return the time that an option says; without a zone it is that of this machine."""
+    """Return the time that an option names; without a zone it is local."""
     if value is None:
         return None
     try:
         return datetime.fromisoformat(value).astimezone()
     except (ValueError, OverflowError):
         raise click.BadParameter(
-            f"{value!r} is no time; write 2026-07-31, 2026-07-31T12:00 or 2026-07-31T12:00:00Z"
+            f"{value!r} is not a time; write 2026-07-31, 2026-07-31T12:00 or 2026-07-31T12:00:00Z"
         ) from None
 
 
-def _history(*, model: str | None, since: datetime | None, until: datetime | None, limit: int | None) -> None:
+@click.command("history")
+@click.option("--model", help="Only tasks of this model, as the host calls it.")
+@click.option("--since", callback=_read_time, metavar="TIME", help="Created then or later, as 2026-07-31T12:00Z.")
+@click.option("--until", callback=_read_time, metavar="TIME", help="Created then or earlier.")
+@click.option("--limit", type=click.IntRange(1), metavar="NUMBER", help="At most this many.")
+@shared_options
+def history(*, model: str | None, since: datetime | None, until: datetime | None, limit: int | None) -> None:
     """Print the tasks that the account has paid for, one JSON object each, the latest first.
 
-    They are the tasks of the unified API, whoever made them with a key of this account. How soon after its create a
-    task is among them is not documented.
+    These are the tasks of the unified API, created with any key of this account. How soon after its
+    creation a task appears here is not documented.
     """
     setup = read_setup()
     check_stdout()
@@ -129,7 +144,10 @@ def _history(*, model: str | None, since: datetime | None, until: datetime | Non
         raise click.UsageError("--since is later than --until")
 
     async def main() -> None:
-        async with client(setup) as piapi, contextlib.aclosing(piapi.history(model, since, until)) as entries:
+        async with (
+            client(setup) as piapi,
+            contextlib.aclosing(piapi.history(model, since, until)) as entries,
+        ):
             count = 0
             with listing():
                 async for entry in entries:
@@ -140,27 +158,6 @@ def _history(*, model: str | None, since: datetime | None, until: datetime | Non
 
     run(main())
 
-
-history = click.Command(
-    "history",
-    callback=_history,
-    params=[
-        click.Option(["--model"], help="Only tasks of this model, as the host calls it."),
-        click.Option(
-            ["--since"], callback=_read_time, metavar="TIME", help="Made then or later, as 2026-07-31T12:00Z."
-        ),
-        click.Option(["--until"], callback=_read_time, metavar="TIME", help="Made then or earlier."),
-        click.Option(["--limit"], type=click.IntRange(1), metavar="NUMBER", help="No more than so many."),
-        *shared_options(),
-    ],
-    help=_history.__doc__,
-    short_help=short(_history.__doc__),
-)
-
-
-account = click.Command(
-    "account", callback=_account, params=shared_options(), help=_account.__doc__, short_help=short(_account.__doc__)
-)
 
 COMMANDS: Mapping[str, click.Command] = {
     "models": models,

@@ -1,4 +1,4 @@
-"""`piapi-async emulator`: the service on this machine, with all its switches."""
+"""`piapi-async emulator`: a local PiAPI server, with all its settings."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import click
 
-from ._output import say
-from ._session import emulator_class, run
+from ._running import run
+from ._session import emulator_class
+from ._stderr import say
 
 if TYPE_CHECKING:
     from ..emulator import Dialect
@@ -21,20 +22,37 @@ _share = click.FloatRange(0, 1)
 _seconds = click.FloatRange(min=0)
 
 
-@click.command()
+@click.command("emulator")
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
-@click.option("--exposed", is_flag=True, help="Allow a --host that others reach: it trusts whoever does.")
-@click.option("--port", default=8080, show_default=True, type=click.IntRange(0, 65535), help="0 finds a free one.")
+@click.option("--exposed", is_flag=True, help="Allow a --host that other machines reach: it trusts all of them.")
+@click.option(
+    "--port",
+    default=8080,
+    show_default=True,
+    type=click.IntRange(0, 65535),
+    help="The port to listen on; 0 finds a free one.",
+)
 @click.option("--seed", default=0, show_default=True, help="The same seed and requests give the same run.")
-@click.option("--speed", default=1.0, show_default=True, type=click.FloatRange(min=0, min_open=True), help="Of life.")
-@click.option("--key", "api_keys", multiple=True, help="A key it accepts (may be repeated). Default: emulator-key.")
-@click.option("--adopt-parents/--no-adopt-parents", default=True, show_default=True, help="Know any parent task.")
+@click.option(
+    "--speed",
+    default=1.0,
+    show_default=True,
+    type=click.FloatRange(min=0, min_open=True),
+    help="How many times faster than real time.",
+)
+@click.option("--key", "api_keys", multiple=True, help="A key to accept (may be repeated). Default: emulator-key.")
+@click.option(
+    "--adopt-parents/--no-adopt-parents",
+    default=True,
+    show_default=True,
+    help="Accept any parent task id, or only those of its own tasks.",
+)
 @click.option("--plan", help="Which fields an account sees: free-payg to pro-hya. Default: pro-hya.")
 @click.option("--concurrency", type=click.IntRange(min=1), help="Jobs at once. Default: the plan's.")
 @click.option("--queue", type=click.IntRange(min=0), help="Tasks staged beyond that. Default: 50.")
-@click.option("--duration", "durations", type=_seconds, help="Seconds every task takes. Default: as in life.")
+@click.option("--duration", "durations", type=_seconds, help="Seconds every task takes. Default: as PiAPI's.")
 @click.option("--failure-rate", type=_share, help="The share of tasks that fail.")
-@click.option("--retry-rate", type=_share, help="The share of tasks that the service retries by itself.")
+@click.option("--retry-rate", type=_share, help="The share of tasks that the server retries internally.")
 @click.option("--progress-error", type=_share, help="How far the reported progress is off.")
 @click.option("--parent-max-age", type=_seconds, help="Seconds after which a parent is outdated.")
 @click.option("--links-expire-after", type=_seconds, help="Seconds after which links to results expire.")
@@ -42,33 +60,41 @@ _seconds = click.FloatRange(min=0)
 @click.option(
     "--signed-links",
     type=click.Choice(["no", "links", "redirects"]),
-    help="Links that hold only byte for byte, or redirect to such.",
+    help="Links that only work byte for byte, or that redirect to such links.",
 )
 @click.option("--picture-size", type=click.IntRange(16, 2048), help="Pixels of a quadrant's side. Default: 1024.")
-@click.option("--latency", type=_seconds, help="Seconds before any answer.")
+@click.option("--latency", type=_seconds, help="Seconds before any response.")
 @click.option("--banned-word", "banned_words", multiple=True, help="Refuse prompts with it (may be repeated).")
-@click.option("--public-url", metavar="URL", help="What links begin with, and a name it answers to.")
-@click.option("--webhook-host", "webhook_hosts", multiple=True, help="A host it posts webhooks to (may be repeated).")
+@click.option("--public-url", metavar="URL", help="What links begin with, and a host name to accept.")
+@click.option("--webhook-host", "webhook_hosts", multiple=True, help="A host to post webhooks to (may be repeated).")
 @click.option(
     "--dialect",
     multiple=True,
     metavar="NAME=VALUE",
-    help="Answer what the vendor does not document in another way, as multi_fetch=false (may be repeated).",
+    help="Change a response that the vendor does not document, as multi_fetch=false (may be repeated).",
 )
 @click.option(
-    "--faults", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="A TOML file of [[fault]] tables."
+    "--faults",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A TOML file of [[fault]] tables.",
 )
-@click.option("--state", type=click.Path(dir_okay=False, path_type=Path), help="A file that keeps tasks over restarts.")
+@click.option(
+    "--state",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="A file that keeps tasks across restarts.",
+)
 def emulator(
     host: str, port: int, dialect: tuple[str, ...], faults: Path | None, *, exposed: bool, **options: object
 ) -> None:
-    """Serve both protocols, with real results, until Ctrl-C; watch it at /_emulator/."""
+    """Serve a local PiAPI with real results until Ctrl-C; watch it at /_emulator/."""
     make = emulator_class()
-    from ..emulator import StateError, load_faults  # noqa: PLC0415 - known to be there only now
+    from ..emulator import StateError, load_faults  # noqa: PLC0415 - known to be installed only now
 
     given: dict[str, Any] = {name: value for name, value in options.items() if value not in (None, ())}
+    if faults:
+        given["faults"] = load_faults(faults)
     try:
-        service = make(**given, dialect=_dialect(dialect), faults=load_faults(faults) if faults else ())
+        service = make(**given, dialect=_dialect(dialect))
     except ValueError as error:
         raise click.UsageError(str(error)) from None
 
@@ -82,14 +108,17 @@ def emulator(
             raise click.UsageError(str(error)) from None
         except (OSError, ValueError) as error:
             reason = str(error).replace("pass exposed=True", "use --exposed")
-            raise click.UsageError(f"it cannot listen at {host}:{port}: {reason}") from None
+            raise click.UsageError(f"cannot listen at {host}:{port}: {reason}") from None
 
     run(main())
 
 
 def _how_to_use(base_url: str, key: str, speed: float) -> list[str]:
-    """Return what to paste where, to have a program talk to the emulator."""
-    poll = "" if speed == 1 else f", poll=PollPolicy().at_speed({speed:g})"
+    """Return what to paste where, so that a program talks to the emulator."""
+    poll = ""
+    if speed != 1:
+        poll = f", poll=PollPolicy().at_speed({speed:g})"
+
     return [
         f"The emulator listens at {base_url}; watch it at {base_url}/_emulator/. To use it, in a shell:",
         f"  export PIAPI_BASE_URL={base_url} PIAPI_API_KEY={shlex.quote(key)}",
@@ -101,8 +130,8 @@ def _how_to_use(base_url: str, key: str, speed: float) -> list[str]:
 
 
 def _dialect(settings: tuple[str, ...]) -> Dialect:
-    """Give the dialect that ``NAME=VALUE`` settings describe."""
-    from ..emulator import Dialect  # noqa: PLC0415 - known to be there only now
+    """Return the dialect that ``NAME=VALUE`` settings describe."""
+    from ..emulator import Dialect  # noqa: PLC0415 - known to be installed only now
 
     default = Dialect()
     known = {name: getattr(default, name) for name in attrs.fields_dict(Dialect) if name != "words"}
@@ -110,16 +139,23 @@ def _dialect(settings: tuple[str, ...]) -> Dialect:
     for setting in settings:
         name, equals, text = setting.partition("=")
         if not equals or name not in known:
-            raise click.UsageError(f"--dialect {setting}: it must be NAME=VALUE with NAME one of {', '.join(known)}")
+            names = ", ".join(known)
+            raise click.UsageError(f"--dialect {setting}: must be NAME=VALUE with NAME one of {names}")
         try:
             values[name] = _like(known[name], text)
         except ValueError:
-            example = "true or false" if isinstance(known[name], bool) else f"like {known[name]!r}"
-            raise click.UsageError(f"--dialect {setting}: {name} is {example}") from None
+            raise click.UsageError(f"--dialect {setting}: {name} is {_example(known[name])}") from None
+
     try:
         return Dialect(**values)
     except ValueError as error:
         raise click.UsageError(f"--dialect: {error.args[0]}") from None
+
+
+def _example(default: object) -> str:
+    if isinstance(default, bool):
+        return "true or false"
+    return f"like {default!r}"
 
 
 def _like(example: object, text: str) -> object:

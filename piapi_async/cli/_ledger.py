@@ -1,4 +1,4 @@
-"""`piapi-async ledger`: what a ledger holds, and what a person knows of its unknown submits."""
+"""`piapi-async ledger`: what a ledger holds, and what a person knows of its unknown submissions."""
 
 from __future__ import annotations
 
@@ -10,56 +10,65 @@ import click
 from rich.console import Console
 
 from ..ledger import Ledger, LedgerEntry, LedgerState
-from ._output import check_stdout, harmless, listing, on_terminal, print_line, say
-from ._session import run
+from ._output import check_stdout, listing, on_terminal, print_line
+from ._running import run
+from ._stderr import harmless, say
 
-_file = click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+file_argument = click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 
 
-@click.group()
+@click.group("ledger")
 def ledger() -> None:
-    """Show what a ledger holds, and resolve submits of which nobody knows what became."""
+    """Show what a ledger holds, and resolve submissions whose outcome is unknown."""
 
 
-@ledger.command()
-@_file
-@click.option("--state", type=click.Choice([state.value for state in LedgerState]), help="Only these.")
+@ledger.command("show")
+@file_argument
+@click.option(
+    "--state", type=click.Choice([state.value for state in LedgerState]), help="Only submissions in this state."
+)
 def show(file: Path, state: str | None) -> None:
-    """Print every submit: to be read on a terminal, else one JSON object per line."""
+    """Print every submission: for reading on a terminal, else one JSON object per line."""
     check_stdout()
+    wanted = None
+    if state:
+        wanted = LedgerState(state)
 
     async def main() -> None:
-        book = Ledger(file)
+        opened = Ledger(file)
         try:
             with listing():
-                async for entry in book.entries(LedgerState(state) if state else None):
+                async for entry in opened.entries(wanted):
                     _print(entry)
         finally:
-            await book.close()
+            await opened.close()
 
     run(main())
 
 
-@ledger.command()
-@_file
+@ledger.command("resolve")
+@file_argument
 @click.argument("key")
-@click.option("--task-id", metavar="ID", help="It was accepted: this is its task.")
-@click.option("--resubmit", is_flag=True, help="It made nothing: the key may be submitted again.")
+@click.option("--task-id", metavar="ID", help="It was accepted: the id of its task.")
+@click.option("--resubmit", is_flag=True, help="It created no task: the key may be submitted again.")
 def resolve(file: Path, key: str, task_id: str | None, *, resubmit: bool) -> None:
-    """Say what became of an unknown submit."""
+    """Record the outcome of an unknown submission."""
     if (task_id is None) == (not resubmit):
-        raise click.UsageError("give either --task-id ID (it was accepted) or --resubmit (it made nothing)")
+        raise click.UsageError("give either --task-id ID (it was accepted) or --resubmit (it created no task)")
 
     if task_id is not None and not task_id.strip():
-        raise click.UsageError("--task-id: it is empty")
+        raise click.UsageError("--task-id is empty")
+    outcome = f"task {task_id}"
+    if resubmit:
+        outcome = "may be submitted again"
 
     async def main() -> None:
-        book = Ledger(file)
+        opened = Ledger(file)
         try:
-            await book.resolve(key, task_id=task_id, resubmit=resubmit)
+            await opened.resolve(key, task_id=task_id, resubmit=resubmit)
         finally:
-            await book.close()
-        say(f"{key}: " + ("may be submitted again" if resubmit else f"task {task_id}"))
+            await opened.close()
+        say(f"{key}: {outcome}")
 
     run(main())
 
@@ -68,13 +77,15 @@ def _print(entry: LedgerEntry) -> None:
     if not on_terminal():
         print_line(_as_json(entry))
         return
+
     out = Console(highlight=False, emoji=False)
     when = datetime.fromtimestamp(entry.at, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
     head = f"{entry.outcome or entry.state.value:9} {when}  {entry.key}"
     out.print(harmless(head), markup=False, soft_wrap=True)
     if entry.task_id is not None:
         out.print(f"          task {harmless(entry.task_id)}", markup=False, soft_wrap=True)
-    out.print(f"          {harmless(entry.request)}", markup=False, no_wrap=True, overflow="ellipsis")
+    request = f"          {harmless(entry.request)}"
+    out.print(request, markup=False, no_wrap=True, overflow="ellipsis")
 
 
 def _as_json(entry: LedgerEntry) -> dict[str, object]:

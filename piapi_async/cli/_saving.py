@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +17,12 @@ from ..downloads._options import MAX_BYTES, DownloadOptions
 from ..downloads._saver import Downloads
 from ..errors import DownloadError
 from ..tasks import Task, with_files
+from ._options import stacked
 
 
 @frozen(kw_only=True)
 class Saving:
-    """What `saving_options` say; the fields are called as click calls them."""
+    """What `saving_options` say; the fields have the names of click's parameters."""
 
     directory: Path | None = None
     all_files: bool = False
@@ -27,14 +30,8 @@ class Saving:
     max_file_bytes: int = MAX_BYTES
     parallel_files: int = MAX_OPEN_FILES
 
-    @classmethod
-    def taken_from(cls, values: dict[str, object]) -> Saving:
-        """Return what the options say, and take them out of a command's values."""
-        given: dict[str, Any] = {field.name: values.pop(field.name) for field in fields(cls) if field.name in values}
-        return cls(**given)
-
     def prepare(self) -> None:
-        """Make the folder, before anything is paid for what goes there."""
+        """Make the folder, before anything is paid for; raise `click.UsageError` if that fails."""
         if self.directory is None:
             return
         try:
@@ -43,9 +40,10 @@ class Saving:
             raise click.UsageError(f"{error} Nothing was submitted.") from None
 
     def words(self) -> list[str]:
-        """Return the options as one would type them."""
+        """Return the options as words of a command line."""
         if self.directory is None:
             return []
+
         words = ["--download", str(self.directory)]
         if self.all_files:
             words.append("--all-files")
@@ -58,7 +56,7 @@ class Saving:
         return words
 
     def for_runner(self) -> dict[str, Any]:
-        """Return the keywords that a `BatchRunner` has for it."""
+        """Return the keyword arguments of a `BatchRunner`."""
         return {
             "download": self.directory,
             "all_files": self.all_files,
@@ -68,22 +66,23 @@ class Saving:
         }
 
     async def save(self, piapi: PiAPI, task: Task[Any], *, verb: str = "", just_ended: bool = False) -> Task[Any]:
-        """Return a finished task with its files saved, if that was asked for; raise `DownloadError`."""
+        """Return a finished task, its files saved if that was asked for; raise `DownloadError`."""
         if self.directory is None:
             return task
+
         options = DownloadOptions(
             all_files=self.all_files,
             timeout=self.download_timeout,
             max_bytes=self.max_file_bytes,
             parallel=self.parallel_files,
         )
-        session = runtime_of(piapi).file_session()  # with the client's proxy and TLS, as those of a batch
+        session = runtime_of(piapi).file_session()  # with the client's proxy and TLS
         async with Downloads(self.directory, session, options) as downloads:
             return with_files(task, await downloads.save(task, verb=verb, just_ended=just_ended))
 
 
 class Folder(click.Path):
-    """A folder to save in, which may not be there yet."""
+    """A folder to save in, which need not exist yet."""
 
     def __init__(self) -> None:
         super().__init__(file_okay=False, path_type=Path)
@@ -96,37 +95,53 @@ class Folder(click.Path):
         return super().convert(value, param, ctx)
 
 
-def saving_options(*, folder: bool = True) -> list[click.Parameter]:
-    """Return the options; without `folder` for a command that always saves."""
-    options: list[click.Parameter] = [
-        click.Option(["--all-files"], is_flag=True, help="Save watermarked copies and covers, too."),
-        click.Option(
-            ["--download-timeout"],
-            type=click.FloatRange(min=0, min_open=True),
-            metavar="SECONDS",
-            help="For one file. Default: as long as it keeps coming.",
-        ),
-        click.Option(
-            ["--max-file-bytes"],
-            type=click.IntRange(min=1),
-            default=MAX_BYTES,
-            metavar="BYTES",
-            help=f"Save no larger file. Default: {MAX_BYTES >> 20} MiB.",
-        ),
-        click.Option(
-            ["--parallel-files"],
-            type=click.IntRange(min=1),
-            default=MAX_OPEN_FILES,
-            metavar="N",
-            help=f"At most so many files at a time. Default: {MAX_OPEN_FILES}.",
-        ),
-    ]
-    if folder:
-        directory = click.Option(
-            ["--download", "directory"],
-            type=Folder(),
-            metavar="DIR",
-            help="Save the files of the result here: their links expire.",
-        )
-        options.insert(0, directory)
-    return options
+download_option = click.option(
+    "--download",
+    "directory",
+    type=Folder(),
+    metavar="DIR",
+    help="Save the files of the result here: their links expire.",
+)
+
+_how_options = stacked(
+    click.option("--all-files", is_flag=True, help="Also save watermarked copies and covers."),
+    click.option(
+        "--download-timeout",
+        type=click.FloatRange(min=0, min_open=True),
+        metavar="SECONDS",
+        help="For one file. Default: no limit while it makes progress.",
+    ),
+    click.option(
+        "--max-file-bytes",
+        type=click.IntRange(min=1),
+        default=MAX_BYTES,
+        metavar="BYTES",
+        help=f"Save no larger file. Default: {MAX_BYTES >> 20} MiB.",
+    ),
+    click.option(
+        "--parallel-files",
+        type=click.IntRange(min=1),
+        default=MAX_OPEN_FILES,
+        metavar="N",
+        help=f"Save at most N files at a time. Default: {MAX_OPEN_FILES}.",
+    ),
+)
+
+
+def saving_options(where: Callable[[Any], Any] = download_option) -> Callable[[Any], Any]:
+    """Return the decorator of a command that saves files: it is called with their `Saving`.
+
+    `where` is the parameter called `directory`.
+    """
+    names = [field.name for field in fields(Saving)]
+
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        @wraps(function)
+        def command(**values: Any) -> None:  # noqa: ANN401 - whatever click has read
+            given = {name: values.pop(name) for name in names}
+            function(saving=Saving(**given), **values)
+
+        decorated: Callable[..., None] = stacked(where, _how_options)(command)
+        return decorated
+
+    return decorate

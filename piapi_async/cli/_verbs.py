@@ -1,4 +1,4 @@
-"""Midjourney's verbs, each of which is a command and a word of a batch file."""
+"""Midjourney's verbs: each is a command, and a `verb` of batch files."""
 
 from __future__ import annotations
 

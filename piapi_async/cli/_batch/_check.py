@@ -1,40 +1,41 @@
-"""What is wrong with a file of requests: told all at once, before anything is sent."""
+"""Checks a file of requests: all errors are reported at once, before anything is sent."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
 import click
-from attrs import evolve
+from attrs import define, evolve, field
 
 from ...batch._identity import identify
 from ...batch._outcome import BatchItem, IdentifiedItem
 from ...client import PiAPI, runtime_of
 from .._exit import ExitCode
-from .._options import Setup
-from .._output import harmless, say
 from .._requests import missing_file
-from .._session import client, run
+from .._running import run
+from .._session import client
+from .._setup import Setup
+from .._stderr import harmless, say
+from ._file_format import FileRefusedError
 from ._lines import BadLineError, BatchInput, Line
 from ._results import read_digests, stands_for_another
-from ._rows import FileRefusedError
 
 CHUNK_LINES, CHUNK_BYTES = 200, 2**20
 _SHOWN_ERRORS = 50
-_TOLD_ONE_BY_ONE = 3  # lines with the same mistake
+_SHOWN_SINGLY = 3  # lines with the same error
 
 
 class InputError(click.ClickException):
-    """What is wrong with a file: no matter of how the command is used, though it ends with the same code."""
+    """An error in a file: not in how the command is used, though it has the same exit code."""
 
     exit_code = ExitCode.USAGE
 
 
 def check(setup: Setup, requests: BatchInput, out: Path | None, *, skip_invalid: bool) -> tuple[BatchInput, int]:
-    """Return the good lines and their number; say what is wrong with the others, and leave if there are any."""
+    """Return the good lines and their number; report the others, and exit if there are any."""
     try:
         return _check(setup, requests, out, skip_invalid=skip_invalid)
     except FileRefusedError as error:
@@ -42,88 +43,129 @@ def check(setup: Setup, requests: BatchInput, out: Path | None, *, skip_invalid:
 
 
 def refused(name: str, error: FileRefusedError) -> InputError:
-    """Return what is said of a file that is refused as a whole."""
+    """Return the error for a file that is refused as a whole."""
     text = harmless(str(error).replace("FILE", name))
     return InputError(f"{name} cannot be read as requests: {text.rstrip('.')}. Nothing was submitted.")
 
 
 def _check(setup: Setup, requests: BatchInput, out: Path | None, *, skip_invalid: bool) -> tuple[BatchInput, int]:
-    ended = read_digests(out) if out is not None and out.exists() else {}
-    good = 0
-    wrong: dict[int, BadLineError] = {}
-    fileless: dict[int, BadLineError] = {}
-    carried: dict[str, None] = {}
-    for line in requests.lines():
-        if isinstance(line, BadLineError):
-            if line.encoding is not None and not skip_invalid:
-                raise line.encoding  # it is the file that is wrong, not every line with a letter in it
-            wrong[line.line] = line
-            continue
-        carried |= dict.fromkeys(line.origin.extra)
-        if stands_for_another(line, ended):
-            reason = f"key: {line.key!r} is not allowed; {out} has it for another request"
-            wrong[line.number] = BadLineError(line.number, reason)
-        elif reason := missing_file(line.request):
-            fileless[line.number] = BadLineError(line.number, reason)
-        else:
-            good += 1
-    if fileless and setup.ledger is not None and setup.ledger.exists():
-        without_file = len(fileless)
-        run(_forget_known(setup, requests, fileless))
-        good += without_file - len(fileless)
-    wrong |= fileless
-    _tell(wrong, requests.found.noun)
+    survey = _Survey(requests, out, skip_invalid=skip_invalid)
+    survey.read()
+    if survey.fileless and setup.ledger is not None and setup.ledger.exists():
+        run(survey.forgive_submitted(setup))
+
+    wrong = {**survey.wrong, **survey.fileless}
+    noun = requests.found.noun
+    _say_errors(wrong, noun)
     if wrong and not skip_invalid:
         raise InputError(
-            f"{len(wrong)} of {good + len(wrong)} {requests.found.noun}s are wrong; nothing was submitted "
-            "(--skip-invalid goes on)"
+            f"{len(wrong)} of {survey.good + len(wrong)} {noun}s are wrong; nothing was submitted "
+            "(--skip-invalid skips them)"
         )
-    if not good:
+    if not survey.good:
         raise InputError("there is nothing to submit")
-    if carried:
-        say(f"Not fields, but carried along under `extra`: {', '.join(carried)} (--ignore-extra leaves them out).")
-    return evolve(requests, without=frozenset(wrong)), good
+    if survey.carried:
+        names = ", ".join(survey.carried)
+        say(f"Not fields, but carried along under `extra`: {names} (--ignore-extra drops them).")
+
+    return evolve(requests, without=frozenset(wrong)), survey.good
 
 
-def _tell(wrong: dict[int, BadLineError], noun: str) -> None:
-    """Say what is wrong; what many lines have wrong only once, with the first and the last of them."""
+@define
+class _Survey:
+    """What one reading of the file has found."""
+
+    requests: BatchInput
+    out: Path | None
+    skip_invalid: bool = field(kw_only=True)
+    good: int = 0
+    wrong: dict[int, BadLineError] = field(factory=dict)
+    fileless: dict[int, BadLineError] = field(factory=dict)
+    """Lines that name a file which does not exist, and are good otherwise."""
+    carried: dict[str, None] = field(factory=dict)
+    """The names of columns that are not fields, in order."""
+
+    def read(self) -> None:
+        """Read all lines; raise `FileRefusedError`."""
+        ended: Mapping[int, int] = {}
+        if self.out is not None and self.out.exists():
+            ended = read_digests(self.out)
+
+        for line in self.requests.lines():
+            if isinstance(line, Line):
+                self._add(line, ended)
+                continue
+            if line.encoding is not None and not self.skip_invalid:
+                raise line.encoding  # the file is wrong, not every line with a letter in it
+            self.wrong[line.line] = line
+
+    def _add(self, line: Line, ended: Mapping[int, int]) -> None:
+        self.carried |= dict.fromkeys(line.origin.extra)
+        if stands_for_another(line, ended):
+            reason = f"key: {line.key!r} is not allowed; {self.out} has it for another request"
+            self.wrong[line.number] = BadLineError(line.number, reason)
+            return
+
+        reason = missing_file(line.request)
+        if reason:
+            self.fileless[line.number] = BadLineError(line.number, reason)
+        else:
+            self.good += 1
+
+    async def forgive_submitted(self, setup: Setup) -> None:
+        """Accept the lines whose task the ledger has: it was submitted, and needs its file no longer."""
+        async with client(setup) as piapi:
+            ledger = runtime_of(piapi).ledger
+            async for line, item in identified(piapi, self.requests):
+                if ledger is None or item.key is None or line.number not in self.fileless:
+                    continue
+                if await ledger.find(item.key) is not None:
+                    del self.fileless[line.number]
+                    self.good += 1
+
+
+def _say_errors(wrong: Mapping[int, BadLineError], noun: str) -> None:
+    """Report errors; one that many lines have only once, with the first and the last of them."""
     by_reason: dict[str, list[int]] = {}
     for number in sorted(wrong):
         by_reason.setdefault(wrong[number].reason, []).append(number)
+
     for reason, numbers in list(by_reason.items())[:_SHOWN_ERRORS]:
-        shown = numbers if len(numbers) <= _TOLD_ONE_BY_ONE else numbers[:1]
+        shown = numbers
+        if len(numbers) > _SHOWN_SINGLY:
+            shown = numbers[:1]
         for number in shown:
             say(f"{noun} {number}: {reason}")
-        if more := len(numbers) - len(shown):
+        more = len(numbers) - len(shown)
+        if more:
             say(f"  … and {more} more {noun}s likewise, the last is {numbers[-1]}")
-    if (rest := len(by_reason) - _SHOWN_ERRORS) > 0:
-        say(f"… and {rest} more mistakes")
+
+    rest = len(by_reason) - _SHOWN_ERRORS
+    if rest > 0:
+        say(f"… and {rest} more errors")
 
 
-async def _forget_known(setup: Setup, requests: BatchInput, fileless: dict[int, BadLineError]) -> None:
-    """Take out the lines whose task the ledger has: it was submitted, and needs its file no more."""
-    async with client(setup) as piapi:
-        ledger = runtime_of(piapi).ledger
-        async for line, item in keyed(piapi, requests):
-            known = await ledger.find(item.key) if ledger is not None and item.key is not None else None
-            if line.number in fileless and known is not None:
-                del fileless[line.number]
-
-
-async def keyed(piapi: PiAPI, requests: BatchInput) -> AsyncGenerator[tuple[Line, IdentifiedItem[Any]], None]:
-    """Yield every good line with its item, which has the key that the runner would mint if it has none of its own."""
+async def identified(
+    piapi: PiAPI, requests: BatchInput
+) -> AsyncGenerator[tuple[Line, IdentifiedItem[Any]], None]:
+    """Yield every good line with its item; a key that it lacks is minted as the runner would."""
     run_id = token_hex(8)
     for lines in chunks(requests):
-        identities = await identify(runtime_of(piapi), [BatchItem(line.request, line.key) for line in lines], run_id)
+        items = [BatchItem(line.request, line.key) for line in lines]
+        identities = await identify(runtime_of(piapi), items, run_id)
         identities.reverse()
-        while lines:
+        del items
+
+        while lines:  # taken one by one, so that no request is held longer than it is needed
             line, identity = lines.pop(0), identities.pop()
-            key = line.key if identity is None else identity.key
+            key = line.key
+            if identity is not None:
+                key = identity.key
             yield line, IdentifiedItem(line.request, key, identity)
 
 
 def chunks(requests: BatchInput) -> Iterator[list[Line]]:
-    """Yield the good lines in portions, each of which costs one turn at the ledger's file: many, but not too heavy."""
+    """Yield the good lines in chunks, each of which costs one transaction of the ledger."""
     chunk: list[Line] = []
     weight = 0
     for line in requests.lines():

@@ -1,4 +1,4 @@
-"""How a batch goes: a bar with count, rate and time left on a terminal, else a line every few seconds."""
+"""The progress of a batch: a bar with figures on a terminal, else a line every few seconds."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from rich.text import Text
 
 from ...batch import BatchRunner, Outcome
 from ...errors import DownloadError, SubmissionUnknown
-from .._output import clock, console, say
+from .._meter import clock
+from .._stderr import console, say
 from ._results import Results
 
 PLAIN_EVERY = 5.0  # seconds
@@ -25,7 +26,7 @@ _LIVE_EVERY = 0.25
 
 @define
 class Display:
-    """Shows how a run goes; `total` items are left for it to do."""
+    """Shows the progress of a run over `count` items."""
 
     runner: BatchRunner
     results: Results
@@ -51,16 +52,17 @@ class Display:
         if self._live is None or not self.results.on_terminal:
             yield
             return
+
         self._live.stop()
         yield
         self._live = self._begun()
 
     def _begun(self) -> Live:
-        """Return a new display: one that is started again would wipe out what was written meanwhile."""
+        """Return a new display: restarting the old one would wipe out what was written meanwhile."""
         live = Live(
             get_renderable=self._shown,
             console=console,
-            auto_refresh=False,  # not by a thread of its own: the figures are the event loop's
+            auto_refresh=False,  # a thread of its own would read the event loop's figures
             transient=True,
             redirect_stdout=False,  # which is for outcomes
             redirect_stderr=False,
@@ -69,15 +71,17 @@ class Display:
         return live
 
     @staticmethod
-    def heed(outcome: Outcome[Any]) -> None:
-        """Say at once what a person will have to look at."""
-        if isinstance(outcome.error, SubmissionUnknown) or isinstance(outcome.download_error, DownloadError):
-            say(str(outcome.error or outcome.download_error))
+    def say_serious(outcome: Outcome[Any]) -> None:
+        """Print at once the errors that a person will have to look at."""
+        if isinstance(outcome.error, SubmissionUnknown):
+            say(str(outcome.error))
+        elif isinstance(outcome.download_error, DownloadError):
+            say(str(outcome.download_error))
 
     @property
     def total(self) -> int:
         """Items that this run has to do."""
-        return self.count - self.results.had
+        return self.count - self.results.skipped
 
     async def _tick(self) -> None:
         while self._live is not None:
@@ -92,15 +96,19 @@ class Display:
     def _shown(self) -> Group:
         totals = self.runner.totals
         rate, left = self._pace()
+
         line = Table.grid(padding=(0, 1), expand=True)
         line.add_column(ratio=1, min_width=5)
         for _ in range(3):
             line.add_column(no_wrap=True, justify="right")
         bar = ProgressBar(total=max(1, self.total), completed=totals.ended)
         line.add_row(bar, f"{totals.ended}/{self.total}", rate, f"{left} left")
-        return Group(line, Text("  ".join(f"{name} {value}" for name, value in self._figures())))
+
+        figures = "  ".join(f"{name} {value}" for name, value in self._figures())
+        return Group(line, Text(figures))
 
     def _pace(self) -> tuple[str, str]:
+        """Return the rate and the time left."""
         totals = self.runner.totals
         if not totals.rate:
             return "0.00/s", "?"

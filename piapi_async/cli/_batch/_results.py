@@ -1,4 +1,4 @@
-"""The file of outcomes that a batch writes: a line of JSON for each item, and what a later run makes of it."""
+"""The outcomes that a batch writes, a line of JSON for each item, and what a later run reads of them."""
 
 from __future__ import annotations
 
@@ -23,13 +23,20 @@ from ...errors import TaskCancelled, TaskFailed
 from ...ledger._entries import SubmissionKey
 from ...ledger._sqlite import lock_file
 from ...tasks import FileRole
-from .._output import leave_stdout, on_terminal, stdout_encoding, task_fields, to_json, write_out
+from .._output import (
+    leave_stdout,
+    on_terminal,
+    stdout_encoding,
+    task_fields,
+    to_json,
+    write_out,
+)
 from .._saving import Saving
 from ._lines import Line, Origin, mark
 
 
 def check_out(out: Path, source: Path, ledger: Path | None) -> None:
-    """Refuse to write outcomes over the input, the ledger, or what is no file."""
+    """Raise `click.UsageError` if outcomes would overwrite the input or the ledger, or cannot be a file."""
     for name, other in (("the input", source), ("the ledger", ledger)):
         if other is not None and out.resolve() == other.resolve():
             raise click.UsageError(f"--out {out} is {name}; it would be overwritten")
@@ -40,15 +47,15 @@ def check_out(out: Path, source: Path, ledger: Path | None) -> None:
 
 
 class Sink(Protocol):
-    """Where outcomes are written to, line by line."""
+    """Where outcomes are written, line by line."""
 
     @property
     def encoding(self) -> str:
-        """What characters it can take."""
+        """The encoding of the lines."""
         ...
 
     def write(self, line: str) -> None:
-        """Write a line; raise `OSError` or `ValueError` if it cannot be written."""
+        """Write a line; raise `OSError` or `ValueError` if that fails."""
         ...
 
 
@@ -67,34 +74,34 @@ class _Stdout:
 
 @define
 class _File:
-    """A file that is appended to: a line is there as a whole, or not at all."""
+    """A file to append to: a line is written as a whole, or not at all."""
 
-    _number: int
+    _descriptor: int
     encoding: str = "utf-8"
 
     def write(self, line: str) -> None:
-        end = os.lseek(self._number, 0, os.SEEK_END)
+        end = os.lseek(self._descriptor, 0, os.SEEK_END)
         data = memoryview(f"{line}\n".encode())
         try:
             while data:
-                data = data[os.write(self._number, data) :]
+                data = data[os.write(self._descriptor, data) :]
         except OSError:
             with contextlib.suppress(OSError):
-                os.ftruncate(self._number, end)
+                os.ftruncate(self._descriptor, end)
             raise
 
 
 @define
 class Results:
-    """The file of outcomes: a line for each item, written when it is known, and never two for one item.
+    """The outcomes: a line for each item, written when it is known, and never two for one item.
 
-    A later run drops the lines of items that may still come to something else, and skips those that cannot.
+    A later run drops the lines of items whose outcome may still change, and skips the others.
     """
 
     _sink: Sink
     failed: int = 0
-    had: int = field(default=0, init=False)
-    """Items that were skipped, because an earlier run has written down their end."""
+    skipped: int = field(default=0, init=False)
+    """Items that were skipped, because an earlier run has recorded their end."""
     _ended: set[int] = field(factory=set)
 
     @classmethod
@@ -105,34 +112,47 @@ class Results:
     @classmethod
     @contextlib.contextmanager
     def at(cls, path: Path | None, *, keep: bool, saving: Saving) -> Iterator[Results]:
+        """Yield results that go to a file, or to stdout for None; with `keep` an earlier run goes on."""
         if path is None:
             yield cls.on_stdout()
             return
         if path.exists() and path.stat().st_size and not keep:
             raise click.UsageError(f"{path} exists: move it away, or use --ledger FILE to go on with an earlier run")
+
         real = path.resolve()
-        with _held(real, path):
-            failed, ended = cls._tidy(real, path, saving) if real.exists() else (0, set())
-            number = os.open(real, os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o666)
+        with _locked(real, path):
+            failed, ended = 0, set[int]()
+            if real.exists():
+                failed, ended = cls._tidy(real, path, saving)
+
+            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
+            descriptor = os.open(real, flags, 0o666)
             try:
-                yield cls(_File(number), failed, ended)
+                yield cls(_File(descriptor), failed, ended)
             finally:
-                os.close(number)
+                os.close(descriptor)
 
     @classmethod
     def _tidy(cls, path: Path, shown: Path, saving: Saving) -> tuple[int, set[int]]:
-        """Keep the lines that are final; return how many failed, and the marks of all.  One that is cut off goes."""
+        """Keep the lines that are final; return how many failed, and the marks of all.
+
+        A last line that was cut off is dropped.
+        """
         ended: set[int] = set()
         failed = 0
-        fresh = path.with_name(f".{path.name}.piapi-async-new")  # ours alone, as long as the lock is held
-        with path.open(encoding="utf-8", errors="replace") as old, fresh.open("w", encoding="utf-8") as new:
+        fresh = path.with_name(f".{path.name}.piapi-async-new")  # ours alone while the lock is held
+        with (
+            path.open(encoding="utf-8", errors="replace") as old,
+            fresh.open("w", encoding="utf-8") as new,
+        ):
             for text in old:
                 row = _read_row(text)
                 if row is None and text.endswith("\n"):
                     fresh.unlink()
-                    raise click.UsageError(f"{shown} exists and is no file of results with keys: move it away")
+                    raise click.UsageError(f"{shown} exists and is not a file of results with keys: move it away")
                 if row is None or not _is_final(row, saving) or mark(row["key"]) in ended:
                     continue
+
                 ended.add(mark(row["key"]))
                 failed += bool(row.get("error"))
                 new.write(text.rstrip("\n") + "\n")
@@ -142,56 +162,77 @@ class Results:
 
     @property
     def on_terminal(self) -> bool:
-        """Whether a person reads the outcomes."""
+        """Whether outcomes go to a terminal."""
         return isinstance(self._sink, _Stdout) and on_terminal()
 
     def skips(self, key: str | None) -> bool:
-        """Return whether an earlier run has come to the end of the item with this key, and count it."""
-        had = key is not None and mark(key) in self._ended
-        self.had += had
-        return had
+        """Return whether an earlier run has recorded the end of the item with this key, and count it."""
+        skip = key is not None and mark(key) in self._ended
+        self.skipped += skip
+        return skip
 
     def write(self, outcome: Outcome[Any], origin: Origin) -> None:
-        """Write what came of a line; raise `OSError` or `ValueError` if it cannot be written."""
+        """Write the outcome of a line; raise `OSError` or `ValueError` if that fails."""
         self._sink.write(to_json(row_of(outcome, origin), encoding=self._sink.encoding))
 
 
-_NOTHING: Mapping[str, Any] = MappingProxyType(
-    {"status": None, "state": None, "progress": None, "images": [], "result": None, "files": [], "cost": None}
+_NO_TASK: Mapping[str, Any] = MappingProxyType(
+    {
+        "status": None,
+        "state": None,
+        "progress": None,
+        "images": [],
+        "result": None,
+        "files": [],
+        "cost": None,
+    }
 )
 
 
 def row_of(outcome: Outcome[Any], origin: Origin) -> dict[str, Any]:
-    """Return what is written down of an outcome: what a single command prints of a task, and whose it is."""
-    task, error = outcome.task, outcome.error or outcome.download_error
+    """Return the line of an outcome: the fields that a single command prints, and the item's own."""
+    fields: Mapping[str, Any] = _NO_TASK
+    if outcome.task is not None:
+        fields = task_fields(outcome.task)
+    task_id = None
+    if outcome.ref is not None:
+        task_id = outcome.ref.task_id
+
+    error = outcome.error or outcome.download_error
+    text, error_type = "", ""
+    if error is not None:
+        text, error_type = str(error), type(error).__name__
     ended = outcome.error is None or isinstance(outcome.error, (TaskFailed, TaskCancelled))
+
     return {
         "line": origin.number,
         "key": outcome.key,
         "digest": digest_of(outcome.request),
-        **(_NOTHING if task is None else task_fields(task)),
-        "task_id": outcome.ref.task_id if outcome.ref else None,
-        "error": str(error) if error else "",
-        "error_type": type(error).__name__ if error else "",
+        **fields,
+        "task_id": task_id,
+        "error": text,
+        "error_type": error_type,
         "resumed": outcome.resumed,
         "final": ended and outcome.download_error is None,
-        "request": origin.said(),
+        "request": origin.as_given(),
         "extra": origin.carried(),
     }
 
 
 @contextlib.contextmanager
-def _held(path: Path, shown: Path) -> Iterator[None]:
-    """Hold the lock of a file of results, which one process can, and which ends with it."""
+def _locked(path: Path, shown: Path) -> Iterator[None]:
+    """Hold the lock of a file of results, which only one process can hold, and which ends with it."""
     lock_path = path.with_name(f".{path.name}.piapi-async-lock")
     while True:
         identity = _identity(lock_path)
         try:
             lock = lock_file(lock_path)
         except sqlite3.OperationalError as error:
-            reason = f"another run is writing {shown}" if "locked" in str(error) else f"--out {shown}: {error}"
-            raise click.UsageError(reason) from None
-        # Whoever held it before takes the file away while it holds it; a lock on such a file is worth nothing.
+            if "locked" in str(error):
+                raise click.UsageError(f"another run is writing {shown}") from None
+            raise click.UsageError(f"--out {shown}: {error}") from None
+
+        # The holder before us removes the file while it holds the lock, so ours may be on a removed file.
         if identity is not None and _identity(lock_path) == identity:
             break
         lock.close()
@@ -200,7 +241,7 @@ def _held(path: Path, shown: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        with contextlib.suppress(PermissionError):  # Windows removes no file that is open
+        with contextlib.suppress(PermissionError):  # Windows does not remove open files
             lock_path.unlink(missing_ok=True)
         lock.close()
 
@@ -214,14 +255,14 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 
 def digest_of(request: TaskRequest[Any]) -> str:
-    """Return 64 bits that tell a request from another, as a ledger tells them apart."""
+    """Return 64 bits of a request's digest, which is the ledger's."""
     return SubmissionKey.of(request.to_http(), key="", origin="", family="").digest.hex()[:16]
 
 
 def read_digests(out: Path) -> dict[int, int]:
-    """Return the digests of the requests that results are final about, by the marks of their keys.
+    """Return the digests of the requests whose results are final, by the marks of their keys.
 
-    A row that an older release has written has none, and is believed.
+    A row that an older release has written has none, and is left out.
     """
     digests: dict[int, int] = {}
     with out.open(encoding="utf-8", errors="replace") as file:
@@ -233,42 +274,66 @@ def read_digests(out: Path) -> dict[int, int]:
 
 
 def stands_for_another(line: Line, digests: Mapping[int, int]) -> bool:
-    """Return whether final results have a line's own key for another request; a key that is made up follows from it."""
-    known = digests.get(mark(line.key)) if line.key is not None else None
+    """Return whether final results have a line's key for another request; minted keys cannot."""
+    if line.key is None:
+        return False
+    known = digests.get(mark(line.key))
     return known is not None and known != int(digest_of(line.request), 16)
 
 
 def _read_row(text: str) -> dict[str, Any] | None:
-    """Return a line of results, None for what is none of ours."""
+    """Return a line of results, None if it is not one."""
     try:
         row = json.loads(text)
     except (ValueError, RecursionError):
         return None
-    return row if isinstance(row, dict) and isinstance(row.get("key"), str) and row["key"] and "final" in row else None
+
+    if not isinstance(row, dict) or "final" not in row:
+        return None
+    key = row.get("key")
+    if not isinstance(key, str) or not key:
+        return None
+    return row
 
 
 def _is_final(row: dict[str, Any], saving: Saving) -> bool:
-    """Return whether a later run has nothing to add: the task has ended and, if wanted, its files are there."""
+    """Return whether a later run has nothing to add: the task has ended, and its files are saved if wanted."""
     if not row["final"] or row.get("error") or saving.directory is None:
         return bool(row["final"])
     files = row.get("files") or []
     if not files:
         return _is_text(row)
-    roles = [file.get("role") if isinstance(file, dict) else None for file in files]
+
+    roles = [_role_of(file) for file in files]
     best = next((role for role in FileRole if role in roles), None)
-    wanted = [file for file, role in zip(files, roles, strict=True) if saving.all_files or role in {best, None}]
-    return all(name is not None and is_saved(Path(name)) for name in map(_saved_as, wanted))
+    for file, role in zip(files, roles, strict=True):
+        wanted = saving.all_files or role in {best, None}
+        name = _saved_as(file)
+        if wanted and (name is None or not is_saved(Path(name))):
+            return False
+    return True
+
+
+def _role_of(file: object) -> str | None:
+    if not isinstance(file, dict):
+        return None
+    return file.get("role")
 
 
 def _is_text(row: dict[str, Any]) -> bool:
-    """Return whether a row without files lacks none: its result is text."""
+    """Return whether the result of a row without files is text."""
     request = row.get("request")
     if not isinstance(request, dict):  # of an older release
         return not row.get("images")
+
     return any(makes_text(str(request.get(name, ""))) for name in ("verb", "model", "task_type"))
 
 
 def _saved_as(file: object) -> str | None:
     """Return where a file of a row was saved; rows of older releases have just the name."""
-    name = file.get("saved_as") if isinstance(file, dict) else file
-    return name if isinstance(name, str) else None
+    name = file
+    if isinstance(file, dict):
+        name = file.get("saved_as")
+    if not isinstance(name, str):
+        return None
+    return name

@@ -1,4 +1,4 @@
-"""Where a batch's requests come from: a file, or a copy of what can be read only once."""
+"""The source of a batch's requests: a file, or a copy of what can be read only once."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from attrs import define
 
 @define
 class Source:
-    """A file of requests, which is read several times and must stay as it is meanwhile.
+    """A file of requests, which is read several times and must not change meanwhile.
 
-    Standard input and pipes are copied to a temporary file without a name, so that nothing of them stays behind
-    however the command ends.
+    Standard input and pipes are copied to a temporary file without a name, so that nothing of them is
+    left behind however the command ends.
     """
 
     name: str
     path: Path | None
-    """None for what can be read only once."""
+    """None if it can be read only once."""
     _copy: IO[bytes] | None = None
     _stamp: tuple[int, ...] | None = None
 
     @classmethod
     def of(cls, path: Path) -> Source:
-        """Return a source; raise `click.ClickException` if what is read only once cannot be kept."""
+        """Return the source at a path; raise `click.ClickException` if a pipe cannot be copied."""
         if str(path) == "-":
             return cls("standard input", None, _copied(sys.stdin.buffer, "standard input"))
         if path.is_file():
@@ -40,14 +40,15 @@ class Source:
 
     @property
     def suffix(self) -> str:
-        """The suffix of its name, which may tell what is in it."""
+        """The suffix of its name, which may tell its kind."""
         return Path(self.name).suffix
 
     def open(self) -> BinaryIO:
-        """Open it at its beginning; raise `click.ClickException` if it has changed since it was first opened."""
+        """Open it at its beginning; raise `click.ClickException` if it has changed since the first time."""
         if self._copy is not None:
             self._copy.seek(0)
             return os.fdopen(os.dup(self._copy.fileno()), "rb")
+
         assert self.path is not None  # noqa: S101 - there is a file or a copy
         stream = self.path.open("rb")
         status = os.fstat(stream.fileno())
@@ -59,7 +60,7 @@ class Source:
         return stream
 
     def close(self) -> None:
-        """Let go of the copy."""
+        """Close the copy."""
         if self._copy is not None:
             self._copy.close()
 
@@ -73,7 +74,7 @@ def _copied(stream: BinaryIO, name: str) -> IO[bytes]:
         with contextlib.suppress(OSError):  # what is still buffered would fail again
             copy.close()
         raise click.ClickException(
-            f"{name} could not be kept in {tempfile.gettempdir()} ({error.strerror}); TMPDIR says where there is room. "
-            "Nothing was submitted."
+            f"{name} could not be copied to {tempfile.gettempdir()} ({error.strerror}); set TMPDIR to a "
+            "folder with room. Nothing was submitted."
         ) from None
     return copy

@@ -1,0 +1,73 @@
+"""What the shared options of a command say."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import click
+from attrs import frozen
+
+from ._options import given_options
+from ._stderr import say
+
+
+@frozen
+class Setup:
+    """What a command needs to make its client."""
+
+    emulator: bool = False
+    api_key_file: Path | None = None
+    base_url: str | None = None
+    allow_insecure: bool = False
+    ledger: Path | None = None
+    verbose: bool = False
+
+    def words(self) -> list[str]:
+        """Return the options as words of a command line, but for `verbose`."""
+        words = []
+        if self.emulator:
+            words.append("--emulator")
+
+        for option, value in (
+            ("--base-url", self.base_url),
+            ("--ledger", self.ledger),
+            ("--api-key-file", self.api_key_file),
+        ):
+            if value:
+                words += [option, str(value)]
+
+        if self.allow_insecure:
+            words.append("--allow-insecure")
+        return words
+
+
+def read_setup() -> Setup:
+    """Return what the shared options of the running command say, and show what the client logs.
+
+    Raises `click.UsageError` for options that contradict each other.
+    """
+    setup = Setup(**given_options())
+    if setup.emulator and setup.base_url:
+        raise click.UsageError("--emulator and --base-url exclude each other")
+    if setup.ledger is not None and not setup.ledger.parent.is_dir():
+        raise click.UsageError(f"--ledger {setup.ledger}: there is no directory {setup.ledger.parent}")
+
+    level = logging.INFO
+    if setup.verbose:
+        level = logging.DEBUG
+    logger = logging.getLogger("piapi_async")
+    logger.setLevel(level)
+    others = [handler for handler in logger.handlers if not isinstance(handler, _StderrHandler)]
+    logger.handlers = [*others, _StderrHandler()]
+    return setup
+
+
+class _StderrHandler(logging.Handler):
+    """Shows what the client logs, such as retries and their reasons."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        # Steps in a task's life are shown by the command in its own way.
+        is_step = hasattr(record, "task_id")
+        if not is_step or logging.getLogger(record.name).isEnabledFor(logging.DEBUG):
+            say(record.getMessage())
