@@ -6,7 +6,7 @@ import logging
 import shlex
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from attrs import evolve
@@ -28,6 +28,9 @@ from ._job import Job
 from ._lines import BatchInput
 from ._results import Results, check_out
 from ._source import Source
+
+if TYPE_CHECKING:
+    from ...ledger._writer import LedgerWriter
 
 
 class _RunOrStatus(click.Group):
@@ -172,7 +175,7 @@ async def _rehearse(setup: Setup, requests: BatchInput, good: int) -> None:
     print_json(counts)
 
 
-async def _fate_of(key: str | None, ledger: Ledger | None) -> str:
+async def _fate_of(key: str | None, ledger: LedgerWriter | None) -> str:
     """Return what a run would do with the line of a key."""
     if ledger is None or not key:
         return "submit"
