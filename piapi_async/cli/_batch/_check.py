@@ -145,9 +145,7 @@ def _say_errors(wrong: Mapping[int, BadLineError], noun: str) -> None:
         say(f"… and {rest} more errors")
 
 
-async def identified(
-    piapi: PiAPI, requests: BatchInput
-) -> AsyncGenerator[tuple[Line, IdentifiedItem[Any]], None]:
+async def identified(piapi: PiAPI, requests: BatchInput) -> AsyncGenerator[tuple[Line, IdentifiedItem[Any]], None]:
     """Yield every good line with its item; a key that it lacks is minted as the runner would."""
     run_id = token_hex(8)
     for lines in chunks(requests):
