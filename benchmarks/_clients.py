@@ -96,7 +96,7 @@ async def transported(base_url: str, pause: float) -> AsyncIterator[Calls]:
 
         async def call(request: Any, *, submit: bool = False) -> Any:  # noqa: ANN401 - whatever the answer is
             sending = SendState()
-            answer = await transport.send(request.to_http(), timeout=30.0, sending=sending, submit=submit)
+            answer = await transport.send(request.to_http(), timeout=30.0, state=sending, submit=submit)
             sending.settle(reuse=True)
             return request.parse(answer)
 

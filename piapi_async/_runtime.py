@@ -22,7 +22,8 @@ from attrs import define, field
 from ._calls.sender import Sender
 from ._calls.threads import running_loop
 from ._protocol.family import Family, TaskRequest
-from ._submit.submitter import SubmitResult, Submitter
+from ._submit.submission import SubmitResult
+from ._submit.submitter import Submitter
 from ._submit.uploads import Uploader
 from ._text import label
 from ._verdict import judge_read
@@ -76,7 +77,7 @@ class Runtime:
         on_end = partial(_record_end, writer, origin)
         poller = Poller(schedule, sender, max(1, connections // 4), on_end)
         uploader = Uploader.beside(sender, upload_url)
-        submitter = Submitter(sender, origin, writer, uploader.links)
+        submitter = Submitter(sender, origin, writer, uploader)
         return cls(origin, sender, poller, submitter, uploader, writer, sender.counters)
 
     # -- life ---------------------------------------------------------------------------------------------------------
@@ -135,7 +136,7 @@ class Runtime:
             await asyncio.shield(self._closing)
 
     async def _close(self) -> None:
-        self.sender.throttle.shut()
+        self.sender.throttle.close()
         async with contextlib.AsyncExitStack() as last:  # what fails keeps nothing that follows from being closed
             if self.ledger is not None and self._joined:
                 last.push_async_callback(self.ledger.leave)
@@ -176,7 +177,9 @@ class Runtime:
         accepted = await self.submitter.submit(request, key, timeout, identity)
 
         _tell("%s was accepted: task %s", name, accepted.task_id, task_id=accepted.task_id, request=name)
-        watch = self.watch(family, accepted.task_id, submitted=accepted.known is None, has_webhook=accepted.announced)
+        watch = self.watch(
+            family, accepted.task_id, submitted=accepted.ledger_entry is None, has_webhook=accepted.has_webhook
+        )
         watch.request = name
         return watch, accepted
 

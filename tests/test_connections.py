@@ -21,7 +21,7 @@ from support.serving import turns
 
 from piapi_async import Ledger, PiAPI, PiAPIError, RetryPolicy, SubmissionUnknown
 from piapi_async._calls.connector import SteadyConnector, SubmitConnector, has_unread
-from piapi_async._submit.submitter import _KnownIds
+from piapi_async._submit.known_ids import KnownIds
 from piapi_async.ledger import LedgerState
 from piapi_async.tasks import TaskId
 
@@ -296,7 +296,7 @@ async def test_an_id_that_the_ledger_has_for_another_submission_is_not_accepted(
 
 
 def test_known_ids_are_remembered_within_bounds() -> None:
-    known = _KnownIds()
+    known = KnownIds()
     for number in range(50_000):
         assert known.take(TaskId(f"t{number}"))
 

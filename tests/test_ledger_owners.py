@@ -216,7 +216,7 @@ async def claim_for(ledger: Ledger, piapi: PiAPI) -> None:
 async def test_whoever_waits_for_another_owner_is_told(
     path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("piapi_async._submit.submitter._WORTH_A_WORD", 0.1)
+    monkeypatch.setattr("piapi_async._submit.claim._WORTH_A_WORD", 0.1)
     async with strict_server() as server, opened(path) as other, a_client(server, path) as piapi:
         await claim_for(other, piapi)
         with pytest.raises(LedgerError):

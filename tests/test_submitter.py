@@ -183,7 +183,7 @@ async def test_an_unknown_submit_says_what_happened_and_what_to_do_and_stays_unk
         command = ["piapi-async", "ledger", "resolve", str(path), "order 17"]
         assert shlex.join(command) in str(error)
 
-        with pytest.raises(SubmissionUnknown, match="earlier submit of this key"):
+        with pytest.raises(SubmissionUnknown, match="earlier submission of this key"):
             await piapi.submit(case.reroll("p"), key="order 17")
         assert emulator.seen.requests[case.create] == 1
 

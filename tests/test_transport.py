@@ -4,7 +4,6 @@ import asyncio
 import gzip
 import json
 import logging
-import math
 import socket
 import ssl
 import traceback
@@ -174,7 +173,7 @@ async def test_submits_and_reads_have_pools_of_their_own() -> None:
         transport = transport_to(server.base_url)
         for submit in (True, False, True, False):
             sending = SendState()
-            await transport.send(POST, timeout=5.0, submit=submit, sending=sending)
+            await transport.send(POST, timeout=5.0, submit=submit, state=sending)
             sending.settle(reuse=True)
         await transport.close()
 
@@ -274,10 +273,10 @@ async def test_waiting_for_a_free_connection_sends_nothing() -> None:
     async with no_leaks(), strict_server(Act(then="stall")) as server:
         transport = transport_to(server.base_url, connections=1)
         first, second = SendState(), SendState()
-        hanging = asyncio.create_task(transport.send(POST, timeout=9.0, sending=first))
+        hanging = asyncio.create_task(transport.send(POST, timeout=9.0, state=first))
         await turns()
         with pytest.raises(TransportError) as late:
-            await transport.send(POST, timeout=3.0, sending=second)
+            await transport.send(POST, timeout=3.0, state=second)
         with pytest.raises(TransportError) as lost:
             await hanging
         await transport.close()
@@ -440,7 +439,7 @@ async def test_a_cancelled_caller_can_still_learn_whether_it_had_left() -> None:
     async with no_leaks(), strict_server(Act(then="stall")) as server:
         transport = transport_to(server.base_url)
         sending = SendState()
-        task = asyncio.create_task(transport.send(POST, timeout=60.0, sending=sending))
+        task = asyncio.create_task(transport.send(POST, timeout=60.0, state=sending))
         await turns(1)
         assert not sending.begun
         await turns()
@@ -963,11 +962,11 @@ def test_an_origin_is_scheme_host_and_port(base_url: str, origin: str) -> None:
     assert origin_of(check_base_url(base_url, allow_insecure=False)) == origin
 
 
-def test_a_sending_knows_nothing_before_it_begins() -> None:
-    sending = SendState()
+def test_a_request_has_not_begun_to_leave_at_first() -> None:
+    state = SendState()
 
-    assert not sending.begun
-    assert sending.timeout == math.inf
+    assert not state.begun
+    assert not state.abandoned
 
 
 def test_a_strict_server_counts_headers_as_they_come() -> None:

@@ -1,12 +1,14 @@
 """Connections that are in step: what is read on one is the answer to what was written on it.
 
-aiohttp takes a connection from its pool if it is still open, whatever the server has said on it meanwhile: an answer
-sent twice, or a balancer's unsolicited 408, would be read as the answer to the next request, and every later one be off
-by one.  So a kept connection is used again only while it holds nothing unread, which is asked when it is taken; and one
-that a submission went out on only after its answer was judged to be a plain acceptance, so that a second copy of any
-other answer, however late, finds nobody to mislead.
+aiohttp takes a connection from its pool if it is still open, whatever the server has said on it
+meanwhile: an answer sent twice, or a balancer's unsolicited 408, would be read as the answer to the
+next request, and every later one be off by one.  So a kept connection is used again only while it
+holds nothing unread, which is asked when it is taken; and one that a submission went out on only
+after its answer was judged to be a plain acceptance, so that a second copy of any other answer,
+however late, finds nobody to mislead.
 
-`_get`, `_release` and `_factory` are aiohttp's own, and not documented; they are the same from 3.12 to 3.14.
+`_get`, `_release` and `_factory` are aiohttp's own, and not documented; they are the same from 3.12
+to 3.14.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 r"""Values that must not be shown, taken out of what hosts send back.  Pure.
 
-A secret is found by its value, however JSON spells it: ``sk-1/2`` is also ``sk\u002d1\/2``.  Where an answer holds no
-such escapes, which is nearly always, a search for the plain bytes is all it takes.
+A secret is found by its value, however JSON spells it: ``sk-1/2`` is also ``sk\u002d1\/2``.  Where
+an answer holds no such escapes, which is nearly always, a search for the plain bytes is all it
+takes.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""How one call is made: through the gate, as often as the policy says, judged by what it may have cost.
+"""One call: through the throttle, as often as the policy allows, judged by what the answer means.
 
-Submissions, reads and polls all pass the one gate, so a rate limit or a pause that the host asked for holds the
-whole client and not one caller.
+Reads are repeated here.  A submission is not: `Sender.try_to_create` makes one attempt and judges
+it, and the submitter, which knows what the ledger says, decides what follows.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from random import Random
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from attrs import define
 
@@ -18,17 +18,13 @@ from .._protocol.family import TaskRequest
 from .._text import label
 from .._verdict import Judgement, Verdict, judge_create, judge_unanswered
 from ..errors import PiAPIError, RateLimitError, TransportError, UnexpectedAnswer
+from ..policy import Backoff, RetryPolicy
 from ..stats import Counters
 from ..tasks import Created, TaskId
+from .throttle import Throttle, now
 from .transport import SendState, Transport
 
-if TYPE_CHECKING:
-    from ..policy import RetryPolicy
-from .throttle import Throttle, now
-
 A = TypeVar("A")
-
-
 E = TypeVar("E", bound=PiAPIError)
 
 logger = logging.getLogger("piapi_async")
@@ -36,7 +32,7 @@ logger = logging.getLogger("piapi_async")
 
 @define(eq=False)
 class Sender:
-    """Makes calls; `timeout` bounds one attempt, `retry` the whole call."""
+    """Makes calls; `timeout` is the seconds that one attempt may take, `retry` bounds the whole call."""
 
     transport: Transport
     retry: RetryPolicy
@@ -45,13 +41,20 @@ class Sender:
     timeout: float
     counters: Counters
 
+    # -- reads --------------------------------------------------------------------------------------------------------
+
     async def attempt(self, request: Request[A], *, timeout: float | None = None) -> A:
-        """Return the answer to one try; raise what `Transport.send` and `request.parse` raise."""
-        response = await self._exchange(request, timeout, SendState(), submit=False)
+        """Return what one attempt at a read gives.  Raises what `Transport.send` and `request.parse` raise."""
+        if not self.throttle.open:
+            await self.throttle.enter()
+
+        seconds = self.timeout if timeout is None else timeout
+        response = await self._exchange(request, seconds, SendState(), submit=False)
+
         try:
             return request.parse(response)
         except RateLimitError as error:
-            self._slow_down(error)
+            self.slow_down(error)
             raise
         except UnexpectedAnswer as error:
             raise _of(request, error)  # noqa: B904 - it is the same error
@@ -59,54 +62,45 @@ class Sender:
     async def call(
         self, request: Request[A], judge: Callable[[PiAPIError], Verdict], *, timeout: float | None = None
     ) -> A:
-        """Return the answer to a read, trying again while `judge` finds that useful and the policy allows it."""
-        began, tries = now(), 0
+        """Return the answer to a read, which is repeated while `judge` says so and the policy allows it."""
+        backoff = self.backoff()
+
         while True:
             try:
                 return await self.attempt(request, timeout=timeout)
             except PiAPIError as error:
-                tries += 1
-                pause = self._pause_after(error, tries, began) if judge(error) is Verdict.RETRY else None
+                pause = None
+                if judge(error) is Verdict.RETRY:
+                    pause = self.pause_after(error, backoff)
                 if pause is None:
                     raise
-            await self.throttle.wait(pause, SendState())
+
+            await self.throttle.sleep(pause)
 
     async def last_read(self, request: Request[A]) -> A:
-        """Return the answer to one read that is made although the client is closing.  Raises as `attempt`."""
+        """Return what one read gives, even while the client is closing.  Raises as `attempt`."""
         self.counters.requests[type(request).__name__] += 1
-        response = await self.transport.send(request.to_http(), timeout=self.timeout, sending=SendState(), submit=False)
+        response = await self.transport.send(request.to_http(), timeout=self.timeout)
         return request.parse(response)
 
-    async def submit(self, request: TaskRequest[Any], sending: SendState) -> TaskId | Created | Judgement:
-        """Return the task that a request has made, or what became of it instead.
+    # -- submissions --------------------------------------------------------------------------------------------------
 
-        It is sent again while certainly nothing was made and the policy allows it.  The connection of an answer that
-        is no plain acceptance is closed; that of an id is the caller's to `settle`.
+    async def try_to_create(
+        self, request: TaskRequest[Any], state: SendState, timeout: float
+    ) -> TaskId | Created | Judgement:
+        """Return the task that one attempt has made, or the judgement on it.
+
+        It does not wait for the throttle: the submitter has, and holds a claim by now.  The
+        connection stays reserved until `SendState.settle` tells whether it may be used again.
         """
-        began, tries = now(), 0
-        while True:
-            answer = await self._try_to_submit(request, sending)
-            if not isinstance(answer, Judgement):
-                return answer
-            sending.settle(reuse=False)
-            if isinstance(answer.error, RateLimitError):
-                self._slow_down(answer.error, pause=answer.verdict is Verdict.RETRY)
-            tries += 1
-            if answer.verdict is not Verdict.RETRY or sending.abandoned:
-                return answer
-            pause = self._pause_after(answer.error, tries, began)
-            if pause is None:
-                return answer
-            sending.started_at = None  # what had been sent was refused, so nothing is under way
-            await self.throttle.wait(pause, sending)
-
-    async def _try_to_submit(self, request: TaskRequest[Any], sending: SendState) -> TaskId | Created | Judgement:
         try:
-            response = await self._exchange(request, sending.timeout, sending, submit=True)
+            response = await self._exchange(request, timeout, state, submit=True)
         except PiAPIError as error:
             return judge_unanswered(error)
+
         if not 200 <= response.status < 300:  # noqa: PLR2004 - HTTP's own classes
             return judge_create(response, request)
+
         try:
             return request.parse(response)
         except Exception as error:  # noqa: BLE001 - whatever a request class makes of an answer, the answer counts
@@ -117,44 +111,49 @@ class Sender:
                 _of(request, judgement.error)
             return judgement
 
-    async def _exchange(
-        self, request: Request[Any], timeout: float | None, sending: SendState, *, submit: bool
-    ) -> HTTPResponse:
-        """Send a request through the gate, and return what came back."""
-        if not self.throttle.open:
-            await self.throttle.enter(sending)
-        self.counters.requests[type(request).__name__] += 1
-        debugging = logger.isEnabledFor(logging.DEBUG)
-        began = now() if debugging else 0.0
-        try:
-            response = await self.transport.send(
-                request.to_http(), timeout=self.timeout if timeout is None else timeout, sending=sending, submit=submit
-            )
-        except (TransportError, UnexpectedAnswer) as error:
-            raise _of(request, error)  # noqa: B904 - it is the same error
-        if debugging:
-            logger.debug("%s: HTTP %d in %.0f ms", label(request), response.status, (now() - began) * 1000)
-        return response
+    # -- both ---------------------------------------------------------------------------------------------------------
 
-    def _slow_down(self, error: RateLimitError, *, pause: bool = True) -> None:
-        """Take note that the host is busy; what it asks for holds the whole client."""
+    def slow_down(self, error: RateLimitError, *, pause: bool = True) -> None:
+        """Note that the host is busy; with `pause`, the time it asks for holds the whole client."""
         self.counters.rate_limited += 1
         if pause and error.retry_after:
             self.throttle.pause(min(error.retry_after, self.retry.total))
 
-    def _pause_after(self, error: PiAPIError, tries: int, began: float) -> float | None:
-        """Return the seconds until the next try, None where the policy allows none."""
-        pause = self.retry.delay(
-            tries, elapsed=now() - began, retry_after=getattr(error, "retry_after", None), rng=self.rng
-        )
-        if pause is not None:
-            text = str(error).rstrip(".")
-            logger.info("%s; trying again in %.1f s (%d of %d)", text, pause, tries + 1, self.retry.attempts)
-            self.counters.retries += 1
+    def backoff(self) -> Backoff:
+        """Return the back-off of a call that begins now."""
+        return Backoff(self.retry, self.rng, now())
+
+    def pause_after(self, error: PiAPIError, backoff: Backoff) -> float | None:
+        """Return the seconds to wait after a failed attempt, None if the policy allows no more."""
+        retry_after = getattr(error, "retry_after", None)
+        pause = backoff.after_failure(now(), retry_after=retry_after)
+        if pause is None:
+            return None
+
+        self.counters.retries += 1
+        text = str(error).rstrip(".")
+        next_try = backoff.tries + 1
+        logger.info("%s; trying again in %.1f s (%d of %d)", text, pause, next_try, self.retry.attempts)
         return pause
+
+    async def _exchange(self, request: Request[Any], timeout: float, state: SendState, *, submit: bool) -> HTTPResponse:
+        """Send a request once, and return the response."""
+        self.counters.requests[type(request).__name__] += 1
+        debugging = logger.isEnabledFor(logging.DEBUG)
+        started_at = now() if debugging else 0.0
+
+        try:
+            response = await self.transport.send(request.to_http(), timeout=timeout, state=state, submit=submit)
+        except (TransportError, UnexpectedAnswer) as error:
+            raise _of(request, error)  # noqa: B904 - it is the same error
+
+        if debugging:
+            milliseconds = (now() - started_at) * 1000
+            logger.debug("%s: HTTP %d in %.0f ms", label(request), response.status, milliseconds)
+        return response
 
 
 def _of(request: Request[Any], error: E) -> E:
-    """Return an error whose text names the request."""
+    """Return the error, its text preceded by the request's name."""
     error.args = (f"{label(request)}: {error}",)
     return error

@@ -1,75 +1,106 @@
-"""The rate limit and the pauses that every request of a client passes."""
+"""The rate limit, and the pauses that the host asks for: every request of a client passes here.
+
+Whoever has a request takes a `Ticket`, sleeps for as long as it says, asks again, and goes when it
+says 0.  So slowing down is decided once for the whole client, and what is done with the waiting
+time is left to the one who waits.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import math
-from functools import partial
 from random import Random
-from typing import TYPE_CHECKING
 
 import anyio
 from attrs import define, field
 
 from ..errors import ClientClosed
-from .transport import SendState
+from ..policy import TokenBucket
 
-if TYPE_CHECKING:
-    from ..policy import TokenBucket
+_CLOSED = "The client is closed. Nothing was sent; make a new PiAPI."
+_SPREAD = 0.1  # of a pause; so much later may a request go, so that not all go at once
 
 
 @define(eq=False)
 class Throttle:
-    """The one place that every request of a client passes, so that slowing down is decided once for all."""
+    """What holds the requests of one client back."""
 
     bucket: TokenBucket | None
     rng: Random
     _paused_until: float = -math.inf
-    _shut: asyncio.Event = field(factory=asyncio.Event)
-
-    def shut(self) -> None:
-        """Let nobody pass any more, and nobody rest: the client is closed."""
-        self._shut.set()
-
-    def pause(self, seconds: float) -> None:
-        """Let nobody pass for so long."""
-        self._paused_until = max(self._paused_until, now() + seconds)
+    _closed: asyncio.Event = field(factory=asyncio.Event)
 
     @property
     def open(self) -> bool:
-        """Whether a request may go at once, without asking further."""
-        return self.bucket is None and self._paused_until == -math.inf and not self._shut.is_set()
+        """Whether a request may go at once, without a ticket."""
+        return self.bucket is None and self._paused_until == -math.inf and not self._closed.is_set()
 
-    async def enter(self, sending: SendState) -> None:
-        """Return when a request may go; raise `ClientClosed` when none may."""
-        while True:
-            while self._paused_until > -math.inf and (wait := self._paused_until - now()) > 0:
-                await self.wait(wait * (1.0 + 0.1 * self.rng.random()), sending)  # not all at once, and never early
-            if self.bucket is not None and (wait := self.bucket.reserve(now())):
-                await self.wait(wait, sending)
-                if self._paused_until > now():
-                    continue  # a pause came over it: who has waited longer than the bucket said takes a new place
-            break
-        if self._shut.is_set():
-            raise ClientClosed(_CLOSED)
+    def ticket(self) -> Ticket:
+        """Return the ticket of one request."""
+        return Ticket(self)
 
-    async def wait(self, seconds: float, sending: SendState) -> None:
-        """Rest before a request goes, or goes again."""
-        if sending.aside is None or seconds < _SHORT:
-            await self.rest(seconds)
-        else:
-            await sending.aside(partial(self.rest, seconds))
+    def pause(self, seconds: float) -> None:
+        """Hold back all requests for `seconds`."""
+        self._paused_until = max(self._paused_until, now() + seconds)
 
-    async def rest(self, seconds: float) -> None:
-        """Sleep; raise `ClientClosed` as soon as the client is closed."""
+    def pause_left(self) -> float:
+        """Return the seconds that are left of a pause, 0 if there is none."""
+        if self._paused_until == -math.inf:
+            return 0.0
+        return max(0.0, self._paused_until - now())
+
+    async def enter(self) -> None:
+        """Return when a request may go.  Raises `ClientClosed` if the client is closed by then."""
+        ticket = self.ticket()
+        while seconds := ticket.seconds_to_wait():
+            await self.sleep(seconds)
+
+    async def sleep(self, seconds: float) -> None:
+        """Sleep.  Raises `ClientClosed` as soon as the client is closed."""
         with anyio.move_on_after(seconds):
-            await self._shut.wait()
+            await self._closed.wait()
             raise ClientClosed(_CLOSED)
+
+    def check_open(self) -> None:
+        """Raise `ClientClosed` if the client is closed."""
+        if self._closed.is_set():
+            raise ClientClosed(_CLOSED)
+
+    def close(self) -> None:
+        """Close it: all who wait, and all who come later, get `ClientClosed`."""
+        self._closed.set()
+
+
+@define(eq=False)
+class Ticket:
+    """One request's place in the queue: ask, sleep for as long as it says, ask again; at 0 the request may go."""
+
+    _throttle: Throttle
+    _has_place: bool = False
+
+    def seconds_to_wait(self) -> float:
+        """Return the seconds to sleep before asking again, 0 if the request may go now.
+
+        Raises `ClientClosed` instead of 0 if the client is closed.
+        """
+        throttle = self._throttle
+        pause = throttle.pause_left()
+        if pause > 0:
+            # A place in the rate limit that has passed during a pause is lost: all would go at its
+            # end.
+            self._has_place = False
+            return pause * (1.0 + _SPREAD * throttle.rng.random())  # never early
+
+        if throttle.bucket is not None and not self._has_place:
+            self._has_place = True
+            wait = throttle.bucket.reserve(now())
+            if wait > 0:
+                return wait
+
+        throttle.check_open()
+        return 0.0
 
 
 def now() -> float:
-    return asyncio.get_running_loop().time()  # anyio's own asks first which library's loop it is, which costs more
-
-
-_SHORT = 0.5  # seconds that are not worth writing down that a submit waits
-_CLOSED = "The client is closed. Nothing was sent; make a new PiAPI."
+    """Return the running loop's time, in seconds; anyio's own function is slower."""
+    return asyncio.get_running_loop().time()

@@ -1,15 +1,14 @@
 """aiohttp, and nothing else: one value goes out, one value comes back, or a `TransportError` that knows what left.
 
-This is the only module that knows the API key and the only one that imports aiohttp for the API (`downloads` has a
-session of its own, without the key).  It judges nothing and repeats nothing.
+This is the only module that knows the API key and the only one that imports aiohttp for the API
+(`downloads` has a session of its own, without the key).  It judges nothing and repeats nothing.
 """
 
 from __future__ import annotations
 
-import math
 import ssl
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -36,8 +35,9 @@ _UNTRUSTED = (
     "the PEM file of that authority, or give PiAPI a session= that trusts it."
 )
 _KEEP_ALIVE = 15.0
-# A submit on a connection that the server is just closing is neither sent nor unsent.  Servers keep idle connections
-# for 5 s and more, so one that was busy within the last two seconds is safe to use again; idle clients connect anew.
+# A submit on a connection that the server is just closing is neither sent nor unsent.  Servers keep
+# idle connections for 5 s and more, so one that was busy within the last two seconds is safe to use
+# again; idle clients connect anew.
 _SUBMIT_KEEP_ALIVE = 2.0
 
 _UNASKED = "the server had spoken unasked, so the connection was not used"
@@ -49,18 +49,14 @@ _BEFORE_SENDING = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError,
 
 @define(eq=False)
 class SendState:
-    """Whether a request has begun to leave: before, it certainly did nothing; after, it may have arrived.
+    """Whether a request has begun to leave: before, it certainly had no effect; after, it may have arrived.
 
-    `started_at` is the unix time in seconds; `timeout` bounds its way.  Whoever owns the request sets `abandoned`:
-    nothing more is to be sent for it; `announced`: a webhook tells of its end; `aside`: how to wait while it is not
-    under way (given what to wait for).
+    `started_at` is the unix time, in seconds, at which it began.  The owner of the request sets
+    `abandoned`, after which nothing more is sent for it.
     """
 
-    timeout: float = math.inf
     started_at: float | None = None
     abandoned: bool = False
-    announced: bool = False
-    aside: Callable[[Callable[[], Awaitable[None]]], Awaitable[None]] | None = None
     _connector: SubmitConnector | None = field(default=None, init=False)
     _protocol: ResponseHandler | None = field(default=None, init=False)
 
@@ -72,12 +68,14 @@ class SendState:
     def leave_on(self, protocol: ResponseHandler, connector: SubmitConnector | None) -> None:
         """Note that it leaves now, and on which connection."""
         self.started_at = time.time()
-        self._protocol, self._connector = protocol, connector
+        self._protocol = protocol
+        self._connector = connector
 
     def settle(self, *, reuse: bool) -> None:
-        """Give the connection of the last answer back; `reuse` says that the answer was what it should be."""
-        connector, self._connector = self._connector, None
-        protocol, self._protocol = self._protocol, None
+        """Return the connection of the last response to its pool if `reuse`, else close it."""
+        connector, protocol = self._connector, self._protocol
+        self._connector = self._protocol = None
+
         if connector is not None and protocol is not None:
             connector.settle(protocol, reuse=reuse)
 
@@ -85,16 +83,18 @@ class SendState:
 class _Body(aiohttp.BytesPayload):
     """A request body that notes when its writing begins; that of a submission is not written again.
 
-    aiohttp holds the headers back until the body's first byte, so nothing at all has left before `write_with_length`;
-    and what is written to a transport that is closing already goes nowhere.  (A `TraceConfig` would tell the same for
-    15 % more CPU per request, and would not be ours to add to a user's session.)
+    aiohttp holds the headers back until the body's first byte, so nothing at all has left before
+    `write_with_length`; and what is written to a transport that is closing already goes nowhere.
+    (A `TraceConfig` would tell the same for 15 % more CPU per request, and would not be ours to add
+    to a user's session.)
     """
 
-    def __init__(self, value: bytes, sending: SendState, submission: _Submission | None) -> None:
-        # Past BytesPayload's own constructor, which warns of bodies above 1 MiB: an Inpaint's mask may be one.
+    def __init__(self, value: bytes, state: SendState, submission: _Submission | None) -> None:
+        # Past BytesPayload's own constructor, which warns of bodies above 1 MiB: an Inpaint's mask
+        # may be one.
         super(aiohttp.BytesPayload, self).__init__(value, content_type="application/json")
         self._size = len(value)
-        self._sending = sending
+        self._state = state
         self._submission = submission  # shared by all submissions of a session
         self.is_under_way = False
 
@@ -106,10 +106,10 @@ class _Body(aiohttp.BytesPayload):
 
     async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
         # aiohttp may have scheduled this in the very turn in which the caller was cancelled.
-        if self._sending.abandoned:
+        if self._state.abandoned:
             raise aiohttp.ClientConnectionError("it was given up before it had begun to leave")
         submission = self._submission
-        if submission and self._sending.begun:  # a middleware of the user's session, which knows nothing of money
+        if submission and self._state.begun:  # a middleware of the user's session, which knows nothing of money
             raise aiohttp.ClientConnectionError("it had left once already, and is not sent again by a middleware")
         transport: Any = getattr(writer, "transport", None)  # None once the connection is lost: nothing will leave
         if transport is not None and not transport.is_closing():
@@ -118,7 +118,7 @@ class _Body(aiohttp.BytesPayload):
                 raise aiohttp.ClientConnectionError(_UNASKED)
             if submission and submission.connector is None:
                 protocol.force_close()
-            self._sending.leave_on(protocol, submission.connector if submission else None)
+            self._state.leave_on(protocol, submission.connector if submission else None)
         await super().write_with_length(writer, content_length)
 
 
@@ -152,7 +152,8 @@ class Transport:
     def __attrs_post_init__(self) -> None:
         self._headers = {"X-API-Key": self._api_key, "User-Agent": USER_AGENT, "Accept": "application/json"}
         self._host = URL(self.base_url).raw_host or ""
-        # A proxy has no business between this machine and itself, and over plain http it would see the key.
+        # A proxy has no business between this machine and itself, and over plain http it would see
+        # the key.
         self._is_here = is_loopback(self._host)
         self.secrets = Secrets()
         self.secrets.add(self._api_key)
@@ -163,25 +164,27 @@ class Transport:
         return self._session, self._trust_env
 
     async def send(
-        self, request: HTTPRequest, *, timeout: float, sending: SendState | None = None, submit: bool = False
+        self, request: HTTPRequest, *, timeout: float, state: SendState | None = None, submit: bool = False
     ) -> HTTPResponse:
         """Give the answer, whatever its status; wait `timeout` seconds at most, connecting and reading included.
 
-        Raises `TransportError` when there is none, `UnexpectedAnswer` for one above 16 MiB (which is not read on),
-        `ClientClosed` when the user's session is closed.  `sending` tells the caller, even a cancelled one, whether
-        the request had begun to leave.
+        Raises `TransportError` when there is none, `UnexpectedAnswer` for one above 16 MiB (which
+        is not read on), `ClientClosed` when the user's session is closed.  `state` tells the
+        caller, even a cancelled one, whether the request had begun to leave.
         """
-        sending = sending or SendState()
+        state = state or SendState()
         session = self._session or self._own_session(_SUBMIT_KEEP_ALIVE if submit else _KEEP_ALIVE)
         if session.closed:
             raise ClientClosed("The aiohttp session given to PiAPI(session=…) is closed. Nothing was sent.")
-        # aiohttp's frames hold the headers, and so the key: no error may bring them to where tracebacks are shown.
+        # aiohttp's frames hold the headers, and so the key: no error may bring them to where
+        # tracebacks are shown.
         try:
-            response = await self._exchange(session, request, timeout, sending, submit=submit)
+            response = await self._exchange(session, request, timeout, state, submit=submit)
         except PiAPIError as error:
             raise without_frames(error)  # noqa: B904 - its own cause, if it has one, is what led to it
         except Exception as error:  # noqa: BLE001 - a connector or middleware of the user's may raise anything
-            begun = sending.begun if self._has_body(request, submit=submit) else not isinstance(error, _BEFORE_SENDING)
+            watched = self._has_body(request, submit=submit)
+            begun = state.begun if watched else not isinstance(error, _BEFORE_SENDING)
             failure = self._explain(error, begun=begun, timeout=timeout)
         except BaseException as error:  # noqa: BLE001 - a cancellation, which may become the cause of a TimeoutError
             raise without_frames(error)  # noqa: B904 - the same
@@ -190,11 +193,12 @@ class Transport:
         raise failure
 
     async def _exchange(
-        self, session: aiohttp.ClientSession, request: HTTPRequest, timeout: float, sending: SendState, *, submit: bool
+        self, session: aiohttp.ClientSession, request: HTTPRequest, timeout: float, state: SendState, *, submit: bool
     ) -> HTTPResponse:
         body = None
         if self._has_body(request, submit=submit):
-            body = _Body(request.body, sending, self._submission_in(session) if submit else None)
+            body = _Body(request.body, state, self._submission_in(session) if submit else None)
+
         response = await session.request(
             request.method,
             _url(self.base_url, request.path),
@@ -205,12 +209,13 @@ class Transport:
             allow_redirects=False,
             raise_for_status=False,
             auto_decompress=True,
-            # In a user's session this is a pool of its own, which stays empty: a submission connects anew there.
+            # In a user's session this is a pool of its own, which stays empty: a submission
+            # connects anew there.
             server_hostname=self._host if submit and self._session is not None else None,
         )
-        if (
-            body is not None and body.is_under_way and not sending.begun
-        ):  # it was there before; the writing had not had its turn
+
+        has_begun = body is None or not body.is_under_way or state.begun
+        if not has_begun:  # the response was there before; the writing had not had its turn
             response.close()
             raise aiohttp.ClientConnectionError(_UNASKED)
         # A host that echoes the key must not bring it into errors and logs.
@@ -219,7 +224,8 @@ class Transport:
     def _has_body(self, request: HTTPRequest, *, submit: bool) -> bool:
         """Tell whether a request goes out with a body, be it an empty one: only bodies are watched.
 
-        In a session of the user's, nothing else can look at the connection before a request goes out on it.
+        In a session of the user's, nothing else can look at the connection before a request goes
+        out on it.
         """
         return bool(request.body) or submit or self._session is not None
 
@@ -248,8 +254,8 @@ class Transport:
         if untrusted:
             text = f"{text}. {_UNTRUSTED}"
         failure = TransportError(text, sent=begun, untrusted=untrusted)
-        # aiohttp's response errors have the request's headers, and so the key, in their repr; what a user's middleware
-        # puts into its own errors nobody knows.
+        # aiohttp's response errors have the request's headers, and so the key, in their repr; what
+        # a user's middleware puts into its own errors nobody knows.
         if isinstance(error, (aiohttp.ClientError, OSError)) and not isinstance(error, aiohttp.ClientResponseError):
             failure.__cause__ = without_frames(error)
         return failure

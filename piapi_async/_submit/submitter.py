@@ -1,7 +1,8 @@
-"""How a submit is sent exactly once, whatever happens to whoever asked for it.
+"""Sends each submission exactly once, whatever happens to its caller.
 
-The POST runs in a task of its own.  A caller that is cancelled before it has begun to leave stops it; one that is
-cancelled later only stops listening: the answer is still read, and the id still reaches the ledger.
+The POST runs in a task of its own.  A caller that is cancelled before it has begun to leave stops
+it; one that is cancelled later only stops listening: the response is still read, and the id still
+reaches the ledger.
 """
 
 from __future__ import annotations
@@ -9,19 +10,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-import shlex
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from functools import partial
+from collections.abc import Iterable, Mapping
 from pathlib import PurePath
 from typing import Any, Protocol, TypeVar, cast
 
-import anyio
 from attrs import define, field
 
 from .._calls.sender import Sender
 from .._calls.transport import SendState
-from .._protocol.family import Attaching, Family, TaskRequest
+from .._protocol.family import Attaching, TaskRequest
 from .._text import label
 from .._verdict import Judgement, Verdict
 from ..errors import (
@@ -30,30 +28,26 @@ from ..errors import (
     LedgerError,
     NotFoundError,
     PiAPIError,
+    RateLimitError,
     SubmissionUnknown,
     TransportError,
     UnexpectedAnswer,
 )
-from ..ledger._entries import LedgerEntry, LedgerState, SubmissionKey
+from ..ledger._entries import SubmissionKey
 from ..ledger._writer import LedgerWriter
-from ..tasks import Cost, Created, TaskId, TaskRef, TaskState
+from ..policy import Backoff
+from ..tasks import Created, TaskId, TaskRef, TaskState
+from .claim import NO_CLAIM, AnyClaim, Claim
+from .known_ids import KnownIds
+from .submission import Submission, SubmissionState, SubmitResult, refusal_naming
+from .uploads import Uploader
 
 logger = logging.getLogger("piapi_async")
 
 R = TypeVar("R")
 
-
-@define
-class SubmitResult:
-    """The task of a submit; `known` is what the ledger knew of it before, None for a task that was made just now.
-
-    `announced`: a webhook will tell of its end.  `frozen` is what it is expected to cost, if the answer told.
-    """
-
-    task_id: TaskId
-    known: LedgerEntry | None = None
-    announced: bool = False
-    frozen: Cost | None = None
+# Shorter waits keep the ledger claim: releasing it would cost more than it saves.
+_LONG_PAUSE = 0.5  # seconds
 
 
 class Addressing(Protocol):
@@ -81,84 +75,28 @@ class Addressing(Protocol):
 
 
 @define(eq=False)
-class _Flight:
-    """A submit under way; `arrived` is what its caller awaits, `task_id` what the answer named."""
-
-    request: TaskRequest[Any]
-    family: Family[Any]  # the request's, asked for before it is paid for: it may be anybody's class
-    key: str | None
-    identity: SubmissionKey | None  # if the caller has made it already
-    sending: SendState
-    arrived: asyncio.Future[SubmitResult]
-    task: asyncio.Task[SubmitResult | None] | None = None
-    task_id: TaskId | None = None
-    frozen: Cost | None = None
-    ran: bool = False
-
-
-class _Taken(Exception):
-    """Somebody else has submitted the same key while we were waiting."""
-
-    def __init__(self, by: SubmitResult) -> None:
-        super().__init__()
-        self.by = by
-
-
-_REMEMBERED = 10_000
-
-
-@define(eq=False)
-class _KnownIds:
-    """The tasks of a client's latest submissions, ten thousand at least: no two submissions share one.
-
-    They are kept as hashes, so that no host decides how much memory they take, in two generations of which the older
-    is dropped when the younger is full.
-    """
-
-    _young: set[int] = field(factory=set, init=False)
-    _old: set[int] = field(factory=set, init=False)
-
-    def has(self, task_id: TaskId) -> bool:
-        """Tell whether a task is known, of whatever family: all answers of a host come by the same connections."""
-        mark = hash(task_id)
-        return mark in self._young or mark in self._old
-
-    def take(self, task_id: TaskId) -> bool:
-        """Note the task of a submission; tell whether it was new."""
-        mark = hash(task_id)
-        if mark in self._young or mark in self._old:
-            return False
-        if len(self._young) >= _REMEMBERED:
-            self._old, self._young = self._young, set()
-        self._young.add(mark)
-        return True
-
-
-Uploading = Callable[[Iterable[PurePath]], Awaitable[Mapping[PurePath, str]]]
-"""What brings files to the host and gives their URLs."""
-
-
-@define(eq=False)
 class Submitter:
-    """Sends the submits of one client, and owns those under way."""
+    """Sends the submissions of one client, and owns those under way."""
 
     webhooks: Addressing | None = field(default=None, init=False)
 
     _sender: Sender
     _origin: str
     _ledger: LedgerWriter | None
-    _upload: Uploading
-    _under_way: set[_Flight] = field(factory=set, init=False)
-    _ids: _KnownIds = field(factory=_KnownIds, init=False)
+    _uploader: Uploader
+    _under_way: set[Submission] = field(factory=set, init=False)
+    _ids: KnownIds = field(factory=KnownIds, init=False)
 
     def __len__(self) -> int:
-        """Give the number of submits under way."""
+        """Return the number of submissions under way."""
         return len(self._under_way)
 
     @property
     def sending(self) -> bool:
         """Whether anything has begun to leave that is not answered."""
-        return any(flight.sending.begun for flight in self._under_way)
+        return any(submission.send_state.begun for submission in self._under_way)
+
+    # -- the caller's side --------------------------------------------------------------------------------------------
 
     async def submit(
         self,
@@ -167,274 +105,253 @@ class Submitter:
         timeout: float | None,
         identity: SubmissionKey | None = None,
     ) -> SubmitResult:
-        """Give the task that the request made, or that its key has made before.  Raises as `PiAPI.submit`."""
-        sending = SendState(self._sender.timeout if timeout is None else timeout)
-        # What the caller awaits is a future of its own, for a task that is awaited is cancelled with whoever awaits it.
-        arrived: asyncio.Future[SubmitResult] = asyncio.get_running_loop().create_future()
-        flight = _Flight(request, request.family, key, identity, sending, arrived)
-        self._under_way.add(flight)
-        flight.task = task = asyncio.create_task(self._own(flight), name="piapi_async submit")
-        if not flight.ran:  # an eager loop has made the first step already
+        """Return the task that the request has made, or that its key has made before.
+
+        `identity` is the request's with that key, if the caller has made it already.  Raises as `PiAPI.submit`.
+        """
+        # The caller awaits a future of its own: awaiting the task would cancel it with the caller.
+        result: asyncio.Future[SubmitResult] = asyncio.get_running_loop().create_future()
+        submission = Submission(
+            request,
+            request.family,
+            self._sender.timeout if timeout is None else timeout,
+            time.time(),
+            NO_CLAIM,
+            SendState(),
+            result,
+        )
+        self._under_way.add(submission)
+        submission.task = task = asyncio.create_task(self._own(submission, key, identity), name="piapi_async submit")
+        if not submission.has_run:  # an eager loop has made the first step already
             task.add_done_callback(self._never_ran)
+
         try:
-            return await arrived
+            return await result
         except asyncio.CancelledError:
-            caller = asyncio.current_task()
-            if task.cancelled() and not (caller and caller.cancelling()):  # by `close`, not with the caller
-                if sending.begun:
-                    raise self._unknown(flight, "the client was closed before it was answered") from None
-                raise ClientClosed(f"{label(request)}: the client was closed before it was sent") from None
-            self._abandon(flight)
-            if arrived.done() and not arrived.cancelled():  # it arrived in the very turn in which the caller left
-                self._report(arrived.exception() or arrived.result())
+            if task.cancelled() and not _is_being_cancelled():  # by `close`, not with the caller
+                raise self._closed_under(submission) from None
+
+            self._abandon(submission)
+            if result.done() and not result.cancelled():  # it arrived in the very turn in which the caller left
+                self._report(result.exception() or result.result())
             raise
 
-    async def finish(self) -> list[TaskId]:
-        """Stop what has not begun to leave, wait for the rest up to its time-out, and give the ids that arrived.
+    async def finish(self) -> None:
+        """Stop what has not begun to leave, and wait for the rest, up to its time-out.
 
         An id that has arrived is waited for until it is recorded, however long the ledger takes.
         """
-        flights = {flight.task: flight for flight in self._under_way if flight.task is not None}
-        patience = max((flight.sending.timeout for flight in flights.values()), default=0.0)
-        for flight in flights.values():
-            self._abandon(flight)
+        submissions = {submission.task: submission for submission in self._under_way if submission.task is not None}
+        patience = max((submission.timeout for submission in submissions.values()), default=0.0)
+
+        for submission in submissions.values():
+            self._abandon(submission)
         if self.webhooks is not None:
             self.webhooks.give_up()
-        if flights:
-            _, late = await asyncio.wait(flights, timeout=patience)
-            for task in late:
-                if flights[task].task_id is None:
-                    task.cancel()
-            await asyncio.gather(*flights, return_exceptions=True)
-        return [accepted.task_id for task in flights if not task.cancelled() and (accepted := task.result())]
+        if not submissions:
+            return
 
-    async def settle(self) -> None:
-        """Wait until the submits whose callers have gone have arrived, no longer than their time-outs."""
-        gone = {flight.task: flight.sending.timeout for flight in self._under_way if flight.sending.abandoned}
-        if tasks := [task for task in gone if task is not None]:
-            await asyncio.wait(tasks, timeout=max(gone.values()))
+        _, late = await asyncio.wait(submissions, timeout=patience)
+        for task in late:
+            if submissions[task].state is not SubmissionState.ACCEPTED:
+                task.cancel()
+        await asyncio.gather(*submissions, return_exceptions=True)
+
+    async def wait_for_abandoned(self) -> None:
+        """Wait for the submissions whose callers have gone, no longer than their time-outs."""
+        abandoned = [submission for submission in self._under_way if submission.send_state.abandoned]
+        tasks = [submission.task for submission in abandoned if submission.task is not None]
+        if tasks:
+            await asyncio.wait(tasks, timeout=max(submission.timeout for submission in abandoned))
 
     @staticmethod
-    def _abandon(flight: _Flight) -> None:
+    def _abandon(submission: Submission) -> None:
         """Let what has begun to leave arrive, and send nothing more."""
-        flight.sending.abandoned = True
-        if not flight.sending.begun and flight.task is not None:
-            flight.task.cancel()
+        submission.send_state.abandoned = True
+        if not submission.send_state.begun and submission.task is not None:
+            submission.task.cancel()
 
-    async def _own(self, flight: _Flight) -> SubmitResult | None:
-        """Run a submit and hand what came of it to whoever still listens; give the task, None if there is none."""
-        flight.ran = True
-        if flight.task is not None:
-            flight.task.remove_done_callback(self._never_ran)
+    @staticmethod
+    def _closed_under(submission: Submission) -> PiAPIError:
+        """Return what a caller hears whose submission was ended by `close`."""
+        if submission.send_state.begun:
+            return submission.unknown(_CLOSED_UNANSWERED)
+        return ClientClosed(f"{label(submission.request)}: the client was closed before it was sent")
+
+    # -- the task that owns it ----------------------------------------------------------------------------------------
+
+    async def _own(
+        self, submission: Submission, key: str | None, identity: SubmissionKey | None
+    ) -> SubmitResult | None:
+        """Run a submission, and hand what it ends with to the caller, or to the log if the caller has gone."""
+        submission.has_run = True
+        if submission.task is not None:
+            submission.task.remove_done_callback(self._never_ran)
+
         accepted = None
         try:
-            accepted = await self._run(flight)
+            submission.claim = self._claim_for(submission, key, identity)
+            accepted = await self._run(submission)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is the caller's
-            if flight.arrived.done():
+            if submission.result.done():
                 self._report(error)
             else:
-                flight.arrived.set_exception(error)
+                submission.result.set_exception(error)
         except BaseException:
-            if not flight.arrived.cancel() and flight.sending.begun and flight.task_id is None:
-                self._report(self._unknown(flight, "the client was closed before it was answered"))
+            nobody_hears = not submission.result.cancel()
+            if nobody_hears and submission.send_state.begun and submission.task_id is None:
+                self._report(submission.unknown(_CLOSED_UNANSWERED))
             raise
         else:
-            if flight.arrived.done():
+            if submission.result.done():
                 self._report(accepted)
             else:
-                flight.arrived.set_result(accepted)
+                submission.result.set_result(accepted)
         finally:
-            self._under_way.discard(flight)
+            self._under_way.discard(submission)
         return accepted
 
     def _never_ran(self, task: asyncio.Task[SubmitResult | None]) -> None:
-        # Only a task that is cancelled before its first step still has this callback: taken away by the step itself,
-        # it spares every other submit a turn of the loop.
-        for flight in [flight for flight in self._under_way if flight.task is task and not flight.ran]:
-            self._under_way.discard(flight)
-            flight.arrived.cancel()
+        # Only a task that is cancelled before its first step still has this callback: as the step
+        # itself takes it off, it costs other submissions no turn of the loop.
+        for submission in [one for one in self._under_way if one.task is task and not one.has_run]:
+            self._under_way.discard(submission)
+            submission.result.cancel()
 
     def _report(self, end: SubmitResult | BaseException) -> None:
-        """Log the end of a submit whose caller has gone: nobody else is left to hear of a task that is paid for."""
+        """Log the end of a submission whose caller has gone: nothing else tells of a task that is paid for."""
         if isinstance(end, LedgerError):
             logger.error("%s", end)
         elif isinstance(end, SubmissionUnknown) or getattr(end, "ref", None) is not None:
             logger.warning("%s", end)  # a refusal that names a task is the last that is heard of it
         elif isinstance(end, SubmitResult) and self._ledger is None:
-            logger.warning("a submit whose caller had gone was accepted: task %s", end.task_id)
+            logger.warning("a submission whose caller had gone was accepted: task %s", end.task_id)
 
-    async def _run(self, flight: _Flight) -> SubmitResult:
-        sending, ledger, request = flight.sending, self._ledger, flight.request
-        if ledger is None:
-            task_id = await self._send(flight)
-            return SubmitResult(task_id, announced=sending.announced, frozen=flight.frozen)
-        intent = flight.identity
-        if intent is None:
-            intent = SubmissionKey.of(request.to_http(), key=flight.key, origin=self._origin, family=flight.family.name)
-        flight.key = intent.key
+    def _claim_for(self, submission: Submission, key: str | None, identity: SubmissionKey | None) -> AnyClaim:
+        if self._ledger is None:
+            return NO_CLAIM
+
+        if identity is None:
+            sent = submission.request.to_http()
+            family = submission.family.name
+            identity = SubmissionKey.of(sent, key=key, origin=self._origin, family=family)
+        return Claim(self._ledger, identity)
+
+    async def _run(self, submission: Submission) -> SubmitResult:
+        """Return the task of a submission, once it is recorded.  Raises as `submit`."""
+        claim = submission.claim
         try:
-            known = await self._claim(ledger, intent, flight)
-        except asyncio.CancelledError as error:
-            await asyncio.shield(self._give_up(ledger, intent, error, sending))
-            raise
+            known = await self._hold_claim(submission)
+            if known is None:
+                known = await self._send(submission)
+        except BaseException as error:
+            state = submission.fail(error)
+            task_id = await asyncio.shield(claim.end(unknown=state is SubmissionState.UNKNOWN))
+            if task_id is None or not isinstance(error, SubmissionUnknown):
+                raise
+            submission.accept(task_id)  # another process has heard of it
+            return SubmitResult(task_id, has_webhook=True)
+
         if known is not None:
             return known
-        sending.aside = partial(self._aside, ledger, intent, flight)
-        try:
-            flight.task_id = await self._send(flight)
-        except _Taken as taken:
-            return taken.by
-        except BaseException as error:
-            told = await asyncio.shield(self._give_up(ledger, intent, error, sending))
-            if told is not None and isinstance(error, SubmissionUnknown):
-                return SubmitResult(told, announced=True)
-            raise
-        ref = TaskRef(self._origin, flight.family.name, flight.task_id)
-        other = await ledger.accept(intent, ref)
-        if other is not None:
-            what = f"the answer names task {ref}, which the ledger has for another submission, {other!r}"
-            raise self._unknown(flight, what, ref)
-        return SubmitResult(flight.task_id, announced=sending.announced, frozen=flight.frozen)
+        return await self._record(submission)
 
-    async def _claim(self, ledger: LedgerWriter, intent: SubmissionKey, flight: _Flight) -> SubmitResult | None:
-        """Make the key ours and give None, or give the task that it stands for, waiting for another's submit.
+    async def _record(self, submission: Submission) -> SubmitResult:
+        """Write down the task that the host has named."""
+        task_id = cast("TaskId", submission.task_id)
+        other_key = await submission.claim.accept(task_id)
+        if other_key is not None:
+            submission.enter(SubmissionState.UNKNOWN)
+            ref = self._ref(submission, task_id)
+            what = f"the response names task {ref}, which the ledger has for another submission, {other_key!r}"
+            raise submission.unknown(what, ref=ref)
 
-        Another's is waited for as long as one of ours may take: whoever sends it may be stopped, or out of sight.
-        """
-        waited, pause = 0.0, 0.02
+        return SubmitResult(task_id, has_webhook=submission.has_webhook, frozen=submission.frozen)
+
+    # -- the claim, and waiting with or without it --------------------------------------------------------------------
+
+    async def _hold_claim(self, submission: Submission) -> SubmitResult | None:
+        """Make the key ours and return None, or return the task that it stands for already."""
+        entry = await submission.claim.hold(submission.timeout)
+        if entry is None:
+            submission.enter(SubmissionState.CLAIMED)
+            return None
+
+        if entry.task_id is None:
+            raise submission.unknown("an earlier submission of this key was never answered", at=entry.at)
+
+        submission.enter(SubmissionState.ACCEPTED)
+        return SubmitResult(entry.task_id, entry)
+
+    async def _release_claim(self, submission: Submission) -> None:
+        """Let go of the key: while nothing is on its way, a process that is killed then leaves no doubt behind."""
+        await submission.claim.release()
+        submission.enter(SubmissionState.QUEUED)
+
+    async def _wait_for_turn(self, submission: Submission) -> SubmitResult | None:
+        """Return None when it may be sent, and its key is ours; or the task that the key has come to stand for."""
+        throttle = self._sender.throttle
+        if throttle.open and submission.state is SubmissionState.CLAIMED:  # nearly always
+            return None
+
+        ticket = throttle.ticket()
         while True:
-            try:
-                entry = await ledger.claim(intent)
-            except LedgerError as error:
-                raise LedgerError(f"{str(error).rstrip('.')}. Nothing was sent, nothing was paid.") from error
-            if entry is None:
+            seconds = ticket.seconds_to_wait()
+            if seconds > 0:
+                await self._pause(submission, seconds)
+            elif submission.state is SubmissionState.CLAIMED:
                 return None
-            if entry.task_id is not None:
-                return SubmitResult(entry.task_id, entry)
-            if entry.state is LedgerState.UNKNOWN:
-                flight.sending.started_at = entry.at
-                raise self._unknown(flight, "an earlier submit of this key was never answered")
-            patience = flight.sending.timeout
-            if waited >= patience:
-                raise LedgerError(_taken(intent, entry, f"It did not end within {patience:g} s. {_ASK_AGAIN}"))
-            pause = min(pause, patience - waited)
-            await anyio.sleep(pause)
-            if waited < _WORTH_A_WORD <= waited + pause:
-                logger.warning("%s", _taken(intent, entry, f"Waiting for it, {patience:g} s at most."))
-            waited += pause
-            pause = min(2 * pause, 0.5)
+            else:
+                known = await self._hold_claim(submission)  # then ask the throttle again: time has passed
+                if known is not None:
+                    return known
 
-    async def _aside(
-        self, ledger: LedgerWriter, intent: SubmissionKey, flight: _Flight, wait: Callable[[], Awaitable[None]]
-    ) -> None:
-        """Wait without the claim: as long as nothing is under way, a process that is killed leaves no doubt behind."""
-        try:
-            await ledger.forget(intent)
-        except LedgerError as error:
-            raise LedgerError(f"{str(error).rstrip('.')}. Nothing was paid.") from error
-        await wait()
-        if (known := await self._claim(ledger, intent, flight)) is not None:
-            raise _Taken(known)
+    async def _pause(self, submission: Submission, seconds: float) -> None:
+        """Sleep, without the claim if that is worth it.  Raises `ClientClosed` as soon as the client is closed."""
+        if seconds >= _LONG_PAUSE and submission.state is SubmissionState.CLAIMED:
+            await self._release_claim(submission)
+        await self._sender.throttle.sleep(seconds)
 
-    async def _send(self, flight: _Flight) -> TaskId:
-        """Give the id of the task that the request made, by its answer or, where that is lost, by its webhook."""
-        request, sending = flight.request, flight.sending
-        files = cast("Attaching", request).local_files() if hasattr(request, "local_files") else ()
-        links = await self._links_of(flight, files) if files else {}
-        webhooks, nonce_key, addressed = self.webhooks, "", request
+    # -- sending ------------------------------------------------------------------------------------------------------
+
+    async def _send(self, submission: Submission) -> SubmitResult | None:
+        """Send a submission, files and all; return None when it is accepted, or the task its key has come to stand for.
+
+        Its task is known by the response or, if that is lost, by a delivery.
+        """
+        addressed = submission.request
+        links = await self._upload_files(submission)
+
+        webhooks, nonce_key = self.webhooks, ""
         if webhooks is not None:
-            nonce_key = flight.key or secrets.token_hex(16)
-            addressed = webhooks.address(request, nonce_key)
-            sending.announced = addressed is not request
+            nonce_key = submission.claim.key or secrets.token_hex(16)
+            addressed = webhooks.address(addressed, nonce_key)
+            submission.has_webhook = addressed is not submission.request
         if links:
             addressed = cast("TaskRequest[Any]", cast("Attaching", addressed).with_links(links))
         self._sender.transport.secrets.add(getattr(addressed, "webhook_secret", None))
-        task_id: TaskId | None = None
+
         try:
-            task_id = await self._make(flight, addressed, nonce_key)
+            return await self._deliver(submission, addressed, nonce_key)
         finally:
-            sending.settle(reuse=False)
+            submission.send_state.settle(reuse=False)
             if webhooks is not None:
-                webhooks.settled(nonce_key, accepted=task_id is not None)
-        return task_id
+                webhooks.settled(nonce_key, accepted=submission.task_id is not None)
 
-    async def _make(self, flight: _Flight, addressed: TaskRequest[Any], nonce_key: str) -> TaskId:
-        """Return the id of the task that a request made; raise what became of it instead, by the one judgement."""
-        sending = flight.sending
+    async def _upload_files(self, submission: Submission) -> Mapping[PurePath, str]:
+        """Upload the files that stand in a request, without the claim; return their URLs."""
+        if not hasattr(submission.request, "local_files"):
+            return {}
+        files = cast("Attaching", submission.request).local_files()
+        if not files:
+            return {}
+
+        await self._release_claim(submission)
+        return await self._upload(submission.request, files)
+
+    async def _upload(self, request: TaskRequest[Any], files: Iterable[PurePath]) -> Mapping[PurePath, str]:
         try:
-            answer = await self._sender.submit(addressed, sending)
-        except (PiAPIError, _Taken):
-            raise
-        except Exception as error:  # a request class that fails does not undo what was sent
-            if not sending.begun:
-                raise
-            return await self._lost(flight, nonce_key, error)
-        if isinstance(answer, Created):
-            flight.frozen, answer = answer.frozen, answer.task_id
-        if not isinstance(answer, Judgement):
-            if not self._ids.take(answer):
-                return await self._lost(flight, nonce_key, *self._mistaken(flight, answer))
-            sending.settle(reuse=True)
-            return answer
-        if isinstance(answer.error, APIError):
-            answer.error.request = flight.request  # as the caller made it, without our secret
-        if answer.named is not None:
-            return await self._look_at(flight, nonce_key, answer.named, answer.error)
-        if answer.verdict is Verdict.UNKNOWN:
-            return await self._lost(flight, nonce_key, answer.error)
-        raise answer.error
-
-    async def _look_at(self, flight: _Flight, nonce_key: str, named: TaskId, error: PiAPIError) -> TaskId:
-        """Return a task that an answer names without saying yes, if it lives; it is read once, and tells."""
-        ref = TaskRef(self._origin, flight.family.name, named)
-        if self._ids.has(named):
-            return await self._lost(flight, nonce_key, *self._mistaken(flight, named))
-        try:
-            task = await self._sender.attempt(flight.family.fetch(named))
-        except NotFoundError as denial:
-            if not denial.message:  # an edge's page, not the host's word
-                return await self._lost(flight, nonce_key, error, ref, f"; reading it failed: {denial}")
-            raise _refused(error, ref, "which the host does not know: nothing was paid") from None
-        except Exception as failure:  # noqa: BLE001 - a family of the user's may raise anything: the id must not be lost
-            return await self._lost(flight, nonce_key, error, ref, f"; reading it failed: {failure}")
-        if task.state in (TaskState.FAILED, TaskState.CANCELLED) and isinstance(error, APIError):
-            raise _refused(error, ref, f"which is {task.status}{f': {task.error}' if task.error else ''}")
-        if not self._ids.take(named):
-            return await self._lost(flight, nonce_key, *self._mistaken(flight, named))
-        return named
-
-    def _mistaken(self, flight: _Flight, task_id: TaskId) -> tuple[PiAPIError, TaskRef]:
-        """Return why an id that belongs to another submission is not this one's: the two answers were mixed up."""
-        text = f"The response names task {task_id}, which belongs to another submission of this client already"
-        return UnexpectedAnswer(text, path="task_id"), TaskRef(self._origin, flight.family.name, task_id)
-
-    async def _lost(
-        self, flight: _Flight, nonce_key: str, error: Exception, ref: TaskRef | None = None, also: str = ""
-    ) -> TaskId:
-        """Return the task of a submission whose answer leaves open what it made, if it is told of in another way.
-
-        Everything that is *unknown* comes by here, and nowhere else; raises `SubmissionUnknown`.
-        """
-        task_id = await self.webhooks.adopted(nonce_key) if self.webhooks is not None else None
-        if task_id is None:
-            what = str(error) if isinstance(error, PiAPIError) else repr(error)
-            raise self._unknown(flight, what + also, ref) from error
-        self._ids.take(task_id)
-        return task_id
-
-    async def _links_of(self, flight: _Flight, files: Iterable[PurePath]) -> Mapping[PurePath, str]:
-        """Upload the files that stand in a request, and give their URLs."""
-        links: dict[PurePath, str] = {}
-
-        async def upload() -> None:
-            links.update(await self._upload_for(flight.request, files))
-
-        await (upload() if flight.sending.aside is None else flight.sending.aside(upload))
-        return links
-
-    async def _upload_for(self, request: TaskRequest[Any], files: Iterable[PurePath]) -> Mapping[PurePath, str]:
-        try:
-            return await self._upload(files)
+            return await self._uploader.links(files)
         except (OSError, ValueError) as error:
             text = f"{label(request)}: a file could not be uploaded: {error}. Nothing was submitted, nothing was paid."
             raise TransportError(text, sent=False) from error
@@ -442,55 +359,127 @@ class Submitter:
             error.args = (f"{label(request)}: a file could not be uploaded: {error} Nothing was submitted.",)
             raise
 
-    async def _give_up(
-        self, ledger: LedgerWriter, intent: SubmissionKey, error: BaseException, sending: SendState
-    ) -> TaskId | None:
-        """Write down that a submit has failed; give its task if another process has heard of it."""
-        # Once sending has begun, only an answer that was understood as a refusal says that nothing was made.
-        unknown = isinstance(error, SubmissionUnknown)
-        doubtful = unknown or (sending.begun and not isinstance(error, PiAPIError))
+    async def _deliver(
+        self, submission: Submission, addressed: TaskRequest[Any], nonce_key: str
+    ) -> SubmitResult | None:
+        """Send until the verdict is final.  Returns and raises as `_send`.
+
+        The claim is held only while the POST may be on its way.
+        """
+        backoff = self._sender.backoff()
+
+        while True:
+            known = await self._wait_for_turn(submission)
+            if known is not None:
+                return known
+
+            submission.enter(SubmissionState.SENDING)
+            try:
+                answer = await self._sender.try_to_create(addressed, submission.send_state, submission.timeout)
+            except Exception as error:
+                if not submission.send_state.begun:
+                    raise
+                # A request class that fails does not undo what was sent.
+                submission.accept(await self._look_for(submission, nonce_key, error))
+                return None
+
+            pause = self._pause_after(submission, answer, backoff)
+            if pause is None:
+                submission.accept(await self._conclude(submission, nonce_key, answer))
+                return None
+
+            submission.put_off()
+            await self._pause(submission, pause)
+
+    def _pause_after(
+        self, submission: Submission, answer: TaskId | Created | Judgement, backoff: Backoff
+    ) -> float | None:
+        """Return the seconds until it may be sent again, None if it must not be."""
+        if not isinstance(answer, Judgement):
+            return None
+
+        submission.send_state.settle(reuse=False)
+        is_passing = answer.verdict is Verdict.RETRY
+        if isinstance(answer.error, RateLimitError):
+            self._sender.slow_down(answer.error, pause=is_passing)
+
+        if not is_passing or submission.send_state.abandoned:
+            return None
+        return self._sender.pause_after(answer.error, backoff)
+
+    async def _conclude(self, submission: Submission, nonce_key: str, answer: TaskId | Created | Judgement) -> TaskId:
+        """Return the id of the task that was made; raise what the one judgement says instead."""
+        if isinstance(answer, Created):
+            submission.frozen = answer.frozen
+            answer = answer.task_id
+
+        if not isinstance(answer, Judgement):
+            if not self._ids.take(answer):
+                return await self._look_for(submission, nonce_key, *self._mixed_up(submission, answer))
+            submission.send_state.settle(reuse=True)
+            return answer
+
+        if isinstance(answer.error, APIError):
+            answer.error.request = submission.request  # as the caller made it, without our secret
+        if answer.named is not None:
+            return await self._read_named(submission, nonce_key, answer.named, answer.error)
+        if answer.verdict is Verdict.UNKNOWN:
+            return await self._look_for(submission, nonce_key, answer.error)
+        raise answer.error
+
+    async def _read_named(self, submission: Submission, nonce_key: str, named: TaskId, error: PiAPIError) -> TaskId:
+        """Return a task that a response names without saying yes, if it lives: it is read once, and that tells."""
+        ref = self._ref(submission, named)
+        if self._ids.has(named):
+            return await self._look_for(submission, nonce_key, *self._mixed_up(submission, named))
+
         try:
-            if doubtful:
-                return await ledger.mark_unknown(intent)
-            await ledger.forget(intent)
-        except LedgerError as failure:  # the submit's own error matters more; the row counts as unknown anyway
-            logger.warning("submit %s could not be recorded: %s", intent.key, failure)
-        return None
+            task = await self._sender.attempt(submission.family.fetch(named))
+        except NotFoundError as denial:
+            if not denial.message:  # an edge's page, not the host's word
+                return await self._look_for(submission, nonce_key, error, ref, f"; reading it failed: {denial}")
+            raise refusal_naming(error, ref, "which the host does not know: nothing was paid") from None
+        except Exception as failure:  # noqa: BLE001 - a user's family may raise anything: the id must not be lost
+            return await self._look_for(submission, nonce_key, error, ref, f"; reading it failed: {failure}")
 
-    def _unknown(self, flight: _Flight, what: str, ref: TaskRef | None = None) -> SubmissionUnknown:
-        advice = "look at your account's tasks before you submit it again"
-        if self._ledger is not None:
-            advice += (
-                ", then tell the ledger: "
-                + shlex.join(["piapi-async", "ledger", "resolve", str(self._ledger.path), flight.key or ""])
-                + " --task-id ID, or --resubmit if there is none"
-            )
-        return SubmissionUnknown(
-            f"{label(flight.request)} may have been accepted: a task may exist and may have been paid for, but its id "
-            f"did not arrive. It is not sent again by itself; {advice}. What happened: {what}",
-            request=flight.request,
-            at=flight.sending.started_at or time.time(),
-            key=flight.key,
-            ref=ref,
-        )
+        if task.state in (TaskState.FAILED, TaskState.CANCELLED) and isinstance(error, APIError):
+            reason = f": {task.error}" if task.error else ""
+            raise refusal_naming(error, ref, f"which is {task.status}{reason}")
+        if not self._ids.take(named):
+            return await self._look_for(submission, nonce_key, *self._mixed_up(submission, named))
+        return named
+
+    async def _look_for(
+        self, submission: Submission, nonce_key: str, error: Exception, ref: TaskRef | None = None, also: str = ""
+    ) -> TaskId:
+        """Return the task of a submission whose response leaves open what it made, if a delivery tells.
+
+        All that is *unknown* comes through here.  Raises `SubmissionUnknown`.
+        """
+        task_id = None
+        if self.webhooks is not None:
+            task_id = await self.webhooks.adopted(nonce_key)
+
+        if task_id is None:
+            what = str(error) if isinstance(error, PiAPIError) else repr(error)
+            raise submission.unknown(what + also, ref=ref) from error
+
+        self._ids.take(task_id)
+        return task_id
+
+    def _mixed_up(self, submission: Submission, task_id: TaskId) -> tuple[PiAPIError, TaskRef]:
+        """Return why an id that belongs to another submission is not this one's: two responses were mixed up."""
+        text = f"The response names task {task_id}, which belongs to another submission of this client already"
+        return UnexpectedAnswer(text, path="task_id"), self._ref(submission, task_id)
+
+    def _ref(self, submission: Submission, task_id: TaskId) -> TaskRef:
+        return TaskRef(self._origin, submission.family.name, task_id)
 
 
-_WORTH_A_WORD = 5.0  # seconds for which another's submit is waited for in silence
-_ASK_AGAIN = (
-    "Nothing was sent by this call, nothing was paid by it: submit the key again, which gives the same task when the "
-    "other has ended"
-)
+_CLOSED_UNANSWERED = "the client was closed before it was answered"
 
 
-def _taken(intent: SubmissionKey, entry: LedgerEntry, what: str) -> str:
-    """Say that somebody else is sending the same submit."""
-    age = time.time() - entry.at
-    return f"The submit {intent.key!r} has been under way elsewhere for {age:.0f} s, in this process or another. {what}"
-
-
-def _refused(error: PiAPIError, ref: TaskRef, what: str) -> PiAPIError:
-    """Return an error that also tells of the task which the refusal names."""
-    error.args = (f"{error} It names task {ref}, {what}.",)
-    if isinstance(error, APIError):
-        error.ref = ref
-    return error
+def _is_being_cancelled() -> bool:
+    """Return whether the running task has been asked to stop."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -35,8 +35,9 @@ _SLOWEST = 64 * 1024.0  # bytes per second of a line that is slow and yet works:
 class _Version:
     """One version of a file, told from any other as git does: two that differ in nothing here are the same bytes.
 
-    Size and mtime alone are not enough: ``cp -p``, ``rsync -t`` and ``tar`` put another file in a file's place with the
-    mtime that they were told to keep; the inode and the ctime are the file system's own, and nobody can set them.
+    Size and mtime alone are not enough: ``cp -p``, ``rsync -t`` and ``tar`` put another file in a
+    file's place with the mtime that they were told to keep; the inode and the ctime are the file
+    system's own, and nobody can set them.
     """
 
     path: Path

@@ -116,7 +116,7 @@ class BatchRun:
             # An anyio scope that is cancelled would cancel each of these awaits again, and not wait for an id.
             with anyio.CancelScope(shield=True):
                 await self._stop_workers()
-                await self.runtime.submitter.settle()
+                await self.runtime.submitter.wait_for_abandoned()
                 await self.source.closed(self.runtime.sender.timeout)
                 with contextlib.suppress(RuntimeError):  # somebody is still reading, and will hear that it is over
                     await outcomes.aclose()
@@ -197,7 +197,7 @@ class BatchRun:
 
         # From here on a task is paid for: no foreign code may end this before its outcome is offered.
         handle: TaskHandle[R] = TaskHandle(self.runtime, watch, result.frozen)
-        in_flight = InFlight(index, request, key, handle, result.known)
+        in_flight = InFlight(index, request, key, handle, result.ledger_entry)
         self._note_submitted(in_flight)
         return in_flight
 

@@ -1,0 +1,162 @@
+"""The claim of a submission: the ledger's row that says "this process is sending this key now".
+
+It is held only while the POST may be on its way, so that a process that is killed at any other time
+leaves no doubt behind.  Without a ledger there is a `NoClaim`, which is always to be had.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TypeAlias
+
+import anyio
+from attrs import define, field
+
+from ..errors import LedgerError
+from ..ledger._entries import LedgerEntry, LedgerState, SubmissionKey
+from ..ledger._writer import LedgerWriter
+from ..tasks import TaskId, TaskRef
+
+logger = logging.getLogger("piapi_async")
+
+# Seconds between two looks at a key that another is sending: they double, up to the longest.
+_FIRST_PAUSE = 0.02
+_LONGEST_PAUSE = 0.5
+
+_WORTH_A_WORD = 5.0  # seconds; waiting any longer for another's submission is logged
+
+_ASK_AGAIN = (
+    "Nothing was sent by this call, nothing was paid by it: submit the key again, which gives the same task once the "
+    "other submission has ended"
+)
+
+
+class NoClaim:
+    """The claim of a submission without a ledger: nothing is recorded, and nobody else can have it."""
+
+    key: str | None = None
+    ledger_path: str | None = None
+
+    async def hold(self, patience: float) -> LedgerEntry | None:
+        """Do nothing; return None, as it is held."""
+
+    async def release(self) -> None:
+        """Do nothing."""
+
+    async def accept(self, task_id: TaskId) -> str | None:
+        """Do nothing; return None, as no other submission can have the task."""
+
+    async def end(self, *, unknown: bool) -> TaskId | None:
+        """Do nothing; return None, as no other process can have heard of a task."""
+
+
+@define(eq=False)
+class Claim:
+    """The claim of one submission on a key of a ledger."""
+
+    _ledger: LedgerWriter
+    _identity: SubmissionKey
+    _may_be_held: bool = field(default=False, init=False)
+
+    @property
+    def key(self) -> str:
+        """The key, which was made up if the caller gave none."""
+        return self._identity.key
+
+    @property
+    def ledger_path(self) -> str:
+        """Where the ledger is."""
+        return str(self._ledger.path)
+
+    async def hold(self, patience: float) -> LedgerEntry | None:
+        """Return None once the key is ours to send, or the entry of what it stands for: a task, or *unknown*.
+
+        A submission of the same key that is on its way elsewhere is waited for, for `patience`
+        seconds: as long as ours may take, as its process may have been stopped, or be out of
+        sight.  Raises `LedgerError` when that is over, and `ValueError` if the key stands for
+        another request.
+        """
+        waited = 0.0
+        pause = _FIRST_PAUSE
+
+        while True:
+            entry = await self._try_to_hold()
+            if entry is None or entry.state is not LedgerState.SENDING:
+                return entry
+
+            if waited >= patience:
+                end = f"It did not end within {patience:g} s. {_ASK_AGAIN}"
+                raise LedgerError(self._sent_elsewhere(entry, end))
+
+            pause = min(pause, patience - waited)
+            await anyio.sleep(pause)
+
+            if waited < _WORTH_A_WORD <= waited + pause:
+                logger.warning("%s", self._sent_elsewhere(entry, f"Waiting for it, {patience:g} s at most."))
+            waited += pause
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+    async def _try_to_hold(self) -> LedgerEntry | None:
+        # A caller that is cancelled here cannot know: what the ledger was asked for is done all the
+        # same.
+        self._may_be_held = True
+        try:
+            entry = await self._ledger.claim(self._identity)
+        except LedgerError as error:
+            self._may_be_held = False
+            raise LedgerError(f"{str(error).rstrip('.')}. Nothing was sent, nothing was paid.") from error
+        except ValueError:
+            self._may_be_held = False
+            raise
+
+        self._may_be_held = entry is None
+        return entry
+
+    async def release(self) -> None:
+        """Let go of the key, as nothing is on its way.  Raises `LedgerError`."""
+        try:
+            await self._ledger.forget(self._identity)
+        except LedgerError as error:
+            raise LedgerError(f"{str(error).rstrip('.')}. Nothing was paid.") from error
+        self._may_be_held = False
+
+    async def accept(self, task_id: TaskId) -> str | None:
+        """Record the task; return None, or the key of another submission that has it.
+
+        Raises `LedgerError`, whose `ref` carries the id.
+        """
+        identity = self._identity
+        ref = TaskRef(identity.origin, identity.family, task_id)
+        return await self._ledger.accept(identity, ref)
+
+    async def end(self, *, unknown: bool) -> TaskId | None:
+        """Record that it has ended: without a task or, if `unknown`, with one or without.
+
+        Returns its task if another process has recorded one.
+
+        Does not raise: the error that ended the submission matters more, and a row that is left
+        counts as *unknown*.
+        """
+        if not self._may_be_held:
+            return None
+
+        try:
+            if unknown:
+                return await self._ledger.mark_unknown(self._identity)
+            await self._ledger.forget(self._identity)
+        except LedgerError as error:
+            logger.warning("submission %s could not be recorded: %s", self.key, error)
+        return None
+
+    def _sent_elsewhere(self, entry: LedgerEntry, what: str) -> str:
+        age = time.time() - entry.at
+        return (
+            f"The submission {self.key!r} has been under way elsewhere for {age:.0f} s, in this process or another. "
+            f"{what}"
+        )
+
+
+AnyClaim: TypeAlias = Claim | NoClaim
+
+NO_CLAIM = NoClaim()

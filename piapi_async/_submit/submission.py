@@ -1,0 +1,176 @@
+"""One submission: its states as a table, and what each of them means for the money.  Pure.
+
+::
+
+    QUEUED <----> CLAIMED <----> SENDING ----> ACCEPTED
+                                         |---> REFUSED
+                                         `---> UNKNOWN ----> ACCEPTED
+
+| step | when |
+|---|---|
+| QUEUED -> CLAIMED | the ledger has given it its key |
+| CLAIMED -> QUEUED | it has long to wait, and lets go of the key for that time |
+| CLAIMED -> SENDING | it is handed to the transport; `SendState.begun` tells whether it has begun to leave |
+| SENDING -> CLAIMED | the host has put it off, or it never left: it may be sent again |
+| SENDING -> ACCEPTED, REFUSED, UNKNOWN | so says the verdict on the response, or on its loss |
+| UNKNOWN -> ACCEPTED | a delivery, or another process, knows its task |
+| QUEUED -> ACCEPTED, UNKNOWN | so the ledger has its key already |
+| QUEUED, CLAIMED -> REFUSED | it is given up before it was sent |
+
+| state | what is certain | its row in the ledger |
+|---|---|---|
+| QUEUED | nothing has left | none |
+| CLAIMED | nothing has left, or the host has put it off | *sending* |
+| SENDING | the POST may be on its way | *sending* |
+| ACCEPTED | the host has named its task | *accepted* |
+| REFUSED | there is no task: the host has refused it, or nothing was sent | none |
+| UNKNOWN | a task may exist, and may have been paid for | *unknown* |
+
+A process that is killed leaves the row as it is, and a row of a dead process that says *sending*
+counts as *unknown*. So a submission that has long to wait goes back to QUEUED first: then a crash
+leaves no doubt behind.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+from attrs import define, field, frozen
+
+from .._protocol.family import Family, TaskRequest
+from .._text import label
+from ..errors import APIError, PiAPIError, SubmissionUnknown
+from ..tasks import Cost, TaskId, TaskRef
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from .._calls.transport import SendState
+    from ..ledger._entries import LedgerEntry
+    from .claim import AnyClaim
+
+
+class SubmissionState(Enum):
+    """How far a submission has come; see the module's text."""
+
+    QUEUED = "queued"
+    CLAIMED = "claimed"
+    SENDING = "sending"
+    ACCEPTED = "accepted"
+    REFUSED = "refused"
+    UNKNOWN = "unknown"
+
+
+_QUEUED, _CLAIMED, _SENDING = SubmissionState.QUEUED, SubmissionState.CLAIMED, SubmissionState.SENDING
+_ACCEPTED, _REFUSED, _UNKNOWN = SubmissionState.ACCEPTED, SubmissionState.REFUSED, SubmissionState.UNKNOWN
+
+NEXT_STATES: Mapping[SubmissionState, frozenset[SubmissionState]] = {
+    _QUEUED: frozenset({_CLAIMED, _ACCEPTED, _REFUSED, _UNKNOWN}),
+    _CLAIMED: frozenset({_QUEUED, _SENDING, _REFUSED}),
+    _SENDING: frozenset({_CLAIMED, _ACCEPTED, _REFUSED, _UNKNOWN}),
+    _ACCEPTED: frozenset({_UNKNOWN}),  # the ledger has that task for another submission: two answers were mixed up
+    _REFUSED: frozenset(),
+    _UNKNOWN: frozenset({_ACCEPTED}),
+}
+
+
+@frozen
+class SubmitResult:
+    """The task of a submission.
+
+    `ledger_entry` is what the ledger knew of its key before, None for a task that was made just
+    now; `has_webhook` tells that a delivery will report its end; `frozen` is what it is expected to
+    cost, if the response told.
+    """
+
+    task_id: TaskId
+    ledger_entry: LedgerEntry | None = None
+    has_webhook: bool = False
+    frozen: Cost | None = None
+
+
+@define(eq=False)
+class Submission:
+    """One submission, from `submit` until it is accepted, refused or unknown.
+
+    `family` is the request's: it is asked for before anything is paid, as the request may be of
+    anybody's class. `timeout` is the seconds that one attempt may take, `queued_at` a unix time in
+    seconds.  The caller awaits `result`; `task` runs it, and `has_run` tells whether that has made
+    its first step.
+    """
+
+    request: TaskRequest[Any]
+    family: Family[Any]
+    timeout: float
+    queued_at: float
+    claim: AnyClaim
+    send_state: SendState
+    result: asyncio.Future[SubmitResult]
+    task: asyncio.Task[SubmitResult | None] | None = None
+    has_run: bool = False
+    state: SubmissionState = field(default=SubmissionState.QUEUED, init=False)
+    task_id: TaskId | None = field(default=None, init=False)
+    frozen: Cost | None = field(default=None, init=False)
+    has_webhook: bool = field(default=False, init=False)
+
+    def enter(self, state: SubmissionState) -> None:
+        """Go on to a state.  Raises `RuntimeError` where the table has no such step."""
+        if state not in NEXT_STATES[self.state]:
+            raise RuntimeError(
+                f"{label(self.request)}: a submission that is {self.state.value} cannot be {state.value}"
+            )
+        self.state = state
+
+    def put_off(self) -> None:
+        """Note that the host has refused what was sent for now, so that nothing is on its way."""
+        self.enter(SubmissionState.CLAIMED)
+        self.send_state.started_at = None
+
+    def accept(self, task_id: TaskId) -> None:
+        """Note the task that the host has named for it."""
+        self.enter(SubmissionState.ACCEPTED)
+        self.task_id = task_id
+
+    def fail(self, error: BaseException) -> SubmissionState:
+        """Enter and return the state in which an error ends it.
+
+        Once sending has begun, only an answer that is understood as a refusal says that nothing was
+        made.
+        """
+        not_understood = not isinstance(error, PiAPIError)
+        if isinstance(error, SubmissionUnknown) or (self.send_state.begun and not_understood):
+            self.enter(SubmissionState.UNKNOWN)
+        else:
+            self.enter(SubmissionState.REFUSED)
+        return self.state
+
+    def unknown(self, what: str, *, ref: TaskRef | None = None, at: float | None = None) -> SubmissionUnknown:
+        """Return the error that says so: what happened, and what to do.
+
+        `at` is the unix time at which sending began, if it was not begun here.
+        """
+        advice = "look at your account's tasks before you submit it again"
+        path = self.claim.ledger_path
+        if path is not None:
+            command = ["piapi-async", "ledger", "resolve", path, self.claim.key or ""]
+            advice += f", then tell the ledger: {shlex.join(command)} --task-id ID, or --resubmit if there is none"
+
+        return SubmissionUnknown(
+            f"{label(self.request)} may have been accepted: a task may exist and may have been paid for, but its id "
+            f"did not arrive. It will not be retried automatically; {advice}. What happened: {what}",
+            request=self.request,
+            at=at or self.send_state.started_at or self.queued_at,
+            key=self.claim.key,
+            ref=ref,
+        )
+
+
+def refusal_naming(error: PiAPIError, ref: TaskRef, what: str) -> PiAPIError:
+    """Return a refusal that also names a task, and says what became of it."""
+    error.args = (f"{error} It names task {ref}, {what}.",)
+    if isinstance(error, APIError):
+        error.ref = ref
+    return error
