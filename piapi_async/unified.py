@@ -18,7 +18,7 @@ import attrs
 from attrs import field, frozen
 
 from ._http import HTTPRequest, HTTPResponse
-from ._protocol import fields as inputs
+from ._protocol import fields
 from ._protocol.checks import around
 from ._protocol.decoding import Structure
 from ._protocol.envelope import read_envelope, read_task_object
@@ -56,9 +56,9 @@ _PATH = "/api/v1/task"
 class _Create(FileRequest, Generic[R_co]):
     """What all requests of this protocol share: the envelope, the webhook."""
 
-    service_mode: str | None = around(inputs.choice("", "public", "private", default=None))
-    webhook_endpoint: str | None = around(inputs.webhook_url())
-    webhook_secret: str | None = around(inputs.webhook_secret())
+    service_mode: str | None = around(fields.choice("", "public", "private", default=None))
+    webhook_endpoint: str | None = around(fields.webhook_url())
+    webhook_secret: str | None = around(fields.webhook_secret())
 
     @property
     def family(self) -> Family[R_co]:
@@ -107,9 +107,9 @@ class CreateTask(_Create[Output]):
     A `pathlib.Path` in `input` is a local file, which is uploaded before the task is made.
     """
 
-    model: str = inputs.text(kw_only=False)
-    task_type: str = inputs.text(kw_only=False)
-    input: Mapping[str, Any] = inputs.json_object(kw_only=False)
+    model: str = fields.text(kw_only=False)
+    task_type: str = fields.text(kw_only=False)
+    input: Mapping[str, Any] = fields.json_object(kw_only=False)
 
     @property
     def names(self) -> tuple[str, str]:
@@ -133,7 +133,7 @@ class ModelRequest(_Create[R_co]):
     _model: ClassVar[str] = ""
     _task_type: ClassVar[str] = ""
 
-    extra: Mapping[str, Any] = around(inputs.json_object(default=attrs.Factory(dict)))
+    extra: Mapping[str, Any] = around(fields.json_object(default=attrs.Factory(dict)))
 
     def __attrs_post_init__(self) -> None:
         super().__attrs_post_init__()

@@ -20,7 +20,7 @@ from attrs import Attribute, field, frozen
 from cattrs.fns import identity
 from cattrs.gen import make_dict_unstructure_fn_from_attrs, override
 
-from . import fields as inputs
+from . import fields
 from .checks import AROUND
 
 C = TypeVar("C")
@@ -38,25 +38,25 @@ def _inputs_first(_cls: type[Any], fields: list[Attribute[Any]]) -> list[Attribu
     frozen_default=True,
     kw_only_default=True,
     field_specifiers=(
-        inputs.text,
-        inputs.number,
-        inputs.whole,
-        inputs.flag,
-        inputs.moment,
-        inputs.choice,
-        inputs.open_choice,
-        inputs.word,
-        inputs.zoom,
-        inputs.ratio,
-        inputs.whole_ratio,
-        inputs.link,
-        inputs.links,
-        inputs.url,
-        inputs.urls,
-        inputs.mask,
-        inputs.item,
-        inputs.items,
-        inputs.json_object,
+        fields.text,
+        fields.number,
+        fields.whole,
+        fields.flag,
+        fields.moment,
+        fields.choice,
+        fields.open_choice,
+        fields.word,
+        fields.zoom,
+        fields.ratio,
+        fields.whole_ratio,
+        fields.link,
+        fields.links,
+        fields.url,
+        fields.urls,
+        fields.mask,
+        fields.item,
+        fields.items,
+        fields.json_object,
         field,
     ),
 )

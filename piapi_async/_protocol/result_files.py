@@ -1,10 +1,10 @@
-"""Which fields of a result hold files, of which kind, and which of them were asked for.  Pure.
+"""Which fields of a result hold files, of which kind, and which of them to save.  Pure.
 
-A file is known by the name of its field: those of the vendor's pages and of answers that clients
-were seen to read.  What only repeats another field (`download_url`) or echoes an input
-(`prompt_img_url`) is no file.  Only where no field of a known name has a link, every text that is
-nothing but an http(s) link is one: better a picture too many than a result that was paid for and
-not saved.
+A file is known by the name of its field: the names are those of the vendor's pages and of responses
+that clients were seen to read.  A field that only repeats another (`download_url`) or echoes an
+input (`prompt_img_url`) is not a file.  If no field of a known name has a link, every string that
+is nothing but an http(s) link counts as one: better one picture too many than a result that was
+paid for and not saved.
 """
 
 from __future__ import annotations
