@@ -172,7 +172,7 @@ async def test_what_was_recorded_is_in_the_file_that_the_error_names(lose: Calla
 async def test_where_the_system_keeps_no_names_of_open_files_a_copy_is_made(
     lose: Callable[[Path], None], path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("piapi_async.ledger._place._HELD", tmp_path / "none")
+    monkeypatch.setattr("piapi_async.ledger._place._OPEN_FILES", tmp_path / "none")
     async with opened(path) as ledger:
         await accept(ledger, "late")
         lose(path)

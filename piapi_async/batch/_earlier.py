@@ -17,9 +17,12 @@ R = TypeVar("R")
 
 
 async def read_ended(handle: TaskHandle[R], entry: LedgerEntry, family: Family[R]) -> Task[R]:
-    """Return a task that ended in an earlier run: as the host has it, whose links may be fresher, or as the ledger has.
+    """Return a task that ended in an earlier run, from the host or else from the ledger.
 
-    Raises `TaskFailed` or `TaskCancelled` if it ended so, and what reading it raises if the ledger has no answer.
+    The host's links may be fresher.
+
+    Raises `TaskFailed` or `TaskCancelled` if it ended so, and what reading it raises if the ledger
+    has no answer.
     """
     task: Task[R] | None = None
     try:

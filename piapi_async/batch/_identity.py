@@ -1,7 +1,7 @@
 """The identity of batch items: one `SubmissionKey` per item, made once, which travels with it to the ledger.
 
-A key that is minted is a stored format: what the request asks for, and its occurrence number within the run.  The same
-input therefore has the same keys in every run.
+A key that is minted is a stored format: what the request asks for, and its occurrence number within
+the run.  The same input therefore has the same keys in every run.
 """
 
 from __future__ import annotations
@@ -16,8 +16,15 @@ from ..ledger._writer import LedgerWriter
 from ._outcome import BatchItem
 
 
-async def identify(runtime: Runtime, items: Sequence[BatchItem[Any]], run_id: str) -> list[SubmissionKey | None]:
-    """Return the identity of each item; keys are minted for those that have none.  None for each without a ledger."""
+async def identify(
+    runtime: Runtime,
+    items: Sequence[BatchItem[Any]],
+    run_id: str,
+) -> list[SubmissionKey | None]:
+    """Return the identity of each item, None for each if the client has no ledger.
+
+    Keys are minted for items that have none.
+    """
     if runtime.ledger is None:
         return [None] * len(items)
 
@@ -31,10 +38,19 @@ async def identify(runtime: Runtime, items: Sequence[BatchItem[Any]], run_id: st
 
 
 def _of(runtime: Runtime, request: TaskRequest[Any], key: str | None) -> SubmissionKey:
-    return SubmissionKey.of(request.to_http(), key=key or "", origin=runtime.origin, family=request.family.name)
+    return SubmissionKey.of(
+        request.to_http(),
+        key=key or "",
+        origin=runtime.origin,
+        family=request.family.name,
+    )
 
 
-async def _mint_keys(ledger: LedgerWriter, identities: Sequence[SubmissionKey], run_id: str) -> list[SubmissionKey]:
+async def _mint_keys(
+    ledger: LedgerWriter,
+    identities: Sequence[SubmissionKey],
+    run_id: str,
+) -> list[SubmissionKey]:
     numbers = await ledger.occurrence_numbers(run_id, identities)
     return [
         identity.with_key(f"{identity.digest.hex()[:32]}-{number}")

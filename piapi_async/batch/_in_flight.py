@@ -25,7 +25,10 @@ _NAMED_IN_NOTE = 100  # tasks that a note names if the outcomes name all of them
 
 @frozen
 class InFlight(Generic[R]):
-    """An item whose task exists.  `entry` is what the ledger had of it before, None if this run submitted it."""
+    """An item whose task exists.
+
+    `entry` is what the ledger had of it before, None if this run submitted it.
+    """
 
     index: int
     request: TaskRequest[R]
@@ -90,8 +93,10 @@ def attach(error: BaseException, outcomes: list[Outcome[Any]]) -> None:
         note = f"The tasks of the batch: {', '.join(refs)}"
     else:
         last = refs[-_NAMED_IN_NOTE:]
-        note = f"The batch's outcomes are in .outcomes of this error; the last {len(last)} of {len(refs)} tasks: "
-        note += ", ".join(last)
+        note = (
+            "The batch's outcomes are in .outcomes of this error; "
+            f"the last {len(last)} of {len(refs)} tasks: {', '.join(last)}"
+        )
 
     if refs:
         error.add_note(note)

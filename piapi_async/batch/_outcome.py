@@ -37,10 +37,11 @@ class IdentifiedItem(BatchItem[R_co]):
 class Outcome(Generic[R_co]):
     """What became of one request.
 
-    `task` is the task as it was last seen, `ref` a reference to it, `files` what was saved of it; `error` is what went
-    wrong, any exception that the item met with.  A failed download is an `error`, too, and `download_error` is the same
-    object: the task is done.  `resumed` says that an earlier run submitted it, and not this one.  `key` is its key in
-    the ledger ("" without a ledger).
+    `task` is the task as it was last seen, `ref` a reference to it, `files` what was saved of it;
+    `error` is what went wrong, any exception that the item met with.  A failed download is an
+    `error`, too, and `download_error` is the same object: the task is done.  `resumed` says that an
+    earlier run submitted it, and not this one.  `key` is its key in the ledger ("" without a
+    ledger).
     """
 
     index: int
@@ -61,7 +62,10 @@ class Outcome(Generic[R_co]):
 
 @frozen(kw_only=True)
 class Totals:
-    """The counts of a run, exact at any time: every item that was read is in flight or in one of the outcomes."""
+    """The counts of a run, exact at any time.
+
+    Every item that was read is in flight or in one of the outcomes.
+    """
 
     read: int = 0
     """Items taken from the input."""

@@ -19,8 +19,9 @@ T = TypeVar("T")
 class ItemSource(Generic[T]):
     """The one iterator behind all workers, sync or async, and the position of each item.
 
-    An async iterator is read by one task, an item whenever a worker asks for one, and closed by that task: what it
-    opens around its yields, such as a timeout or a task group, must be left in the task that entered it.
+    An async iterator is read by one task, an item whenever a worker asks for one, and closed by
+    that task: what it opens around its yields, such as a timeout or a task group, must be left in
+    the task that entered it.
     """
 
     _items: Iterable[T] | AsyncIterable[T]
@@ -46,21 +47,28 @@ class ItemSource(Generic[T]):
             self._reader.cancel()
 
     async def closed(self, patience: float) -> None:
-        """Wait, for `patience` seconds, until the iterator is closed; log what that raised, or that it is not."""
+        """Wait, for `patience` seconds, until the iterator is closed.
+
+        Log what that raised, or that it is not.
+        """
         if self._reader is None:
             return
 
         await asyncio.wait([self._reader], timeout=patience)
         if not self._reader.done():
             self._reader.cancel()
-            logger.warning("the input of a batch was still busy %g s after it was closed, and is left alone", patience)
+            logger.warning(
+                "the input of a batch was still busy %g s after it was closed, and is left alone",
+                patience,
+            )
         elif self._failure is not None:
             logger.warning("the input of a batch failed when it was closed: %r", self._failure)
 
     async def next(self) -> tuple[int, T] | None:
         """Return the next item and its position; None at the end of the input, or after `close`.
 
-        Raises what the iterator raised, once; what would be mistaken for something else, as a `RuntimeError`.
+        Raises what the iterator raised, once; what would be mistaken for something else, as a
+        `RuntimeError`.
         """
         if self._failure is not None:
             failure, self._failure = self._failure, None
@@ -91,7 +99,7 @@ class ItemSource(Generic[T]):
         self._wanted.release()
         return await future
 
-    # -- in the reader's task -----------------------------------------------------------------------------------------
+    # -- in the reader's task ---------------------------------------------------------------------
 
     async def _read(self, items: AsyncIterator[T]) -> None:
         """Read what workers ask for, close the iterator, and wake those that still wait."""
@@ -131,7 +139,10 @@ class ItemSource(Generic[T]):
             self._wake_all()
 
     def _wake_all(self) -> None:
-        """Tell the workers that still wait that there are no more items; the first of them raises a failure."""
+        """Tell the workers that still wait that there are no more items.
+
+        The first of them raises a failure.
+        """
         for future in self._waiting:
             if future.done():
                 continue

@@ -2,16 +2,18 @@
 
 Theory of operation
 -------------------
-Workers run in an anyio task group, bounded by a semaphore of `concurrency` slots.  A worker acquires a slot, takes the
-next item from the one input, submits it, waits for its task, saves its files and offers the outcome; it releases the
-slot once the reader has taken that.  So a slow reader slows down the submissions, and never more is in memory than what
-is in flight.  Workers live as long as the run: a task per slot costs less than a task per item.
+Workers run in an anyio task group, bounded by a semaphore of `concurrency` slots.  A worker acquires
+a slot, takes the next item from the one input, submits it, waits for its task, saves its files and
+offers the outcome; it releases the slot once the reader has taken that.  So a slow reader slows down
+the submissions, and never more is in memory than what is in flight.  Workers live as long as the
+run: a task per slot costs less than a task per item.
 
-The group has an asyncio task of its own, in which its cancel scope is entered and left.  The reader's task would not
-do: a stream may be left by another task than the one that entered it, and amid scopes of the reader's own.
+The group has an asyncio task of its own, in which its cancel scope is entered and left.  The
+reader's task would not do: a stream may be left by another task than the one that entered it, and
+amid scopes of the reader's own.
 
-What happens to one item is in its outcome and ends no worker.  An exception of the input is kept for the reader, who
-gets it as it is after the outcomes of what was in flight.
+What happens to one item is in its outcome and ends no worker.  An exception of the input is kept for
+the reader, who gets it as it is after the outcomes of what was in flight.
 """
 
 from __future__ import annotations
@@ -80,7 +82,7 @@ class BatchRun:
     _workers: asyncio.Task[None] = field(init=False)  # the task of their group
     _tally: Tally = field(factory=Tally, init=False)
     _submits_left: float = field(default=math.inf, init=False)
-    _id: str = field(factory=partial(secrets.token_hex, 8), init=False)  # under which the ledger counts its items
+    _id: str = field(factory=partial(secrets.token_hex, 8), init=False)  # for occurrence numbers
     _downloads: Downloads | None = field(default=None, init=False)  # once there are any
     _began: float = field(factory=anyio.current_time, init=False)
     _seconds: float = field(default=0.0, init=False)  # that it took
@@ -92,7 +94,7 @@ class BatchRun:
         self._slots = anyio.Semaphore(self.settings.concurrency, fast_acquire=True)
         self._workers = asyncio.create_task(self._run_workers(), name="piapi_async batch")
 
-    # -- for the runner -----------------------------------------------------------------------------------------------
+    # -- for the runner ---------------------------------------------------------------------------
 
     @property
     def totals(self) -> Totals:
@@ -113,12 +115,13 @@ class BatchRun:
         self.left = [item.leave() for item in self.in_flight.values()]
         self.source.close()
         try:
-            # An anyio scope that is cancelled would cancel each of these awaits again, and not wait for an id.
+            # An anyio scope that is cancelled would cancel each of these awaits again, and not wait
+            # for an id.
             with anyio.CancelScope(shield=True):
                 await self._stop_workers()
                 await self.runtime.submitter.wait_for_abandoned()
                 await self.source.closed(self.runtime.sender.timeout)
-                with contextlib.suppress(RuntimeError):  # somebody is still reading, and will hear that it is over
+                with contextlib.suppress(RuntimeError):  # it is being read, and tells that it is over
                     await outcomes.aclose()
         finally:
             self._seconds = anyio.current_time() - self._began
@@ -128,7 +131,7 @@ class BatchRun:
             log_left(self.left, recorded=self.runtime.ledger is not None)
             await self._close_downloads()
 
-    # -- workers ------------------------------------------------------------------------------------------------------
+    # -- workers ----------------------------------------------------------------------------------
 
     async def _run_workers(self) -> None:
         try:
@@ -136,7 +139,8 @@ class BatchRun:
                 for _ in range(self.settings.concurrency):
                     group.start_soon(self._work, name="piapi_async batch worker")
         except BaseExceptionGroup as errors:
-            # What ends a program, which has gone through the event loop by now; if that goes on, so does the reader.
+            # What ends a program, which has gone through the event loop by now; if that goes on, so
+            # does the reader.
             self._queue.error = errors.exceptions[0]
         finally:
             self._queue.close()
@@ -170,7 +174,7 @@ class BatchRun:
                 await self._queue.put(outcome)
             return True
 
-    # -- one item -----------------------------------------------------------------------------------------------------
+    # -- one item ---------------------------------------------------------------------------------
 
     async def _submit(self, index: int, item: Item[R]) -> InFlight[R] | Outcome[R] | None:
         """Submit an item; return its outcome instead if that fails, None if it is left alone."""
@@ -179,9 +183,7 @@ class BatchRun:
             item = BatchItem(item)
         request, key = item.request, item.key or ""
         try:
-            if not hasattr(request, "family"):
-                raise TypeError(f"item {index} of the batch, {label(request)}, makes no task")  # noqa: TRY301 - its end
-
+            _require_task(index, request)
             identity = await self._identify(item)
             if identity is not None:
                 key = identity.key
@@ -195,7 +197,8 @@ class BatchRun:
                 raise
             return self._not_submitted(index, request, key, error)
 
-        # From here on a task is paid for: no foreign code may end this before its outcome is offered.
+        # From here on a task is paid for: no foreign code may end this before its outcome is
+        # offered.
         handle: TaskHandle[R] = TaskHandle(self.runtime, watch, result.frozen)
         in_flight = InFlight(index, request, key, handle, result.ledger_entry)
         self._note_submitted(in_flight)
@@ -225,12 +228,20 @@ class BatchRun:
             self.source.close()
         await asyncio.sleep(0)  # so that an endless input does not keep the loop to itself
 
-    def _not_submitted(self, index: int, request: TaskRequest[R], key: str, error: BaseException) -> Outcome[R]:
+    def _not_submitted(
+        self,
+        index: int,
+        request: TaskRequest[R],
+        key: str,
+        error: BaseException,
+    ) -> Outcome[R]:
         ref = None
         if isinstance(error, LedgerError) and error.ref is not None:  # a task that could not be recorded
             ref = error.ref
             self._tally.submitted += 1
-        return self._concluded(Outcome(index=index, request=request, key=key, error=_as_failure(error), ref=ref))
+
+        outcome = Outcome(index=index, request=request, key=key, error=_as_failure(error), ref=ref)
+        return self._concluded(outcome)
 
     def _note_submitted(self, item: InFlight[Any]) -> None:
         self.in_flight[item.index] = item
@@ -256,7 +267,8 @@ class BatchRun:
                 raise
             outcome = item.outcome(error=_as_failure(error), task=item.handle.task)
 
-        if self.runtime.ledger is not None:  # a reader who writes the outcome down may rely on the end being recorded
+        # A reader who writes the outcome down may rely on the end being recorded.
+        if self.runtime.ledger is not None:
             await self.runtime.ledger.flush()
         return outcome
 
@@ -286,9 +298,9 @@ class BatchRun:
             )
         except DownloadError as error:
             return item.outcome(task=task, files=error.files, error=error, download_error=error)
-        except Exception as cause:  # noqa: BLE001 - a file system may raise anything, and the task is done all the same
+        except Exception as cause:  # noqa: BLE001 - a file system may raise anything; the task is done
             failure = DownloadError(
-                f"Task {task.task_id} was not saved: {cause!r}. It is done, and stays paid for: see its .files.",
+                f"Task {task.task_id} was not saved: {cause!r}. It is done, and stays paid for; see .files.",
                 path=folder,
             )
             failure.__cause__ = cause
@@ -301,7 +313,7 @@ class BatchRun:
             with anyio.CancelScope(shield=True):
                 await downloads.close()
 
-    # -- counting -----------------------------------------------------------------------------------------------------
+    # -- counting ---------------------------------------------------------------------------------
 
     def _concluded(self, outcome: Outcome[R]) -> Outcome[R]:
         self._tally.add(outcome)
@@ -313,10 +325,15 @@ class BatchRun:
             return
         try:
             self.settings.on_progress(self.totals)
-        except (Exception, asyncio.CancelledError):  # what does not await cannot be cancelled: it is the callback's own
+        except (Exception, asyncio.CancelledError):  # a callback is not cancelled: it raised that itself
             if not self._progress_failed:
                 self._progress_failed = True
                 logger.exception("on_progress raised; the batch goes on, and says so only once")
+
+
+def _require_task(index: int, request: TaskRequest[Any]) -> None:
+    if not hasattr(request, "family"):
+        raise TypeError(f"item {index} of the batch, {label(request)}, makes no task")
 
 
 def _ends_worker(error: BaseException) -> bool:

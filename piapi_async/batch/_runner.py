@@ -1,4 +1,4 @@
-"""`BatchRunner`: many requests, bounded: submitted, waited for, saved, each on its own account, and resumable."""
+"""`BatchRunner`: many requests, bounded: submitted, waited for, saved, and resumable."""
 
 from __future__ import annotations
 
@@ -38,19 +38,21 @@ class BatchRunner:
                 print(outcome.index, outcome.files, outcome.error)
 
     timeout
-        Seconds for which one task is waited for; its outcome's error is then a `WaitTimeout`, and the task goes on.
+        Seconds for which one task is waited for; its outcome's error is then a `WaitTimeout`, and the
+        task goes on.
     download
-        The folder to save the files of each task in before its outcome is given; `all_files` with watermarked copies
-        and covers, `download_timeout` seconds for one file (default: as long as it keeps coming), none larger than
-        `max_file_bytes`, at most `parallel_files` at a time.  `piapi_async.download` tells more.
+        The folder in which the files of each task are saved before its outcome is yielded:
+        `all_files` with watermarked copies and covers, `download_timeout` seconds for one file
+        (default: as long as it keeps coming), none larger than `max_file_bytes`, at most
+        `parallel_files` at a time.  See `piapi_async.download`.
     max_submits
-        Make no more tasks than this: items that would need one are left for another run.
+        Make no more tasks than this; items that would need one are left for another run.
     on_progress
-        Called with the `Totals` whenever a task is submitted and whenever one has its outcome.  What it raises is
-        logged, once, and ends nothing.
+        Called with the `Totals` whenever a task is submitted and whenever one has its outcome.  What
+        it raises is logged, once, and ends nothing.
 
-    With a ledger in the client a run can be killed at any moment and run again on the same input: it gives an outcome
-    for every item again, but submits only what was never accepted.
+    With a ledger in the client a run can be killed at any moment and run again on the same input:
+    it gives an outcome for every item again, but submits only what was never accepted.
     """
 
     _piapi: PiAPI
@@ -70,17 +72,20 @@ class BatchRunner:
 
     def __attrs_post_init__(self) -> None:
         self._runtime = runtime_of(self._piapi)
-        if not isinstance(self.concurrency, int) or isinstance(self.concurrency, bool) or self.concurrency < 1:
-            raise ValueError(f"concurrency: {self.concurrency!r} is not allowed; it must be a whole number above 0")
+
+        is_whole = isinstance(self.concurrency, int) and not isinstance(self.concurrency, bool)
+        if not is_whole or self.concurrency < 1:
+            raise _not_allowed("concurrency", self.concurrency, "a whole number above 0")
         if self.timeout is not None and not self.timeout >= 0:
-            raise ValueError(f"timeout: {self.timeout!r} is not allowed; it must be 0 or more seconds, or None")
+            raise _not_allowed("timeout", self.timeout, "0 or more seconds, or None")
         if self.max_submits is not None and not self.max_submits >= 0:
-            raise ValueError(f"max_submits: {self.max_submits!r} is not allowed; it must be 0 or more, or None")
+            raise _not_allowed("max_submits", self.max_submits, "0 or more, or None")
 
         check_seconds("download_timeout", self.download_timeout)
         check_count("max_file_bytes", self.max_file_bytes)
         check_count("parallel_files", self.parallel_files)
-        self._folder = None if self.download is None else check_target(self.download)
+        if self.download is not None:
+            self._folder = check_target(self.download)
         self._options = DownloadOptions(
             all_files=self.all_files,
             timeout=self.download_timeout,
@@ -110,9 +115,10 @@ class BatchRunner:
     async def run(self, requests: Items[R]) -> list[Outcome[R]]:
         """Return the outcomes of all requests, in their order.
 
-        An error of the iterable, or a cancellation, ends the run early and loses nothing that was paid for: the
-        exception that is raised, of whatever class, has the outcomes so far in an attribute of its own, `outcomes`.
-        The outcome of a task that was still under way has a `WaitTimeout` as its `error`, and its `ref`.
+        An error of the iterable, or a cancellation, ends the run early and loses nothing that was
+        paid for: the exception that is raised, of whatever class, has the outcomes so far in an
+        attribute of its own, `outcomes`.  The outcome of a task that was still under way has a
+        `WaitTimeout` as its `error`, and its `ref`.
         """
         gathered: list[Outcome[R]] = []
         try:
@@ -131,10 +137,10 @@ class BatchRunner:
     async def stream(self, requests: Items[R]) -> AsyncGenerator[AsyncIterator[Outcome[R]], None]:
         """Yield the outcomes as they come; the requests may be any iterable, endless or async.
 
-        Leaving early takes no more requests, submits nothing new, and waits for submissions that have begun to leave,
-        no longer than their timeout; tasks go on at the host.  An error of the iterable itself is raised to the reader.
-        Raises `DownloadError` before anything is submitted if the folder for files cannot be used, and `RuntimeError`
-        if the runner is running already.
+        Leaving early takes no more requests, submits nothing new, and waits for submissions that
+        have begun to leave, no longer than their timeout; tasks go on at the host.  An error of the
+        iterable itself is raised to the reader.  Raises `DownloadError` before anything is submitted
+        if the folder for files cannot be used, and `RuntimeError` if the runner is running already.
         """
         running_loop()
         if self._folder is not None:
@@ -159,3 +165,7 @@ class BatchRunner:
             max_submits=self.max_submits,
             on_progress=self.on_progress,
         )
+
+
+def _not_allowed(name: str, value: object, must_be: str) -> ValueError:
+    return ValueError(f"{name}: {value!r} is not allowed; it must be {must_be}")

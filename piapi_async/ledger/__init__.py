@@ -1,7 +1,10 @@
-"""Promise 3: nothing paid for is lost.  Every submission is on disk before it leaves, and its id before you hear of it.
+"""Promise 3: nothing paid for is lost.
 
-`Ledger` is what users hold; `_store` has the SQL, `_owners` the locks that die with their process, `_place` notices a
-file that was moved or replaced.  It does not know how anything is sent.
+Every submission is on disk before it leaves, and its task's id before the caller gets it.
+
+`Ledger` is what users hold, `_writer` what their client records with; `_store`, `_queries` and
+`_schema` have the SQL, `_owners` the locks that die with their process, and `_place` notices a file
+that was moved or replaced.  The ledger does not know how anything is sent.
 
 May import: _http, _text, tasks, errors, _calls.
 """

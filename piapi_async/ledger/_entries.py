@@ -88,7 +88,13 @@ class SubmissionKey:
 
     def with_key(self, key: str) -> SubmissionKey:
         """Return the same submission under another key."""
-        return SubmissionKey(key=key, origin=self.origin, family=self.family, request=self.request, digest=self.digest)
+        return SubmissionKey(
+            key=key,
+            origin=self.origin,
+            family=self.family,
+            request=self.request,
+            digest=self.digest,
+        )
 
 
 def check_key(key: object) -> None:

@@ -98,7 +98,7 @@ class Ledger:
         return await self._writer.counts()
 
     async def resolve(self, key: str, *, task_id: str | None = None, resubmit: bool = False) -> None:
-        """Say what an unknown submission did: it made `task_id`, or it made nothing and may be submitted again.
+        """Say what an unknown submission did: it made `task_id`, or nothing and may be submitted again.
 
         Raises `LedgerError` if the key is not there, or not unknown; `ValueError` unless one of the
         two is given.

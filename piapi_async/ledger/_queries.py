@@ -13,6 +13,18 @@ from ._entries import LedgerEntry, LedgerState, SubmissionKey
 OPEN = "state IN ('sending', 'unknown')"
 """The condition for submissions without a task, worded as in the index, so that SQLite recognises it."""
 
+_CREATE_COUNTS = """
+CREATE TEMP TABLE IF NOT EXISTS counts (
+    run TEXT,
+    digest BLOB,
+    number INTEGER,
+    PRIMARY KEY (run, digest)
+) WITHOUT ROWID
+"""
+_COUNT = """
+INSERT INTO counts VALUES (?, ?, 1) ON CONFLICT DO UPDATE SET number = number + 1 RETURNING number
+"""
+
 
 def entries_by_key(connection: sqlite3.Connection, after: str, limit: int) -> list[LedgerEntry]:
     """Return the next entries in the order of their keys."""
@@ -42,12 +54,19 @@ def places_of(connection: sqlite3.Connection, state: LedgerState) -> list[int]:
     return sorted(row[0] for row in rows)
 
 
-def entries_at(connection: sqlite3.Connection, state: LedgerState, places: Sequence[int]) -> list[LedgerEntry]:
+def entries_at(
+    connection: sqlite3.Connection,
+    state: LedgerState,
+    places: Sequence[int],
+) -> list[LedgerEntry]:
     """Return the entries at some places, without those that are no longer in that state."""
     marks = ", ".join("?" * len(places))
-    query = f"SELECT * FROM submits WHERE rowid IN ({marks}) AND state = ? ORDER BY rowid"  # noqa: S608 - only marks
+    where = f"rowid IN ({marks}) AND state = ?"
 
-    rows = connection.execute(query, (*places, state.value))
+    rows = connection.execute(
+        f"SELECT * FROM submits WHERE {where} ORDER BY rowid",  # noqa: S608 - our own words
+        (*places, state.value),
+    )
     return [entry_of(row) for row in rows]
 
 
@@ -57,17 +76,17 @@ def open_keys(connection: sqlite3.Connection) -> list[str]:
     return [row["key"] for row in rows]
 
 
-def occurrence_numbers(connection: sqlite3.Connection, run: str, identities: Sequence[SubmissionKey]) -> list[int]:
+def occurrence_numbers(
+    connection: sqlite3.Connection,
+    run: str,
+    identities: Sequence[SubmissionKey],
+) -> list[int]:
     """Count requests of a run; return for each how often the run has asked for it by now.
 
     The numbers are forgotten when the file is closed.
     """
-    connection.execute(
-        "CREATE TEMP TABLE IF NOT EXISTS counts (run TEXT, digest BLOB, number INTEGER, PRIMARY KEY (run, digest)) "
-        "WITHOUT ROWID"
-    )
-    count = "INSERT INTO counts VALUES (?, ?, 1) ON CONFLICT DO UPDATE SET number = number + 1 RETURNING number"
-    return [connection.execute(count, (run, identity.digest)).fetchone()[0] for identity in identities]
+    connection.execute(_CREATE_COUNTS)
+    return [connection.execute(_COUNT, (run, identity.digest)).fetchone()[0] for identity in identities]
 
 
 def entry_of(row: sqlite3.Row) -> LedgerEntry:

@@ -109,7 +109,7 @@ def _read(connection: sqlite3.Connection, query: str) -> int:
 
 
 def _require_whole(connection: sqlite3.Connection, real: Path, length: int) -> None:
-    """Raise `sqlite3.DatabaseError` if pages are missing: they would read as "no such key", and be paid for again.
+    """Raise `sqlite3.DatabaseError` if pages are missing: their keys would be paid for again.
 
     A file longer than its database is not checked further: the content of its pages is checked when
     they are read.

@@ -47,17 +47,21 @@ SELECT key FROM submits
 WHERE task_id = :task_id AND state = 'accepted' AND key <> :key AND origin = :origin AND family = :family
 """
 _ACCEPT = f"""
-UPDATE submits SET state = 'accepted', task_id = :task_id, owner = NULL WHERE key = :key AND NOT EXISTS ({_SAME_TASK})
+UPDATE submits SET state = 'accepted', task_id = :task_id, owner = NULL
+WHERE key = :key AND NOT EXISTS ({_SAME_TASK})
 """  # noqa: S608 - our own words
 _INSERT_ACCEPTED = """
 INSERT INTO submits (key, state, origin, family, digest, request, task_id, at)
 VALUES (:key, 'accepted', :origin, :family, :digest, :request, :task_id, :at)
 """
-_ATTACH_TASK = f"UPDATE submits SET state = 'accepted', task_id = ?, owner = NULL WHERE key = ? AND {OPEN}"  # noqa: S608 - our own words
+_ATTACH_TASK = f"""
+UPDATE submits SET state = 'accepted', task_id = ?, owner = NULL WHERE key = ? AND {OPEN}
+"""  # noqa: S608 - our own words
 _END = """
 UPDATE submits SET state = 'ended', outcome = ?, answer = ?
 WHERE task_id = ? AND origin = ? AND family = ? AND state = 'accepted'
 """
+_SENDING = f"SELECT key, owner, at FROM submits WHERE {OPEN} AND state = 'sending'"  # noqa: S608 - ours
 _MAKE_UNKNOWN = "UPDATE submits SET state = 'unknown', owner = NULL WHERE key = ? AND state = 'sending'"
 _MAKE_ALL_UNKNOWN = f"""
 UPDATE submits SET state = 'unknown', owner = NULL WHERE {OPEN} AND state = 'sending' AND owner = ?
@@ -109,7 +113,7 @@ class LedgerStore:
 
     @property
     def is_open(self) -> bool:
-        """Whether the file is open, or being opened or closed, in this process or in the one it was forked from."""
+        """Whether the file is open, here or in the process that this one was forked from."""
         return self._pid != 0
 
     def was_inherited(self, place: Place) -> bool:
@@ -362,12 +366,13 @@ class LedgerStore:
         if row is None:
             raise LedgerError(f"The ledger {self.path} has no key {key!r}")
         if row["state"] != LedgerState.UNKNOWN.value:
-            raise LedgerError(f"The submission {key!r} is {row['state']}, not unknown: there is nothing to resolve")
+            state = row["state"]
+            raise LedgerError(f"The submission {key!r} is {state}, not unknown: there is nothing to resolve")
 
         if task_id is None:
             connection.execute("DELETE FROM submits WHERE key = ?", (key,))
         else:
-            connection.execute("UPDATE submits SET state = 'accepted', task_id = ? WHERE key = ?", (task_id, key))
+            self.attach_task(connection, key, task_id)
 
     # -- reading ----------------------------------------------------------------------------------
 
@@ -390,8 +395,7 @@ class LedgerStore:
 
     def sweep(self, connection: sqlite3.Connection) -> None:
         """Make *unknown* what dead owners left as *sending*."""
-        query = f"SELECT key, owner, at FROM submits WHERE {OPEN} AND state = 'sending'"  # noqa: S608 - our own words
-        for row in connection.execute(query).fetchall():
+        for row in connection.execute(_SENDING).fetchall():
             if not self._is_alive(row):
                 self._make_unknown(connection, row["key"])
 
@@ -433,8 +437,8 @@ def _require_same(row: sqlite3.Row, identity: SubmissionKey) -> None:
     """Raise `LedgerError` or `ValueError` if a row stands for something else under the same key."""
     if (row["origin"], row["family"]) != (identity.origin, identity.family):
         raise LedgerError(
-            f"The key {identity.key!r} belongs to {row['origin']} ({row['family']}), not to {identity.origin} "
-            f"({identity.family}): use another key, or another ledger"
+            f"The key {identity.key!r} belongs to {row['origin']} ({row['family']}), not to "
+            f"{identity.origin} ({identity.family}): use another key, or another ledger"
         )
     if row["digest"] != identity.digest:
         raise ValueError(

@@ -1,10 +1,11 @@
-"""The client's half of a ledger: all that one process does with the database, committed in groups by one thread.
+"""The client's half of a ledger: what one process does with it, committed in groups by one thread.
 
 Theory of operation
 -------------------
-*Why group commit.*  An entry counts once the disk has confirmed it, and a confirmation costs the disk about as much for
-a hundred entries as for one.  So operations are queued, and a single thread commits all that was queued during its last
-commit as one transaction: the more submissions are in flight, the less each of them pays.
+*Why group commit.*  An entry counts once the disk has confirmed it, and a confirmation costs the
+disk about as much for a hundred entries as for one.  So operations are queued, and a single thread
+commits all that was queued during its last commit as one transaction: the more submissions are in
+flight, the less each of them pays.
 
 *Why linger.*  The callers of a commit are what fills the next one: an accepted submission is
 followed by the next claim.  If the thread took whatever is queued right after a commit, one large
@@ -104,7 +105,7 @@ class LedgerWriter:
     # -- one submission ---------------------------------------------------------------------------
 
     async def claim(self, identity: SubmissionKey) -> LedgerEntry | None:
-        """Record that a submission is about to be sent and return None, or return the entry that its key has already.
+        """Record that a submission is about to be sent; return None, or the entry that its key has.
 
         Raises `ValueError` if the key stands for another request.
         """
@@ -126,12 +127,14 @@ class LedgerWriter:
 
     async def mark_unknown(self, identity: SubmissionKey) -> TaskId | None:
         """Record that a submission may have made a task; return that task if another process knows it."""
-        task_id: TaskId | None = await self._enqueue(Operation(self.store.mark_unknown, (identity,)), settles=identity)
+        operation = Operation(self.store.mark_unknown, (identity,))
+        task_id: TaskId | None = await self._enqueue(operation, settles=identity)
         return task_id
 
     async def forget(self, identity: SubmissionKey) -> None:
         """Delete a submission that made no task."""
-        await self._enqueue(Operation(self.store.forget, (identity,)), settles=identity)
+        operation = Operation(self.store.forget, (identity,))
+        await self._enqueue(operation, settles=identity)
 
     async def attach_task(self, key: str, task_id: str) -> None:
         """Record the task of a submission that has none, even one that another process is waiting for."""
@@ -166,7 +169,7 @@ class LedgerWriter:
         return await self.run(self.store.counts)
 
     async def open_keys(self) -> list[str]:
-        """Return the keys of the submissions without a task: those being sent, by any process, and the unknown."""
+        """Return the keys of the submissions without a task, of any process."""
         return await self.run(open_keys)
 
     async def occurrence_numbers(self, run: str, identities: Sequence[SubmissionKey]) -> list[int]:
@@ -184,7 +187,11 @@ class LedgerWriter:
         self._check_process()
         return self._store
 
-    def run(self, method: Callable[[sqlite3.Connection, *Arguments], T], *arguments: *Arguments) -> Awaitable[T]:
+    def run(
+        self,
+        method: Callable[[sqlite3.Connection, *Arguments], T],
+        *arguments: *Arguments,
+    ) -> Awaitable[T]:
         """Queue an operation, and return an awaitable of its result."""
         return self._enqueue(Operation(method, arguments))
 
@@ -285,7 +292,8 @@ class LedgerWriter:
         try:
             self._store.close()
         except Exception as error:  # noqa: BLE001 - whatever it is, the caller of `close` must hear of it
-            return LedgerError(f"The ledger {self.path} could not be closed: {error}. What was committed is safe.")
+            what = f"The ledger {self.path} could not be closed: {error}"
+            return LedgerError(f"{what}. What was committed is safe.")
         return None
 
     def _deliver_soon(self, group: list[_Job], results: list[Any]) -> bool:
