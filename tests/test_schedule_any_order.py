@@ -59,7 +59,7 @@ class Interleavings(RuleBasedStateMachine):
         self.schedule = schedule_of(SIZE)
         self.now = 100.0
         self.watches: dict[tuple[str, TaskId], list[Watch]] = defaultdict(list)
-        self.live: dict[int, tuple[Watch, Wait]] = {}
+        self.live: dict[int, Wait] = {}
         self.gone: set[int] = set()
         self.everybody: list[Wait] = []  # so that an id() is never used twice
         self.polls: list[Poll] = []
@@ -90,7 +90,7 @@ class Interleavings(RuleBasedStateMachine):
         self.everybody.append(wait)
         watch = wait.watch
         kept.append(watch)
-        self.live[id(wait)] = watch, wait
+        self.live[id(wait)] = wait
 
         assert wait in watch.waits
         self.tick()
@@ -99,12 +99,12 @@ class Interleavings(RuleBasedStateMachine):
     @rule(data=st.data())
     def stop(self, data: st.DataObject) -> None:
         key = data.draw(st.sampled_from(list(self.live)))
-        watch, wait = self.live.pop(key)
+        wait = self.live.pop(key)
         self.gone.add(key)
         self.schedule.stop(wait)
         self.schedule.stop(wait)
 
-        assert wait not in watch.waits
+        assert wait.over
 
     @rule(seconds=st.sampled_from([0.0, 0.1, 0.7, 1.0, 3.0, 12.0, 70.0]))
     def wait(self, seconds: float) -> None:
@@ -167,18 +167,22 @@ class Interleavings(RuleBasedStateMachine):
 
     # -- what must hold
 
+    def watched(self) -> list[Watch]:
+        """Return the watches that are waited on."""
+        return [wait.watch for wait in self.live.values()]
+
     def tick(self) -> None:
         """Do as the poller does."""
         queued = {
             id(watch): watch.queued_for
-            for watch, _ in self.live.values()
+            for watch in self.watched()
             if not watch.polling and watch.queued_for < math.inf and not watch.poll_singly
         }
         for poll in self.schedule.due_polls(self.now, self.room - len(self.polls)):
             self.check(poll, queued)
             self.polls.append(poll)
         for wait in self.schedule.expire(self.now):
-            watch, _ = self.live[id(wait)]
+            watch = wait.watch
             self.wake([wait])
 
             assert wait.deadline == self.now
@@ -199,9 +203,7 @@ class Interleavings(RuleBasedStateMachine):
             assert not (poll.multi and (watch.poll_singly or poll.family is SINGLY))
             self.began[id(watch)].append(self.now)
         chosen = [queued.pop(id(watch), -math.inf) for watch in poll.watches]
-        rest = [
-            queued[id(watch)] for watch, _ in self.live.values() if watch.family is poll.family and id(watch) in queued
-        ]
+        rest = [queued[id(watch)] for watch in self.watched() if watch.family is poll.family and id(watch) in queued]
         if poll.multi and rest:
             assert max(chosen) <= min(rest)
 
@@ -209,8 +211,8 @@ class Interleavings(RuleBasedStateMachine):
         assert len({id(wait) for wait in woken}) == len(woken)
         for wait in woken:
             assert id(wait) not in self.gone
-            watch, _ = self.live[id(wait)]
-            if wait in watch.waits:  # rung for news
+            assert self.live[id(wait)] is wait
+            if not wait.over:  # rung for news
                 assert wait.changes
             else:
                 del self.live[id(wait)]
@@ -221,14 +223,15 @@ class Interleavings(RuleBasedStateMachine):
         if not hasattr(self, "schedule"):
             return
         under_way = {id(watch) for poll in self.polls for watch in poll.watches}
-        for watch, wait in self.live.values():
-            assert wait in watch.waits
+        for wait in self.live.values():
+            watch = wait.watch
+            assert not wait.over
             assert self.schedule.find(watch.family, watch.task_id) is watch
             assert wait.deadline > self.now
             assert watch.polling is (id(watch) in under_way)
             if self.room == EVERYTHING and wait.once:
                 assert watch.polling
-        assert len(self.schedule) == len({(watch.family.name, watch.task_id) for watch, _ in self.live.values()})
+        assert len(self.schedule) == len({(watch.family.name, watch.task_id) for watch in self.watched()})
 
     @invariant()
     def the_heaps_hold_little_that_is_stale(self) -> None:
