@@ -195,7 +195,9 @@ class Poller:
         self._warned_at = now
         watch = overdue[0]
         record = watch.faults()
-        how_long = " for a minute" if now - record.failing_since >= FAULT_WARNING_AFTER else ""
+        how_long = ""
+        if now - record.failing_since >= FAULT_WARNING_AFTER:
+            how_long = " for a minute"
         logger.warning(
             "no readable answer about task %s%s, still waiting for %d: %s",
             watch.task_id,

@@ -250,7 +250,9 @@ class PollSchedule:
         if task.state.terminal:
             return self._end(watch, now)
 
-        woken = [wait for wait in watch.waits if wait.changes and not wait.once] if is_news else []
+        woken: list[Wait] = []
+        if is_news:
+            woken = [wait for wait in watch.waits if wait.changes and not wait.once]
         watch.observed_at = now
         if watch.polling:  # the reading is from elsewhere, and our own poll still to come
             return woken
