@@ -152,19 +152,21 @@ class TaskHandle(Generic[R_co]):
             raise outcome
 
     async def cancel(self) -> None:
-        """Ask the host to cancel the task; only one that has not started can be, so `wait` tells the outcome."""
+        """Ask the host to cancel the task.  Only one that has not started can be: `wait` tells."""
         await self._runtime.cancel(self._watch.family, [self._watch.task_id])
 
     async def _cancel_remote(self) -> None:
-        """Try to cancel the task for a caller who is being cancelled: briefly, and ignoring failures."""
+        """Cancel the task for a caller who is being cancelled: briefly, ignoring failures."""
         with anyio.move_on_after(_CANCEL_REMOTE_SECONDS, shield=True), contextlib.suppress(PiAPIError):
             await self.cancel()
 
     def _start(self, timeout: float | None, *, changes: bool = False) -> Wait:
-        """Begin to wait; if the task has ended the wait is over at once, even when the client is closed."""
-        if not self._watch.ended:
-            _check_timeout(timeout)
-            self._enter()
+        """Begin to wait; if the task has ended the wait is over at once, even on a closed client."""
+        if self._watch.ended:
+            return self._runtime.poller.start(self._watch, None)
+
+        _check_timeout(timeout)
+        self._enter()
         wait = self._runtime.poller.start(self._watch, timeout, changes=changes)
         self._watch = wait.watch
         return wait
@@ -201,7 +203,7 @@ def _outcome(handle: TaskHandle[R], wait: Wait, timeout: float | None) -> Task[R
 
 
 def _of_this_wait(error: PiAPIError, task_id: str) -> PiAPIError:
-    """Return a copy, as several waits may share an error, that names the task and its cost."""
+    """Return what ended a wait as its own error, which names the task; several waits may share one."""
     task = "which goes on"
     if isinstance(error, NotFoundError):
         task = "which was not found"
@@ -222,8 +224,9 @@ def _timed_out(handle: TaskHandle[Any], wait: Wait, timeout: float | None) -> Wa
         known += f" (the last poll failed: {str(fault).rstrip('.')})"
 
     error = WaitTimeout(
-        f"Stopped waiting for task {handle.task_id} after {timeout:g} s; {known}. If it was accepted it goes on and "
-        f"stays paid for: wait again, or later piapi.attach({handle.task_id!r}).wait().",
+        f"Stopped waiting for task {handle.task_id} after {timeout:g} s; {known}. If it was accepted "
+        "it goes on and stays paid for: wait again, or later "
+        f"piapi.attach({handle.task_id!r}).wait().",
         ref=handle.ref,
         task=handle.task,
     )
@@ -270,13 +273,16 @@ async def as_completed(
 
     if late:
         raise WaitTimeout(
-            f"Stopped waiting after {timeout:g} s; {len(late)} of {len(waits)} tasks had not ended. They go on and "
-            "stay paid for: see .refs, and piapi.attach(ref).",
+            f"Stopped waiting after {timeout:g} s; {len(late)} of {len(waits)} tasks had not ended. "
+            "They go on and stay paid for: see .refs, and piapi.attach(ref).",
             refs=late,
         )
 
 
-async def wait_all(handles: Iterable[TaskHandle[R]], timeout: float | None = None) -> list[Task[R] | PiAPIError]:
+async def wait_all(
+    handles: Iterable[TaskHandle[R]],
+    timeout: float | None = None,
+) -> list[Task[R] | PiAPIError]:
     """Return for each handle, in order, its finished task or the error that `wait` would have raised."""
     handles = list(handles)
     waits: list[Wait | ClientClosed] = []

@@ -19,7 +19,12 @@ Found: TypeAlias = dict[str, Task[Any] | None]
 """Tasks by id; None for one that the host does not know."""
 
 
-async def fetch_many(sender: Sender, schedule: PollSchedule, family: Family[Any], task_ids: Sequence[TaskId]) -> Found:
+async def fetch_many(
+    sender: Sender,
+    schedule: PollSchedule,
+    family: Family[Any],
+    task_ids: Sequence[TaskId],
+) -> Found:
     """Return tasks by id, with None for one that the host does not know.
 
     A request asks for as many as the schedule knows the host to take.
@@ -36,7 +41,12 @@ async def fetch_many(sender: Sender, schedule: PollSchedule, family: Family[Any]
     return found
 
 
-async def _fetch_chunk(sender: Sender, schedule: PollSchedule, family: Family[Any], ids: Sequence[TaskId]) -> Found:
+async def _fetch_chunk(
+    sender: Sender,
+    schedule: PollSchedule,
+    family: Family[Any],
+    ids: Sequence[TaskId],
+) -> Found:
     """Read several tasks in one request; return {} if that taught the schedule to ask for fewer.
 
     If all are refused because one is unknown, the first few are read singly; so are those whose

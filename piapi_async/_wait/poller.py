@@ -71,9 +71,10 @@ class Poller:
 
         woken = loop.create_future()
         wait = self.schedule.start(watch, woken, now, deadline=deadline, changes=changes, once=once)
-        if wait.over:
+        if wait.over:  # the task had ended, so that nothing has changed here
             self._wake([wait])
-        self._arm()
+        else:
+            self._arm()
         return wait
 
     def stop(self, wait: Wait) -> None:
@@ -218,8 +219,8 @@ class Poller:
             level = logging.WARNING
         logger.log(
             level,
-            "webhooks have reported %.0f %% of the ends of this client's tasks to it (several processes behind one "
-            "URL, or lost deliveries); it polls for the others as if there were none",
+            "webhooks have reported %.0f %% of the ends of this client's tasks to it (several processes "
+            "behind one URL, or lost deliveries); it polls for the others as if there were none",
             100 * trust.share,
         )
 
