@@ -95,13 +95,13 @@ def batch(host: Host, *words: str, tasks: int = 3, **options: Any) -> Iterator[C
 # -- signals --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("kind", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.storm)])
 def test_the_first_signal_drains_and_the_printed_command_goes_on(kind: signal.Signals, slow: Host) -> None:
     name = write("in.jsonl", *FIVE, first="nonsense\n")
     words = ("--ledger", "run.db", "--out", "my out.jsonl", "--concurrency", "3", "--skip-invalid")
     with batch(slow, name, *words) as process:
         process.signal(kind)
-        process.says("what is in flight goes on to its end")
+        process.says("tasks in flight are finished first")
         assert process.code is None
         end_all(slow[0])
         code = process.finish()
@@ -118,7 +118,7 @@ def test_the_first_signal_drains_and_the_printed_command_goes_on(kind: signal.Si
     assert len(rows("my out.jsonl")) == 5
 
 
-@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("kind", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.storm)])
 def test_the_second_signal_stops_at_once_and_prints_the_command_too(kind: signal.Signals, slow: Host) -> None:
     with batch(slow, five(), "--ledger", "run.db", "--out", "out.jsonl", "--concurrency", "3") as process:
         process.signal(kind)
@@ -132,6 +132,7 @@ def test_the_second_signal_stops_at_once_and_prints_the_command_too(kind: signal
     assert slow[0].seen.creates == 3
 
 
+@pytest.mark.storm
 def test_without_a_ledger_the_second_signal_names_the_tasks_that_go_on(slow: Host) -> None:
     with batch(slow, five(), "--concurrency", "3") as process:
         process.signal(signal.SIGINT)
@@ -145,6 +146,7 @@ def test_without_a_ledger_the_second_signal_names_the_tasks_that_go_on(slow: Hos
     assert all(task_id in process.said for task_id in made)
 
 
+@pytest.mark.storm
 def test_two_processes_do_not_write_one_file(slow: Host) -> None:
     words = (five(), "--ledger", "run.db", "--out", "out.jsonl")
     with batch(slow, *words, "--concurrency", "3") as process:
@@ -160,6 +162,7 @@ def test_two_processes_do_not_write_one_file(slow: Host) -> None:
         assert process.finish() == 130
 
 
+@pytest.mark.storm
 def test_a_full_disk_ends_the_run_with_a_sentence(slow: Host) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("only Linux has /dev/full")
@@ -248,6 +251,7 @@ def test_a_terminal_shows_a_bar_with_its_figures_and_in_the_end_the_account(slow
     assert "0 of 5" not in screen  # the table has been taken away
 
 
+@pytest.mark.storm
 def test_outcomes_on_a_terminal_are_not_wiped_away_by_the_table(slow: Host) -> None:
     shown, code = on_a_terminal(slow, five())
 
@@ -268,6 +272,7 @@ def test_elsewhere_a_plain_line_tells_every_few_seconds(slow: Host) -> None:
     assert "\x1b" not in process.printed + process.said
 
 
+@pytest.mark.storm
 def test_the_display_leaves_out_what_the_results_have_already(slow: Host) -> None:
     words = ("in.jsonl", "--ledger", "run.db", "--out", "out.jsonl")
     write("in.jsonl", "p1", "p2")

@@ -44,6 +44,9 @@ def run(*words: str, **environment: str) -> Result:
     return CliRunner().invoke(cli, words, env=environment)
 
 
+STORM = pytest.mark.storm
+
+
 @pytest.fixture
 def poll_now(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the embedded emulator of a command run so fast that a task takes a tenth of a second."""
@@ -61,7 +64,9 @@ def host() -> Iterator[tuple[Emulator, dict[str, str]]]:
 
 
 @pytest.mark.usefixtures("poll_now")
-@pytest.mark.parametrize("words", [("--emulator", "reroll", PARENT), ("reroll", PARENT, "--emulator")])
+@pytest.mark.parametrize(
+    "words", [("--emulator", "reroll", PARENT), pytest.param(("reroll", PARENT, "--emulator"), marks=STORM)]
+)
 def test_a_reroll_on_the_embedded_emulator_saves_four_pictures(words: tuple[str, ...], tmp_path: Path) -> None:
     result = run(*words, "--prompt", "a cute cat", "--download", str(tmp_path))
 
@@ -385,7 +390,7 @@ def start(*words: str, **environment: str) -> AbstractContextManager[Child]:
     return started(sys.executable, "-m", "piapi_async", *words, env={**os.environ, **environment})
 
 
-@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("kind", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.storm)])
 def test_an_interrupted_wait_prints_the_id_and_how_to_resume(kind: signal.Signals) -> None:
     with (
         threaded_emulator(durations=1e6) as (_, base_url),
@@ -417,6 +422,7 @@ def test_an_interrupted_submit_still_tells_the_id() -> None:
     assert f"Task {task_id} was submitted. To wait for it: piapi-async wait {task_id}" in process.said
 
 
+@pytest.mark.storm
 def test_an_interrupted_submit_that_is_given_up_says_that_a_task_may_exist(tmp_path: Path) -> None:
     file = str(tmp_path / "run.db")
     with (

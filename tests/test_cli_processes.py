@@ -248,7 +248,7 @@ def test_stdin_that_cannot_be_kept_is_a_sentence(host: Host) -> None:
         done = ended(sys.executable, "-c", code, "batch", "-", stdin=lines, env={**unmeasured(), **host[1]})
 
     assert done.code == 1
-    assert "standard input could not be kept in" in done.said
+    assert "standard input could not be copied to" in done.said
     assert "Nothing was submitted" in done.said
     assert "Traceback" not in done.said
     assert not host[0].seen.requests

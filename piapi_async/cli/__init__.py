@@ -77,7 +77,11 @@ class _Commands(click.Group):
         """Return the names of all commands, in the order of the list."""
         return sorted(_MODULES)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's shape
+    def get_command(
+        self,
+        ctx: click.Context,  # noqa: ARG002 - click's shape
+        cmd_name: str,
+    ) -> click.Command | None:
         """Return a command, None if there is none of this name."""
         if cmd_name not in _MODULES:
             return None

@@ -128,7 +128,12 @@ def _read_time(_context: click.Context, _parameter: click.Parameter, value: str 
 
 @click.command("history")
 @click.option("--model", help="Only tasks of this model, as the host calls it.")
-@click.option("--since", callback=_read_time, metavar="TIME", help="Created then or later, as 2026-07-31T12:00Z.")
+@click.option(
+    "--since",
+    callback=_read_time,
+    metavar="TIME",
+    help="Created then or later, as 2026-07-31T12:00Z.",
+)
 @click.option("--until", callback=_read_time, metavar="TIME", help="Created then or earlier.")
 @click.option("--limit", type=click.IntRange(1), metavar="NUMBER", help="At most this many.")
 @shared_options

@@ -24,7 +24,11 @@ _seconds = click.FloatRange(min=0)
 
 @click.command("emulator")
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
-@click.option("--exposed", is_flag=True, help="Allow a --host that other machines reach: it trusts all of them.")
+@click.option(
+    "--exposed",
+    is_flag=True,
+    help="Allow a --host that other machines reach: it trusts all of them.",
+)
 @click.option(
     "--port",
     default=8080,
@@ -40,7 +44,12 @@ _seconds = click.FloatRange(min=0)
     type=click.FloatRange(min=0, min_open=True),
     help="How many times faster than real time.",
 )
-@click.option("--key", "api_keys", multiple=True, help="A key to accept (may be repeated). Default: emulator-key.")
+@click.option(
+    "--key",
+    "api_keys",
+    multiple=True,
+    help="A key to accept (may be repeated). Default: emulator-key.",
+)
 @click.option(
     "--adopt-parents/--no-adopt-parents",
     default=True,
@@ -56,17 +65,35 @@ _seconds = click.FloatRange(min=0)
 @click.option("--progress-error", type=_share, help="How far the reported progress is off.")
 @click.option("--parent-max-age", type=_seconds, help="Seconds after which a parent is outdated.")
 @click.option("--links-expire-after", type=_seconds, help="Seconds after which links to results expire.")
-@click.option("--links-live-after", type=_seconds, help="Seconds after a task's end before links to results work.")
+@click.option(
+    "--links-live-after",
+    type=_seconds,
+    help="Seconds after a task's end before links to results work.",
+)
 @click.option(
     "--signed-links",
     type=click.Choice(["no", "links", "redirects"]),
     help="Links that only work byte for byte, or that redirect to such links.",
 )
-@click.option("--picture-size", type=click.IntRange(16, 2048), help="Pixels of a quadrant's side. Default: 1024.")
+@click.option(
+    "--picture-size",
+    type=click.IntRange(16, 2048),
+    help="Pixels of a quadrant's side. Default: 1024.",
+)
 @click.option("--latency", type=_seconds, help="Seconds before any response.")
-@click.option("--banned-word", "banned_words", multiple=True, help="Refuse prompts with it (may be repeated).")
+@click.option(
+    "--banned-word",
+    "banned_words",
+    multiple=True,
+    help="Refuse prompts with this word (may be repeated).",
+)
 @click.option("--public-url", metavar="URL", help="What links begin with, and a host name to accept.")
-@click.option("--webhook-host", "webhook_hosts", multiple=True, help="A host to post webhooks to (may be repeated).")
+@click.option(
+    "--webhook-host",
+    "webhook_hosts",
+    multiple=True,
+    help="A host to post webhooks to (may be repeated).",
+)
 @click.option(
     "--dialect",
     multiple=True,
@@ -84,7 +111,13 @@ _seconds = click.FloatRange(min=0)
     help="A file that keeps tasks across restarts.",
 )
 def emulator(
-    host: str, port: int, dialect: tuple[str, ...], faults: Path | None, *, exposed: bool, **options: object
+    host: str,
+    port: int,
+    dialect: tuple[str, ...],
+    faults: Path | None,
+    *,
+    exposed: bool,
+    **options: object,
 ) -> None:
     """Serve a local PiAPI with real results until Ctrl-C; watch it at /_emulator/."""
     make = emulator_class()

@@ -64,7 +64,8 @@ class HintingCommand(click.Command):
         return f"{hint}."
 
     def _takes_prompt_first(self) -> bool:
-        return any(isinstance(parameter, click.Argument) and parameter.name == "prompt" for parameter in self.params)
+        arguments = [parameter.name for parameter in self.params if isinstance(parameter, click.Argument)]
+        return "prompt" in arguments
 
 
 def _parameter(words: list[str]) -> str:

@@ -25,7 +25,9 @@ def ledger() -> None:
 @ledger.command("show")
 @file_argument
 @click.option(
-    "--state", type=click.Choice([state.value for state in LedgerState]), help="Only submissions in this state."
+    "--state",
+    type=click.Choice([state.value for state in LedgerState]),
+    help="Only submissions in this state.",
 )
 def show(file: Path, state: str | None) -> None:
     """Print every submission: for reading on a terminal, else one JSON object per line."""
@@ -54,7 +56,7 @@ def show(file: Path, state: str | None) -> None:
 def resolve(file: Path, key: str, task_id: str | None, *, resubmit: bool) -> None:
     """Record the outcome of an unknown submission."""
     if (task_id is None) == (not resubmit):
-        raise click.UsageError("give either --task-id ID (it was accepted) or --resubmit (it created no task)")
+        raise click.UsageError("give either --task-id ID (it was accepted) or --resubmit (it was not)")
 
     if task_id is not None and not task_id.strip():
         raise click.UsageError("--task-id is empty")

@@ -22,6 +22,8 @@ from ._running import run
 from ._session import read_secret
 from ._stderr import say, tell
 
+_NOT_GIVEN = "No secret: set the environment variable PIAPI_WEBHOOK_SECRET or use --secret-file FILE"
+
 
 @click.command("listen")
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
@@ -49,7 +51,7 @@ def _read_secret(file: Path | None) -> str:
     if file:
         secret = read_secret(file)
     if not secret:
-        raise click.UsageError("No secret: set the environment variable PIAPI_WEBHOOK_SECRET or use --secret-file FILE")
+        raise click.UsageError(_NOT_GIVEN)
 
     try:
         check_secret_text(secret)

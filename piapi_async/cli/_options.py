@@ -56,7 +56,8 @@ shared_options = stacked(
     _shared(
         "--allow-insecure",
         is_flag=True,
-        help="Allow plain http, which shows the API key to the network, as to http://emulator:8080 in a compose file.",
+        help="Allow plain http, which shows the API key to the network, as to http://emulator:8080 "
+        "in a docker compose file.",
     ),
     _shared(
         "--ledger",
@@ -75,7 +76,12 @@ class Seconds(click.FloatRange):
     def __init__(self) -> None:
         super().__init__(min=0)
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:  # noqa: ANN401 - click's shape
+    def convert(
+        self,
+        value: Any,  # noqa: ANN401 - click's shape
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> float:
         seconds: float = super().convert(value, param, ctx)
         if not math.isfinite(seconds):
             self.fail(f"{value!r} is not a number of seconds", param, ctx)

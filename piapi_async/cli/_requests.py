@@ -132,7 +132,10 @@ def _number(text: str, decimal: str) -> object:
 
 
 @cache
-def _fields_of(cls: Any, preset: tuple[str, ...]) -> Mapping[str, attrs.Attribute[Any]]:  # noqa: ANN401 - a class
+def _fields_of(
+    cls: Any,  # noqa: ANN401 - a class
+    preset: tuple[str, ...],
+) -> Mapping[str, attrs.Attribute[Any]]:
     def rank(f: attrs.Attribute[Any]) -> tuple[bool, bool, bool]:
         return f.kw_only, f.default is not attrs.NOTHING, f.name in AROUND
 

@@ -22,7 +22,11 @@ def stopping_signals() -> tuple[signal.Signals, ...]:
 
     SIGHUP comes when the terminal is closed; under nohup it is ignored, and stays so.
     """
-    return tuple(kind for kind in _STOPPING if kind.name != "SIGHUP" or signal.getsignal(kind) is not signal.SIG_IGN)
+    kinds = list(_STOPPING)
+    for kind in _STOPPING:
+        if kind.name == "SIGHUP" and signal.getsignal(kind) is signal.SIG_IGN:
+            kinds.remove(kind)
+    return tuple(kinds)
 
 
 def run(main: Coroutine[Any, Any, None]) -> None:

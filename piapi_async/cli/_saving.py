@@ -87,7 +87,12 @@ class Folder(click.Path):
     def __init__(self) -> None:
         super().__init__(file_okay=False, path_type=Path)
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401 - click's shape
+    def convert(
+        self,
+        value: Any,  # noqa: ANN401 - click's shape
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> Any:  # noqa: ANN401 - click's shape
         try:
             check_target(value)  # before `Path` makes one slash of the two in s3://
         except ValueError as error:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 EMULATOR_SPEED = 20.0
 """How much faster than real time the embedded emulator runs: a task of 45 s takes about two."""
 
+_NO_KEY = "No API key: set the environment variable PIAPI_API_KEY or use --api-key-file FILE; --emulator needs none"
 _FIRST_PORT, _PORTS = 20_000, 10_000  # of emulators that a ledger remembers
 
 
@@ -67,9 +68,7 @@ def _client_of_api(setup: Setup, ledger: Ledger | None) -> PiAPI:
     if setup.api_key_file:
         key = read_secret(setup.api_key_file)
     if not key:
-        raise click.UsageError(
-            "No API key: set the environment variable PIAPI_API_KEY or use --api-key-file FILE; --emulator needs none"
-        )
+        raise click.UsageError(_NO_KEY)
 
     try:
         return PiAPI(
@@ -139,7 +138,8 @@ def emulator_class() -> type[Emulator]:
 
         from ..emulator import Emulator  # noqa: PLC0415 - brings aiohttp.web, which nothing else needs
     except ModuleNotFoundError as error:
-        raise click.UsageError(f"the emulator needs {error.name}: pip install 'piapi_async[emulator]'") from None
+        text = f"the emulator needs {error.name}: pip install 'piapi_async[emulator]'"
+        raise click.UsageError(text) from None
     return Emulator
 
 

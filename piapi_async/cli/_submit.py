@@ -38,7 +38,10 @@ _HELP = {
     "aspect_ratio": "Such as 4:3.",
     "skip_prompt_check": "Ask the host not to check the prompt first.",
     "bot_id": "A bot of the account.",
-    "index": "1 to 4 on a grid; of a single picture 2x, 4x, subtle, creative (upscale), high_ or low_variation.",
+    "index": (
+        "1 to 4 on a grid; of a single picture 2x, 4x, subtle, creative (upscale), "
+        "high_variation or low_variation (variation)."
+    ),
     "mask": "Base64, a data: URI, or @FILE: white where to draw anew.",
     "zoom_ratio": "1, 1.5 or 2.",
     "direction": "up, down, left or right.",
@@ -64,7 +67,14 @@ submit_options = stacked(
 def verb_command(cls: type[Any]) -> click.Command:
     """Return the command of one verb, built from its request class."""
 
-    def submit(*, timeout: float | None, no_wait: bool, key: str | None, saving: Saving, **values: object) -> None:
+    def submit(
+        *,
+        timeout: float | None,
+        no_wait: bool,
+        key: str | None,
+        saving: Saving,
+        **values: object,
+    ) -> None:
         setup = read_setup()
         check_stdout()
         require_key(setup, key)
@@ -88,14 +98,20 @@ def verb_command(cls: type[Any]) -> click.Command:
     return click.command(cls.__name__.lower(), cls=HintingCommand, help=cls.__doc__)(decorated)
 
 
-def _argument(attribute: attrs.Attribute[Any], hint: Any) -> Callable[[Any], Any]:  # noqa: ANN401 - a type is any object
+def _argument(
+    attribute: attrs.Attribute[Any],
+    hint: Any,  # noqa: ANN401 - a type is any object
+) -> Callable[[Any], Any]:
     name = attribute.name.upper()
     if get_origin(hint) is tuple:
         return click.argument(attribute.name, metavar=f"{name}...", nargs=-1, required=True)
     return click.argument(attribute.name, metavar=name, required=True)
 
 
-def _option(attribute: attrs.Attribute[Any], hint: Any) -> Callable[[Any], Any]:  # noqa: ANN401 - a type is any object
+def _option(
+    attribute: attrs.Attribute[Any],
+    hint: Any,  # noqa: ANN401 - a type is any object
+) -> Callable[[Any], Any]:
     name = attribute.name.replace("_", "-")
     text = _HELP[attribute.name]
     if bool in get_args(hint):
@@ -198,7 +214,7 @@ def _give_up(setup: Setup) -> None:
         if not task.cancelling():
             task.cancel()  # or closing the client would wait for the response
 
-    say("A task may exist and may have been paid for: look at your account's tasks before you submit it again.")
+    say("A task may exist and may have been paid for: look at your account's tasks first.")
     if setup.ledger is not None:
         ledger = shlex.quote(str(setup.ledger))
         say(f"The ledger has it: piapi-async ledger show {ledger} --state unknown")

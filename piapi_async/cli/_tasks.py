@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,8 @@ family_option = click.option(
     "--family",
     type=click.Choice(list(FAMILIES)),
     default=LEGACY.name,
-    help="The API of the tasks: legacy (Midjourney's verbs, the default), unified (what `run` creates), or older.",
+    help="The API of the tasks: legacy (Midjourney's verbs, the default), unified (what `run` "
+    "creates), or one of the older ones.",
 )
 
 
@@ -78,7 +80,8 @@ def wait(task_ids: tuple[str, ...], timeout: float | None, family: str, saving: 
             with Meter() as meter:
                 ids = dict.fromkeys(task_ids)
                 handles = [piapi.attach(task_id, family=FAMILIES[family]) for task_id in ids]
-                await _all(finish(setup, piapi, handle, meter, timeout=timeout, saving=saving) for handle in handles)
+                see_through = partial(finish, setup, piapi, meter=meter, timeout=timeout, saving=saving)
+                await _all(see_through(handle) for handle in handles)
 
     run(main())
 

@@ -34,10 +34,17 @@ _RANGES: Mapping[Reach, str] = {
     # 0.0.0.0 and :: connect to this machine.
     Reach.LOOPBACK: "127.0.0.0/8 0.0.0.0/8 ::1/128 ::/128",
     # Includes carrier-grade NAT (some clouds have their metadata there), multicast and reserved ranges.
-    Reach.PRIVATE: ("10.0.0.0/8 172.16.0.0/12 192.168.0.0/16 100.64.0.0/10 224.0.0.0/3 fc00::/7 fec0::/10 ff00::/8"),
+    Reach.PRIVATE: (
+        "10.0.0.0/8 172.16.0.0/12 192.168.0.0/16 100.64.0.0/10 224.0.0.0/3 "  # IPv4
+        "fc00::/7 fec0::/10 ff00::/8"
+    ),
     Reach.LINK_LOCAL: "169.254.0.0/16 fe80::/10",
 }
-_NETWORKS = [(ipaddress.ip_network(text), reach) for reach, texts in _RANGES.items() for text in texts.split()]
+_NETWORKS = [
+    (ipaddress.ip_network(text), reach)  # in the order of `Reach`
+    for reach, texts in _RANGES.items()
+    for text in texts.split()
+]
 
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 _COMPATIBLE = ipaddress.IPv6Network("::/96")

@@ -85,18 +85,21 @@ async def download(
         parallel=parallel,
     )
 
+    async with Downloads(folder, _open_session(task, folder, session), options) as downloads:
+        return paths_of(await downloads.save(task))
+
+
+def _open_session(task: Task[Any], folder: Path, session: aiohttp.ClientSession | None) -> FileSession:
+    """Return the session for a task's files; raise `DownloadError` if there can be none."""
     if not task.files and task.state is not TaskState.DONE:
         text = f"Task {task.task_id} is {task.status} and has no files to save."
         raise DownloadError(text, path=folder, task=task)
 
     try:
-        files = FileSession.make(_api_host_of(task), session=session, as_it_is=True)
+        return FileSession.make(_api_host_of(task), session=session, as_it_is=True)
     except DownloadError as error:
         text = f"The files of task {task.task_id} were not saved: {error}"
         raise DownloadError(text, path=folder, task=task) from None
-
-    async with Downloads(folder, files, options) as downloads:
-        return paths_of(await downloads.save(task))
 
 
 def _api_host_of(task: Task[Any]) -> str:

@@ -24,7 +24,8 @@ def check_target(target: str | os.PathLike[str]) -> Path:
 
     found = _SCHEME.match(text)
     if found and (isinstance(target, os.PathLike) or "://" in found[0]):
-        raise ValueError(f"download: {text!r} is not allowed; files can only be saved in a local folder, not at a URL")
+        what = "files can only be saved in a local folder, not at a URL"
+        raise ValueError(f"download: {text!r} is not allowed; {what}")
 
     try:
         valid = b"\0" not in os.fsencode(text)

@@ -261,7 +261,8 @@ class FileSession:
 
 
 def _refused(where: str) -> LinkError:
-    return LinkError(f"the link leads to {where}, which is this machine or in a private network, where the API is not")
+    place = "this machine or in a private network, where the API is not"
+    return LinkError(f"the link leads to {where}, which is {place}")
 
 
 def _plain_options() -> dict[str, Any]:

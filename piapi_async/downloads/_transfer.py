@@ -159,7 +159,10 @@ class Transfer:
             return await self._publish(progress)
         except DiskFullError as error:
             raise self._failure(file, str(error), passing=error.others, waits_for_others=True) from error
-        except (ValueError, RuntimeError) as error:  # no host can have that name; the session is closed
+        except (
+            ValueError,
+            RuntimeError,
+        ) as error:  # no host can have that name; the session is closed
             raise self._failure(file, str(error) or "the link is not a URL") from error
         except TimeoutError as error:
             raise self._failure(file, f"no byte came for {SILENCE:g} s", passing=True) from error
@@ -235,7 +238,8 @@ class Transfer:
             return self._failure(file, reason, status=status, passing=True)
 
         if status in _UNKNOWN_LINK:
-            reason = f"the link has expired or was withdrawn (HTTP {status}); read the task again for fresh links"
+            what = "the link has expired or was withdrawn"
+            reason = f"{what} (HTTP {status}); read the task again for fresh links"
             return self._failure(file, reason, status=status)
 
         reason = f"the file's server answered HTTP {status}"

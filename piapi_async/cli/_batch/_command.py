@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import shlex
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -132,19 +134,27 @@ def run_batch(
     flags = {"skip_invalid": skip_invalid, "ignore_extra": ignore_extra}
     resume = _resume_command(setup, source, {"out": out, "verb": verb, **runner}, flags, saving)
 
-    opened = None
-    try:
-        opened = Source.of(source)
+    with _opened(source) as opened:
         requests = _input(opened, verb, ignore_extra=ignore_extra)
         requests, good = check(setup, requests, out, skip_invalid=skip_invalid)
         if dry_run:
             run(_rehearse(setup, requests, good))
             return
+
         saving.prepare()
         with Results.at(out, keep=setup.ledger is not None, saving=saving) as results:
             job = Job(setup, requests, good, results, resume, saving)
             run(job.main({**runner, **saving.for_runner()}))
-    except KeyboardInterrupt:  # while the file was read or checked
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Source]:
+    """Yield the source of a run; a Ctrl-C while it is read or checked exits."""
+    opened = None
+    try:
+        opened = Source.of(path)
+        yield opened
+    except KeyboardInterrupt:
         say("Interrupted. Nothing was submitted.")
         sys.exit(ExitCode.INTERRUPTED)
     finally:

@@ -117,7 +117,8 @@ class Results:
             yield cls.on_stdout()
             return
         if path.exists() and path.stat().st_size and not keep:
-            raise click.UsageError(f"{path} exists: move it away, or use --ledger FILE to go on with an earlier run")
+            text = f"{path} exists: move it away, or use --ledger FILE to go on with an earlier run"
+            raise click.UsageError(text)
 
         real = path.resolve()
         with _locked(real, path):
@@ -145,17 +146,18 @@ class Results:
             path.open(encoding="utf-8", errors="replace") as old,
             fresh.open("w", encoding="utf-8") as new,
         ):
-            for text in old:
-                row = _read_row(text)
-                if row is None and text.endswith("\n"):
+            for line in old:
+                row = _read_row(line)
+                if row is None and line.endswith("\n"):
                     fresh.unlink()
-                    raise click.UsageError(f"{shown} exists and is not a file of results with keys: move it away")
+                    text = f"{shown} exists and is not a file of results with keys: move it away"
+                    raise click.UsageError(text)
                 if row is None or not _is_final(row, saving) or mark(row["key"]) in ended:
                     continue
 
                 ended.add(mark(row["key"]))
                 failed += bool(row.get("error"))
-                new.write(text.rstrip("\n") + "\n")
+                new.write(line.rstrip("\n") + "\n")
         shutil.copymode(path, fresh)
         fresh.replace(path)
         return failed, ended
@@ -297,7 +299,7 @@ def _read_row(text: str) -> dict[str, Any] | None:
 
 
 def _is_final(row: dict[str, Any], saving: Saving) -> bool:
-    """Return whether a later run has nothing to add: the task has ended, and its files are saved if wanted."""
+    """Return whether a later run has nothing to add: the task has ended, wanted files are saved."""
     if not row["final"] or row.get("error") or saving.directory is None:
         return bool(row["final"])
     files = row.get("files") or []

@@ -55,7 +55,8 @@ class Source:
         stamp = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
         if self._stamp not in (None, stamp):
             stream.close()
-            raise click.ClickException(f"{self.name} has changed since it was checked. Nothing more is submitted.")
+            text = f"{self.name} has changed since it was checked. Nothing more is submitted."
+            raise click.ClickException(text)
         self._stamp = stamp
         return stream
 
