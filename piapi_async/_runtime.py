@@ -1,8 +1,8 @@
 """`Runtime`: the parts of one client, wired once, from its first use to its close.
 
-`PiAPI` checks arguments and delegates; handles, batches, webhook receivers and the command line ask the runtime of a
-client for what they need, and never the client's insides.  It knows in which event loop and process it is used, which
-object watches a task, and in which order everything is closed.
+`PiAPI` checks arguments and delegates; handles, batches, webhook receivers and the command line ask
+the runtime of a client for what they need, and never the client's insides.  It knows in which event
+loop and process it is used, which object watches a task, and in which order everything is closed.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from attrs import define, field
 from ._calls.sender import Sender
 from ._calls.threads import running_loop
 from ._protocol.family import Family, TaskRequest
+from ._submit.correlation import Correlation
 from ._submit.submission import SubmitResult
 from ._submit.submitter import Submitter
 from ._submit.uploads import Uploader
@@ -54,6 +55,7 @@ class Runtime:
     sender: Sender
     poller: Poller
     submitter: Submitter
+    correlation: Correlation
     uploader: Uploader
     ledger: LedgerWriter | None
     counters: Counters
@@ -65,20 +67,42 @@ class Runtime:
 
     @classmethod
     def wire(
-        cls, origin: str, sender: Sender, *, policy: PollPolicy, rng: Random, ledger: Ledger | None,
-        upload_url: str, connections: int, multi_fetch_size: int,
-    ) -> Runtime:  # fmt: skip
+        cls,
+        origin: str,
+        sender: Sender,
+        *,
+        policy: PollPolicy,
+        rng: Random,
+        ledger: Ledger | None,
+        upload_url: str,
+        connections: int,
+        multi_fetch_size: int,
+    ) -> Runtime:
         """Return a runtime whose parts know each other."""
-        schedule = PollSchedule(policy, rng, multi_fetch_size, sender.counters)
-        # Without the runtime in it, so that a client that is dropped open is noticed at once.
         writer = None
         if ledger is not None:
             writer = writer_of(ledger)
+
+        # The poller does not hold the runtime, so that a client that is dropped open is noticed at
+        # once.
         on_end = partial(_record_end, writer, origin)
+        schedule = PollSchedule(policy, rng, multi_fetch_size, sender.counters)
         poller = Poller(schedule, sender, max(1, connections // 4), on_end)
+
+        correlation = Correlation(sender, poller, writer, origin)
         uploader = Uploader.beside(sender, upload_url)
-        submitter = Submitter(sender, origin, writer, uploader)
-        return cls(origin, sender, poller, submitter, uploader, writer, sender.counters)
+        submitter = Submitter(sender, origin, writer, uploader, correlation)
+
+        return cls(
+            origin=origin,
+            sender=sender,
+            poller=poller,
+            submitter=submitter,
+            correlation=correlation,
+            uploader=uploader,
+            ledger=writer,
+            counters=sender.counters,
+        )
 
     # -- life ---------------------------------------------------------------------------------------------------------
 
@@ -90,7 +114,8 @@ class Runtime:
     def enter(self) -> None:
         """Begin a call: bind to the running loop and process at the first.
 
-        Raises `ClientClosed` after `close`, and `RuntimeError` in another event loop or in a forked process.
+        Raises `ClientClosed` after `close`, and `RuntimeError` in another event loop or in a forked
+        process.
         """
         if self._pid and self._pid != os.getpid():
             raise RuntimeError(
@@ -131,7 +156,8 @@ class Runtime:
         if self._closing is None:
             self._closing = asyncio.create_task(self._close(), name="piapi_async close")
 
-        # An anyio scope that is cancelled would cancel this await again and again; `_close` is bounded by itself.
+        # An anyio scope that is cancelled would cancel this await again and again; `_close` is
+        # bounded by itself.
         with anyio.CancelScope(shield=True):
             await asyncio.shield(self._closing)
 
@@ -142,8 +168,7 @@ class Runtime:
                 last.push_async_callback(self.ledger.leave)
             last.push_async_callback(self.sender.transport.close)
             last.push_async_callback(self.uploader.close)
-            if self.submitter.webhooks is not None:
-                last.push_async_callback(self.submitter.webhooks.finish)
+            last.push_async_callback(self.correlation.finish)
             last.push_async_callback(self.submitter.finish)
             await self.poller.close(ClientClosed("The client was closed while this wait was on."))
 

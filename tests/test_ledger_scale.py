@@ -13,12 +13,12 @@ from support.ledgers import FAMILY, ORIGIN, accept, intent, opened
 from support.serving import KEY
 
 from piapi_async import Ledger, LedgerError, PiAPI, WebhookReceiver
+from piapi_async._submit.nonces import NONCE
 from piapi_async.ledger import LedgerState
 from piapi_async.ledger._ledger import writer_of
 from piapi_async.ledger._schema import SCHEMA
 from piapi_async.ledger._sqlite import make
 from piapi_async.ledger._writer import LedgerWriter
-from piapi_async.webhooks._event import NONCE
 
 ROWS = 30_000  # enough for a file that is not read through when it is opened
 
@@ -173,7 +173,7 @@ async def test_deliveries_of_tasks_that_nobody_knows_share_a_look_at_the_ledger(
         for number in range(500):
             await receiver.handle(HEADERS, delivery(f"task {number}"), query=f"{NONCE}={number}")
         await asyncio.sleep(0)
-        await receiver.finish()
+        await piapi._runtime.correlation.finish()
 
     assert receiver.counts == {"accepted": 500, "unknown": 500}
     assert looks <= 2

@@ -40,11 +40,11 @@ from piapi_async import (
     WebhookRejected,
     wait_all,
 )
+from piapi_async._submit.nonces import NONCE
 from piapi_async.emulator import Drop, SlowFirstByte, Status
 from piapi_async.ledger import LedgerState
 from piapi_async.midjourney import LEGACY
 from piapi_async.unified import request
-from piapi_async.webhooks._event import NONCE
 
 pytestmark = pytest.mark.looptime
 

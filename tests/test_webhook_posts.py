@@ -40,8 +40,9 @@ from piapi_async import (
     WebhookRejected,
     wait_all,
 )
+from piapi_async._submit.nonces import NONCE
 from piapi_async.emulator import WebhookFaults
-from piapi_async.webhooks._event import MAX_BYTES, NONCE
+from piapi_async.webhooks._event import MAX_BYTES
 
 pytestmark = pytest.mark.looptime
 
@@ -335,6 +336,6 @@ async def test_the_receiver_remembers_no_more_than_ten_thousand() -> None:
         await turns()
 
         assert receiver.counts["unknown"] == 11_000
-        assert max(len(receiver._seen), len(early_reports(piapi))) <= 10_000
+        assert max(len(piapi._runtime.correlation._seen), len(early_reports(piapi))) <= 10_000
         await deliver(receiver, delivery("t10999"))
         assert receiver.counts["duplicate"] == 1

@@ -41,10 +41,10 @@ from piapi_async import (
     as_completed,
     wait_all,
 )
+from piapi_async._submit.nonces import NONCE
 from piapi_async.emulator import Lognormal, SlowFirstByte, Status, TaskFails
 from piapi_async.errors import APIError
 from piapi_async.ledger import LedgerState
-from piapi_async.webhooks._event import NONCE
 
 pytestmark = pytest.mark.looptime
 

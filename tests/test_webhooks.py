@@ -14,7 +14,8 @@ from support.hooking import HEADERS, SECRET, delivery, unified
 from yarl import URL
 
 from piapi_async import TaskState, WebhookEvent, WebhookRejected
-from piapi_async.webhooks._event import MAX_BYTES, NONCE
+from piapi_async._submit.nonces import NONCE
+from piapi_async.webhooks._event import MAX_BYTES
 
 ENDPOINT = f"https://bot.example.org/piapi?{NONCE}=0123abcd"
 

@@ -1,9 +1,11 @@
 """Promise 1: it never pays twice.
 
 `submitter.Submitter` owns every POST that creates a task, from the claim in the ledger to the
-task's id, whatever becomes of its caller; `uploads` brings files to the host first.  It does not
-know who waits for the task afterwards.
+task's id, even if its caller leaves.  `submission` has the states of one submission as a table,
+`claim` its row in the ledger, `correlation` tells which submission a webhook delivery belongs to,
+and `uploads` brings files to the host first.  It knows nothing of HTTP servers: `webhooks` hands
+deliveries in.
 
-May import: _http, _text, tasks, errors, policy, stats, _protocol, _verdict, account, _calls,
-ledger.
+May import: _http, _text, tasks, errors, policy, stats, _protocol, _verdict, _families, account,
+_calls, _wait, ledger.
 """

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from .._calls.transport import SendState
     from ..ledger._entries import LedgerEntry
     from .claim import AnyClaim
+    from .correlation import ExpectedDelivery
 
 
 class SubmissionState(Enum):
@@ -114,7 +115,12 @@ class Submission:
     state: SubmissionState = field(default=SubmissionState.QUEUED, init=False)
     task_id: TaskId | None = field(default=None, init=False)
     frozen: Cost | None = field(default=None, init=False)
-    has_webhook: bool = field(default=False, init=False)
+    expected: ExpectedDelivery | None = field(default=None, init=False)
+
+    @property
+    def has_webhook(self) -> bool:
+        """Whether a delivery will report the end of its task."""
+        return self.expected is not None
 
     def enter(self, state: SubmissionState) -> None:
         """Go on to a state.  Raises `RuntimeError` where the table has no such step."""

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import PurePath
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, cast
 
 from attrs import define, field
 
@@ -38,52 +37,26 @@ from ..ledger._writer import LedgerWriter
 from ..policy import Backoff
 from ..tasks import Created, TaskId, TaskRef, TaskState
 from .claim import NO_CLAIM, AnyClaim, Claim
+from .correlation import Correlation
 from .known_ids import KnownIds
 from .submission import Submission, SubmissionState, SubmitResult, refusal_naming
 from .uploads import Uploader
 
 logger = logging.getLogger("piapi_async")
 
-R = TypeVar("R")
-
 # Shorter waits keep the ledger claim: releasing it would cost more than it saves.
 _LONG_PAUSE = 0.5  # seconds
-
-
-class Addressing(Protocol):
-    """What a webhook receiver does for submits."""
-
-    def address(self, request: TaskRequest[R], key: str, /) -> TaskRequest[R]:
-        """Give the request with an endpoint of its own."""
-        ...
-
-    async def adopted(self, key: str, /) -> TaskId | None:
-        """Give the task of a submit whose answer was lost, when its delivery comes; None if it does not."""
-        ...
-
-    def settled(self, key: str, /, *, accepted: bool) -> None:
-        """Take note that nobody waits for the delivery of a submit any more, because it was accepted or else."""
-        ...
-
-    def give_up(self) -> None:
-        """Let nobody wait for a delivery any more."""
-        ...
-
-    async def finish(self) -> None:
-        """Wait for what deliveries have set going."""
-        ...
 
 
 @define(eq=False)
 class Submitter:
     """Sends the submissions of one client, and owns those under way."""
 
-    webhooks: Addressing | None = field(default=None, init=False)
-
     _sender: Sender
     _origin: str
     _ledger: LedgerWriter | None
     _uploader: Uploader
+    _correlation: Correlation
     _under_way: set[Submission] = field(factory=set, init=False)
     _ids: KnownIds = field(factory=KnownIds, init=False)
 
@@ -146,8 +119,7 @@ class Submitter:
 
         for submission in submissions.values():
             self._abandon(submission)
-        if self.webhooks is not None:
-            self.webhooks.give_up()
+        self._correlation.give_up()
         if not submissions:
             return
 
@@ -319,24 +291,20 @@ class Submitter:
 
         Its task is known by the response or, if that is lost, by a delivery.
         """
-        addressed = submission.request
         links = await self._upload_files(submission)
 
-        webhooks, nonce_key = self.webhooks, ""
-        if webhooks is not None:
-            nonce_key = submission.claim.key or secrets.token_hex(16)
-            addressed = webhooks.address(addressed, nonce_key)
-            submission.has_webhook = addressed is not submission.request
+        key = submission.claim.key
+        addressed, submission.expected = self._correlation.address(submission.request, key)
         if links:
             addressed = cast("TaskRequest[Any]", cast("Attaching", addressed).with_links(links))
         self._sender.transport.secrets.add(getattr(addressed, "webhook_secret", None))
 
         try:
-            return await self._deliver(submission, addressed, nonce_key)
+            return await self._deliver(submission, addressed)
         finally:
             submission.send_state.settle(reuse=False)
-            if webhooks is not None:
-                webhooks.settled(nonce_key, accepted=submission.task_id is not None)
+            accepted = submission.task_id is not None
+            self._correlation.stop_expecting(submission.expected, accepted=accepted)
 
     async def _upload_files(self, submission: Submission) -> Mapping[PurePath, str]:
         """Upload the files that stand in a request, without the claim; return their URLs."""
@@ -359,9 +327,7 @@ class Submitter:
             error.args = (f"{label(request)}: a file could not be uploaded: {error} Nothing was submitted.",)
             raise
 
-    async def _deliver(
-        self, submission: Submission, addressed: TaskRequest[Any], nonce_key: str
-    ) -> SubmitResult | None:
+    async def _deliver(self, submission: Submission, addressed: TaskRequest[Any]) -> SubmitResult | None:
         """Send until the verdict is final.  Returns and raises as `_send`.
 
         The claim is held only while the POST may be on its way.
@@ -380,12 +346,12 @@ class Submitter:
                 if not submission.send_state.begun:
                     raise
                 # A request class that fails does not undo what was sent.
-                submission.accept(await self._look_for(submission, nonce_key, error))
+                submission.accept(await self._look_for(submission, error))
                 return None
 
             pause = self._pause_after(submission, answer, backoff)
             if pause is None:
-                submission.accept(await self._conclude(submission, nonce_key, answer))
+                submission.accept(await self._conclude(submission, answer))
                 return None
 
             submission.put_off()
@@ -407,7 +373,7 @@ class Submitter:
             return None
         return self._sender.pause_after(answer.error, backoff)
 
-    async def _conclude(self, submission: Submission, nonce_key: str, answer: TaskId | Created | Judgement) -> TaskId:
+    async def _conclude(self, submission: Submission, answer: TaskId | Created | Judgement) -> TaskId:
         """Return the id of the task that was made; raise what the one judgement says instead."""
         if isinstance(answer, Created):
             submission.frozen = answer.frozen
@@ -415,51 +381,48 @@ class Submitter:
 
         if not isinstance(answer, Judgement):
             if not self._ids.take(answer):
-                return await self._look_for(submission, nonce_key, *self._mixed_up(submission, answer))
+                return await self._look_for(submission, *self._mixed_up(submission, answer))
             submission.send_state.settle(reuse=True)
             return answer
 
         if isinstance(answer.error, APIError):
             answer.error.request = submission.request  # as the caller made it, without our secret
         if answer.named is not None:
-            return await self._read_named(submission, nonce_key, answer.named, answer.error)
+            return await self._read_named(submission, answer.named, answer.error)
         if answer.verdict is Verdict.UNKNOWN:
-            return await self._look_for(submission, nonce_key, answer.error)
+            return await self._look_for(submission, answer.error)
         raise answer.error
 
-    async def _read_named(self, submission: Submission, nonce_key: str, named: TaskId, error: PiAPIError) -> TaskId:
+    async def _read_named(self, submission: Submission, named: TaskId, error: PiAPIError) -> TaskId:
         """Return a task that a response names without saying yes, if it lives: it is read once, and that tells."""
         ref = self._ref(submission, named)
         if self._ids.has(named):
-            return await self._look_for(submission, nonce_key, *self._mixed_up(submission, named))
+            return await self._look_for(submission, *self._mixed_up(submission, named))
 
         try:
             task = await self._sender.attempt(submission.family.fetch(named))
         except NotFoundError as denial:
             if not denial.message:  # an edge's page, not the host's word
-                return await self._look_for(submission, nonce_key, error, ref, f"; reading it failed: {denial}")
+                return await self._look_for(submission, error, ref, f"; reading it failed: {denial}")
             raise refusal_naming(error, ref, "which the host does not know: nothing was paid") from None
         except Exception as failure:  # noqa: BLE001 - a user's family may raise anything: the id must not be lost
-            return await self._look_for(submission, nonce_key, error, ref, f"; reading it failed: {failure}")
+            return await self._look_for(submission, error, ref, f"; reading it failed: {failure}")
 
         if task.state in (TaskState.FAILED, TaskState.CANCELLED) and isinstance(error, APIError):
             reason = f": {task.error}" if task.error else ""
             raise refusal_naming(error, ref, f"which is {task.status}{reason}")
         if not self._ids.take(named):
-            return await self._look_for(submission, nonce_key, *self._mixed_up(submission, named))
+            return await self._look_for(submission, *self._mixed_up(submission, named))
         return named
 
     async def _look_for(
-        self, submission: Submission, nonce_key: str, error: Exception, ref: TaskRef | None = None, also: str = ""
+        self, submission: Submission, error: Exception, ref: TaskRef | None = None, also: str = ""
     ) -> TaskId:
         """Return the task of a submission whose response leaves open what it made, if a delivery tells.
 
         All that is *unknown* comes through here.  Raises `SubmissionUnknown`.
         """
-        task_id = None
-        if self.webhooks is not None:
-            task_id = await self.webhooks.adopted(nonce_key)
-
+        task_id = await self._correlation.find_task(submission.expected)
         if task_id is None:
             what = str(error) if isinstance(error, PiAPIError) else repr(error)
             raise submission.unknown(what + also, ref=ref) from error

@@ -1,0 +1,388 @@
+"""Which submission a webhook delivery belongs to, and which wait it ends.
+
+A delivery carries a shared secret in plain text and no signature, may be lost, may come twice and
+out of order (the vendor's page).  So it is trusted to wake, not to decide: it makes the poller poll
+at once, and what the poll finds counts.
+
+::
+
+    receiver --> deliver --> a task that is waited for: the poller polls it, or takes it as it is
+                         --> an open submission here: its `ExpectedDelivery` names the task
+                         --> an open row of the ledger, of an earlier process or another
+
+A submission is sent with an endpoint of its own, whose query holds a nonce (see `nonces`).  Until
+somebody reads the task, the host shows that endpoint to nobody.  So where the response to a
+submission was lost, the task that a delivery names is read, and it belongs to that submission if
+the endpoint that the host echoes carries its nonce.  The delivery itself proves nothing: the secret
+and the URL are shown to any holder of a task id.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+from collections import Counter, OrderedDict
+from collections.abc import Coroutine, Mapping
+from typing import Any, Protocol, TypeVar, cast
+
+from attrs import define, evolve, field, frozen
+
+from .._calls.sender import Sender
+from .._families import FAMILIES
+from .._protocol.family import Family, TaskRequest
+from .._verdict import judge_read
+from .._wait.poller import Poller
+from .._wait.watch import Watch
+from ..errors import ClientClosed, LedgerError, PiAPIError, UnexpectedAnswer
+from ..ledger._writer import LedgerWriter
+from ..tasks import Task, TaskId, TaskRef, TaskState
+from .nonces import echoed_nonce, endpoint_with, is_same_nonce, nonce_of
+
+logger = logging.getLogger("piapi_async")
+
+K = TypeVar("K")
+
+_MOST_REMEMBERED = 10_000  # deliveries, nonces; beyond, the oldest are forgotten
+_MOST_CANDIDATES = 8  # tasks that deliveries may name for one lost submission
+_READ_AGAIN_AFTER = 5.0  # seconds
+_READS_AT_ONCE = 8
+
+_NO_ENDPOINT_FIELD = "no such field"
+
+
+class Delivery(Protocol):
+    """What is to be known of a webhook delivery."""
+
+    @property
+    def task_id(self) -> TaskId:
+        """The task it names."""
+        ...
+
+    @property
+    def state(self) -> TaskState:
+        """What its status means."""
+        ...
+
+    @property
+    def family(self) -> str:
+        """The name of the protocol it speaks."""
+        ...
+
+    @property
+    def raw(self) -> Mapping[str, Any]:
+        """The task's JSON."""
+        ...
+
+    @property
+    def nonce(self) -> str:
+        """The nonce it came with, "" if none."""
+        ...
+
+    @property
+    def digest(self) -> bytes:
+        """What tells it from other deliveries."""
+        ...
+
+
+@frozen(kw_only=True)
+class WebhookSettings:
+    """How a client gets its webhooks; see `WebhookReceiver`."""
+
+    secret: str = field(repr=False)
+    url: str
+    confirm: bool
+    adopt_timeout: float
+
+
+@define(eq=False)
+class ExpectedDelivery:
+    """What a submission under way expects: `candidates` are the tasks that deliveries with its nonce name.
+
+    None among them says that there will be no more.
+    """
+
+    family: Family[Any]
+    nonce: str
+    candidates: asyncio.Queue[TaskId | None] = field(factory=asyncio.Queue)
+
+    def name(self, task_id: TaskId) -> None:
+        """Name a task; a host that names more than a few means no good."""
+        if self.candidates.qsize() < _MOST_CANDIDATES:
+            self.candidates.put_nowait(task_id)
+
+    def give_up(self) -> None:
+        """Say that no more will be named."""
+        self.candidates.put_nowait(None)
+
+
+@frozen
+class _Unclaimed:
+    """A delivery about a task that nobody here knows."""
+
+    task_id: TaskId
+    nonce: str
+    digest: bytes
+
+
+@define(eq=False)
+class Correlation:
+    """Finds the submission, or the wait, that a delivery is for.  Without a receiver it has nothing to do."""
+
+    counts: Counter[str] = field(factory=Counter, init=False)
+
+    _sender: Sender
+    _poller: Poller
+    _ledger: LedgerWriter | None
+    _origin: str
+    _settings: WebhookSettings | None = field(default=None, init=False)
+    _seen: OrderedDict[bytes, None] = field(factory=OrderedDict, init=False)
+    _expected: dict[str, ExpectedDelivery] = field(factory=dict, init=False)
+    _accepted: OrderedDict[str, None] = field(factory=OrderedDict, init=False)  # nonces that need no delivery any more
+    _given_up: bool = field(default=False, init=False)
+    _unclaimed: list[_Unclaimed] = field(factory=list, init=False)
+    _chores: set[asyncio.Task[None]] = field(factory=set, init=False)
+
+    def begin(self, settings: WebhookSettings) -> None:
+        """Have submissions carry endpoints from now on.  Raises `ValueError` the second time."""
+        if self._settings is not None:
+            raise ValueError("piapi: this client has a WebhookReceiver already")
+        self._settings = settings
+        self._sender.transport.secrets.add(settings.secret)
+
+    # -- for the submitter --------------------------------------------------------------------------------------------
+
+    def address(self, request: TaskRequest[Any], key: str | None) -> tuple[TaskRequest[Any], ExpectedDelivery | None]:
+        """Return a request with an endpoint of its own, and what is expected there.
+
+        One that brings an endpoint, or can have none, is returned as it is, as all are without a
+        receiver.
+        """
+        settings = self._settings
+        if settings is None or getattr(request, "webhook_endpoint", _NO_ENDPOINT_FIELD) is not None:
+            return request, None
+
+        nonce = nonce_of(key or secrets.token_hex(16), settings.secret)
+        expected = ExpectedDelivery(request.family, nonce)
+        self._expected[nonce] = expected  # now, as a delivery may outrun the response
+
+        addressed = evolve(
+            cast("Any", request),
+            webhook_endpoint=endpoint_with(settings.url, nonce),
+            webhook_secret=settings.secret,
+        )
+        return cast("TaskRequest[Any]", addressed), expected
+
+    async def find_task(self, expected: ExpectedDelivery | None) -> TaskId | None:
+        """Return the task of a submission whose response was lost, once its webhook arrives; None if none does."""
+        settings = self._settings
+        if settings is None or expected is None:
+            return None
+        if self._given_up and expected.candidates.empty():
+            return None
+
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(settings.adopt_timeout):
+                task_id = await self._first_made_by(expected)
+                self.counts["adopted"] += task_id is not None
+                return task_id
+        return None
+
+    def stop_expecting(self, expected: ExpectedDelivery | None, *, accepted: bool) -> None:
+        """Note that a submission has ended; if `accepted`, deliveries with its nonce are about a task that is known."""
+        if expected is None:
+            return
+        if self._expected.get(expected.nonce) is expected:  # else a later one with the same key is there
+            del self._expected[expected.nonce]
+        if accepted:
+            _remember(self._accepted, expected.nonce)
+
+    def give_up(self) -> None:
+        """Stop waiting for deliveries, because the client is closing."""
+        self._given_up = True
+        for expected in self._expected.values():
+            expected.give_up()
+
+    async def finish(self) -> None:
+        """Wait for what deliveries have started, for as long as one call may take."""
+        if not self._chores:
+            return
+        _, late = await asyncio.wait(self._chores, timeout=self._sender.timeout)
+        for chore in late:
+            chore.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
+
+    async def _first_made_by(self, expected: ExpectedDelivery) -> TaskId | None:
+        """Return the first task that is named for a submission and was made by it, None once none is to come."""
+        while True:
+            task_id = await expected.candidates.get()
+            if task_id is None:
+                return None
+
+            try:
+                task = await self._read_if_made_with(expected.nonce, expected.family, task_id)
+            except PiAPIError as error:
+                if self._given_up:
+                    logger.warning("task %s may be of a submission whose response was lost: %s", task_id, error)
+                    continue
+                expected.name(task_id)
+                await asyncio.sleep(_READ_AGAIN_AFTER)
+            else:
+                if task is not None:
+                    return task_id
+
+    async def _read_if_made_with(self, nonce: str, family: Family[Any], task_id: TaskId) -> Task[Any] | None:
+        """Return a task if the endpoint it was made with carries the nonce, else None.  Raises as `PiAPI.fetch`."""
+        try:
+            task = await self._sender.call(family.fetch(task_id), judge_read)
+        except ClientClosed:  # what was delivered before must not be lost
+            task = await self._sender.last_read(family.fetch(task_id))
+
+        if is_same_nonce(echoed_nonce(task.raw), nonce):
+            return task
+        logger.warning("a delivery names task %s for a submission that has not made it: is the secret known?", task_id)
+        return None
+
+    # -- for the receiver ---------------------------------------------------------------------------------------------
+
+    def deliver(self, delivery: Delivery) -> None:
+        """Take in one delivery that carried the secret."""
+        self.counts["accepted"] += 1
+        if delivery.digest in self._seen:
+            self.counts["duplicate"] += 1
+            return
+        _remember(self._seen, delivery.digest)
+
+        family = FAMILIES.get(delivery.family)
+        watch = None
+        if family is not None:
+            watch = self._poller.schedule.find(family, delivery.task_id)
+        if watch is not None:
+            self._report(watch, delivery)
+            return
+
+        if delivery.state.terminal:
+            if family is not None and self._poller.reported_late(family, delivery.task_id):
+                return
+            self._poller.reported_early(delivery.task_id)
+        if delivery.nonce not in self._accepted:  # else it is a task of ours that nobody waits for now
+            self._claim(delivery)
+
+    def _report(self, watch: Watch, delivery: Delivery) -> None:
+        """Tell the poller of a task that is waited for."""
+        settings = self._settings
+        has_ended = delivery.state.terminal
+        if has_ended and (settings is None or settings.confirm):
+            self._poller.poll_now(watch)
+            return
+
+        task = self._read(watch.family, delivery)
+        if task is not None:
+            self._poller.reported(watch, task)
+        elif has_ended:
+            self._poller.poll_now(watch)
+
+    @staticmethod
+    def _read(family: Family[Any], delivery: Delivery) -> Task[Any] | None:
+        try:
+            return family.read(dict(delivery.raw), delivery.task_id)
+        except UnexpectedAnswer as error:
+            logger.warning("a delivery about task %s is not understood: %s", delivery.task_id, error)
+            return None
+
+    def _claim(self, delivery: Delivery) -> None:
+        """Find the submission of a task that nobody here knows."""
+        unclaimed = _Unclaimed(delivery.task_id, delivery.nonce, delivery.digest)
+        expected = self._expected.get(delivery.nonce)
+        if not delivery.nonce:
+            self._note_foreign()
+        elif expected is not None:
+            expected.name(delivery.task_id)
+        elif len(self._unclaimed) >= _MOST_REMEMBERED:
+            self._forget(unclaimed)
+        else:
+            _remember(self._accepted, delivery.nonce)
+            self._unclaimed.append(unclaimed)
+            if len(self._unclaimed) == 1:  # else a look at the ledger is to come already
+                self._start(self._attach_to_ledger())
+
+    def _note_foreign(self) -> None:
+        """Count a delivery about a task that is not ours: another process shares the URL and the secret."""
+        self.counts["unknown"] += 1
+        self._sender.counters.foreign_deliveries += 1
+
+    def _forget(self, unclaimed: _Unclaimed) -> None:
+        """Forget a delivery that no submission was found for, so that it is looked at anew should it come again."""
+        self._accepted.pop(unclaimed.nonce, None)
+        self._seen.pop(unclaimed.digest, None)
+        self._note_foreign()
+
+    # -- the ledger's open rows ---------------------------------------------------------------------------------------
+
+    async def _attach_to_ledger(self) -> None:
+        """Give open rows, of an earlier process or of one that still waits, the tasks that deliveries name.
+
+        One look at the ledger serves all deliveries that have come meanwhile, however many they
+        are.
+        """
+        while self._unclaimed:
+            batch, self._unclaimed = self._unclaimed, []
+            keys = await self._open_keys(batch)
+
+            for start in range(0, len(batch), _READS_AT_ONCE):
+                few = batch[start : start + _READS_AT_ONCE]
+                attached = await asyncio.gather(*[self._attach(one, keys.get(one.nonce)) for one in few])
+                for one, was_attached in zip(few, attached, strict=True):
+                    if not was_attached:
+                        self._forget(one)
+
+    async def _open_keys(self, batch: list[_Unclaimed]) -> dict[str, str]:
+        """Return the keys of the submissions without a task, by their nonces; none if the ledger cannot tell."""
+        settings = self._settings
+        if self._ledger is None or settings is None:
+            return {}
+        try:
+            open_keys = await self._ledger.open_keys()
+        except LedgerError as error:
+            ids = ", ".join(one.task_id for one in batch)
+            logger.warning("deliveries could not be matched with submissions (tasks %s): %s", ids, error)
+            return {}
+        return {nonce_of(key, settings.secret): key for key in open_keys}
+
+    async def _attach(self, unclaimed: _Unclaimed, key: str | None) -> bool:
+        """Record a task under the key of the submission that made it; return whether that was done."""
+        ledger = self._ledger
+        if ledger is None or key is None:
+            return False
+
+        try:
+            entry = await ledger.find(key)
+            if entry is None or entry.origin != self._origin or entry.family not in FAMILIES:
+                return False
+            family = FAMILIES[entry.family]
+            task = await self._read_if_made_with(unclaimed.nonce, family, unclaimed.task_id)
+            if task is None:
+                return False
+            await ledger.attach_task(key, unclaimed.task_id)
+        except PiAPIError as error:
+            logger.warning("task %s could not be attached to its submission: %s", unclaimed.task_id, error)
+            return False
+
+        if task.state.terminal:
+            ref = TaskRef(entry.origin, entry.family, unclaimed.task_id)
+            ledger.end(ref, task.state.value, task.raw)
+        self.counts["adopted"] += 1
+        return True
+
+    def _start(self, chore: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(chore, name="piapi_async webhook")
+        self._chores.add(task)
+        task.add_done_callback(self._chores.discard)
+
+
+def _remember(memory: OrderedDict[K, None], key: K) -> None:
+    """Remember a key, and forget the oldest if those are too many."""
+    memory.setdefault(key, None)
+    while len(memory) > _MOST_REMEMBERED:
+        memory.popitem(last=False)
