@@ -171,11 +171,6 @@ class FileSession:
         connector.watch = files
         return files
 
-    @property
-    def closed(self) -> bool:
-        """Whether it can no longer be used."""
-        return self._session.closed or self._connector.inner.closed
-
     async def close(self) -> None:
         """Close what was made here; a user's connector stays open."""
         await self._session.close()
