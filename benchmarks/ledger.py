@@ -1,11 +1,12 @@
-"""What it costs to have every submit on disk before it leaves, and every id before it is told.
+"""What it costs to have every submission on disk before it leaves, and every id before it is returned.
 
     python -m benchmarks.ledger [--smoke] [--json FILE]
 
-The host is `benchmarks.server` in a process of its own.  Submits without a ledger, submits with one, the two entries of
-a submit alone (claimed before the POST, accepted after it), and the three of a reroll (ended, too, with the host's
-answer of 1.8 kB, which nobody awaits) take turns in slices.  Each entry is in a commit that the disk has confirmed;
-what is asked for during one commit is the next, so in a crowd many rerolls share three.
+The host is `benchmarks.server` in a process of its own.  Submissions without a ledger, submissions with
+one, the two entries of a submission alone (claimed before the POST, accepted after it), and the three of
+a reroll (ended, too, with the host's response of 1.8 kB, which is not awaited) take turns in slices.  Each
+entry is in a commit that the disk has confirmed; what is queued during one commit is the next, so in a
+crowd many rerolls share three.
 """
 
 from __future__ import annotations
@@ -38,9 +39,10 @@ from .server import server_process
 
 CROWDS = (1, 64)
 GOAL = 50.0
-"""µs per submit in a crowd of 64."""
+"""µs per submission in a crowd of 64."""
 
-WITHOUT, WITH, TWO, THREE = "submit, no ledger", "submit, ledger", "a submit's two entries", "a reroll's three entries"
+WITHOUT, WITH = "submit, no ledger", "submit, ledger"
+TWO, THREE = "a submission's two entries", "a reroll's three entries"
 _ANSWER = orjson.loads(ANSWERS["finished"])
 REROLL = Reroll("6886fc4d-11b4-4bbe-9f2c-1f0e7b1b8a2d", prompt="a quiet landscape")
 
@@ -56,18 +58,18 @@ class Line:
 
     @classmethod
     def of(cls, what: str, crowd: int, turns: Sequence[Slice]) -> Line:
-        """Give the line of some turns."""
-        return cls(
-            what, crowd, Spread.of([turn.cpu * 1e6 for turn in turns]), Spread.of([turn.wall * 1e6 for turn in turns])
-        )
+        """Return the line of some turns."""
+        cpu = Spread.of([turn.cpu * 1e6 for turn in turns])
+        wall = Spread.of([turn.wall * 1e6 for turn in turns])
+        return cls(what, crowd, cpu, wall)
 
     def cells(self) -> list[str]:
-        """Give the line's texts."""
+        """Return the line's cells."""
         return [self.what, str(self.in_flight), str(self.cpu), str(self.wall), f"{1e6 / self.wall.median:,.0f}"]
 
 
 async def measure(base_url: str, folder: Path, *, rounds: int, seconds: float) -> tuple[list[Line], Spread]:
-    """Measure all contestants; give their lines, and the CPU that a ledger adds to a submit of a crowd."""
+    """Return the lines of all contestants, and the CPU that a ledger adds to a submission of a crowd."""
     async with AsyncExitStack() as stack:
         ledgers = [Ledger(folder / f"{name}.db") for name in ("submits", "two", "three")]
         plain = await stack.enter_async_context(PiAPI("a-key", base_url=base_url))
@@ -76,10 +78,10 @@ async def measure(base_url: str, folder: Path, *, rounds: int, seconds: float) -
             stack.push_async_callback(ledger.close)
 
         async def two(ledger: Ledger = ledgers[1]) -> TaskRef:
-            intent = SubmissionKey.of(REROLL.to_http(), key=None, origin=base_url, family="legacy")
-            await writer_of(ledger).claim(intent)
+            identity = SubmissionKey.of(REROLL.to_http(), key=None, origin=base_url, family="legacy")
+            await writer_of(ledger).claim(identity)
             ref = TaskRef(base_url, "legacy", TaskId(f"{getrandbits(128):032x}"))
-            await writer_of(ledger).accept(intent, ref)
+            await writer_of(ledger).accept(identity, ref)
             return ref
 
         async def three() -> None:
@@ -95,14 +97,13 @@ async def measure(base_url: str, folder: Path, *, rounds: int, seconds: float) -
             }
             turns = await take_turns(loops, rounds=rounds, seconds=seconds, least=crowd)
             lines += [Line.of(name, crowd, turns[name]) for name in loops]
-            added = Spread.of(
-                [(dear.cpu - cheap.cpu) * 1e6 for dear, cheap in zip(turns[WITH], turns[WITHOUT], strict=True)]
-            )
+            pairs = zip(turns[WITH], turns[WITHOUT], strict=True)
+            added = Spread.of([(dear.cpu - cheap.cpu) * 1e6 for dear, cheap in pairs])
         return lines, added
 
 
 def sync_time(folder: Path) -> float:
-    """Give the µs that the disk takes to confirm one page."""
+    """Return the µs that the disk takes to confirm one page."""
     taken = []
     with (folder / "page").open("wb") as file:
         for _ in range(100):
@@ -116,7 +117,7 @@ def sync_time(folder: Path) -> float:
 
 
 def goals(lines: Sequence[Line], added: Spread, sync: float) -> list[Goal]:
-    """Hold the figures against the goal."""
+    """Return the goals, with what was reached."""
     limit = f"<= {GOAL:g} µs"
     found = [
         Goal(
@@ -130,8 +131,8 @@ def goals(lines: Sequence[Line], added: Spread, sync: float) -> list[Goal]:
     for what in (TWO, THREE):
         line = next(line for line in lines if (line.what, line.in_flight) == (what, CROWDS[-1]))
         why = (
-            f"{short(line.cpu.median)} µs of it is CPU, the rest is the disk, which takes {short(sync)} µs to confirm "
-            "a page"
+            f"{short(line.cpu.median)} µs of it is CPU, the rest is the disk, which takes {short(sync)} µs to "
+            "confirm a page"
         )
         found.append(
             Goal(f"time of {what}, {CROWDS[-1]} in flight", f"{line.wall} µs", limit, line.wall.median <= GOAL, why=why)

@@ -30,12 +30,12 @@ async def a_ledger(path: Path, **rows: str | None) -> None:
     """Write a ledger with these keys, each accepted under an id or, for None, unknown."""
     ledger = Ledger(path)
     for key, task_id in rows.items():
-        intent = SubmissionKey(key=key.replace("_", "-"), origin=ORIGIN, family="legacy", request="/mj/v2/imagine {}")
-        assert await writer_of(ledger).claim(intent) is None
+        identity = SubmissionKey(key=key.replace("_", "-"), origin=ORIGIN, family="legacy", request="/mj/v2/imagine {}")
+        assert await writer_of(ledger).claim(identity) is None
         if task_id is None:
-            await writer_of(ledger).mark_unknown(intent)
+            await writer_of(ledger).mark_unknown(identity)
         else:
-            await writer_of(ledger).accept(intent, TaskRef(ORIGIN, "legacy", TaskId(task_id)))
+            await writer_of(ledger).accept(identity, TaskRef(ORIGIN, "legacy", TaskId(task_id)))
     await ledger.close()
 
 

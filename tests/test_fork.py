@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no for
 
 PRELUDE = """
     import asyncio, os, sys, warnings
-    from support.ledgers import accept, intent, opened, states_of
+    from support.ledgers import accept, identity, opened, states_of
     from support.serving import KEY, REROLL
     from support.strict_server import ok, strict_server
     from piapi_async import Ledger, LedgerError, PiAPI, WaitTimeout
@@ -79,7 +79,7 @@ def test_a_ledger_that_was_open_raises_at_once_and_one_that_was_not_starts_afres
         async def main():
             ledger = Ledger(path)
             await accept(ledger, "before")
-            print(in_child(lambda: asyncio.run(told(writer_of(ledger).claim(intent("in the child"))))))
+            print(in_child(lambda: asyncio.run(told(writer_of(ledger).claim(identity("in the child"))))))
             print(in_child(lambda: asyncio.run(told(ledger.find("before")))))
             print(in_child(lambda: asyncio.run(told(Ledger(path).find("before")))))
             print(in_child(lambda: asyncio.run(told(ledger.close()))))

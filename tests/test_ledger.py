@@ -34,7 +34,7 @@ ORIGIN, FAMILY = "https://host.test", "midjourney"
 SENDING, ACCEPTED, ENDED, UNKNOWN = LedgerState
 
 
-def intent(key: str = "k", prompt: str = "a cat", **fields: str) -> SubmissionKey:
+def identity(key: str = "k", prompt: str = "a cat", **fields: str) -> SubmissionKey:
     given = {"origin": ORIGIN, "family": FAMILY} | fields
     return SubmissionKey.of(post("/mj/v2/imagine", {"prompt": prompt}), key=key, **given)
 
@@ -75,7 +75,7 @@ async def make_accepted(ledger: Ledger, *keys: str) -> None:
     """Have tasks named after their keys."""
 
     async def one(key: str) -> None:
-        mine = intent(key)
+        mine = identity(key)
         assert await writer_of(ledger).claim(mine) is None
         await writer_of(ledger).accept(mine, ref(f"task of {key}"))
 
@@ -86,7 +86,7 @@ async def make_accepted(ledger: Ledger, *keys: str) -> None:
 
 
 async def test_a_submit_is_written_down_step_by_step(ledger: Ledger) -> None:
-    mine = intent()
+    mine = identity()
 
     assert await writer_of(ledger).claim(mine) is None
     assert {"k": SENDING} == await states_of(ledger)
@@ -111,26 +111,26 @@ async def test_a_key_that_was_accepted_gives_its_task_for_ever(path: Path) -> No
         writer_of(ledger).end(ref("task of k"), "failed", {})
     for _ in range(2):
         async with opened(path) as ledger:
-            entry = await writer_of(ledger).claim(intent())
+            entry = await writer_of(ledger).claim(identity())
             assert entry is not None
             assert entry.task_id == "task of k"
 
 
 async def test_a_released_key_is_new_again(ledger: Ledger) -> None:
-    mine = intent()
+    mine = identity()
     await writer_of(ledger).claim(mine)
     await writer_of(ledger).forget(mine)
 
     assert {} == await states_of(ledger)
-    assert await writer_of(ledger).claim(intent()) is None
+    assert await writer_of(ledger).claim(identity()) is None
 
 
 async def test_a_doubtful_key_stays_unknown_until_it_is_resolved_to_a_task(ledger: Ledger) -> None:
-    mine = intent()
+    mine = identity()
     await writer_of(ledger).claim(mine)
     await writer_of(ledger).mark_unknown(mine)
 
-    entry = await writer_of(ledger).claim(intent())
+    entry = await writer_of(ledger).claim(identity())
     assert entry is not None
     assert (entry.state, entry.task_id, entry.ref) == (UNKNOWN, None, None)
     assert ["k"] == [entry.key for entry in await ledger.unknown()]
@@ -141,18 +141,18 @@ async def test_a_doubtful_key_stays_unknown_until_it_is_resolved_to_a_task(ledge
 
 
 async def test_a_doubtful_key_may_be_submitted_again_when_a_person_says_so(ledger: Ledger) -> None:
-    mine = intent()
+    mine = identity()
     await writer_of(ledger).claim(mine)
     await writer_of(ledger).mark_unknown(mine)
     await ledger.resolve("k", resubmit=True)
 
     assert {} == await states_of(ledger)
-    assert await writer_of(ledger).claim(intent()) is None
+    assert await writer_of(ledger).claim(identity()) is None
 
 
 async def test_only_an_unknown_submit_can_be_resolved(ledger: Ledger) -> None:
     await make_accepted(ledger, "accepted")
-    await writer_of(ledger).claim(intent("sending"))
+    await writer_of(ledger).claim(identity("sending"))
 
     for key, complaint in (("accepted", "is accepted"), ("sending", "is sending"), ("missing", "no key 'missing'")):
         with pytest.raises(LedgerError, match=complaint):
@@ -189,7 +189,7 @@ async def test_an_answer_too_deep_to_be_written_does_not_keep_an_end_from_being_
 
 async def test_iteration_gives_any_number_of_submits_in_the_order_of_the_keys(ledger: Ledger) -> None:
     keys = [f"key {number:04}" for number in range(1_203)]
-    await asyncio.gather(*(writer_of(ledger).claim(intent(key)) for key in reversed(keys)))
+    await asyncio.gather(*(writer_of(ledger).claim(identity(key)) for key in reversed(keys)))
 
     assert keys == [entry.key async for entry in ledger]
 
@@ -207,7 +207,7 @@ async def test_any_text_can_be_a_key(ledger: Ledger, key: str) -> None:
 @pytest.mark.parametrize("books", [1, 2, 3])
 async def test_of_many_who_claim_a_key_at_once_one_gets_it(path: Path, books: int) -> None:
     ledgers = [Ledger(path) for _ in range(books)]
-    claims = await asyncio.gather(*(writer_of(ledger).claim(intent()) for ledger in ledgers for _ in range(20)))
+    claims = await asyncio.gather(*(writer_of(ledger).claim(identity()) for ledger in ledgers for _ in range(20)))
     for ledger in ledgers:
         await ledger.close()
 
@@ -218,7 +218,7 @@ async def test_of_many_who_claim_a_key_at_once_one_gets_it(path: Path, books: in
 async def test_a_submit_is_under_way_for_others_as_long_as_its_ledger_is_open(path: Path) -> None:
     async with opened(path) as other:
         async with opened(path) as mine:
-            await writer_of(mine).claim(intent())
+            await writer_of(mine).claim(identity())
             assert {"k": SENDING} == await states_of(other)
         assert {"k": UNKNOWN} == await states_of(other)
 
@@ -227,7 +227,7 @@ async def test_a_ledger_closed_by_one_client_stays_open_for_the_other(path: Path
     ledger = Ledger(path)
     writer_of(ledger).join()
     writer_of(ledger).join()
-    mine = intent()
+    mine = identity()
     await writer_of(ledger).claim(mine)
     await writer_of(ledger).leave()
     async with opened(path) as other:
@@ -238,17 +238,17 @@ async def test_a_ledger_closed_by_one_client_stays_open_for_the_other(path: Path
 
 
 async def test_a_submit_let_go_of_is_unknown_to_everybody_in_the_same_process_too(ledger: Ledger) -> None:
-    mine = intent()
+    mine = identity()
     await writer_of(ledger).claim(mine)
     writer_of(ledger)._store.disown(mine)
 
-    entry = await writer_of(ledger).claim(intent())
+    entry = await writer_of(ledger).claim(identity())
     assert entry is not None
     assert entry.state is UNKNOWN
 
 
 async def test_who_did_not_get_the_key_can_neither_release_nor_doubt_it(ledger: Ledger) -> None:
-    mine, other = intent(), intent()
+    mine, other = identity(), identity()
     await writer_of(ledger).claim(mine)
     await writer_of(ledger).claim(other)
     await writer_of(ledger).forget(other)
@@ -259,7 +259,7 @@ async def test_who_did_not_get_the_key_can_neither_release_nor_doubt_it(ledger: 
 
 async def test_an_id_is_recorded_even_when_the_row_has_gone_meanwhile(path: Path) -> None:
     async with opened(path) as mine, opened(path) as other:
-        ours = intent()
+        ours = identity()
         await writer_of(mine).claim(ours)
         for lock in path.parent.glob("run.db-owner-*"):
             lock.unlink()  # a cleaner of temporary files, say
@@ -274,7 +274,7 @@ async def test_a_key_stands_for_one_request(ledger: Ledger) -> None:
     await make_accepted(ledger, "k")
 
     with pytest.raises(ValueError, match=r"key: 'k' is not allowed.*another request, /mj/v2/imagine.*a cat"):
-        await writer_of(ledger).claim(intent(prompt="a dog"))
+        await writer_of(ledger).claim(identity(prompt="a dog"))
     other_verb = SubmissionKey.of(post("/mj/v2/describe", {"prompt": "a cat"}), key="k", origin=ORIGIN, family=FAMILY)
     with pytest.raises(ValueError, match="another request"):
         await writer_of(ledger).claim(other_verb)
@@ -282,10 +282,10 @@ async def test_a_key_stands_for_one_request(ledger: Ledger) -> None:
 
 
 async def test_a_request_of_any_size_is_named_by_its_beginning(ledger: Ledger) -> None:
-    await writer_of(ledger).claim(intent(prompt="a cat " * 100_000))
+    await writer_of(ledger).claim(identity(prompt="a cat " * 100_000))
 
     with pytest.raises(ValueError, match=r"another request, /mj/v2/imagine.*a cat") as caught:
-        await writer_of(ledger).claim(intent(prompt="a dog"))
+        await writer_of(ledger).claim(identity(prompt="a dog"))
     assert len(str(caught.value)) < 500
     assert str(caught.value).endswith("…. Nothing was sent, nothing was paid.")
 
@@ -295,7 +295,7 @@ async def test_a_key_belongs_to_one_host_and_family(ledger: Ledger, fields: dict
     await make_accepted(ledger, "k")
 
     with pytest.raises(LedgerError, match=r"'k' belongs to https://host.test \(midjourney\)"):
-        await writer_of(ledger).claim(intent(**fields))
+        await writer_of(ledger).claim(identity(**fields))
 
 
 async def test_where_the_answer_is_delivered_does_not_make_another_request(ledger: Ledger) -> None:
@@ -359,7 +359,7 @@ async def test_a_closed_ledger_opens_again_when_it_is_used(path: Path) -> None:
 
 async def test_what_is_queued_when_it_is_closed_is_written(path: Path) -> None:
     async with opened(path) as ledger:
-        works = [asyncio.ensure_future(writer_of(ledger).claim(intent(f"k{number}"))) for number in range(50)]
+        works = [asyncio.ensure_future(writer_of(ledger).claim(identity(f"k{number}"))) for number in range(50)]
         await asyncio.sleep(0)
         await ledger.close()
         assert [None] * 50 == await asyncio.gather(*works)
@@ -369,9 +369,9 @@ async def test_what_is_queued_when_it_is_closed_is_written(path: Path) -> None:
 
 
 async def test_what_is_queued_is_written_though_whoever_asked_is_cancelled(ledger: Ledger) -> None:
-    mine = [intent(f"k{number}") for number in range(20)]
+    mine = [identity(f"k{number}") for number in range(20)]
     await asyncio.gather(*(writer_of(ledger).claim(each) for each in mine))
-    busy = asyncio.ensure_future(writer_of(ledger).claim(intent("busy")))
+    busy = asyncio.ensure_future(writer_of(ledger).claim(identity("busy")))
     await asyncio.sleep(0)
     accepts = [asyncio.ensure_future(writer_of(ledger).accept(each, ref(each.key))) for each in mine]
     await asyncio.sleep(0)
@@ -385,9 +385,9 @@ async def test_what_is_queued_is_written_though_whoever_asked_is_cancelled(ledge
 def test_what_is_queued_is_written_though_the_loop_is_gone(path: Path) -> None:
     async def leave_in_haste() -> None:
         ledger = Ledger(path)
-        mine = intent()
+        mine = identity()
         await writer_of(ledger).claim(mine)
-        works = writer_of(ledger).claim(intent("busy")), writer_of(ledger).accept(mine, ref())
+        works = writer_of(ledger).claim(identity("busy")), writer_of(ledger).accept(mine, ref())
         haste.extend(asyncio.ensure_future(work) for work in works)
         ledgers.append(ledger)
         await asyncio.sleep(0)
@@ -452,7 +452,7 @@ def test_an_id_that_could_not_be_recorded_is_logged_though_the_loop_is_gone(
     held: list[sqlite3.Connection] = []
 
     async def leave_in_haste() -> None:
-        mine = intent()
+        mine = identity()
         await writer_of(ledger).claim(mine)
         held.append(sqlite3.connect(path, isolation_level=None))
         held[0].execute("BEGIN IMMEDIATE")
@@ -486,7 +486,7 @@ async def test_a_file_that_is_held_fails_all_who_ask_at_once(path: Path, monkeyp
         with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
             claims = await asyncio.gather(
-                *(writer_of(ledger).claim(intent(f"k{n}")) for n in range(64)), return_exceptions=True
+                *(writer_of(ledger).claim(identity(f"k{n}")) for n in range(64)), return_exceptions=True
             )
 
     assert ["LedgerError"] * 64 == [type(error).__name__ for error in claims]
@@ -554,12 +554,12 @@ async def test_what_is_asked_for_together_is_committed_together(ledger: Ledger) 
 
 
 async def test_a_work_that_cannot_be_done_does_not_cost_the_others_theirs(ledger: Ledger) -> None:
-    mine = [intent(f"k{number}") for number in range(5)]
+    mine = [identity(f"k{number}") for number in range(5)]
     await asyncio.gather(*(writer_of(ledger).claim(each) for each in mine))
     no_keys: list[Any] = [("a", "tuple"), 2**70, "\ud800"]
-    bad = [evolve(intent(), key=key) for key in no_keys]
+    bad = [evolve(identity(), key=key) for key in no_keys]
     results = await asyncio.gather(
-        writer_of(ledger).claim(intent("mine all the time")),
+        writer_of(ledger).claim(identity("mine all the time")),
         *(writer_of(ledger).claim(each) for each in bad),
         *(writer_of(ledger).accept(each, ref(each.key)) for each in mine[:3]),
         writer_of(ledger).forget(mine[3]),
@@ -584,7 +584,7 @@ async def test_a_ledger_of_a_newer_version_is_left_alone(path: Path) -> None:
         file.execute("PRAGMA user_version = 2")
     before = path.read_bytes()
     async with opened(path) as ledger:
-        for work in (writer_of(ledger).claim(intent()), ledger.pending(), ledger.resolve("k", resubmit=True)):
+        for work in (writer_of(ledger).claim(identity()), ledger.pending(), ledger.resolve("k", resubmit=True)):
             with pytest.raises(LedgerError, match=r"newer piapi_async \(its version is 2.*upgrade piapi_async"):
                 await work
 
@@ -597,7 +597,7 @@ async def test_another_program_s_database_is_left_alone(path: Path) -> None:
     before = path.read_bytes()
     async with opened(path) as ledger:
         with pytest.raises(LedgerError, match="another program"):
-            await writer_of(ledger).claim(intent())
+            await writer_of(ledger).claim(identity())
 
     assert before == path.read_bytes()
 
@@ -611,7 +611,7 @@ async def test_a_file_that_is_no_ledger_is_left_alone(path: Path, content: bytes
     path.write_bytes(content)
     async with opened(path) as ledger:
         with pytest.raises(LedgerError, match="not a database"):
-            await writer_of(ledger).claim(intent())
+            await writer_of(ledger).claim(identity())
 
     assert content == path.read_bytes()
 
@@ -620,7 +620,7 @@ async def test_a_path_that_is_no_file_is_a_clear_error(tmp_path: Path) -> None:
     for no_file in (tmp_path, tmp_path / "missing" / "run.db"):
         async with opened(no_file) as ledger:
             with pytest.raises(LedgerError, match="cannot be used"):
-                await writer_of(ledger).claim(intent())
+                await writer_of(ledger).claim(identity())
 
 
 KEYS = [f"key {number:03}" for number in range(60)]
@@ -647,7 +647,7 @@ async def spoil(path: Path, content: bytes) -> tuple[set[str], set[str]]:
     async with asyncio.timeout(PATIENCE), opened(path) as ledger:
         for key in KEYS:
             try:
-                entry = await writer_of(ledger).claim(intent(key))
+                entry = await writer_of(ledger).claim(identity(key))
             except LedgerError:
                 continue
             (new if entry is None else known).add(key)
@@ -707,7 +707,7 @@ async def fill(ledger: Ledger) -> dict[str, str]:
     """Accept tasks until there is no room; give those of which the ledger said that it has them."""
     told: dict[str, str] = {}
     for number in range(2_000):
-        mine = intent(f"k{number:04}", prompt="p" * 500)
+        mine = identity(f"k{number:04}", prompt="p" * 500)
         try:
             await writer_of(ledger).claim(mine)
             await writer_of(ledger).accept(mine, ref(f"t{number}"))
@@ -720,7 +720,7 @@ async def fill(ledger: Ledger) -> dict[str, str]:
 
 async def test_on_a_full_disk_nothing_that_was_committed_is_lost(path: Path) -> None:
     async with opened(path) as ledger:
-        await writer_of(ledger).claim(intent("early"))
+        await writer_of(ledger).claim(identity("early"))
         await writer_of(ledger).run(
             lambda file: file.execute("PRAGMA max_page_count = 20").fetchall()
         )  # SQLite's own small disk
@@ -728,7 +728,7 @@ async def test_on_a_full_disk_nothing_that_was_committed_is_lost(path: Path) -> 
         assert "database or disk is full" in told.pop("complaint")
         for _ in range(2):
             with pytest.raises(LedgerError, match="Make room; what was committed is safe"):
-                await writer_of(ledger).claim(intent("k9999", prompt="p" * 9_000))
+                await writer_of(ledger).claim(identity("k9999", prompt="p" * 9_000))
         assert len(told) > 5
     async with opened(path) as ledger:
         assert told == {key: entry.task_id for key, entry in (await entries_of(ledger)).items() if entry.task_id}
@@ -737,7 +737,7 @@ async def test_on_a_full_disk_nothing_that_was_committed_is_lost(path: Path) -> 
 
 async def test_an_id_that_finds_no_room_is_told_in_the_error(path: Path) -> None:
     async with opened(path) as ledger:
-        mine = [intent(f"mine {number}") for number in range(100)]
+        mine = [identity(f"mine {number}") for number in range(100)]
         await asyncio.gather(*(writer_of(ledger).claim(each) for each in mine))
         await writer_of(ledger).run(lambda file: file.execute("PRAGMA max_page_count = 1").fetchall())
         task_id = "t" * 5_000
@@ -780,7 +780,7 @@ async def test_when_the_system_refuses_to_write_nothing_that_was_committed_is_lo
         """
         async def main(path):
             async with here.opened(here.Path(path)) as ledger:
-                await writer_of(ledger).claim(here.intent("early"))
+                await writer_of(ledger).claim(here.identity("early"))
                 resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, resource.RLIM_INFINITY))
                 print(json.dumps(await here.fill(ledger)))
                 resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
@@ -823,7 +823,7 @@ async def test_a_file_that_may_not_be_written_is_a_clear_error_and_stays_as_it_i
         async def main(path):
             async with here.opened(here.Path(path)) as ledger:
                 try:
-                    await writer_of(ledger).claim(here.intent("new"))
+                    await writer_of(ledger).claim(here.identity("new"))
                 except here.LedgerError as error:
                     print(json.dumps(str(error)))
         if os.geteuid() == 0:
@@ -872,7 +872,7 @@ class Books(RuleBasedStateMachine):
 
     @rule(book=some_book, key=some_key)
     def claim(self, book: int, key: str) -> None:
-        mine = intent(key)
+        mine = identity(key)
         entry = self.runner.run(writer_of(self.books[book]).claim(mine))
         if key not in self.model:
             assert entry is None
@@ -942,3 +942,9 @@ class Books(RuleBasedStateMachine):
 
 
 TestBooks = pytest.mark.storm(Books.TestCase)
+
+
+def test_users_see_what_they_need_and_not_what_a_client_records_with() -> None:
+    needed = {"path", "entries", "pending", "unknown", "find", "counts", "resolve", "close"}
+
+    assert needed == {name for name in dir(Ledger) if not name.startswith("_")}

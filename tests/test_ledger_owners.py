@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from support.ledgers import accept, intent, opened, ref, states_of
+from support.ledgers import accept, identity, opened, ref, states_of
 from support.serving import KEY, REROLL
 from support.strict_server import Act, StrictServer, ok, strict_server
 
@@ -105,9 +105,9 @@ async def test_a_submit_under_way_by_one_name_is_under_way_by_the_other(
     folder.symlink_to(tmp_path, target_is_directory=True)
     names = {"real": path, "linked": folder / "run.db"}
     async with opened(names.pop(sender)) as mine, opened(*names.values()) as other:
-        await writer_of(mine).claim(intent())
+        await writer_of(mine).claim(identity())
 
-        entry = await writer_of(other).claim(intent())
+        entry = await writer_of(other).claim(identity())
         assert entry is not None
         assert entry.state is SENDING
         with pytest.raises(LedgerError, match="sending, not unknown"):
@@ -119,20 +119,20 @@ async def test_a_submit_under_way_by_one_name_is_under_way_by_the_other(
 
 async def test_a_missing_lock_is_no_proof_for_a_young_submit(path: Path) -> None:
     async with opened(path) as mine, opened(path) as other:
-        await writer_of(mine).claim(intent())
+        await writer_of(mine).claim(identity())
         for lock in locks_beside(path):
             lock.unlink()
 
         assert [] == await other.unknown()
         with pytest.raises(LedgerError, match="sending, not unknown"):
             await other.resolve("k", resubmit=True)
-        await writer_of(mine).accept(intent(), ref())
+        await writer_of(mine).accept(identity(), ref())
         assert ["k"] == [entry.key for entry in await other.pending()]
 
 
 async def test_a_missing_lock_is_proof_enough_for_an_old_one(path: Path) -> None:
     async with opened(path) as mine, opened(path) as other:
-        await writer_of(mine).claim(intent())
+        await writer_of(mine).claim(identity())
         for lock in locks_beside(path):
             lock.unlink()
         await make_older(other, PRESUMED_ALIVE + 1)
@@ -142,7 +142,7 @@ async def test_a_missing_lock_is_proof_enough_for_an_old_one(path: Path) -> None
 
 async def test_an_owner_whose_lock_was_removed_takes_it_again(path: Path) -> None:
     async with opened(path) as mine, opened(path) as other:
-        await writer_of(mine).claim(intent())
+        await writer_of(mine).claim(identity())
         for lock in locks_beside(path):
             lock.unlink()
         await mine.find("any")
@@ -153,8 +153,8 @@ async def test_an_owner_whose_lock_was_removed_takes_it_again(path: Path) -> Non
 
 async def test_a_lock_that_nobody_holds_is_proof_of_any_age(path: Path) -> None:
     async with opened(path) as mine, opened(path) as other:
-        await writer_of(mine).claim(intent("first"))
-        await writer_of(mine).claim(intent("second"))
+        await writer_of(mine).claim(identity("first"))
+        await writer_of(mine).claim(identity("second"))
         await let_go_of_lock(mine, keep_file=True)
 
         assert ["first", "second"] == [entry.key for entry in await other.unknown()]
@@ -162,7 +162,7 @@ async def test_a_lock_that_nobody_holds_is_proof_of_any_age(path: Path) -> None:
 
 async def test_what_the_dead_have_left_is_unknown_before_their_locks_are_removed(path: Path) -> None:
     async with opened(path) as mine:
-        await writer_of(mine).claim(intent())
+        await writer_of(mine).claim(identity())
         await let_go_of_lock(mine, keep_file=True)
         async with opened(path) as other:
             await other.find("any")
@@ -173,7 +173,7 @@ async def test_what_the_dead_have_left_is_unknown_before_their_locks_are_removed
 
 async def test_a_ledger_that_is_closed_while_it_sends_leaves_an_unknown_submit(path: Path) -> None:
     async with opened(path) as ledger:
-        await writer_of(ledger).claim(intent())
+        await writer_of(ledger).claim(identity())
 
     assert [] == locks_beside(path)
     assert {"k": UNKNOWN} == await states_of(path)
@@ -181,7 +181,7 @@ async def test_a_ledger_that_is_closed_while_it_sends_leaves_an_unknown_submit(p
 
 async def test_a_lock_that_cannot_be_opened_is_no_proof_either(path: Path) -> None:
     async with opened(path) as mine, opened(path) as other:
-        await writer_of(mine).claim(intent())
+        await writer_of(mine).claim(identity())
         await other.find("any")
         await let_go_of_lock(mine, keep_file=False)
         path_of_lock(mine).mkdir()
@@ -209,7 +209,7 @@ def a_client(server: StrictServer, path: Path) -> PiAPI:
 
 
 async def claim_for(ledger: Ledger, piapi: PiAPI) -> None:
-    mine = type(intent()).of(REROLL.to_http(), key="k", origin=piapi.origin, family=REROLL.family.name)
+    mine = type(identity()).of(REROLL.to_http(), key="k", origin=piapi.origin, family=REROLL.family.name)
     assert await writer_of(ledger).claim(mine) is None
 
 

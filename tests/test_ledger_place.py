@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.ledgers import accept, intent, opened, ref, states_of
+from support.ledgers import accept, identity, opened, ref, states_of
 from support.serving import KEY, REROLL
 from support.strict_server import ok, strict_server
 
@@ -158,7 +158,7 @@ async def test_what_was_recorded_is_in_the_file_that_the_error_names(lose: Calla
         await accept(ledger, "late")
         lose(path)
         with pytest.raises(LedgerError) as caught:
-            await writer_of(ledger).claim(intent("next"))
+            await writer_of(ledger).claim(identity("next"))
         with pytest.raises(LedgerError) as again:
             await ledger.find("late")
 
@@ -178,7 +178,7 @@ async def test_where_the_system_keeps_no_names_of_open_files_a_copy_is_made(
         lose(path)
         for _ in range(2):
             with pytest.raises(LedgerError) as caught:
-                await writer_of(ledger).claim(intent("next"))
+                await writer_of(ledger).claim(identity("next"))
 
     if lose is rename_directory:
         assert "still holds the file" in str(caught.value)
@@ -190,7 +190,7 @@ async def test_where_the_system_keeps_no_names_of_open_files_a_copy_is_made(
 
 async def test_a_file_that_is_moved_in_the_midst_of_a_transaction_is_noticed_before_it_ends(path: Path) -> None:
     async with opened(path) as ledger:
-        claimed = asyncio.ensure_future(writer_of(ledger).claim(intent("next")))
+        claimed = asyncio.ensure_future(writer_of(ledger).claim(identity("next")))
         moved = asyncio.ensure_future(writer_of(ledger).run(lambda _: move_database(path)))
         for work in claimed, moved:
             with pytest.raises(LedgerError, match="moved or deleted"):
@@ -205,7 +205,7 @@ async def test_a_file_that_is_put_back_is_used_again(lose: Callable[[Path], None
         await accept(ledger, "late")
         lose(path)
         with pytest.raises(LedgerError, match="moved or deleted"):
-            await writer_of(ledger).claim(intent("next"))
+            await writer_of(ledger).claim(identity("next"))
         if lose is move_database:
             path.with_name("elsewhere.db").rename(path)
         else:
@@ -220,12 +220,12 @@ async def test_where_nothing_can_be_saved_the_error_says_who_holds_the_file(path
         await accept(ledger, "late")
         remove_directory(path)
         with pytest.raises(LedgerError, match=rf"process {os.getpid()} still holds the file"):
-            await writer_of(ledger).claim(intent("next"))
+            await writer_of(ledger).claim(identity("next"))
 
 
 async def test_an_id_that_arrives_when_the_file_has_gone_is_on_the_error(path: Path) -> None:
     async with opened(path) as ledger:
-        mine = intent("late")
+        mine = identity("late")
         await writer_of(ledger).claim(mine)
         delete_all(path)
         with pytest.raises(LedgerError, match="moved or deleted") as caught:
@@ -242,7 +242,7 @@ async def test_a_link_that_is_led_to_another_file_is_noticed(path: Path, tmp_pat
         link.unlink()
         link.symlink_to(path.parent / "backup.db")
         with pytest.raises(LedgerError, match="replaced by another file"):
-            await writer_of(ledger).claim(intent("next"))
+            await writer_of(ledger).claim(identity("next"))
 
     assert "late" in await states_of(path)
 
@@ -268,7 +268,7 @@ async def test_an_overwriting_is_noticed_though_another_ledger_has_written_meanw
         await accept(other, "theirs")
         spoil(path)
         with pytest.raises(LedgerError, match="overwritten"):
-            await writer_of(mine).claim(intent("next"))
+            await writer_of(mine).claim(identity("next"))
 
 
 async def test_what_other_ledgers_write_back_is_no_overwriting(path: Path) -> None:
@@ -320,7 +320,7 @@ async def test_a_second_name_of_the_file_is_refused(path: Path) -> None:
     for name in (path, second):
         async with opened(name) as ledger:
             with pytest.raises(LedgerError, match="2 names"):
-                await writer_of(ledger).claim(intent("next"))
+                await writer_of(ledger).claim(identity("next"))
     second.unlink()
 
     assert set(KEYS) == set(await states_of(path))

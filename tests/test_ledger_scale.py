@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from support.hooking import HEADERS, PUBLIC, SECRET, delivery
-from support.ledgers import FAMILY, ORIGIN, accept, intent, opened
+from support.ledgers import FAMILY, ORIGIN, accept, identity, opened
 from support.serving import KEY
 
 from piapi_async import Ledger, LedgerError, PiAPI, WebhookReceiver
@@ -58,10 +58,10 @@ class Counter:
 async def test_what_is_asked_for_is_found_without_looking_at_the_rest(large: Path) -> None:
     async with opened(large) as ledger:
         await accept(ledger, "open: accepted")
-        unknown = intent("open: unknown")
+        unknown = identity("open: unknown")
         await writer_of(ledger).claim(unknown)
         await writer_of(ledger).mark_unknown(unknown)
-        await writer_of(ledger).claim(intent("open: sending"))
+        await writer_of(ledger).claim(identity("open: sending"))
         counter = Counter(ledger)
         await counter.start()
 
@@ -113,7 +113,7 @@ async def test_a_file_of_an_older_release_gets_its_index_when_it_is_opened(tmp_p
     path = tmp_path / "run.db"
     async with opened(path) as ledger:
         await accept(ledger, "k")
-        unknown = intent("u")
+        unknown = identity("u")
         await writer_of(ledger).claim(unknown)
         await writer_of(ledger).mark_unknown(unknown)
     with sqlite3.connect(path) as file:
@@ -136,7 +136,7 @@ async def test_a_file_of_an_older_release_gets_its_index_when_it_is_opened(tmp_p
 async def test_entries_come_in_the_order_in_which_they_were_recorded(tmp_path: Path) -> None:
     keys = [f"key {(number * 7) % 1_201:04}" for number in range(1_201)]
     async with opened(tmp_path / "run.db") as ledger:
-        await writer_of(ledger).run(lambda file: [writer_of(ledger)._store.claim(file, intent(key)) for key in keys])
+        await writer_of(ledger).run(lambda file: [writer_of(ledger)._store.claim(file, identity(key)) for key in keys])
         assert keys == [entry.key async for entry in ledger.entries()]
         assert keys == [entry.key async for entry in ledger.entries(LedgerState.SENDING)]
         assert [] == [entry async for entry in ledger.entries(LedgerState.ENDED)]
@@ -146,7 +146,7 @@ async def test_entries_come_in_the_order_in_which_they_were_recorded(tmp_path: P
 async def test_an_entry_that_has_moved_on_meanwhile_is_not_given_for_what_it_was(tmp_path: Path) -> None:
     keys = [f"key {number:04}" for number in range(600)]
     async with opened(tmp_path / "run.db") as ledger:
-        await writer_of(ledger).run(lambda file: [writer_of(ledger)._store.claim(file, intent(key)) for key in keys])
+        await writer_of(ledger).run(lambda file: [writer_of(ledger)._store.claim(file, identity(key)) for key in keys])
         given = []
         async for entry in ledger.entries(LedgerState.SENDING):
             given.append(entry.key)

@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from attrs import define, field, frozen
+from attrs import define, field
 
 from .._text import shorten
 from ..errors import LedgerError
@@ -37,8 +37,8 @@ _BUSY_SECONDS = 20.0  # for which a transaction waits for another process's
 FORKED = "open it in the new process only, or start that with multiprocessing's 'spawn' and not with 'fork'."
 
 _INSERT_CLAIM = """
-INSERT INTO submits (key, state, origin, family, digest, request, owner, at)
-VALUES (:key, 'sending', :origin, :family, :digest, :request, :owner, :at) ON CONFLICT DO NOTHING
+INSERT INTO submits (key, origin, family, digest, request, owner, at, state)
+VALUES (?, ?, ?, ?, ?, ?, ?, 'sending') ON CONFLICT DO NOTHING
 """
 # Another submission with the same task is looked for in the index of accepted tasks, which costs
 # next to nothing; tasks that have ended are not looked for.
@@ -79,7 +79,7 @@ _HINTS = {
 """What to do about an error, by a word of SQLite's or the system's message."""
 
 
-@frozen
+@define(eq=False)
 class Operation:
     """A call of one of the store's methods in a transaction: ``method(connection, *arguments)``."""
 
@@ -279,15 +279,15 @@ class LedgerStore:
         Raises `LedgerError` if the key belongs to another origin or family, `ValueError` if to
         another request.
         """
-        new_row = {
-            "key": identity.key,
-            "origin": identity.origin,
-            "family": identity.family,
-            "digest": identity.digest,
-            "request": identity.request,
-            "owner": self.owner,
-            "at": time.time(),
-        }
+        new_row = (
+            identity.key,
+            identity.origin,
+            identity.family,
+            identity.digest,
+            identity.request,
+            self.owner,
+            time.time(),
+        )
         if connection.execute(_INSERT_CLAIM, new_row).rowcount:
             self._owned[identity.key] = identity
             return None

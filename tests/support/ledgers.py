@@ -1,4 +1,4 @@
-"""What tests of the ledger share: intents, refs, a ledger that is closed again."""
+"""What tests of the ledger share: identities, refs, a ledger that is closed again."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from piapi_async.ledger._ledger import writer_of
 ORIGIN, FAMILY = "https://host.test", "midjourney"
 
 
-def intent(key: str = "k", prompt: str = "a cat") -> SubmissionKey:
+def identity(key: str = "k", prompt: str = "a cat") -> SubmissionKey:
     return SubmissionKey.of(post("/mj/v2/imagine", {"prompt": prompt}), key=key, origin=ORIGIN, family=FAMILY)
 
 
@@ -35,7 +35,7 @@ async def opened(path: Path) -> AsyncIterator[Ledger]:
 async def accept(ledger: Ledger, *keys: str) -> None:
     """Have tasks named after their keys."""
     for key in keys:
-        mine = intent(key)
+        mine = identity(key)
         assert await writer_of(ledger).claim(mine) is None
         await writer_of(ledger).accept(mine, ref(f"task of {key}"))
 
