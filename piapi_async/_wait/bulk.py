@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
+from .._calls.groups import unwrapped_group
 from .._calls.sender import Sender
 from .._protocol.family import Family
 from .._verdict import Verdict, judge_multi_fetch, judge_read
@@ -71,14 +71,15 @@ async def _fetch_chunk(
 
 async def _fetch_singly(sender: Sender, family: Family[Any], ids: Sequence[TaskId]) -> Found:
     """Read several tasks at once, each in a request of its own; the first error ends it."""
-    reads = [asyncio.create_task(_fetch_or_none(sender, family, task_id)) for task_id in ids]
-    try:
-        tasks = await asyncio.gather(*reads)
-    finally:
-        for read in reads:
-            read.cancel()
-        await asyncio.gather(*reads, return_exceptions=True)
-    return dict(zip(ids, tasks, strict=True))
+    found: Found = dict.fromkeys(ids)
+
+    async def fetch(task_id: TaskId) -> None:
+        found[task_id] = await _fetch_or_none(sender, family, task_id)
+
+    async with unwrapped_group() as group:
+        for task_id in ids:
+            group.start_soon(fetch, task_id)
+    return found
 
 
 async def _fetch_or_none(sender: Sender, family: Family[Any], task_id: TaskId) -> Task[Any] | None:

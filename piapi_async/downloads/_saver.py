@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
-from collections.abc import AsyncGenerator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -13,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 import anyio
 from attrs import define, evolve, field
 
+from .._calls.groups import unwrapped_group
 from .._calls.threads import in_thread
 from .._protocol.result_files import files_to_save, needs_files
 from ..errors import DownloadError
@@ -95,7 +94,7 @@ async def _save_all(task: Task[Any], wanted: tuple[TaskFile, ...], transfer: Tra
         except DownloadError as error:
             failures[file.url] = error
 
-    async with _unwrapped_group() as group:
+    async with unwrapped_group() as group:
         for file, stem in zip(task.files, stems(task), strict=True):
             if file in wanted:
                 group.start_soon(save, file, stem)
@@ -107,16 +106,6 @@ async def _save_all(task: Task[Any], wanted: tuple[TaskFile, ...], transfer: Tra
         raise first
 
     return tuple(evolve(file, saved_as=saved.get(file.url)) for file in task.files)
-
-
-@contextlib.asynccontextmanager
-async def _unwrapped_group() -> AsyncGenerator[anyio.abc.TaskGroup, None]:
-    """Yield a task group whose first error is raised as itself."""
-    try:
-        async with anyio.create_task_group() as group:
-            yield group
-    except BaseExceptionGroup as errors:
-        raise errors.exceptions[0] from None
 
 
 def _prepare(folder: Path) -> int:
