@@ -21,6 +21,7 @@ from .watch import Wait, Watch
 
 _RESTORE_AFTER = 600.0  # seconds until a multi-fetch size that was given up is tried again
 _MOST_BAD_ANSWERS = 2  # in a row until multi-fetch is given up: one may be an accident on the way
+_MOST_FAULTS = 3  # in a row until a plain fetch is tried beside: the whole host may be down, or busy
 _CLIENT_FAULTS = range(300, 500)  # with redirects, which an edge makes up as well
 _STALE_ALLOWED = 64  # entries of a heap that are not worth a clean-up
 
@@ -37,6 +38,7 @@ class FamilyQueue:
     heap: list[tuple[float, int, Watch]] = field(factory=list)
     bad_answers: int = 0  # multi-fetches in a row that could not be understood
     blocked: int = 0  # multi-fetches in a row that an edge refused
+    faults: int = 0  # multi-fetches in a row that failed in a way that passes
     size_given_up: int = 0  # the size to return to; 0: none was given up
     restore_at: float | None = None
     _order: Iterator[int] = field(factory=count, init=False)
@@ -108,18 +110,24 @@ class FamilyQueue:
                 self.size_given_up = max(self.size_given_up, self.size)
                 self.size = max(1, min(self.size, asked) // 2)
             case _:
+                self.faults += 1
                 return False
         return True
+
+    @property
+    def in_doubt(self) -> bool:
+        """Whether it may be only multi-fetch that does not work: a plain fetch tells."""
+        return self.blocked > 0 or self.faults >= _MOST_FAULTS
 
     def understood(self, *, multi: bool) -> None:
         """Record a poll that succeeded.
 
-        If a plain fetch passes while an edge refuses multi-fetches, it is multi-fetch that the edge
-        objects to.
+        If a plain fetch passes while an edge refuses multi-fetches, or while they fail again and
+        again, it is multi-fetch that does not work.
         """
         if multi:
-            self.bad_answers = self.blocked = 0
-        elif self.blocked >= _MOST_BAD_ANSWERS:
+            self.bad_answers = self.blocked = self.faults = 0
+        elif self.blocked >= _MOST_BAD_ANSWERS or self.faults >= _MOST_FAULTS:
             self._give_up()
 
     def misunderstood(self) -> None:
@@ -132,7 +140,7 @@ class FamilyQueue:
         """Poll singly for a while."""
         self.size_given_up = max(self.size_given_up, self.size)
         self.size = 1
-        self.blocked = 0
+        self.blocked = self.faults = 0
 
     def restore(self, now: float) -> None:
         """Return to the size that was given up, after ten minutes of polls.

@@ -345,9 +345,9 @@ class PollSchedule:
                 watch.faults().poll_singly = isinstance(error, (UnexpectedAnswer, NotFoundError))
                 self._poll_again_now(watch, now)
             return []
-        if poll.multi and self._queue_of(poll.family).blocked:
-            # It may be only multi-fetch that an edge objects to: one plain fetch tells.
-            poll.watches[0].faults().poll_singly = True
+        if self._queue_of(poll.family).in_doubt:
+            # One task is read by itself after each multi-fetch that fails, and no more than one.
+            poll.watches[0].faults().poll_singly = poll.multi
 
         woken: list[Wait] = []
         for watch in poll.watches:

@@ -19,7 +19,7 @@ def http_answer(status: int, body: bytes, *headers: str) -> bytes:
 
 def is_read(line: str) -> bool:
     """Tell whether a request line is that of a read, in either protocol."""
-    return line.startswith("GET ") or "/fetch " in line
+    return line.startswith("GET ") or "fetch " in line
 
 
 @define(eq=False)
