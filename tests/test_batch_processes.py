@@ -241,6 +241,7 @@ NAMES = ("submitted", "resumed", "waiting", "running", "done", "failed", "unknow
 TABLE = (*(rf"{name} +\S" for name in NAMES), r"0/5 +0\.00/s +\? left", "done +0 of 5", "submitted +5")
 
 
+@pytest.mark.storm
 def test_a_terminal_shows_a_bar_with_its_figures_and_in_the_end_the_account(slow: Host) -> None:
     shown, code = on_a_terminal(slow, five(), "--out", "out.jsonl", shows=TABLE)
 
@@ -260,6 +261,7 @@ def test_outcomes_on_a_terminal_are_not_wiped_away_by_the_table(slow: Host) -> N
     assert len(re.findall(r'"state": "done"', text)) == 5, screen_of(shown)
 
 
+@pytest.mark.storm
 def test_elsewhere_a_plain_line_tells_every_few_seconds(slow: Host) -> None:
     with batch(slow, five(), tasks=5) as process:
         process.says(
