@@ -26,9 +26,11 @@ from piapi_async.batch._outcome import Totals
 from piapi_async.cli import _account, _meter, _output, cli
 from piapi_async.cli._account import _summary
 from piapi_async.cli._batch import _display, _results
+from piapi_async.cli._batch._file_format import FileRefusedError
+from piapi_async.cli._batch._json_values import json_values
 from piapi_async.cli._batch._lines import BadLineError, BatchInput
 from piapi_async.cli._batch._results import Results, _is_final
-from piapi_async.cli._batch._source import Source
+from piapi_async.cli._batch._source import Source, _copied
 from piapi_async.cli._meter import Meter
 from piapi_async.cli._running import explain, run
 from piapi_async.cli._saving import Saving
@@ -239,6 +241,15 @@ def test_a_dialect_that_is_none_is_refused(setting: str, said: str) -> None:
     assert said in refused.stderr
 
 
+def test_a_file_of_faults_that_is_none_is_refused(tmp_path: Path) -> None:
+    faults = tmp_path / "faults.toml"
+    faults.write_text("[[fault]]\nkind = 'nonsense'\n", "utf-8")
+    refused = CliRunner().invoke(cli, ["emulator", "--faults", str(faults)])
+
+    assert refused.exit_code == 2
+    assert "nonsense" in refused.stderr
+
+
 # -- rows -----------------------------------------------------------------------------------------------------------
 
 
@@ -257,3 +268,38 @@ def test_a_row_of_an_older_release_is_final_unless_it_has_pictures_to_save(image
 
     assert _is_final(json.loads(json.dumps(row)), Saving(directory=Path())) == final
     assert _is_final(row, Saving())
+
+
+def test_a_number_that_no_machine_reads_is_told_with_its_line() -> None:
+    number = "1" * 5000
+    with pytest.raises(FileRefusedError, match=r"it is not JSON: .*\(line 2\)"):
+        list(json_values(io.StringIO(f'[{{"a": 1}},\n{{"a": {number}}}]')))
+
+
+class Unreadable(io.BytesIO):
+    def read(self, size: int | None = -1) -> bytes:  # noqa: ARG002 - as a stream's
+        raise OSError(27, "File too large")
+
+
+def test_a_pipe_that_cannot_be_copied_is_a_sentence() -> None:
+    with pytest.raises(click.ClickException, match="standard input could not be copied to") as refused:
+        _copied(Unreadable(), "standard input")
+
+    assert "Nothing was submitted" in refused.value.message
+
+
+def test_results_whose_lock_cannot_be_had_are_refused(tmp_path: Path) -> None:
+    (tmp_path / ".out.jsonl.piapi-async-lock").mkdir()
+    out = tmp_path / "out.jsonl"
+    with pytest.raises(click.UsageError, match=r"--out .*out\.jsonl: "), Results.at(out, keep=True, saving=Saving()):
+        pass
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has it")
+def test_a_line_that_has_no_room_is_an_error_of_the_system() -> None:
+    full = os.open("/dev/full", os.O_WRONLY)
+    try:
+        with pytest.raises(OSError, match="No space left"):
+            _results._File(full).write("{}")
+    finally:
+        os.close(full)

@@ -124,9 +124,9 @@ def emulator(
     from ..emulator import StateError, load_faults  # noqa: PLC0415 - known to be installed only now
 
     given: dict[str, Any] = {name: value for name, value in options.items() if value not in (None, ())}
-    if faults:
-        given["faults"] = load_faults(faults)
     try:
+        if faults:
+            given["faults"] = load_faults(faults)
         service = make(**given, dialect=_dialect(dialect))
     except ValueError as error:
         raise click.UsageError(str(error)) from None
