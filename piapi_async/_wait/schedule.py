@@ -275,12 +275,12 @@ class PollSchedule:
         return self._finish(watch, None)
 
     def _next_poll_in(self, watch: Watch, task: AnyTask, now: float) -> float:
-        """Return the seconds to the next poll of a task that has not ended."""
+        """Take in that a task has not ended; return the seconds to its next poll."""
         age, pace = watch.measure(task, now)
         seconds = self.policy.next_poll(self.rng, age=age, pace=pace)
         if watch.has_webhook and not watch.end_reported:
             seconds = self._put_off(seconds, now - watch.paced_from)
-        watch.end_reported_at = NEVER  # this reading refutes a report: it came too early, or was forged
+        watch.end_reported_at = NEVER  # a report is refuted: it was too early, or forged
         return seconds
 
     # -- what webhooks report ----------------------------------------------------------------------
