@@ -32,7 +32,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 
 import attrs
 from attrs import NOTHING, Attribute
@@ -389,10 +389,14 @@ def webhook_url() -> Field:
     return field(default=None, kw_only=True, validator=validate, metadata={"takes": "", "files": False})
 
 
+class _HasWebhook(Protocol):
+    webhook_endpoint: str | None
+
+
 def webhook_secret() -> Field:
     """Return an optional field for what a webhook brings back in a header; it is never shown."""
 
-    def validate(instance: Any, attribute: Attribute[Any], value: object) -> None:  # noqa: ANN401 - any request
+    def validate(instance: _HasWebhook, attribute: Attribute[Any], value: object) -> None:
         if value is not None and not is_text(value):
             raise ValueError(f"{place(instance, attribute)}: it must be a string, or None")
         if value is not None and not value.isascii():  # frameworks decode headers differently

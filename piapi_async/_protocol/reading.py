@@ -157,14 +157,20 @@ def read_flag(value: object, _type: object = None) -> bool:
 
 # The vendor's words, those of compatible hosts, and those that other clients of such hosts know.
 # Hosts add to them, so the word itself stays a `str`.
-_WORDS: Mapping[TaskState, str] = {
-    TaskState.WAITING: "staged pending queued submitted scheduled waiting retry retrying cancelling canceling",
-    TaskState.RUNNING: "starting processing running in_progress",
-    TaskState.DONE: "finished completed succeeded succeed success complete done",
-    TaskState.FAILED: "failed fail failure error timeout timed_out time_out expired aborted rejected",
-    TaskState.CANCELLED: "cancelled canceled",
+_WORDS: Mapping[TaskState, tuple[str, ...]] = {
+    TaskState.WAITING: (
+        *("staged", "pending", "queued", "submitted", "scheduled", "waiting"),
+        *("retry", "retrying", "cancelling", "canceling"),
+    ),
+    TaskState.RUNNING: ("starting", "processing", "running", "in_progress"),
+    TaskState.DONE: (*("finished", "completed", "succeeded", "succeed", "success", "complete", "done"),),
+    TaskState.FAILED: (
+        *("failed", "fail", "failure", "error", "timeout", "timed_out", "time_out"),
+        *("expired", "aborted", "rejected"),
+    ),
+    TaskState.CANCELLED: ("cancelled", "canceled"),
 }
-_STATES: Mapping[str, TaskState] = {word: state for state, words in _WORDS.items() for word in words.split()}
+_STATES: Mapping[str, TaskState] = {word: state for state, words in _WORDS.items() for word in words}
 
 _LONGEST_STATUS = 100
 
