@@ -153,7 +153,7 @@ class TestCreate:
             (400, "banned prompt words: gore", InvalidRequestError),
             (400, "no available bot", RateLimitError),
             (429, "slow down", RateLimitError),
-            (500, "internal error", ServerError),
+            (500, "the model failed", ServerError),
         ],
     )
     def test_of_another_status_is_the_error_of_that_status(

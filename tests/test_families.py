@@ -72,7 +72,7 @@ RAISED: list[tuple[Status, type[APIError]]] = [
     (coded(404, "no such model"), NotFoundError),
     (coded(500, "failed to freeze credits", NOBODY), InsufficientCreditError),
     (coded(10_000, "something else"), APIError),
-    (Status(500, body={"code": 500, "data": NOBODY, "message": "internal error"}), ServerError),
+    (Status(500, body={"code": 500, "data": NOBODY, "message": "the model failed"}), ServerError),
 ]
 
 

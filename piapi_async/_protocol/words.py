@@ -104,17 +104,19 @@ def _decoded(match: re.Match[bytes]) -> str:
 
 def _bare_ids(place: object, depth: int) -> Iterator[str]:
     """Yield what may be ids of tasks or something else: a bare `id`, or a word in a task's place."""
-    if isinstance(place, list):
-        for item in place:
-            yield from _bare_ids(item, depth)
-    elif isinstance(place, str):
-        if _ID_LIKE.fullmatch(place):
-            yield place
-    elif isinstance(place, dict):
-        yield from filter(None, (_as_id(place.get(name)) for name in ("id", *_ID_FIELDS)))
-        if depth:
-            for name in (*_HOLDERS, *_ID_FIELDS):
-                yield from _bare_ids(place.get(name), depth - 1)
+    ahead: list[tuple[object, int]] = [(place, depth)]
+    while ahead:  # an explicit stack, because JSON may be nested deeper than Python can recurse
+        place, depth = ahead.pop()
+        if isinstance(place, list):
+            ahead += reversed([(item, depth) for item in place])
+        elif isinstance(place, str):
+            if _ID_LIKE.fullmatch(place):
+                yield place
+        elif isinstance(place, dict):
+            yield from filter(None, (_as_id(place.get(name)) for name in ("id", *_ID_FIELDS)))
+            if depth:
+                inner = (place.get(name) for name in (*_HOLDERS, *_ID_FIELDS))
+                ahead += reversed([(value, depth - 1) for value in inner])
 
 
 def is_own(task_id: str, request: Request[Any]) -> bool:
