@@ -124,7 +124,7 @@ async def test_an_end_without_an_answer_is_asked_for_and_the_hosts_no_is_the_ite
     ledger = Ledger(tmp_path / "run.db")
     async with serving({"ledger": ledger}, durations=5.0, **WIDE) as (emulator, piapi):
         await BatchRunner(piapi).run(rerolls(2))
-        await writer_of(ledger).run(lambda file: file.execute("UPDATE submits SET answer = NULL"))
+        await writer_of(ledger).run(lambda connection: connection.execute("UPDATE submits SET answer = NULL"))
         emulator.engine.tasks.popitem()
         outcomes = await BatchRunner(piapi).run(rerolls(2))
 

@@ -263,7 +263,7 @@ async def test_an_id_is_recorded_even_when_the_row_has_gone_meanwhile(path: Path
         await writer_of(mine).claim(ours)
         for lock in path.parent.glob("run.db-owner-*"):
             lock.unlink()  # a cleaner of temporary files, say
-        await writer_of(other).run(lambda file: file.execute("UPDATE submits SET at = at - 3600"))
+        await writer_of(other).run(lambda connection: connection.execute("UPDATE submits SET at = at - 3600"))
         await other.resolve("k", resubmit=True)
         await writer_of(mine).accept(ours, ref())
 
@@ -429,16 +429,18 @@ def test_a_ledger_goes_on_in_the_next_loop_though_the_last_one_stopped_in_the_mi
 async def test_the_end_of_a_task_is_found_by_an_index_that_holds_only_tasks_under_way(ledger: Ledger) -> None:
     statements: list[str] = []
     await make_accepted(ledger, "k")
-    await writer_of(ledger).run(lambda file: file.set_trace_callback(statements.append))
+    await writer_of(ledger).run(lambda connection: connection.set_trace_callback(statements.append))
     writer_of(ledger).end(ref("task of k"), "done", {})
     await writer_of(ledger).flush()
-    await writer_of(ledger).run(lambda file: file.set_trace_callback(None))
+    await writer_of(ledger).run(lambda connection: connection.set_trace_callback(None))
 
     (update,) = (statement for statement in statements if statement.lstrip().startswith("UPDATE"))
-    (plan,) = await writer_of(ledger).run(lambda file: file.execute(f"EXPLAIN QUERY PLAN {update}").fetchall())
+    (plan,) = await writer_of(ledger).run(
+        lambda connection: connection.execute(f"EXPLAIN QUERY PLAN {update}").fetchall()
+    )
     assert "USING INDEX submits_by_task" in plan["detail"]
     assert 0 == await writer_of(ledger).run(
-        lambda file: file.execute(
+        lambda connection: connection.execute(
             "SELECT count(*) FROM submits INDEXED BY submits_by_task WHERE state = 'accepted'"
         ).fetchone()[0]
     )
@@ -545,9 +547,9 @@ async def test_a_relative_path_is_the_same_file_after_a_change_of_directory(
 
 async def test_what_is_asked_for_together_is_committed_together(ledger: Ledger) -> None:
     statements: list[str] = []
-    await writer_of(ledger).run(lambda file: file.set_trace_callback(statements.append))
+    await writer_of(ledger).run(lambda connection: connection.set_trace_callback(statements.append))
     await make_accepted(ledger, *(f"k{number}" for number in range(64)))
-    await writer_of(ledger).run(lambda file: file.set_trace_callback(None))
+    await writer_of(ledger).run(lambda connection: connection.set_trace_callback(None))
 
     assert len(await ledger.pending()) == 64
     assert statements.count("COMMIT") < 20  # of 128 works
@@ -722,7 +724,7 @@ async def test_on_a_full_disk_nothing_that_was_committed_is_lost(path: Path) -> 
     async with opened(path) as ledger:
         await writer_of(ledger).claim(identity("early"))
         await writer_of(ledger).run(
-            lambda file: file.execute("PRAGMA max_page_count = 20").fetchall()
+            lambda connection: connection.execute("PRAGMA max_page_count = 20").fetchall()
         )  # SQLite's own small disk
         told = await fill(ledger)
         assert "database or disk is full" in told.pop("complaint")
@@ -739,7 +741,7 @@ async def test_an_id_that_finds_no_room_is_told_in_the_error(path: Path) -> None
     async with opened(path) as ledger:
         mine = [identity(f"mine {number}") for number in range(100)]
         await asyncio.gather(*(writer_of(ledger).claim(each) for each in mine))
-        await writer_of(ledger).run(lambda file: file.execute("PRAGMA max_page_count = 1").fetchall())
+        await writer_of(ledger).run(lambda connection: connection.execute("PRAGMA max_page_count = 1").fetchall())
         task_id = "t" * 5_000
         results = await asyncio.gather(
             *(writer_of(ledger).accept(each, ref(task_id)) for each in mine), return_exceptions=True
@@ -749,14 +751,14 @@ async def test_an_id_that_finds_no_room_is_told_in_the_error(path: Path) -> None
         assert lost
         assert {ref(task_id)} == {error.ref for error in lost}
         assert "was accepted, and is paid for, but could not be recorded" in str(lost[0])
-        await writer_of(ledger).run(lambda file: file.execute("PRAGMA max_page_count = 100000").fetchall())
+        await writer_of(ledger).run(lambda connection: connection.execute("PRAGMA max_page_count = 100000").fetchall())
         assert len(lost) == len(await ledger.unknown())  # nobody waits for whom the disk has failed
 
 
 async def test_an_end_that_finds_no_room_is_logged(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async with opened(path) as ledger:
         await make_accepted(ledger, "k")
-        await writer_of(ledger).run(lambda file: file.execute("PRAGMA max_page_count = 1").fetchall())
+        await writer_of(ledger).run(lambda connection: connection.execute("PRAGMA max_page_count = 1").fetchall())
         writer_of(ledger).end(ref("task of k"), "done", ["a long answer" * 1_000])
         assert {"k": ACCEPTED} == await states_of(ledger)
 

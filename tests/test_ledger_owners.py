@@ -47,7 +47,7 @@ async def let_go_of_lock(ledger: Ledger, *, keep_file: bool) -> None:
 
 
 async def make_older(ledger: Ledger, seconds: float) -> None:
-    await writer_of(ledger).run(lambda file: file.execute("UPDATE submits SET at = at - ?", (seconds,)))
+    await writer_of(ledger).run(lambda connection: connection.execute("UPDATE submits SET at = at - ?", (seconds,)))
 
 
 @asynccontextmanager

@@ -274,7 +274,7 @@ async def test_an_overwriting_is_noticed_though_another_ledger_has_written_meanw
 async def test_what_other_ledgers_write_back_is_no_overwriting(path: Path) -> None:
     async with opened(path) as mine, opened(path) as other:
         await accept(mine, "mine")
-        await writer_of(other).run(lambda file: file.execute("PRAGMA wal_autocheckpoint = 1"))
+        await writer_of(other).run(lambda connection: connection.execute("PRAGMA wal_autocheckpoint = 1"))
         before = path.stat().st_mtime_ns
         await accept(other, "theirs")
         assert before != path.stat().st_mtime_ns
@@ -285,7 +285,9 @@ async def test_what_other_ledgers_write_back_is_no_overwriting(path: Path) -> No
 async def test_a_vacuum_by_hand_is_no_overwriting(path: Path) -> None:
     async with opened(path) as ledger:
         await asyncio.gather(*(accept(ledger, f"of many {number}") for number in range(200)))
-        await writer_of(ledger).run(lambda file: file.execute("DELETE FROM submits WHERE key LIKE 'of many%'"))
+        await writer_of(ledger).run(
+            lambda connection: connection.execute("DELETE FROM submits WHERE key LIKE 'of many%'")
+        )
     async with opened(path) as ledger:
         await accept(ledger, "before")
         length = path.stat().st_size

@@ -48,7 +48,7 @@ class Counter:
         self.steps = 0
 
     async def start(self) -> None:
-        await writer_of(self.ledger).run(lambda file: file.set_progress_handler(self._step, 10))
+        await writer_of(self.ledger).run(lambda connection: connection.set_progress_handler(self._step, 10))
 
     def _step(self) -> int:
         self.steps += 10
@@ -125,18 +125,20 @@ async def test_a_file_of_an_older_release_gets_its_index_when_it_is_opened(tmp_p
         assert ["u"] == [entry.key for entry in await ledger.unknown()]
         assert ["k"] == [entry.key for entry in await ledger.pending()]
         (row,) = await writer_of(ledger).run(
-            lambda file: file.execute("SELECT name FROM sqlite_master WHERE name = 'submits_open'").fetchall()
+            lambda connection: connection.execute(
+                "SELECT name FROM sqlite_master WHERE name = 'submits_open'"
+            ).fetchall()
         )
         assert "submits_open" == row["name"]
         assert tuple(version) == await writer_of(ledger).run(
-            lambda file: tuple(file.execute("PRAGMA user_version").fetchone())
+            lambda connection: tuple(connection.execute("PRAGMA user_version").fetchone())
         )
 
 
 async def test_entries_come_in_the_order_in_which_they_were_recorded(tmp_path: Path) -> None:
     keys = [f"key {(number * 7) % 1_201:04}" for number in range(1_201)]
     async with opened(tmp_path / "run.db") as ledger:
-        await writer_of(ledger).run(lambda file: [writer_of(ledger)._store.claim(file, identity(key)) for key in keys])
+        await writer_of(ledger).run(lambda it: [writer_of(ledger)._store.claim(it, identity(key)) for key in keys])
         assert keys == [entry.key async for entry in ledger.entries()]
         assert keys == [entry.key async for entry in ledger.entries(LedgerState.SENDING)]
         assert [] == [entry async for entry in ledger.entries(LedgerState.ENDED)]
@@ -146,7 +148,7 @@ async def test_entries_come_in_the_order_in_which_they_were_recorded(tmp_path: P
 async def test_an_entry_that_has_moved_on_meanwhile_is_not_given_for_what_it_was(tmp_path: Path) -> None:
     keys = [f"key {number:04}" for number in range(600)]
     async with opened(tmp_path / "run.db") as ledger:
-        await writer_of(ledger).run(lambda file: [writer_of(ledger)._store.claim(file, identity(key)) for key in keys])
+        await writer_of(ledger).run(lambda it: [writer_of(ledger)._store.claim(it, identity(key)) for key in keys])
         given = []
         async for entry in ledger.entries(LedgerState.SENDING):
             given.append(entry.key)

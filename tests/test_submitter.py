@@ -268,7 +268,7 @@ async def test_a_connection_that_closes_between_being_taken_and_being_written_to
 
 async def fill_up(ledger: Ledger) -> None:
     """Let the ledger's disk be full from now on: long ids find no room."""
-    await writer_of(ledger).run(lambda file: file.execute("PRAGMA max_page_count = 1").fetchall())
+    await writer_of(ledger).run(lambda connection: connection.execute("PRAGMA max_page_count = 1").fetchall())
 
 
 LONG_ID = "t" * 50_000
