@@ -303,6 +303,17 @@ async def test_a_batch_saves_files_by_the_sessions_connector_without_its_headers
         assert not session.closed
 
 
+async def test_a_host_whose_certificate_is_not_trusted_is_not_asked_again(
+    authority: trustme.CA, tmp_path: Path
+) -> None:
+    async with behind_tls(authority) as (server, _), named() as (stranger, _):
+        with pytest.raises(DownloadError, match="certificate verify failed") as caught:
+            await download(picture_task(f"https://img.test:{server.port}/a.png"), tmp_path, session=stranger)
+
+    assert "tried" not in str(caught.value)
+    assert server.received == []
+
+
 async def test_a_batch_saves_files_through_the_sessions_proxy(tmp_path: Path) -> None:
     async with no_leaks(), strict_server() as proxy:
         async with aiohttp.ClientSession(proxy=proxy.base_url) as session:
