@@ -118,7 +118,8 @@ def test_the_first_signal_drains_and_the_printed_command_goes_on(kind: signal.Si
     assert len(rows("my out.jsonl")) == 5
 
 
-@pytest.mark.parametrize("kind", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.storm)])
+@pytest.mark.storm
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
 def test_the_second_signal_stops_at_once_and_prints_the_command_too(kind: signal.Signals, slow: Host) -> None:
     with batch(slow, five(), "--ledger", "run.db", "--out", "out.jsonl", "--concurrency", "3") as process:
         process.signal(kind)

@@ -81,6 +81,7 @@ def test_deliveries_are_json_lines_and_what_is_rejected_is_said_on_stderr() -> N
     assert said[-1] == "Interrupted."
 
 
+@pytest.mark.storm
 def test_a_task_is_told_of_as_it_goes_along(tmp_path: Path) -> None:
     (tmp_path / "secret").write_text(f"{SECRET}\n")
     # The file is meant, whatever the environment says.
@@ -107,6 +108,7 @@ def test_a_task_is_told_of_as_it_goes_along(tmp_path: Path) -> None:
     assert len(lines[-1]["task"]["task_result"]["actions"]) == 9
 
 
+@pytest.mark.storm
 def test_it_ends_at_once_though_a_post_hangs() -> None:
     with (
         listener(PIAPI_WEBHOOK_SECRET=SECRET) as (process, port),
