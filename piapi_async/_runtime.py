@@ -104,7 +104,7 @@ class Runtime:
             counters=sender.counters,
         )
 
-    # -- life ---------------------------------------------------------------------------------------------------------
+    # -- life -------------------------------------------------------------------------------------
 
     @property
     def is_open_here(self) -> bool:
@@ -163,7 +163,8 @@ class Runtime:
 
     async def _close(self) -> None:
         self.sender.throttle.close()
-        async with contextlib.AsyncExitStack() as last:  # what fails keeps nothing that follows from being closed
+        # Whatever fails, the rest is still closed.
+        async with contextlib.AsyncExitStack() as last:
             if self.ledger is not None and self._joined:
                 last.push_async_callback(self.ledger.leave)
             last.push_async_callback(self.sender.transport.close)
@@ -172,7 +173,7 @@ class Runtime:
             last.push_async_callback(self.submitter.finish)
             await self.poller.close(ClientClosed("The client was closed while this wait was on."))
 
-    # -- what several doors need --------------------------------------------------------------------------------------
+    # -- what several doors need ------------------------------------------------------------------
 
     async def submit(
         self,
@@ -196,14 +197,19 @@ class Runtime:
         if timeout is not None:
             check_timeout(timeout)
 
-        name, family = type(request).__name__, request.family  # asked for now: once it is paid for nothing may fail
+        # Asked for now, as nothing of the request's may fail once it is paid for.
+        name = type(request).__name__
+        family = request.family
         _tell("%s is being submitted", name, request=name)
 
         accepted = await self.submitter.submit(request, key, timeout, identity)
 
         _tell("%s was accepted: task %s", name, accepted.task_id, task_id=accepted.task_id, request=name)
         watch = self.watch(
-            family, accepted.task_id, submitted=accepted.ledger_entry is None, has_webhook=accepted.has_webhook
+            family,
+            accepted.task_id,
+            submitted=accepted.ledger_entry is None,
+            has_webhook=accepted.has_webhook,
         )
         watch.request = name
         return watch, accepted
@@ -218,7 +224,8 @@ class Runtime:
     ) -> Watch:
         """Return the watch of a task: the one that is waited on if there is one.
 
-        `submitted` tells that the task was created just now, `has_webhook` that a webhook will report its end.
+        `submitted` tells that the task was created just now, `has_webhook` that a webhook will
+        report its end.
         """
         schedule = self.poller.schedule
         watch = schedule.find(family, task_id)
@@ -244,7 +251,7 @@ class Runtime:
         await cancel_all(self.sender, family, task_ids)
 
     def file_session(self) -> FileSession:
-        """Return a session for the files of this client's tasks: with its proxy and TLS, and without its key."""
+        """Return a session for the files of this client's tasks, with its proxy and TLS, without its key."""
         session, trust_env = self.sender.transport.lent
         return FileSession.make(host_of(self.origin), session=session, trust_env=trust_env)
 
@@ -271,5 +278,5 @@ def _record_end(ledger: LedgerWriter | None, origin: str, watch: Watch) -> None:
 def _tell(text: str, *values: str, request: str, task_id: str | None = None) -> None:
     """Log a step in a task's life, for those who collect them; what was asked for is not in it."""
     if logger.isEnabledFor(logging.INFO):
-        with contextlib.suppress(Exception):  # somebody's handler must not come between a task and whoever paid for it
+        with contextlib.suppress(Exception):  # a log handler must not lose a task that was paid for
             logger.info(text, *values, extra={"task_id": task_id, "request": request})

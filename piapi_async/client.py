@@ -1,7 +1,7 @@
 """`PiAPI`: submit, and wait well.
 
-The client owns what several tasks share: the transport, the one poller behind all waits, and every POST that has begun
-to leave.  Its `TaskHandle`s are one task each; handles of the same task share what is known about it.
+The client checks arguments and delegates to its `Runtime`, which has the parts that several tasks
+share.  A `TaskHandle` is one task; handles of the same task share what is known about it.
 """
 
 from __future__ import annotations
@@ -46,11 +46,10 @@ from .tasks import Task, TaskRef, check_task_id, found_at
 DEFAULT_BASE_URL = "https://api.piapi.ai"
 
 R = TypeVar("R")
-R_co = TypeVar("R_co", covariant=True)
 
 
 class PiAPI:
-    """A client of PiAPI's task API, or of a host that speaks the same protocol.
+    """A client of PiAPI's task API, or of any host that speaks the same protocol.
 
     ::
 
@@ -58,43 +57,47 @@ class PiAPI:
             handle = await piapi.submit(Reroll("6886fc4d-…", prompt="a cute cat"))
             task = await handle.wait(timeout=600)
 
-    Making one does no I/O and needs no running loop; it belongs to the loop in which it is first used.  Close it with
-    ``async with`` or `close`, from any task of that loop.
+    Constructing one does no I/O and needs no running loop; it belongs to the loop in which it is
+    first used.  Close it with ``async with`` or `close`, from any task of that loop.
 
     api_key
-        Default: the environment's PIAPI_API_KEY.  Sent to the base URL's origin only.
+        Default: the environment variable PIAPI_API_KEY.  Sent to the base URL's origin only.
     base_url
-        Default: the environment's PIAPI_BASE_URL, then https://api.piapi.ai.  Plain http only to this machine, unless
-        `allow_insecure`.
+        Default: the environment variable PIAPI_BASE_URL, then https://api.piapi.ai.  Plain http is
+        allowed only to this machine, unless `allow_insecure`.
     upload_url
-        Where files are uploaded to.  Default: the environment's PIAPI_UPLOAD_URL, then the vendor's upload host if
-        `base_url` is the vendor's, else ``/api/ephemeral_resource`` there: no key goes to a host that it is not for.
+        Where files are uploaded.  Default: the environment variable PIAPI_UPLOAD_URL, then the
+        vendor's upload host if `base_url` is the vendor's, else ``/api/ephemeral_resource`` at
+        `base_url`: the key goes to no other host.
     timeout
-        Seconds for one attempt of a call, connecting and reading included.
+        Seconds that one attempt of a call may take, connecting and reading included.
     retry
-        How often and how long a call is tried; see `RetryPolicy`.
+        How often, and for how long, a call is tried; see `RetryPolicy`.
     poll
-        How closely tasks are watched; see `PollPolicy`.
+        How closely tasks are polled; see `PollPolicy`.
     rate_limit
-        ``(requests, seconds)``: no more than that, whatever the requests are for.
+        ``(requests, seconds)``: the most requests of any kind in that time.
     connections
-        At most so many connections for reading, and as many for submitting.
+        The most connections for reading, and as many again for submitting.
     multi_fetch_size
-        At most so many tasks are asked for in one request; hosts do not publish their limit.
+        The most tasks to ask for in one request; hosts do not publish their limit.
     ledger
-        Where every submit is written down, so that none is lost or paid twice when the process dies; see `Ledger`.
+        Where every submission is recorded, so that none is lost or paid twice if the process dies;
+        see `Ledger`.
     session
-        Your own `aiohttp.ClientSession`, with its proxy, TLS and traces; it is never closed here.
+        Your own `aiohttp.ClientSession`, with its proxy, TLS and traces; it is never closed by the
+        client.
     trust_env
-        Whether proxies are taken from the environment (for sessions made here).
+        Whether the client's own sessions take proxies from the environment.
 
-    What becomes of each task is logged at INFO, with the attributes `task_id` and `request` (the class's name) on the
-    record: submitted, accepted, ended.
+    Each task is logged at INFO when it is submitted, accepted and ended; the records have the
+    attributes `task_id` and `request` (the class's name).
 
-    Raises `ValueError` for a missing key, a base URL that is not allowed, and numbers that make no sense.
+    Raises `ValueError` for a missing key, a base URL that is not allowed, and numbers out of range,
+    and `TypeError` for a policy or ledger of the wrong class.
     """
 
-    _runtime: Runtime  # not there if an argument of the constructor was refused
+    _runtime: Runtime  # missing if the constructor refused an argument
 
     def __init__(
         self,
@@ -115,7 +118,7 @@ class PiAPI:
     ) -> None:
         key = Hidden(os.environ.get("PIAPI_API_KEY") if api_key is None else api_key)
         api_key = None  # a traceback that shows local variables must not show the key
-        if base_url is None:  # "" is somebody's mistake, and must not mean the host that costs money
+        if base_url is None:  # "" is probably an unset variable, and must not mean the host that costs money
             base_url = os.environ.get("PIAPI_BASE_URL") or DEFAULT_BASE_URL
         base_url = check_base_url(base_url, allow_insecure=allow_insecure)
         upload_url = check_base_url(
@@ -124,9 +127,11 @@ class PiAPI:
             name="upload_url",
         )
         key = check_key(key)
+
         for name, part, kind in (("retry", retry, RetryPolicy), ("poll", poll, PollPolicy), ("ledger", ledger, Ledger)):
             if part is not None and not isinstance(part, kind):
                 raise TypeError(f"{name}: {part!r} is not allowed; it must be a {kind.__name__}")
+
         check_timeout(timeout)
         for name, value in (("connections", connections), ("multi_fetch_size", multi_fetch_size)):
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
@@ -135,10 +140,17 @@ class PiAPI:
         rng = Random()  # noqa: S311 - jitter, not a secret
         bucket = None if rate_limit is None else TokenBucket.of(rate_limit)
         transport = Transport(base_url, key.value, connections, trust_env, session)
-        caller = Sender(transport, retry or RetryPolicy(), Throttle(bucket, rng), rng, timeout, Counters())
+        sender = Sender(
+            transport=transport,
+            retry=retry or RetryPolicy(),
+            throttle=Throttle(bucket, rng),
+            rng=rng,
+            timeout=timeout,
+            counters=Counters(),
+        )
         self._runtime = Runtime.wire(
             origin_of(base_url),
-            caller,
+            sender,
             policy=poll or PollPolicy(),
             rng=rng,
             ledger=ledger,
@@ -162,27 +174,31 @@ class PiAPI:
 
     @property
     def stats(self) -> Stats:
-        """What the client has done so far: what an operator would plot."""
+        """What the client has done so far, as an operator would plot it."""
         runtime = runtime_of(self)
         counted = asdict(runtime.counters, recurse=False)
         counted["requests"] = dict(runtime.counters.requests)
         return Stats(waiting=len(runtime.poller.schedule), submitting=len(runtime.submitter), **counted)
 
-    # -- calls ----------------------------------------------------------------------------------------------------
+    # -- calls ------------------------------------------------------------------------------------
 
     async def submit(
         self, request: TaskRequest[R], *, key: str | None = None, timeout: float | None = None
     ) -> TaskHandle[R]:
-        """Make a task, and give its handle.  This costs money.
+        """Create a task, and return its handle.  This costs money.
 
-        It is repeated only where certainly nothing was made.  With a ledger, `key` makes it idempotent: the same key
-        and request give the same task however often they are submitted, by this process or another, now or after a
-        crash; a key that stands for another request is a `ValueError`.
+        It is retried only if certainly nothing was created.  With a ledger, `key` makes it
+        idempotent: the same key and request return the same task however often they are submitted,
+        by this process or another, now or after a crash.  `timeout` is the seconds that one attempt
+        may take.
 
-        Raises `APIError` when the host refused, `TransportError` (``sent=False``) when it could not be reached,
-        `SubmissionUnknown` when a task may or may not have been made, and `LedgerError`, whose `ref` carries the id of
-        a task that was accepted but could not be recorded.  A caller that is cancelled after the request has begun to
-        leave loses only the answer, which still reaches the ledger.
+        A caller that is cancelled after the request has begun to leave only misses the response,
+        which still reaches the ledger.
+
+        Raises `APIError` if the host refused it, `TransportError` (``sent=False``) if the host
+        could not be reached, `SubmissionUnknown` if a task may or may not have been created,
+        `LedgerError`, whose `ref` has the id of a task that was accepted but could not be recorded,
+        and `ValueError` for a key that stands for another request.
         """
         runtime = runtime_of(self)
         watch, accepted = await runtime.submit(request, key, timeout)
@@ -193,7 +209,7 @@ class PiAPI:
     @overload
     def attach(self, task: str | TaskRef, *, family: Family[R]) -> TaskHandle[R]: ...
     def attach(self, task: str | TaskRef, *, family: Family[Any] = LEGACY) -> TaskHandle[Any]:
-        """Give the handle of a task that exists already; asks nobody.
+        """Return the handle of a task that exists already; makes no request.
 
         Raises `ValueError` for an empty id, or a ref of another host or family.
         """
@@ -221,9 +237,10 @@ class PiAPI:
     @overload
     async def fetch_many(self, task_ids: Iterable[str], *, family: Family[R]) -> dict[str, Task[R] | None]: ...
     async def fetch_many(self, task_ids: Iterable[str], *, family: Family[Any] = LEGACY) -> dict[str, Task[Any] | None]:
-        """Read any number of tasks now, many in one request where the host can; None for one it does not know.
+        """Read any number of tasks now, and return them by id; None for a task that the host does not know.
 
-        Where it cannot, eight are read at a time.  Raises as `fetch`, at the first error.
+        Many are read in one request or, if the host cannot do that, eight at a time.  Raises as
+        `fetch`, at the first error.
         """
         runtime = self._entered()
         ids = [check_task_id(task_id) for task_id in task_ids]
@@ -236,21 +253,25 @@ class PiAPI:
     async def cancel(self, *task_ids: str, family: Family[Any] = LEGACY) -> None:
         """Ask the host to cancel tasks; only those that have not started can be, so `wait` tells the outcome.
 
-        Where tasks are cancelled one by one, one that is refused is raised when all have been asked for.
+        Raises as `fetch`.  If the host cancels tasks one by one, all are asked for before a refusal
+        is raised.
         """
         await runtime_of(self).cancel(family, [check_task_id(task_id) for task_id in task_ids])
 
-    # -- beside the tasks -----------------------------------------------------------------------------------------
+    # -- beside the tasks -------------------------------------------------------------------------
 
     async def upload(
         self, file: str | os.PathLike[str] | bytes | bytearray | memoryview, *, name: str | None = None
     ) -> str:
-        """Put a file (a path, or bytes with a `name`) where the host's models can read it; gives its URL, for 24 hours.
+        """Upload a file (a path, or bytes with a `name`) for the host's models to read; return its URL.
 
-        A path that was uploaded before, and has not changed, is not uploaded again.  An attempt may take the client's
-        `timeout` and a second more for each 64 kB.  Raises `ValueError` for what the host would refuse (larger than 10
-        MiB, other than jpg, jpeg, png, webp, mp4, wav, mp3, a name of more than 128 characters), `OSError` for a file
-        that cannot be read, and `AuthenticationError` where the plan has no uploads.
+        The host keeps it for 24 hours.  A path that was uploaded before, and has not changed, is
+        not uploaded again. An attempt may take the client's `timeout`, and a second more for each
+        64 kB.
+
+        Raises `ValueError` for what the host would refuse (larger than 10 MiB, other than jpg,
+        jpeg, png, webp, mp4, wav, mp3, a name of more than 128 characters), `OSError` for a file
+        that cannot be read, and `AuthenticationError` if the plan has no uploads.
         """
         uploader = self._entered().uploader
         if isinstance(file, (bytes, bytearray, memoryview)):
@@ -273,19 +294,21 @@ class PiAPI:
             async for entry in piapi.history("kling", since=datetime.now(UTC) - timedelta(hours=1)):
                 print(entry.task_id, entry.status, entry.cost)
 
-        `model` is the host's name of one; `since` and `until` are times with a zone, to the second, and bound when a
-        row was made.  Pages are read as they are needed, a hundred rows in each; a row that moves to the next page
-        while they are read is yielded once.  How soon after a task its row appears is not documented.
+        `model` is the host's name of one; `since` and `until` are times with a zone, to the second,
+        and bound when a row was made.  Pages are read as they are needed, a hundred rows in each; a
+        row that moves to the next page while they are read is yielded once.  How soon after a task
+        its row appears is not documented.
 
-        Raises `ValueError` for a time without a zone, and as `fetch`; `NotFoundError` where the host has no history.
+        Raises `ValueError` for a time without a zone, and as `fetch`; `NotFoundError` where the
+        host has no history.
         """
-        caller = self._entered().sender
+        sender = self._entered().sender
         if since is not None and until is not None and since > until:
             raise ValueError(f"history: since, {since}, is later than until, {until}")
         request = GetHistory(model=model, since=since, until=until)
         known: frozenset[Any] = frozenset()
         while True:
-            page = await caller.call(request, judge_read)
+            page = await sender.call(request, judge_read)
             marks = frozenset(_mark(entry) for entry in page.entries)
             for entry in page.entries:
                 if _mark(entry) not in known:
@@ -297,14 +320,17 @@ class PiAPI:
             request, known = evolve(request, page=request.page + 1), marks
 
     async def active_tasks(self) -> dict[str, ActiveTasks]:
-        """Read what is under way on the account, by provider.  Raises as `fetch`."""
+        """Read the active tasks of the account, by provider.  Raises as `fetch`."""
         return await self._entered().sender.call(GetActiveTasks(), judge_read)
 
     async def cancel_pending(self, created_before: datetime, model: str = "all") -> None:
-        """Ask to cancel the unified API's tasks of a model that are pending and were made before a time."""
+        """Ask to cancel the unified API's pending tasks of a model that were created before a time.
+
+        Raises as `fetch`.
+        """
         await self._entered().sender.call(CancelPending(created_before, model), judge_read)
 
-    # -- life -----------------------------------------------------------------------------------------------------
+    # -- life -------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
         self._entered()
@@ -316,9 +342,10 @@ class PiAPI:
         await self.close()
 
     async def close(self) -> None:
-        """End every wait with `ClientClosed`, let submits under way arrive (within their timeout), free the sockets.
+        """End every wait with `ClientClosed`, let submissions under way arrive, and close the connections.
 
-        Tasks at the host go on.  Closing twice does no harm.
+        Submissions are given as long as their `timeout`.  Tasks at the host go on.  Closing twice
+        does no harm.
         """
         await self._runtime.close()
 
@@ -328,17 +355,17 @@ class PiAPI:
             warnings.warn(f"{self!r} was dropped without `await close()`", ResourceWarning, source=self, stacklevel=2)
 
     def _entered(self) -> Runtime:
-        """Return the runtime for a call that begins now.  Raises as `Runtime.enter`."""
+        """Return the runtime, for a call that begins now.  Raises as `Runtime.enter`."""
         runtime = runtime_of(self)
         runtime.enter()
         return runtime
 
 
 def runtime_of(piapi: PiAPI) -> Runtime:
-    """Return the parts of a client, for what stands beside it in this package."""
+    """Return the runtime of a client, for the other modules of this package."""
     return piapi._runtime  # noqa: SLF001 - the one way in
 
 
 def _mark(entry: HistoryEntry) -> Any:  # noqa: ANN401 - only compared
-    """Return what tells a row of the history from all others."""
+    """Return what identifies a row of the history."""
     return entry.id or (entry.task_id, entry.action, entry.created_at)

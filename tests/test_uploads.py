@@ -124,7 +124,7 @@ async def test_what_never_ends_is_not_read(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     async with serving() as (emulator, piapi):
         for endless in (tmp_path / "pipe.png", Path("/dev/zero"), tmp_path):
-            with pytest.raises(ValueError, match="no regular file"):
+            with pytest.raises(ValueError, match="not a regular file"):
                 await piapi.upload(endless, name="cat.png")
 
         assert not emulator.seen.requests
@@ -346,7 +346,11 @@ async def test_a_file_that_cannot_be_uploaded_costs_nothing_and_leaves_no_row(tm
     ledger = Ledger(tmp_path / "run.db")
     (tmp_path / "cat.gif").write_bytes(b"GIF89a")
     async with serving({"ledger": ledger, "retry": RetryPolicy.never()}) as (emulator, piapi):
-        for path, reason in (("nope.png", "No such file"), ("cat.gif", "must end in one of"), ("", "no regular file")):
+        for path, reason in (
+            ("nope.png", "No such file"),
+            ("cat.gif", "must end in one of"),
+            ("", "not a regular file"),
+        ):
             with pytest.raises(TransportError, match=reason) as caught:
                 await piapi.submit(with_image(tmp_path / path), key="k")
             assert not caught.value.sent

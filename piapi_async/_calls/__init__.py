@@ -1,4 +1,4 @@
-"""One HTTP call, whoever makes it.
+"""One HTTP call.
 
 `sender.Sender` tries and tries again, `throttle` holds every request of a client back where the
 host or the user asks for it, and `transport` moves bytes and knows whether a request had begun to

@@ -5,7 +5,7 @@ meanwhile: an answer sent twice, or a balancer's unsolicited 408, would be read 
 next request, and every later one be off by one.  So a kept connection is used again only while it
 holds nothing unread, which is asked when it is taken; and one that a submission went out on only
 after its answer was judged to be a plain acceptance, so that a second copy of any other answer,
-however late, finds nobody to mislead.
+however late, is read by no one.
 
 `_get`, `_release` and `_factory` are aiohttp's own, and not documented; they are the same from 3.12
 to 3.14.
@@ -52,7 +52,7 @@ class SteadyConnector(aiohttp.TCPConnector):
 
 
 class _Handler(aiohttp.client_proto.ResponseHandler):
-    """A connection's protocol: whatever comes while nobody waits for an answer spoils it, half a status line too."""
+    """A connection's protocol: any byte that comes while no response is awaited makes it unusable."""
 
     idle = False
 
@@ -63,7 +63,7 @@ class _Handler(aiohttp.client_proto.ResponseHandler):
 
 
 class SubmitConnector(SteadyConnector):
-    """A connector whose connections go back to the pool when the answer that came on them has been judged."""
+    """A connector whose connections return to the pool once the response they carried was judged."""
 
     def __init__(self, **options: Any) -> None:  # noqa: ANN401 - aiohttp's
         super().__init__(**options)
@@ -85,20 +85,26 @@ class SubmitConnector(SteadyConnector):
 
 
 def has_unread(protocol: ResponseHandler) -> bool:
-    """Tell whether a connection that should be silent has said anything: read by the loop already, or not yet."""
+    """Return whether anything has come on a connection that should be silent, read by the loop or not."""
     return is_out_of_step(protocol) or _is_readable(protocol.transport)
 
 
 def is_out_of_step(protocol: object) -> bool:
-    """Tell whether the loop has read anything on a connection that nobody has asked for."""
+    """Return whether the loop has read anything unasked on a connection."""
     return bool(getattr(protocol, "should_close", False))
 
 
 def _is_readable(transport: asyncio.BaseTransport | None) -> bool:
-    """Tell whether the kernel holds anything for a connection, be it only its end."""
-    connection = None if transport is None else transport.get_extra_info("socket")
-    if connection is None or (number := connection.fileno()) < 0:
+    """Return whether the kernel holds anything for a connection, even if only its end."""
+    if transport is None:
         return False
+    connection = transport.get_extra_info("socket")
+    if connection is None:
+        return False
+    number = connection.fileno()
+    if number < 0:
+        return False
+
     if not hasattr(select, "poll"):  # Windows, where `select` takes any number of sockets
         return bool(select.select([number], [], [], 0)[0])
     poller = select.poll()

@@ -16,7 +16,8 @@ from attrs import define, field, frozen
 _SHORTEST = 8  # characters; a toy secret may be part of any word
 _REMEMBERED = 8
 _SHOWN = "…"
-_SHORT = {'"': '"', "\\": "\\", "/": "/", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}  # RFC 8259, section 7
+# The short escapes of JSON (RFC 8259, section 7).
+_SHORT = {'"': '"', "\\": "\\", "/": "/", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
 _ESCAPE = re.compile(rb'\\(?:u[0-9a-fA-F]{4}|["\\/bfnrt])')
 
 
@@ -32,13 +33,14 @@ class Hidden:
 
 @define(eq=False)
 class Secrets:
-    """The secrets of one client: its key, which comes first, and the latest webhook secrets of its submissions."""
+    """The secrets of one client: its key, which comes first, and its latest webhook secrets."""
 
     _values: dict[str, bytes] = field(factory=dict, init=False, repr=False)
-    _units: frozenset[int] = field(default=frozenset(), init=False, repr=False)  # UTF-16 code units they are made of
+    _units: frozenset[int] = field(default=frozenset(), init=False, repr=False)
+    """The UTF-16 code units that they are made of."""
 
     def add(self, secret: object) -> None:
-        """Hide a text from now on, unless it is too short to be a secret."""
+        """Hide a str from now on, unless it is too short to be a secret."""
         if not isinstance(secret, str) or secret in self._values or len(secret) < _SHORTEST:
             return
         if len(self._values) >= _REMEMBERED:
@@ -57,13 +59,13 @@ class Secrets:
         return body
 
     def hide_text(self, text: str) -> str:
-        """Return a text without the secrets."""
+        """Return the text without the secrets."""
         for secret in self._values:
             text = text.replace(secret, _SHOWN)
         return text
 
     def _may_be_spelt_in(self, body: bytes) -> bool:
-        """Tell whether a body holds an escape that stands for a part of a secret."""
+        """Return whether a body holds an escape that stands for a part of a secret."""
         return any(_unit_of(escape) in self._units for escape in set(_ESCAPE.findall(body)))
 
 

@@ -41,10 +41,13 @@ class Sender:
     timeout: float
     counters: Counters
 
-    # -- reads --------------------------------------------------------------------------------------------------------
+    # -- reads ------------------------------------------------------------------------------------
 
     async def attempt(self, request: Request[A], *, timeout: float | None = None) -> A:
-        """Return what one attempt at a read gives.  Raises what `Transport.send` and `request.parse` raise."""
+        """Return the answer to a read, tried once.
+
+        Raises what `Transport.send` and `request.parse` raise.
+        """
         if not self.throttle.open:
             await self.throttle.enter()
 
@@ -63,7 +66,7 @@ class Sender:
         self, request: Request[A], judge: Callable[[PiAPIError], Verdict], *, timeout: float | None = None
     ) -> A:
         """Return the answer to a read, which is repeated while `judge` says so and the policy allows it."""
-        backoff = self.backoff()
+        backoff = self.backoff(now())
 
         while True:
             try:
@@ -83,7 +86,7 @@ class Sender:
         response = await self.transport.send(request.to_http(), timeout=self.timeout)
         return request.parse(response)
 
-    # -- submissions --------------------------------------------------------------------------------------------------
+    # -- submissions ------------------------------------------------------------------------------
 
     async def try_to_create(
         self, request: TaskRequest[Any], state: SendState, timeout: float
@@ -103,7 +106,7 @@ class Sender:
 
         try:
             return request.parse(response)
-        except Exception as error:  # noqa: BLE001 - whatever a request class makes of an answer, the answer counts
+        except Exception as error:  # noqa: BLE001 - a request class may raise anything
             judgement = judge_create(response, request)
             if not isinstance(error, PiAPIError):
                 judgement.error.__cause__ = error
@@ -111,7 +114,7 @@ class Sender:
                 _of(request, judgement.error)
             return judgement
 
-    # -- both ---------------------------------------------------------------------------------------------------------
+    # -- both -------------------------------------------------------------------------------------
 
     def slow_down(self, error: RateLimitError, *, pause: bool = True) -> None:
         """Note that the host is busy; with `pause`, the time it asks for holds the whole client."""
@@ -119,9 +122,9 @@ class Sender:
         if pause and error.retry_after:
             self.throttle.pause(min(error.retry_after, self.retry.total))
 
-    def backoff(self) -> Backoff:
-        """Return the back-off of a call that begins now."""
-        return Backoff(self.retry, self.rng, now())
+    def backoff(self, started_at: float) -> Backoff:
+        """Return the back-off of a call that began at a time of the loop."""
+        return Backoff(self.retry, self.rng, started_at)
 
     def pause_after(self, error: PiAPIError, backoff: Backoff) -> float | None:
         """Return the seconds to wait after a failed attempt, None if the policy allows no more."""
@@ -136,14 +139,26 @@ class Sender:
         logger.info("%s; trying again in %.1f s (%d of %d)", text, pause, next_try, self.retry.attempts)
         return pause
 
-    async def _exchange(self, request: Request[Any], timeout: float, state: SendState, *, submit: bool) -> HTTPResponse:
+    async def _exchange(
+        self,
+        request: Request[Any],
+        timeout: float,
+        state: SendState,
+        *,
+        submit: bool,
+    ) -> HTTPResponse:
         """Send a request once, and return the response."""
         self.counters.requests[type(request).__name__] += 1
         debugging = logger.isEnabledFor(logging.DEBUG)
         started_at = now() if debugging else 0.0
 
         try:
-            response = await self.transport.send(request.to_http(), timeout=timeout, state=state, submit=submit)
+            response = await self.transport.send(
+                request.to_http(),
+                timeout=timeout,
+                state=state,
+                submit=submit,
+            )
         except (TransportError, UnexpectedAnswer) as error:
             raise _of(request, error)  # noqa: B904 - it is the same error
 

@@ -1,4 +1,4 @@
-"""The running loop, and work that would block it, done beside it."""
+"""The running loop, and blocking work in its executor."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 async def in_thread(work: Callable[[], T]) -> T:
-    """Give what `work` gives, done in a thread of the loop's executor."""
+    """Return what `work` returns, run in a thread of the loop's executor."""
     # Not anyio.to_thread: a virtual clock in tests waits for the loop's executor only.
     return await running_loop().run_in_executor(None, work)
 
@@ -24,6 +24,6 @@ def running_loop() -> asyncio.AbstractEventLoop:
         return asyncio.get_running_loop()
     except RuntimeError:
         raise RuntimeError(
-            "piapi_async needs a running asyncio event loop, and there is none: start with asyncio.run(main()), or "
-            "with anyio.run(main, backend='asyncio'); trio cannot run it"
+            "piapi_async needs a running asyncio event loop, and there is none: start with "
+            "asyncio.run(main()), or with anyio.run(main, backend='asyncio'); trio cannot run it"
         ) from None

@@ -73,7 +73,7 @@ class Throttle:
 
 @define(eq=False)
 class Ticket:
-    """One request's place in the queue: ask, sleep for as long as it says, ask again; at 0 the request may go."""
+    """One request's turn: ask, sleep for as long as it says, ask again; at 0 the request may go."""
 
     _throttle: Throttle
     _has_place: bool = False

@@ -1,4 +1,4 @@
-"""aiohttp, and nothing else: one value goes out, one value comes back, or a `TransportError` that knows what left.
+"""aiohttp: one request goes out, and a response comes back, or a `TransportError` that knows what left.
 
 This is the only module that knows the API key and the only one that imports aiohttp for the API
 (`downloads` has a session of its own, without the key).  It judges nothing and repeats nothing.
@@ -31,19 +31,21 @@ if TYPE_CHECKING:
 USER_AGENT = f"piapi-async/{__version__}"
 
 _UNTRUSTED = (
-    "Its certificate is not trusted here. If a proxy or a company signs certificates of its own, set SSL_CERT_FILE to "
-    "the PEM file of that authority, or give PiAPI a session= that trusts it."
+    "Its certificate is not trusted here. If a proxy or a company signs certificates of its own, set "
+    "SSL_CERT_FILE to the PEM file of that authority, or give PiAPI a session= that trusts it."
 )
-_KEEP_ALIVE = 15.0
-# A submit on a connection that the server is just closing is neither sent nor unsent.  Servers keep
-# idle connections for 5 s and more, so one that was busy within the last two seconds is safe to use
-# again; idle clients connect anew.
+
+_KEEP_ALIVE = 15.0  # seconds
+
+# A submission on a connection that the server is just closing is neither sent nor unsent.  Servers
+# keep idle connections for 5 s and more, so one that was busy within the last two seconds is safe
+# to use again; idle clients connect anew.
 _SUBMIT_KEEP_ALIVE = 2.0
 
-_UNASKED = "the server had spoken unasked, so the connection was not used"
+_UNASKED = "the server had sent data unasked, so the connection was not used"
 _NO_TYPE = ("Content-Type",)
 
-# What certainly comes before a request without a body leaves; one with a body tells by itself.
+# Errors that certainly come before a request without a body leaves; a body notes it by itself.
 _BEFORE_SENDING = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL)
 
 
@@ -100,31 +102,42 @@ class _Body(aiohttp.BytesPayload):
 
     @property
     def size(self) -> int:
-        """The number of bytes; asked for when aiohttp makes a request of them, and not by what only imitates it."""
+        """The number of bytes; aiohttp asks for it when it makes a request, and a mere imitation does not."""
         self.is_under_way = True
         return self._size or 0
 
     async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
+        """Note that writing begins, and write; raise if nothing may leave."""
         # aiohttp may have scheduled this in the very turn in which the caller was cancelled.
         if self._state.abandoned:
             raise aiohttp.ClientConnectionError("it was given up before it had begun to leave")
-        submission = self._submission
-        if submission and self._state.begun:  # a middleware of the user's session, which knows nothing of money
+
+        # A middleware of the user's session may try again: it knows nothing of money.
+        if self._submission is not None and self._state.begun:
             raise aiohttp.ClientConnectionError("it had left once already, and is not sent again by a middleware")
-        transport: Any = getattr(writer, "transport", None)  # None once the connection is lost: nothing will leave
+
+        # Once the connection is lost there is no transport, and nothing will leave.
+        transport: Any = getattr(writer, "transport", None)
         if transport is not None and not transport.is_closing():
-            protocol = transport.get_protocol()
-            if is_out_of_step(protocol):
-                raise aiohttp.ClientConnectionError(_UNASKED)
-            if submission and submission.connector is None:
-                protocol.force_close()
-            self._state.leave_on(protocol, submission.connector if submission else None)
+            self._leave_on(transport.get_protocol())
+
         await super().write_with_length(writer, content_length)
+
+    def _leave_on(self, protocol: ResponseHandler) -> None:
+        if is_out_of_step(protocol):
+            raise aiohttp.ClientConnectionError(_UNASKED)
+
+        connector = None
+        if self._submission is not None:
+            connector = self._submission.connector
+            if connector is None:  # a user's session would use the connection again
+                protocol.force_close()
+        self._state.leave_on(protocol, connector)
 
 
 @frozen
 class _Submission:
-    """A request that must not be sent twice; `connector` is ours, or None in a session of the user's."""
+    """Marks a request that must not be sent twice; `connector` is None in a user's session."""
 
     connector: SubmitConnector | None
 
@@ -133,7 +146,7 @@ class _Submission:
 class Transport:
     """Sends requests to one base URL.  Sessions are made at first use, in the running loop.
 
-    `session` is a user's own: it is used for everything and never closed.
+    A user's own `session` is used for everything, and never closed.
     """
 
     base_url: str
@@ -141,20 +154,28 @@ class Transport:
     _connections: int = field(repr=False)
     _trust_env: bool = field(repr=False)
     _session: aiohttp.ClientSession | None = field(repr=False)
-    _own: dict[float, aiohttp.ClientSession] = field(factory=dict, init=False, repr=False)  # by keep-alive
+    _own: dict[float, aiohttp.ClientSession] = field(factory=dict, init=False, repr=False)
+    """Our sessions, by their keep-alive."""
     _headers: Mapping[str, str] = field(init=False, repr=False)
     _host: str = field(init=False, repr=False)
     _is_here: bool = field(init=False, repr=False)
-    _submission: _Submission | None = field(default=None, init=False, repr=False)  # what marks one, once for all
+    _submission: _Submission | None = field(default=None, init=False, repr=False)
+    """The mark of all submissions in the session in use."""
     secrets: Secrets = field(init=False, repr=False)
-    """What must not be shown of answers and errors."""
+    """What must not be shown of responses and errors."""
 
     def __attrs_post_init__(self) -> None:
-        self._headers = {"X-API-Key": self._api_key, "User-Agent": USER_AGENT, "Accept": "application/json"}
+        self._headers = {
+            "X-API-Key": self._api_key,
+            "User-Agent": USER_AGENT,
+            "Accept": "application/json",
+        }
         self._host = URL(self.base_url).raw_host or ""
+
         # A proxy has no business between this machine and itself, and over plain http it would see
         # the key.
         self._is_here = is_loopback(self._host)
+
         self.secrets = Secrets()
         self.secrets.add(self._api_key)
 
@@ -166,34 +187,43 @@ class Transport:
     async def send(
         self, request: HTTPRequest, *, timeout: float, state: SendState | None = None, submit: bool = False
     ) -> HTTPResponse:
-        """Give the answer, whatever its status; wait `timeout` seconds at most, connecting and reading included.
+        """Return the response, whatever its status.
 
-        Raises `TransportError` when there is none, `UnexpectedAnswer` for one above 16 MiB (which
-        is not read on), `ClientClosed` when the user's session is closed.  `state` tells the
-        caller, even a cancelled one, whether the request had begun to leave.
+        `timeout` is the seconds that it may take at most, connecting and reading included.
+        `state` tells the caller, even a cancelled one, whether the request had begun to leave.
+
+        Raises `TransportError` if there is no response, `UnexpectedAnswer` for one above 16 MiB
+        (which is not read to its end), and `ClientClosed` if the user's session is closed.
         """
         state = state or SendState()
         session = self._session or self._own_session(_SUBMIT_KEEP_ALIVE if submit else _KEEP_ALIVE)
         if session.closed:
             raise ClientClosed("The aiohttp session given to PiAPI(session=…) is closed. Nothing was sent.")
+
         # aiohttp's frames hold the headers, and so the key: no error may bring them to where
         # tracebacks are shown.
         try:
             response = await self._exchange(session, request, timeout, state, submit=submit)
         except PiAPIError as error:
             raise without_frames(error)  # noqa: B904 - its own cause, if it has one, is what led to it
-        except Exception as error:  # noqa: BLE001 - a connector or middleware of the user's may raise anything
+        except Exception as error:  # noqa: BLE001 - a user's connector or middleware may raise anything
             watched = self._has_body(request, submit=submit)
             begun = state.begun if watched else not isinstance(error, _BEFORE_SENDING)
             failure = self._explain(error, begun=begun, timeout=timeout)
-        except BaseException as error:  # noqa: BLE001 - a cancellation, which may become the cause of a TimeoutError
+        except BaseException as error:  # noqa: BLE001 - a cancellation may become a TimeoutError's cause
             raise without_frames(error)  # noqa: B904 - the same
         else:
             return response
         raise failure
 
     async def _exchange(
-        self, session: aiohttp.ClientSession, request: HTTPRequest, timeout: float, state: SendState, *, submit: bool
+        self,
+        session: aiohttp.ClientSession,
+        request: HTTPRequest,
+        timeout: float,
+        state: SendState,
+        *,
+        submit: bool,
     ) -> HTTPResponse:
         body = None
         if self._has_body(request, submit=submit):
@@ -218,58 +248,72 @@ class Transport:
         if not has_begun:  # the response was there before; the writing had not had its turn
             response.close()
             raise aiohttp.ClientConnectionError(_UNASKED)
+
         # A host that echoes the key must not bring it into errors and logs.
-        return HTTPResponse(response.status, self.secrets.hide(await _read(response)), response.headers)
+        body_read = self.secrets.hide(await _read(response))
+        return HTTPResponse(response.status, body_read, response.headers)
 
     def _has_body(self, request: HTTPRequest, *, submit: bool) -> bool:
-        """Tell whether a request goes out with a body, be it an empty one: only bodies are watched.
+        """Return whether a request is sent with a body, even an empty one: only a body notes when it leaves.
 
-        In a session of the user's, nothing else can look at the connection before a request goes
-        out on it.
+        In a user's session nothing else sees the connection before a request goes out on it.
         """
         return bool(request.body) or submit or self._session is not None
 
     def _submission_in(self, session: aiohttp.ClientSession) -> _Submission:
         if self._submission is None:
             connector = session.connector
-            self._submission = _Submission(connector if isinstance(connector, SubmitConnector) else None)
+            if not isinstance(connector, SubmitConnector):
+                connector = None
+            self._submission = _Submission(connector)
         return self._submission
 
     def _headers_for(self, request: HTTPRequest) -> Mapping[str, str] | None:
-        """Give what our own sessions do not add by themselves; a user's session knows nothing of us."""
+        """Return the headers that our own sessions do not add by themselves; to a user's, add them all."""
         if self._session is None and not request.headers:
             return None
-        body_type = {"Content-Type": "application/json"} if request.body else {}
-        return {**request.headers, **self._headers, **body_type}
+
+        headers = {**request.headers, **self._headers}
+        if request.body:
+            headers["Content-Type"] = "application/json"
+        return headers
 
     def _explain(self, error: Exception, *, begun: bool, timeout: float) -> TransportError:
+        """Return the error that says whether a request had begun to leave, and what happened."""
         what = self.secrets.hide_text(str(error)) or type(error).__name__
         if isinstance(error, TimeoutError):
-            what = f"no answer within {timeout:g} s" if begun else f"no connection within {timeout:g} s"
+            missing = "answer" if begun else "connection"
+            what = f"no {missing} within {timeout:g} s"
+
+        text = f"Nothing was sent to {self.base_url}: {what}"
         if begun:
             text = f"The request to {self.base_url} had begun to leave and may have arrived; its answer is lost: {what}"
-        else:
-            text = f"Nothing was sent to {self.base_url}: {what}"
+
         untrusted = isinstance(error, ssl.SSLCertVerificationError)
         if untrusted:
             text = f"{text}. {_UNTRUSTED}"
         failure = TransportError(text, sent=begun, untrusted=untrusted)
-        # aiohttp's response errors have the request's headers, and so the key, in their repr; what
-        # a user's middleware puts into its own errors nobody knows.
-        if isinstance(error, (aiohttp.ClientError, OSError)) and not isinstance(error, aiohttp.ClientResponseError):
+
+        # aiohttp's response errors show the request's headers, and so the key, in their repr; the
+        # errors of a user's middleware may hold anything.
+        is_known = isinstance(error, (aiohttp.ClientError, OSError))
+        if is_known and not isinstance(error, aiohttp.ClientResponseError):
             failure.__cause__ = without_frames(error)
         return failure
 
     def _own_session(self, keep_alive: float) -> aiohttp.ClientSession:
         session = self._own.get(keep_alive)
-        if session is None:
-            kind = SubmitConnector if keep_alive == _SUBMIT_KEEP_ALIVE else SteadyConnector
-            session = self._own[keep_alive] = aiohttp.ClientSession(
-                connector=kind(limit=self._connections, keepalive_timeout=keep_alive),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                headers=self._headers,
-                trust_env=self._trust_env and not self._is_here,
-            )
+        if session is not None:
+            return session
+
+        kind = SubmitConnector if keep_alive == _SUBMIT_KEEP_ALIVE else SteadyConnector
+        session = aiohttp.ClientSession(
+            connector=kind(limit=self._connections, keepalive_timeout=keep_alive),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers=self._headers,
+            trust_env=self._trust_env and not self._is_here,
+        )
+        self._own[keep_alive] = session
         return session
 
     async def close(self) -> None:
@@ -290,15 +334,16 @@ def _total(seconds: float) -> aiohttp.ClientTimeout:
 
 
 def check_base_url(base_url: str, *, allow_insecure: bool, name: str = "base_url") -> str:
-    """Give a base URL as it is put before a path; raise `ValueError` for one that must not see the key.
+    """Return a base URL as it is put before a path.
 
-    `name` is what its giver calls it.
+    `name` is what the user calls it.  Raises `ValueError` for one that must not see the key.
     """
     try:
         url = URL(base_url)
         good = url.scheme in {"http", "https"} and bool(url.host)
     except ValueError:
         good = False
+
     if not good or url.query_string or url.fragment or url.user is not None:
         raise ValueError(f"{name}: {base_url!r} is not allowed; it must be like https://api.piapi.ai")
     if url.scheme == "http" and not allow_insecure and not is_loopback(url.host or ""):
@@ -306,16 +351,19 @@ def check_base_url(base_url: str, *, allow_insecure: bool, name: str = "base_url
             f"{name}: {base_url!r} is not allowed; plain http would show the API key to the network. "
             "Use https, or allow_insecure=True"
         )
+
     return str(url).rstrip("/")
 
 
 def check_key(api_key: Hidden) -> Hidden:
-    """Return the key, stripped; raise `ValueError` or `TypeError` for one that cannot go into a header.
+    """Return the key, stripped.
 
-    Neither shows it, nor does this function hold it where a traceback would show its variables.
+    Raises `ValueError` or `TypeError` for one that cannot be put into a header; neither shows it,
+    and no variable here holds it that a traceback would show.
     """
     if api_key.value is not None and not isinstance(api_key.value, str):
-        raise TypeError("api_key: it must be a text")
+        raise TypeError("api_key: it must be a str")
+
     key = Hidden((api_key.value or "").strip())
     if not key.value:
         raise ValueError("No API key: pass PiAPI(api_key) or set the environment variable PIAPI_API_KEY")
@@ -325,7 +373,7 @@ def check_key(api_key: Hidden) -> Hidden:
 
 
 def origin_of(base_url: str) -> str:
-    """Give scheme, host and port as in ``https://api.piapi.ai``: what a task's ref remembers."""
+    """Return scheme, host and port, as in ``https://api.piapi.ai``: what a task's ref remembers."""
     return str(URL(base_url).origin())
 
 
@@ -333,23 +381,29 @@ E = TypeVar("E", bound=BaseException)
 
 
 def without_frames(error: E) -> E:
-    """Return an error, and all that led to it, without the frames they passed through: tools show what these held."""
+    """Return an error, and all that led to it, without the frames they passed through.
+
+    Tools that show tracebacks show the variables of these frames, too.
+    """
     todo: list[BaseException | None] = [error]
     seen: set[int] = set()
     while todo:
         link = todo.pop()
-        if link is not None and id(link) not in seen:
-            seen.add(id(link))
-            link.__traceback__ = None
-            todo += (link.__cause__, link.__context__)
+        if link is None or id(link) in seen:
+            continue
+        seen.add(id(link))
+        link.__traceback__ = None
+        todo += (link.__cause__, link.__context__)
     return error
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:
-    """Give the body; stop reading where no honest answer goes on, however it is packed."""
+    """Return the body; read no more than an honest response can have, even if it is compressed."""
     length = response.content_length
     if length is not None and length <= MAX_ANSWER and "Content-Encoding" not in response.headers:
-        return await response.read()  # which frees the connection by itself, and for less than ``async with``
+        # This frees the connection by itself, and costs less than ``async with``.
+        return await response.read()
+
     async with response:
         if length is None or length <= MAX_ANSWER:
             body = bytearray()

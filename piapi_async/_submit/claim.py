@@ -27,13 +27,13 @@ _LONGEST_PAUSE = 0.5
 _WORTH_A_WORD = 5.0  # seconds; waiting any longer for another's submission is logged
 
 _ASK_AGAIN = (
-    "Nothing was sent by this call, nothing was paid by it: submit the key again, which gives the same task once the "
-    "other submission has ended"
+    "Nothing was sent by this call, nothing was paid by it: submit the key again, which returns the "
+    "same task once the other submission has ended"
 )
 
 
 class NoClaim:
-    """The claim of a submission without a ledger: nothing is recorded, and nobody else can have it."""
+    """The claim of a submission without a ledger: nothing is recorded, and it is always to be had."""
 
     key: str | None = None
     ledger_path: str | None = None
@@ -152,8 +152,8 @@ class Claim:
     def _sent_elsewhere(self, entry: LedgerEntry, what: str) -> str:
         age = time.time() - entry.at
         return (
-            f"The submission {self.key!r} has been under way elsewhere for {age:.0f} s, in this process or another. "
-            f"{what}"
+            f"The submission {self.key!r} has been under way elsewhere for {age:.0f} s, in this process "
+            f"or another. {what}"
         )
 
 

@@ -10,11 +10,11 @@ at once, and what the poll finds counts.
                          --> an open submission here: its `ExpectedDelivery` names the task
                          --> an open row of the ledger, of an earlier process or another
 
-A submission is sent with an endpoint of its own, whose query holds a nonce (see `nonces`).  Until
-somebody reads the task, the host shows that endpoint to nobody.  So where the response to a
-submission was lost, the task that a delivery names is read, and it belongs to that submission if
-the endpoint that the host echoes carries its nonce.  The delivery itself proves nothing: the secret
-and the URL are shown to any holder of a task id.
+A submission is sent with an endpoint of its own, whose query holds a nonce (see `nonces`).  The
+host shows that endpoint only to those who read the task.  So if the response to a submission was
+lost, the task that a delivery names is read, and it belongs to that submission if the endpoint that
+the host echoes carries its nonce.  The delivery itself proves nothing: the secret and the URL are
+shown to any holder of a task id.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ class ExpectedDelivery:
 
 @frozen
 class _Unclaimed:
-    """A delivery about a task that nobody here knows."""
+    """A delivery about a task that is not known here."""
 
     task_id: TaskId
     nonce: str
@@ -128,7 +128,7 @@ class _Unclaimed:
 
 @define(eq=False)
 class Correlation:
-    """Finds the submission, or the wait, that a delivery is for.  Without a receiver it has nothing to do."""
+    """Finds the submission, or the wait, that a delivery is for; idle without a receiver."""
 
     counts: Counter[str] = field(factory=Counter, init=False)
 
@@ -139,7 +139,8 @@ class Correlation:
     _settings: WebhookSettings | None = field(default=None, init=False)
     _seen: OrderedDict[bytes, None] = field(factory=OrderedDict, init=False)
     _expected: dict[str, ExpectedDelivery] = field(factory=dict, init=False)
-    _accepted: OrderedDict[str, None] = field(factory=OrderedDict, init=False)  # nonces that need no delivery any more
+    _accepted: OrderedDict[str, None] = field(factory=OrderedDict, init=False)
+    """Nonces of submissions whose task is known."""
     _given_up: bool = field(default=False, init=False)
     _unclaimed: list[_Unclaimed] = field(factory=list, init=False)
     _chores: set[asyncio.Task[None]] = field(factory=set, init=False)
@@ -151,9 +152,13 @@ class Correlation:
         self._settings = settings
         self._sender.transport.secrets.add(settings.secret)
 
-    # -- for the submitter --------------------------------------------------------------------------------------------
+    # -- for the submitter ------------------------------------------------------------------------
 
-    def address(self, request: TaskRequest[Any], key: str | None) -> tuple[TaskRequest[Any], ExpectedDelivery | None]:
+    def address(
+        self,
+        request: TaskRequest[Any],
+        key: str | None,
+    ) -> tuple[TaskRequest[Any], ExpectedDelivery | None]:
         """Return a request with an endpoint of its own, and what is expected there.
 
         One that brings an endpoint, or can have none, is returned as it is, as all are without a
@@ -175,7 +180,10 @@ class Correlation:
         return cast("TaskRequest[Any]", addressed), expected
 
     async def find_task(self, expected: ExpectedDelivery | None) -> TaskId | None:
-        """Return the task of a submission whose response was lost, once its webhook arrives; None if none does."""
+        """Return the task id of a submission whose response was lost, once its webhook arrives.
+
+        Returns None if none does, within `adopt_timeout`.
+        """
         settings = self._settings
         if settings is None or expected is None:
             return None
@@ -190,7 +198,7 @@ class Correlation:
         return None
 
     def stop_expecting(self, expected: ExpectedDelivery | None, *, accepted: bool) -> None:
-        """Note that a submission has ended; if `accepted`, deliveries with its nonce are about a task that is known."""
+        """Note that a submission has ended; if `accepted`, its nonce stands for a task that is known."""
         if expected is None:
             return
         if self._expected.get(expected.nonce) is expected:  # else a later one with the same key is there
@@ -214,7 +222,7 @@ class Correlation:
         await asyncio.gather(*late, return_exceptions=True)
 
     async def _first_made_by(self, expected: ExpectedDelivery) -> TaskId | None:
-        """Return the first task that is named for a submission and was made by it, None once none is to come."""
+        """Return the first task that is named and was made by the submission, None if none is to come."""
         while True:
             task_id = await expected.candidates.get()
             if task_id is None:
@@ -224,7 +232,8 @@ class Correlation:
                 task = await self._read_if_made_with(expected.nonce, expected.family, task_id)
             except PiAPIError as error:
                 if self._given_up:
-                    logger.warning("task %s may be of a submission whose response was lost: %s", task_id, error)
+                    text = "task %s may be of a submission whose response was lost: %s"
+                    logger.warning(text, task_id, error)
                     continue
                 expected.name(task_id)
                 await asyncio.sleep(_READ_AGAIN_AFTER)
@@ -233,7 +242,10 @@ class Correlation:
                     return task_id
 
     async def _read_if_made_with(self, nonce: str, family: Family[Any], task_id: TaskId) -> Task[Any] | None:
-        """Return a task if the endpoint it was made with carries the nonce, else None.  Raises as `PiAPI.fetch`."""
+        """Return a task if the endpoint it was made with carries the nonce, else None.
+
+        Raises as `PiAPI.fetch`.
+        """
         try:
             task = await self._sender.call(family.fetch(task_id), judge_read)
         except ClientClosed:  # what was delivered before must not be lost
@@ -241,10 +253,11 @@ class Correlation:
 
         if is_same_nonce(echoed_nonce(task.raw), nonce):
             return task
-        logger.warning("a delivery names task %s for a submission that has not made it: is the secret known?", task_id)
+        text = "a delivery names task %s for a submission that has not made it: is the secret known?"
+        logger.warning(text, task_id)
         return None
 
-    # -- for the receiver ---------------------------------------------------------------------------------------------
+    # -- for the receiver -------------------------------------------------------------------------
 
     def deliver(self, delivery: Delivery) -> None:
         """Take in one delivery that carried the secret."""
@@ -266,7 +279,7 @@ class Correlation:
             if family is not None and self._poller.reported_late(family, delivery.task_id):
                 return
             self._poller.reported_early(delivery.task_id)
-        if delivery.nonce not in self._accepted:  # else it is a task of ours that nobody waits for now
+        if delivery.nonce not in self._accepted:  # else it is a task of ours without waits
             self._claim(delivery)
 
     def _report(self, watch: Watch, delivery: Delivery) -> None:
@@ -292,7 +305,7 @@ class Correlation:
             return None
 
     def _claim(self, delivery: Delivery) -> None:
-        """Find the submission of a task that nobody here knows."""
+        """Find the submission of a task that is not known here."""
         unclaimed = _Unclaimed(delivery.task_id, delivery.nonce, delivery.digest)
         expected = self._expected.get(delivery.nonce)
         if not delivery.nonce:
@@ -313,12 +326,12 @@ class Correlation:
         self._sender.counters.foreign_deliveries += 1
 
     def _forget(self, unclaimed: _Unclaimed) -> None:
-        """Forget a delivery that no submission was found for, so that it is looked at anew should it come again."""
+        """Forget a delivery without a submission, so that it is examined again if it comes again."""
         self._accepted.pop(unclaimed.nonce, None)
         self._seen.pop(unclaimed.digest, None)
         self._note_foreign()
 
-    # -- the ledger's open rows ---------------------------------------------------------------------------------------
+    # -- the ledger's open rows -------------------------------------------------------------------
 
     async def _attach_to_ledger(self) -> None:
         """Give open rows, of an earlier process or of one that still waits, the tasks that deliveries name.
@@ -338,7 +351,7 @@ class Correlation:
                         self._forget(one)
 
     async def _open_keys(self, batch: list[_Unclaimed]) -> dict[str, str]:
-        """Return the keys of the submissions without a task, by their nonces; none if the ledger cannot tell."""
+        """Return the keys of the submissions without a task, by their nonces; {} if the ledger fails."""
         settings = self._settings
         if self._ledger is None or settings is None:
             return {}

@@ -64,6 +64,9 @@ class SubmissionState(Enum):
     REFUSED = "refused"
     UNKNOWN = "unknown"
 
+    # States are looked up at every step; an enum's own hash is computed from its name, in Python.
+    __hash__ = object.__hash__
+
 
 _QUEUED, _CLAIMED, _SENDING = SubmissionState.QUEUED, SubmissionState.CLAIMED, SubmissionState.SENDING
 _ACCEPTED, _REFUSED, _UNKNOWN = SubmissionState.ACCEPTED, SubmissionState.REFUSED, SubmissionState.UNKNOWN
@@ -72,7 +75,7 @@ NEXT_STATES: Mapping[SubmissionState, frozenset[SubmissionState]] = {
     _QUEUED: frozenset({_CLAIMED, _ACCEPTED, _REFUSED, _UNKNOWN}),
     _CLAIMED: frozenset({_QUEUED, _SENDING, _REFUSED}),
     _SENDING: frozenset({_CLAIMED, _ACCEPTED, _REFUSED, _UNKNOWN}),
-    _ACCEPTED: frozenset({_UNKNOWN}),  # the ledger has that task for another submission: two answers were mixed up
+    _ACCEPTED: frozenset({_UNKNOWN}),  # the ledger has the task for another: two responses were mixed up
     _REFUSED: frozenset(),
     _UNKNOWN: frozenset({_ACCEPTED}),
 }
@@ -165,8 +168,9 @@ class Submission:
             advice += f", then tell the ledger: {shlex.join(command)} --task-id ID, or --resubmit if there is none"
 
         return SubmissionUnknown(
-            f"{label(self.request)} may have been accepted: a task may exist and may have been paid for, but its id "
-            f"did not arrive. It will not be retried automatically; {advice}. What happened: {what}",
+            f"{label(self.request)} may have been accepted: a task may exist and may have been paid for, "
+            f"but its id did not arrive. It will not be retried automatically; {advice}. "
+            f"What happened: {what}",
             request=self.request,
             at=at or self.send_state.started_at or self.queued_at,
             key=self.claim.key,

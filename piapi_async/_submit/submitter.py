@@ -17,6 +17,7 @@ from typing import Any, cast
 from attrs import define, field
 
 from .._calls.sender import Sender
+from .._calls.throttle import now
 from .._calls.transport import SendState
 from .._protocol.family import Attaching, TaskRequest
 from .._text import label
@@ -69,7 +70,7 @@ class Submitter:
         """Whether anything has begun to leave that is not answered."""
         return any(submission.send_state.begun for submission in self._under_way)
 
-    # -- the caller's side --------------------------------------------------------------------------------------------
+    # -- the caller's side ------------------------------------------------------------------------
 
     async def submit(
         self,
@@ -80,7 +81,8 @@ class Submitter:
     ) -> SubmitResult:
         """Return the task that the request has made, or that its key has made before.
 
-        `identity` is the request's with that key, if the caller has made it already.  Raises as `PiAPI.submit`.
+        `identity` is the request's with that key, if the caller has made it already.  Raises as
+        `PiAPI.submit`.
         """
         # The caller awaits a future of its own: awaiting the task would cancel it with the caller.
         result: asyncio.Future[SubmitResult] = asyncio.get_running_loop().create_future()
@@ -94,7 +96,8 @@ class Submitter:
             result,
         )
         self._under_way.add(submission)
-        submission.task = task = asyncio.create_task(self._own(submission, key, identity), name="piapi_async submit")
+        owner = self._own(submission, key, identity)
+        submission.task = task = asyncio.create_task(owner, name="piapi_async submit")
         if not submission.has_run:  # an eager loop has made the first step already
             task.add_done_callback(self._never_ran)
 
@@ -105,7 +108,8 @@ class Submitter:
                 raise self._closed_under(submission) from None
 
             self._abandon(submission)
-            if result.done() and not result.cancelled():  # it arrived in the very turn in which the caller left
+            # It may have arrived in the very turn in which the caller left.
+            if result.done() and not result.cancelled():
                 self._report(result.exception() or result.result())
             raise
 
@@ -114,7 +118,7 @@ class Submitter:
 
         An id that has arrived is waited for until it is recorded, however long the ledger takes.
         """
-        submissions = {submission.task: submission for submission in self._under_way if submission.task is not None}
+        submissions = {one.task: one for one in self._under_way if one.task is not None}
         patience = max((submission.timeout for submission in submissions.values()), default=0.0)
 
         for submission in submissions.values():
@@ -150,12 +154,12 @@ class Submitter:
             return submission.unknown(_CLOSED_UNANSWERED)
         return ClientClosed(f"{label(submission.request)}: the client was closed before it was sent")
 
-    # -- the task that owns it ----------------------------------------------------------------------------------------
+    # -- the task that owns it --------------------------------------------------------------------
 
     async def _own(
         self, submission: Submission, key: str | None, identity: SubmissionKey | None
     ) -> SubmitResult | None:
-        """Run a submission, and hand what it ends with to the caller, or to the log if the caller has gone."""
+        """Run a submission; tell the caller how it ends, or the log if the caller has gone."""
         submission.has_run = True
         if submission.task is not None:
             submission.task.remove_done_callback(self._never_ran)
@@ -191,7 +195,7 @@ class Submitter:
             submission.result.cancel()
 
     def _report(self, end: SubmitResult | BaseException) -> None:
-        """Log the end of a submission whose caller has gone: nothing else tells of a task that is paid for."""
+        """Log the end of a submission whose caller has gone: its task may have been paid for."""
         if isinstance(end, LedgerError):
             logger.error("%s", end)
         elif isinstance(end, SubmissionUnknown) or getattr(end, "ref", None) is not None:
@@ -235,12 +239,12 @@ class Submitter:
         if other_key is not None:
             submission.enter(SubmissionState.UNKNOWN)
             ref = self._ref(submission, task_id)
-            what = f"the response names task {ref}, which the ledger has for another submission, {other_key!r}"
-            raise submission.unknown(what, ref=ref)
+            other = f"which the ledger has for another submission, {other_key!r}"
+            raise submission.unknown(f"the response names task {ref}, {other}", ref=ref)
 
         return SubmitResult(task_id, has_webhook=submission.has_webhook, frozen=submission.frozen)
 
-    # -- the claim, and waiting with or without it --------------------------------------------------------------------
+    # -- the claim, and waiting with or without it ------------------------------------------------
 
     async def _hold_claim(self, submission: Submission) -> SubmitResult | None:
         """Make the key ours and return None, or return the task that it stands for already."""
@@ -256,17 +260,17 @@ class Submitter:
         return SubmitResult(entry.task_id, entry)
 
     async def _release_claim(self, submission: Submission) -> None:
-        """Let go of the key: while nothing is on its way, a process that is killed then leaves no doubt behind."""
+        """Release the claim while waiting, so that a crash here is not an unknown submission."""
         await submission.claim.release()
         submission.enter(SubmissionState.QUEUED)
 
-    async def _wait_for_turn(self, submission: Submission) -> SubmitResult | None:
-        """Return None when it may be sent, and its key is ours; or the task that the key has come to stand for."""
-        throttle = self._sender.throttle
-        if throttle.open and submission.state is SubmissionState.CLAIMED:  # nearly always
-            return None
+    def _may_go(self, submission: Submission) -> bool:
+        """Return whether it may be sent at once, as nearly all may."""
+        return self._sender.throttle.open and submission.state is SubmissionState.CLAIMED
 
-        ticket = throttle.ticket()
+    async def _wait_for_turn(self, submission: Submission) -> SubmitResult | None:
+        """Return None once it may be sent under a claim, or the task that its key has come to stand for."""
+        ticket = self._sender.throttle.ticket()
         while True:
             seconds = ticket.seconds_to_wait()
             if seconds > 0:
@@ -279,19 +283,24 @@ class Submitter:
                     return known
 
     async def _pause(self, submission: Submission, seconds: float) -> None:
-        """Sleep, without the claim if that is worth it.  Raises `ClientClosed` as soon as the client is closed."""
+        """Sleep, without the claim if that is worth it.
+
+        Raises `ClientClosed` as soon as the client is closed.
+        """
         if seconds >= _LONG_PAUSE and submission.state is SubmissionState.CLAIMED:
             await self._release_claim(submission)
         await self._sender.throttle.sleep(seconds)
 
-    # -- sending ------------------------------------------------------------------------------------------------------
+    # -- sending ----------------------------------------------------------------------------------
 
     async def _send(self, submission: Submission) -> SubmitResult | None:
-        """Send a submission, files and all; return None when it is accepted, or the task its key has come to stand for.
+        """Upload its files and send it; return None, or the task that its key has come to stand for.
 
         Its task is known by the response or, if that is lost, by a delivery.
         """
-        links = await self._upload_files(submission)
+        links: Mapping[PurePath, str] = {}
+        if hasattr(submission.request, "local_files"):
+            links = await self._upload_files(submission)
 
         key = submission.claim.key
         addressed, submission.expected = self._correlation.address(submission.request, key)
@@ -308,8 +317,6 @@ class Submitter:
 
     async def _upload_files(self, submission: Submission) -> Mapping[PurePath, str]:
         """Upload the files that stand in a request, without the claim; return their URLs."""
-        if not hasattr(submission.request, "local_files"):
-            return {}
         files = cast("Attaching", submission.request).local_files()
         if not files:
             return {}
@@ -321,8 +328,10 @@ class Submitter:
         try:
             return await self._uploader.links(files)
         except (OSError, ValueError) as error:
-            text = f"{label(request)}: a file could not be uploaded: {error}. Nothing was submitted, nothing was paid."
-            raise TransportError(text, sent=False) from error
+            raise TransportError(
+                f"{label(request)}: a file could not be uploaded: {error}. Nothing was submitted, nothing was paid.",
+                sent=False,
+            ) from error
         except PiAPIError as error:
             error.args = (f"{label(request)}: a file could not be uploaded: {error} Nothing was submitted.",)
             raise
@@ -332,16 +341,22 @@ class Submitter:
 
         The claim is held only while the POST may be on its way.
         """
-        backoff = self._sender.backoff()
+        started_at = now()
+        backoff: Backoff | None = None  # made at the first failure: most submissions have none
 
         while True:
-            known = await self._wait_for_turn(submission)
-            if known is not None:
-                return known
+            if not self._may_go(submission):
+                known = await self._wait_for_turn(submission)
+                if known is not None:
+                    return known
 
             submission.enter(SubmissionState.SENDING)
             try:
-                answer = await self._sender.try_to_create(addressed, submission.send_state, submission.timeout)
+                answer = await self._sender.try_to_create(
+                    addressed,
+                    submission.send_state,
+                    submission.timeout,
+                )
             except Exception as error:
                 if not submission.send_state.begun:
                     raise
@@ -349,7 +364,10 @@ class Submitter:
                 submission.accept(await self._look_for(submission, error))
                 return None
 
-            pause = self._pause_after(submission, answer, backoff)
+            pause = None
+            if isinstance(answer, Judgement):
+                backoff = backoff or self._sender.backoff(started_at)
+                pause = self._pause_after(submission, answer, backoff)
             if pause is None:
                 submission.accept(await self._conclude(submission, answer))
                 return None
@@ -357,21 +375,16 @@ class Submitter:
             submission.put_off()
             await self._pause(submission, pause)
 
-    def _pause_after(
-        self, submission: Submission, answer: TaskId | Created | Judgement, backoff: Backoff
-    ) -> float | None:
+    def _pause_after(self, submission: Submission, judgement: Judgement, backoff: Backoff) -> float | None:
         """Return the seconds until it may be sent again, None if it must not be."""
-        if not isinstance(answer, Judgement):
-            return None
-
         submission.send_state.settle(reuse=False)
-        is_passing = answer.verdict is Verdict.RETRY
-        if isinstance(answer.error, RateLimitError):
-            self._sender.slow_down(answer.error, pause=is_passing)
+        is_passing = judgement.verdict is Verdict.RETRY
+        if isinstance(judgement.error, RateLimitError):
+            self._sender.slow_down(judgement.error, pause=is_passing)
 
         if not is_passing or submission.send_state.abandoned:
             return None
-        return self._sender.pause_after(answer.error, backoff)
+        return self._sender.pause_after(judgement.error, backoff)
 
     async def _conclude(self, submission: Submission, answer: TaskId | Created | Judgement) -> TaskId:
         """Return the id of the task that was made; raise what the one judgement says instead."""
@@ -394,7 +407,7 @@ class Submitter:
         raise answer.error
 
     async def _read_named(self, submission: Submission, named: TaskId, error: PiAPIError) -> TaskId:
-        """Return a task that a response names without saying yes, if it lives: it is read once, and that tells."""
+        """Return a task that a response names without saying yes, if one read of it shows that it lives."""
         ref = self._ref(submission, named)
         if self._ids.has(named):
             return await self._look_for(submission, *self._mixed_up(submission, named))
@@ -405,7 +418,7 @@ class Submitter:
             if not denial.message:  # an edge's page, not the host's word
                 return await self._look_for(submission, error, ref, f"; reading it failed: {denial}")
             raise refusal_naming(error, ref, "which the host does not know: nothing was paid") from None
-        except Exception as failure:  # noqa: BLE001 - a user's family may raise anything: the id must not be lost
+        except Exception as failure:  # noqa: BLE001 - a user's family may raise anything
             return await self._look_for(submission, error, ref, f"; reading it failed: {failure}")
 
         if task.state in (TaskState.FAILED, TaskState.CANCELLED) and isinstance(error, APIError):
@@ -431,8 +444,8 @@ class Submitter:
         return task_id
 
     def _mixed_up(self, submission: Submission, task_id: TaskId) -> tuple[PiAPIError, TaskRef]:
-        """Return why an id that belongs to another submission is not this one's: two responses were mixed up."""
-        text = f"The response names task {task_id}, which belongs to another submission of this client already"
+        """Return the error for an id that belongs to another submission: two responses were mixed up."""
+        text = f"The response names task {task_id}, which belongs to another submission of this client"
         return UnexpectedAnswer(text, path="task_id"), self._ref(submission, task_id)
 
     def _ref(self, submission: Submission, task_id: TaskId) -> TaskRef:

@@ -1,4 +1,4 @@
-"""Files that are here and must be where the host can read them."""
+"""Uploads of local files to where the host can read them."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ _LIFETIME = 12 * 3600.0  # seconds for which a link is used again; the host keep
 _REMEMBERED = 1_000  # links
 _AT_ONCE = 4  # a file of 10 MiB takes four times that in memory while it is sent
 
-_SLOWEST = 64 * 1024.0  # bytes per second of a line that is slow and yet works: so much longer may a file take
+_SLOWEST = 64 * 1024.0  # bytes per second; the time-out of an upload grows with its size
 
 
 @frozen
 class _Version:
-    """One version of a file, told from any other as git does: two that differ in nothing here are the same bytes.
+    """One version of a file, told from others as git does: two that are equal here have the same bytes.
 
     Size and mtime alone are not enough: ``cp -p``, ``rsync -t`` and ``tar`` put another file in a
     file's place with the mtime that they were told to keep; the inode and the ctime are the file
-    system's own, and nobody can set them.
+    system's own, and cannot be set.
     """
 
     path: Path
@@ -71,22 +71,34 @@ class Uploader:
         return cls(evolve(sender, transport=evolve(sender.transport, base_url=url)))
 
     async def send(self, data: bytes, name: str) -> str:
-        """Upload bytes and give their URL.  Raises `ValueError` for what the host would refuse, and as a read."""
+        """Upload bytes and return their URL.
+
+        Raises `ValueError` for what the host would refuse, and as a read.
+        """
         upload = Upload(name, data)
         async with self._places:
             return await self._send(upload)
 
     async def link(self, path: PurePath, name: str | None = None) -> str:
-        """Give the URL of a file, uploading it if need be.  Raises also `OSError` when it cannot be read."""
+        """Return the URL of a file, uploading it if need be.
+
+        Raises as `send`, and `OSError` if the file cannot be read.
+        """
         file = Path(path)
         stamp = (await in_thread(partial(_look_at, file)), name or file.name)
-        now = asyncio.get_running_loop().time()
-        if (known := self._links.get(stamp)) is not None and now < known[1]:
-            return known[0]
+
+        link = self._links.get(stamp)
+        if link is not None:
+            url, expires_at = link
+            if asyncio.get_running_loop().time() < expires_at:
+                return url
+
         task = self._under_way.get(stamp)
         if task is None:
-            task = self._under_way[stamp] = asyncio.create_task(self._upload(stamp), name="piapi_async upload")
+            task = asyncio.create_task(self._upload(stamp), name="piapi_async upload")
+            self._under_way[stamp] = task
             task.add_done_callback(partial(self._done, stamp))
+
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
@@ -94,16 +106,17 @@ class Uploader:
             if task.cancelled() and not (caller and caller.cancelling()):  # by `close`, not with the caller
                 raise ClientClosed(f"The client was closed before {file.name} was uploaded") from None
             raise
-        except (PiAPIError, OSError, ValueError) as error:  # several may have wanted the file; each raises its own
+        except (PiAPIError, OSError, ValueError) as error:
+            # Several callers may have wanted the file; each raises a copy of its own.
             raise copy.copy(error) from error.__cause__
 
     def _done(self, stamp: _Stamp, task: asyncio.Task[str]) -> None:
         del self._under_way[stamp]
         if not task.cancelled():
-            task.exception()  # whoever wanted it may be gone, and asyncio would complain that nobody looked
+            task.exception()  # its callers may be gone, and asyncio would complain
 
     async def links(self, paths: Iterable[PurePath]) -> dict[PurePath, str]:
-        """Give the URLs of files; raises as `link`."""
+        """Return the URLs of files.  Raises as `link`."""
         return {path: await self.link(path) for path in paths}
 
     async def _upload(self, stamp: _Stamp) -> str:
@@ -113,7 +126,7 @@ class Uploader:
             content, same = await in_thread(partial(_read, version))
             url = await self._send(Upload(name, content))
 
-        if same:  # else the link is good for this once: nobody can tell which version it is of
+        if same:  # else the link is good for this call only: its version is not known
             self._links[stamp] = (url, began + _LIFETIME)
         while len(self._links) > _REMEMBERED:
             self._links.popitem(last=False)
@@ -132,7 +145,7 @@ class Uploader:
 
 
 def upload_url_for(base_url: str) -> str:
-    """Give where files of a client go: no key is sent to a host that it is not for."""
+    """Return where files of a client go: its key must not be sent to another host."""
     return UPLOAD_URL if base_url == _VENDOR else f"{base_url}/api/ephemeral_resource"
 
 
@@ -144,7 +157,7 @@ def _look_at(file: Path) -> _Version:
 
 
 def _read(version: _Version) -> tuple[bytes, bool]:
-    """Return what a file holds, and whether that is `version`, from before it was opened until all was read."""
+    """Return a file's content, and whether it was `version` all the time until it was read."""
     with version.path.open("rb") as file:
         before = os.fstat(file.fileno())
         _check(version.path, before)
@@ -155,6 +168,6 @@ def _read(version: _Version) -> tuple[bytes, bool]:
 
 def _check(file: Path, facts: os.stat_result) -> None:
     if not stat.S_ISREG(facts.st_mode):  # a pipe or a device may never end
-        raise ValueError(f"upload: {file} is no regular file")
+        raise ValueError(f"upload: {file} is not a regular file")
     if facts.st_size > MAX_UPLOAD:  # before it is read into memory
         raise ValueError(f"upload: {file} has {facts.st_size} bytes; the host takes 10 MiB at most")

@@ -65,7 +65,7 @@ class WebhookReceiver:
     confirm: bool = field(default=True, kw_only=True)
     adopt_timeout: float = field(default=600.0, kw_only=True)
     counts: Counter[str] = field(init=False)
-    """Deliveries so far: ``accepted``, ``rejected``, ``duplicate``, ``unknown`` (no task of ours), ``adopted``."""
+    """Deliveries: ``accepted``, ``rejected``, ``duplicate``, ``unknown`` (no task of ours), ``adopted``."""
     _runtime: Runtime = field(init=False, repr=False)
     _large: asyncio.Semaphore = field(init=False, repr=False)
 
@@ -130,7 +130,11 @@ class WebhookReceiver:
         asyncio.get_running_loop().call_soon(self._runtime.correlation.deliver, event)
 
 
-async def read_delivery(request: web.BaseRequest, secret: str, large: asyncio.Semaphore | None = None) -> bytes:
+async def read_delivery(
+    request: web.BaseRequest,
+    secret: str,
+    large: asyncio.Semaphore | None = None,
+) -> bytes:
     """Return the body of a delivery; its secret is checked before anything is read.
 
     Little more is read than is allowed, and bodies above a megabyte wait for a place in `large`.
