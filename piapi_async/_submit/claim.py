@@ -37,6 +37,8 @@ class NoClaim:
 
     key: str | None = None
     ledger_path: str | None = None
+    may_be_held: bool = False
+    """Whether the ledger may have a row that says so."""
 
     async def hold(self, patience: float) -> LedgerEntry | None:
         """Do nothing; return None, as it is held."""
@@ -57,7 +59,7 @@ class Claim:
 
     _ledger: LedgerWriter
     _identity: SubmissionKey
-    _may_be_held: bool = field(default=False, init=False)
+    may_be_held: bool = field(default=False, init=False)
 
     @property
     def key(self) -> str:
@@ -100,17 +102,17 @@ class Claim:
     async def _try_to_hold(self) -> LedgerEntry | None:
         # A caller that is cancelled here cannot know: what the ledger was asked for is done all the
         # same.
-        self._may_be_held = True
+        self.may_be_held = True
         try:
             entry = await self._ledger.claim(self._identity)
         except LedgerError as error:
-            self._may_be_held = False
+            self.may_be_held = False
             raise LedgerError(f"{str(error).rstrip('.')}. Nothing was sent, nothing was paid.") from error
         except ValueError:
-            self._may_be_held = False
+            self.may_be_held = False
             raise
 
-        self._may_be_held = entry is None
+        self.may_be_held = entry is None
         return entry
 
     async def release(self) -> None:
@@ -119,7 +121,7 @@ class Claim:
             await self._ledger.forget(self._identity)
         except LedgerError as error:
             raise LedgerError(f"{str(error).rstrip('.')}. Nothing was paid.") from error
-        self._may_be_held = False
+        self.may_be_held = False
 
     async def accept(self, task_id: TaskId) -> str | None:
         """Record the task; return None, or the key of another submission that has it.
@@ -138,9 +140,6 @@ class Claim:
         Does not raise: the error that ended the submission matters more, and a row that is left
         counts as *unknown*.
         """
-        if not self._may_be_held:
-            return None
-
         try:
             if unknown:
                 return await self._ledger.mark_unknown(self._identity)

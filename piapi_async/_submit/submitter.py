@@ -222,6 +222,9 @@ class Submitter:
                 known = await self._send(submission)
         except BaseException as error:
             state = submission.fail(error)
+            if not claim.may_be_held:
+                raise  # at once: a cancellation in another turn of the loop would take the error's place
+
             task_id = await asyncio.shield(claim.end(unknown=state is SubmissionState.UNKNOWN))
             if task_id is None or not isinstance(error, SubmissionUnknown):
                 raise
