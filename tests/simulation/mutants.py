@@ -10,23 +10,253 @@ from attrs import frozen
 
 @frozen
 class Mutant:
-    """One fault: in `file`, `old` becomes `new`."""
+    """One fault: in `file`, `old` becomes `new`; `also` has more of such edits where one defence backs up another."""
 
     what: str
     file: str
     old: str
     new: str
+    also: tuple[tuple[str, str, str], ...] = ()
 
 
-MUTANTS: tuple[Mutant, ...] = ()
+MUTANTS = (
+    # -- the channel and the verdict
+    Mutant(
+        "a kept connection is used again whatever was said on it, and any id is believed",
+        "_calls/connector.py",
+        "if protocol is not None and not has_unread(protocol):",
+        "if protocol is not None:",
+        also=(
+            ("_calls/connector.py", "        if data and self.idle:", "        if False:"),
+            (
+                "_calls/connector.py",
+                "        if should_close:\n            super()._release(key, protocol, should_close=True)\n            return\n",
+                "        super()._release(key, protocol, should_close=should_close)\n        return\n",
+            ),
+            (
+                "_submit/known_ids.py",
+                "        if mark in self._young or mark in self._old:\n            return False\n",
+                "",
+            ),
+        ),
+    ),
+    Mutant(
+        "an id that belongs to another submission is accepted",
+        "_submit/known_ids.py",
+        "        if mark in self._young or mark in self._old:\n            return False\n",
+        "",
+    ),
+    Mutant(
+        "a response that names a task may be retried",
+        "_verdict.py",
+        "    verdict = Verdict.NAMED\n    if named is None:\n        verdict = _judge_unnamed(status, words)",
+        "    verdict = _judge_unnamed(status, words)",
+    ),
+    Mutant(
+        "a 2xx without a yes is a refusal",
+        "_verdict.py",
+        "    if words.match(_KNOWN_REFUSAL):\n        return Verdict.RAISE\n    return Verdict.UNKNOWN\n",
+        "    return Verdict.RAISE\n",
+    ),
+    Mutant(
+        "a gateway's phrase is the host's own word",
+        "_protocol/words.py",
+        "spoiled = any(",
+        "spoiled = False and any(",
+    ),
+    Mutant(
+        "a 303 is a refusal",
+        "_verdict.py",
+        "    if status == HTTPStatus.SEE_OTHER or _claims_success(words):",
+        "    if _claims_success(words):",
+    ),
+    Mutant(
+        "a submission that was lost after sending began is repeated",
+        "_verdict.py",
+        "        return Judgement(Verdict.UNKNOWN, error)\n    return Judgement(Verdict.RAISE, error)",
+        "        return Judgement(Verdict.RETRY, error)\n    return Judgement(Verdict.RAISE, error)",
+    ),
+    Mutant(
+        "408 is retried",
+        "_verdict.py",
+        "_GAVE_UP = frozenset({HTTPStatus.REQUEST_TIMEOUT, 499})",
+        "_GAVE_UP = frozenset({499})",
+    ),
+    # -- the life of a submission
+    Mutant(
+        "a cancelled caller stops a submission that is on its way",
+        "_submit/submitter.py",
+        "if not submission.send_state.begun and submission.task is not None:",
+        "if submission.task is not None:",
+    ),
+    Mutant(
+        "a submission whose caller has gone ends in silence",
+        "_submit/submitter.py",
+        "        elif isinstance(end, SubmitResult) and self._ledger is None:",
+        "        elif False:",
+    ),
+    Mutant(
+        "an unknown submission whose caller has gone ends in silence",
+        "_submit/submitter.py",
+        '        elif isinstance(end, SubmissionUnknown) or getattr(end, "ref", None) is not None:',
+        "        elif False:",
+    ),
+    Mutant(
+        "the key is freed although a task may exist",
+        "_submit/claim.py",
+        "if unknown:",
+        "if False:",
+    ),
+    Mutant(
+        "a submission is sent without its claim",
+        "_submit/submitter.py",
+        "        entry = await submission.claim.hold(submission.timeout)\n        if entry is None:",
+        "        entry = None\n        if entry is None:",
+    ),
+    Mutant(
+        "an accepted task is not recorded",
+        "_submit/submitter.py",
+        "        other_key = await submission.claim.accept(task_id)",
+        "        other_key = None",
+    ),
+    # -- the ledger
+    Mutant(
+        "a key that is being sent elsewhere is given out again",
+        "ledger/_store.py",
+        "        if connection.execute(_INSERT_CLAIM, new_row).rowcount:",
+        "        row = self._row_of(connection, identity.key)\n"
+        "        if connection.execute(_INSERT_CLAIM, new_row).rowcount or row['task_id'] is None:",
+    ),
+    Mutant(
+        "a submission of a dead process is forgotten",
+        "ledger/_store.py",
+        "        row = self._row_of(connection, identity.key)\n        assert row is not None",
+        "        connection.execute(\"DELETE FROM submits WHERE state = 'sending' AND owner != ?\", (self.owner,))\n"
+        "        if connection.execute(_INSERT_CLAIM, new_row).rowcount:\n"
+        "            self._owned[identity.key] = identity\n"
+        "            return None\n"
+        "        row = self._row_of(connection, identity.key)\n        assert row is not None",
+    ),
+    Mutant(
+        "a key may stand for another request",
+        "ledger/_store.py",
+        "        _require_same(row, identity)\n",
+        "",
+    ),
+    Mutant(
+        "a ledger that was moved away is written to",
+        "ledger/_place.py",
+        "    def check_names(self) -> None:",
+        "    def check_names(self) -> None:\n        return\n\n    def _unused(self) -> None:",
+        also=(
+            (
+                "ledger/_place.py",
+                "    def check(self, connection",
+                "    def check(self, *_: object) -> None:\n        return\n\n    def _no(self, connection",
+            ),
+            (
+                "ledger/_place.py",
+                "    def check_name(self) -> None:",
+                "    def check_name(self) -> None:\n        return\n\n    def _nor(self) -> None:",
+            ),
+        ),
+    ),
+    # -- waiting
+    Mutant(
+        "a wait that is over is not woken",
+        "_wait/poller.py",
+        "if not wait.woken.done():",
+        "if not wait.woken.done() and wait.deadline < 1e9:",
+    ),
+    Mutant(
+        "deadlines are not kept",
+        "_wait/schedule.py",
+        "        expired = self._deadlines.pop_due(now)",
+        "        expired = self._deadlines.pop_due(now - 30.0)",
+    ),
+    Mutant(
+        "an entry that cannot be read is asked for by multi-fetch again",
+        "_wait/schedule.py",
+        "        record.note(error, now)\n        record.poll_singly = True\n",
+        "        record.note(error, now)\n",
+    ),
+    Mutant(
+        "another task's entry is taken for this one's",
+        "_protocol/reading.py",
+        "    return not text or text == asked.lower()\n",
+        "    return True\n",
+    ),
+    Mutant(
+        "an edge's page is the host's own refusal of a read",
+        "_verdict.py",
+        'case APIError(status=408) | APIError(message=""):',
+        "case APIError(status=408):",
+    ),
+    Mutant(
+        "a fault makes everybody poll at once",
+        "_wait/schedule.py",
+        "        return self._reschedule(watch, now + delay)",
+        "        return self._reschedule(watch, now + delay * 0.01)",
+    ),
+    Mutant(
+        "polls are put off for ever where webhooks are trusted",
+        "_wait/schedule.py",
+        "        return max(seconds, min(seconds * self.trust.patience, longest))",
+        "        return max(seconds, 3600.0)",
+    ),
+    Mutant(
+        "a task that failed is returned like one that is done",
+        "errors.py",
+        "    if task.state is TaskState.FAILED:",
+        "    if False:",
+    ),
+    # -- batches and closing
+    Mutant(
+        "on_progress ends a batch's worker",
+        "batch/_run.py",
+        "        except (Exception, asyncio.CancelledError):  # a callback is not cancelled: it raised that itself",
+        "        except ZeroDivisionError:",
+    ),
+    Mutant(
+        "outcomes that nobody takes are not told",
+        "batch/_run.py",
+        "            log_left(self.left, recorded=self.runtime.ledger is not None)\n",
+        "",
+    ),
+    Mutant(
+        "leaving a batch does not wait for what is on its way",
+        "batch/_run.py",
+        "                await self.runtime.submitter.wait_for_abandoned()\n",
+        "",
+    ),
+    Mutant(
+        "closing does not wait for submissions",
+        "_runtime.py",
+        "            last.push_async_callback(self.submitter.finish)\n",
+        "",
+    ),
+    Mutant(
+        "closing leaves the connections open",
+        "_runtime.py",
+        "            last.push_async_callback(self.sender.transport.close)\n",
+        "",
+    ),
+    Mutant(
+        "the API key is shown in errors",
+        "_calls/transport.py",
+        "TransportError(text, sent=begun",
+        'TransportError(text + " " + str(self._headers), sent=begun',
+    ),
+)
 
 
 def mutate(package: Path, folder: Path, mutant: Mutant) -> None:
     """Copy the package into a folder and put the fault in; raise `ValueError` where the place is not found once."""
     copy = folder / package.name
     shutil.copytree(package, copy, ignore=shutil.ignore_patterns("__pycache__"))
-    path = copy / mutant.file
-    text = path.read_text(encoding="utf-8")
-    if text.count(mutant.old) != 1:
-        raise ValueError(f"{mutant.what}: {mutant.file} has the place {text.count(mutant.old)} times")
-    path.write_text(text.replace(mutant.old, mutant.new), encoding="utf-8")
+    for file, old, new in ((mutant.file, mutant.old, mutant.new), *mutant.also):
+        path = copy / file
+        text = path.read_text(encoding="utf-8")
+        if text.count(old) != 1:
+            raise ValueError(f"{mutant.what}: {file} has the place {text.count(old)} times")
+        path.write_text(text.replace(old, new), encoding="utf-8")
