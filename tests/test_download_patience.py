@@ -97,6 +97,18 @@ async def test_a_link_that_is_not_known_everywhere_yet_gets_two_minutes(status: 
         assert len(await saving) == 1
 
 
+@pytest.mark.parametrize("body", [b"", b"<!DOCTYPE html><html>not yet</html>"])
+async def test_a_page_in_the_place_of_a_fresh_file_gets_two_minutes(body: bytes, tmp_path: Path) -> None:
+    async with no_leaks(), strict_server() as server:
+        server.usual = Act(say=http(body))
+        saving = asyncio.create_task(download(task_that_ended(f"{server.base_url}/a", ago=10.0), tmp_path))
+        await asyncio.sleep(80.0)
+        server.usual = Act(say=http(PNG))
+
+        [path] = await saving
+        assert path.read_bytes() == PNG
+
+
 @pytest.mark.parametrize("status", [403, 404])
 async def test_a_link_that_is_still_unknown_after_two_minutes_has_expired(status: int, tmp_path: Path) -> None:
     async with no_leaks(), strict_server() as server:

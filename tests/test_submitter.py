@@ -210,6 +210,19 @@ async def test_a_request_class_that_fails_on_its_answer_does_not_undo_what_was_s
         assert emulator.seen.creates == 1
 
 
+@request
+class Cancelling(Reroll):
+    """A request class that raises what looks like a cancellation."""
+
+    def parse(self, response: HTTPResponse, /) -> TaskId:
+        raise asyncio.CancelledError(response.status)
+
+
+async def test_a_request_class_that_raises_a_cancellation_loses_no_task(path: Path) -> None:
+    async with host() as (emulator, url), client(url, path) as piapi:
+        assert [(await piapi.submit(Cancelling("p"), key="k")).task_id] == tasks_of(emulator)
+
+
 async def test_a_request_class_that_fails_on_an_answer_without_an_id_leaves_it_unknown(path: Path) -> None:
     async with host() as (emulator, url), client(url, path) as piapi:
         emulator.fail("reroll", Status(200, body={}, made=True))

@@ -6,6 +6,7 @@ it, and the submitter, which knows what the ledger says, decides what follows.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 from random import Random
@@ -106,7 +107,8 @@ class Sender:
 
         try:
             return request.parse(response)
-        except Exception as error:  # noqa: BLE001 - a request class may raise anything
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - a request class may raise anything
+            # `parse` awaits nothing, so a cancellation out of it is the request class's own.
             judgement = judge_create(response, request)
             if not isinstance(error, PiAPIError):
                 judgement.error.__cause__ = error

@@ -300,7 +300,11 @@ class Transfer:
         if body.fault:
             noun = _NOUNS[progress.file.kind]
             reason = f"the content is no {noun}; it begins with {progress.head[:16]!r} ({body.fault})"
-            raise self._failure(progress.file, reason)
+            # A cache that does not have a fresh file yet may answer 200 with a page, or with nothing.
+            is_fresh = anyio.current_time() < self.links_fresh_until
+            if is_fresh:
+                await progress.restart()
+            raise self._failure(progress.file, reason, passing=is_fresh)
 
         path = self.folder / f"{progress.stem}{body.suffix}"
         part, progress.part = progress.part, None

@@ -83,6 +83,7 @@ ANSWERS = (
     _makes("is busy and names a task", 429, '{"code":429,"data":{"task_id":"ID"}}', names=True),
     _makes("is overloaded and names a task", 400, '{"data":{"task_id":"ID"},"message":"overloaded"}', names=True),
     _makes("answers nothing", 200, ""),
+    _makes("answers what nobody understands", 200, '{"received":true}'),
     _makes("redirects elsewhere", 303, ""),
     *_gateways(),
 )

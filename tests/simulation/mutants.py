@@ -30,7 +30,9 @@ MUTANTS = (
             ("_calls/connector.py", "        if data and self.idle:", "        if False:"),
             (
                 "_calls/connector.py",
-                "        if should_close:\n            super()._release(key, protocol, should_close=True)\n            return\n",
+                "        if should_close:\n"
+                "            super()._release(key, protocol, should_close=True)\n"
+                "            return\n",
                 "        super()._release(key, protocol, should_close=should_close)\n        return\n",
             ),
             (
@@ -51,6 +53,7 @@ MUTANTS = (
         "_verdict.py",
         "    verdict = Verdict.NAMED\n    if named is None:\n        verdict = _judge_unnamed(status, words)",
         "    verdict = _judge_unnamed(status, words)",
+        also=(("_protocol/words.py", "bare_id=mentioned_task(body, data, request),", 'bare_id="",'),),
     ),
     Mutant(
         "a 2xx without a yes is a refusal",
