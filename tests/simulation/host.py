@@ -24,6 +24,9 @@ SECRET = "a-webhook-secret-nobody-should-see"
 END_WORDS = {"done": ("finished", "completed"), "failed": ("failed", "failed")}
 """What the legacy and the unified protocol call each end."""
 
+IN_TIME = 24.0
+"""Seconds within which an answer certainly comes before a client's time-out."""
+
 STALL = 100_000.0
 """Seconds after which no client still listens."""
 
@@ -272,7 +275,8 @@ class Line:
         task = host.make(intent, prompt, endpoint, unified=unified) if answer.made else None
         task_id = task.task_id if task is not None else ""
         raw = http(answer.status, answer.body(task_id, unified=unified))
-        if task is not None and answer.names and plan.travel in {"whole", "split", "twice", "408 after"}:
+        in_time = plan.delay < IN_TIME
+        if task is not None and answer.names and in_time and plan.travel in {"whole", "split", "twice", "408 after"}:
             task.named = True
         self._travel(raw, plan)
 

@@ -30,9 +30,11 @@ MUTANTS = (
             ("_calls/connector.py", "        if data and self.idle:", "        if False:"),
             (
                 "_calls/connector.py",
-                "        if should_close:\n"
-                "            super()._release(key, protocol, should_close=True)\n"
-                "            return\n",
+                (
+                    "        if should_close:\n"
+                    "            super()._release(key, protocol, should_close=True)\n"
+                    "            return\n"
+                ),
                 "        super()._release(key, protocol, should_close=should_close)\n        return\n",
             ),
             (
@@ -82,8 +84,8 @@ MUTANTS = (
     Mutant(
         "408 is retried",
         "_verdict.py",
-        "_GAVE_UP = frozenset({HTTPStatus.REQUEST_TIMEOUT, 499})",
-        "_GAVE_UP = frozenset({499})",
+        "    if status in _GAVE_UP or _claims_success(words):\n        return Verdict.UNKNOWN\n",
+        "    if status in _GAVE_UP:\n        return Verdict.RETRY\n",
     ),
     # -- the life of a submission
     Mutant(

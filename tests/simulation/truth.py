@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from .host import KEY, SECRET
 from .play import OTHER, Attempt, Record
-from .story import Freeze, FullDisk, MoveLedger
+from .story import Close, Down, Freeze, FullDisk, Kill, MoveLedger
 
 LATE = 60.0
 """Seconds after a task's end, or after everything went right again, by which a wait for it must be over."""
@@ -23,6 +23,7 @@ def violations(record: Record) -> list[str]:
         *record.wrong,
         *_paid_twice(record),
         *_forgotten(record),
+        *_not_kept(record),
         *_mixed_up(record),
         *_refused_yet_made(record),
         *_late(record),
@@ -72,6 +73,18 @@ def _forgotten(record: Record) -> Iterator[str]:
             if task.task_id not in texts and not _is_known(record, intent, task.task_id):
                 told = [attempt.state for attempt in record.attempts if attempt.intent == intent]
                 yield f"task {task.task_id} of intent {intent} is known to nobody; its users were told {told}"
+
+
+def _not_kept(record: Record) -> Iterator[str]:
+    """An id that the host gave in time reaches the user, the ledger or the log, whoever has left meanwhile."""
+    if any(isinstance(step, (Kill, Close, Freeze, Down, FullDisk, MoveLedger)) for step in record.story.steps):
+        return
+    texts = "\n".join([*record.log, *(attempt.error for attempt in record.attempts)])
+    known = {attempt.task_id for attempt in record.attempts}
+    known.update(str(task_id) for _, task_id in (record.ledger_rows or {}).values())
+    for task in record.host.tasks.values():
+        if task.named and task.task_id not in known and task.task_id not in texts:
+            yield f"the id {task.task_id} of intent {task.intent} arrived and was not kept"
 
 
 def _is_known(record: Record, intent: int, task_id: str) -> bool:
