@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from .host import KEY, SECRET
+from .host import KEY, SECRET, CreatePlan
 from .play import OTHER, Attempt, Record
-from .story import Close, Down, Freeze, FullDisk, Kill, MoveLedger
+from .story import Batch, Close, Down, Freeze, FullDisk, Kill, MoveLedger, Submit
 
 LATE = 60.0
 """Seconds after a task's end, or after everything went right again, by which a wait for it must be over."""
@@ -79,12 +79,22 @@ def _not_kept(record: Record) -> Iterator[str]:
     """An id that the host gave in time reaches the user, the ledger or the log, whoever has left meanwhile."""
     if any(isinstance(step, (Kill, Close, Freeze, Down, FullDisk, MoveLedger)) for step in record.story.steps):
         return
+    if any(plan.travel in {"twice", "408 after"} for plan in _plans(record)):
+        return  # what crosses the next request on its connection takes that one's answer with it: unknown
     texts = "\n".join([*record.log, *(attempt.error for attempt in record.attempts)])
     known = {attempt.task_id for attempt in record.attempts}
     known.update(str(task_id) for _, task_id in (record.ledger_rows or {}).values())
     for task in record.host.tasks.values():
         if task.named and task.task_id not in known and task.task_id not in texts:
             yield f"the id {task.task_id} of intent {task.intent} arrived and was not kept"
+
+
+def _plans(record: Record) -> Iterator[CreatePlan]:
+    for step in record.story.steps:
+        if isinstance(step, Submit):
+            yield from step.plans
+        elif isinstance(step, Batch):
+            yield from (plan for _, plan in step.plans)
 
 
 def _is_known(record: Record, intent: int, task_id: str) -> bool:
