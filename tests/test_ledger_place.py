@@ -300,6 +300,199 @@ async def test_a_vacuum_by_hand_is_no_overwriting(path: Path) -> None:
     assert {*KEYS, "before", "after"} == set(await states_of(path))
 
 
+def log_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}-wal")
+
+
+def truncate_log(path: Path) -> None:
+    os.truncate(log_of(path), 0)
+
+
+def cut_log_in_the_middle(path: Path) -> None:
+    os.truncate(log_of(path), log_of(path).stat().st_size // 2)
+
+
+def garble_log(path: Path, content: bytes = b"x" * 40) -> None:
+    with log_of(path).open("r+b") as file:
+        file.write(content)
+
+
+def zero_header_of_log(path: Path) -> None:
+    garble_log(path, bytes(32))
+
+
+def garble_salts_of_log(path: Path) -> None:
+    header = log_of(path).read_bytes()[:32]
+    garble_log(path, header[:16] + bytes(8) + header[24:])
+
+
+def rewrite_log(path: Path) -> None:
+    log_of(path).write_bytes(b"x" * 200_000)
+
+
+each_way_to_damage_the_log = pytest.mark.parametrize(
+    "damage",
+    [truncate_log, cut_log_in_the_middle, garble_log, zero_header_of_log, garble_salts_of_log, rewrite_log],
+)
+
+
+@each_way_to_damage_the_log
+async def test_nothing_is_sent_once_the_log_is_damaged(damage: Callable[[Path], None], path: Path) -> None:
+    async with strict_server() as server:
+        server.usual = ANSWER
+        async with PiAPI(KEY, base_url=server.base_url, ledger=Ledger(path)) as piapi:
+            await piapi.submit(REROLL, key="first")
+            damage(path)
+            for key in ("second", KEYS[0], "third"):
+                with pytest.raises(LedgerError, match=r"run\.db-wal.*in use.*Nothing was sent, nothing was paid"):
+                    await piapi.submit(REROLL, key=key)
+
+        assert 1 == len(server.received)
+
+
+@each_way_to_damage_the_log
+async def test_a_damaged_log_is_noticed_though_another_ledger_has_written_meanwhile(
+    damage: Callable[[Path], None], path: Path
+) -> None:
+    async with opened(path) as mine, opened(path) as other:
+        await accept(mine, "mine")
+        await accept(other, "theirs")
+        damage(path)
+        with pytest.raises(LedgerError, match=r"run\.db-wal"):
+            await writer_of(mine).claim(identity("next"))
+
+
+@each_way_to_damage_the_log
+async def test_what_a_damaged_log_had_is_written_anew(damage: Callable[[Path], None], path: Path) -> None:
+    async with opened(path) as ledger:
+        await accept(ledger, "late")
+        damage(path)
+        with pytest.raises(LedgerError, match=f"All that was recorded is in {re.escape(str(path))}"):
+            await writer_of(ledger).claim(identity("next"))
+        alone = path.with_name("as after a kill.db")
+        shutil.copy(path, alone)
+
+    assert dict.fromkeys([*KEYS, "late"], LedgerState.ACCEPTED) == await states_of(alone)
+    assert not list(path.parent.glob("*-saved-*"))
+
+
+@each_way_to_damage_the_log
+async def test_where_the_rest_of_a_damaged_log_is_said_to_be_it_is(damage: Callable[[Path], None], path: Path) -> None:
+    async with opened(path) as ledger, opened(path) as other:
+        await accept(ledger, *(f"late {number}" for number in range(19)))
+        await accept(other, "late 19")  # and the pages that our connection remembers are out of date
+        damage(path)
+        with pytest.raises(LedgerError) as caught:
+            await writer_of(ledger).claim(identity("next"))
+        with pytest.raises(LedgerError) as again:
+            await ledger.find("late 1")
+
+    assert str(caught.value) == str(again.value)
+
+    named = re.search(r"All that was recorded is in ([^:]+?)(?::|\. Then)", str(caught.value))
+    if named is None:
+        assert "may be missing" in str(caught.value)
+        assert damage in {truncate_log, cut_log_in_the_middle, rewrite_log}
+        return
+    assert {*KEYS, *(f"late {number}" for number in range(20))} == set(await states_of(Path(named[1])))
+
+
+async def test_where_a_damaged_log_cannot_be_written_anew_a_copy_is_named(path: Path) -> None:
+    async with opened(path) as ledger:
+        await accept(ledger, "late")
+        await writer_of(ledger).run(lambda connection: connection.execute("PRAGMA busy_timeout = 0"))
+        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as reader:
+            reader.execute("BEGIN")
+            reader.execute("SELECT count(*) FROM submits").fetchone()  # so that the log cannot be begun anew
+            garble_log(path)
+            with pytest.raises(LedgerError, match=r"put that in its place, and remove run\.db-wal"):
+                await writer_of(ledger).claim(identity("next"))
+
+    (saved,) = path.parent.glob("run.db-saved-*")
+    assert dict.fromkeys([*KEYS, "late"], LedgerState.ACCEPTED) == await states_of(saved)
+
+
+async def test_an_older_log_that_is_copied_over_the_present_one_is_noticed(path: Path) -> None:
+    async with opened(path) as ledger:
+        await accept(ledger, *(f"early {number}" for number in range(20)))
+        older = log_of(path).read_bytes()
+        checkpoint(path, "TRUNCATE")
+        await accept(ledger, "late")
+        log_of(path).write_bytes(older)
+        with pytest.raises(LedgerError, match=r"run\.db-wal"):
+            await writer_of(ledger).claim(identity("next"))
+
+
+def checkpoint(path: Path, mode: str) -> None:
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as by_hand:
+        assert 0 == by_hand.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()[0]
+
+
+@pytest.mark.parametrize("mode", ["PASSIVE", "FULL", "RESTART", "TRUNCATE"])
+async def test_a_log_that_another_connection_begins_anew_is_not_damaged(mode: str, path: Path) -> None:
+    async with opened(path) as mine, opened(path) as other:
+        for number in range(3):
+            await accept(mine, f"mine {number}")
+            await accept(other, f"theirs {number}")
+            checkpoint(path, mode)
+            await mine.find("any")
+            await accept(other, f"theirs again {number}")
+            checkpoint(path, mode)
+            await accept(other, f"theirs once more {number}")
+            await accept(mine, f"mine again {number}")
+
+    assert len(KEYS) + 15 == len(await states_of(path))
+
+
+async def test_a_log_that_another_connection_cuts_off_is_not_damaged(path: Path) -> None:
+    async with opened(path) as ledger:
+        for number in range(3):
+            await accept(ledger, f"mine {number}")
+            checkpoint(path, "TRUNCATE")
+            assert 0 == log_of(path).stat().st_size
+
+    assert len(KEYS) + 3 == len(await states_of(path))
+
+
+async def test_a_log_that_is_begun_anew_by_a_commit_that_fails_is_not_damaged(path: Path) -> None:
+    def fill_and_fail(connection: sqlite3.Connection) -> None:
+        connection.execute("PRAGMA cache_spill = 1")
+        connection.execute("PRAGMA cache_size = 1")
+        connection.execute("UPDATE submits SET answer = randomblob(100000)")
+        raise sqlite3.OperationalError("database or disk is full")
+
+    async with opened(path) as ledger:
+        await writer_of(ledger).run(lambda connection: connection.execute("PRAGMA wal_autocheckpoint = 1"))
+        await accept(ledger, "before")
+        header = log_of(path).read_bytes()[:32]
+        with pytest.raises(LedgerError, match="full"):
+            await writer_of(ledger).run(fill_and_fail)
+        assert header != log_of(path).read_bytes()[:32]
+        await accept(ledger, "after")
+
+    assert {*KEYS, "before", "after"} == set(await states_of(path))
+
+
+async def test_a_log_that_was_damaged_when_the_ledger_was_opened_is_replaced(path: Path) -> None:
+    log_of(path).write_bytes(b"x" * 5000)
+    async with opened(path) as ledger:
+        await ledger.find("any")
+        await accept(ledger, "first")
+        await accept(ledger, "second")
+
+    assert {*KEYS, "first", "second"} == set(await states_of(path))
+
+
+async def test_a_log_that_was_damaged_before_a_second_ledger_is_opened_is_noticed_by_that_too(path: Path) -> None:
+    async with opened(path) as first:
+        await accept(first, "mine")
+        garble_log(path)
+        async with opened(path) as second:
+            await writer_of(second).claim(identity("theirs"))
+            with pytest.raises(LedgerError, match=r"run\.db-wal"):
+                await writer_of(second).claim(identity("next"))
+
+
 @pytest.mark.storm
 async def test_processes_that_come_and_go_on_one_ledger_take_each_other_for_no_other_program(path: Path) -> None:
     hammers = [

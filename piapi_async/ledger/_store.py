@@ -176,6 +176,7 @@ class LedgerStore:
         except BaseException:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
+            self._place.note_log()
             raise
 
         self._place.note_commit()
