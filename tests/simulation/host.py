@@ -109,6 +109,9 @@ WEATHERS = (
 )
 """What may be wrong with reads for a while."""
 
+LASTING = ("null entries", "unreadable entries", "swapped entries", "no multi-fetch")
+"""What may stay wrong, because a plain fetch still tells."""
+
 
 @define(eq=False)
 class Host:

@@ -229,12 +229,6 @@ MUTANTS = (
         "",
     ),
     Mutant(
-        "leaving a batch does not wait for what is on its way",
-        "batch/_run.py",
-        "                await self.runtime.submitter.wait_for_abandoned()\n",
-        "",
-    ),
-    Mutant(
         "closing does not wait for submissions",
         "_runtime.py",
         "            last.push_async_callback(self.submitter.finish)\n",

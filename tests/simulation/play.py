@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import ctypes
 import logging
+import math
 import random
 import re
 import sqlite3
@@ -238,7 +239,8 @@ class Player:
             case Resolve():
                 self._user(step.process, partial(self._resolve, step), None)
             case Weather():
-                self.host.weather.append((self.world.now, self.world.now + step.seconds, step.kind))
+                end = math.inf if step.lasting else self.world.now + step.seconds
+                self.host.weather.append((self.world.now, end, step.kind))
             case Down():
                 number = 24 if step.descriptors else 111
                 self.world.refusal = OSError(

@@ -5,6 +5,7 @@ Everything random about a life is decided here, when its story is made; playing 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from random import Random
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 from attrs import define, evolve, field, frozen
 
 from .answers import ANSWERS
-from .host import TRAVELS, WEATHERS, CreatePlan
+from .host import LASTING, TRAVELS, WEATHERS, CreatePlan
 
 
 @frozen
@@ -136,13 +137,19 @@ class Resolve(Step):
 
 @frozen
 class Weather(Spell):
-    """Reads go wrong for a while."""
+    """Reads go wrong for a while; what is wrong with multi-fetches alone may stay so."""
 
     kind: str
+    lasting: bool = False
+
+    @property
+    def over_at(self) -> float:
+        return self.at if self.lasting else self.at + self.seconds
 
     @property
     def words(self) -> str:
-        return f"for {self.seconds:g} s reads meet: {self.kind}"
+        how_long = "from now on" if self.lasting else f"for {self.seconds:g} s"
+        return f"{how_long} reads meet: {self.kind}"
 
 
 @frozen
@@ -306,8 +313,10 @@ class _Author:
     def _weather(self, at: float) -> Step | None:
         if at < self.spell_over_at:
             return None
-        step = Weather(at, self._seconds(2, 40), self.rng.choice(WEATHERS))
-        self.spell_over_at = step.over_at
+        kind = self.rng.choice(WEATHERS)
+        lasting = kind in LASTING and self.rng.random() < 0.4
+        step = Weather(at, self._seconds(2, 40), kind, lasting)
+        self.spell_over_at = math.inf if lasting else step.over_at
         return step
 
     def _down(self, at: float) -> Step:

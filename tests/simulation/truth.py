@@ -13,6 +13,9 @@ LATE = 60.0
 """Seconds after a task's end, or after everything went right again, by which a wait for it must be over."""
 
 
+STILL_ON_ITS_WAY = 31.0
+"""Seconds for which a submission may be under way that was claimed before its ledger was moved."""
+
 TICK = 0.05
 """Seconds by which a time-out may be missed."""
 
@@ -24,6 +27,8 @@ def violations(record: Record) -> list[str]:
         *_paid_twice(record),
         *_forgotten(record),
         *_not_kept(record),
+        *_not_recorded(record),
+        *_paid_into_a_moved_ledger(record),
         *_mixed_up(record),
         *_refused_yet_made(record),
         *_late(record),
@@ -87,6 +92,25 @@ def _not_kept(record: Record) -> Iterator[str]:
     for task in record.host.tasks.values():
         if task.named and task.task_id not in known and task.task_id not in texts:
             yield f"the id {task.task_id} of intent {task.intent} arrived and was not kept"
+
+
+def _not_recorded(record: Record) -> Iterator[str]:
+    """What a user was told of with a ledger stands in it."""
+    if record.ledger_rows is None or any(isinstance(step, FullDisk) for step in record.story.steps):
+        return
+    recorded = {task_id for _, task_id in record.ledger_rows.values()}
+    for attempt in record.attempts:
+        if attempt.state == "accepted" and attempt.task_id not in recorded:
+            yield f"task {attempt.task_id} of intent {attempt.intent} was accepted, and the ledger does not have it"
+
+
+def _paid_into_a_moved_ledger(record: Record) -> Iterator[str]:
+    """A client that has used a ledger pays no more once its file is gone."""
+    moved_at = min((step.at for step in record.story.steps if isinstance(step, MoveLedger)), default=float("inf"))
+    users = {attempt.client for attempt in record.attempts if 0.0 < attempt.accepted_at < moved_at}
+    for attempt in record.attempts:
+        if attempt.client in users and attempt.accepted_at > moved_at + STILL_ON_ITS_WAY:
+            yield f"intent {attempt.intent} was paid for after the ledger had been moved away"
 
 
 def _plans(record: Record) -> Iterator[CreatePlan]:
