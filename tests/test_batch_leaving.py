@@ -234,6 +234,8 @@ async def test_a_runner_runs_one_stream_at_a_time() -> None:
         {"timeout": -1},
         {"timeout": float("nan")},
         {"max_submits": -1},
+        {"max_submits": 1.5},
+        {"max_submits": True},
     ],
     ids=str,
 )

@@ -2,7 +2,7 @@
 
 `sender.Sender` tries and tries again, `throttle` holds every request of a client back where the
 host or the user asks for it, and `transport` moves bytes and knows whether a request had begun to
-leave.  It judges nothing by itself: what an answer means stands in `_verdict`.
+leave.  What a response means stands in `_verdict`.
 
 May import: _version, _http, _text, tasks, errors, policy, stats, _protocol, _verdict.
 """

@@ -73,13 +73,12 @@ class BatchRunner:
     def __attrs_post_init__(self) -> None:
         self._runtime = runtime_of(self._piapi)
 
-        is_whole = isinstance(self.concurrency, int) and not isinstance(self.concurrency, bool)
-        if not is_whole or self.concurrency < 1:
+        if not _is_whole(self.concurrency) or self.concurrency < 1:
             raise _not_allowed("concurrency", self.concurrency, "a whole number above 0")
         if self.timeout is not None and not self.timeout >= 0:
             raise _not_allowed("timeout", self.timeout, "0 or more seconds, or None")
-        if self.max_submits is not None and not self.max_submits >= 0:
-            raise _not_allowed("max_submits", self.max_submits, "0 or more, or None")
+        if self.max_submits is not None and (not _is_whole(self.max_submits) or self.max_submits < 0):
+            raise _not_allowed("max_submits", self.max_submits, "a whole number from 0, or None")
 
         check_seconds("download_timeout", self.download_timeout)
         check_count("max_file_bytes", self.max_file_bytes)
@@ -165,6 +164,10 @@ class BatchRunner:
             max_submits=self.max_submits,
             on_progress=self.on_progress,
         )
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _not_allowed(name: str, value: object, must_be: str) -> ValueError:
