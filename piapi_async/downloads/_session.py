@@ -306,7 +306,7 @@ class _Checked(aiohttp.BaseConnector):
             raise _RefusedPeerError(str(peer[0]))
         return connection
 
-    async def close(self, *, abort_ssl: bool = False) -> None:
+    async def close(self, **options: Any) -> None:  # noqa: ANN401 - newer aiohttp's
         await super().close()
         if self._owned:
-            await self.inner.close(abort_ssl=abort_ssl)
+            await self.inner.close(**options)
