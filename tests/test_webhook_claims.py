@@ -7,6 +7,7 @@ import io
 import json
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -239,7 +240,8 @@ async def test_a_delivery_about_a_task_of_ours_is_not_counted_so(case: FamilyCas
 
 @pytest.mark.parametrize("workers", [2, 4])
 async def test_behind_one_url_no_worker_is_later_than_without_webhooks(workers: int) -> None:
-    """Each delivery goes to the next worker, as a balancer does it."""
+    """Each delivery goes to any worker, as a balancer does it."""
+    balancer = Random(1)  # noqa: S311 - a coin
     async with serving(durations=40.0, concurrency=200, queue=200) as (emulator, first):
         base_url = first._runtime.sender.transport.base_url
         clients = [PiAPI(KEY, base_url=base_url, poll=PollPolicy()) for _ in range(workers)]
@@ -254,14 +256,12 @@ async def test_behind_one_url_no_worker_is_later_than_without_webhooks(workers: 
             late.append(now() - ends)
 
         async def balance() -> None:
-            sent = 0
             while True:
                 await asyncio.sleep(0.1)
                 for task_id, task in list(emulator.engine.tasks.items()):
                     if task.ended is not None and task_id not in told and not task.adopted:
                         told.add(task_id)
-                        sent += 1
-                        receiver = receivers[sent % workers]
+                        receiver = balancer.choice(receivers)
                         await receiver.handle(HEADERS, delivery(task_id), query=nonce_of(emulator, task_id))
 
         told: set[str] = set()
@@ -275,7 +275,7 @@ async def test_behind_one_url_no_worker_is_later_than_without_webhooks(workers: 
     late.sort()
     assert late[int(0.9 * len(late))] <= 1.5
     assert late[-1] <= 3.0
-    assert sum(client.stats.foreign_deliveries for client in clients) >= len(late) // 3
+    assert sum(client.stats.foreign_deliveries for client in clients) >= len(late) // 4
 
 
 # -- bounds -------------------------------------------------------------------------------------------------------
