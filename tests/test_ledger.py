@@ -583,11 +583,11 @@ async def test_a_ledger_of_a_newer_version_is_left_alone(path: Path) -> None:
     async with opened(path) as ledger:
         await make_accepted(ledger, "k")
     with contextlib.closing(sqlite3.connect(path)) as file:
-        file.execute("PRAGMA user_version = 2")
+        file.execute("PRAGMA user_version = 3")
     before = path.read_bytes()
     async with opened(path) as ledger:
         for work in (writer_of(ledger).claim(identity()), ledger.pending(), ledger.resolve("k", resubmit=True)):
-            with pytest.raises(LedgerError, match=r"newer piapi_async \(its version is 2.*upgrade piapi_async"):
+            with pytest.raises(LedgerError, match=r"newer piapi_async \(its version is 3.*upgrade piapi_async"):
                 await work
 
     assert before == path.read_bytes()
@@ -783,7 +783,7 @@ async def test_when_the_system_refuses_to_write_nothing_that_was_committed_is_lo
         async def main(path):
             async with here.opened(here.Path(path)) as ledger:
                 await writer_of(ledger).claim(here.identity("early"))
-                resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, resource.RLIM_INFINITY))
+                resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, resource.RLIM_INFINITY))
                 print(json.dumps(await here.fill(ledger)))
                 resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         asyncio.run(main(sys.argv[1]))

@@ -30,7 +30,8 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make(path, SCHEMA)
     with sqlite3.connect(path) as file:
         file.executemany(
-            "INSERT INTO submits VALUES (?, 'ended', ?, ?, ?, ?, NULL, ?, ?, 'done', ?)",
+            "INSERT INTO submits (key, state, origin, family, digest, request, task_id, at, outcome, answer) "
+            "VALUES (?, 'ended', ?, ?, ?, ?, ?, ?, 'done', ?)",
             (
                 (f"key {number:09}", ORIGIN, FAMILY, b"d" * 32, "/mj/v2/imagine {}", f"t{number}", 1.0, b"{}" * 150)
                 for number in range(ROWS)

@@ -152,8 +152,7 @@ class Place:
         has written to the database, as `cp` does.
         """
         self.check_names()
-        if not self._lost:  # else the log was written back by `tell_loss`
-            self._check_log(connection)
+        self.check_log(connection)
 
         written = _written(os.stat(self._files[0]))  # noqa: PTH116 - as in `_inode`
         if written == self._written:
@@ -183,8 +182,10 @@ class Place:
             self._data_version = version
         self._written = written
 
-    def _check_log(self, connection: sqlite3.Connection) -> None:
+    def check_log(self, connection: sqlite3.Connection) -> None:
         """Raise `DisplacedError` if the log has become what SQLite cannot have made of it."""
+        if self._lost:  # the log was written back by `tell_loss`
+            return
         log = _Log.at(self._files[1])
         if self._log_is_damaged or not self._is_sound(log, connection):
             self._log_is_damaged = True

@@ -14,7 +14,7 @@ from ._owners import Owners
 from ._sqlite import make, use_wal
 
 _APPLICATION_ID = 0x70694150  # "piAP", which tells a damaged ledger from the database of another program
-VERSION = 1
+VERSION = 2
 
 SMALL = 8 * 1024 * 1024
 """Bytes of a database that is read through whenever it is opened, which takes some 50 ms."""
@@ -29,10 +29,13 @@ _HEADER = 100  # bytes with which every SQLite file begins (sqlite.org/fileforma
 # row as well; it holds only those still to be ended.  States are asked for only while a row has no
 # task yet, which few have.
 #
+# Why `submits_by_time` holds times and ids: rows are added in the order of their times, so it grows at
+# its end, and "which tasks were made since then" is answered from it alone, however many rows have
+# ended and however long their answers are.
+#
 # An index changes nothing that another release reads or writes, so a file of this version without
 # them is given them when it is opened.
-SCHEMA = f"""
-BEGIN IMMEDIATE;
+_TABLES = """
 CREATE TABLE IF NOT EXISTS submits (
     key TEXT PRIMARY KEY,
     state TEXT NOT NULL CHECK (state IN ('sending', 'accepted', 'ended', 'unknown')),
@@ -42,18 +45,67 @@ CREATE TABLE IF NOT EXISTS submits (
     request TEXT NOT NULL,
     owner TEXT,
     task_id TEXT,
+    at REAL NOT NULL,       -- when this attempt was recorded: Unix time of this machine
+    outcome TEXT,
+    answer BLOB,
+    attempt INTEGER NOT NULL DEFAULT 1,
+    note TEXT,              -- the caller's own JSON
+    trace TEXT,             -- an observer's own text, from which a later process goes on
+    found TEXT,             -- how the task was found if its response was lost
+    body TEXT,              -- as it was sent, long values as digests (NULL: as `request` tells)
+    sent_at REAL,           -- when an attempt that was lost began to be sent
+    lost_at REAL,           -- when its response was given up
+    clock_offset REAL       -- seconds by which the host's clock was ahead then
+);
+CREATE TABLE IF NOT EXISTS earlier (
+    origin TEXT NOT NULL,
+    task_id TEXT NOT NULL,
+    family TEXT NOT NULL,
+    key TEXT NOT NULL,
+    attempt INTEGER NOT NULL,
     at REAL NOT NULL,
     outcome TEXT,
-    answer BLOB
-);
+    PRIMARY KEY (origin, task_id)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS durations (
+    origin TEXT NOT NULL,
+    family TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    data BLOB NOT NULL,
+    updated REAL NOT NULL,
+    PRIMARY KEY (origin, family, kind)
+) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS submits_by_task ON submits (task_id) WHERE state = 'accepted';
 CREATE INDEX IF NOT EXISTS submits_open ON submits (state) WHERE state IN ('sending', 'unknown');
+CREATE INDEX IF NOT EXISTS submits_by_time ON submits (at, task_id);
+"""
+
+SCHEMA = f"""
+BEGIN IMMEDIATE;
+{_TABLES}
 PRAGMA application_id = {_APPLICATION_ID};
 PRAGMA user_version = {VERSION};
 COMMIT;
 """
 
-_INDEXES = 2  # of ours; SQLite's own, of the primary key, has no SQL
+# Each step makes a file of one version a file of the next; the tables and indexes that are new in it
+# are made by `SCHEMA` afterwards.  Columns that were added are empty in the rows that were there, so
+# no row is touched, and a process of the older release that has the file open can go on.
+_STEPS = {
+    1: (
+        "ALTER TABLE submits ADD COLUMN attempt INTEGER NOT NULL DEFAULT 1",
+        "ALTER TABLE submits ADD COLUMN note TEXT",
+        "ALTER TABLE submits ADD COLUMN trace TEXT",
+        "ALTER TABLE submits ADD COLUMN found TEXT",
+        "ALTER TABLE submits ADD COLUMN body TEXT",
+        "ALTER TABLE submits ADD COLUMN sent_at REAL",
+        "ALTER TABLE submits ADD COLUMN lost_at REAL",
+        "ALTER TABLE submits ADD COLUMN clock_offset REAL",
+    ),
+}
+"""The changes of tables that exist, by the version that they are made in."""
+
+_INDEXES = 3  # of ours; SQLite's own, of the primary key, has no SQL
 
 
 def require_or_make(path: Path, real: Path) -> None:
@@ -100,7 +152,32 @@ def prepare(connection: sqlite3.Connection, path: Path, real: Path) -> None:
     use_wal(connection)
     connection.execute("PRAGMA synchronous = FULL")
     if version < VERSION or indexes < _INDEXES:
-        connection.executescript(SCHEMA)
+        _upgrade(connection)
+
+
+def _upgrade(connection: sqlite3.Connection) -> None:
+    """Bring the tables to this version, and add the indexes that are missing, whole or not at all."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        # Another process may have done it while this one waited for the file.
+        version = _read(connection, "PRAGMA user_version")
+        if version > 0:
+            _change_tables(connection, version)
+        for statement in _TABLES.split(";"):
+            connection.execute(statement)
+        connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {max(version, VERSION)}")
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def _change_tables(connection: sqlite3.Connection, version: int) -> None:
+    for older in range(version, VERSION):
+        for statement in _STEPS[older]:
+            connection.execute(statement)
 
 
 def _read(connection: sqlite3.Connection, query: str) -> int:

@@ -34,6 +34,9 @@ from ._schema import prepare, require_or_make
 
 _BUSY_SECONDS = 20.0  # for which a transaction waits for another process's
 
+_UNREADABLE = frozenset({sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+"""Errors of a transaction that cannot begin because its pages cannot be read, perhaps as the log was cut off."""
+
 FORKED = "open it in the new process only, or start that with multiprocessing's 'spawn' and not with 'fork'."
 
 _INSERT_CLAIM = """
@@ -150,7 +153,12 @@ class LedgerStore:
     def _begin(self) -> sqlite3.Connection:
         """Begin a transaction, provided the file is still the one that was opened."""
         connection = self._open()
-        connection.execute("BEGIN IMMEDIATE")
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.DatabaseError as error:
+            if error.sqlite_errorcode & 0xFF in _UNREADABLE:
+                self._place.check_log(connection)
+            raise
         try:
             self._place.check(connection, self._owners.is_alone)
             self._owners.stay()
