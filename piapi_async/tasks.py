@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic, NewType, TypeVar
 
+import attrs
 import orjson
 from attrs import evolve, field, frozen
 
@@ -110,6 +111,20 @@ class TaskFile:
     role: FileRole = FileRole.RESULT
     saved_as: Path | str | None = None
 
+    def to_dict(self) -> dict[str, str | None]:
+        """Return the file as JSON values."""
+        saved_as = None
+        if self.saved_as is not None:
+            saved_as = str(self.saved_as)
+
+        return {
+            "url": self.url,
+            "kind": self.kind.value,
+            "role": self.role.value,
+            "path": self.path,
+            "saved_as": saved_as,
+        }
+
 
 @frozen(eq=False)
 class Reader(Generic[R_co]):
@@ -183,6 +198,61 @@ class Task(Generic[R_co]):
     def ended_at(self) -> datetime | None:
         """When it ended (UTC), None before."""
         return self._life.ended_at
+
+    @property
+    def done(self) -> bool:
+        """Whether the task has ended, well or not: nothing more will happen to it."""
+        return self.state.terminal
+
+    @property
+    def ok(self) -> bool:
+        """Whether the task has ended well, so that there is a result."""
+        return self.state is TaskState.DONE
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what the command line prints of a task: JSON values alone, times in ISO 8601."""
+        cost = None
+        if self.cost is not None:
+            cost = {"amount": self.cost.amount, "unit": self.cost.unit}
+
+        return {
+            "task_id": self.task_id,
+            "task_type": self.task_type,
+            "status": self.status,
+            "state": self.state.value,
+            "progress": self.progress,
+            "error": self.error,
+            "images": list(self.images),
+            "result": _to_json_value(self.result),
+            "files": [file.to_dict() for file in self.files],
+            "cost": cost,
+            "created_at": _iso(self.created_at),
+            "started_at": _iso(self.started_at),
+            "ended_at": _iso(self.ended_at),
+        }
+
+    def to_json(self) -> str:
+        """Return `to_dict` as one line of JSON."""
+        return orjson.dumps(self.to_dict(), default=str).decode()
+
+
+def _to_json_value(result: object) -> object:
+    """Return a result as JSON values, which that of an undocumented shape is already."""
+    if attrs.has(type(result)):
+        return attrs.asdict(result, value_serializer=_listed)  # type: ignore[arg-type]  # an instance of such a class
+    return result
+
+
+def _listed(_instance: object, _attribute: object, value: object) -> object:
+    if isinstance(value, tuple):
+        return list(value)
+    return value
+
+
+def _iso(moment: datetime | None) -> str | None:
+    if moment is None:
+        return None
+    return moment.isoformat()
 
 
 def with_files(task: Task[R_co], files: tuple[TaskFile, ...]) -> Task[R_co]:

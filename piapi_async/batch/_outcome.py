@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+import orjson
 from attrs import asdict, define, frozen
 
 from .._protocol.family import TaskRequest
@@ -58,6 +59,55 @@ class Outcome(Generic[R_co]):
     def ok(self) -> bool:
         """Whether the task is done and, if that was asked for, saved."""
         return self.error is None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the outcome as JSON values: what `Task.to_dict` has, and what concerns the item.
+
+        ``pandas.DataFrame(outcome.to_dict() for outcome in outcomes)`` is a table of a run.  `error`
+        is a text, "" if all is well, and `error_type` the name of its class; `request` is what was
+        sent, without webhook fields.
+        """
+        sent = SubmissionKey.of(self.request.to_http(), key="", origin="", family="").request
+        request = orjson.loads(sent.partition(" ")[2])
+        verb = getattr(self.request, "verb", None)
+        if isinstance(verb, str) and isinstance(request, dict):
+            request = {"verb": verb, **request}
+
+        return {"index": self.index, **outcome_fields(self), "request": request}
+
+    def to_json(self) -> str:
+        """Return `to_dict` as one line of JSON."""
+        return orjson.dumps(self.to_dict(), default=str).decode()
+
+
+def _no_task() -> dict[str, Any]:
+    """Return what stands in the place of `Task.to_dict` where there is no task."""
+    unknown = ("status", "state", "progress", "result", "cost", "created_at", "started_at", "ended_at")
+    return {"task_type": "", **dict.fromkeys(unknown), "images": [], "files": []}
+
+
+def outcome_fields(outcome: Outcome[Any]) -> dict[str, Any]:
+    """Return an outcome as JSON values, but for its request and its place."""
+    fields = _no_task()
+    if outcome.task is not None:
+        fields = outcome.task.to_dict()
+    task_id = None
+    if outcome.ref is not None:
+        task_id = outcome.ref.task_id
+
+    text, error_type = "", ""
+    if outcome.error is not None:
+        text, error_type = str(outcome.error), type(outcome.error).__name__
+
+    return {
+        "key": outcome.key,
+        **fields,
+        "task_id": task_id,
+        "ok": outcome.ok,
+        "error": text,
+        "error_type": error_type,
+        "resumed": outcome.resumed,
+    }
 
 
 @frozen(kw_only=True)

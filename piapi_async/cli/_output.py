@@ -16,10 +16,9 @@ import sys
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
-import attrs
 import click
 
-from ..tasks import Task, TaskFile
+from ..tasks import Task
 from ._exit import ExitCode
 from ._stderr import harmless, tell
 
@@ -157,40 +156,4 @@ def _end_listing() -> NoReturn:
 
 def print_task(task: Task[Any]) -> None:
     """Print a task, and where its files were saved, as one JSON object."""
-    print_json(task_fields(task))
-
-
-def task_fields(task: Task[Any]) -> dict[str, Any]:
-    """Return a task and where its files were saved, as JSON values; for commands and batches."""
-    result = task.result
-    if attrs.has(type(result)):
-        result = attrs.asdict(result)
-    cost = None
-    if task.cost is not None:
-        cost = {"amount": task.cost.amount, "unit": task.cost.unit}
-
-    return {
-        "task_id": task.task_id,
-        "status": task.status,
-        "state": task.state.value,
-        "progress": task.progress,
-        "error": task.error,
-        "images": task.images,
-        "result": result,
-        "files": [_file_fields(file) for file in task.files],
-        "cost": cost,
-    }
-
-
-def _file_fields(file: TaskFile) -> dict[str, str | None]:
-    saved_as = None
-    if file.saved_as is not None:
-        saved_as = str(file.saved_as)
-
-    return {
-        "url": file.url,
-        "kind": file.kind.value,
-        "role": file.role.value,
-        "path": file.path,
-        "saved_as": saved_as,
-    }
+    print_json(task.to_dict())

@@ -9,7 +9,6 @@ import shutil
 import sqlite3
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Protocol
 
 import click
@@ -18,6 +17,7 @@ from attrs import define, field
 from ..._protocol.family import TaskRequest
 from ..._protocol.result_files import makes_text
 from ...batch import Outcome
+from ...batch._outcome import outcome_fields
 from ...downloads._disk import is_saved
 from ...errors import TaskCancelled, TaskFailed
 from ...ledger._entries import SubmissionKey
@@ -27,7 +27,6 @@ from .._output import (
     leave_stdout,
     on_terminal,
     stdout_encoding,
-    task_fields,
     to_json,
     write_out,
 )
@@ -178,43 +177,14 @@ class Results:
         self._sink.write(to_json(row_of(outcome, origin), encoding=self._sink.encoding))
 
 
-_NO_TASK: Mapping[str, Any] = MappingProxyType(
-    {
-        "status": None,
-        "state": None,
-        "progress": None,
-        "images": [],
-        "result": None,
-        "files": [],
-        "cost": None,
-    }
-)
-
-
 def row_of(outcome: Outcome[Any], origin: Origin) -> dict[str, Any]:
     """Return the line of an outcome: the fields that a single command prints, and the item's own."""
-    fields: Mapping[str, Any] = _NO_TASK
-    if outcome.task is not None:
-        fields = task_fields(outcome.task)
-    task_id = None
-    if outcome.ref is not None:
-        task_id = outcome.ref.task_id
-
-    error = outcome.error or outcome.download_error
-    text, error_type = "", ""
-    if error is not None:
-        text, error_type = str(error), type(error).__name__
     ended = outcome.error is None or isinstance(outcome.error, (TaskFailed, TaskCancelled))
 
     return {
         "line": origin.number,
-        "key": outcome.key,
         "digest": digest_of(outcome.request),
-        **fields,
-        "task_id": task_id,
-        "error": text,
-        "error_type": error_type,
-        "resumed": outcome.resumed,
+        **outcome_fields(outcome),
         "final": ended and outcome.download_error is None,
         "request": origin.as_given(),
         "extra": origin.carried(),
