@@ -23,7 +23,7 @@ from ._calls.sender import Sender
 from ._calls.threads import running_loop
 from ._protocol.family import Family, TaskRequest
 from ._submit.correlation import Correlation
-from ._submit.submission import SubmitResult
+from ._submit.submission import NO_TERMS, SubmitResult, Terms
 from ._submit.submitter import Submitter
 from ._submit.uploads import Uploader
 from ._text import label
@@ -182,10 +182,12 @@ class Runtime:
         timeout: float | None,
         *,
         identity: SubmissionKey | None = None,
+        terms: Terms = NO_TERMS,
     ) -> tuple[Watch, SubmitResult]:
         """Submit, and return the watch of the task beside what the submitter knows of it.  Raises as `PiAPI.submit`.
 
-        `identity` replaces `key`, where the caller has made it from the request already.
+        `identity` replaces `key`, where the caller has made it from the request already; `terms` are
+        the submission's own.
         """
         self.enter()
         if identity is not None:
@@ -202,7 +204,7 @@ class Runtime:
         family = request.family
         _tell("%s is being submitted", name, request=name)
 
-        accepted = await self.submitter.submit(request, key, timeout, identity)
+        accepted = await self.submitter.submit(request, key, timeout, identity, terms)
 
         _tell("%s was accepted: task %s", name, accepted.task_id, task_id=accepted.task_id, request=name)
         watch = self.watch(

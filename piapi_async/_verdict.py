@@ -133,6 +133,19 @@ def judge_unanswered(error: PiAPIError) -> Judgement:
     return Judgement(Verdict.RAISE, error)
 
 
+def may_pass(error: PiAPIError) -> bool:
+    """Return whether a submission that ended with an error, not unknown, may be sent again later.
+
+    Nothing was made in any case; here the reason passes by itself.
+    """
+    match error:
+        case TransportError(sent=False, untrusted=False) | RateLimitError():
+            return True
+        case ServerError(status=status):
+            return status in _NEVER_DELIVERED
+    return False
+
+
 _CERTAIN = (Verdict.RAISE, Verdict.RETRY)
 """With these it is certain that no task was made."""
 

@@ -124,9 +124,9 @@ class Sender:
         if pause and error.retry_after:
             self.throttle.pause(min(error.retry_after, self.retry.total))
 
-    def backoff(self, started_at: float) -> Backoff:
-        """Return the back-off of a call that began at a time of the loop."""
-        return Backoff(self.retry, self.rng, started_at)
+    def backoff(self, started_at: float, policy: RetryPolicy | None = None) -> Backoff:
+        """Return the back-off of a call that began at a time of the loop, by its own policy if it has one."""
+        return Backoff(policy or self.retry, self.rng, started_at)
 
     def pause_after(self, error: PiAPIError, backoff: Backoff) -> float | None:
         """Return the seconds to wait after a failed attempt, None if the policy allows no more."""
@@ -138,7 +138,7 @@ class Sender:
         self.counters.retries += 1
         text = str(error).rstrip(".")
         next_try = backoff.tries + 1
-        logger.info("%s; trying again in %.1f s (%d of %d)", text, pause, next_try, self.retry.attempts)
+        logger.info("%s; trying again in %.1f s (%d of %d)", text, pause, next_try, backoff.policy.attempts)
         return pause
 
     async def _exchange(

@@ -34,7 +34,7 @@ leaves no doubt behind.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +42,8 @@ from attrs import define, field, frozen
 
 from .._protocol.family import Family, TaskRequest
 from .._text import label
-from ..errors import APIError, PiAPIError, SubmissionUnknown
+from ..errors import APIError, PiAPIError, SubmissionUnknown, TransportError
+from ..policy import RetryPolicy
 from ..tasks import Cost, TaskId, TaskRef
 
 if TYPE_CHECKING:
@@ -96,6 +97,22 @@ class SubmitResult:
     frozen: Cost | None = None
 
 
+@frozen(kw_only=True)
+class Terms:
+    """How one submission differs from the others of its client.
+
+    `retry` takes the place of the client's policy.  `may_leave` is asked each time before it is
+    sent: if it says no, nothing is sent, and the submission ends with a `TransportError`
+    (``sent=False``).
+    """
+
+    retry: RetryPolicy | None = None
+    may_leave: Callable[[], bool] | None = None
+
+
+NO_TERMS = Terms()
+
+
 @define(eq=False)
 class Submission:
     """One submission, from `submit` until it is accepted, refused or unknown.
@@ -113,6 +130,7 @@ class Submission:
     claim: AnyClaim
     send_state: SendState
     result: asyncio.Future[SubmitResult]
+    terms: Terms = NO_TERMS
     task: asyncio.Task[SubmitResult | None] | None = None
     has_run: bool = False
     state: SubmissionState = field(default=SubmissionState.QUEUED, init=False)
@@ -132,6 +150,17 @@ class Submission:
                 f"{label(self.request)}: a submission that is {self.state.value} cannot be {state.value}"
             )
         self.state = state
+
+    def check_leave(self) -> None:
+        """Raise `TransportError` if its terms do not allow it to be sent any more."""
+        may_leave = self.terms.may_leave
+        if may_leave is None or may_leave():
+            return
+        raise TransportError(
+            f"{label(self.request)} was not sent: it may not leave any more, as too much time has passed. "
+            "Nothing was paid; submit it again.",
+            sent=False,
+        )
 
     def put_off(self) -> None:
         """Note that the host has refused what was sent for now, so that nothing is on its way."""

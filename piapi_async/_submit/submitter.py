@@ -40,7 +40,7 @@ from ..tasks import Created, TaskId, TaskRef, TaskState
 from .claim import NO_CLAIM, AnyClaim, Claim
 from .correlation import Correlation
 from .known_ids import KnownIds
-from .submission import Submission, SubmissionState, SubmitResult, refusal_naming
+from .submission import NO_TERMS, Submission, SubmissionState, SubmitResult, Terms, refusal_naming
 from .uploads import Uploader
 
 logger = logging.getLogger("piapi_async")
@@ -78,6 +78,7 @@ class Submitter:
         key: str | None,
         timeout: float | None,
         identity: SubmissionKey | None = None,
+        terms: Terms = NO_TERMS,
     ) -> SubmitResult:
         """Return the task that the request has made, or that its key has made before.
 
@@ -94,6 +95,7 @@ class Submitter:
             NO_CLAIM,
             SendState(),
             result,
+            terms,
         )
         self._under_way.add(submission)
         owner = self._own(submission, key, identity)
@@ -353,6 +355,7 @@ class Submitter:
                 if known is not None:
                     return known
 
+            submission.check_leave()
             submission.enter(SubmissionState.SENDING)
             try:
                 answer = await self._sender.try_to_create(
@@ -369,7 +372,7 @@ class Submitter:
 
             pause = None
             if isinstance(answer, Judgement):
-                backoff = backoff or self._sender.backoff(started_at)
+                backoff = backoff or self._sender.backoff(started_at, submission.terms.retry)
                 pause = self._pause_after(submission, answer, backoff)
             if pause is None:
                 submission.accept(await self._conclude(submission, answer))
