@@ -17,11 +17,11 @@ from random import Random
 from typing import Any, TypeVar
 
 import anyio
-from attrs import define, field
+from attrs import define, field, frozen
 
 from ._calls.sender import Sender
 from ._calls.threads import running_loop
-from ._protocol.family import Family, TaskRequest
+from ._protocol.family import Family, Service, TaskRequest
 from ._submit.correlation import Correlation
 from ._submit.submission import NO_TERMS, SubmitResult, Terms
 from ._submit.submitter import Submitter
@@ -33,7 +33,7 @@ from ._wait.poller import Poller
 from ._wait.schedule import PollSchedule
 from ._wait.watch import Watch
 from .downloads._session import FileSession, host_of
-from .errors import ClientClosed
+from .errors import ClientClosed, PiAPIError
 from .ledger import Ledger
 from .ledger._entries import SubmissionKey, check_key
 from .ledger._ledger import writer_of
@@ -47,11 +47,25 @@ logger = logging.getLogger("piapi_async")
 R = TypeVar("R")
 
 
+@frozen(eq=False)
+class Home:
+    """Where a client's requests go: `family` is what a bare id means there, `service` the vendor.
+
+    `known` tells whether that vendor's API is certainly what is behind the base URL; a host of
+    another name may speak any protocol.
+    """
+
+    family: Family[Any]
+    service: Service
+    known: bool
+
+
 @define(eq=False)
 class Runtime:
     """What the parts of one client share."""
 
     origin: str
+    home: Home
     sender: Sender
     poller: Poller
     submitter: Submitter
@@ -69,6 +83,7 @@ class Runtime:
     def wire(
         cls,
         origin: str,
+        home: Home,
         sender: Sender,
         *,
         policy: PollPolicy,
@@ -95,6 +110,7 @@ class Runtime:
 
         return cls(
             origin=origin,
+            home=home,
             sender=sender,
             poller=poller,
             submitter=submitter,
@@ -202,6 +218,7 @@ class Runtime:
         # Asked for now, as nothing of the request's may fail once it is paid for.
         name = type(request).__name__
         family = request.family
+        self.check_family(family)
         _tell("%s is being submitted", name, request=name)
 
         accepted = await self.submitter.submit(request, key, timeout, identity, terms)
@@ -239,6 +256,31 @@ class Runtime:
         now = asyncio.get_running_loop().time()
         due = schedule.first_poll(now, has_webhook=has_webhook)
         return Watch(family, task_id, due=due, paced_from=now, has_webhook=has_webhook)
+
+    def family(self, named: Family[Any] | None) -> Family[Any]:
+        """Return the family that a caller has named, or what a bare id means; raises as `check_family`."""
+        if named is None:
+            return self.home.family
+        self.check_family(named)
+        return named
+
+    def check_family(self, family: Family[Any]) -> None:
+        """Raise `ValueError` if the client's host is known to speak another vendor's protocols."""
+        service = self.home.service
+        other = family.service
+        if not self.home.known or other is service or other is None:
+            return
+
+        raise ValueError(
+            f"family: {family.name!r} is spoken by {other.name} alone, and this client speaks to {service.name}, at "
+            f"{self.origin}: use a client that {other.client} makes. Nothing was sent, nothing was paid"
+        )
+
+    def check_call(self, name: str) -> None:
+        """Raise `PiAPIError` for a call beside those about tasks that the client's vendor does not serve."""
+        service = self.home.service
+        if name not in service.calls:
+            raise PiAPIError(f"{name}: {service.name} has no such call. Nothing was sent.")
 
     async def fetch(self, family: Family[R], task_id: TaskId) -> Task[R]:
         """Read one task now.  Raises as `PiAPI.fetch`."""

@@ -18,6 +18,7 @@ from attrs import field, frozen
 from ._http import HTTPRequest, HTTPResponse, post
 from ._protocol.decoding import Structure
 from ._protocol.envelope import read_data, read_envelope
+from ._protocol.family import Service
 from ._protocol.fields import choice, moment, text, whole
 from ._protocol.reading import object_at, read_cost, read_int, read_time, text_at
 from ._protocol.requests import CheckedRequest, request
@@ -26,6 +27,7 @@ from .errors import UnexpectedAnswer
 from .tasks import Cost
 
 __all__ = [
+    "PIAPI",
     "Account",
     "AccountInfo",
     "ActiveTasks",
@@ -409,3 +411,17 @@ class Upload:
         if not url.startswith(("http://", "https://")):
             raise UnexpectedAnswer("The response has no URL at data.url", path="data.url")
         return url
+
+
+# -- the vendor ------------------------------------------------------------------------------------
+
+PIAPI = Service(
+    name="PiAPI",
+    base_url="https://api.piapi.ai",
+    variables="PIAPI",
+    client="PiAPI()",
+    concurrency=30,
+    account=AccountInfo(),
+    calls=frozenset({"upload", "history", "active_tasks", "cancel_pending"}),
+)
+"""PiAPI's own API, for which legacy Midjourney, the unified protocol and the older ones are spoken."""

@@ -22,14 +22,15 @@ from ._calls.secrets import Hidden
 from ._calls.sender import Sender
 from ._calls.throttle import Throttle
 from ._calls.transport import Transport, check_base_url, check_key, origin_of
+from ._families import family_at
 from ._protocol.family import Family, TaskRequest
-from ._runtime import Runtime, check_timeout
+from ._runtime import Home, Runtime, check_timeout
 from ._submit.uploads import upload_url_for
 from ._verdict import judge_read
 from ._wait.bulk import fetch_many
 from .account import (
+    PIAPI,
     Account,
-    AccountInfo,
     ActiveTasks,
     CancelPending,
     GetActiveTasks,
@@ -42,8 +43,6 @@ from .midjourney import LEGACY, MidjourneyResult
 from .policy import PollPolicy, RetryPolicy, TokenBucket
 from .stats import Counters, Stats
 from .tasks import Task, TaskRef, check_task_id, found_at
-
-DEFAULT_BASE_URL = "https://api.piapi.ai"
 
 R = TypeVar("R")
 
@@ -69,6 +68,10 @@ class PiAPI:
         Where files are uploaded.  Default: the environment variable PIAPI_UPLOAD_URL, then the
         vendor's upload host if `base_url` is the vendor's, else ``/api/ephemeral_resource`` at
         `base_url`: the key goes to no other host.
+    family
+        What a bare id means, and whose host this is; a request of another vendor's is then refused
+        before it is sent.  Default: that of the vendor whose own URL `base_url` is, else legacy
+        Midjourney's, beside which any other may be used.
     timeout
         Seconds that one attempt of a call may take, connecting and reading included.
     retry
@@ -105,6 +108,7 @@ class PiAPI:
         *,
         base_url: str | None = None,
         upload_url: str | None = None,
+        family: Family[Any] | None = None,
         timeout: float = 30.0,
         retry: RetryPolicy | None = None,
         poll: PollPolicy | None = None,
@@ -116,17 +120,21 @@ class PiAPI:
         trust_env: bool = False,
         allow_insecure: bool = False,
     ) -> None:
-        key = Hidden(os.environ.get("PIAPI_API_KEY") if api_key is None else api_key)
+        service = PIAPI
+        if family is not None and family.service is not None:
+            service = family.service
+        variable = f"{service.variables}_API_KEY"
+        key = Hidden(os.environ.get(variable) if api_key is None else api_key)
         api_key = None  # a traceback that shows local variables must not show the key
         if base_url is None:  # "" is probably an unset variable, and must not mean the host that costs money
-            base_url = os.environ.get("PIAPI_BASE_URL") or DEFAULT_BASE_URL
+            base_url = os.environ.get(f"{service.variables}_BASE_URL") or service.base_url
         base_url = check_base_url(base_url, allow_insecure=allow_insecure)
         upload_url = check_base_url(
-            upload_url or os.environ.get("PIAPI_UPLOAD_URL") or upload_url_for(base_url),
+            upload_url or os.environ.get(f"{service.variables}_UPLOAD_URL") or upload_url_for(base_url),
             allow_insecure=allow_insecure,
             name="upload_url",
         )
-        key = check_key(key)
+        key = check_key(key, client=service.client, variable=variable)
 
         for name, part, kind in (("retry", retry, RetryPolicy), ("poll", poll, PollPolicy), ("ledger", ledger, Ledger)):
             if part is not None and not isinstance(part, kind):
@@ -150,6 +158,7 @@ class PiAPI:
         )
         self._runtime = Runtime.wire(
             origin_of(base_url),
+            _home(family, base_url),
             sender,
             policy=poll or PollPolicy(),
             rng=rng,
@@ -208,12 +217,15 @@ class PiAPI:
     def attach(self, task: str | TaskRef) -> TaskHandle[MidjourneyResult]: ...
     @overload
     def attach(self, task: str | TaskRef, *, family: Family[R]) -> TaskHandle[R]: ...
-    def attach(self, task: str | TaskRef, *, family: Family[Any] = LEGACY) -> TaskHandle[Any]:
+    def attach(self, task: str | TaskRef, *, family: Family[Any] | None = None) -> TaskHandle[Any]:
         """Return the handle of a task that exists already; makes no request.
+
+        A bare id is one of the client's own `family`, which is legacy Midjourney unless told.
 
         Raises `ValueError` for an empty id, or a ref of another host or family.
         """
         runtime = runtime_of(self)
+        family = runtime.family(family)
         if isinstance(task, TaskRef):
             if task.origin != runtime.origin:
                 raise ValueError(f"task {task} lives at {task.origin}, this client speaks to {runtime.origin}")
@@ -228,21 +240,25 @@ class PiAPI:
     async def fetch(self, task_id: str) -> Task[MidjourneyResult]: ...
     @overload
     async def fetch(self, task_id: str, *, family: Family[R]) -> Task[R]: ...
-    async def fetch(self, task_id: str, *, family: Family[Any] = LEGACY) -> Task[Any]:
+    async def fetch(self, task_id: str, *, family: Family[Any] | None = None) -> Task[Any]:
         """Read one task now.  Raises `NotFoundError`, other `APIError`, `TransportError`, `UnexpectedAnswer`."""
-        return await runtime_of(self).fetch(family, check_task_id(task_id))
+        runtime = runtime_of(self)
+        return await runtime.fetch(runtime.family(family), check_task_id(task_id))
 
     @overload
     async def fetch_many(self, task_ids: Iterable[str]) -> dict[str, Task[MidjourneyResult] | None]: ...
     @overload
     async def fetch_many(self, task_ids: Iterable[str], *, family: Family[R]) -> dict[str, Task[R] | None]: ...
-    async def fetch_many(self, task_ids: Iterable[str], *, family: Family[Any] = LEGACY) -> dict[str, Task[Any] | None]:
+    async def fetch_many(
+        self, task_ids: Iterable[str], *, family: Family[Any] | None = None
+    ) -> dict[str, Task[Any] | None]:
         """Read any number of tasks now, and return them by id; None for a task that the host does not know.
 
         Many are read in one request or, if the host cannot do that, eight at a time.  Raises as
         `fetch`, at the first error.
         """
         runtime = self._entered()
+        family = runtime.family(family)
         ids = [check_task_id(task_id) for task_id in task_ids]
         tasks = await fetch_many(runtime.sender, runtime.poller.schedule, family, ids)
         for task in tasks.values():
@@ -250,13 +266,14 @@ class PiAPI:
                 found_at(task, TaskRef(runtime.origin, family.name, task.task_id))
         return tasks
 
-    async def cancel(self, *task_ids: str, family: Family[Any] = LEGACY) -> None:
+    async def cancel(self, *task_ids: str, family: Family[Any] | None = None) -> None:
         """Ask the host to cancel tasks; only those that have not started can be, so `wait` tells the outcome.
 
         Raises as `fetch`.  If the host cancels tasks one by one, all are asked for before a refusal
         is raised.
         """
-        await runtime_of(self).cancel(family, [check_task_id(task_id) for task_id in task_ids])
+        runtime = runtime_of(self)
+        await runtime.cancel(runtime.family(family), [check_task_id(task_id) for task_id in task_ids])
 
     # -- beside the tasks -------------------------------------------------------------------------
 
@@ -273,7 +290,9 @@ class PiAPI:
         jpeg, png, webp, mp4, wav, mp3, a name of more than 128 characters), `OSError` for a file
         that cannot be read, and `AuthenticationError` if the plan has no uploads.
         """
-        uploader = self._entered().uploader
+        runtime = self._entered()
+        runtime.check_call("upload")
+        uploader = runtime.uploader
         if isinstance(file, (bytes, bytearray, memoryview)):
             if name is None:
                 raise ValueError("upload: bytes need a name, such as name='cat.png'")
@@ -282,7 +301,9 @@ class PiAPI:
 
     async def account(self) -> Account:
         """Read the account behind the key.  Raises as `fetch`."""
-        return await self._entered().sender.call(AccountInfo(), judge_read)
+        runtime = self._entered()
+        account: Account = await runtime.sender.call(runtime.home.service.account, judge_read)
+        return account
 
     async def history(
         self, model: str | None = None, since: datetime | None = None, until: datetime | None = None
@@ -302,13 +323,14 @@ class PiAPI:
         Raises `ValueError` for a time without a zone, and as `fetch`; `NotFoundError` where the
         host has no history.
         """
-        sender = self._entered().sender
+        runtime = self._entered()
+        runtime.check_call("history")
         if since is not None and until is not None and since > until:
             raise ValueError(f"history: since, {since}, is later than until, {until}")
         request = GetHistory(model=model, since=since, until=until)
         known: frozenset[Any] = frozenset()
         while True:
-            page = await sender.call(request, judge_read)
+            page = await runtime.sender.call(request, judge_read)
             marks = frozenset(_mark(entry) for entry in page.entries)
             for entry in page.entries:
                 if _mark(entry) not in known:
@@ -321,14 +343,18 @@ class PiAPI:
 
     async def active_tasks(self) -> dict[str, ActiveTasks]:
         """Read the active tasks of the account, by provider.  Raises as `fetch`."""
-        return await self._entered().sender.call(GetActiveTasks(), judge_read)
+        runtime = self._entered()
+        runtime.check_call("active_tasks")
+        return await runtime.sender.call(GetActiveTasks(), judge_read)
 
     async def cancel_pending(self, created_before: datetime, model: str = "all") -> None:
         """Ask to cancel the unified API's pending tasks of a model that were created before a time.
 
         Raises as `fetch`.
         """
-        await self._entered().sender.call(CancelPending(created_before, model), judge_read)
+        runtime = self._entered()
+        runtime.check_call("cancel_pending")
+        await runtime.sender.call(CancelPending(created_before, model), judge_read)
 
     # -- life -------------------------------------------------------------------------------------
 
@@ -364,6 +390,14 @@ class PiAPI:
 def runtime_of(piapi: PiAPI) -> Runtime:
     """Return the runtime of a client, for the other modules of this package."""
     return piapi._runtime  # noqa: SLF001 - the one way in
+
+
+def _home(family: Family[Any] | None, base_url: str) -> Home:
+    """Return where requests go that are sent to a base URL, by a client of a family."""
+    known = family or family_at(base_url)
+    if known is None or known.service is None:
+        return Home(known or LEGACY, PIAPI, known=False)
+    return Home(known, known.service, known=True)
 
 
 def _mark(entry: HistoryEntry) -> Any:  # noqa: ANN401 - only compared

@@ -35,6 +35,7 @@ from ._protocol.reading import (
 from ._protocol.requests import FileRequest, request, set_inputs
 from ._protocol.result_files import find_files
 from ._verdict import read_created
+from .account import PIAPI
 from .errors import PiAPIError
 from .tasks import Created, Life, Reader, Task, TaskFile, TaskId, TaskState, check_task_id
 
@@ -204,7 +205,13 @@ class _Protocol(Generic[R]):
     _structure: Structure[R]
 
     def family(self) -> Family[R]:
-        return Family(name=self.name, fetch=self._get, cancel=self._cancel, read=self._read_whole)
+        return Family(
+            name=self.name,
+            service=PIAPI,
+            fetch=self._get,
+            cancel=self._cancel,
+            read=self._read_whole,
+        )
 
     def _get(self, task_id: TaskId) -> Request[Task[R]]:
         return _Get(task_id, self)

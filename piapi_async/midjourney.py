@@ -51,6 +51,7 @@ from ._protocol.requests import CheckedRequest, request, set_fields
 from ._protocol.result_files import find_files
 from ._protocol.words import says_failed
 from ._verdict import read_created
+from .account import PIAPI
 from .errors import UnexpectedAnswer
 from .tasks import Created, Life, Reader, Task, TaskFile, TaskId, TaskState, check_task_id
 
@@ -391,6 +392,7 @@ def _read_entry(data: object, asked: TaskId) -> _Entry:
 
 LEGACY: Family[MidjourneyResult] = Family(
     name="legacy",
+    service=PIAPI,
     fetch=Fetch,
     fetch_many=MultiFetch,
     cancel=_cancel,

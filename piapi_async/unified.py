@@ -36,6 +36,7 @@ from ._protocol.reading import (
 from ._protocol.requests import FileRequest, is_input, request, set_inputs
 from ._protocol.result_files import find_files
 from ._verdict import read_created
+from .account import PIAPI
 from .tasks import Created, Life, Reader, Task, TaskFile, TaskId, TaskState, check_task_id
 
 __all__ = ["UNIFIED", "CreateTask", "ModelRequest", "family_of", "request"]
@@ -293,7 +294,7 @@ def _family_of(result: Any) -> Family[Any]:  # noqa: ANN401 - a class, or `Outpu
             data = inner
         return _read_task(data, asked, reader)
 
-    return Family(name="unified", fetch=fetch, cancel=_cancel, read=read)
+    return Family(name="unified", service=PIAPI, fetch=fetch, cancel=_cancel, read=read)
 
 
 def family_of(result: type[R]) -> Family[R]:

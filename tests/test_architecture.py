@@ -19,7 +19,7 @@ PACKAGE = Path(piapi_async.__file__).parent
 # From the ground up: a room (a module of the root, or a folder) imports only what stands before it.
 ORDER = [
     *("_version", "_http", "_text", "tasks", "errors", "_protocol", "_verdict"),
-    *("midjourney", "unified", "legacy", "models", "_families", "account", "policy", "stats"),
+    *("account", "midjourney", "unified", "legacy", "models", "_families", "policy", "stats"),
     *("_calls", "_wait", "ledger", "_submit", "downloads"),
     *("_runtime", "handle", "client", "batch", "webhooks"),
     *("emulator", "pytest_plugin", "cli", "__main__"),

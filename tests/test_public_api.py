@@ -148,15 +148,16 @@ SIGNATURES: list[tuple[str, Callable[..., Any], str]] = [
         "PiAPI",
         PiAPI,
         (
-            "(api_key=None, *, base_url=None, upload_url=None, timeout=30.0, retry=None, poll=None, rate_limit=None, "
-            "connections=100, multi_fetch_size=20, ledger=None, session=None, trust_env=False, allow_insecure=False)"
+            "(api_key=None, *, base_url=None, upload_url=None, family=None, timeout=30.0, retry=None, poll=None, "
+            "rate_limit=None, connections=100, multi_fetch_size=20, ledger=None, session=None, "
+            "trust_env=False, allow_insecure=False)"
         ),
     ),
     ("submit", PiAPI.submit, "(self, request, *, key=None, timeout=None)"),
-    ("attach", PiAPI.attach, "(self, task, *, family=Family(name='legacy'))"),
-    ("fetch", PiAPI.fetch, "(self, task_id, *, family=Family(name='legacy'))"),
-    ("fetch_many", PiAPI.fetch_many, "(self, task_ids, *, family=Family(name='legacy'))"),
-    ("cancel", PiAPI.cancel, "(self, *task_ids, family=Family(name='legacy'))"),
+    ("attach", PiAPI.attach, "(self, task, *, family=None)"),
+    ("fetch", PiAPI.fetch, "(self, task_id, *, family=None)"),
+    ("fetch_many", PiAPI.fetch_many, "(self, task_ids, *, family=None)"),
+    ("cancel", PiAPI.cancel, "(self, *task_ids, family=None)"),
     ("close", PiAPI.close, "(self)"),
     ("wait", TaskHandle.wait, "(self, timeout=None, *, on_cancel='leave')"),
     ("refresh", TaskHandle.refresh, "(self)"),

@@ -355,9 +355,10 @@ def check_base_url(base_url: str, *, allow_insecure: bool, name: str = "base_url
     return str(url).rstrip("/")
 
 
-def check_key(api_key: Hidden) -> Hidden:
+def check_key(api_key: Hidden, *, client: str = "PiAPI()", variable: str = "PIAPI_API_KEY") -> Hidden:
     """Return the key, stripped.
 
+    `client` is what makes the client, and `variable` where it looks for a key that is not passed.
     Raises `ValueError` or `TypeError` for one that cannot be put into a header; neither shows it,
     and no variable here holds it that a traceback would show.
     """
@@ -366,9 +367,10 @@ def check_key(api_key: Hidden) -> Hidden:
 
     key = Hidden((api_key.value or "").strip())
     if not key.value:
-        raise ValueError("No API key: pass PiAPI(api_key) or set the environment variable PIAPI_API_KEY")
+        call = client.replace("()", "(api_key)")
+        raise ValueError(f"No API key: pass {call} or set the environment variable {variable}")
     if not key.value.isascii() or not key.value.isprintable() or " " in key.value:
-        raise ValueError("The API key (api_key, or PIAPI_API_KEY) has characters that no key has")
+        raise ValueError(f"The API key (api_key, or {variable}) has characters that no key has")
     return key
 
 

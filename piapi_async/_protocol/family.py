@@ -1,4 +1,4 @@
-"""What one API is to the client: how its tasks are created, read and cancelled.  Pure."""
+"""What an API is to the client: the vendor's service, and how tasks are created, read and cancelled.  Pure."""
 
 from __future__ import annotations
 
@@ -22,9 +22,28 @@ FetchMany = Callable[
 
 
 @frozen(eq=False, kw_only=True)
+class Service:
+    """One vendor's API: what its families share, and what a client of it must know beside them.
+
+    `variables` is how the names of its environment variables begin, `client` what makes a client of
+    it, and `concurrency` how many tasks a batch has in flight unless told otherwise.  `account`
+    reads the account; `calls` are the other calls beside those about tasks that it serves.
+    """
+
+    name: str
+    base_url: str
+    variables: str
+    client: str
+    concurrency: int
+    account: Request[Any] = field(repr=False)
+    calls: frozenset[str] = field(default=frozenset(), repr=False)
+
+
+@frozen(eq=False, kw_only=True)
 class Family(Generic[R_co]):
     """How the tasks of one API are read and cancelled.
 
+    `service` is the vendor whose API it is, None for one that any host may have.
     `read` returns the task that a JSON object of this API tells of, as a webhook or the ledger has
     it.  `cancel` returns the requests, one or several, that cancel some tasks.  `fetch_many` is
     None if the API reads only one task at a time; else it returns by id the task, None for an
@@ -32,6 +51,7 @@ class Family(Generic[R_co]):
     """
 
     name: str
+    service: Service | None = field(default=None, repr=False)
     fetch: Callable[[TaskId], Request[Task[R_co]]] = field(repr=False)
     cancel: Callable[[Sequence[TaskId]], Sequence[Request[None]]] = field(repr=False)
     read: Callable[[dict[str, Any], TaskId], Task[R_co]] = field(repr=False)

@@ -16,13 +16,11 @@ from attrs import define, evolve, field, frozen
 from .._calls.sender import Sender
 from .._calls.threads import in_thread
 from .._verdict import judge_read
-from ..account import MAX_UPLOAD, Upload
+from ..account import MAX_UPLOAD, PIAPI, Upload
 from ..errors import ClientClosed, PiAPIError
 
 UPLOAD_URL = "https://upload.theapi.app/api/ephemeral_resource"
 """The vendor's host for uploads, which takes the same key."""
-
-_VENDOR = "https://api.piapi.ai"
 
 _LIFETIME = 12 * 3600.0  # seconds for which a link is used again; the host keeps a file for 24 hours
 _REMEMBERED = 1_000  # links
@@ -146,7 +144,7 @@ class Uploader:
 
 def upload_url_for(base_url: str) -> str:
     """Return where files of a client go: its key must not be sent to another host."""
-    return UPLOAD_URL if base_url == _VENDOR else f"{base_url}/api/ephemeral_resource"
+    return UPLOAD_URL if base_url == PIAPI.base_url else f"{base_url}/api/ephemeral_resource"
 
 
 def _look_at(file: Path) -> _Version:

@@ -7,7 +7,7 @@ import os
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from attrs import define, field
 
@@ -37,6 +37,8 @@ class BatchRunner:
             async for outcome in outcomes:
                 print(outcome.index, outcome.files, outcome.error)
 
+    concurrency
+        The most tasks in flight; default: what the client's vendor works on at a time.
     timeout
         Seconds for which one task is waited for; its outcome's error is then a `WaitTimeout`, and the
         task goes on.
@@ -56,7 +58,7 @@ class BatchRunner:
     """
 
     _piapi: PiAPI
-    concurrency: int = field(default=30, kw_only=True)
+    concurrency: int | None = field(default=None, kw_only=True)
     timeout: float | None = field(default=None, kw_only=True)
     download: str | os.PathLike[str] | None = field(default=None, kw_only=True)
     all_files: bool = field(default=False, kw_only=True)
@@ -73,6 +75,8 @@ class BatchRunner:
     def __attrs_post_init__(self) -> None:
         self._runtime = runtime_of(self._piapi)
 
+        if self.concurrency is None:
+            self.concurrency = self._runtime.home.service.concurrency
         if not _is_whole(self.concurrency) or self.concurrency < 1:
             raise _not_allowed("concurrency", self.concurrency, "a whole number above 0")
         if self.timeout is not None and not self.timeout >= 0:
@@ -157,7 +161,7 @@ class BatchRunner:
 
     def _settings(self) -> Settings:
         return Settings(
-            concurrency=self.concurrency,
+            concurrency=cast("int", self.concurrency),
             timeout=self.timeout,
             folder=self._folder,
             options=self._options,

@@ -16,7 +16,8 @@ import click
 from yarl import URL
 
 from .._protocol.values import is_loopback
-from ..client import DEFAULT_BASE_URL, PiAPI
+from ..account import PIAPI
+from ..client import PiAPI
 from ..ledger import Ledger
 from ..policy import PollPolicy
 from ._setup import Setup
@@ -75,7 +76,7 @@ def _client_of_api(setup: Setup, ledger: Ledger | None) -> PiAPI:
             key,
             base_url=setup.base_url,
             ledger=ledger,
-            trust_env=uses_proxy(setup.base_url or os.environ.get("PIAPI_BASE_URL") or DEFAULT_BASE_URL),
+            trust_env=uses_proxy(setup.base_url or os.environ.get("PIAPI_BASE_URL") or PIAPI.base_url),
             allow_insecure=setup.allow_insecure,
         )
     except ValueError as error:
