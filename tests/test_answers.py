@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from piapi_async import (
@@ -677,29 +677,24 @@ def parse(request: Request[Any], answer: HTTPResponse) -> None:
 
 
 class TestAnyAnswerWhatever:
-    @settings(deadline=None, max_examples=200)
     @given(request_=requests, status=statuses, body=st.binary(max_size=100))
     def test_of_any_bytes_gives_a_value_or_a_piapi_error(
         self, request_: Request[Any], status: int, body: bytes
     ) -> None:
         parse(request_, HTTPResponse(status, body))
 
-    @settings(deadline=None, max_examples=150)
     @given(request_=requests, status=statuses, body=bodies)
     def test_gives_a_value_or_a_piapi_error(self, request_: Request[Any], status: int, body: bytes) -> None:
         parse(request_, HTTPResponse(status, body))
 
-    @settings(deadline=None, max_examples=100)
     @given(answers)
     def test_about_one_task_gives_a_value_or_a_piapi_error(self, answer: dict[str, Any]) -> None:
         parse(Fetch(ID), response(answer))
 
-    @settings(deadline=None, max_examples=100)
     @given(many)
     def test_about_many_tasks_gives_a_value_or_a_piapi_error(self, answer: dict[str, Any]) -> None:
         parse(MultiFetch((ID, OTHER)), response(answer))
 
-    @settings(deadline=None, max_examples=100)
     @given(st.integers(0, len(orjson.dumps(ECHO)) - 1))
     def test_that_was_cut_off_anywhere_is_not_understood(self, cut: int) -> None:
         with pytest.raises(UnexpectedAnswer):
@@ -718,7 +713,6 @@ class TestAnyAnswerWhatever:
             assert isinstance(task, Task)
             assert task.result.actions == ()
 
-    @settings(deadline=None, max_examples=100)
     @given(answer=answers, secret=st.text("abcdef", min_size=12))
     @example(answer={"status": "finished"}, secret="a" * 12)
     def test_never_shows_a_secret(self, answer: dict[str, Any], secret: str) -> None:

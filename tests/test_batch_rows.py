@@ -9,7 +9,7 @@ import tracemalloc
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from piapi_async.cli._batch import _json_values, _rows
@@ -259,7 +259,6 @@ def test_csv_comes_back_as_it_was(rows: list[tuple[str, str]], encoding: str, de
     assert [row for _, row in cells(data)] == [{"prompt": one, "note": other} for one, other in rows]
 
 
-@settings(max_examples=300)
 @given(st.binary(max_size=80) | st.binary(max_size=60).map(lambda data: b"verb,prompt\n" + data))
 def test_any_bytes_are_rows_or_refused(data: bytes) -> None:
     try:

@@ -305,6 +305,7 @@ def open_files() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
+@pytest.mark.storm
 def test_a_hundred_loops_one_after_another_leave_nothing() -> None:
     async def one() -> None:
         emulator = Emulator(api_keys=[KEY], adopt_parents=True, durations=2.0, speed=1000.0)

@@ -150,6 +150,7 @@ UNASKED: dict[str, Callable[[bytes], bytes]] = {
 # -- what is said while a connection is idle ----------------------------------------------------------------------
 
 
+@pytest.mark.storm
 @every_way
 @every_session
 @pytest.mark.parametrize("unasked", UNASKED)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from attrs import field, frozen
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from piapi_async import UnexpectedAnswer
@@ -112,7 +112,6 @@ class TestReadNumber:
     def test_gives_a_whole_number_as_an_int_and_never_a_bool(self, value: object, expected: str) -> None:
         assert type(read_number(value)).__name__ == expected
 
-    @settings(deadline=None, max_examples=100)
     @given(st.text() | st.floats(allow_nan=False).map(str) | st.integers().map(str))
     def test_of_any_text_is_finite_or_none(self, text: str) -> None:
         number = read_number(text)
@@ -155,7 +154,6 @@ class TestReadFlag:
 
 class TestEveryReader:
     @pytest.mark.parametrize("read", [read_text, read_texts, read_number, read_int, read_flag])
-    @settings(deadline=None, max_examples=100)
     @given(value=any_json)
     def test_gives_a_value_or_a_type_error_for_any_json(self, read: Callable[[Any], Any], value: Any) -> None:
         try:
@@ -269,7 +267,6 @@ class TestStructure:
 
         assert len(str(caught.value)) < 500
 
-    @settings(deadline=None, max_examples=100)
     @given(
         st.dictionaries(
             st.sampled_from(["word", "count", "share", "flag", "words", "inner", "many", "camelCase"]), any_json

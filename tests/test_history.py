@@ -13,7 +13,7 @@ import orjson
 import pytest
 from aiohttp import web
 from click.testing import CliRunner, Result
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support.any_json import JSON
 from support.serving import KEY, serving
@@ -122,7 +122,6 @@ class TestPage:
     def test_may_be_empty(self, data: object) -> None:
         assert GetHistory().parse(response(data)).entries == ()
 
-    @settings(max_examples=100, deadline=None)
     @given(st.dictionaries(st.sampled_from(sorted(ROW)), JSON) | JSON, JSON, JSON)
     def test_of_any_rows_is_read(self, row: Any, size: Any, total: Any) -> None:
         page = page_of(row, size=size, total=total)

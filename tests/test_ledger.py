@@ -664,6 +664,7 @@ async def test_a_truncated_file_is_an_error_and_never_takes_a_known_key_for_new(
         assert (length, set(), set()) == (length, *await spoil(path, content[:length]))
 
 
+@pytest.mark.storm
 async def test_a_hole_in_the_file_is_an_error_or_harmless(path: Path, content: bytes) -> None:
     for start in range(0, len(content), 1_024):
         holed = content[:start] + bytes(1_024) + content[start + 1_024 :]

@@ -369,6 +369,7 @@ async def test_two_processes_may_open_a_fresh_file_at_the_same_moment(
             assert [path] == sorted(tmp_path.glob(f"{number}.db*"))
 
 
+@pytest.mark.storm
 async def test_what_killed_owners_leave_beside_the_file_is_removed(
     zygotes: tuple[Zygote, Zygote], tmp_path: Path
 ) -> None:

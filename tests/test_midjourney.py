@@ -14,7 +14,7 @@ from typing import Any
 import attrs
 import orjson
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from piapi_async import (
@@ -134,7 +134,6 @@ class TestWhatGoesOut:
     def test_carries_any_prompt_unharmed(self, prompt: str) -> None:
         assert sent(Imagine(prompt)) == {"prompt": prompt}
 
-    @settings(deadline=None, max_examples=100)
     @given(st.text(min_size=1).filter(str.strip), st.none() | st.text(), st.none() | st.booleans())
     def test_of_a_reroll_is_exactly_what_was_said(self, parent: str, prompt: str | None, skip: bool | None) -> None:  # noqa: FBT001 - drawn
         said = {"origin_task_id": parent, "prompt": prompt, "skip_prompt_check": skip}
@@ -476,7 +475,6 @@ class TestMask:
     def test_goes_out_as_plain_base64_however_it_was_given(self, mask: Any) -> None:
         assert sent(Inpaint(PARENT, mask=mask)) == {"origin_task_id": PARENT, "mask": MASK}
 
-    @settings(deadline=None, max_examples=100)
     @given(st.binary(min_size=1, max_size=200))
     def test_of_any_bytes_arrives_as_those_bytes(self, image: bytes) -> None:
         mask: Any = image
@@ -863,7 +861,6 @@ class TestImages:
     def test_are_never_invented_from_other_fields(self) -> None:
         assert images_of(intermediate_image_urls=["https://a.b/0.png"], actions=["upscale1"], image_id="1f0a") == ()
 
-    @settings(deadline=None, max_examples=100)
     @given(
         st.dictionaries(st.sampled_from(list(LINKS)), st.text(max_size=3) | st.lists(st.text(max_size=3), max_size=3))
     )

@@ -93,6 +93,7 @@ def test_what_names_no_new_task_is_a_no_as_before(extra: dict[str, Any]) -> None
     assert judged(400, {"message": "prompt: invalid value", **extra}) is Verdict.RAISE
 
 
+@pytest.mark.storm
 @pytest.mark.parametrize("body", [b'{"task_id": ' * 200_000, b"task_id:" * 500_000, b"task_id" + b">" * 4_000_000])
 def test_a_long_answer_is_searched_in_no_time(body: bytes) -> None:
     began = time.process_time()

@@ -63,7 +63,6 @@ class TestRetryPolicyWaitsTwiceAsLongEachTime:
     def test_up_to_the_maximum(self, tries: int, expected: float) -> None:
         assert UNBOUNDED.delay(tries, elapsed=0.0, retry_after=None, rng=Random(0)) == expected
 
-    @settings(deadline=None, max_examples=100)
     @given(policy=retry_policies, tries=st.integers(1, 50), share=shares)
     def test_by_the_formula(self, policy: RetryPolicy, tries: int, share: float) -> None:
         endless = attrs.evolve(policy, attempts=100, total=math.inf)
@@ -97,7 +96,6 @@ class TestRetryPolicyHeedsTheServer:
     def test_when_it_asks_for_longer(self, retry_after: float | None, expected: float) -> None:
         assert UNBOUNDED.delay(1, elapsed=0.0, retry_after=retry_after, rng=Random(0)) == expected
 
-    @settings(deadline=None, max_examples=200)
     @given(policy=retry_policies, tries=st.integers(1, 10**6), elapsed=seconds, retry_after=seconds, seed=seeds)
     def test_and_never_waits_less(
         self, policy: RetryPolicy, tries: int, elapsed: float, retry_after: float, seed: int
@@ -117,7 +115,6 @@ class TestRetryPolicyGivesUpAfterSoManyTries:
 
         assert [wait is None for wait in found] == [False] * (attempts - 1) + [True] * 3
 
-    @settings(deadline=None, max_examples=100)
     @given(policy=retry_policies, extra=st.integers(0, 10**6), seed=seeds)
     def test_whatever_else_it_says(self, policy: RetryPolicy, extra: int, seed: int) -> None:
         tries = policy.attempts + extra
@@ -128,7 +125,6 @@ class TestRetryPolicyGivesUpAfterSoManyTries:
 class TestRetryPolicyGivesUpAfterSoLong:
     """…or when the wait would end more than `total` seconds after the call began."""
 
-    @settings(deadline=None, max_examples=200)
     @given(
         policy=retry_policies,
         tries=st.integers(1, 10**6),
@@ -155,12 +151,10 @@ class TestRetryPolicyGivesUpAfterSoLong:
     def test_at_once_when_the_server_asks_for_more_than_there_is(self, retry_after: float) -> None:
         assert RetryPolicy().delay(1, elapsed=0.0, retry_after=retry_after, rng=Random(0)) is None
 
-    @settings(deadline=None, max_examples=100)
     @given(seeds)
     def test_but_tries_three_times_at_least_by_default(self, seed: int) -> None:
         assert None not in waits(RetryPolicy(), tries=2, rng=Random(seed), retry_after=30.0)
 
-    @settings(deadline=None, max_examples=100)
     @given(seeds)
     def test_but_makes_all_its_tries_by_default_when_the_server_names_no_time(self, seed: int) -> None:
         found = waits(RetryPolicy(), tries=6, rng=Random(seed))
@@ -171,7 +165,6 @@ class TestRetryPolicyGivesUpAfterSoLong:
 class TestRetryPolicyJitter:
     """Jitter only lengthens: a server that names a time means it."""
 
-    @settings(deadline=None, max_examples=200)
     @given(policy=retry_policies, tries=st.integers(1, 100), retry_after=st.none() | seconds, seed=seeds)
     def test_only_lengthens(self, policy: RetryPolicy, tries: int, retry_after: float | None, seed: int) -> None:
         plain = attrs.evolve(policy, jitter=0.0, total=math.inf)
@@ -180,7 +173,6 @@ class TestRetryPolicyJitter:
 
         assert wait is None or (base is not None and wait >= base)
 
-    @settings(deadline=None, max_examples=100)
     @given(tries=st.integers(1, 5), seed=seeds)
     def test_by_its_share_at_most(self, tries: int, seed: int) -> None:
         base = 0.5 * 2 ** (tries - 1)
@@ -273,7 +265,6 @@ class TestTokenBucketBurst:
 class TestTokenBucketRate:
     """…and `requests` per `seconds` in the long run."""
 
-    @settings(deadline=None, max_examples=200)
     @given(
         requests=st.integers(1, 20),
         seconds=st.floats(0.05, 100.0),
@@ -290,7 +281,6 @@ class TestTokenBucketRate:
                 window = goes[last] - goes[first]
                 assert last - first + 1 <= requests + requests * window / seconds + 1e-4
 
-    @settings(deadline=None, max_examples=100)
     @given(requests=st.integers(1, 20), seconds=st.floats(0.05, 100.0), times=arrivals)
     def test_serves_in_order_and_never_in_the_past(self, requests: int, seconds: float, times: list[float]) -> None:
         goes = drained(TokenBucket(requests, seconds), times)
@@ -298,7 +288,6 @@ class TestTokenBucketRate:
         assert goes == sorted(goes)
         assert all(go >= time for go, time in zip(goes, times, strict=True))
 
-    @settings(deadline=None, max_examples=100)
     @given(requests=st.integers(1, 20), seconds=st.floats(0.05, 100.0), count=st.integers(1, 200))
     def test_makes_no_request_wait_longer_than_the_rate_asks(self, requests: int, seconds: float, count: int) -> None:
         goes = drained(TokenBucket(requests, seconds), [0.0] * count)
@@ -320,7 +309,6 @@ paces = st.none() | st.builds(Pace, st.floats(0.0, 100.0), st.floats(1e-3, 1e3))
 class TestPollPolicyEvery:
     """Return the plain schedule: a poll every `seconds`."""
 
-    @settings(deadline=None, max_examples=100)
     @given(every=st.floats(1e-3, 1e6), seed=seeds, age=ages, pace=paces)
     def test_polls_about_that_often_whatever_is_known_of_the_task(
         self, every: float, seed: int, age: float | None, pace: Pace | None
@@ -341,7 +329,6 @@ class TestPollPolicyEvery:
 class TestPollPolicyNextPoll:
     """Return the seconds until the next poll of a task that has not ended; jitter only lengthens them."""
 
-    @settings(deadline=None, max_examples=200)
     @given(delay=st.floats(0.1, 100.0), age=ages, pace=paces, seed=seeds)
     def test_jitter_only_lengthens_and_by_little(
         self, delay: float, age: float | None, pace: Pace | None, seed: int
@@ -379,7 +366,6 @@ class TestPollPolicyDelay:
 class TestPollPolicyAtSpeed:
     """Return the policy for a host that is `speed` times faster than real time."""
 
-    @settings(deadline=None, max_examples=100)
     @given(speed=st.floats(0.01, 1e4), age=st.none() | st.floats(0.0, 1e5), seed=seeds)
     def test_is_the_same_life_so_many_times_faster(self, speed: float, age: float | None, seed: int) -> None:
         slow = PollPolicy().next_poll(Random(seed), age=age)

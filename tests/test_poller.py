@@ -520,6 +520,7 @@ async def test_a_rate_limit_holds_submits_reads_and_polls_alike() -> None:
 # -- a busy day ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.storm
 async def test_a_busy_day_with_every_fault_ends_every_wait_and_pays_no_task_twice(case: FamilyCase) -> None:
     slow = Lognormal(median=45.0, p95=120.0, shortest=5.0, longest=300.0)
     async with serving(durations=slow, concurrency=60, failure_rate=0.1, seed=7) as (emulator, piapi):

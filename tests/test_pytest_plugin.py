@@ -46,6 +46,7 @@ def test_the_fixtures_serve_tests_in_either_mode(mode: str, pytester: pytest.Pyt
     result.assert_outcomes(passed=3)
 
 
+@pytest.mark.storm
 def test_without_pytest_asyncio_the_plugin_still_loads(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(test_plain="def test_plain(): pass")
 

@@ -46,6 +46,7 @@ async def test_a_python_block_runs_as_it_stands(code: str, tmp_path: Path, monke
         await scope["block"]()
 
 
+@pytest.mark.storm
 @pytest.mark.parametrize("code", [code for code in PYTHON if "def test_" in code])
 def test_a_test_shown_there_passes(code: str, pytester: pytest.Pytester) -> None:
     pytester.makepyfile(test_shown=code)

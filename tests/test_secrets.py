@@ -10,7 +10,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support.creating import json_answer, raw_host
 from support.families import FamilyCase
@@ -46,7 +46,6 @@ def test_a_secret_is_found_however_json_spells_it(spelt: str) -> None:
     assert json.loads(secrets.hide(body)) == {"message": "bad key …!", "url": "a&b/c"}
 
 
-@settings(deadline=None, max_examples=150)
 @given(st.text(min_size=8, max_size=24), st.data())
 def test_a_secret_of_any_characters_is_found_in_any_mixture_of_spellings(secret: str, data: st.DataObject) -> None:
     spelt = "".join(

@@ -593,6 +593,7 @@ async def abandon(path: Path, url: str, request: TaskRequest[Any], turns: int, h
     return False
 
 
+@pytest.mark.storm
 @pytest.mark.parametrize("how", ["cancel", "close"])
 async def test_whoever_leaves_at_any_turn_of_the_loop_has_a_key_that_tells_the_truth(
     how: str, tmp_path: Path, case: FamilyCase

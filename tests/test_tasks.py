@@ -75,12 +75,10 @@ class TestClassify:
         assert classify(word) is TaskState.WAITING
         assert not is_known_status(word)
 
-    @settings(deadline=None, max_examples=200)
     @given(st.text() | st.sampled_from(list(WORDS)))
     def test_gives_a_state_for_any_text(self, word: str) -> None:
         assert is_known_status(word) or classify(word) is TaskState.WAITING
 
-    @settings(deadline=None, max_examples=100)
     @given(st.text())
     def test_ends_no_task_by_a_word_it_does_not_know(self, word: str) -> None:
         assert is_known_status(word) or not classify(word).terminal
@@ -180,7 +178,6 @@ class TestTaskRef:
     def test_is_written_as_one_line_of_json(self) -> None:
         assert self.ref.to_json() == '{"origin":"https://api.piapi.ai","family":"legacy","task_id":"c0d39b5a"}'
 
-    @settings(deadline=None, max_examples=100)
     @given(refs)
     def test_is_the_same_after_a_round_trip_through_json(self, ref: TaskRef) -> None:
         assert TaskRef.from_json(ref.to_json()) == ref
@@ -229,7 +226,6 @@ class TestTaskRef:
         with pytest.raises(ValueError, match="not a TaskRef"):
             TaskRef.from_json(text)
 
-    @settings(deadline=None, max_examples=100)
     @given(st.text() | st.binary())
     def test_is_made_from_any_text_or_refused_with_a_value_error(self, text: str | bytes) -> None:
         with pytest.raises(ValueError, match="not a TaskRef"):
@@ -294,14 +290,12 @@ class TestFromUnix:
     def test_is_none_for_what_is_no_time(self, seconds: float | None) -> None:
         assert from_unix(seconds) is None
 
-    @settings(deadline=None, max_examples=100)
     @given(st.integers() | st.floats(allow_nan=True, allow_infinity=True))
     def test_gives_an_aware_time_or_none_for_any_number(self, seconds: float) -> None:
         time = from_unix(seconds)
 
         assert time is None or time.tzinfo is UTC
 
-    @settings(deadline=None, max_examples=100)
     @given(st.integers(1, 4_102_444_800))
     def test_is_that_second(self, seconds: int) -> None:
         time = from_unix(seconds)

@@ -446,6 +446,7 @@ async def test_a_file_that_is_not_a_path_of_this_machine_is_a_path_all_the_same(
         assert given(emulator, handle.task_id).startswith(str(emulator.base_url))
 
 
+@pytest.mark.storm
 async def test_a_batch_of_many_lines_with_one_file_uploads_it_once(cat: Path) -> None:
     async with serving({"poll": PollPolicy.every(20.0)}, concurrency=100) as (emulator, piapi):
         requests = (with_image(cat, str(number)) for number in range(300))

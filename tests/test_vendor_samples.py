@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import attrs
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support.vendor_samples import LINK, SAMPLES, body_of, chosen, entry_of, expected, typed
 
@@ -95,7 +95,6 @@ def variations(draw: st.DrawFn) -> tuple[str, str, dict[str, Any], str]:
 
 
 class TestWhateverASourceShows:
-    @settings(deadline=None, max_examples=100)
     @given(variations())
     def test_is_sent_as_it_stands(self, drawn: tuple[str, str, dict[str, Any], str]) -> None:
         model, task_type, given_, other = drawn

@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import piapi_async._verdict
@@ -372,13 +372,11 @@ class TestUnanswered:
 
 
 class TestAnyAnswer:
-    @settings(deadline=None, max_examples=200)
     @given(status=st.integers(500, 599), body=st.binary(max_size=60))
     def test_of_a_server_in_trouble_is_no_reason_to_repeat(self, status: int, body: bytes) -> None:
         never_delivered = status in (521, 523, 525, 526)
         assert judged(status, body).verdict is (Verdict.RETRY if never_delivered else Verdict.UNKNOWN)
 
-    @settings(deadline=None, max_examples=200)
     @given(status=st.integers(200, 299) | st.integers(400, 428), body=st.binary(max_size=60))
     def test_that_is_no_json_leaves_it_open(self, status: int, body: bytes) -> None:
         assert judged(status, body).verdict is Verdict.UNKNOWN
@@ -390,7 +388,6 @@ class TestAnyAnswer:
     )
     names = st.sampled_from(["status", "code", "data", "error", "message", "task_id", "id", "success", "description"])
 
-    @settings(deadline=None, max_examples=300)
     @given(status=st.integers(0, 700), body=st.dictionaries(names, json, max_size=5))
     def test_whatever_it_holds_is_judged_once_and_named_or_not(self, status: int, body: dict[str, Any]) -> None:
         judgement = judged(status, body)

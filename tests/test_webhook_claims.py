@@ -238,6 +238,7 @@ async def test_a_delivery_about_a_task_of_ours_is_not_counted_so(case: FamilyCas
         assert piapi.stats.foreign_deliveries == 0
 
 
+@pytest.mark.storm
 @pytest.mark.parametrize("workers", [2, 4])
 async def test_behind_one_url_no_worker_is_later_than_without_webhooks(workers: int) -> None:
     """Each delivery goes to any worker, as a balancer does it."""

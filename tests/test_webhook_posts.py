@@ -322,6 +322,7 @@ async def test_a_huge_post_is_not_read_to_its_end(secret: str) -> None:
         assert receiver.counts == {"rejected": 1}
 
 
+@pytest.mark.storm
 async def test_deliveries_leave_hardly_anything_behind() -> None:
     async with hooked() as (_, _, receiver), flat(2.0):
         for number in range(20):

@@ -95,14 +95,12 @@ class TestRetryAfter:
     def test_that_makes_no_sense_is_none(self, headers: Mapping[str, str]) -> None:
         assert read_retry_after(headers) is None
 
-    @settings(deadline=None, max_examples=100)
     @given(st.floats(allow_nan=True, allow_infinity=True) | st.integers(-(10**30), 10**30))
     def test_of_any_number_is_a_finite_number_from_zero_on_or_none(self, number: float) -> None:
         seconds = read_retry_after({"retry-after": repr(number)})
 
         assert seconds == (max(0.0, float(number)) if math.isfinite(number) else None)
 
-    @settings(deadline=None, max_examples=100)
     @given(value=st.text(max_size=40), date=st.text(max_size=40) | st.just(DATE))
     def test_of_any_text_is_a_number_from_zero_on_or_none(self, value: str, date: str) -> None:
         seconds = read_retry_after({"retry-after": value, "date": date})
@@ -174,7 +172,6 @@ class TestBlankSecrets:
     def test_leaves_alone_what_holds_none(self, body: bytes) -> None:
         assert blank_secrets(body) == body
 
-    @settings(deadline=None, max_examples=200)
     @given(data=documents, indent=st.none() | st.integers(0, 3), escaped=st.booleans(), tight=st.booleans())
     def test_does_what_a_search_of_the_decoded_json_would_do(
         self, data: Any, indent: int | None, *, escaped: bool, tight: bool
@@ -184,7 +181,6 @@ class TestBlankSecrets:
 
         assert json.loads(blank_secrets(body)) == without_secrets(data)
 
-    @settings(deadline=None, max_examples=100)
     @given(st.binary() | st.text().map(str.encode))
     def test_changes_nothing_in_bytes_that_do_not_name_a_secret(self, body: bytes) -> None:
         assert blank_secrets(body) == body
@@ -267,12 +263,10 @@ class TestShorten:
     def test_puts_a_text_on_one_line_and_cuts_it(self, text: str, expected: str) -> None:
         assert shorten(text, 5) == expected
 
-    @settings(deadline=None, max_examples=100)
     @given(st.text(max_size=60), st.integers(1, 30))
     def test_is_never_longer_than_asked_for(self, text: str, length: int) -> None:
         assert len(shorten(text, length)) <= length
 
-    @settings(deadline=None, max_examples=100)
     @given(st.binary(max_size=3000))
     def test_an_excerpt_is_one_short_line_of_any_bytes(self, body: bytes) -> None:
         shown = excerpt(body)

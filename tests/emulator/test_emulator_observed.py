@@ -100,6 +100,7 @@ async def test_the_live_page_stands_alone_and_its_numbers_follow() -> None:
         assert page == await caller.get("/_emulator")
 
 
+@pytest.mark.storm
 def test_a_task_costs_less_than_five_kilobytes() -> None:
     engine = TaskEngine(concurrency=20_000, adopt_parents=True)
     router = Router(Host(engine, View(PLANS["pro-hya"], Dialect()), frozenset({"k"})))

@@ -155,6 +155,7 @@ class TestDamage:
         {"a": 1},
     )
 
+    @pytest.mark.storm
     @pytest.mark.parametrize("name", [*STORED, "version", "now", "serial", "epoch", "saved_at", "tasks"])
     def test_every_field_is_checked(self, name: str, tmp_path: Path) -> None:
         refused = 0

@@ -49,6 +49,7 @@ async def refused(caller: Caller, body: Any, method: str = "POST", path: str = "
     return status, answer["message"]
 
 
+@pytest.mark.storm
 @pytest.mark.parametrize(("model", "task_type", "given", "types"), EVERY)
 async def test_every_task_is_made_and_ends_in_real_files(
     model: str, task_type: str, given: dict[str, Any], types: list[str]
