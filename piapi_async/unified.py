@@ -21,23 +21,22 @@ from ._http import HTTPRequest, HTTPResponse
 from ._protocol import fields
 from ._protocol.checks import around
 from ._protocol.decoding import Structure
-from ._protocol.envelope import read_envelope, read_task_object
+from ._protocol.envelope import find_task_object, read_envelope, unpack_task, without_secrets
 from ._protocol.family import Family
 from ._protocol.reading import (
-    classify,
     failure_text,
     object_at,
     pick_images,
     read_cost,
     read_percent,
-    read_status,
+    read_state,
     read_time,
 )
 from ._protocol.requests import FileRequest, is_input, request, set_inputs
 from ._protocol.result_files import find_files
 from ._verdict import read_created
 from .account import PIAPI
-from .tasks import Created, Life, Reader, Task, TaskFile, TaskId, TaskState, check_task_id
+from .tasks import Created, Life, Reader, Task, TaskFile, TaskId, TaskState, check_task_id, waiting_task
 
 __all__ = ["UNIFIED", "CreateTask", "ModelRequest", "family_of", "request"]
 
@@ -201,8 +200,8 @@ class GetTask(Generic[R_co]):
         return HTTPRequest("GET", f"{_PATH}/{quote(self.task_id, safe='')}")
 
     def parse(self, response: HTTPResponse, /) -> Task[R_co]:
-        data = read_task_object(response, self, self.task_id)
-        return _read_task(data, self.task_id, self._reader, "data")
+        data = find_task_object(response, self, self.task_id)
+        return _read_task(data, self.task_id, self._reader, "data", body=response.body)
 
 
 @frozen
@@ -225,13 +224,23 @@ def _cancel(task_ids: Sequence[TaskId]) -> tuple[CancelTask, ...]:
 # -- responses ---------------------------------------------------------------------------------------
 
 
-def _read_task(data: dict[str, Any], asked: TaskId, reader: Reader[R], path: str = "") -> Task[R]:
-    """Return the task of an object; raise `UnexpectedAnswer` without a status, or for another task."""
-    status = read_status(data, asked, path)
-    state = classify(status)
+def _read_task(
+    data: dict[str, Any], asked: TaskId, reader: Reader[R], path: str = "", *, body: bytes | None = None
+) -> Task[R]:
+    """Return the task of an object; raise `UnexpectedAnswer` without a status, or for another task.
+
+    `body` is the response that the object was found in, with any secrets; without it the object has
+    none.
+    """
+    status, state = read_state(data, asked, path)
     output = _read_output(data)
-    progress = output.get("progress", output.get("percent"))  # `percent` is Hailuo's
+    progress = read_percent(output.get("progress", output.get("percent")))  # `percent` is Hailuo's
     _, images = pick_images(output)
+
+    if body is not None:
+        if not state.terminal:
+            return waiting_task(asked, status, state, progress, images, body, reader)
+        data = without_secrets(data, body)
 
     error = ""
     if state is TaskState.FAILED:
@@ -241,7 +250,7 @@ def _read_task(data: dict[str, Any], asked: TaskId, reader: Reader[R], path: str
         task_id=asked,
         status=status,
         state=state,
-        progress=read_percent(progress),
+        progress=progress,
         error=error,
         images=images,
         raw=data,
@@ -283,7 +292,7 @@ def _family_of(result: Any) -> Family[Any]:  # noqa: ANN401 - a class, or `Outpu
     read_result: Any = _read_output
     if result is not Output:
         read_result = partial(_read_result, Structure(result))
-    reader = Reader(result=read_result, life=_read_life, files=_read_files)
+    reader = Reader(result=read_result, life=_read_life, files=_read_files, unpack=unpack_task)
 
     def fetch(task_id: TaskId) -> GetTask[Any]:
         return GetTask(task_id, reader)

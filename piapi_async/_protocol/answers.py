@@ -44,17 +44,21 @@ def blank_secrets(body: bytes) -> bytes:
 
 def read_object(body: bytes) -> dict[str, Any]:
     """Return the JSON object in `body`, webhook secrets blanked; else raise `UnexpectedAnswer`."""
-    body = blank_secrets(body)
+    return parse_object(blank_secrets(body))
+
+
+def parse_object(body: bytes) -> dict[str, Any]:
+    """Return the JSON object in `body`, with the secrets in it; else raise `UnexpectedAnswer`."""
     try:
         data = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        text = excerpt(body)
+        text = excerpt(blank_secrets(body))
         message = f"The response is not JSON ({error}); it begins: {text or 'nothing, it is empty'}"
         raise UnexpectedAnswer(message, excerpt=text) from None
 
     if type(data) is dict:
         return data
-    text = excerpt(body)
+    text = excerpt(blank_secrets(body))
     raise UnexpectedAnswer(f"The response is not a JSON object but {text}", excerpt=text)
 
 

@@ -13,7 +13,7 @@ from attrs import evolve
 from .._http import HTTPResponse, Request
 from ..errors import UnexpectedAnswer
 from ..tasks import TaskId
-from .answers import read_object
+from .answers import blank_secrets, parse_object, read_object
 from .reading import is_end, read_int, text_at
 from .refusals import read_answer, refusal
 
@@ -50,19 +50,42 @@ def read_data(response: HTTPResponse, request: Request[Any]) -> dict[str, Any]:
 
 
 def read_task_object(response: HTTPResponse, request: Request[Any], asked: TaskId) -> dict[str, Any]:
+    """Return the object that tells of the task that was asked for, webhook secrets blanked.
+
+    Raises as `find_task_object`.
+    """
+    return without_secrets(find_task_object(response, request, asked), response.body)
+
+
+def without_secrets(task: dict[str, Any], body: bytes) -> dict[str, Any]:
+    """Return the object of a task that was found in `body`, webhook secrets blanked."""
+    if blank_secrets(body) is body:
+        return task
+    return unpack_task(body)
+
+
+def unpack_task(body: bytes) -> dict[str, Any]:
+    """Return the object of the task that was found in `body` before, webhook secrets blanked."""
+    return _task_in(read_object(body))
+
+
+def find_task_object(response: HTTPResponse, request: Request[Any], asked: TaskId) -> dict[str, Any]:
     """Return the object that tells of the task that was asked for, with or without an envelope.
 
-    An end is an end: an object that names this task beside a word for an end is believed, whatever
-    the status or the code.  Raises the right `APIError` for a refusal, `UnexpectedAnswer` for
-    anything else.
+    Any secrets are still in it, for callers that go on to keep it as bytes.  An end is an end: an
+    object that names this task beside a word for an end is believed, whatever the status or the
+    code.  Raises the right `APIError` for a refusal, `UnexpectedAnswer` for anything else.
     """
     good = response.status in _GOOD
     try:
-        answer = read_object(response.body)
+        answer = parse_object(response.body)
     except UnexpectedAnswer:
         if good:
             raise
         raise refusal(response, request) from None
+
+    if good and answer.get("task_id") == asked and "data" not in answer:  # nearly always
+        return answer
 
     task = _task_in(answer)
     if task.get("task_id") == asked and is_end(task.get("status")):

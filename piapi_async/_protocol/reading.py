@@ -171,6 +171,7 @@ _WORDS: Mapping[TaskState, tuple[str, ...]] = {
     TaskState.CANCELLED: ("cancelled", "canceled"),
 }
 _STATES: Mapping[str, TaskState] = {word: state for state, words in _WORDS.items() for word in words}
+_KNOWN: Mapping[str, tuple[str, TaskState]] = {word: (word, state) for word, state in _STATES.items()}
 
 _LONGEST_STATUS = 100
 
@@ -194,6 +195,18 @@ def is_end(status: object) -> bool:
 def _normalized(status: str) -> str:
     """Return a status word in lower case and stripped, its parts joined as in "timed_out"."""
     return "_".join(status.lower().replace("-", " ").replace("_", " ").split())
+
+
+def read_state(data: Mapping[str, Any], asked: TaskId, path: str = "") -> tuple[str, TaskState]:
+    """Return the status word of the task that was asked for, and what it means.  Raises as `read_status`."""
+    word = data.get("status")
+    if type(word) is str and data.get("task_id") == asked:  # nearly always
+        known = _KNOWN.get(word)
+        if known is not None:
+            return known  # one `str` for all tasks, which may be many
+
+    status = read_status(data, asked, path)
+    return status, classify(status)
 
 
 def read_status(data: Mapping[str, Any], asked: TaskId, path: str = "") -> str:
@@ -314,10 +327,12 @@ def pick_images(result: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
 
     Returns ("", ()) if no field has any.
     """
+    get = result.get
     for name in _IMAGE_FIELDS:
-        value = result.get(name)
-        if value and (links := links_in(value)):
-            return name, links
+        if get(name):
+            links = links_in(result[name])
+            if links:
+                return name, links
     return "", ()
 
 
