@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ._legnext.tasks import LEGNEXT
 from ._protocol.family import Family
 from .legacy import DREAM_MACHINE, FACE_SWAP, LEGACY_KLING
 from .midjourney import LEGACY
 from .unified import UNIFIED
 
 FAMILIES: Mapping[str, Family[Any]] = {
-    family.name: family for family in (LEGACY, UNIFIED, FACE_SWAP, DREAM_MACHINE, LEGACY_KLING)
+    family.name: family for family in (LEGACY, UNIFIED, FACE_SWAP, DREAM_MACHINE, LEGACY_KLING, LEGNEXT)
 }
 
 

@@ -88,7 +88,8 @@ def read_created(response: HTTPResponse, request: Request[Any]) -> TaskId | Crea
 
 def _expected_cost(answer: Mapping[str, Any]) -> Cost | None:
     """Return what a new task is expected to cost, which is frozen or taken at once (observed)."""
-    usage = object_at(object_at(object_at(answer, "data"), "meta"), "usage")
+    meta = object_at(answer, "meta") or object_at(object_at(answer, "data"), "meta")
+    usage = object_at(meta, "usage")
     for name in ("frozen", "consume"):
         cost = read_cost(usage.get(name), usage.get("type"))
         if cost is not None and cost.amount:

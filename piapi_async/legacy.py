@@ -8,11 +8,11 @@ and none to read many at a time.  Paths, bodies and answers were read off the ve
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import partial
 from pathlib import PurePath
-from typing import Any, ClassVar, Generic, NoReturn, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 from urllib.parse import quote
 
 from attrs import field, frozen
@@ -20,7 +20,7 @@ from attrs import field, frozen
 from ._http import HTTPRequest, HTTPResponse, Request, post
 from ._protocol.decoding import Structure
 from ._protocol.envelope import read_task_object
-from ._protocol.family import Family
+from ._protocol.family import Family, no_cancel
 from ._protocol.fields import flag, json_object, link, number, open_choice, ratio, text, whole
 from ._protocol.reading import (
     classify,
@@ -36,7 +36,6 @@ from ._protocol.requests import FileRequest, request, set_inputs
 from ._protocol.result_files import find_files
 from ._verdict import read_created
 from .account import PIAPI
-from .errors import PiAPIError
 from .tasks import Created, Life, Reader, Task, TaskFile, TaskId, TaskState, check_task_id
 
 __all__ = ["DREAM_MACHINE", "FACE_SWAP", "LEGACY_KLING", "DreamMachine", "FaceSwap", "LegacyKling"]
@@ -209,16 +208,12 @@ class _Protocol(Generic[R]):
             name=self.name,
             service=PIAPI,
             fetch=self._get,
-            cancel=self._cancel,
+            cancel=no_cancel(self.name),
             read=self._read_whole,
         )
 
     def _get(self, task_id: TaskId) -> Request[Task[R]]:
         return _Get(task_id, self)
-
-    def _cancel(self, task_ids: Sequence[TaskId]) -> NoReturn:
-        reason = f"its protocol, {self.name}, has no call for it"
-        raise PiAPIError(f"The task {task_ids[0]} cannot be cancelled: {reason}.")
 
     def _read_whole(self, data: dict[str, Any], asked: TaskId) -> Task[R]:
         inner = data.get("data")

@@ -19,17 +19,17 @@ PACKAGE = Path(piapi_async.__file__).parent
 # From the ground up: a room (a module of the root, or a folder) imports only what stands before it.
 ORDER = [
     *("_version", "_http", "_text", "tasks", "errors", "_protocol", "_verdict"),
-    *("account", "midjourney", "unified", "legacy", "models", "_families", "policy", "stats"),
+    *("account", "midjourney", "unified", "legacy", "_legnext", "models", "_families", "policy", "stats"),
     *("_calls", "_wait", "ledger", "_submit", "downloads"),
-    *("_runtime", "handle", "client", "batch", "webhooks"),
+    *("_runtime", "handle", "client", "legnext", "batch", "webhooks"),
     *("emulator", "pytest_plugin", "cli", "__main__"),
 ]
 PURE = {
     *("_http", "_text", "tasks", "errors", "_protocol", "_verdict"),
-    *("midjourney", "unified", "legacy", "models", "_families", "account", "policy", "stats"),
+    *("midjourney", "unified", "legacy", "_legnext", "models", "_families", "account", "policy", "stats"),
 }
 # Folders whose docstring says what they may import.
-FOLDERS = ["_protocol", "_calls", "_wait", "ledger", "_submit", "downloads", "batch", "webhooks"]
+FOLDERS = ["_protocol", "_legnext", "_calls", "_wait", "ledger", "_submit", "downloads", "batch", "webhooks"]
 # Those of the emulator, from the ground up.
 EMULATOR_FOLDERS = ["_service", "_media", "_api", "_server"]
 IMPURE_IMPORTS = {

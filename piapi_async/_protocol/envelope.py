@@ -14,7 +14,7 @@ from .._http import HTTPResponse, Request
 from ..errors import UnexpectedAnswer
 from ..tasks import TaskId
 from .answers import blank_secrets, parse_object, read_object
-from .reading import is_end, read_int, text_at
+from .reading import id_of, is_end, read_int, text_at
 from .refusals import read_answer, refusal
 
 # The codes of an envelope are HTTP's.
@@ -88,7 +88,7 @@ def find_task_object(response: HTTPResponse, request: Request[Any], asked: TaskI
         return answer
 
     task = _task_in(answer)
-    if task.get("task_id") == asked and is_end(task.get("status")):
+    if id_of(task) == asked and is_end(task.get("status")):
         return task
     if good and _is_task(task, answer):
         return task
@@ -112,7 +112,7 @@ def _is_task(task: dict[str, Any], answer: dict[str, Any]) -> bool:
     """Return whether an object is a task: its envelope says so, or it has what only a task has."""
     if task is not answer:
         return answer.get("code") in (None, 0, 200) or _says_yes(answer)
-    if task.get("task_id") or any(name in task for name in _OF_A_TASK):
+    if id_of(task) or any(name in task for name in _OF_A_TASK):
         return True
 
     # A status alone may be an envelope's: "failed" with a message is a refusal, and "success" with

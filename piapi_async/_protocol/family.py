@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import PurePath
-from typing import Any, Generic, Protocol, Self, TypeVar
+from typing import Any, Generic, NoReturn, Protocol, Self, TypeVar
 
 from attrs import field, frozen
 
 from .._http import Request
-from ..errors import UnexpectedAnswer
+from ..errors import PiAPIError, UnexpectedAnswer
 from ..tasks import Created, Task, TaskId
 
 R_co = TypeVar("R_co", covariant=True)
@@ -43,7 +43,8 @@ class Service:
 class Family(Generic[R_co]):
     """How the tasks of one API are read and cancelled.
 
-    `service` is the vendor whose API it is, None for one that any host may have.
+    `service` is the vendor whose API it is, None for one that any host may have; `id_field` what its
+    JSON calls a task's id.
     `read` returns the task that a JSON object of this API tells of, as a webhook or the ledger has
     it.  `cancel` returns the requests, one or several, that cancel some tasks.  `fetch_many` is
     None if the API reads only one task at a time; else it returns by id the task, None for an
@@ -51,11 +52,22 @@ class Family(Generic[R_co]):
     """
 
     name: str
+    id_field: str = "task_id"
     service: Service | None = field(default=None, repr=False)
     fetch: Callable[[TaskId], Request[Task[R_co]]] = field(repr=False)
     cancel: Callable[[Sequence[TaskId]], Sequence[Request[None]]] = field(repr=False)
     read: Callable[[dict[str, Any], TaskId], Task[R_co]] = field(repr=False)
     fetch_many: FetchMany[R_co] | None = field(default=None, repr=False)
+
+
+def no_cancel(name: str) -> Callable[[Sequence[TaskId]], NoReturn]:
+    """Return the `cancel` of the family of a name that has no such call."""
+
+    def cancel(task_ids: Sequence[TaskId]) -> NoReturn:
+        reason = f"its protocol, {name}, has no call for it"
+        raise PiAPIError(f"The task {task_ids[0]} cannot be cancelled: {reason}.")
+
+    return cancel
 
 
 class TaskRequest(Request[TaskId | Created], Protocol[R_co]):

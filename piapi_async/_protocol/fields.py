@@ -62,6 +62,7 @@ from .values import (
     takes_webhooks,
     to_mask,
     to_own,
+    to_regions,
     to_tuple,
     to_word,
 )
@@ -293,9 +294,16 @@ def links(
     )
 
 
-def url(*, default: Field = NOTHING, kw_only: bool = True) -> Field:
+def url(*, most: int | None = None, default: Field = NOTHING, kw_only: bool = True) -> Field:
     """Return a field for an http(s) URL that the host can reach: older protocols read no other link."""
-    return make_field(is_http_url, f"it must be an {_URL}", default=default, kw_only=kw_only)
+
+    def check(value: object) -> bool:
+        return is_http_url(value) and (most is None or len(value) <= most)
+
+    allowed = f"it must be an {_URL}"
+    if most is not None:
+        allowed += f", of at most {most} characters"
+    return make_field(check, allowed, default=default, kw_only=kw_only)
 
 
 def urls(low: int, high: int, *, default: Field = NOTHING, kw_only: bool = True) -> Field:
@@ -322,6 +330,21 @@ def mask(*, kw_only: bool = True) -> Field:
         converter=to_mask,
         shown=_shown_mask,
     )
+
+
+def regions(kind: type[Any], *, default: Field = NOTHING, kw_only: bool = True) -> Field:
+    """Return a field for parts of a picture: a list of `kind`, or the URL of an image that marks them."""
+
+    def check(value: object) -> bool:
+        if not isinstance(value, Mapping) or not is_object(value):
+            return False
+        areas = value.get("areas")
+        if areas is None:
+            return is_http_url(value.get("url"))
+        return bool(areas) and all(isinstance(area, kind) or is_object(area) for area in areas)
+
+    allowed = f"it must be a list of {kind.__name__}, or an {_URL}"
+    return make_field(check, allowed, default=default, kw_only=kw_only, converter=to_regions)
 
 
 def _shown_mask(value: str) -> str:
@@ -374,7 +397,7 @@ def json_object(*, default: Field = NOTHING, kw_only: bool = True) -> Field:
 # -- webhooks --------------------------------------------------------------------------------------
 
 
-def webhook_url() -> Field:
+def webhook_url(*, any_port: bool = False) -> Field:
     """Return an optional field for where the host reports the end of a task."""
 
     def validate(instance: object, attribute: Attribute[Any], value: object) -> None:
@@ -382,7 +405,7 @@ def webhook_url() -> Field:
             return
         if not is_http_url(value):
             raise refusal(instance, attribute, value, f"it must be an {_URL}, or None")
-        if not takes_webhooks(value):
+        if not any_port and not takes_webhooks(value):
             raise refusal(instance, attribute, value, "the host delivers to port 80 or 443 only")
 
     field: Any = attrs.field

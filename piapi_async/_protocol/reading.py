@@ -220,12 +220,20 @@ def read_status(data: Mapping[str, Any], asked: TaskId, path: str = "") -> str:
     if len(status) > _LONGEST_STATUS:
         status = shorten(status, _LONGEST_STATUS)
 
-    named = data.get("task_id")
+    named = id_of(data)
     if named != asked and not _may_mean(named, asked):  # nearly always they are equal
         other = shorten(str(named), _LONGEST_STATUS)
         message = f"The response about {asked} is about another task, {other}"
         raise UnexpectedAnswer(message, path=join(path, "task_id"))
     return status
+
+
+def id_of(task: Mapping[str, Any]) -> object:
+    """Return what an object of a task calls its id: `task_id`, or LegNext's `job_id`."""
+    named = task.get("task_id")
+    if named is None:
+        return task.get("job_id")
+    return named
 
 
 def _may_mean(named: object, asked: TaskId) -> bool:

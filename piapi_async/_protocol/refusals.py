@@ -21,7 +21,7 @@ from ..errors import (
 )
 from ..tasks import TaskId
 from .answers import blank_secrets, read_object, read_retry_after
-from .words import BANNED, VALUES, Words, is_good
+from .words import BANNED, MODERATED, VALUES, Words, is_good
 
 BUSY = re.compile(
     r"no available bot|bot is inactive|overloaded|rate limit|too many requests",
@@ -37,6 +37,9 @@ _MONEY = re.compile(
     r"|(?:no|out of) (?:more )?credit",
     re.IGNORECASE,
 )
+# Of a 403 that is not about the key: LegNext's pages, and a live answer of its `edit`.
+_LIMITED = re.compile(r"daily (?:\w+ )?limit|too many (?:errors|failed)", re.IGNORECASE)
+_CLOSED = re.compile(r"whitelist|feature is (?:only|not) available", re.IGNORECASE)
 ANY = re.compile("")
 CLIENT_FAULTS = range(400, 500)
 SERVER_FAULTS = range(500, 600)
@@ -50,9 +53,12 @@ _NOT_BUSY = frozenset(CLIENT_FAULTS) - {408, 429} | frozenset(SERVER_FAULTS) | {
 # observed on the legacy hosts; which of them a host uses is not documented.
 _REFUSALS: tuple[tuple[range | frozenset[int], re.Pattern[str], type[APIError], str], ...] = (
     (VALUES, BANNED, InvalidRequestError, ""),  # it may quote any word of the prompt
+    (frozenset({403}), MODERATED, InvalidRequestError, ""),
     (frozenset({402}), ANY, InsufficientCreditError, "Buy credit, then submit again."),
     (_NOT_BUSY, _MONEY, InsufficientCreditError, "Buy credit, then submit again."),
     (frozenset({401, 403}), BUSY, RateLimitError, "The host is busy; try later."),
+    (frozenset({403}), _LIMITED, RateLimitError, "Wait until the host's limit has passed."),
+    (frozenset({403}), _CLOSED, APIError, "Ask the host to open it to your account."),
     (frozenset({401, 403}), ANY, AuthenticationError, "Check the API key and what its plan allows."),
     (frozenset({408}), ANY, APIError, ""),
     (frozenset({429}), ANY, RateLimitError, "Slow down, or set rate_limit=(requests, seconds)."),

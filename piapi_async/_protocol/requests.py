@@ -54,6 +54,7 @@ def _inputs_first(_cls: type[Any], fields: list[Attribute[Any]]) -> list[Attribu
         fields.url,
         fields.urls,
         fields.mask,
+        fields.regions,
         fields.item,
         fields.items,
         fields.json_object,

@@ -179,11 +179,11 @@ def _walk_links(value: object, path: str) -> Iterator[TaskFile]:
 # -- tasks that end in words -----------------------------------------------------------------------
 
 _TEXT_MAKERS = re.compile(
-    r"(?:.*/)?(?:seed|describe)\Z"
+    r"(?:.*/)?(?:seed|describe|shorten)\Z"
     r"|.*(?:lyrics|caption|transcri|speech.?to.?text)",
     re.IGNORECASE,
 )
-_WORDS = ("seed", "text", "lyrics", "lyrics_pairs", "caption", "description", "transcript")
+_WORDS = ("seed", "text", "prompts", "lyrics", "lyrics_pairs", "caption", "description", "transcript")
 
 
 def makes_text(name: str) -> bool:

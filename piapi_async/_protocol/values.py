@@ -189,6 +189,15 @@ def _copied(value: Any) -> Any:  # noqa: ANN401 - JSON, files, settings
     return value
 
 
+def to_regions(value: Any) -> Any:  # noqa: ANN401 - the check refuses what is neither
+    """Return parts of a picture as JSON has them: under `areas`, or under `url` if an image marks them."""
+    if isinstance(value, str):
+        return {"url": value}
+    if isinstance(value, (list, tuple)):
+        return {"areas": [to_own(area) for area in value]}
+    return to_own(value)
+
+
 def to_tuple(value: Any) -> Any:  # noqa: ANN401 - the check refuses what is not a list
     """Return a tuple of a list's items; a lone string, which is iterable too, stays as it is."""
     if not isinstance(value, Iterable) or isinstance(value, (str, bytes, Mapping)):

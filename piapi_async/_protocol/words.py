@@ -140,13 +140,24 @@ def says_failed(answer: Mapping[str, Any]) -> bool:
 
 
 def read_code(answer: Mapping[str, Any]) -> int | None:
-    """Return the `code` of an envelope, None if it is not a number."""
-    code = answer.get("code")
-    if type(code) is int:
+    """Return the `code` of an envelope, or of the error in its place; None if it is not a number."""
+    code = _number(answer.get("code"))
+    if code is not None:
         return code
-    if isinstance(code, (dict, list, bool)):
+
+    # A whole task has an `error`, too, whose code is 0 unless it has failed.
+    code = _number(object_at(answer, "error").get("code"))
+    if code is not None and code >= HTTPStatus.BAD_REQUEST:
+        return code
+    return None
+
+
+def _number(value: object) -> int | None:
+    if type(value) is int:
+        return value
+    if isinstance(value, (dict, list, bool)):
         return None
-    return read_int(code)
+    return read_int(value)
 
 
 def says_no(answer: Mapping[str, Any]) -> bool:
@@ -154,7 +165,7 @@ def says_no(answer: Mapping[str, Any]) -> bool:
     if says_failed(answer) or _has_status(answer.get("data"), "failed"):
         return True
     code = answer.get("code")
-    if code is None or code == HTTPStatus.OK:  # nearly always
+    if code == HTTPStatus.OK or (code is None and "error" not in answer):  # nearly always
         return False
     code = read_code(answer)
     return code is not None and code >= HTTPStatus.BAD_REQUEST
@@ -217,6 +228,7 @@ def _texts(answer: Mapping[str, Any]) -> Iterator[str]:
             for name in ("raw_message", "message", "detail"):
                 yield text_of(place.get(name))
 
+    yield text_of(answer.get("raw_message"))
     yield text_of(answer.get("message"))
     yield text_of(inner)
     yield text_of(error)
@@ -298,6 +310,8 @@ class Words:
 
     def banned(self, status: int) -> bool:
         """Return whether the prompt was refused for its words."""
+        if status == HTTPStatus.FORBIDDEN:
+            return MODERATED.search(self.texts) is not None
         return status in VALUES and BANNED.search(self.texts) is not None
 
 
@@ -383,7 +397,11 @@ def _is_stock(text: str, request: Request[Any]) -> bool:
     return _is_evidence(_STOCK_WORDS, text, request)
 
 
-BANNED = re.compile(r"banned|sensitive word", re.IGNORECASE)
+BANNED = re.compile(r"banned|sensitive (?:word|content)", re.IGNORECASE)
+MODERATED = re.compile(
+    r"sensitive|banned (?:prompt|word)|moderat|content (?:policy|filter)|nsfw|inappropriate", re.IGNORECASE
+)
+"""What a 403 says that is about the words of a request, and not about its key (LegNext's page of errors)."""
 
 
 # -- statuses --------------------------------------------------------------------------------------
