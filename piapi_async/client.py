@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from datetime import datetime
 from pathlib import PurePath
 from random import Random
@@ -24,6 +24,7 @@ from ._calls.throttle import Throttle
 from ._calls.transport import Transport, check_base_url, check_key, origin_of
 from ._families import family_at
 from ._protocol.family import Family, TaskRequest
+from ._run import Run
 from ._runtime import Home, Runtime, check_timeout
 from ._submit.uploads import upload_url_for
 from ._verdict import judge_read
@@ -37,7 +38,7 @@ from .account import (
     GetHistory,
     HistoryEntry,
 )
-from .handle import TaskHandle
+from .handle import OnCancel, TaskHandle
 from .ledger import Ledger
 from .midjourney import LEGACY, MidjourneyResult
 from .policy import PollPolicy, RetryPolicy, TokenBucket
@@ -212,6 +213,45 @@ class PiAPI:
         runtime = runtime_of(self)
         watch, accepted = await runtime.submit(request, key, timeout)
         return TaskHandle(runtime, watch, accepted.frozen)
+
+    async def run(
+        self,
+        request: TaskRequest[R],
+        *,
+        timeout: float | None = None,
+        on_update: Callable[[Task[R]], Awaitable[object] | None] | None = None,
+        download: str | os.PathLike[str] | None = None,
+        key: str | None = None,
+        on_cancel: OnCancel = "leave",
+    ) -> Task[R]:
+        """Submit a request, wait for its task, save its files, and return it.  This costs money.
+
+        ::
+
+            task = await piapi.run(Reroll("6886fc4d-…"), timeout=600, on_update=show, download="pictures")
+            print([file.saved_as for file in task.files])
+
+        timeout
+            Seconds to wait once the task exists; None waits for ever.  Submitting and saving have
+            time-outs of their own.
+        on_update
+            Called with the task each time its status, progress or images have changed, at its end
+            too; a coroutine function is awaited, no longer than `timeout` allows, and misses readings
+            that were overtaken meanwhile.  What it raises is logged, once, and ends nothing.
+        download
+            The folder for the files of the result, whose `saved_as` then says where they are.
+        key
+            As for `submit`: run again with the same key, it returns the same task.
+        on_cancel
+            "cancel_remote" has the task cancelled at the host if the caller is cancelled before it
+            has ended, even if its id arrives only afterwards; "leave" lets it go on.
+
+        Raises as `submit` and `TaskHandle.wait` do: whatever is raised once a task exists names it.
+        A folder that cannot be used is a `DownloadError` before anything is submitted; files that
+        could not be saved are one whose `task` is the finished task.
+        """
+        run = Run(runtime_of(self), timeout, on_update, download, on_cancel)
+        return await run.result_of(request, key)
 
     @overload
     def attach(self, task: str | TaskRef) -> TaskHandle[MidjourneyResult]: ...

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import copy
 import math
 from collections.abc import AsyncGenerator, Iterable
 from typing import Any, Generic, Literal, TypeVar, get_args
 
-import anyio
 from attrs import define
 
 from ._runtime import Runtime
+from ._wait.bulk import cancel_for_leaver
 from ._wait.watch import Wait, Watch, differs
 from .errors import ClientClosed, NotFoundError, PiAPIError, WaitTimeout, end_error
 from .tasks import Cost, Task, TaskRef, found_at
@@ -22,8 +21,6 @@ R_co = TypeVar("R_co", covariant=True)
 
 OnCancel = Literal["leave", "cancel_remote"]
 _ON_CANCEL = get_args(OnCancel)
-
-_CANCEL_REMOTE_SECONDS = 5.0
 
 
 @define(eq=False, repr=False)
@@ -100,8 +97,7 @@ class TaskHandle(Generic[R_co]):
         `AuthenticationError` (the host refuses the key, or an edge does for a minute),
         `NotFoundError` (after a short grace), `ClientClosed`.
         """
-        if on_cancel not in _ON_CANCEL:
-            raise ValueError(f"on_cancel: {on_cancel!r} is not allowed; use one of {_ON_CANCEL}")
+        check_on_cancel(on_cancel)
 
         wait = self._start(timeout)
         try:
@@ -109,7 +105,7 @@ class TaskHandle(Generic[R_co]):
         except asyncio.CancelledError:
             self._stop(wait)
             if on_cancel == "cancel_remote":
-                await self._cancel_remote()
+                await cancel_for_leaver(self._runtime.sender, self._watch.family, self._watch.task_id)
             raise
 
         outcome = _outcome(self, wait, timeout)
@@ -155,17 +151,12 @@ class TaskHandle(Generic[R_co]):
         """Ask the host to cancel the task.  Only one that has not started can be: `wait` tells."""
         await self._runtime.cancel(self._watch.family, [self._watch.task_id])
 
-    async def _cancel_remote(self) -> None:
-        """Cancel the task for a caller who is being cancelled: briefly, ignoring failures."""
-        with anyio.move_on_after(_CANCEL_REMOTE_SECONDS, shield=True), contextlib.suppress(PiAPIError):
-            await self.cancel()
-
     def _start(self, timeout: float | None, *, changes: bool = False) -> Wait:
         """Begin to wait; if the task has ended the wait is over at once, even on a closed client."""
         if self._watch.ended:
             return self._runtime.poller.start(self._watch, None)
 
-        _check_timeout(timeout)
+        check_wait(timeout)
         self._enter()
         wait = self._runtime.poller.start(self._watch, timeout, changes=changes)
         self._watch = wait.watch
@@ -181,7 +172,13 @@ class TaskHandle(Generic[R_co]):
             raise _of_this_wait(error, self.task_id) from None
 
 
-def _check_timeout(timeout: object) -> None:
+def check_on_cancel(on_cancel: object) -> None:
+    """Raise `ValueError` for what says nothing about a caller who leaves."""
+    if on_cancel not in _ON_CANCEL:
+        raise ValueError(f"on_cancel: {on_cancel!r} is not allowed; use one of {_ON_CANCEL}")
+
+
+def check_wait(timeout: object) -> None:
     """Raise `ValueError` for what cannot bound a wait."""
     if timeout is None:
         return

@@ -21,7 +21,7 @@ ORDER = [
     *("_version", "_http", "_text", "tasks", "errors", "_protocol", "_verdict"),
     *("account", "midjourney", "unified", "legacy", "_legnext", "models", "_families", "policy", "stats"),
     *("_calls", "_wait", "ledger", "_submit", "downloads"),
-    *("_runtime", "handle", "client", "legnext", "batch", "webhooks"),
+    *("_runtime", "handle", "_earlier", "_run", "client", "legnext", "batch", "webhooks"),
     *("emulator", "pytest_plugin", "cli", "__main__"),
 ]
 PURE = {

@@ -227,7 +227,7 @@ class TestSignatures:
             (
                 PiAPI,
                 {
-                    *("submit", "attach", "fetch", "fetch_many", "cancel", "cancel_pending", "close", "origin"),
+                    *("submit", "run", "attach", "fetch", "fetch_many", "cancel", "cancel_pending", "close", "origin"),
                     *("stats", "upload", "account", "active_tasks", "history"),
                 },
             ),

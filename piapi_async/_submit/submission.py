@@ -103,11 +103,13 @@ class Terms:
 
     `retry` takes the place of the client's policy.  `may_leave` is asked each time before it is
     sent: if it says no, nothing is sent, and the submission ends with a `TransportError`
-    (``sent=False``).
+    (``sent=False``).  With `cancel_if_left` the task of a caller who is cancelled before it has its
+    id is cancelled at the host.
     """
 
     retry: RetryPolicy | None = None
     may_leave: Callable[[], bool] | None = None
+    cancel_if_left: bool = False
 
 
 NO_TERMS = Terms()

@@ -22,6 +22,7 @@ from .._calls.transport import SendState
 from .._protocol.family import Attaching, TaskRequest
 from .._text import label
 from .._verdict import Judgement, Verdict
+from .._wait.bulk import cancel_for_leaver
 from ..errors import (
     APIError,
     ClientClosed,
@@ -112,7 +113,7 @@ class Submitter:
             self._abandon(submission)
             # It may have arrived in the very turn in which the caller left.
             if result.done() and not result.cancelled():
-                self._report(result.exception() or result.result())
+                await self._end_without_caller(submission, result.exception() or result.result())
             raise
 
     async def finish(self) -> None:
@@ -182,7 +183,7 @@ class Submitter:
             raise
         else:
             if submission.result.done():
-                self._report(accepted)
+                await self._end_without_caller(submission, accepted)
             else:
                 submission.result.set_result(accepted)
         finally:
@@ -195,6 +196,12 @@ class Submitter:
         for submission in [one for one in self._under_way if one.task is task and not one.has_run]:
             self._under_way.discard(submission)
             submission.result.cancel()
+
+    async def _end_without_caller(self, submission: Submission, end: SubmitResult | BaseException) -> None:
+        """Log the end of a submission whose caller has gone, and cancel its task if that was asked for."""
+        self._report(end)
+        if submission.terms.cancel_if_left and isinstance(end, SubmitResult):
+            await cancel_for_leaver(self._sender, submission.family, end.task_id)
 
     def _report(self, end: SubmitResult | BaseException) -> None:
         """Log the end of a submission whose caller has gone: its task may have been paid for."""

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any, TypeAlias
+
+import anyio
 
 from .._calls.groups import unwrapped_group
 from .._calls.sender import Sender
 from .._protocol.family import Family
 from .._verdict import Verdict, judge_multi_fetch, judge_read
-from ..errors import APIError, AuthenticationError, NotFoundError, UnexpectedAnswer
+from ..errors import (
+    APIError,
+    AuthenticationError,
+    ClientClosed,
+    NotFoundError,
+    PiAPIError,
+    UnexpectedAnswer,
+)
 from ..tasks import Task, TaskId
 from .schedule import PollSchedule
 
 _SINGLES_AT_ONCE = 8
+_LEAVING_SECONDS = 5.0  # in which a caller who leaves has a task cancelled
 
 Found: TypeAlias = dict[str, Task[Any] | None]
 """Tasks by id; None for one that the host does not know."""
@@ -111,3 +122,16 @@ async def cancel_all(sender: Sender, family: Family[Any], task_ids: Sequence[Tas
 
     if refusal is not None:
         raise refusal
+
+
+async def cancel_for_leaver(sender: Sender, family: Family[Any], task_id: TaskId) -> None:
+    """Cancel a task whose caller is being cancelled, or has gone: briefly, ignoring failures.
+
+    A client that is being closed waits for this.
+    """
+    with anyio.move_on_after(_LEAVING_SECONDS, shield=True), contextlib.suppress(PiAPIError):
+        try:
+            await cancel_all(sender, family, [task_id])
+        except ClientClosed:
+            for request in family.cancel([task_id]):
+                await sender.last_read(request)

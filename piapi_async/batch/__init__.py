@@ -4,7 +4,7 @@
 `_outcome` the values that go in and come out.
 
 May import: _http, _text, tasks, errors, policy, _protocol, _calls, ledger, downloads, _runtime,
-handle, client.
+handle, _earlier, client.
 """
 
 from ._outcome import BatchItem, Outcome, Totals

@@ -31,6 +31,7 @@ from typing import Any, TypeVar
 import anyio
 from attrs import define, field, frozen
 
+from .._earlier import read_ended
 from .._protocol.family import TaskRequest
 from .._runtime import Runtime
 from .._text import label
@@ -41,7 +42,6 @@ from ..errors import DownloadError, LedgerError, PiAPIError
 from ..handle import TaskHandle
 from ..ledger._entries import SubmissionKey
 from ..tasks import Task, TaskState, with_files
-from ._earlier import read_ended
 from ._identity import identify
 from ._in_flight import InFlight, log_left
 from ._outcome import BatchItem, IdentifiedItem, Outcome, Tally, Totals
