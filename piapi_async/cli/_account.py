@@ -6,12 +6,15 @@ import contextlib
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import click
 
+from .._families import FAMILIES
+from ..client import runtime_of
 from ..models import catalog
+from ._family_option import family_option
 from ._options import shared_options, short
 from ._output import check_stdout, echo, listing, on_terminal, print_json, print_line
 from ._requests import AROUND, Recipe, recipes
@@ -77,17 +80,21 @@ def upload(*, file: Path, name: str | None) -> None:
 
 
 @click.command("account")
+@family_option
 @shared_options
-def account() -> None:
+def account(family: str) -> None:
     """Print the account behind the key, and what is active on it."""
-    setup = read_setup()
+    setup = read_setup().to(FAMILIES[family])
     check_stdout()
 
     async def main() -> None:
         async with client(setup) as piapi:
-            found, active = await piapi.account(), await piapi.active_tasks()
-            counts = {provider: attrs.asdict(tasks) for provider, tasks in active.items()}
-            print_json({"account": dict(found.raw), "active_tasks": counts})
+            found = await piapi.account()
+            shown: dict[str, Any] = {"account": dict(found.raw)}
+            if "active_tasks" in runtime_of(piapi).home.service.calls:
+                active = await piapi.active_tasks()
+                shown["active_tasks"] = {provider: attrs.asdict(tasks) for provider, tasks in active.items()}
+            print_json(shown)
             summary = _summary(found)
             if summary:
                 say(summary)

@@ -46,12 +46,13 @@ shared_options = stacked(
     _shared(
         "--api-key-file",
         type=click.Path(exists=True, dir_okay=False, path_type=Path),
-        help="Read the API key from this file (default: the environment's PIAPI_API_KEY).",
+        help="Read the API key from this file (default: the environment's PIAPI_API_KEY; of LegNext LEGNEXT_API_KEY).",
     ),
     _shared(
         "--base-url",
         metavar="URL",
-        help="The API's URL (default: PIAPI_BASE_URL, then https://api.piapi.ai).",
+        help="The API's URL (default: PIAPI_BASE_URL, then https://api.piapi.ai; of LegNext LEGNEXT_BASE_URL, "
+        "then https://api.legnext.ai).",
     ),
     _shared(
         "--allow-insecure",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import math
+import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast, get_args, get_origin, get_
 import attrs
 from attrs import frozen
 
-from .. import legacy
+from .. import legacy, legnext
 from ..models import catalog
 from ._verbs import VERBS
 
@@ -27,6 +28,13 @@ OLDER: Mapping[str, type[Any]] = {
     legacy.LEGACY_KLING.name: legacy.LegacyKling,
 }
 
+
+LEGNEXT: Mapping[str, type[Any]] = {
+    f"legnext/{re.sub('(?<=[a-z])(?=[A-Z])', '_', cls.__name__).lower()}": cls
+    for cls in map(vars(legnext).get, legnext.__all__)
+    if isinstance(cls, type) and hasattr(cls, "verb")
+}
+"""LegNext's verbs, by names such as ``legnext/remove_background``."""
 
 AROUND = frozenset({"service_mode", "webhook_endpoint", "webhook_secret", "notify_progress", "extra"})
 """Fields that many requests have and that are not inputs of the model."""
@@ -194,7 +202,7 @@ def missing_file(request: TaskRequest[Any]) -> str:
 
 @cache
 def recipes() -> Mapping[str, Recipe]:
-    """Return every verb that creates a task: Midjourney's, ``system/task_type``, the older ones."""
+    """Return every verb that creates a task: Midjourney's, ``system/task_type``, the older ones, LegNext's."""
     found = {cls.__name__.lower(): Recipe(cls.__name__.lower(), cls, {}) for cls in VERBS}
 
     for name, entry in catalog().items():
@@ -203,7 +211,7 @@ def recipes() -> Mapping[str, Recipe]:
             preset["task_type"] = entry.task_type
         found[name] = Recipe(name, entry.request, preset)
 
-    for name, cls in OLDER.items():
+    for name, cls in {**OLDER, **LEGNEXT}.items():
         found[name] = Recipe(name, cls, {})
     return found
 

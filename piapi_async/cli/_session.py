@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 EMULATOR_SPEED = 20.0
 """How much faster than real time the embedded emulator runs: a task of 45 s takes about two."""
 
-_NO_KEY = "No API key: set the environment variable PIAPI_API_KEY or use --api-key-file FILE; --emulator needs none"
+_NO_KEY = "No API key: set the environment variable {} or use --api-key-file FILE; --emulator needs none"
 _FIRST_PORT, _PORTS = 20_000, 10_000  # of emulators that a ledger remembers
 
 
@@ -52,7 +52,7 @@ async def client(setup: Setup, *known: str) -> AsyncGenerator[PiAPI, None]:
 
     async with (
         _running(emulator, port) as base_url,
-        PiAPI(emulator.api_key, base_url=base_url, poll=poll, ledger=ledger) as piapi,
+        PiAPI(emulator.api_key, base_url=base_url, family=setup.family, poll=poll, ledger=ledger) as piapi,
     ):
         say(
             f"Using an embedded emulator at {base_url}, {EMULATOR_SPEED:g} times faster than real time. "
@@ -65,18 +65,24 @@ async def client(setup: Setup, *known: str) -> AsyncGenerator[PiAPI, None]:
 
 
 def _client_of_api(setup: Setup, ledger: Ledger | None) -> PiAPI:
-    key = os.environ.get("PIAPI_API_KEY")
+    service = PIAPI
+    if setup.family is not None and setup.family.service is not None:
+        service = setup.family.service
+    variable = f"{service.variables}_API_KEY"
+    key = os.environ.get(variable)
     if setup.api_key_file:
         key = read_secret(setup.api_key_file)
     if not key:
-        raise click.UsageError(_NO_KEY)
+        raise click.UsageError(_NO_KEY.format(variable))
 
+    url = setup.base_url or os.environ.get(f"{service.variables}_BASE_URL") or service.base_url
     try:
         return PiAPI(
             key,
             base_url=setup.base_url,
+            family=setup.family,
             ledger=ledger,
-            trust_env=uses_proxy(setup.base_url or os.environ.get("PIAPI_BASE_URL") or PIAPI.base_url),
+            trust_env=uses_proxy(url),
             allow_insecure=setup.allow_insecure,
         )
     except ValueError as error:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import click
-from attrs import frozen
+from attrs import evolve, frozen
 
+from .._protocol.family import Family
+from ..account import PIAPI
 from ._options import given_options
 from ._stderr import say
 
@@ -22,6 +25,14 @@ class Setup:
     allow_insecure: bool = False
     ledger: Path | None = None
     verbose: bool = False
+    family: Family[Any] | None = None
+    """That of another vendor than PiAPI, to whose host the command speaks."""
+
+    def to(self, family: Family[Any]) -> Setup:
+        """Return the setup for tasks of a family."""
+        if family.service in (None, PIAPI):
+            return self
+        return evolve(self, family=family)
 
     def words(self) -> list[str]:
         """Return the options as words of a command line, but for `verbose`."""

@@ -156,6 +156,7 @@ async def submit_and_finish(
     wait: bool,
 ) -> None:
     """Submit a request; with `wait` see its task through to saved files, else print its id."""
+    setup = setup.to(request.family)
     async with client(setup) as piapi:
         with Meter() as meter:
             meter.submitting()

@@ -16,6 +16,7 @@ from ..client import PiAPI
 from ..errors import DownloadError
 from ..midjourney import LEGACY
 from ..tasks import TaskState
+from ._family_option import family_option
 from ._finish import finish, say_saved
 from ._meter import Meter
 from ._options import shared_options, timeout_option
@@ -27,13 +28,6 @@ from ._setup import read_setup
 from ._stderr import say
 
 task_ids_argument = click.argument("task_ids", metavar="TASK_ID...", nargs=-1, required=True)
-family_option = click.option(
-    "--family",
-    type=click.Choice(list(FAMILIES)),
-    default=LEGACY.name,
-    help="The API of the tasks: legacy (Midjourney's verbs, the default), unified (what `run` "
-    "creates), or one of the older ones.",
-)
 
 
 @click.command("fetch")
@@ -42,7 +36,7 @@ family_option = click.option(
 @shared_options
 def fetch(task_ids: tuple[str, ...], family: str) -> None:
     """Print tasks as they are now, one JSON object each."""
-    setup = read_setup()
+    setup = read_setup().to(FAMILIES[family])
     check_stdout()
 
     async def main() -> None:
@@ -71,7 +65,7 @@ async def _fetch(piapi: PiAPI, task_id: str, family: Family[Any]) -> None:
 @shared_options
 def wait(task_ids: tuple[str, ...], timeout: float | None, family: str, saving: Saving) -> None:
     """Wait for tasks and print them as they end."""
-    setup = read_setup()
+    setup = read_setup().to(FAMILIES[family])
     check_stdout()
     saving.prepare()
 
@@ -106,7 +100,7 @@ async def _all(jobs: Iterable[Coroutine[Any, Any, None]]) -> None:
 @shared_options
 def download(task_id: str, family: str, saving: Saving) -> None:
     """Save the pictures of a finished task (here, or in DIRECTORY) and print it."""
-    setup = read_setup()
+    setup = read_setup().to(FAMILIES[family])
     check_stdout()
     saving.prepare()
 
@@ -128,7 +122,7 @@ def download(task_id: str, family: str, saving: Saving) -> None:
 @shared_options
 def cancel(task_ids: tuple[str, ...], family: str) -> None:
     """Ask the host to cancel tasks; only those that have not started can be."""
-    setup = read_setup()
+    setup = read_setup().to(FAMILIES[family])
 
     async def main() -> None:
         async with client(setup, *_known(family, *task_ids)) as piapi:

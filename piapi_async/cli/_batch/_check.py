@@ -10,9 +10,11 @@ from typing import Any
 import click
 from attrs import define, evolve, field
 
+from ..._protocol.family import Family
 from ...batch._identity import identify
 from ...batch._outcome import BatchItem, IdentifiedItem
 from ...client import PiAPI, runtime_of
+from ...midjourney import LEGACY
 from .._exit import ExitCode
 from .._requests import missing_file
 from .._running import run
@@ -34,8 +36,8 @@ class InputError(click.ClickException):
     exit_code = ExitCode.USAGE
 
 
-def check(setup: Setup, requests: BatchInput, out: Path | None, *, skip_invalid: bool) -> tuple[BatchInput, int]:
-    """Return the good lines and their number; report the others, and exit if there are any."""
+def check(setup: Setup, requests: BatchInput, out: Path | None, *, skip_invalid: bool) -> tuple[Setup, BatchInput, int]:
+    """Return the good lines, their number and the setup for them; report the others, and exit if there are any."""
     try:
         return _check(setup, requests, out, skip_invalid=skip_invalid)
     except FileRefusedError as error:
@@ -48,9 +50,12 @@ def refused(name: str, error: FileRefusedError) -> InputError:
     return InputError(f"{name} cannot be read as requests: {text.rstrip('.')}. Nothing was submitted.")
 
 
-def _check(setup: Setup, requests: BatchInput, out: Path | None, *, skip_invalid: bool) -> tuple[BatchInput, int]:
+def _check(
+    setup: Setup, requests: BatchInput, out: Path | None, *, skip_invalid: bool
+) -> tuple[Setup, BatchInput, int]:
     survey = _Survey(requests, out, skip_invalid=skip_invalid)
     survey.read()
+    setup = setup.to(_only_vendors_family(survey))
     if survey.fileless and setup.ledger is not None and setup.ledger.exists():
         run(survey.forgive_submitted(setup))
 
@@ -68,7 +73,18 @@ def _check(setup: Setup, requests: BatchInput, out: Path | None, *, skip_invalid
         names = ", ".join(survey.carried)
         say(f"Not fields, but carried along under `extra`: {names} (--ignore-extra drops them).")
 
-    return evolve(requests, without=frozenset(wrong)), survey.good
+    return setup, evolve(requests, without=frozenset(wrong)), survey.good
+
+
+def _only_vendors_family(survey: _Survey) -> Family[Any]:
+    """Return a family of the one vendor whose host the lines are for; raise `InputError` if there are several."""
+    if len(survey.families) > 1:
+        names = " and ".join(survey.families)
+        raise InputError(
+            f"the lines are for the hosts of {names}, and a run speaks to one: give each a file of its own. "
+            "Nothing was submitted."
+        )
+    return next(iter(survey.families.values()), LEGACY)
 
 
 @define
@@ -82,6 +98,8 @@ class _Survey:
     wrong: dict[int, BadLineError] = field(factory=dict)
     fileless: dict[int, BadLineError] = field(factory=dict)
     """Lines that name a file which does not exist, and are good otherwise."""
+    families: dict[str, Family[Any]] = field(factory=dict)
+    """One of the good lines' families, by the name of its vendor."""
     carried: dict[str, None] = field(factory=dict)
     """The names of columns that are not fields, in order."""
 
@@ -101,6 +119,9 @@ class _Survey:
 
     def _add(self, line: Line, ended: Mapping[int, int]) -> None:
         self.carried |= dict.fromkeys(line.origin.extra)
+        family = line.request.family
+        if family.service is not None:
+            self.families.setdefault(family.service.name, family)
         if stands_for_another(line, ended):
             reason = f"key: {line.key!r} is not allowed; {self.out} has it for another request"
             self.wrong[line.number] = BadLineError(line.number, reason)

@@ -82,10 +82,8 @@ def status(ledger: Path) -> None:
 @saving_options()
 @click.option(
     "--concurrency",
-    default=30,
-    show_default=True,
     type=click.IntRange(min=1),
-    help="The most tasks in flight.",
+    help="The most tasks in flight. Default: 30; 6 of LegNext's.",
 )
 @click.option("--timeout", type=Seconds(), metavar="SECONDS", help="For each task's wait.")
 @click.option("--max-submits", type=click.IntRange(min=0), help="Create at most this many tasks.")
@@ -99,7 +97,7 @@ def run_batch(
     source: Path,
     out: Path | None,
     saving: Saving,
-    concurrency: int,
+    concurrency: int | None,
     timeout: float | None,
     max_submits: int | None,
     verb: str | None,
@@ -136,7 +134,7 @@ def run_batch(
 
     with _opened(source) as opened:
         requests = _input(opened, verb, ignore_extra=ignore_extra)
-        requests, good = check(setup, requests, out, skip_invalid=skip_invalid)
+        setup, requests, good = check(setup, requests, out, skip_invalid=skip_invalid)
         if dry_run:
             run(_rehearse(setup, requests, good))
             return
