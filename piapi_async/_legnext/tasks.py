@@ -182,6 +182,7 @@ SERVICE = Service(
     client="piapi_async.legnext.client()",
     concurrency=6,
     account=GetBalance(),
+    any_port=True,
 )
 """LegNext's API, which works on six jobs of an account at a time unless a plan says otherwise."""
 

@@ -28,6 +28,7 @@ class Service:
     `variables` is how the names of its environment variables begin, `client` what makes a client of
     it, and `concurrency` how many tasks a batch has in flight unless told otherwise.  `account`
     reads the account; `calls` are the other calls beside those about tasks that it serves.
+    `any_port` tells that it delivers webhooks to any port, as far as is known.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Service:
     client: str
     concurrency: int
     account: Request[Any] = field(repr=False)
+    any_port: bool = field(default=False, repr=False)
     calls: frozenset[str] = field(default=frozenset(), repr=False)
 
 

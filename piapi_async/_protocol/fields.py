@@ -403,13 +403,21 @@ def webhook_url(*, any_port: bool = False) -> Field:
     def validate(instance: object, attribute: Attribute[Any], value: object) -> None:
         if value is None or value == "":
             return
-        if not is_http_url(value):
-            raise refusal(instance, attribute, value, f"it must be an {_URL}, or None")
-        if not any_port and not takes_webhooks(value):
-            raise refusal(instance, attribute, value, "the host delivers to port 80 or 443 only")
+        problem = webhook_problem(value, any_port=any_port)
+        if problem:
+            raise refusal(instance, attribute, value, problem)
 
     field: Any = attrs.field
     return field(default=None, kw_only=True, validator=validate, metadata={"takes": "", "files": False})
+
+
+def webhook_problem(url: object, *, any_port: bool) -> str:
+    """Return why no webhook is delivered to a URL, "" if it may be."""
+    if not is_http_url(url):
+        return f"it must be an {_URL}, or None"
+    if not any_port and not takes_webhooks(url):
+        return "the host delivers to port 80 or 443 only"
+    return ""
 
 
 class _HasWebhook(Protocol):

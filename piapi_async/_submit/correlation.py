@@ -38,7 +38,7 @@ from .._wait.watch import Watch
 from ..errors import ClientClosed, LedgerError, PiAPIError, UnexpectedAnswer
 from ..ledger._writer import LedgerWriter
 from ..tasks import Task, TaskId, TaskRef, TaskState
-from .nonces import echoed_nonce, endpoint_with, is_same_nonce, nonce_of
+from .nonces import echoed_nonce, endpoint_with, is_same_nonce, nonce_of, signed_endpoint
 
 logger = logging.getLogger("piapi_async")
 
@@ -172,12 +172,13 @@ class Correlation:
         expected = ExpectedDelivery(request.family, nonce)
         self._expected[nonce] = expected  # now, as a delivery may outrun the response
 
-        addressed = evolve(
-            cast("Any", request),
-            webhook_endpoint=endpoint_with(settings.url, nonce),
-            webhook_secret=settings.secret,
-        )
-        return cast("TaskRequest[Any]", addressed), expected
+        webhook: dict[str, str] = {}
+        if hasattr(request, "webhook_secret"):
+            webhook["webhook_endpoint"] = endpoint_with(settings.url, nonce)
+            webhook["webhook_secret"] = settings.secret
+        else:
+            webhook["webhook_endpoint"] = signed_endpoint(settings.url, nonce, settings.secret)
+        return cast("TaskRequest[Any]", evolve(cast("Any", request), **webhook)), expected
 
     async def find_task(self, expected: ExpectedDelivery | None) -> TaskId | None:
         """Return the task id of a submission whose response was lost, once its webhook arrives.

@@ -18,6 +18,9 @@ from yarl import URL
 NONCE = "piapi_nonce"
 """The query parameter of an endpoint that carries the nonce (our choice)."""
 
+MAC = "piapi_mac"
+"""The query parameter that proves an endpoint to be ours, where no header will (our choice)."""
+
 NONCE_LENGTH = 32
 
 _LONGEST = 200  # characters that are taken for a nonce at all: what is remembered must be short
@@ -31,6 +34,25 @@ def nonce_of(key: str, secret: str) -> str:
 def endpoint_with(url: str, nonce: str) -> str:
     """Return a webhook URL that carries a nonce."""
     return str(URL(url).update_query({NONCE: nonce}))
+
+
+def signed_endpoint(url: str, nonce: str, secret: str) -> str:
+    """Return a webhook URL that carries a nonce, and the proof that the owner of the secret made it."""
+    return str(URL(url).update_query({NONCE: nonce, MAC: _mac_of(nonce, secret)}))
+
+
+def is_signed_query(query: str, secret: str) -> bool:
+    """Return whether the query of a delivery's URL is one that `signed_endpoint` has made."""
+    mac = parse_qs(query).get(MAC, [""])[0]
+    nonce = nonce_in(query)
+    if not nonce or not nonce.isascii() or not mac.isascii():
+        return False
+    return is_same_nonce(mac, _mac_of(nonce, secret))
+
+
+def _mac_of(nonce: str, secret: str) -> str:
+    # No key begins with NUL, so that no nonce is the MAC of another.
+    return nonce_of(f"\0{nonce}", secret)
 
 
 def nonce_in(query: str) -> str:

@@ -14,7 +14,7 @@ from yarl import URL
 
 from ..errors import WebhookRejected
 from ..webhooks import WebhookEvent
-from ..webhooks._event import check_secret_text
+from ..webhooks._proof import check_secret_text
 from ..webhooks._receiver import read_delivery
 from ._exit import ExitCode
 from ._output import check_stdout, leave_stdout, reason_of, stdout_encoding, to_json, write_out
@@ -89,7 +89,7 @@ class _Listener:
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         try:
             body = await read_delivery(request, self._secret)
-            event = WebhookEvent.from_http(request.headers, body, secret=self._secret)
+            event = WebhookEvent.from_http(request.headers, body, secret=self._secret, query=request.query_string)
         except WebhookRejected as error:
             say(f"rejected: {error}")
             return web.Response(status=403)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import Mapping
 from hashlib import sha256
 from typing import Any
@@ -10,12 +9,17 @@ from typing import Any
 from attrs import field, frozen
 
 from .._calls.secrets import Secrets
+from .._families import FAMILIES
 from .._protocol.answers import read_object
-from .._protocol.reading import classify
+from .._protocol.family import Family
+from .._protocol.reading import classify, id_of
 from .._submit.nonces import echoed_nonce
 from .._text import shorten
 from ..errors import UnexpectedAnswer, WebhookRejected
+from ..midjourney import LEGACY
 from ..tasks import TaskId, TaskState
+from ..unified import UNIFIED
+from ._proof import check_signature, needs_signature
 
 MAX_BYTES = 16 * 1024 * 1024
 """Bytes of one delivery that are read at most: it echoes the request, a mask of 10 MB included."""
@@ -41,19 +45,23 @@ class WebhookEvent:
         return classify(self.status)
 
     @classmethod
-    def from_http(cls, headers: Mapping[str, str], body: bytes, *, secret: str) -> WebhookEvent:
-        """Return the event of a delivery, legacy or unified; pure.
+    def from_http(cls, headers: Mapping[str, str], body: bytes, *, secret: str, query: str = "") -> WebhookEvent:
+        """Return the event of a delivery, of whatever family; pure.
 
-        Raises `WebhookRejected` if the secret is missing or wrong, the body is too large, or it
-        names no task, and `ValueError` if there is no secret to compare with: a receiver that
-        believes everybody is a mistake.
+        The secret is a header's, or it has signed the body (LegNext's ``X-Legnext-Signature``) or
+        the `query` of the URL that a `WebhookReceiver` gave to the host.
+
+        Raises `WebhookRejected` if there is no such proof, the body is too large, or it names no
+        task, and `ValueError` if there is no secret to compare with: a receiver that believes
+        everybody is a mistake.
         """
-        check_secret(headers, secret)
+        if needs_signature(headers, query, secret):
+            check_signature(headers, body, secret)
         return read_event(body, secret=secret)
 
 
 def read_event(body: bytes, *, secret: str) -> WebhookEvent:
-    """Return the event of a delivery whose secret has been checked.  Raises as `WebhookEvent.from_http`."""
+    """Return the event of a delivery whose sender has been checked.  Raises as `WebhookEvent.from_http`."""
     if len(body) > MAX_BYTES:
         raise WebhookRejected(f"The delivery has {len(body)} bytes, more than {MAX_BYTES}.")
 
@@ -64,25 +72,30 @@ def read_event(body: bytes, *, secret: str) -> WebhookEvent:
     except UnexpectedAnswer:  # its text quotes the body, and so may quote the secret
         raise WebhookRejected("The delivery is not a JSON object.") from None
 
-    family, task = "legacy", data
+    family, task = _family_of(data), data
     if isinstance(data.get("data"), dict):
-        family, task = "unified", data["data"]
+        family, task = UNIFIED, data["data"]
 
-    task_id = _short_text(task.get("task_id"))
+    task_id = _short_text(id_of(task))
     status = task.get("status")
     if not task_id or not isinstance(status, str) or not status.strip():
         raise WebhookRejected(
-            "The delivery names no task: it needs a str task_id, of at most 200 characters, and a str status."
+            "The delivery names no task: it needs a str task_id or job_id, of at most 200 characters, and a str status."
         )
 
     return WebhookEvent(
         task_id=TaskId(task_id),
         status=shorten(status, _LONGEST_STATUS),
-        family=family,
+        family=family.name,
         raw=task,
         nonce=echoed_nonce(task),  # for frameworks that do not pass the query on
         digest=sha256(body).digest(),
     )
+
+
+def _family_of(task: Mapping[str, Any]) -> Family[Any]:
+    """Return the family whose bare tasks are told by what they call their id."""
+    return next((family for family in FAMILIES.values() if family.id_field in task), LEGACY)
 
 
 def _short_text(value: object) -> str:
@@ -93,30 +106,3 @@ def _short_text(value: object) -> str:
     if len(text) > _LONGEST_ID:
         return ""
     return text
-
-
-def check_secret(headers: Mapping[str, str], secret: str) -> None:
-    """Raise `WebhookRejected` unless the headers carry the secret, `ValueError` for what cannot be one."""
-    check_secret_text(secret)
-
-    given = next((value for name, value in headers.items() if name.lower() == "x-webhook-secret"), "")
-    try:
-        # As aiohttp decodes headers: a byte that is not UTF-8 must not become a character of the
-        # secret.
-        octets = given.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:  # no header's bytes are decoded to this
-        octets = b""
-
-    if not hmac.compare_digest(octets, secret.encode()):
-        raise WebhookRejected("The delivery does not carry the secret.")
-
-
-def check_secret_text(secret: str) -> None:
-    """Raise `ValueError` for what cannot be a secret."""
-    if not secret:
-        raise ValueError("secret: it must not be empty")
-    if not secret.isascii() or not secret.isprintable() or len(secret) != len(secret.strip()):
-        raise ValueError(
-            "secret: it must be printable ASCII without spaces around it, because web frameworks decode the header "
-            "that carries it in different ways"
-        )

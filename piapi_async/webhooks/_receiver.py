@@ -16,13 +16,14 @@ import aiohttp.http_exceptions
 from aiohttp import web
 from attrs import define, evolve, field
 
+from .._protocol.fields import webhook_problem
 from .._runtime import Runtime
 from .._submit.correlation import WebhookSettings
 from .._submit.nonces import nonce_in
 from ..client import PiAPI, runtime_of
 from ..errors import ClientClosed, WebhookRejected
-from ..midjourney import Seed
-from ._event import MAX_BYTES, WebhookEvent, check_secret, check_secret_text, read_event
+from ._event import MAX_BYTES, WebhookEvent, read_event
+from ._proof import check_secret_text, check_signature, needs_signature
 
 _SILENT_SECONDS = 10.0  # without a byte of a body
 _READ_SECONDS = 60.0  # for the whole of it
@@ -41,7 +42,9 @@ class WebhookReceiver:
         await receiver.handle(headers, body)  # elsewhere
 
     secret
-        What the host sends back with each delivery; keep it to yourself.
+        What the host sends back with each delivery, or what signs deliveries and their URLs where it
+        sends none (LegNext's: the secret of its webhook settings, if one is set there).  Keep it to
+        yourself.
     url
         Where the host reaches the route: http(s), port 80 or 443 (any port on this machine).
     confirm
@@ -73,12 +76,11 @@ class WebhookReceiver:
         check_secret_text(self.secret)
         if not self.url:
             raise ValueError("url: it must not be empty")
-        try:  # what the host takes is what a request takes
-            Seed("url", webhook_endpoint=self.url, webhook_secret=self.secret)
-        except ValueError as error:
-            raise ValueError(f"url: {self.url!r} is not allowed; {str(error).partition('; ')[2]}") from None
-
         self._runtime = runtime_of(self._piapi)
+        problem = webhook_problem(self.url, any_port=self._runtime.home.service.any_port)
+        if problem:
+            raise ValueError(f"url: {self.url!r} is not allowed; {problem}")
+
         self._large = asyncio.Semaphore(_LARGE_AT_ONCE)
         self.counts = self._runtime.correlation.counts
         self._runtime.correlation.begin(
@@ -103,7 +105,8 @@ class WebhookReceiver:
         """
         self._runtime.enter()
         try:
-            check_secret(headers, self.secret)
+            if needs_signature(headers, query, self.secret):
+                check_signature(headers, body, self.secret)
             self._hand_on(body, query)
         except WebhookRejected:
             self.counts["rejected"] += 1
@@ -122,7 +125,7 @@ class WebhookReceiver:
         return web.Response()
 
     def _hand_on(self, body: bytes, query: str) -> None:
-        """Hand a delivery on whose secret has been checked, after the host has had its response."""
+        """Hand a delivery on whose sender has been checked, after the host has had its response."""
         event: WebhookEvent = read_event(body, secret=self.secret)
         nonce = nonce_in(query)
         if nonce:
@@ -135,13 +138,13 @@ async def read_delivery(
     secret: str,
     large: asyncio.Semaphore | None = None,
 ) -> bytes:
-    """Return the body of a delivery; its secret is checked before anything is read.
+    """Return the body of a delivery; one that brings no proof is refused before anything is read.
 
     Little more is read than is allowed, and bodies above a megabyte wait for a place in `large`.
-    Raises `WebhookRejected` for a wrong secret, and for a body that does not arrive in time, or
+    Raises `WebhookRejected` for a wrong secret or signature, and for a body that does not arrive in time, or
     whole.
     """
-    check_secret(request.headers, secret)
+    unproven = needs_signature(request.headers, request.query_string, secret)
 
     body = bytearray()
     now = asyncio.get_running_loop().time
@@ -167,4 +170,6 @@ async def read_delivery(
     ) as error:
         raise WebhookRejected("The delivery did not come whole.") from error
 
+    if unproven:
+        check_signature(request.headers, bytes(body), secret)
     return bytes(body)
