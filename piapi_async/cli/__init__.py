@@ -49,6 +49,9 @@ _COMMANDS: Mapping[str, Mapping[str, str]] = {
     "_batch": {
         "batch": "Run a file of requests",
     },
+    "_report": {
+        "report": "Make an HTML page of a run: pictures, players, costs, errors",
+    },
     "_account": {
         "models": "List what `run` and `batch` can create, with its inputs: required ones first, marked *",
         "upload": "Put a file where models can read it, for 24 hours, and print its URL",

@@ -18,6 +18,7 @@ from ...ledger import Ledger, LedgerState
 from .._exit import ExitCode
 from .._options import Seconds, shared_options
 from .._output import check_stdout, print_json
+from .._report._command import check_page, report_option
 from .._requests import recipes, unknown_verb
 from .._running import run
 from .._saving import Saving, saving_options
@@ -28,6 +29,7 @@ from ._check import check, identified, refused
 from ._file_format import FileRefusedError
 from ._job import Job
 from ._lines import BatchInput
+from ._reported import reported
 from ._results import Results, check_out
 from ._source import Source
 
@@ -79,6 +81,7 @@ def status(ledger: Path) -> None:
     metavar="FILE",
     help="Append outcomes to this JSONL file as they come, each item once. Default: standard output.",
 )
+@report_option
 @saving_options()
 @click.option(
     "--concurrency",
@@ -96,6 +99,7 @@ def run_batch(
     *,
     source: Path,
     out: Path | None,
+    report: Path | None,
     saving: Saving,
     concurrency: int | None,
     timeout: float | None,
@@ -123,6 +127,8 @@ def run_batch(
         check_stdout()
     else:
         check_out(out, source, setup.ledger)
+    if report is not None:
+        check_page(report, source, out, setup.ledger)
 
     runner: dict[str, Any] = {
         "concurrency": concurrency,
@@ -130,7 +136,7 @@ def run_batch(
         "max_submits": max_submits,
     }
     flags = {"skip_invalid": skip_invalid, "ignore_extra": ignore_extra}
-    resume = _resume_command(setup, source, {"out": out, "verb": verb, **runner}, flags, saving)
+    resume = _resume_command(setup, source, {"out": out, "report": report, "verb": verb, **runner}, flags, saving)
 
     with _opened(source) as opened:
         requests = _input(opened, verb, ignore_extra=ignore_extra)
@@ -140,7 +146,10 @@ def run_batch(
             return
 
         saving.prepare()
-        with Results.at(out, keep=setup.ledger is not None, saving=saving) as results:
+        with (
+            Results.at(out, keep=setup.ledger is not None, saving=saving) as results,
+            reported(report, results, out, setup.ledger),
+        ):
             job = Job(setup, requests, good, results, resume, saving)
             run(job.main({**runner, **saving.for_runner()}))
 

@@ -9,7 +9,7 @@ import shutil
 import sqlite3
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 import click
 from attrs import define, field
@@ -101,6 +101,8 @@ class Results:
     failed: int = 0
     skipped: int = field(default=0, init=False)
     """Items that were skipped, because an earlier run has recorded their end."""
+    copy: IO[str] | None = field(default=None, init=False)
+    """Where every line is written once more, for the page of a run whose results are not in a file."""
     _ended: set[int] = field(factory=set)
 
     @classmethod
@@ -174,7 +176,10 @@ class Results:
 
     def write(self, outcome: Outcome[Any], origin: Origin) -> None:
         """Write the outcome of a line; raise `OSError` or `ValueError` if that fails."""
-        self._sink.write(to_json(row_of(outcome, origin), encoding=self._sink.encoding))
+        row = row_of(outcome, origin)
+        self._sink.write(to_json(row, encoding=self._sink.encoding))
+        if self.copy is not None:
+            self.copy.write(f"{to_json(row)}\n")
 
 
 def row_of(outcome: Outcome[Any], origin: Origin) -> dict[str, Any]:
