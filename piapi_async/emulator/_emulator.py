@@ -26,8 +26,9 @@ from ._server.webhooks import WebhookFaults, WebhookSender
 from ._service.checks import is_loopback
 from ._service.durations import DURATIONS, Constant, Duration
 from ._service.engine import TaskEngine
+from ._service.legnext import CONCURRENCY as LEGNEXT_CONCURRENCY
 from ._service.observed import Seen
-from ._service.requests import Kind
+from ._service.requests import Kind, Protocol
 from ._service.state_file import StateFile
 from .faults import Fault
 
@@ -49,7 +50,7 @@ _LIVE = frozenset(
 _AT_START = frozenset(
     (
         *("speed", "latency", "links_expire_after", "expired_status", "links_live_after"),
-        *("early_status", "webhook_faults", "webhook_hosts", "epoch", "state", "public_url"),
+        *("early_status", "webhook_faults", "webhook_hosts", "legnext_secret", "epoch", "state", "public_url"),
     )
 )
 _SIGNED_LINKS = ("no", "links", "redirects")
@@ -88,7 +89,7 @@ def _to_keys(keys: Iterable[str]) -> tuple[str, ...]:
 
 @define(kw_only=True, eq=False, repr=False, on_setattr=[setters.validate, _on_set])
 class Emulator:
-    """PiAPI on this machine, in all its protocols: the same seed and the same requests give the same run.
+    """PiAPI and LegNext on this machine: the same seed and the same requests give the same run.
 
         async with Emulator(seed=1).run() as base_url: ...
 
@@ -105,6 +106,9 @@ class Emulator:
     so many seconds after a task's end they answer `early_status`, as caches do whose copies come
     late.  `signed_links`: links hold only byte for byte, with a signature in their query, or
     redirect to one that does.
+
+    LegNext has accounts, tasks and a `concurrency` (6) of its own behind the same keys; its webhooks
+    are signed with `legnext_secret`, if that is set.
 
     `epoch`: the unix time the run begins at (default: now).  `latency`: seconds before any request
     is served, or per route or group of routes (see `faults`).  `state`: a JSON file that the tasks
@@ -144,6 +148,7 @@ class Emulator:
     faults: Iterable[Rule] = ()
     webhook_faults: WebhookFaults = field(factory=WebhookFaults)
     webhook_hosts: Iterable[str] = field(default=(), validator=_is_list)
+    legnext_secret: str = field(default="", repr=False)
     latency: float | Mapping[str, float] = 0.0
     epoch: float | None = None
     state: str | Path | None = None
@@ -165,13 +170,14 @@ class Emulator:
             raise ValueError(f"signed_links must be no, links or redirects: {self.signed_links!r}")
 
         plan = _plan(self.plan)
-        concurrency = self.concurrency
-        if concurrency is None:
-            concurrency = plan.concurrency
+        concurrency, at_legnext = plan.concurrency, LEGNEXT_CONCURRENCY
+        if self.concurrency is not None:
+            concurrency = at_legnext = self.concurrency
 
         self.engine = TaskEngine(
             seed=self.seed,
             concurrency=concurrency,
+            slots={Protocol.LEGNEXT: at_legnext},
             queue=self.queue,
             durations=_durations(self.durations),
             failure_rate=self.failure_rate,
@@ -362,6 +368,7 @@ class Emulator:
             speed=self.speed,
             latency=_latency(self.latency),
             links=links,
+            legnext_secret=self.legnext_secret,
             state=self._file,
             address=host,
             port=port,

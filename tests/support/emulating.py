@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -92,10 +92,12 @@ class Inbox:
     def __init__(self, *statuses: int) -> None:
         self.statuses = list(statuses)
         self.posts: list[tuple[float, dict[str, Any], str | None]] = []
+        self.raw: list[tuple[Mapping[str, str], bytes]] = []
         self.url = ""
 
     async def _receive(self, request: web.BaseRequest) -> web.Response:
         secret = request.headers.get("x-webhook-secret")
+        self.raw.append((request.headers, await request.read()))
         self.posts.append((asyncio.get_running_loop().time(), await request.json(), secret))
         return web.Response(status=self.statuses.pop(0) if self.statuses else 200)
 

@@ -93,6 +93,7 @@ class Dialect:
     `multi_unknown`: an unknown id in a multi-fetch.  `error_body`: with `task_id` and `status`, or
     the message alone.  `late_cancel`: of tasks that all have started.  `words`: other words for
     stages, e.g. `{"pending": "starting"}`.  `ranges`: files are served in parts on request.
+    `legnext_refusals`: LegNext's error, or an object with it under `error` (both are in its pages).
     `account`: an older host sent it without `data`.  `one_account`: all keys are of the same
     account.
 
@@ -130,6 +131,7 @@ class Dialect:
     ranges: bool = True
     account: Literal["data", "flat"] = _one_of("data", "flat")
     one_account: bool = False
+    legnext_refusals: Literal["flat", "nested"] = _one_of("flat", "nested")
     history: bool = True
     history_off_status: int = 404
     history_lag: float = field(default=0.0, validator=validators.ge(0))

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from .._service.geometry import picture_size, trims
-from .._service.requests import MIDJOURNEY, Kind, Refusal
+from .._service.requests import MIDJOURNEY, Kind, Protocol, Refusal
 from .._service.tasks import Stage, Task, seed_of
 from .._service.verbs import VERBS, midjourney_request
 from .dialect import JSON
@@ -71,7 +71,7 @@ def multi_fetch(host: Host, call: Call) -> JSON:
     host.seen.count_read(task_ids, host.engine.tasks)
     data: JSON = {}
     for task_id in task_ids:
-        task = host.engine.get(task_id, now=now)
+        task = host.find(task_id, now, Protocol.MIDJOURNEY)
         if task is not None and task.model == MIDJOURNEY:
             host.seen.note_shown(task, now)
             data[task_id] = task_object(host.view, task, now)

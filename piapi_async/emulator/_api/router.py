@@ -9,10 +9,11 @@ from attrs import define, evolve
 
 from piapi_async._http import HTTPRequest, HTTPResponse
 
+from .._service.legnext import VERBS as LEGNEXT_VERBS
 from .._service.requests import Protocol, Refusal
 from .._service.tasks import Task
 from .._service.verbs import VERBS
-from . import account, history, midjourney, older, unified
+from . import account, history, legnext, midjourney, older, unified
 from .dialect import JSON
 from .host import Host
 from .routes import Call, find_call
@@ -36,6 +37,9 @@ SERVICES: Mapping[str, Callable[[Host, Call], JSON]] = {
     "luma_read": older.read,
     "kling_create": older.create,
     "kling_read": older.read,
+    **{f"legnext_{verb.task_type}": legnext.create for verb in LEGNEXT_VERBS.values()},
+    "legnext_read": legnext.read,
+    "legnext_balance": legnext.balance,
     "upload": account.upload,
     "account_info": account.account_info,
     "active_tasks": account.active_tasks,
@@ -43,7 +47,7 @@ SERVICES: Mapping[str, Callable[[Host, Call], JSON]] = {
 }
 
 #: Routes that need no key, unless the dialect says otherwise.
-_OPEN_ROUTES = ("fetch", "multi_fetch")
+_OPEN_ROUTES = ("fetch", "multi_fetch", "legnext_read")
 
 
 @define
@@ -81,12 +85,16 @@ class Router:
             return self.host.view.dialect.refused(message)
         if protocol is Protocol.UNIFIED:
             return unified.refusal_body(status, message)
+        if protocol is Protocol.LEGNEXT:
+            return legnext.refusal_body(self.host.view, status, message)
         return {"code": status, "data": None, "message": message}
 
     def webhook_body(self, task: Task, now: float) -> JSON:
         """Return what is posted to the webhook of a task, in the protocol that created it."""
         if task.protocol is Protocol.MIDJOURNEY:
             return midjourney.task_object(self.host.view, task, now)
+        if task.protocol is Protocol.LEGNEXT:
+            return legnext.job(self.host.view, task, now)
         if task.protocol is Protocol.UNIFIED:
             return unified.webhook_body(self.host.view, task, now)
         return older.task_body(self.host.view, task)

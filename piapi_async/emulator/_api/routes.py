@@ -8,6 +8,7 @@ from urllib.parse import parse_qsl, unquote
 import orjson
 from attrs import frozen
 
+from .._service.legnext import VERBS as LEGNEXT_VERBS
 from .._service.requests import Protocol, Refusal
 from .._service.verbs import VERBS
 from .dialect import JSON
@@ -44,6 +45,12 @@ ROUTES: Mapping[str, Route] = {
         Route("luma_read", "GET", "/api/luma/v1/video/", Protocol.LUMA, "read"),
         Route("kling_create", "POST", "/api/kling/v1/video", Protocol.KLING, "create"),
         Route("kling_read", "GET", "/api/kling/v1/video/", Protocol.KLING, "read"),
+        *(
+            Route(f"legnext_{verb.task_type}", "POST", f"/api/v1/{name}", Protocol.LEGNEXT, "create")
+            for name, verb in LEGNEXT_VERBS.items()
+        ),
+        Route("legnext_read", "GET", "/api/v1/job/", Protocol.LEGNEXT, "read"),
+        Route("legnext_balance", "GET", "/api/account/balance", Protocol.LEGNEXT),
         Route("upload", "POST", "/api/ephemeral_resource", Protocol.ACCOUNT),
         Route("account_info", "GET", "/account/info", Protocol.ACCOUNT),
         Route("active_tasks", "GET", "/account/active_tasks", Protocol.ACCOUNT),

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from .._service.catalog import find_system
 from .._service.creating import unified_request
-from .._service.requests import MIDJOURNEY, Kind, Refusal
+from .._service.legnext import CLIPS
+from .._service.requests import MIDJOURNEY, Kind, Protocol, Refusal
 from .._service.tasks import Stage, Task
 from .billing import POINT_MODELS, usage_of
 from .dialect import JSON
@@ -174,6 +175,8 @@ def output_files(view: View, task: Task) -> OutputFiles:
 
 def file_names(view: View, task: Task) -> list[str]:
     """Return the names of a finished task's files."""
+    if task.protocol is Protocol.LEGNEXT and task.kind is Kind.FILES and task.stage is Stage.FINISHED:
+        return [*CLIPS]
     system = find_system(task.model, task.verb)
     if system is None or task.stage is not Stage.FINISHED:
         return []

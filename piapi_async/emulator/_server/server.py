@@ -65,6 +65,7 @@ class Server:
     speed: float
     latency: Mapping[str, float]
     links: LinkRules
+    legnext_secret: str
     state: StateFile | None
     address: str
     port: int
@@ -320,6 +321,7 @@ class Server:
             secret=str(task.given.get("webhook_secret", "")),
             body=orjson.dumps(body),
             status_word=word,
+            signed_with=self.legnext_secret if task.protocol is Protocol.LEGNEXT else "",
         )
         self.webhooks.send(post)
 

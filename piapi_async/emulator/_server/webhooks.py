@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hmac
 import logging
 from collections.abc import Callable, Coroutine
 from random import Random
@@ -45,6 +46,7 @@ class Post:
     secret: str
     body: bytes
     status_word: str
+    signed_with: str = ""
 
 
 @define
@@ -146,6 +148,8 @@ class WebhookSender:
         headers = {"content-type": "application/json"}
         if post.secret:
             headers["x-webhook-secret"] = post.secret
+        if post.signed_with:
+            headers |= _signature(post.signed_with, post.body, str(int(self.clock())))
 
         try:
             async with self._session.post(
@@ -164,3 +168,9 @@ class WebhookSender:
             self.clock(),
             lost=lost,
         )
+
+
+def _signature(secret: str, body: bytes, timestamp: str) -> dict[str, str]:
+    """Return the headers with which LegNext signs a delivery (its Python package)."""
+    signature = hmac.new(secret.encode(), f"{timestamp}.".encode() + body, "sha256").hexdigest()
+    return {"x-legnext-timestamp": timestamp, "x-legnext-signature": signature}

@@ -23,7 +23,8 @@ from attrs import Factory, define, frozen
 
 from .checks import DIGEST
 from .durations import DURATIONS, Duration
-from .requests import MIDJOURNEY, WEBHOOK_FIELDS, CreateRequest, Kind, Refusal
+from .legnext import PARENT_MAX_AGE
+from .requests import MIDJOURNEY, WEBHOOK_FIELDS, CreateRequest, Kind, Protocol, Refusal
 from .tasks import END_STAGES, LIFE, Event, Script, Stage, Task, steps_of
 
 #: The verb of a task that the service was only told about.
@@ -45,8 +46,9 @@ _MOST_DEVIATIONS, _LEAST_SKEW = 2.5, -0.9
 
 @define
 class _Account:
-    """The places of one account: how many tasks run, and which wait to be admitted."""
+    """The places of one account: how many tasks may run and do, and which wait to be admitted."""
 
+    concurrency: int = 30
     running: int = 0
     staged: deque[Task] = Factory(deque)
 
@@ -71,6 +73,8 @@ class TaskEngine:
 
     seed: int = 0
     concurrency: int = 30
+    #: Protocols whose accounts have another concurrency.
+    slots: Mapping[Protocol, int] = Factory(dict)
     queue: int = 50
     durations: Mapping[str, Duration] = DURATIONS
     failure_rate: float = 0.0
@@ -110,8 +114,8 @@ class TaskEngine:
         if not request.given.get("skip_prompt_check"):
             self._check_prompt(request.prompt)
 
-        place = self._accounts.setdefault(account, _Account())
-        if place.running >= self.concurrency and len(place.staged) >= self.queue:
+        place = self._place(account, request.protocol)
+        if place.running >= place.concurrency and len(place.staged) >= self.queue:
             raise Refusal(f"too many requests: {self.queue} tasks are staged already", status=429)
 
         task = self._new_task(request, parent, account)
@@ -206,7 +210,7 @@ class TaskEngine:
                 continue
 
             self.awaiting_webhooks += task.has_webhook
-            place = self._accounts.setdefault(task.account, _Account())
+            place = self._place(task.account, task.protocol)
             if task.stage is Stage.STAGED:
                 place.staged.append(task)
             else:
@@ -237,12 +241,14 @@ class TaskEngine:
         return parent
 
     def _parent_problem(self, request: CreateRequest, parent: Task | None) -> str:
-        if parent is None:
+        if parent is None or not is_known(parent, request.protocol):
             return "parent task not found"
         if parent.stage is not Stage.FINISHED or parent.ended is None:
             return "parent task is not finished"
         if self.parent_max_age is not None and self.now - parent.ended > self.parent_max_age:
             return "parent task is outdated"  # observed, to the letter
+        if request.protocol is Protocol.LEGNEXT and self.now - parent.created > PARENT_MAX_AGE:
+            return "parent task is outdated"
         return request.parent_problem(parent.kind)
 
     # -- making a task --------------------------------------------------------------------------
@@ -313,8 +319,15 @@ class TaskEngine:
 
     # -- moving a task --------------------------------------------------------------------------
 
+    def _place(self, account: str, protocol: Protocol) -> _Account:
+        place = self._accounts.get(account)
+        if place is None:
+            place = _Account(self.slots.get(protocol, self.concurrency))
+            self._accounts[account] = place
+        return place
+
     def _admit(self, place: _Account) -> None:
-        while place.staged and place.running < self.concurrency:
+        while place.staged and place.running < place.concurrency:
             task = place.staged.popleft()
             self._apply(task, Event.ADMIT, self.now)
 
@@ -325,7 +338,7 @@ class TaskEngine:
             return False
 
         was, task.stage, task.error = task.stage, stage, error
-        place = self._accounts.setdefault(task.account, _Account())
+        place = self._place(task.account, task.protocol)
 
         if event is Event.ADMIT:
             place.running += 1
@@ -401,6 +414,11 @@ class TaskEngine:
         wants_progress = task.given.get("notify_progress") and task.stage is Stage.PROCESSING
         if wants_progress or task.stage in END_STAGES:
             self.on_change(task, at)
+
+
+def is_known(task: Task, protocol: Protocol) -> bool:
+    """Return whether the vendor of a protocol knows a task: LegNext has its own."""
+    return task.adopted or (task.protocol is Protocol.LEGNEXT) is (protocol is Protocol.LEGNEXT)
 
 
 def _new_id(drawn: int, request: CreateRequest, given: dict[str, object]) -> str:

@@ -40,6 +40,7 @@ class Protocol(StrEnum):
     FACE_SWAP = "face_swap"
     LUMA = "luma"
     KLING = "kling"
+    LEGNEXT = "legnext"
     ACCOUNT = "account"
 
 
@@ -83,6 +84,9 @@ class CreateRequest:
         if parent not in self.parent:
             wanted = f"{self.parent} image" if self.model == MIDJOURNEY else "video"
             return f"{self.name} needs a {wanted} task, the parent task is a {parent}"
+
+        if self.protocol is Protocol.LEGNEXT:  # whose pictures are numbered wherever they stand
+            return ""
 
         if self.index in DIGITS and parent is not Kind.GRID:
             return f"index {self.index} needs a grid, the parent task is a {parent}"

@@ -18,6 +18,7 @@ from .catalog import OLDER_TASKS, find_system
 from .creating import webhook_fields
 from .durations import DURATIONS
 from .input_checks import check_input
+from .legnext import BY_TASK_TYPE, check_remembered
 from .requests import MIDJOURNEY, Kind, Protocol, Refusal
 from .tasks import END_STAGES, LIFE, Event, Script, Stage, Step, Task
 from .verbs import VERBS, checked_fields
@@ -122,6 +123,10 @@ def _check_create(task: Task) -> None:
     if task.mode not in DURATIONS:
         raise ValueError(f"mode: {task.mode[:100]!r} is unknown")
 
+    if task.protocol is Protocol.LEGNEXT:
+        _check_legnext(task)
+        return
+
     known = task.verb in VERBS if is_midjourney else find_system(task.model, task.verb) is not None
     if not known:
         raise ValueError(f"verb: {task.verb[:100]!r} is none of {task.model[:100]!r}")
@@ -131,6 +136,15 @@ def _check_create(task: Task) -> None:
     if not task.adopted:
         _check_protocol(task)
         _check_given(task)
+
+
+def _check_legnext(task: Task) -> None:
+    try:
+        check_remembered(task.verb, task.given)
+    except Refusal as refusal:
+        raise ValueError(f"given: {refusal.message}") from refusal
+    if task.model != MIDJOURNEY or task.kind is not BY_TASK_TYPE[task.verb].makes:
+        raise ValueError(f"kind: {task.kind} is not what {task.verb} makes")
 
 
 def _check_protocol(task: Task) -> None:
