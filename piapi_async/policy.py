@@ -194,6 +194,12 @@ class PollPolicy:
     delay: float = field(default=1.5, validator=[_positive, _finite])
     typical_duration: float = field(default=_TYPICAL_DURATION, kw_only=True, validator=[_positive, _finite])
     _plain: bool = field(default=False, kw_only=True)
+    _speed: float = field(default=1.0, kw_only=True, repr=False)
+
+    @property
+    def speed(self) -> float:
+        """Seconds that pass at the host in one of ours; see `at_speed`."""
+        return self._speed
 
     @classmethod
     def every(cls, seconds: float) -> PollPolicy:
@@ -202,7 +208,12 @@ class PollPolicy:
 
     def at_speed(self, speed: float) -> PollPolicy:
         """Return the policy for a host that runs `speed` times faster than real time."""
-        return evolve(self, delay=self.delay / speed, typical_duration=self.typical_duration / speed)
+        return evolve(
+            self,
+            delay=self.delay / speed,
+            typical_duration=self.typical_duration / speed,
+            speed=self.speed * speed,
+        )
 
     @property
     def interval(self) -> float:

@@ -22,7 +22,7 @@ from ._protocol import fields
 from ._protocol.checks import around
 from ._protocol.decoding import Structure
 from ._protocol.envelope import find_task_object, read_envelope, unpack_task, without_secrets
-from ._protocol.family import Family
+from ._protocol.family import Family, Trace
 from ._protocol.reading import (
     failure_text,
     object_at,
@@ -278,6 +278,29 @@ def _read_life(raw: Mapping[str, Any]) -> Life:
     )
 
 
+def _read_trace(raw: Mapping[str, Any]) -> Trace:
+    created_at = _read_life(raw).created_at
+    inputs = raw.get("input")
+    if not isinstance(inputs, dict):
+        inputs = None
+
+    config = object_at(raw, "config")
+    return Trace(
+        model=_text(raw.get("model")),
+        task_type=_text(raw.get("task_type")),
+        input=inputs,
+        created_at=None if created_at is None else created_at.timestamp(),
+        endpoint=_text(object_at(config, "webhook_config").get("endpoint")),
+        service_mode=_text(config.get("service_mode")),
+    )
+
+
+def _text(value: object) -> str:
+    if isinstance(value, str):
+        return value
+    return ""
+
+
 def _read_result(structure: Structure[R], raw: Mapping[str, Any]) -> R:
     return structure.salvage(raw.get("output"))
 
@@ -303,7 +326,7 @@ def _family_of(result: Any) -> Family[Any]:  # noqa: ANN401 - a class, or `Outpu
             data = inner
         return _read_task(data, asked, reader)
 
-    return Family(name="unified", service=PIAPI, fetch=fetch, cancel=_cancel, read=read)
+    return Family(name="unified", service=PIAPI, fetch=fetch, cancel=_cancel, read=read, trace=_read_trace)
 
 
 def family_of(result: type[R]) -> Family[R]:

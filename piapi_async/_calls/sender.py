@@ -12,7 +12,7 @@ from collections.abc import Callable
 from random import Random
 from typing import Any, TypeVar
 
-from attrs import define
+from attrs import define, field
 
 from .._http import HTTPResponse, Request
 from .._protocol.family import TaskRequest
@@ -22,6 +22,7 @@ from ..errors import PiAPIError, RateLimitError, TransportError, UnexpectedAnswe
 from ..policy import Backoff, RetryPolicy
 from ..stats import Counters
 from ..tasks import Created, TaskId
+from .clock import HostClock
 from .throttle import Throttle, now
 from .transport import SendState, Transport
 
@@ -41,6 +42,7 @@ class Sender:
     rng: Random
     timeout: float
     counters: Counters
+    clock: HostClock = field(factory=HostClock)
 
     # -- reads ------------------------------------------------------------------------------------
 
@@ -85,6 +87,7 @@ class Sender:
         """Return what one read gives, even while the client is closing.  Raises as `attempt`."""
         self.counters.requests[type(request).__name__] += 1
         response = await self.transport.send(request.to_http(), timeout=self.timeout)
+        self.clock.note(response.headers.get("Date"))
         return request.parse(response)
 
     # -- submissions ------------------------------------------------------------------------------
@@ -164,6 +167,7 @@ class Sender:
         except (TransportError, UnexpectedAnswer) as error:
             raise _of(request, error)  # noqa: B904 - it is the same error
 
+        self.clock.note(response.headers.get("Date"))
         if debugging:
             milliseconds = (now() - started_at) * 1000
             logger.debug("%s: HTTP %d in %.0f ms", label(request), response.status, milliseconds)

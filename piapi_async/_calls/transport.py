@@ -6,6 +6,7 @@ This is the only module that knows the API key and the only one that imports aio
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 import time
 from collections.abc import Mapping
@@ -53,11 +54,12 @@ _BEFORE_SENDING = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError,
 class SendState:
     """Whether a request has begun to leave: before, it certainly had no effect; after, it may have arrived.
 
-    `started_at` is the unix time, in seconds, at which it began.  The owner of the request sets
-    `abandoned`, after which nothing more is sent for it.
+    `started_at` is the unix time, in seconds, at which it began, and `began_at` the loop's.  The
+    owner of the request sets `abandoned`, after which nothing more is sent for it.
     """
 
     started_at: float | None = None
+    began_at: float = field(default=0.0, init=False)
     abandoned: bool = False
     _connector: SubmitConnector | None = field(default=None, init=False)
     _protocol: ResponseHandler | None = field(default=None, init=False)
@@ -70,6 +72,7 @@ class SendState:
     def leave_on(self, protocol: ResponseHandler, connector: SubmitConnector | None) -> None:
         """Note that it leaves now, and on which connection."""
         self.started_at = time.time()
+        self.began_at = asyncio.get_running_loop().time()
         self._protocol = protocol
         self._connector = connector
 

@@ -41,6 +41,22 @@ class Service:
     calls: frozenset[str] = field(default=frozenset(), repr=False)
 
 
+@frozen(kw_only=True)
+class Trace:
+    """From what a task was made, as a read of it shows.
+
+    `input` is None if it is not shown; `created_at` is the host's Unix time in seconds, None without
+    one; `endpoint` is the webhook's and `service_mode` the pool, "" if none is shown.
+    """
+
+    model: str
+    task_type: str
+    input: Mapping[str, Any] | None = field(repr=False)
+    created_at: float | None
+    endpoint: str = ""
+    service_mode: str = ""
+
+
 @frozen(eq=False, kw_only=True)
 class Family(Generic[R_co]):
     """How the tasks of one API are read and cancelled.
@@ -50,7 +66,8 @@ class Family(Generic[R_co]):
     `read` returns the task that a JSON object of this API tells of, as a webhook or the ledger has
     it.  `cancel` returns the requests, one or several, that cancel some tasks.  `fetch_many` is
     None if the API reads only one task at a time; else it returns by id the task, None for an
-    unknown id, or the error of an entry that could not be read.
+    unknown id, or the error of an entry that could not be read.  `trace` tells from a task's JSON
+    what it was made from, if the host keeps a history in which a lost task can be found.
     """
 
     name: str
@@ -60,6 +77,7 @@ class Family(Generic[R_co]):
     cancel: Callable[[Sequence[TaskId]], Sequence[Request[None]]] = field(repr=False)
     read: Callable[[dict[str, Any], TaskId], Task[R_co]] = field(repr=False)
     fetch_many: FetchMany[R_co] | None = field(default=None, repr=False)
+    trace: Callable[[Mapping[str, Any]], Trace] | None = field(default=None, repr=False)
 
 
 def no_cancel(name: str) -> Callable[[Sequence[TaskId]], NoReturn]:
