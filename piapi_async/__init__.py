@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ._http import HTTPRequest, HTTPResponse, Request
     from ._protocol.family import Family, TaskRequest
     from .account import Account, ActiveTasks, Credits, HistoryEntry
+    from ._submit.finder import RecoveryReport
     from .batch import BatchItem, BatchRunner, Outcome
     from .client import PiAPI
     from .downloads import download
@@ -106,6 +107,7 @@ __all__ = [
     "PiAPIError",
     "PollPolicy",
     "RateLimitError",
+    "RecoveryReport",
     "Request",
     "Reroll",
     "RetryPolicy",
@@ -154,6 +156,7 @@ _HOMES = {
     "unified": "CreateTask UNIFIED",
     "batch": "BatchItem BatchRunner Outcome",
     "client": "PiAPI",
+    "_submit.finder": "RecoveryReport",
     "handle": "TaskHandle as_completed wait_all",
     "downloads": "download",
     "ledger": "Ledger",

@@ -23,6 +23,7 @@ from ._calls.sender import Sender
 from ._calls.threads import running_loop
 from ._protocol.family import Family, Service, TaskRequest
 from ._submit.correlation import Correlation
+from ._submit.finder import RecoveryReport
 from ._submit.submission import NO_TERMS, SubmitResult, Terms
 from ._submit.submitter import Submitter
 from ._submit.uploads import Uploader
@@ -92,6 +93,7 @@ class Runtime:
         upload_url: str,
         connections: int,
         multi_fetch_size: int,
+        recover: float,
     ) -> Runtime:
         """Return a runtime whose parts know each other."""
         writer = None
@@ -106,7 +108,9 @@ class Runtime:
 
         correlation = Correlation(sender, poller, writer, origin)
         uploader = Uploader.beside(sender, upload_url)
-        submitter = Submitter(sender, origin, writer, uploader, correlation)
+        if "history" not in home.service.calls:
+            recover = 0.0
+        submitter = Submitter.make(sender, origin, writer, uploader, correlation, recover)
 
         return cls(
             origin=origin,
@@ -151,6 +155,7 @@ class Runtime:
 
     def _bind(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop, self._pid = loop, os.getpid()
+        self.submitter.finder.join()
         if self.ledger is not None and not self.closed:
             self.ledger.join()
             self._joined = True
@@ -293,6 +298,11 @@ class Runtime:
         """Ask the host to cancel tasks.  Raises as `PiAPI.cancel`."""
         self.enter()
         await cancel_all(self.sender, family, task_ids)
+
+    async def recover(self) -> RecoveryReport:
+        """Look once for what the ledger has as *unknown*."""
+        self.enter()
+        return await self.submitter.finder.recover()
 
     def file_session(self) -> FileSession:
         """Return a session for the files of this client's tasks, with its proxy and TLS, without its key."""

@@ -6,6 +6,7 @@ share.  A `TaskHandle` is one task; handles of the same task share what is known
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
@@ -18,6 +19,7 @@ from typing import Any, Self, TypeVar, overload
 import aiohttp
 from attrs import asdict, evolve
 
+from ._calls.clock import HostClock
 from ._calls.secrets import Hidden
 from ._calls.sender import Sender
 from ._calls.throttle import Throttle
@@ -26,6 +28,7 @@ from ._families import family_at
 from ._protocol.family import Family, TaskRequest
 from ._run import Run
 from ._runtime import Home, Runtime, check_timeout
+from ._submit.finder import RecoveryReport
 from ._submit.uploads import upload_url_for
 from ._verdict import judge_read
 from ._wait.bulk import fetch_many
@@ -88,6 +91,14 @@ class PiAPI:
     ledger
         Where every submission is recorded, so that none is lost or paid twice if the process dies;
         see `Ledger`.
+    recover
+        Seconds for which a submission whose response was lost is looked for in the host's history; 0:
+        not at all.  A task is taken for its own if it was created while the submission was on its way
+        and shows the very inputs that were sent, if no other submission of this process or of the
+        ledger has it or may still be answered, and if there are no more such tasks than lost
+        submissions.  The one risk: another program sends the same input with the same key in the same
+        seconds, and shares neither the event loop nor the ledger.  If yours does that, use 0, or one
+        ledger.
     session
         Your own `aiohttp.ClientSession`, with its proxy, TLS and traces; it is never closed by the
         client.
@@ -117,6 +128,7 @@ class PiAPI:
         connections: int = 100,
         multi_fetch_size: int = 20,
         ledger: Ledger | None = None,
+        recover: float = 60.0,
         session: aiohttp.ClientSession | None = None,
         trust_env: bool = False,
         allow_insecure: bool = False,
@@ -146,6 +158,9 @@ class PiAPI:
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"{name}: {value!r} is not allowed; it must be a whole number above 0")
 
+        if not isinstance(recover, (int, float)) or isinstance(recover, bool) or not 0 <= recover < math.inf:
+            raise ValueError(f"recover: {recover!r} is not allowed; it must be 0 or more seconds")
+
         rng = Random()  # noqa: S311 - jitter, not a secret
         bucket = None if rate_limit is None else TokenBucket.of(rate_limit)
         transport = Transport(base_url, key.value, connections, trust_env, session)
@@ -156,6 +171,7 @@ class PiAPI:
             rng=rng,
             timeout=timeout,
             counters=Counters(),
+            clock=HostClock((poll or PollPolicy()).speed),
         )
         self._runtime = Runtime.wire(
             origin_of(base_url),
@@ -167,6 +183,7 @@ class PiAPI:
             upload_url=upload_url,
             connections=connections,
             multi_fetch_size=multi_fetch_size,
+            recover=recover,
         )
 
     def __repr__(self) -> str:
@@ -380,6 +397,17 @@ class PiAPI:
             if last or marks <= known:
                 return
             request, known = evolve(request, page=request.page + 1), marks
+
+    async def recover(self) -> RecoveryReport:
+        """Look once in the host's history for every *unknown* submission of the ledger.
+
+        What is found is recorded, and then known as any accepted task.  Raises `ValueError` without
+        a ledger, and `LedgerError`.
+        """
+        runtime = self._entered()
+        if runtime.ledger is None:
+            raise ValueError("recover: it needs a ledger, PiAPI(ledger=Ledger(path)), and this client has none")
+        return await runtime.recover()
 
     async def active_tasks(self) -> dict[str, ActiveTasks]:
         """Read the active tasks of the account, by provider.  Raises as `fetch`."""

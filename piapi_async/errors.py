@@ -158,8 +158,9 @@ class SubmissionUnknown(PiAPIError):
 
     `request` is what was submitted, `key` its ledger key (None without a ledger), `at` the unix
     time in seconds at which sending began; `ref` is the task that the response names, if it could
-    not be read or belongs to another submission, else None; `__cause__` is the error that left the
-    outcome open.
+    not be read or belongs to another submission, else None; `candidates` are tasks of the host's
+    history that fit it, if they are more than the submissions that lost theirs; `__cause__` is the
+    error that left the outcome open.
     """
 
     def __init__(
@@ -170,12 +171,14 @@ class SubmissionUnknown(PiAPIError):
         at: float,
         key: str | None = None,
         ref: TaskRef | None = None,
+        candidates: Sequence[TaskRef] = (),
     ) -> None:
         super().__init__(message)
         self.request = request
         self.key = key
         self.at = at
         self.ref = ref
+        self.candidates = tuple(candidates)
 
 
 class _TaskEnded(PiAPIError):

@@ -33,6 +33,8 @@ class Stats:
     """Polls that failed with a passing fault."""
     foreign_deliveries: int
     """Valid webhook deliveries about tasks of other clients, which share the URL and the secret."""
+    recovered: int
+    """Lost submissions whose task was found in the host's history."""
     detection_seconds: float
     """Seconds from ends to their detection, summed; each is estimated as half the poll interval."""
 
@@ -70,4 +72,5 @@ class Counters:
     rate_limited: int = 0
     poll_faults: int = 0
     foreign_deliveries: int = 0
+    recovered: int = 0
     detection_seconds: float = 0.0

@@ -29,6 +29,7 @@ from piapi_async.emulator import Drop, Emulator, Status
 from piapi_async.ledger import LedgerState
 from piapi_async.ledger._entries import LedgerEntry, SubmissionKey
 from piapi_async.ledger._ledger import writer_of
+from piapi_async.ledger._recovery import SentAs
 from piapi_async.ledger._store import LedgerStore, Operation
 
 KEY = "emulator-key"
@@ -58,8 +59,10 @@ class DeadlyStore(LedgerStore):
         self._at(f"after commit {self.commits}")
         return results
 
-    def claim(self, connection: sqlite3.Connection, identity: SubmissionKey) -> LedgerEntry | None:
-        entry = super().claim(connection, identity)
+    def claim(
+        self, connection: sqlite3.Connection, identity: SubmissionKey, sent_as: SentAs | None = None
+    ) -> LedgerEntry | None:
+        entry = super().claim(connection, identity, sent_as)
         self._at("in the claim's transaction")
         return entry
 

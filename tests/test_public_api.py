@@ -27,7 +27,7 @@ NAMES = {
     *("PollPolicy", "RetryPolicy", "InsufficientCreditError"),
     *("TaskRequest", "Request", "HTTPRequest", "HTTPResponse"),
     *("PiAPIError", "TransportError", "APIError", "AuthenticationError", "InvalidRequestError", "NotFoundError"),
-    *("ParentOutdatedError", "RateLimitError", "ServerError", "UnexpectedAnswer", "SubmissionUnknown"),
+    *("ParentOutdatedError", "RateLimitError", "RecoveryReport", "ServerError", "UnexpectedAnswer", "SubmissionUnknown"),
     *("TaskFailed", "TaskCancelled", "WaitTimeout", "ClientClosed", "LedgerError", "WebhookRejected", "DownloadError"),
     "__version__",
 }
@@ -149,7 +149,7 @@ SIGNATURES: list[tuple[str, Callable[..., Any], str]] = [
         PiAPI,
         (
             "(api_key=None, *, base_url=None, upload_url=None, family=None, timeout=30.0, retry=None, poll=None, "
-            "rate_limit=None, connections=100, multi_fetch_size=20, ledger=None, session=None, "
+            "rate_limit=None, connections=100, multi_fetch_size=20, ledger=None, recover=60.0, session=None, "
             "trust_env=False, allow_insecure=False)"
         ),
     ),
@@ -228,7 +228,7 @@ class TestSignatures:
                 PiAPI,
                 {
                     *("submit", "run", "attach", "fetch", "fetch_many", "cancel", "cancel_pending", "close", "origin"),
-                    *("stats", "upload", "account", "active_tasks", "history"),
+                    *("stats", "upload", "account", "active_tasks", "history", "recover"),
                 },
             ),
             (TaskHandle, {"task_id", "ref", "task", "frozen", "error", "wait", "refresh", "updates", "cancel"}),

@@ -252,7 +252,7 @@ async def check(table: list[Answer], case: FamilyCase, tmp_path: Path) -> None:
     wrong: list[str] = []
     ledger = Ledger(tmp_path / "run.db")
     retry = RetryPolicy(attempts=2, initial=0.0)
-    async with raw_host(lambda _: said[0]) as host, PiAPI(KEY, base_url=host.url, retry=retry, ledger=ledger) as piapi:
+    async with raw_host(lambda _: said[0]) as host, PiAPI(KEY, base_url=host.url, retry=retry, ledger=ledger, recover=0) as piapi:
         for number, answer in enumerate(table):
             said[0] = renamed(answer, f"T-{number}").bytes  # no two submissions share an id
             host.creates.clear()
@@ -311,7 +311,7 @@ async def test_a_task_that_lives_or_has_ended_well_is_accepted(
     ledger = Ledger(tmp_path / "run.db")
     async with (
         raw_host(lambda _: json_answer(status, body), lambda _: read_as(case, word)) as host,
-        PiAPI(KEY, base_url=host.url, ledger=ledger) as piapi,
+        PiAPI(KEY, base_url=host.url, ledger=ledger, recover=0) as piapi,
     ):
         handle = await piapi.submit(case.reroll("p"), key="k")
 
@@ -331,7 +331,7 @@ async def test_a_task_that_has_failed_is_a_refusal_that_names_it(
     why = {"error": {"message": "no cats today"}, "message": "no cats today"}
     async with (
         raw_host(lambda _: json_answer(status, body), lambda _: read_as(case, word, **why)) as host,
-        PiAPI(KEY, base_url=host.url, ledger=ledger) as piapi,
+        PiAPI(KEY, base_url=host.url, ledger=ledger, recover=0) as piapi,
     ):
         with pytest.raises(APIError, match="T1") as caught:
             await piapi.submit(case.reroll("p"), key="k")
@@ -362,7 +362,7 @@ async def test_a_task_that_cannot_be_read_leaves_it_unknown_and_names_it(
     ledger = Ledger(tmp_path / "run.db")
     async with (
         raw_host(lambda _: json_answer(status, body), lambda _: unreadable) as host,
-        PiAPI(KEY, base_url=host.url, ledger=ledger) as piapi,
+        PiAPI(KEY, base_url=host.url, ledger=ledger, recover=0) as piapi,
     ):
         with pytest.raises(SubmissionUnknown, match="T1") as caught:
             await piapi.submit(case.reroll("p"), key="k")

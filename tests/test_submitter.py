@@ -55,7 +55,7 @@ async def path(tmp_path: Path) -> Path:
 
 def client(url: str, path: Path | Ledger, **options: Any) -> PiAPI:
     ledger = path if isinstance(path, Ledger) else Ledger(path)
-    return PiAPI(KEY, base_url=url, ledger=ledger, **options)
+    return PiAPI(KEY, base_url=url, ledger=ledger, recover=0, **options)
 
 
 async def states_of(path: Path) -> Mapping[str, tuple[LedgerState, str | None]]:
@@ -542,7 +542,7 @@ async def test_a_middleware_of_the_users_session_sends_nothing_twice(case: Famil
     async with (
         host() as (emulator, url),
         aiohttp.ClientSession(middlewares=(again,)) as session,
-        PiAPI(KEY, base_url=url, session=session) as piapi,
+        PiAPI(KEY, base_url=url, session=session, recover=0) as piapi,
     ):
         emulator.fail("create", Drop(after_body=True))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from email.utils import parsedate_to_datetime
 
 from attrs import define, field
@@ -29,7 +30,7 @@ class HostClock:
             self._date = date
             self._noted_at = now()
 
-    def at(self, time: float) -> float | None:
+    def at(self, moment: float) -> float | None:
         """Return the host's Unix time at a time of the loop, None if no response has told it."""
         date = self._date
         if date != self._read[0]:
@@ -38,7 +39,14 @@ class HostClock:
         noted = self._read[1]
         if noted is None:
             return None
-        return noted + (time - self._noted_at) * self.speed
+        return noted + (moment - self._noted_at) * self.speed
+
+    def offset(self) -> float | None:
+        """Return the seconds by which the host's clock is ahead of this machine's, None if it is not known."""
+        host = self.at(now())
+        if host is None:
+            return None
+        return host - time.time()
 
 
 def _unix_time(date: str) -> float | None:

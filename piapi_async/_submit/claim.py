@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from typing import TypeAlias
 
 import anyio
@@ -15,6 +16,7 @@ from attrs import define, field
 
 from ..errors import LedgerError
 from ..ledger._entries import LedgerEntry, LedgerState, SubmissionKey
+from ..ledger._recovery import SentAs, Taken
 from ..ledger._writer import LedgerWriter
 from ..tasks import TaskId, TaskRef
 
@@ -49,6 +51,14 @@ class NoClaim:
     async def accept(self, task_id: TaskId) -> str | None:
         """Do nothing; return None, as no other submission can have the task."""
 
+    async def lose(self, sent: tuple[float, float, float | None]) -> None:
+        """Do nothing."""
+
+    async def give(self, task_id: TaskId, found: str) -> Taken:
+        """Do nothing; return that the submission has the task."""
+        del found
+        return Taken(task_id)
+
     async def end(self, *, unknown: bool) -> TaskId | None:
         """Do nothing; return None, as no other process can have heard of a task."""
 
@@ -59,6 +69,7 @@ class Claim:
 
     _ledger: LedgerWriter
     _identity: SubmissionKey
+    _sent_as: Callable[[], SentAs | None]
     may_be_held: bool = field(default=False, init=False)
 
     @property
@@ -104,7 +115,7 @@ class Claim:
         # same.
         self.may_be_held = True
         try:
-            entry = await self._ledger.claim(self._identity)
+            entry = await self._ledger.claim(self._identity, self._sent_as())
         except LedgerError as error:
             self.may_be_held = False
             raise LedgerError(f"{str(error).rstrip('.')}. Nothing was sent, nothing was paid.") from error
@@ -132,6 +143,24 @@ class Claim:
         ref = TaskRef(identity.origin, identity.family, task_id)
         return await self._ledger.accept(identity, ref)
 
+    async def lose(self, sent: tuple[float, float, float | None]) -> None:
+        """Note that its response was lost, and when it was sent; a failure is logged."""
+        try:
+            await self._ledger.lose(self._identity, sent)
+        except LedgerError as error:
+            logger.warning("that the response to submission %s was lost could not be recorded: %s", self.key, error)
+
+    async def give(self, task_id: TaskId, found: str) -> Taken:
+        """Record the task of the lost submission, if no other submission has it; `found` says how.
+
+        Raises `LedgerError`, whose `ref` carries the id.
+        """
+        return await self._ledger.give_lost(self._identity, task_id, found)
+
+    async def take_back(self, task_id: TaskId) -> list[str]:
+        """Have the task, which our response names, taken from those that were given it; return their keys."""
+        return await self._ledger.take_back(self._identity, task_id)
+
     async def end(self, *, unknown: bool) -> TaskId | None:
         """Record that it has ended: without a task or, if `unknown`, with one or without.
 
@@ -154,6 +183,11 @@ class Claim:
             f"The submission {self.key!r} has been under way elsewhere for {age:.0f} s, in this process "
             f"or another. {what}"
         )
+
+
+def no_details() -> SentAs | None:
+    """Return what a claim keeps of a submission that could not be found again: nothing."""
+    return None
 
 
 AnyClaim: TypeAlias = Claim | NoClaim

@@ -180,6 +180,21 @@ class Correlation:
             webhook["webhook_endpoint"] = signed_endpoint(settings.url, nonce, settings.secret)
         return cast("TaskRequest[Any]", evolve(cast("Any", request), **webhook)), expected
 
+    def endpoint_of(self, request: TaskRequest[Any], key: str) -> str | None:
+        """Return the endpoint that a request is sent with, its own or one of ours, None without any."""
+        endpoint: str | None = getattr(request, "webhook_endpoint", _NO_ENDPOINT_FIELD)
+        if endpoint == _NO_ENDPOINT_FIELD:
+            return None
+        if endpoint is None and self._settings is not None:
+            return endpoint_with(self._settings.url, nonce_of(key, self._settings.secret))
+        return endpoint or None
+
+    def expects(self, expected: ExpectedDelivery | None) -> bool:
+        """Return whether a delivery may still name the task of a submission."""
+        if self._settings is None or expected is None:
+            return False
+        return not self._given_up or not expected.candidates.empty()
+
     async def find_task(self, expected: ExpectedDelivery | None) -> TaskId | None:
         """Return the task id of a submission whose response was lost, once its webhook arrives.
 

@@ -4,7 +4,8 @@
 
     QUEUED <----> CLAIMED <----> SENDING ----> ACCEPTED
                                          |---> REFUSED
-                                         `---> UNKNOWN ----> ACCEPTED
+                                         `---> LOOKING ----> ACCEPTED
+                                                      `----> UNKNOWN ----> ACCEPTED
 
 | step | when |
 |---|---|
@@ -13,7 +14,11 @@
 | CLAIMED -> SENDING | it is handed to the transport; `SendState.begun` tells whether it has begun to leave |
 | SENDING -> CLAIMED | the host has put it off, or it never left: it may be sent again |
 | SENDING -> ACCEPTED, REFUSED, UNKNOWN | so says the verdict on the response, or on its loss |
-| UNKNOWN -> ACCEPTED | a delivery, or another process, knows its task |
+| SENDING -> LOOKING | the response is lost, and a delivery or the host's history may tell of its task |
+| QUEUED -> LOOKING | the ledger has its key as *unknown*: the history is looked at once more |
+| LOOKING -> ACCEPTED, UNKNOWN | its task was found, or not |
+| LOOKING -> QUEUED | a person has allowed its key to be submitted again meanwhile |
+| UNKNOWN -> ACCEPTED | another process knows its task |
 | QUEUED -> ACCEPTED, UNKNOWN | so the ledger has its key already |
 | QUEUED, CLAIMED -> REFUSED | it is given up before it was sent |
 
@@ -22,6 +27,7 @@
 | QUEUED | nothing has left | none |
 | CLAIMED | nothing has left, or the host has put it off | *sending* |
 | SENDING | the POST may be on its way | *sending* |
+| LOOKING | a task may exist, and is looked for | *sending*, with the times at which it was sent |
 | ACCEPTED | the host has named its task | *accepted* |
 | REFUSED | there is no task: the host has refused it, or nothing was sent | none |
 | UNKNOWN | a task may exist, and may have been paid for | *unknown* |
@@ -33,11 +39,13 @@ leaves no doubt behind.
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
+import orjson
 from attrs import define, field, frozen
 
 from .._protocol.family import Family, TaskRequest
@@ -45,6 +53,7 @@ from .._text import label
 from ..errors import APIError, PiAPIError, SubmissionUnknown, TransportError
 from ..policy import RetryPolicy
 from ..tasks import Cost, TaskId, TaskRef
+from .recovery import body_as_sent
 
 if TYPE_CHECKING:
     import asyncio
@@ -54,6 +63,8 @@ if TYPE_CHECKING:
     from .claim import AnyClaim
     from .correlation import ExpectedDelivery
 
+_NAMED = 10  # candidates that a message names
+
 
 class SubmissionState(Enum):
     """How far a submission has come; see the module's text."""
@@ -61,6 +72,7 @@ class SubmissionState(Enum):
     QUEUED = "queued"
     CLAIMED = "claimed"
     SENDING = "sending"
+    LOOKING = "looking"
     ACCEPTED = "accepted"
     REFUSED = "refused"
     UNKNOWN = "unknown"
@@ -70,12 +82,14 @@ class SubmissionState(Enum):
 
 
 _QUEUED, _CLAIMED, _SENDING = SubmissionState.QUEUED, SubmissionState.CLAIMED, SubmissionState.SENDING
+_LOOKING = SubmissionState.LOOKING
 _ACCEPTED, _REFUSED, _UNKNOWN = SubmissionState.ACCEPTED, SubmissionState.REFUSED, SubmissionState.UNKNOWN
 
 NEXT_STATES: Mapping[SubmissionState, frozenset[SubmissionState]] = {
-    _QUEUED: frozenset({_CLAIMED, _ACCEPTED, _REFUSED, _UNKNOWN}),
+    _QUEUED: frozenset({_CLAIMED, _LOOKING, _ACCEPTED, _REFUSED, _UNKNOWN}),
     _CLAIMED: frozenset({_QUEUED, _SENDING, _REFUSED}),
-    _SENDING: frozenset({_CLAIMED, _ACCEPTED, _REFUSED, _UNKNOWN}),
+    _SENDING: frozenset({_CLAIMED, _LOOKING, _ACCEPTED, _REFUSED, _UNKNOWN}),
+    _LOOKING: frozenset({_QUEUED, _ACCEPTED, _UNKNOWN}),
     _ACCEPTED: frozenset({_UNKNOWN}),  # the ledger has the task for another: two responses were mixed up
     _REFUSED: frozenset(),
     _UNKNOWN: frozenset({_ACCEPTED}),
@@ -88,13 +102,15 @@ class SubmitResult:
 
     `ledger_entry` is what the ledger knew of its key before, None for a task that was made just
     now; `has_webhook` tells that a delivery will report its end; `frozen` is what it is expected to
-    cost, if the response told.
+    cost, if the response told.  `found` tells how its task was found if the response was lost
+    ("history", "webhook", "read"), "" if it was not.
     """
 
     task_id: TaskId
     ledger_entry: LedgerEntry | None = None
     has_webhook: bool = False
     frozen: Cost | None = None
+    found: str = ""
 
 
 @frozen(kw_only=True)
@@ -104,12 +120,13 @@ class Terms:
     `retry` takes the place of the client's policy.  `may_leave` is asked each time before it is
     sent: if it says no, nothing is sent, and the submission ends with a `TransportError`
     (``sent=False``).  With `cancel_if_left` the task of a caller who is cancelled before it has its
-    id is cancelled at the host.
+    id is cancelled at the host.  `looks_again` tells whether a key that is *unknown* is looked for.
     """
 
     retry: RetryPolicy | None = None
     may_leave: Callable[[], bool] | None = None
     cancel_if_left: bool = False
+    looks_again: bool = True
 
 
 NO_TERMS = Terms()
@@ -139,6 +156,23 @@ class Submission:
     task_id: TaskId | None = field(default=None, init=False)
     frozen: Cost | None = field(default=None, init=False)
     expected: ExpectedDelivery | None = field(default=None, init=False)
+    addressed: TaskRequest[Any] | None = field(default=None, init=False)
+    """The request as it is sent: with its webhook endpoint, and links in the place of files."""
+    has_links: bool = field(default=False, init=False)
+    """Whether links stand in the place of its files by now."""
+    found: str = field(default="", init=False)
+    """How its task was found if the response was lost."""
+    recorded: bool = field(default=False, init=False)
+    """Whether its task is in the ledger already."""
+    _body: dict[str, Any] | None = field(default=None, init=False)
+
+    def body(self) -> dict[str, Any]:
+        """Return its body as it was sent, for comparison with tasks; {} if it is no JSON object."""
+        if self._body is None:
+            self._body = {}
+            with contextlib.suppress(Exception):  # a request may be of anybody's class
+                self._body = body_as_sent(orjson.loads((self.addressed or self.request).to_http().body))
+        return self._body
 
     @property
     def has_webhook(self) -> bool:
@@ -181,22 +215,35 @@ class Submission:
         made.
         """
         not_understood = not isinstance(error, PiAPIError)
-        if isinstance(error, SubmissionUnknown) or (self.send_state.begun and not_understood):
+        is_open = isinstance(error, SubmissionUnknown) or self.state is SubmissionState.LOOKING
+        if is_open or (self.send_state.begun and not_understood):
             self.enter(SubmissionState.UNKNOWN)
         else:
             self.enter(SubmissionState.REFUSED)
         return self.state
 
-    def unknown(self, what: str, *, ref: TaskRef | None = None, at: float | None = None) -> SubmissionUnknown:
+    def unknown(
+        self,
+        what: str,
+        *,
+        ref: TaskRef | None = None,
+        at: float | None = None,
+        candidates: tuple[TaskRef, ...] = (),
+    ) -> SubmissionUnknown:
         """Return the error that says so: what happened, and what to do.
 
-        `at` is the unix time at which sending began, if it was not begun here.
+        `at` is the unix time at which sending began, if it was not begun here; `candidates` are
+        tasks that fit it and are too many.
         """
         advice = "look at your account's tasks before you submit it again"
         path = self.claim.ledger_path
         if path is not None:
             command = ["piapi-async", "ledger", "resolve", path, self.claim.key or ""]
             advice += f", then tell the ledger: {shlex.join(command)} --task-id ID, or --resubmit if there is none"
+
+        if candidates:
+            ids = ", ".join(map(str, candidates[:_NAMED]))
+            what += f"; {len(candidates)} tasks in the host's history fit it, too many to tell which is its own: {ids}"
 
         return SubmissionUnknown(
             f"{label(self.request)} may have been accepted: a task may exist and may have been paid for, "
@@ -206,6 +253,7 @@ class Submission:
             at=at or self.send_state.started_at or self.queued_at,
             key=self.claim.key,
             ref=ref,
+            candidates=candidates,
         )
 
 

@@ -11,10 +11,12 @@ import asyncio
 import logging
 import time
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import PurePath
 from typing import Any, cast
 
-from attrs import define, field
+import orjson
+from attrs import define
 
 from .._calls.sender import Sender
 from .._calls.throttle import now
@@ -34,13 +36,16 @@ from ..errors import (
     TransportError,
     UnexpectedAnswer,
 )
-from ..ledger._entries import SubmissionKey
+from ..ledger._entries import LedgerEntry, SubmissionKey
+from ..ledger._recovery import SentAs, Taken
 from ..ledger._writer import LedgerWriter
 from ..policy import Backoff
 from ..tasks import Created, TaskId, TaskRef, TaskState
 from .claim import NO_CLAIM, AnyClaim, Claim
 from .correlation import Correlation
+from .finder import HISTORY, NOTHING, Finder, Finding, first_found, refs_of
 from .known_ids import KnownIds
+from .recovery import digest_text
 from .submission import NO_TERMS, Submission, SubmissionState, SubmitResult, Terms, refusal_naming
 from .uploads import Uploader
 
@@ -59,12 +64,29 @@ class Submitter:
     _ledger: LedgerWriter | None
     _uploader: Uploader
     _correlation: Correlation
-    _under_way: set[Submission] = field(factory=set, init=False)
-    _ids: KnownIds = field(factory=KnownIds, init=False)
+    finder: Finder
+    _under_way: set[Submission]
+    _ids: KnownIds
 
     def __len__(self) -> int:
         """Return the number of submissions under way."""
         return len(self._under_way)
+
+    @classmethod
+    def make(
+        cls,
+        sender: Sender,
+        origin: str,
+        ledger: LedgerWriter | None,
+        uploader: Uploader,
+        correlation: Correlation,
+        recover: float,
+    ) -> Submitter:
+        """Return a submitter that looks for what it has lost for `recover` seconds."""
+        under_way: set[Submission] = set()
+        ids = KnownIds()
+        finder = Finder(sender, origin, ledger, recover, ids, under_way)
+        return cls(sender, origin, ledger, uploader, correlation, finder, under_way, ids)
 
     @property
     def sending(self) -> bool:
@@ -127,6 +149,7 @@ class Submitter:
         for submission in submissions.values():
             self._abandon(submission)
         self._correlation.give_up()
+        self.finder.close()
         if not submissions:
             return
 
@@ -135,11 +158,13 @@ class Submitter:
             if submissions[task].state is not SubmissionState.ACCEPTED:
                 task.cancel()
         await asyncio.gather(*submissions, return_exceptions=True)
+        await self.finder.finish()
 
     async def wait_for_abandoned(self) -> None:
         """Wait for the submissions whose callers have gone, no longer than their time-outs."""
         abandoned = [submission for submission in self._under_way if submission.send_state.abandoned]
         tasks = [submission.task for submission in abandoned if submission.task is not None]
+        self.finder.hasten()
         if tasks:
             await asyncio.wait(tasks, timeout=max(submission.timeout for submission in abandoned))
 
@@ -220,7 +245,25 @@ class Submitter:
             sent = submission.request.to_http()
             family = submission.family.name
             identity = SubmissionKey.of(sent, key=key, origin=self._origin, family=family)
-        return Claim(self._ledger, identity)
+        return Claim(self._ledger, identity, partial(self._sent_as, submission, identity.key))
+
+    def _sent_as(self, submission: Submission, key: str) -> SentAs | None:
+        """Return what the claim keeps, so that a later process can find the task in the host's history."""
+        if not self.finder.can_find(submission.family):
+            return None
+
+        body = None
+        if submission.has_links:
+            body = orjson.dumps(submission.body()).decode()
+        elif endpoint := self._correlation.endpoint_of(submission.request, key):
+            config = {
+                "service_mode": getattr(submission.request, "service_mode", None),
+                "endpoint": digest_text(endpoint),
+            }
+            body = orjson.dumps({"config": config}).decode()
+
+        patience = self._sender.retry.total + submission.timeout
+        return SentAs(body=body, latest=time.time() + patience, offset=self._sender.clock.offset())
 
     async def _run(self, submission: Submission) -> SubmitResult:
         """Return the task of a submission, once it is recorded.  Raises as `submit`."""
@@ -247,29 +290,75 @@ class Submitter:
     async def _record(self, submission: Submission) -> SubmitResult:
         """Write down the task that the host has named."""
         task_id = cast("TaskId", submission.task_id)
-        other_key = await submission.claim.accept(task_id)
+        other_key = None
+        if not submission.recorded:
+            other_key = await self._record_id(submission, task_id)
         if other_key is not None:
             submission.enter(SubmissionState.UNKNOWN)
             ref = self._ref(submission, task_id)
             other = f"which the ledger has for another submission, {other_key!r}"
             raise submission.unknown(f"the response names task {ref}, {other}", ref=ref)
 
-        return SubmitResult(task_id, has_webhook=submission.has_webhook, frozen=submission.frozen)
+        return SubmitResult(
+            task_id,
+            has_webhook=submission.has_webhook,
+            frozen=submission.frozen,
+            found=submission.found,
+        )
+
+    async def _record_id(self, submission: Submission, task_id: TaskId) -> str | None:
+        """Record a task; return None, or the key of another submission that has it."""
+        claim = submission.claim
+        if submission.found:
+            taken = await claim.give(task_id, submission.found)
+            if taken.task_id is not None or taken.other_key is not None:
+                return taken.other_key
+        return await claim.accept(task_id)
 
     # -- the claim, and waiting with or without it ------------------------------------------------
 
     async def _hold_claim(self, submission: Submission) -> SubmitResult | None:
         """Make the key ours and return None, or return the task that it stands for already."""
-        entry = await submission.claim.hold(submission.timeout)
-        if entry is None:
-            submission.enter(SubmissionState.CLAIMED)
-            return None
+        while True:
+            entry = await submission.claim.hold(self._patience(submission))
+            if entry is None:
+                submission.enter(SubmissionState.CLAIMED)
+                return None
 
-        if entry.task_id is None:
-            raise submission.unknown("an earlier submission of this key was never answered", at=entry.at)
+            if entry.task_id is None:
+                entry = await self._look_again(submission, entry)
+            if entry is not None and entry.task_id is not None:
+                submission.enter(SubmissionState.ACCEPTED)
+                return SubmitResult(entry.task_id, entry, found=entry.found)
 
-        submission.enter(SubmissionState.ACCEPTED)
-        return SubmitResult(entry.task_id, entry)
+    def _patience(self, submission: Submission) -> float:
+        """Return the seconds for which another submission of the same key may be under way."""
+        if self.finder.can_find(submission.family):
+            return submission.timeout + self.finder.patience
+        return submission.timeout
+
+    async def _look_again(self, submission: Submission, entry: LedgerEntry) -> LedgerEntry | None:
+        """Look once more for the task of a key that is *unknown*; return what has become of its entry.
+
+        Raises `SubmissionUnknown` if nothing has.
+        """
+        candidates: tuple[TaskRef, ...] = ()
+        if submission.terms.looks_again and self.finder.can_find(submission.family) and self._ledger is not None:
+            submission.enter(SubmissionState.LOOKING)
+            findings = await self.finder.look_again({entry.key})
+            candidates = self._refs(submission, findings.get(entry.key, NOTHING))
+            now_known = await self._ledger.find(entry.key)
+            if now_known is None:
+                submission.enter(SubmissionState.QUEUED)
+                return None
+            if now_known.task_id is not None:
+                return now_known
+
+        what = "an earlier submission of this key was never answered"
+        raise submission.unknown(what, at=entry.at, candidates=candidates)
+
+    def _refs(self, submission: Submission, finding: Finding) -> tuple[TaskRef, ...]:
+        return refs_of(self._origin, submission.family.name, finding.candidates)
 
     async def _release_claim(self, submission: Submission) -> None:
         """Release the claim while waiting, so that a crash here is not an unknown submission."""
@@ -318,6 +407,8 @@ class Submitter:
         addressed, submission.expected = self._correlation.address(submission.request, key)
         if links:
             addressed = cast("TaskRequest[Any]", cast("Attaching", addressed).with_links(links))
+            submission.has_links = True
+        submission.addressed = addressed
         self._sender.transport.secrets.add(getattr(addressed, "webhook_secret", None))
 
         try:
@@ -407,7 +498,10 @@ class Submitter:
 
         if not isinstance(answer, Judgement):
             if not self._ids.take(answer):
-                return await self._look_for(submission, *self._mixed_up(submission, answer))
+                if not self.finder.was_taken(answer):
+                    return await self._look_for(submission, *self._mixed_up(submission, answer))
+                await self._take_back(submission, answer)
+            self.finder.note(answer)
             submission.send_state.settle(reuse=True)
             return answer
 
@@ -439,22 +533,81 @@ class Submitter:
             raise refusal_naming(error, ref, f"which is {task.status}{reason}")
         if not self._ids.take(named):
             return await self._look_for(submission, *self._mixed_up(submission, named))
+        self.finder.note(named)
+        submission.found = "read"
         return named
+
+    async def _take_back(self, submission: Submission, task_id: TaskId) -> None:
+        """Let a response that names a task win over a lost submission that was given it."""
+        keys: list[str] = []
+        if isinstance(submission.claim, Claim):
+            keys = await submission.claim.take_back(task_id)
+        others = ", ".join(map(repr, keys)) or "another submission"
+        logger.warning(
+            "task %s, which was found in the history for %s, is another's: its own response names it. What it was "
+            "found for is unknown again",
+            task_id,
+            others,
+        )
 
     async def _look_for(
         self, submission: Submission, error: Exception, ref: TaskRef | None = None, also: str = ""
     ) -> TaskId:
-        """Return the task of a submission whose response leaves open what it made, if a delivery tells.
+        """Return the task of a submission whose response leaves open what it made, if it is found.
 
         All that is *unknown* comes through here.  Raises `SubmissionUnknown`.
         """
+        finding = await self._find(submission)
+        if finding.task_id is None:
+            what = str(error) if isinstance(error, PiAPIError) else repr(error)
+            raise submission.unknown(what + also, ref=ref, candidates=self._refs(submission, finding)) from error
+
+        self._ids.take(finding.task_id)
+        self.finder.note(finding.task_id)
+        submission.found = finding.how
+        return finding.task_id
+
+    async def _find(self, submission: Submission) -> Finding:
+        """Look for the task of a lost submission, in its delivery and in the history, whichever is first."""
+        # Where nothing can tell, nothing is awaited: a cancellation in a later turn would take the
+        # error's place.
+        by_delivery = self._correlation.expects(submission.expected)
+        by_history = self.finder.can_find(submission.family)
+        if not by_delivery and not by_history:
+            return NOTHING
+
+        submission.enter(SubmissionState.LOOKING)
+        submission.send_state.settle(reuse=False)
+        await submission.claim.lose(self._sent(submission))
+
+        searches = []
+        if by_history:
+            searches.append(self.finder.find(submission, partial(self._give, submission)))
+        if by_delivery:
+            searches.append(self._find_delivery(submission))
+        return await first_found(searches)
+
+    async def _find_delivery(self, submission: Submission) -> Finding:
         task_id = await self._correlation.find_task(submission.expected)
         if task_id is None:
-            what = str(error) if isinstance(error, PiAPIError) else repr(error)
-            raise submission.unknown(what + also, ref=ref) from error
+            return NOTHING
+        return Finding(task_id, "webhook")
 
-        self._ids.take(task_id)
-        return task_id
+    async def _give(self, submission: Submission, task_id: TaskId) -> Taken:
+        """Record the task that was found in the history."""
+        taken = await submission.claim.give(task_id, HISTORY)
+        submission.recorded = taken.task_id is not None
+        return taken
+
+    def _sent(self, submission: Submission) -> tuple[float, float, float | None]:
+        """Return when a submission was sent, until when it may have been, and the clock's offset then."""
+        state = submission.send_state
+        sent_at = state.started_at or submission.queued_at
+        host = self._sender.clock.at(state.began_at)
+        offset = None
+        if host is not None:
+            offset = host - sent_at
+        return sent_at, sent_at + submission.timeout, offset
 
     def _mixed_up(self, submission: Submission, task_id: TaskId) -> tuple[PiAPIError, TaskRef]:
         """Return the error for an id that belongs to another submission: two responses were mixed up."""

@@ -46,6 +46,8 @@ class LedgerEntry:
     at: float
     outcome: str = ""
     answer: bytes = field(default=b"", repr=False)
+    found: str = ""
+    """How its task was found if the response was lost: "history", "webhook", "read" or "hand"."""
 
     @property
     def ref(self) -> TaskRef | None:

@@ -101,4 +101,5 @@ def entry_of(row: sqlite3.Row) -> LedgerEntry:
         at=row["at"],
         outcome=row["outcome"] or "",
         answer=row["answer"] or b"",
+        found=row["found"] or "",
     )

@@ -30,6 +30,7 @@ from ._entries import LedgerEntry, LedgerState, SubmissionKey
 from ._owners import Owners
 from ._place import DisplacedError, Place, check_names
 from ._queries import OPEN, entry_of
+from ._recovery import OpenRow, SentAs, Taken, give_task, lose, open_row_of, read_open_rows
 from ._schema import prepare, require_or_make
 
 _BUSY_SECONDS = 20.0  # for which a transaction waits for another process's
@@ -40,8 +41,8 @@ _UNREADABLE = frozenset({sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CORRUPT, sqlite3.S
 FORKED = "open it in the new process only, or start that with multiprocessing's 'spawn' and not with 'fork'."
 
 _INSERT_CLAIM = """
-INSERT INTO submits (key, origin, family, digest, request, owner, at, state)
-VALUES (?, ?, ?, ?, ?, ?, ?, 'sending') ON CONFLICT DO NOTHING
+INSERT INTO submits (key, origin, family, digest, request, owner, at, body, lost_at, clock_offset, state)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'sending') ON CONFLICT DO NOTHING
 """
 # Another submission with the same task is looked for in the index of accepted tasks, which costs
 # next to nothing; tasks that have ended are not looked for.
@@ -58,7 +59,7 @@ INSERT INTO submits (key, state, origin, family, digest, request, task_id, at)
 VALUES (:key, 'accepted', :origin, :family, :digest, :request, :task_id, :at)
 """
 _ATTACH_TASK = f"""
-UPDATE submits SET state = 'accepted', task_id = ?, owner = NULL WHERE key = ? AND {OPEN}
+UPDATE submits SET state = 'accepted', task_id = ?, found = ?, owner = NULL WHERE key = ? AND {OPEN}
 """  # noqa: S608 - our own words
 _END = """
 UPDATE submits SET state = 'ended', outcome = ?, answer = ?
@@ -282,9 +283,15 @@ class LedgerStore:
 
     # -- one submission ---------------------------------------------------------------------------
 
-    def claim(self, connection: sqlite3.Connection, identity: SubmissionKey) -> LedgerEntry | None:
+    def claim(
+        self,
+        connection: sqlite3.Connection,
+        identity: SubmissionKey,
+        sent_as: SentAs | None = None,
+    ) -> LedgerEntry | None:
         """Insert a submission as *sending* and return None, or return the entry that its key has already.
 
+        `sent_as` is what a later process needs to find its task, None if it could not be found.
         Raises `LedgerError` if the key belongs to another origin or family, `ValueError` if to
         another request.
         """
@@ -296,6 +303,7 @@ class LedgerStore:
             identity.request,
             self.owner,
             time.time(),
+            *((None, None, None) if sent_as is None else (sent_as.body, sent_as.latest, sent_as.offset)),
         )
         if connection.execute(_INSERT_CLAIM, new_row).rowcount:
             self._owned[identity.key] = identity
@@ -351,9 +359,48 @@ class LedgerStore:
         self._to_disown.append(identity)
         return self._make_unknown(connection, identity.key).task_id
 
-    def attach_task(self, connection: sqlite3.Connection, key: str, task_id: str) -> None:
-        """Record the task of a submission that is being sent, by any process, or is unknown."""
-        connection.execute(_ATTACH_TASK, (task_id, key))
+    def attach_task(
+        self, connection: sqlite3.Connection, key: str, task_id: str, found: str = "webhook"
+    ) -> None:
+        """Record the task of a submission that is being sent, by any process, or is unknown, and how it was found."""
+        connection.execute(_ATTACH_TASK, (task_id, found, key))
+
+    def lose(
+        self,
+        connection: sqlite3.Connection,
+        identity: SubmissionKey,
+        sent: tuple[float, float, float | None],
+    ) -> None:
+        """Note that the response to a submission of ours was lost, and when it was sent."""
+        lose(connection, identity.key, self.owner, sent)
+
+    def open_rows(self, connection: sqlite3.Connection, origin: str, family: str) -> list[OpenRow]:
+        """Return the submissions without a task of one family of a host."""
+        rows = read_open_rows(connection, origin, family)
+        return [
+            open_row_of(row, alive=row["state"] == LedgerState.SENDING.value and self._is_alive(row)) for row in rows
+        ]
+
+    def give_lost(self, connection: sqlite3.Connection, identity: SubmissionKey, task_id: str, found: str) -> Taken:
+        """Record the task of a submission of ours whose response was lost, if no other has it."""
+        row = self._row_of(connection, identity.key)
+        is_ours = row is not None and row["owner"] == self.owner and self._owns(identity)
+        if row is None or (row["task_id"] is None and not is_ours):  # a person has resolved it meanwhile
+            return Taken(None)
+
+        taken = give_task(connection, row, task_id, found)
+        if taken.task_id is not None:
+            self._to_disown.append(identity)
+        return taken
+
+    def give_unknown(self, connection: sqlite3.Connection, lost: OpenRow, task_id: str, found: str) -> Taken:
+        """Record the task of a submission that is still the *unknown* one that it was, if no other has it."""
+        row = self._row_of(connection, lost.key)
+        if row is None or row["at"] != lost.at:
+            return Taken(None)
+        if row["task_id"] is None and self._current(connection, row).state is not LedgerState.UNKNOWN:
+            return Taken(None)  # it was submitted again, and is being sent
+        return give_task(connection, row, task_id, found)
 
     def disown(self, identity: SubmissionKey) -> None:
         """Own a submission no longer: if its row still says *sending*, that means *unknown* from now on."""
@@ -381,7 +428,7 @@ class LedgerStore:
         if task_id is None:
             connection.execute("DELETE FROM submits WHERE key = ?", (key,))
         else:
-            self.attach_task(connection, key, task_id)
+            self.attach_task(connection, key, task_id, "hand")
 
     # -- reading ----------------------------------------------------------------------------------
 

@@ -47,6 +47,7 @@ from ..errors import LedgerError
 from ..tasks import TaskId, TaskRef
 from ._entries import LedgerEntry, SubmissionKey
 from ._queries import occurrence_numbers, open_keys
+from ._recovery import OpenRow, SentAs, Taken, keys_of, take_back
 from ._store import FORKED, LedgerStore, Operation
 
 logger = logging.getLogger("piapi_async")
@@ -104,12 +105,13 @@ class LedgerWriter:
 
     # -- one submission ---------------------------------------------------------------------------
 
-    async def claim(self, identity: SubmissionKey) -> LedgerEntry | None:
+    async def claim(self, identity: SubmissionKey, sent_as: SentAs | None = None) -> LedgerEntry | None:
         """Record that a submission is about to be sent; return None, or the entry that its key has.
 
+        `sent_as` is what a later process needs to find its task.
         Raises `ValueError` if the key stands for another request.
         """
-        return await self.run(self.store.claim, identity)
+        return await self.run(self.store.claim, identity, sent_as)
 
     async def accept(self, identity: SubmissionKey, ref: TaskRef) -> str | None:
         """Record the task of a submission; if that fails, the `LedgerError` has it as its `ref`.
@@ -139,6 +141,38 @@ class LedgerWriter:
     async def attach_task(self, key: str, task_id: str) -> None:
         """Record the task of a submission that has none, even one that another process is waiting for."""
         await self.run(self.store.attach_task, key, task_id)
+
+    # -- lost responses ---------------------------------------------------------------------------
+
+    async def lose(self, identity: SubmissionKey, sent: tuple[float, float, float | None]) -> None:
+        """Note that a response was lost: when the submission was sent, until when, the clock's offset."""
+        await self.run(self.store.lose, identity, sent)
+
+    async def open_rows(self, origin: str, family: str) -> list[OpenRow]:
+        """Return the submissions without a task of one family of a host, of any process."""
+        return await self.run(self.store.open_rows, origin, family)
+
+    async def known_ids(self, origin: str, ids: Sequence[TaskId]) -> dict[str, str]:
+        """Return the key of each id that any submission to a host is known by, ended ones included."""
+        return await self.run(keys_of, origin, ids)
+
+    async def give_lost(self, identity: SubmissionKey, task_id: TaskId, found: str) -> Taken:
+        """Record the task of a submission of ours whose response was lost; if that fails, `LedgerError.ref` has it."""
+        loss = f"Task {task_id} was found, and is paid for, but could not be recorded"
+        operation = Operation(self.store.give_lost, (identity, task_id, found))
+        try:
+            taken: Taken = await self._enqueue(operation, loss=loss)
+        except LedgerError as error:
+            raise LedgerError(f"{loss}: {error}", ref=TaskRef(identity.origin, identity.family, task_id)) from error
+        return taken
+
+    async def give_unknown(self, row: OpenRow, task_id: TaskId, found: str) -> Taken:
+        """Record the task of a submission that is *unknown*, unless that has changed."""
+        return await self.run(self.store.give_unknown, row, task_id, found)
+
+    async def take_back(self, identity: SubmissionKey, task_id: TaskId) -> list[str]:
+        """Make *unknown* what was given a task that this submission's own response names; return the keys."""
+        return await self.run(take_back, identity, task_id)
 
     def end(self, ref: TaskRef, outcome: str, answer: Any) -> None:  # noqa: ANN401 - JSON
         """Record, soon, how a task ended.  Unknown tasks are ignored; a failure is logged."""

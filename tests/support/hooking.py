@@ -145,7 +145,7 @@ async def unknown_submits(ledger: Path, count: int) -> AsyncIterator[tuple[Emula
     emulator = Emulator(api_keys=(KEY,), adopt_parents=True, durations=60.0, concurrency=count)
     async with no_leaks(), emulator.run() as base_url:
         port = free_port()
-        async with PiAPI(KEY, base_url=base_url, ledger=Ledger(ledger)) as piapi:
+        async with PiAPI(KEY, base_url=base_url, ledger=Ledger(ledger), recover=0) as piapi:
             WebhookReceiver(piapi, secret=SECRET, url=f"http://127.0.0.1:{port}/piapi", adopt_timeout=1.0)
             emulator.fail("reroll", LOST, times=count)
             requests = enumerate(rerolls(count))
@@ -159,7 +159,7 @@ async def unknown_submits(ledger: Path, count: int) -> AsyncIterator[tuple[Emula
 async def later_process(
     emulator: Emulator, port: int, ledger: Ledger, secret: str = SECRET, **options: Any
 ) -> AsyncIterator[tuple[PiAPI, WebhookReceiver]]:
-    async with PiAPI(KEY, base_url=emulator.base_url, ledger=ledger) as piapi:
+    async with PiAPI(KEY, base_url=emulator.base_url, ledger=ledger, recover=0) as piapi:
         receiver = WebhookReceiver(piapi, secret=secret, url=f"http://127.0.0.1:{port}/piapi", **options)
         application = web.Application()
         application.add_routes(receiver.routes())

@@ -98,7 +98,8 @@ class Dialect:
     account.
 
     `history`: whether there is one; a task is in it `history_lag` emulated seconds after its create
-    or its end (`history_from`), and `history_page` is the largest page size.
+    or its end (`history_from`), and `history_page` is the largest page size.  `hides_input`: a task
+    of the unified protocol does not show what it was made from.
 
     Of the unified protocol alone: `unified_crops_in`; `error_in`: which text of `error` is filled;
     `capitalised`: "Completed" for "completed".
@@ -136,6 +137,7 @@ class Dialect:
     history_off_status: int = 404
     history_lag: float = field(default=0.0, validator=validators.ge(0))
     history_from: Literal["create", "end"] = _one_of("create", "end")
+    hides_input: bool = False
     history_page: int = field(default=100, validator=validators.ge(1))
     words: Mapping[str, str] = field(factory=dict)
 

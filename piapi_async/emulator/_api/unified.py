@@ -135,7 +135,7 @@ def task_object(view: View, task: Task, now: float) -> JSON:
             str(task.given.get("webhook_endpoint", "")),
             str(task.given.get("webhook_secret", "")),
         ),
-        input=task.input,
+        input=None if view.dialect.hides_input else task.input,
         output=_output(view, task, now),
         meta=_meta(view, task),
         detail=None,

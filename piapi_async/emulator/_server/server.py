@@ -14,6 +14,7 @@ import logging
 import socket
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from email.utils import formatdate
 from functools import partial
 from typing import Any
 
@@ -82,6 +83,7 @@ class Server:
     #: The task that serves each busy connection.
     _busy: dict[object, asyncio.Task[object] | None] = Factory(dict)
     _alarm: asyncio.TimerHandle | None = None
+    _dated: tuple[int, str] = (-1, "")
 
     def __attrs_post_init__(self) -> None:
         self._host = self.router.host
@@ -177,7 +179,16 @@ class Server:
             self._host.seen.statuses[response.status] += 1
         if self._listener is None:
             response.force_close()
+        if not response.prepared:
+            response.headers["Date"] = self._date()
         return response
+
+    def _date(self) -> str:
+        """Return what time it is here as a header says it: the emulated time, as all times that are shown."""
+        second = int(self._host.view.epoch + self.clock())
+        if second != self._dated[0]:
+            self._dated = (second, formatdate(second, usegmt=True))
+        return self._dated[1]
 
     def _refusal(self, request: web.BaseRequest) -> HTTPResponse | None:
         """Return the refusal of a request under a host name, or from a page, that is not this emulator's."""
