@@ -71,10 +71,12 @@ SDK = Callable[[Host], AbstractAsyncContextManager[Send]]
 
 @asynccontextmanager
 async def ours(
-    host: Host, *, trusting: ssl.SSLContext | None = None, ledger: Path | None = None
+    host: Host, *, trusting: ssl.SSLContext | None = None, ledger: Path | None = None, recover: float = 0.0
 ) -> AsyncIterator[Send]:
-    """Give this package's submit."""
-    options: dict[str, Any] = {"ledger": Ledger(ledger)} if ledger is not None else {}
+    """Give this package's submit; `recover`: for how long it looks into the host's history."""
+    options: dict[str, Any] = {"recover": recover}
+    if ledger is not None:
+        options["ledger"] = Ledger(ledger)
     if host.fault.patience is not None:
         options["timeout"] = host.fault.patience
     async with contextlib.AsyncExitStack() as stack:

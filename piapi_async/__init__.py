@@ -20,8 +20,8 @@ from ._version import __version__
 if TYPE_CHECKING:
     from ._http import HTTPRequest, HTTPResponse, Request
     from ._protocol.family import Family, TaskRequest
-    from .account import Account, ActiveTasks, Credits, HistoryEntry
     from ._submit.finder import RecoveryReport
+    from .account import Account, ActiveTasks, Credits, HistoryEntry
     from .batch import BatchItem, BatchRunner, Outcome
     from .client import PiAPI
     from .downloads import download

@@ -110,7 +110,7 @@ class Runtime:
         uploader = Uploader.beside(sender, upload_url)
         if "history" not in home.service.calls:
             recover = 0.0
-        submitter = Submitter.make(sender, origin, writer, uploader, correlation, recover)
+        submitter = Submitter(sender, origin, writer, uploader, correlation, recover)
 
         return cls(
             origin=origin,

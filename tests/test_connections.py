@@ -244,7 +244,7 @@ async def test_an_answer_that_comes_again_across_the_next_request_is_not_accepte
         return answer
 
     ledger = Ledger(tmp_path / "run.db")
-    async with scripted(script) as server, PiAPI(KEY, base_url=server.url, ledger=ledger) as piapi:
+    async with scripted(script) as server, PiAPI(KEY, base_url=server.url, ledger=ledger, recover=0) as piapi:
         await piapi.submit(case.reroll("p"), key="k0")
         with pytest.raises(SubmissionUnknown, match="t0, which belongs to another submission") as caught:
             await piapi.submit(case.reroll("p"), key="k1")

@@ -27,7 +27,14 @@ NAMES = {
     *("PollPolicy", "RetryPolicy", "InsufficientCreditError"),
     *("TaskRequest", "Request", "HTTPRequest", "HTTPResponse"),
     *("PiAPIError", "TransportError", "APIError", "AuthenticationError", "InvalidRequestError", "NotFoundError"),
-    *("ParentOutdatedError", "RateLimitError", "RecoveryReport", "ServerError", "UnexpectedAnswer", "SubmissionUnknown"),
+    *(
+        "ParentOutdatedError",
+        "RateLimitError",
+        "RecoveryReport",
+        "ServerError",
+        "UnexpectedAnswer",
+        "SubmissionUnknown",
+    ),
     *("TaskFailed", "TaskCancelled", "WaitTimeout", "ClientClosed", "LedgerError", "WebhookRejected", "DownloadError"),
     "__version__",
 }

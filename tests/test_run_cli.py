@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from attrs import evolve
 from click.testing import CliRunner, Result
 from support.threaded_emulator import threaded_emulator
 
 from piapi_async import PiAPI, PollPolicy
 from piapi_async.cli import _session as setup
 from piapi_async.cli import cli
-from piapi_async.emulator import Drop, Emulator, Status, TaskFails
+from piapi_async.emulator import Dialect, Drop, Emulator, Status, TaskFails
 from piapi_async.models import catalog
 
 Host = tuple[Emulator, dict[str, str]]
@@ -153,6 +154,7 @@ def test_a_file_that_the_host_would_refuse_costs_nothing(host: Host) -> None:
 
 def test_the_hosts_own_refusals_failures_and_silences_have_their_exit_codes(host: Host) -> None:
     emulator = host[0]
+    emulator._host.view = evolve(emulator._host.view, dialect=Dialect(history=False))
     words = ("run", "flux/txt2img", "prompt=a cat", "--ledger", "run.db", "--key")
     assert run(host, *words[:2], "prompt=gore").exit_code == 3
     emulator.fail("create", TaskFails("no luck"))

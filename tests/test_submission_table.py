@@ -252,7 +252,10 @@ async def check(table: list[Answer], case: FamilyCase, tmp_path: Path) -> None:
     wrong: list[str] = []
     ledger = Ledger(tmp_path / "run.db")
     retry = RetryPolicy(attempts=2, initial=0.0)
-    async with raw_host(lambda _: said[0]) as host, PiAPI(KEY, base_url=host.url, retry=retry, ledger=ledger, recover=0) as piapi:
+    async with (
+        raw_host(lambda _: said[0]) as host,
+        PiAPI(KEY, base_url=host.url, retry=retry, ledger=ledger, recover=0) as piapi,
+    ):
         for number, answer in enumerate(table):
             said[0] = renamed(answer, f"T-{number}").bytes  # no two submissions share an id
             host.creates.clear()

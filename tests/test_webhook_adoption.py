@@ -269,7 +269,7 @@ async def test_a_delivery_to_another_worker_is_adopted_for_the_one_that_waits(tm
     ledger = Ledger(path)
     async with (
         hooked({"ledger": ledger}, durations=5.0) as (emulator, second, receiver),
-        PiAPI(KEY, base_url=second._runtime.sender.transport.base_url, ledger=Ledger(path)) as first,
+        PiAPI(KEY, base_url=second._runtime.sender.transport.base_url, ledger=Ledger(path), recover=0) as first,
     ):
         WebhookReceiver(first, secret=SECRET, url=receiver.url, adopt_timeout=60.0)
         emulator.fail("create", Drop(after_body=True))

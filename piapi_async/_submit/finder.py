@@ -94,6 +94,7 @@ class RecoveryReport:
     candidates: Mapping[str, tuple[TaskRef, ...]] = field(factory=dict)
     unknown: tuple[str, ...] = ()
 
+
 Take = Callable[[TaskId], Awaitable[Taken]]
 
 
@@ -309,8 +310,8 @@ class Finder:
         while self._searches and not self._closing:
             searches = self._searches.values()
             due = max(min(search.due for search in searches), self._not_before)
-            due = min(due, min(search.deadline for search in searches))
-            seconds = due - now()
+            last_due = min(search.deadline for search in searches)
+            seconds = min(due, last_due) - now()
             if seconds <= 0:
                 return
             self._wake.clear()
@@ -567,9 +568,9 @@ class Finder:
 
     def _lost_of_row(self, row: OpenRow) -> Lost:
         offset, margin = row.offset, KNOWN_CLOCK_MARGIN
-        if offset is None:
+        if offset is None:  # what it is now says nothing of then: the clock may have been set
             margin = UNKNOWN_CLOCK_MARGIN
-            offset = self._sender.clock.offset() or 0.0
+            offset = 0.0
         until = row.until
         if until is None:
             until = row.since + _OLDEST_PATIENCE

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Set
+from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary, WeakSet
 
@@ -16,7 +17,7 @@ class Peer(Protocol):
     """What a client lets the others know."""
 
     @property
-    def under_way(self) -> Set[Any]:
+    def under_way(self) -> AbstractSet[Any]:
         """Its submissions under way."""
         ...
 

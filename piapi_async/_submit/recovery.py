@@ -195,23 +195,27 @@ def may_belong(found: Found, lost: Lost, *, api_key_id: str = "") -> bool:
     """Return whether a task can be a submission's, judged by everything but the other submissions."""
     if is_proved(found, lost):
         return True
-    if not lost.can_be_found:
+    if not lost.can_be_found or _is_excluded(found, lost, api_key_id):
         return False
 
-    trace, config = found.trace, _config(lost.body)
-    if trace.endpoint and digest_text(trace.endpoint) != config.get("endpoint"):
-        return False
-    if api_key_id and found.api_key_id and found.api_key_id != api_key_id:
-        return False
-    if trace.service_mode and config.get("service_mode") and trace.service_mode != config["service_mode"]:
-        return False
+    trace = found.trace
     if (trace.model, trace.task_type) != (lost.body["model"], lost.body["task_type"]):
         return False
+    return trace.input is not None and covers(trace.input, lost.body["input"])
+
+
+def _is_excluded(found: Found, lost: Lost, api_key_id: str) -> bool:
+    """Return whether what stands beside a task's inputs says that it is another submission's."""
+    trace, config = found.trace, _config(lost.body)
+    if trace.endpoint and digest_text(trace.endpoint) != config.get("endpoint"):
+        return True
+    if api_key_id and found.api_key_id and found.api_key_id != api_key_id:
+        return True
+    if trace.service_mode and config.get("service_mode") and trace.service_mode != config["service_mode"]:
+        return True
 
     times = [time for time in (found.listed_at, trace.created_at) if time is not None]
-    if not times or not all(map(lost.may_be_created_at, times)):
-        return False
-    return trace.input is not None and covers(trace.input, lost.body["input"])
+    return not times or not all(map(lost.may_be_created_at, times))
 
 
 def _config(body: Mapping[str, Any]) -> Mapping[str, Any]:

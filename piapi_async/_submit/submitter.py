@@ -16,7 +16,7 @@ from pathlib import PurePath
 from typing import Any, cast
 
 import orjson
-from attrs import define
+from attrs import define, field
 
 from .._calls.sender import Sender
 from .._calls.throttle import now
@@ -64,29 +64,17 @@ class Submitter:
     _ledger: LedgerWriter | None
     _uploader: Uploader
     _correlation: Correlation
-    finder: Finder
-    _under_way: set[Submission]
-    _ids: KnownIds
+    _recover: float  # seconds
+    _under_way: set[Submission] = field(factory=set, init=False)
+    _ids: KnownIds = field(factory=KnownIds, init=False)
+    finder: Finder = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.finder = Finder(self._sender, self._origin, self._ledger, self._recover, self._ids, self._under_way)
 
     def __len__(self) -> int:
         """Return the number of submissions under way."""
         return len(self._under_way)
-
-    @classmethod
-    def make(
-        cls,
-        sender: Sender,
-        origin: str,
-        ledger: LedgerWriter | None,
-        uploader: Uploader,
-        correlation: Correlation,
-        recover: float,
-    ) -> Submitter:
-        """Return a submitter that looks for what it has lost for `recover` seconds."""
-        under_way: set[Submission] = set()
-        ids = KnownIds()
-        finder = Finder(sender, origin, ledger, recover, ids, under_way)
-        return cls(sender, origin, ledger, uploader, correlation, finder, under_way, ids)
 
     @property
     def sending(self) -> bool:
@@ -578,14 +566,20 @@ class Submitter:
 
         submission.enter(SubmissionState.LOOKING)
         submission.send_state.settle(reuse=False)
-        await submission.claim.lose(self._sent(submission))
+        sent = self._sent(submission)
+        await submission.claim.lose(sent)
 
         searches = []
         if by_history:
             searches.append(self.finder.find(submission, partial(self._give, submission)))
         if by_delivery:
             searches.append(self._find_delivery(submission))
-        return await first_found(searches)
+        finding = await first_found(searches)
+
+        _, _, offset = sent
+        if finding.task_id is None and offset is None:  # it may have become known, for those who look later
+            await submission.claim.lose(self._sent(submission))
+        return finding
 
     async def _find_delivery(self, submission: Submission) -> Finding:
         task_id = await self._correlation.find_task(submission.expected)

@@ -359,9 +359,7 @@ class LedgerStore:
         self._to_disown.append(identity)
         return self._make_unknown(connection, identity.key).task_id
 
-    def attach_task(
-        self, connection: sqlite3.Connection, key: str, task_id: str, found: str = "webhook"
-    ) -> None:
+    def attach_task(self, connection: sqlite3.Connection, key: str, task_id: str, found: str = "webhook") -> None:
         """Record the task of a submission that is being sent, by any process, or is unknown, and how it was found."""
         connection.execute(_ATTACH_TASK, (task_id, found, key))
 
