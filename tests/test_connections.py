@@ -401,7 +401,9 @@ async def fire(case: FamilyCase, count: int, seed: int) -> None:
 
     async with (
         scripted(storm.script) as server,
-        PiAPI(KEY, base_url=server.url, connections=8, timeout=5.0, retry=RetryPolicy(initial=0.01)) as piapi,
+        PiAPI(
+            KEY, base_url=server.url, connections=8, timeout=5.0, retry=RetryPolicy(initial=0.01), recover=0
+        ) as piapi,
     ):
         await asyncio.gather(*(worker(range(start, count, 20)) for start in range(20)))
 
