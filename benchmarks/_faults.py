@@ -47,7 +47,7 @@ def answer(status: int = 200, body: str = CREATED, *headers: str, length: int | 
 
 @frozen
 class Words:
-    """How one of PiAPI's protocols says that a task was made, that it was not (by status and reason), and neither."""
+    """How a protocol says that a task was made, that it was not (by status and reason), and neither."""
 
     created: str
     refusal: Callable[[int, str], str]
@@ -63,6 +63,11 @@ UNIFIED = Words(
     json.dumps({"code": 200, "data": {"task_id": _ID, "status": "pending"}, "message": "success"}),
     lambda code, message: json.dumps({"code": code, "data": {"task_id": "", "status": ""}, "message": message}),
     '{"code":200,"data":{},"message":"success"}',
+)
+LEGNEXT = Words(
+    json.dumps({"job_id": _ID, "status": "pending", "model": "midjourney", "error": {"code": 0, "message": ""}}),
+    lambda code, message: json.dumps({"error": {"code": code, "message": message, "raw_message": "", "detail": None}}),
+    '{"status":"pending"}',
 )
 
 
@@ -151,6 +156,7 @@ def _coded() -> Iterator[Fault]:
 
 
 FAULTS: tuple[Fault, ...] = tuple(_common(LEGACY))
+LEGNEXT_FAULTS: tuple[Fault, ...] = tuple(evolve(fault, words=LEGNEXT) for fault in _common(LEGNEXT))
 UNIFIED_FAULTS: tuple[Fault, ...] = tuple(evolve(fault, words=UNIFIED) for fault in (*_common(UNIFIED), *_coded()))
 
 _BACK_AFTER = 0.3

@@ -18,7 +18,7 @@ import json
 import os
 import ssl
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -29,9 +29,9 @@ import aiohttp
 import trustme
 from attrs import asdict, define, evolve, field, frozen
 
-from piapi_async import CreateTask, Imagine, Ledger, PiAPI, PiAPIError, SubmissionUnknown
+from piapi_async import CreateTask, Imagine, Ledger, PiAPI, PiAPIError, SubmissionUnknown, legnext
 
-from ._faults import FAULTS, UNIFIED, UNIFIED_FAULTS, Fault, Host
+from ._faults import FAULTS, LEGNEXT, LEGNEXT_FAULTS, UNIFIED, UNIFIED_FAULTS, Fault, Host
 from ._goals import Goal
 from ._table import table
 from ._virtual import run_virtual
@@ -84,7 +84,9 @@ async def ours(
             connector = aiohttp.TCPConnector(ssl=trusting)
             options["session"] = await stack.enter_async_context(aiohttp.ClientSession(connector=connector))
         piapi = await stack.enter_async_context(PiAPI("sk-test", base_url=host.url, **options))
-        if host.fault.words is UNIFIED:
+        if host.fault.words is LEGNEXT:
+            yield lambda prompt: piapi.submit(legnext.Imagine(prompt))
+        elif host.fault.words is UNIFIED:
             yield lambda prompt: piapi.submit(CreateTask("midjourney", "imagine", {"prompt": prompt}))
         else:
             yield lambda prompt: piapi.submit(Imagine(prompt))
@@ -197,10 +199,11 @@ async def our_tally(fault: Fault, intents: int, *, ledger: Path | None = None) -
 
 
 async def _side_by_side(
-    faults: Sequence[Fault], intents: int, limit: float, trust: _Trust
+    faults: Sequence[Fault], intents: int, limit: float, trust: _Trust, packages: Iterable[str] = SDKS
 ) -> dict[str, dict[str, Tally]]:
     results: dict[str, dict[str, Tally]] = {}
-    for package, sdk in SDKS.items():
+    for package in packages:
+        sdk = SDKS[package]
         try:
             name = f"{package} {version(package)}" if sdk is not ours else package
         except PackageNotFoundError:
@@ -223,7 +226,8 @@ async def _side_by_side(
 def report_ours(intents: int) -> dict[str, Any]:
     """Print and give what every fault does to so many submits of ours."""
     coded = [evolve(fault, name=f"{fault.name} (unified API)") for fault in UNIFIED_FAULTS]
-    tallies = {fault.name: run_virtual(our_tally(fault, intents)) for fault in (*FAULTS, *coded)}
+    bare = [evolve(fault, name=f"{fault.name} (LegNext)") for fault in LEGNEXT_FAULTS]
+    tallies = {fault.name: run_virtual(our_tally(fault, intents)) for fault in (*FAULTS, *coded, *bare)}
     rows = [
         (name, *(str(tally.outcomes[outcome]) for outcome in ("recovers", "unknown", "refused")), tally.range)
         for name, tally in tallies.items()
@@ -237,10 +241,14 @@ def report_all(intents: int, limit: float) -> dict[str, Any]:
     """Print and give what the faults do to all SDKs."""
     with _trust() as trust:
         results = asyncio.run(_side_by_side(FAULTS, intents, limit, trust))
-    rows = [(fault.name, *(str(results[name][fault.name].most) for name in results)) for fault in FAULTS]
+        bare = asyncio.run(_side_by_side(LEGNEXT_FAULTS, intents, limit, trust, ("piapi_async", "legnext")))
+
     title = f"billable creates per intent, the most of {intents}, each stopped after {limit:g} s"
-    print(table(title, ("fault", *results), rows))
+    for of, heading in ((results, title), (bare, f"{title}; on LegNext's protocol")):
+        rows = [(fault.name, *(str(of[name][fault.name].most) for name in of)) for fault in FAULTS]
+        print(table(heading, ("fault", *of), rows))
     return {
+        "legnext": {name: {fault: _plain(tally) for fault, tally in of.items()} for name, of in bare.items()},
         "goals": [asdict(_goal(results))],
         "intents": intents,
         "clients": {name: {fault: _plain(tally) for fault, tally in of.items()} for name, of in results.items()},

@@ -81,9 +81,29 @@ def plain_environment() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(params=CASES)
+# The third family runs at the gate: what is its own has fast tests, and the rest follows from the two others.
+AT_THE_GATE = {"legnext"}
+
+
+def cases(*names: str) -> list[Any]:
+    return [pytest.param(name, marks=[pytest.mark.storm] if name in AT_THE_GATE else []) for name in names]
+
+
+@pytest.fixture(params=cases(*CASES))
 def case(request: pytest.FixtureRequest) -> FamilyCase:
     """Each family of tasks in turn."""
+    return CASES[request.param]
+
+
+@pytest.fixture(params=cases(*(name for name, case in CASES.items() if case.cancels)))
+def cancelling_case(request: pytest.FixtureRequest) -> FamilyCase:
+    """Each family whose tasks can be cancelled."""
+    return CASES[request.param]
+
+
+@pytest.fixture(params=cases(*(name for name, case in CASES.items() if case.secret)))
+def secret_case(request: pytest.FixtureRequest) -> FamilyCase:
+    """Each family whose requests take a webhook secret."""
     return CASES[request.param]
 
 

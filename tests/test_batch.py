@@ -187,10 +187,10 @@ async def test_one_items_failure_touches_no_other(tmp_path: Path, case: FamilyCa
         assert totals.submitted == 5
 
 
-async def test_a_cancelled_task_is_its_items_error(case: FamilyCase) -> None:
+async def test_a_cancelled_task_is_its_items_error(cancelling_case: FamilyCase) -> None:
     async with serving(durations=10.0, concurrency=1, queue=10) as (emulator, piapi):
         runner = BatchRunner(piapi)
-        running = asyncio.create_task(runner.run(rerolls(2, case.reroll)))
+        running = asyncio.create_task(runner.run(rerolls(2, cancelling_case.reroll)))
         await asyncio.sleep(2)
         staged = [task_id for task_id, task in emulator.engine.tasks.items() if task.origin and task.started is None]
         await piapi.cancel(*staged)

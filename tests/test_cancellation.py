@@ -451,23 +451,23 @@ async def test_a_wait_inside_a_cancelled_scope_leaves_an_empty_book() -> None:
 # -- cancelling the task at the host too --------------------------------------------------------------------------
 
 
-async def test_a_cancelled_wait_can_take_its_task_along(case: FamilyCase) -> None:
+async def test_a_cancelled_wait_can_take_its_task_along(cancelling_case: FamilyCase) -> None:
     async with serving(concurrency=1) as (emulator, piapi):
-        running, staged = await piapi.submit(case.reroll("p")), await piapi.submit(case.reroll("p"))
+        running, staged = [await piapi.submit(cancelling_case.reroll("p")) for _ in range(2)]
         task = asyncio.create_task(staged.wait(on_cancel="cancel_remote"))
         await asyncio.sleep(5.0)
 
         await cancel(task)
 
-        assert emulator.seen.requests[case.cancel] == 1
+        assert emulator.seen.requests[cancelling_case.cancel] == 1
         assert (await staged.refresh()).state is TaskState.CANCELLED
         assert (await running.wait()).state is TaskState.DONE
 
 
 @pytest.mark.parametrize("how", ["asyncio", "anyio"])
-async def test_taking_the_task_along_is_shielded_and_bounded(how: str, case: FamilyCase) -> None:
+async def test_taking_the_task_along_is_shielded_and_bounded(how: str, cancelling_case: FamilyCase) -> None:
     async with serving() as (emulator, piapi):
-        handle = await piapi.submit(case.reroll("p"))
+        handle = await piapi.submit(cancelling_case.reroll("p"))
         emulator.fail("cancel", SlowFirstByte(3.0))
         emulator.fail("cancel", SlowFirstByte(1000.0))
         for seconds in (3.0, 5.0):
@@ -481,19 +481,19 @@ async def test_taking_the_task_along_is_shielded_and_bounded(how: str, case: Fam
                         await handle.wait(on_cancel="cancel_remote")
 
             assert now() - began == pytest.approx(2.0 + seconds, abs=0.01)
-        assert emulator.seen.requests[case.cancel] == 2
+        assert emulator.seen.requests[cancelling_case.cancel] == 2
         await asyncio.sleep(1000.0)
 
 
-async def test_taking_the_task_along_that_fails_is_no_other_error(case: FamilyCase) -> None:
+async def test_taking_the_task_along_that_fails_is_no_other_error(cancelling_case: FamilyCase) -> None:
     async with serving() as (emulator, piapi):
-        handle = await piapi.submit(case.reroll("p"))
+        handle = await piapi.submit(cancelling_case.reroll("p"))
         task = asyncio.create_task(handle.wait(on_cancel="cancel_remote"))
         await asyncio.sleep(20.0)  # it runs, so the host refuses
 
         await cancel(task)
 
-        assert emulator.seen.requests[case.cancel] == 1
+        assert emulator.seen.requests[cancelling_case.cancel] == 1
         assert emulator.seen.refused == {"task has already started": 1}
 
 
@@ -622,16 +622,16 @@ async def run_and_cancel(call: Coroutine[Any, Any, Any], after: float) -> BaseEx
     return outcome
 
 
-async def test_a_cancellation_is_never_swallowed(case: FamilyCase) -> None:
+async def test_a_cancellation_is_never_swallowed(cancelling_case: FamilyCase) -> None:
     async with serving(latency=1.0) as (emulator, piapi):
         emulator.fail("cancel", Status(502), times=None)
         calls = [
-            piapi.submit(case.reroll("p")),
-            piapi.fetch("x", family=case.family),
+            piapi.submit(cancelling_case.reroll("p")),
+            piapi.fetch("x", family=cancelling_case.family),
             piapi.fetch_many(["x", "y"]),
-            piapi.cancel("x", family=case.family),
-            piapi.attach("x", family=case.family).wait(),
-            piapi.attach("x", family=case.family).refresh(),
+            piapi.cancel("x", family=cancelling_case.family),
+            piapi.attach("x", family=cancelling_case.family).wait(),
+            piapi.attach("x", family=cancelling_case.family).refresh(),
         ]
         for call in calls:
             outcome = await run_and_cancel(call, 0.5)

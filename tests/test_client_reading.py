@@ -37,9 +37,9 @@ async def test_fetch_gives_the_task_whatever_its_state(case: FamilyCase) -> None
         emulator.fail("create", TaskFails("bad luck"))
         handle = await piapi.submit(case.reroll("p"))
 
-        assert (await piapi.fetch(handle.task_id)).state in {TaskState.WAITING, TaskState.RUNNING}
+        assert (await piapi.fetch(handle.task_id, family=case.family)).state in {TaskState.WAITING, TaskState.RUNNING}
         await asyncio.sleep(40)
-        task = await piapi.fetch(handle.task_id)
+        task = await piapi.fetch(handle.task_id, family=case.family)
         assert (task.state, task.error) == (TaskState.FAILED, "bad luck")
 
 
@@ -248,9 +248,9 @@ async def test_fetch_many_of_a_family_that_leaves_ids_out_ends() -> None:
         assert [task and task.task_id for task in found.values()] == [None, "a", None, "c"]
 
 
-async def test_cancel_takes_back_what_has_not_started(case: FamilyCase) -> None:
+async def test_cancel_takes_back_what_has_not_started(cancelling_case: FamilyCase) -> None:
     async with serving(concurrency=1) as (emulator, piapi):
-        running, staged = await piapi.submit(case.reroll("p")), await piapi.submit(case.reroll("p"))
+        running, staged = [await piapi.submit(cancelling_case.reroll("p")) for _ in range(2)]
         await asyncio.sleep(10.0)
 
         await staged.cancel()
@@ -262,7 +262,7 @@ async def test_cancel_takes_back_what_has_not_started(case: FamilyCase) -> None:
         with pytest.raises(InvalidRequestError):
             await running.cancel()
         assert (await running.wait()).state is TaskState.DONE
-        assert emulator.seen.requests[case.cancel] == 2
+        assert emulator.seen.requests[cancelling_case.cancel] == 2
 
 
 async def test_cancel_of_many_is_one_request_and_of_none_is_none() -> None:

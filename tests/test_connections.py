@@ -351,7 +351,7 @@ class Fire:
     def script(self, server: Server) -> Script:
         async def answer(line: Line, number: int) -> None:
             prompt = json.loads(line.requests[-1])
-            prompt = prompt.get("input", prompt)["prompt"]
+            prompt = prompt.get("remixPrompt") or prompt.get("input", prompt)["prompt"]
             assert prompt not in self.ids  # nothing is paid for twice
             self.ids[prompt] = f"t{number}"
             said = made(self.case, f"t{number}")

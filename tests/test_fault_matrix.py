@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from _pytest.mark import ParameterSet
 
-from benchmarks._faults import FAULTS, UNIFIED_FAULTS, Fault
+from benchmarks._faults import FAULTS, LEGNEXT_FAULTS, UNIFIED_FAULTS, Fault
 from benchmarks.duplicates import our_tally
 from piapi_async import Ledger
 from piapi_async.ledger import LedgerState
@@ -24,14 +24,21 @@ SUBMITS = 8
 no_tls_here = pytest.mark.skipif(sys.version_info >= (3, 12), reason="TLS and the virtual clock do not go together")
 
 
-def cases(family: str, faults: Iterable[Fault]) -> list[ParameterSet]:
+def cases(family: str, faults: Iterable[Fault], *marks: pytest.MarkDecorator) -> list[ParameterSet]:
     return [
-        pytest.param(fault, id=f"{family}-{fault.name}", marks=[no_tls_here] if fault.speaks_tls else [])
+        pytest.param(fault, id=f"{family}-{fault.name}", marks=[*marks, no_tls_here] if fault.speaks_tls else [*marks])
         for fault in faults
     ]
 
 
-every_fault = pytest.mark.parametrize("fault", [*cases("legacy", FAULTS), *cases("unified", UNIFIED_FAULTS)])
+every_fault = pytest.mark.parametrize(
+    "fault",
+    [
+        *cases("legacy", FAULTS),
+        *cases("unified", UNIFIED_FAULTS),
+        *cases("legnext", LEGNEXT_FAULTS, pytest.mark.storm),
+    ],
+)
 
 # How many tasks a host could have made of one submit, by what its caller was told.
 BILLABLE = {"recovers": {1}, "unknown": {0, 1}, "refused": {0}}

@@ -121,12 +121,12 @@ async def test_a_key_runs_once_and_tells_its_end_again(case: FamilyCase, tmp_pat
 @pytest.mark.parametrize("watched", [True, False])
 @pytest.mark.parametrize("on_cancel", ["leave", "cancel_remote"])
 async def test_a_caller_who_leaves_the_wait_has_the_task_cancelled_if_that_was_asked_for(
-    case: FamilyCase, on_cancel: Any, *, watched: bool
+    cancelling_case: FamilyCase, on_cancel: Any, *, watched: bool
 ) -> None:
     async with serving(concurrency=1) as (emulator, piapi):
-        busy = await piapi.submit(case.reroll("other"))
+        busy = await piapi.submit(cancelling_case.reroll("other"))
         on_update = (lambda _: None) if watched else None
-        run = asyncio.create_task(piapi.run(case.reroll("p"), on_update=on_update, on_cancel=on_cancel))
+        run = asyncio.create_task(piapi.run(cancelling_case.reroll("p"), on_update=on_update, on_cancel=on_cancel))
         await asyncio.sleep(5.0)
         run.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -134,7 +134,7 @@ async def test_a_caller_who_leaves_the_wait_has_the_task_cancelled_if_that_was_a
         await busy.wait()
 
         ref = created(emulator)[-1].task_id
-        handle = piapi.attach(ref, family=case.family)
+        handle = piapi.attach(ref, family=cancelling_case.family)
         if on_cancel == "leave":
             assert (await handle.wait()).ok
         else:
@@ -144,12 +144,12 @@ async def test_a_caller_who_leaves_the_wait_has_the_task_cancelled_if_that_was_a
 
 @pytest.mark.parametrize("closes", [True, False])
 async def test_an_id_that_arrives_after_the_caller_left_is_cancelled_at_the_host(
-    case: FamilyCase, *, closes: bool
+    cancelling_case: FamilyCase, *, closes: bool
 ) -> None:
     async with serving(concurrency=1) as (emulator, piapi):
-        await piapi.submit(case.reroll("other"))  # so that the next one waits, and can be cancelled
-        emulator.fail(case.create, SlowFirstByte(10.0))
-        run = asyncio.create_task(piapi.run(case.reroll("p"), on_cancel="cancel_remote"))
+        await piapi.submit(cancelling_case.reroll("other"))  # so that the next one waits, and can be cancelled
+        emulator.fail(cancelling_case.create, SlowFirstByte(10.0))
+        run = asyncio.create_task(piapi.run(cancelling_case.reroll("p"), on_cancel="cancel_remote"))
         await asyncio.sleep(2.0)
         run.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -158,7 +158,7 @@ async def test_an_id_that_arrives_after_the_caller_left_is_cancelled_at_the_host
             await piapi.close()
         await asyncio.sleep(20.0)
 
-        assert emulator.seen.requests[case.cancel] == 1
+        assert emulator.seen.requests[cancelling_case.cancel] == 1
 
 
 async def test_a_caller_who_leaves_in_any_turn_of_the_loop_leaves_no_task_that_goes_on() -> None:

@@ -97,11 +97,13 @@ def test_a_delivery_that_quotes_the_receivers_secret_does_not_keep_it() -> None:
 @pytest.mark.looptime
 @pytest.mark.parametrize("place", range(5))
 @pytest.mark.parametrize("status", [200, 400, 429, 500, 502])
-async def test_a_host_that_echoes_secrets_brings_them_into_no_error(status: int, place: int, case: FamilyCase) -> None:
+async def test_a_host_that_echoes_secrets_brings_them_into_no_error(
+    status: int, place: int, secret_case: FamilyCase
+) -> None:
     key, hush = escaped(KEY)[place], escaped(HUSH)[place]
     words = f'"message": "no: {key} {hush}", "error": {{"raw_message": "{hush}"}}, "hook": "{hush}", "{key}": 1'
     said = json_answer(status, f"{{{words}}}".encode(), f"X-Echo: {KEY}")
-    request = case.reroll("p", webhook_endpoint="https://h.test/", webhook_secret=HUSH)
+    request = secret_case.reroll("p", webhook_endpoint="https://h.test/", webhook_secret=HUSH)
     async with (
         raw_host(lambda _: said) as host,
         PiAPI(KEY, base_url=host.url, retry=RetryPolicy.never()) as piapi,
@@ -116,14 +118,14 @@ async def test_a_host_that_echoes_secrets_brings_them_into_no_error(status: int,
 
 @pytest.mark.looptime
 @pytest.mark.parametrize("place", range(5))
-async def test_a_host_that_echoes_secrets_brings_them_into_no_result(place: int, case: FamilyCase) -> None:
+async def test_a_host_that_echoes_secrets_brings_them_into_no_result(place: int, secret_case: FamilyCase) -> None:
     key, hush = escaped(KEY)[place], escaped(HUSH)[place]
     echo = f'"config": {{"hook": "{hush}"}}, "echo": ["{key}", "{hush}"]'
     task = f'{{"task_id": "t1", "status": "failed", "message": "{key} {hush}", {echo}}}'
-    said = f'{{"code": 200, "data": {task}}}' if case.family.name == "unified" else task
-    request = case.reroll("p", webhook_endpoint="https://h.test/", webhook_secret=HUSH)
+    said = f'{{"code": 200, "data": {task}}}' if secret_case.family.name == "unified" else task
+    request = secret_case.reroll("p", webhook_endpoint="https://h.test/", webhook_secret=HUSH)
     async with (
-        raw_host(lambda _: json_answer(200, case.accepted), lambda _: json_answer(200, said.encode())) as host,
+        raw_host(lambda _: json_answer(200, secret_case.accepted), lambda _: json_answer(200, said.encode())) as host,
         PiAPI(KEY, base_url=host.url) as piapi,
     ):
         task_ = await (await piapi.submit(request)).refresh()

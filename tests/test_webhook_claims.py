@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from support.families import CASES, FamilyCase
 from support.hooking import (
+    DELIVERY,
     HEADERS,
     SECRET,
     SILENT,
@@ -24,7 +25,6 @@ from support.hooking import (
     made,
     nonce_of,
     post,
-    unified,
     unknown_submits,
 )
 from support.scripted import page, said, scripted
@@ -37,7 +37,7 @@ from piapi_async.ledger import LedgerState
 pytestmark = pytest.mark.looptime
 
 URL = "http://127.0.0.1:8088/piapi"
-SEND = {"legacy": delivery, "unified": unified}
+SEND = DELIVERY
 
 
 class ForgetfulHost:

@@ -262,7 +262,7 @@ async def test_as_completed_and_wait_all_end_by_deliveries_too() -> None:
 
 
 async def test_a_batch_ends_by_deliveries_too(case: FamilyCase) -> None:
-    async with hooked(durations=30.0) as (emulator, piapi, _):
+    async with hooked(durations=30.0, concurrency=30) as (emulator, piapi, _):
         outcomes = await BatchRunner(piapi, concurrency=10).run(rerolls(30, case.reroll))
 
         assert all(outcome.ok for outcome in outcomes)

@@ -51,7 +51,12 @@ def unified(task_id: str, status: str = "completed", **more: Any) -> bytes:
     return json.dumps({"timestamp": 1_709_035_406, "data": data}).encode()
 
 
-DELIVERY: Mapping[str, Callable[..., bytes]] = {"legacy": delivery, "unified": unified}
+def bare(task_id: str, status: str = "completed", **more: Any) -> bytes:
+    """Give a delivery's body as LegNext's protocol has it."""
+    return json.dumps({"job_id": task_id, "model": "midjourney", "status": status, **more}).encode()
+
+
+DELIVERY: Mapping[str, Callable[..., bytes]] = {"legacy": delivery, "unified": unified, "legnext": bare}
 """What makes a delivery's body, by family."""
 
 
