@@ -1,0 +1,448 @@
+"""The database of a fleet: our tables beside the engine's, and the engine's client.
+
+Everything here blocks, and is called in threads.  Ours are five small tables, which have a row only
+where there is something to say that the engine does not know:
+
+| table | a row |
+|---|---|
+| `piapi_tasks` | a task of the host that is known, and whose it is: unique per origin and id |
+| `piapi_keys` | a key with a second attempt, with an end other than done, or pruned |
+| `piapi_cancels` | a key whose task somebody wants cancelled |
+| `piapi_workers` | a worker that is alive: it counts its own heartbeats |
+| `piapi_fleet` | a fact about the fleet: the origin of its API |
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
+
+import orjson
+import sqlalchemy as sa
+from attrs import define, field, frozen
+from dbos import DBOS, DBOSClient
+from dbos import Serializer as EngineSerializer
+from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError
+
+from ..tasks import TaskRef
+
+logger = logging.getLogger("piapi_async")
+
+T = TypeVar("T")
+
+QUEUE = "piapi"
+ITEM = "piapi.item"
+VERSION = "piapi-1"
+"""The number of our workflow, not the package's: raised only when the order of its steps changes."""
+
+APPLICATION = "piapi"
+SCHEMA = "piapi"
+
+_CHUNK = 500  # rows of one statement, or of one transaction
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0  # seconds between two tries of a write that must succeed
+
+
+class Serializer(EngineSerializer):
+    """JSON in the database: the engine's own choice, pickle, runs code for whoever can write there."""
+
+    def serialize(self, data: Any) -> str:  # noqa: ANN401 - JSON
+        """Return a value as text."""
+        return orjson.dumps(data, default=_to_json).decode()
+
+    def deserialize(self, serialized_data: str) -> Any:  # noqa: ANN401 - JSON
+        """Return the value of a text."""
+        return orjson.loads(serialized_data)
+
+    def name(self) -> str:
+        """Return the name that the engine stores beside each value."""
+        return "piapi_json"
+
+
+def _to_json(value: object) -> object:
+    if isinstance(value, BaseException):  # what ended an item that our own code did not foresee
+        return {"exception": repr(value)}
+    raise TypeError(f"{value!r} is not JSON")
+
+
+@frozen
+class Owner:
+    """Whose a task is: `item`, and whether that is only a finding in the host's history."""
+
+    item: str
+    task_id: str
+    found: bool
+
+
+@frozen
+class KeyNote:
+    """What `piapi_keys` says of a key: its last attempt, how that ended ("" for not yet, or done), and its digest.
+
+    `kept` is the outcome of a pruned item, `nonce` that of the endpoint with which an unknown one was sent.
+    """
+
+    key: str
+    attempt: int
+    state: str
+    digest: str
+    kept: str | None = None
+    nonce: str = ""
+
+
+def check_url(url: object) -> str:
+    """Return the URL of a database; raise `ValueError` for what cannot be one."""
+    if isinstance(url, str) and url.startswith(("sqlite:///", "postgresql://", "postgres://", "postgresql+psycopg://")):
+        return url
+    shown = url
+    if isinstance(url, str):
+        shown = url.partition("://")[0]  # the rest may hold a password
+    raise ValueError(
+        f"url: {shown!r} is not allowed; it must begin with sqlite:/// (a file on this machine) or postgresql://"
+    )
+
+
+@define(eq=False)
+class Database:
+    """The tables of one fleet, and the engine's client on the same connections."""
+
+    url: str
+    engine: sa.Engine
+    client: DBOSClient
+    _tasks: sa.Table
+    _keys: sa.Table
+    _cancels: sa.Table
+    _workers: sa.Table
+    _fleet: sa.Table
+    _statuses: sa.Table
+    closed: bool = field(default=False, init=False)
+
+    # -- life -------------------------------------------------------------------------------------
+
+    @classmethod
+    def open(cls, url: str) -> Database:
+        """Return the database at a URL, its tables made if they are not there."""
+        is_sqlite = url.startswith("sqlite")
+        engine_url = sa.make_url(url)
+        schema = None
+        if not is_sqlite:
+            engine_url = engine_url.set(drivername="postgresql+psycopg")
+            schema = SCHEMA
+
+        engine = sa.create_engine(engine_url, pool_size=5, max_overflow=5)
+        if is_sqlite:
+            sa.event.listen(engine, "connect", _set_up_sqlite)
+        try:
+            DBOS.migrate(engine_url.render_as_string(hide_password=False), schema=SCHEMA)
+            tables = _tables(schema)
+            _create(engine, [table for name, table in tables.items() if name != "statuses"])
+        except BaseException:
+            engine.dispose()
+            raise
+
+        client = DBOSClient(
+            system_database_engine=engine,
+            dbos_system_schema=SCHEMA,
+            serializer=Serializer(),
+            application_name=APPLICATION,
+        )
+        return cls(engine_url.render_as_string(hide_password=False), engine, client, *tables.values())
+
+    def close(self) -> None:
+        """Close the connections; twice does no harm."""
+        if not self.closed:
+            self.closed = True
+            self.client.destroy()
+            self.engine.dispose()
+
+    @property
+    def is_sqlite(self) -> bool:
+        """Whether it is a file on this machine."""
+        return self.engine.dialect.name == "sqlite"
+
+    def _insert(self, table: sa.Table) -> Any:  # noqa: ANN401 - either dialect's
+        if self.is_sqlite:
+            from sqlalchemy.dialects.sqlite import insert  # noqa: PLC0415 - one of two
+        else:
+            from sqlalchemy.dialects.postgresql import insert  # type: ignore[assignment]  # noqa: PLC0415 - the other
+        return insert(table)
+
+    def _run(self, statement: Any) -> Any:  # noqa: ANN401 - any statement
+        """Execute one statement by itself, which costs no BEGIN and no COMMIT."""
+        with self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            result = connection.execute(statement)
+            if result.returns_rows:
+                return result.fetchall()
+            return result.rowcount
+
+    # -- the origin -------------------------------------------------------------------------------
+
+    def settle_origin(self, origin: str) -> str:
+        """Return the origin of the fleet's API, which is the given one if none was settled before."""
+        values = {"name": "origin", "value": origin}
+        self._run(self._insert(self._fleet).values(**values).on_conflict_do_nothing())
+        return self.origin() or origin
+
+    def origin(self) -> str:
+        """Return the origin of the fleet's API, "" before the first worker has said so."""
+        rows = self._run(sa.select(self._fleet.c.value).where(self._fleet.c.name == "origin"))
+        return str(rows[0][0]) if rows else ""
+
+    # -- tasks ------------------------------------------------------------------------------------
+
+    def take_task(self, ref: TaskRef, item: str, *, found: bool = False) -> bool:
+        """Return whether a task is this item's, and make it so if it is nobody's.
+
+        A response that names a task wins over a finding in the host's history.
+        """
+        tasks = self._tasks
+        row = {"origin": ref.origin, "family": ref.family, "task_id": ref.task_id, "item": item, "found": found}
+        if self._run(self._insert(tasks).values(**row).on_conflict_do_nothing()):
+            return True
+
+        is_it = (tasks.c.origin == ref.origin) & (tasks.c.task_id == ref.task_id)
+        if not found:
+            claim = sa.update(tasks).where(is_it, tasks.c.found).values(item=item, found=False)
+            if self._run(claim):
+                return True
+        return bool(self._run(sa.select(tasks.c.item).where(is_it, tasks.c.item == item)))
+
+    def task_of(self, item: str) -> tuple[TaskRef, bool] | None:
+        """Return the task of an item, and whether that is only a finding; None if none is known."""
+        columns = (self._tasks.c.origin, self._tasks.c.family, self._tasks.c.task_id, self._tasks.c.found)
+        rows = self._run(sa.select(*columns).where(self._tasks.c.item == item).order_by(self._tasks.c.found))
+        if not rows:
+            return None
+        origin, family, task_id, found = rows[0]
+        return TaskRef(origin, family, task_id), bool(found)
+
+    def known_tasks(self, origin: str, task_ids: Sequence[str]) -> set[str]:
+        """Return which of these ids are somebody's."""
+        tasks = self._tasks
+        known: set[str] = set()
+        for few in chunks(task_ids):
+            query = sa.select(tasks.c.task_id).where(tasks.c.origin == origin, tasks.c.task_id.in_(few))
+            known.update(row[0] for row in self._run(query))
+        return known
+
+    # -- keys -------------------------------------------------------------------------------------
+
+    def notes(self, keys: Sequence[str], connection: sa.Connection | None = None) -> dict[str, KeyNote]:
+        """Return what is noted of these keys."""
+        found: dict[str, KeyNote] = {}
+        for few in chunks(keys):
+            query = self._select_notes().where(self._keys.c.key.in_(few))
+            rows = connection.execute(query).fetchall() if connection is not None else self._run(query)
+            found.update((row[0], KeyNote(*row)) for row in rows)
+        return found
+
+    def notes_in(self, state: str) -> list[KeyNote]:
+        """Return what is noted of the keys in a state."""
+        return [KeyNote(*row) for row in self._run(self._select_notes().where(self._keys.c.state == state))]
+
+    def _select_notes(self) -> Any:  # noqa: ANN401 - a statement
+        keys = self._keys.c
+        return sa.select(keys.key, keys.attempt, keys.state, keys.digest, keys.kept, keys.nonce)
+
+    def note_end(self, note: KeyNote) -> None:
+        """Note how the last attempt of a key has ended; an older attempt says nothing any more."""
+        self._run(self._upsert_note(note))
+
+    def _upsert_note(self, note: KeyNote, *, only_if: Any = None) -> Any:  # noqa: ANN401 - statements
+        values = {
+            "key": note.key,
+            "attempt": note.attempt,
+            "state": note.state,
+            "digest": note.digest,
+            "kept": note.kept,
+            "nonce": note.nonce,
+        }
+        where = self._keys.c.attempt <= note.attempt
+        if only_if is not None:
+            where &= only_if
+        insert = self._insert(self._keys).values(**values)
+        return insert.on_conflict_do_update(index_elements=["key"], set_=values, where=where)
+
+    def begin_attempt(self, note: KeyNote, enqueue: Callable[[sa.Connection], object], *, ref: TaskRef | None) -> bool:
+        """Enqueue another attempt of a key, and note it; return False if another process was first.
+
+        `ref` is its task, if a person has named one.  Raises `ValueError` if that is another's.
+        """
+        item = f"{note.key}#{note.attempt}"
+        if ref is not None and not self.take_task(ref, item):
+            raise ValueError(f"task {ref.task_id} belongs to another submission of this fleet")
+        with self.engine.begin() as connection:
+            only_if = self._keys.c.attempt == note.attempt - 1
+            if not connection.execute(self._upsert_note(note, only_if=only_if)).rowcount:
+                return False
+            enqueue(connection)
+        return True
+
+    # -- counts -----------------------------------------------------------------------------------
+
+    def count_states(self) -> tuple[dict[str, int], dict[str, int], int]:
+        """Return how many items the engine has in each status, how many keys are noted in each state, and pruned ones.
+
+        The status is read from the engine's table, because its client can only list every item.
+        """
+        status = self._statuses.c
+        by_status = sa.select(status.status, sa.func.count()).where(status.name == ITEM).group_by(status.status)
+        state = self._keys.c.state
+        by_state = sa.select(state, sa.func.count()).group_by(state)
+        pruned = sa.select(sa.func.count()).where(self._keys.c.kept.is_not(None))
+        return (
+            {row[0]: row[1] for row in self._run(by_status)},
+            {row[0]: row[1] for row in self._run(by_state)},
+            int(self._run(pruned)[0][0]),
+        )
+
+    # -- cancels ----------------------------------------------------------------------------------
+
+    def ask_cancel(self, item: str) -> None:
+        """Ask the worker that holds an item to cancel its task."""
+        self._run(self._insert(self._cancels).values(item=item).on_conflict_do_nothing())
+
+    def cancels(self) -> list[str]:
+        """Return the items whose tasks are to be cancelled."""
+        return [row[0] for row in self._run(sa.select(self._cancels.c.item))]
+
+    def forget_cancel(self, item: str) -> None:
+        """Note that the host has been asked."""
+        self._run(sa.delete(self._cancels).where(self._cancels.c.item == item))
+
+    # -- workers ----------------------------------------------------------------------------------
+
+    def beat(self, worker: str) -> None:
+        """Count a heartbeat of a worker, which is entered if it has no row (any more)."""
+        workers = self._workers
+        beaten = sa.update(workers).where(workers.c.id == worker).values(beat=workers.c.beat + 1)
+        if not self._run(beaten):
+            self._run(self._insert(workers).values(id=worker, beat=0).on_conflict_do_nothing())
+
+    def beats(self) -> dict[str, int]:
+        """Return the heartbeats that each worker has counted."""
+        return {row[0]: row[1] for row in self._run(sa.select(self._workers.c.id, self._workers.c.beat))}
+
+    def enter_workers(self, workers: Iterable[str]) -> None:
+        """Enter workers that hold items and have no row, so that they expire too."""
+        for worker in workers:
+            self._run(self._insert(self._workers).values(id=worker, beat=0).on_conflict_do_nothing())
+
+    def give_up_worker(self, worker: str, beat: int) -> bool:
+        """Return whether a worker that stood still is ours to replace: only one wins."""
+        workers = self._workers
+        is_still = (workers.c.id == worker) & (workers.c.beat == beat)
+        return bool(self._run(sa.update(workers).where(is_still).values(beat=beat + 1)))
+
+    def forget_worker(self, worker: str) -> None:
+        """Remove a worker that holds nothing any more."""
+        self._run(sa.delete(self._workers).where(self._workers.c.id == worker))
+
+    def holders(self) -> set[str]:
+        """Return the workers that hold items."""
+        held = self.client.list_workflows(status="PENDING", queue_name=QUEUE, load_input=False, load_output=False)
+        return {each.executor_id for each in held if each.executor_id}
+
+    def release(self, worker: str, *, is_late: Callable[[], bool] = lambda: False) -> int:
+        """Put all items that a worker holds back into the queue; return how many.
+
+        Stops when it is late: who stood still meanwhile may find that others have been faster.
+        """
+        released = 0
+        while not is_late():
+            held = self.client.list_workflows(
+                status="PENDING",
+                executor_id=worker,
+                queue_name=QUEUE,
+                limit=_CHUNK,
+                load_input=False,
+                load_output=False,
+            )
+            if not held:
+                self.forget_worker(worker)
+                break
+            if not is_late():
+                self.client.resume_workflows([each.workflow_id for each in held], queue_name=QUEUE)
+                released += len(held)
+        return released
+
+    # -- pruning ----------------------------------------------------------------------------------
+
+    def keep(self, note: KeyNote) -> None:
+        """Keep what must stay of a pruned item."""
+        self._run(self._upsert_note(note))
+
+
+def insist(work: Callable[[], T], what: str, stop: Callable[[], bool] = lambda: False) -> T:
+    """Return what a write returns, repeated while the database is out of reach: what it says is paid for."""
+    pause = _FIRST_PAUSE
+    while True:
+        try:
+            return work()
+        except DBAPIError as error:
+            if isinstance(error, (IntegrityError, ProgrammingError)) or stop():
+                raise
+            logger.warning("%s is not recorded yet, trying again in %.1f s: %s", what, pause, error.orig)
+            time.sleep(pause)  # noqa: TID251 - in a thread of its own
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+def chunks(values: Sequence[T]) -> Iterable[Sequence[T]]:
+    """Yield a sequence in pieces that one statement can take."""
+    for start in range(0, len(values), _CHUNK):
+        yield values[start : start + _CHUNK]
+
+
+def _set_up_sqlite(connection: Any, _record: object) -> None:  # noqa: ANN401 - the driver's
+    # The engine sets the same for connections of its own: writers take turns, and wait for theirs.
+    connection.isolation_level = "IMMEDIATE"
+    connection.execute("PRAGMA busy_timeout=30000")
+    connection.execute("PRAGMA foreign_keys=ON")
+    connection.execute("PRAGMA journal_mode=WAL")  # stays with the file: readers do not wait for writers
+
+
+def _tables(schema: str | None) -> dict[str, sa.Table]:
+    """Return our tables, and what we read of the engine's, in the order of `Database`."""
+    meta = sa.MetaData(schema=schema)
+    text, number = sa.Text(), sa.BigInteger()
+    return {
+        "tasks": sa.Table(
+            "piapi_tasks",
+            meta,
+            sa.Column("origin", text, primary_key=True),
+            sa.Column("task_id", text, primary_key=True),
+            sa.Column("family", text, nullable=False),
+            sa.Column("item", text, nullable=False, index=True),
+            sa.Column("found", sa.Boolean(), nullable=False),
+        ),
+        "keys": sa.Table(
+            "piapi_keys",
+            meta,
+            sa.Column("key", text, primary_key=True),
+            sa.Column("attempt", number, nullable=False),
+            sa.Column("state", text, nullable=False, index=True),
+            sa.Column("digest", text, nullable=False),
+            sa.Column("kept", text),
+            sa.Column("nonce", text, nullable=False),
+        ),
+        "cancels": sa.Table("piapi_cancels", meta, sa.Column("item", text, primary_key=True)),
+        "workers": sa.Table(
+            "piapi_workers", meta, sa.Column("id", text, primary_key=True), sa.Column("beat", number, nullable=False)
+        ),
+        "fleet": sa.Table(
+            "piapi_fleet", meta, sa.Column("name", text, primary_key=True), sa.Column("value", text, nullable=False)
+        ),
+        "statuses": sa.Table("workflow_status", meta, sa.Column("name", text), sa.Column("status", text)),
+    }
+
+
+def _create(engine: sa.Engine, tables: Sequence[sa.Table]) -> None:
+    """Create our tables; two processes that do so at once may collide, and the second try finds them."""
+    for last in (False, True):
+        try:
+            tables[0].metadata.create_all(engine, tables=tables)
+        except DBAPIError:
+            if last:
+                raise
+        else:
+            return

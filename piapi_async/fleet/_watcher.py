@@ -1,0 +1,76 @@
+"""One watcher for all waits of a process: one query a second, however many wait."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import defaultdict
+from functools import partial
+
+from attrs import define, field
+from dbos import WorkflowStatus
+
+from .._calls.threads import in_thread
+from ._database import Database, chunks
+
+logger = logging.getLogger("piapi_async")
+
+ENDED = ["SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"]
+"""The engine's words for an item that has ended."""
+
+Woken = asyncio.Future[WorkflowStatus]
+
+
+@define(eq=False)
+class Watcher:
+    """Tells those who wait for items when these have ended; asks only while somebody waits."""
+
+    database: Database
+    interval: float
+    _waits: dict[str, set[Woken]] = field(factory=partial(defaultdict, set), init=False)
+    _task: asyncio.Task[None] | None = field(default=None, init=False)
+    _failing: bool = field(default=False, init=False)
+
+    async def wait(self, item: str) -> WorkflowStatus:
+        """Return what the engine has of an item, once that has ended."""
+        woken: Woken = asyncio.get_running_loop().create_future()
+        self._waits[item].add(woken)
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._run(), name="piapi_async fleet watcher")
+        try:
+            return await woken
+        finally:
+            waits = self._waits.get(item)
+            if waits is not None:
+                waits.discard(woken)
+                if not waits:
+                    del self._waits[item]
+
+    async def close(self) -> None:
+        """Stop; who still waits is cancelled."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        for waits in list(self._waits.values()):
+            for woken in waits:
+                woken.cancel()
+
+    async def _run(self) -> None:
+        await asyncio.sleep(0)  # so that all who begin to wait in this turn are asked for together
+        while self._waits:
+            try:
+                await self._look()
+                self._failing = False
+            except Exception as error:  # noqa: BLE001 - the database may fail in any way; the waits go on
+                if not self._failing:
+                    logger.warning("the fleet's database is out of reach, trying again: %r", error)
+                self._failing = True
+            await asyncio.sleep(self.interval)
+
+    async def _look(self) -> None:
+        for few in chunks(list(self._waits)):
+            query = partial(self.database.client.list_workflows, workflow_ids=list(few), status=ENDED)
+            for ended in await in_thread(query):
+                for woken in self._waits.pop(ended.workflow_id, set()):
+                    if not woken.done():
+                        woken.set_result(ended)

@@ -1,0 +1,257 @@
+"""What happens to one item, whoever dies meanwhile.
+
+Theory of operation
+-------------------
+An item is a workflow of the engine: what its steps return is recorded, so that the worker that takes
+it over goes on behind the last one.
+
+::
+
+    intend   a token is minted, and recorded
+    send     one POST, if this very process has minted the token; else "unknown": another may have
+             sent it.  What has never left, or was put off, is repeated from the top after a pause
+    look     an unknown one is looked for: in the answers of workers that were given up but lived on,
+             in the host's history, in webhook deliveries
+    wait     no step: its outcome is the item's own
+
+The engine runs workflows in an event loop of its own; everything that touches the client runs at
+home, in the loop of the `Worker`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from functools import partial
+from random import Random
+from typing import Any, TypeVar
+
+from attrs import define, field
+from dbos import DBOS
+
+from .._calls.threads import in_thread
+from .._families import FAMILIES
+from .._runtime import Runtime
+from .._submit.submission import Terms
+from .._verdict import may_pass
+from ..downloads._saver import Downloads
+from ..errors import (
+    AuthenticationError,
+    ClientClosed,
+    DownloadError,
+    InsufficientCreditError,
+    PiAPIError,
+    SubmissionUnknown,
+    TaskCancelled,
+    TaskFailed,
+)
+from ..handle import TaskHandle
+from ..policy import RetryPolicy
+from ..tasks import Task, TaskRef, with_files
+from . import _codec as codec
+from ._codec import RecordedRequest, decode_request, encode_error, encode_outcome
+from ._database import Database, KeyNote, insist
+from ._intents import Intents
+from ._keys import key_of
+from ._looking import Lookout
+
+logger = logging.getLogger("piapi_async")
+
+T = TypeVar("T")
+Json = dict[str, Any]
+
+_ONCE = RetryPolicy.never()
+_ENDED = {TaskFailed: codec.FAILED, TaskCancelled: codec.CANCELLED}
+
+
+@define(eq=False)
+class Work:
+    """What one worker does with items; `give_up` is told what no item can be worked on with."""
+
+    runtime: Runtime
+    database: Database
+    intents: Intents
+    lookout: Lookout
+    downloads: Downloads | None
+    give_up: Callable[[PiAPIError], None]
+    home: asyncio.AbstractEventLoop
+    draining: asyncio.Event = field(factory=asyncio.Event)
+    held: dict[str, TaskHandle[Any]] = field(factory=dict, init=False)
+    """The tasks that are waited for, by their items."""
+    sending: set[str] = field(factory=set, init=False)
+    """Items between the mint of a token and the record of what became of it."""
+    _rng: Random = field(factory=Random, init=False)
+
+    # -- the workflow, in the engine's loop -------------------------------------------------------
+
+    async def process(self, item: str, payload: Mapping[str, Any]) -> Json:
+        """Return the outcome of an item."""
+        request = decode_request(payload["request"])
+        if payload.get("ref") is not None:
+            got: Json = {"ref": payload["ref"]}
+        else:
+            got = await self._submitted(item, request)
+
+        outcome = await self._at_home(self._conclude(item, request, got))
+        if outcome["state"] != codec.DONE:
+            key, attempt = key_of(item)
+            nonce = self.lookout.nonce_of(got.get("token", ""))
+            note = KeyNote(key, attempt, outcome["state"], payload["digest"], nonce=nonce)
+            await asyncio.to_thread(insist, partial(self.database.note_end, note), f"the end of {key}")
+        return outcome
+
+    async def _submitted(self, item: str, request: RecordedRequest) -> Json:
+        """Return the task of an item as ``{"ref": …}``, or why there is none."""
+        tries = 0
+        began: float | None = None
+        while True:
+            await self._at_home(self._unless_draining(item))
+            try:
+                intent: Json = await DBOS.run_step_async({"name": "intend"}, self._intend)
+                began = began or intent["at"]
+                send = partial(self._send, item, request, intent, tries, began)
+                got: Json = await DBOS.run_step_async({"name": "send"}, self._at_home_step, send)
+            finally:
+                self.home.call_soon_threadsafe(self.sending.discard, item)
+
+            if "later" in got:
+                tries += 1
+                await DBOS.sleep_async(got["later"])
+                continue
+            if "unknown" in got:
+                look = partial(self.lookout.look, item, request, intent, got["unknown"])
+                return await DBOS.run_step_async({"name": "look"}, self._at_home_step, look)
+            return got
+
+    async def _intend(self) -> Json:
+        return {"token": self.intents.mint(), "at": time.time()}
+
+    async def _at_home_step(self, work: Callable[[], Coroutine[Any, Any, Json]]) -> Json:
+        return await self._at_home(work())
+
+    async def _at_home(self, work: Coroutine[Any, Any, T]) -> T:
+        """Return what a coroutine returns in the worker's own loop."""
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self.home))
+
+    # -- at home ----------------------------------------------------------------------------------
+
+    async def _unless_draining(self, item: str) -> None:
+        """Begin a submission, or wait to be stopped if the worker is leaving."""
+        if self.draining.is_set():
+            await _for_ever()
+        self.sending.add(item)
+
+    async def _send(self, item: str, request: RecordedRequest, intent: Json, tries: int, began: float) -> Json:
+        """Return what came of one POST."""
+        permit = self.intents.take(intent["token"])
+        if permit is None:
+            error = SubmissionUnknown(
+                f"{item} may have been accepted: the worker that was to send it was lost before it had written down "
+                "what came of it. It will not be retried automatically",
+                request=request,
+                at=intent["at"],
+                key=key_of(item)[0],
+            )
+            return {"unknown": encode_error(error), "lost": True}
+
+        try:
+            watch, _ = await self.runtime.submit(request, None, None, terms=Terms(retry=_ONCE, may_leave=permit.holds))
+        except Exception as error:  # noqa: BLE001 - a request that cannot be sent, say: nothing has left
+            return self._not_accepted(item, error, tries, began)
+
+        ref = TaskRef(self.runtime.origin, request.family.name, watch.task_id)
+        take = partial(self.database.take_task, ref, item)
+        if await in_thread(partial(insist, take, f"task {ref} of {item}")):
+            return {"ref": codec.encode_ref(ref)}
+
+        other = f"{item}: the response names task {ref}, which belongs to another submission of this fleet"
+        mixed_up = SubmissionUnknown(other, request=request, at=intent["at"], key=key_of(item)[0], ref=ref)
+        return {"unknown": encode_error(mixed_up)}
+
+    def _not_accepted(self, item: str, error: Exception, tries: int, began: float) -> Json:
+        """Return what follows from an error: it is unknown, repeated later, or over."""
+        match error:
+            case SubmissionUnknown():
+                error.key = key_of(item)[0]
+                return {"unknown": encode_error(error)}
+            case AuthenticationError() | InsufficientCreditError():
+                self.give_up(error)  # the next worker may have another key, or credit by then
+                return {"later": 1.0}
+            case ClientClosed():
+                return {"later": 0.0}
+            case PiAPIError():
+                return self._refused(error, tries, began)
+        return {"refused": encode_error(error)}
+
+    def _refused(self, error: PiAPIError, tries: int, began: float) -> Json:
+        """Return that a submission which made nothing is repeated later, or is over."""
+        if may_pass(error):
+            policy = self.runtime.sender.retry
+            elapsed = max(0.0, time.time() - began)
+            retry_after = getattr(error, "retry_after", None)
+            pause = policy.delay(tries + 1, elapsed=elapsed, retry_after=retry_after, rng=self._rng)
+            if pause is not None:
+                return {"later": pause}
+        return {"refused": encode_error(error)}
+
+    async def _conclude(self, item: str, request: RecordedRequest, got: Json) -> Json:
+        """Return the outcome of what was submitted: wait for its task, and save its files."""
+        if "refused" in got:
+            return encode_outcome(codec.REFUSED, error=got["refused"])
+        if "unknown" in got:
+            return encode_outcome(codec.UNKNOWN, error=got["unknown"])
+
+        ref = codec.decode_ref(got["ref"])
+        family = FAMILIES[ref.family]
+        handle: TaskHandle[Any] = TaskHandle(self.runtime, self.runtime.watch(family, ref.task_id))
+        self.held[item] = handle
+        try:
+            task = await handle.wait()
+        except (TaskFailed, TaskCancelled) as error:
+            return encode_outcome(_ENDED[type(error)], ref=ref, task=error.task, error=error)
+        except AuthenticationError as error:
+            self.give_up(error)
+        except ClientClosed:
+            pass
+        except PiAPIError as error:
+            return encode_outcome(codec.FAILED, ref=ref, error=error)
+        else:
+            return await self._saved(ref, request, task)
+        finally:
+            self.held.pop(item, None)
+        await _for_ever()
+        raise AssertionError
+
+    async def _saved(self, ref: TaskRef, request: RecordedRequest, task: Task[Any]) -> Json:
+        if self.downloads is None:
+            return encode_outcome(codec.DONE, ref=ref, task=task)
+        try:
+            files = await self.downloads.save(task, verb=request.verb, just_ended=True, again=True)
+        except DownloadError as error:
+            return encode_outcome(codec.DONE, ref=ref, task=task, error=error)
+        except Exception as cause:  # noqa: BLE001 - a file system may raise anything; the task is done
+            text = f"Task {task.task_id} was not saved: {cause!r}. It is done, and stays paid for."
+            return encode_outcome(codec.DONE, ref=ref, task=task, error=DownloadError(text))
+
+        task = with_files(task, files)
+        saved = {file.url: str(file.saved_as) for file in files if file.saved_as is not None}
+        return encode_outcome(codec.DONE, ref=ref, task=task, saved=saved)
+
+    async def cancel_asked(self) -> None:
+        """Ask the host to cancel the tasks that somebody wants cancelled, of those that are held here."""
+        for item in await in_thread(self.database.cancels):
+            handle = self.held.get(item)
+            if handle is None:
+                continue
+            try:
+                await handle.cancel()
+            except PiAPIError as error:
+                logger.warning("task %s of %s could not be cancelled: %s", handle.task_id, item, error)
+            await in_thread(partial(self.database.forget_cancel, item))
+
+
+async def _for_ever() -> None:
+    """Wait to be stopped; the item goes on at another worker."""
+    await asyncio.Event().wait()

@@ -1,0 +1,47 @@
+"""A PostgreSQL of the machine's, in a folder of the test's, on a Unix socket."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+
+def _program(name: str) -> str | None:
+    """Return the path of a program of the server's; Debian leaves them off the PATH."""
+    found = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
+    return str(found[-1]) if found else shutil.which(name)
+
+
+@contextmanager
+def postgres() -> Iterator[str]:
+    """Give the URL of a database that does not exist yet, on a server of its own."""
+    initdb, pg_ctl = _program("initdb"), _program("pg_ctl")
+    if initdb is None or pg_ctl is None:
+        if os.environ.get("CI"):
+            pytest.fail("the gate needs a PostgreSQL: apt-get install postgresql")
+        pytest.skip("no PostgreSQL is installed")
+
+    user = "postgres" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name  # it refuses to run as root
+    with tempfile.TemporaryDirectory(prefix="piapi-pg-") as name:  # short: a socket's path may have 107 characters
+        folder = Path(name)
+        shutil.chown(folder, user)
+
+        def run(*command: str) -> None:
+            subprocess.run(command, user=user, cwd=folder, check=True, stdout=subprocess.DEVNULL)
+
+        data = str(folder / "data")
+        run(initdb, "-D", data, "-A", "trust", "-U", "fleet", "--no-sync")
+        options = f"-k {folder} -c listen_addresses='' -c fsync=off"
+        run(pg_ctl, "-D", data, "-o", options, "-l", str(folder / "log"), "-w", "start")
+        try:
+            yield f"postgresql://fleet@/app?host={folder}"
+        finally:
+            run(pg_ctl, "-D", data, "-m", "immediate", "-w", "stop")

@@ -1,0 +1,131 @@
+"""A fleet whose workers are killed in the middle of a POST: what was paid, what is known, what is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+from support import fleet_worker
+from support.postgres import postgres
+from support.processes import Child, becomes_true, started
+from support.threaded_emulator import threaded_emulator, unmeasured
+
+from piapi_async import CreateTask, SubmissionUnknown
+from piapi_async.batch import BatchItem, Outcome
+from piapi_async.emulator import SlowFirstByte
+from piapi_async.fleet import Fleet
+
+pytestmark = pytest.mark.storm
+
+ITEMS = 40
+LIMIT = 12
+SPEED = 20.0
+DURATION = 16.0  # emulated seconds
+HELD_BACK = 0.3  # seconds between a task's making and the response that names it
+
+
+class Killer:
+    """The durations of tasks: it is asked for one in the handler of a create, and kills a worker then."""
+
+    def __init__(self, *at: int) -> None:
+        self.at = set(at)
+        self.victims: list[int] = []
+        self.killed: list[int] = []
+        self.made: list[float] = []
+        self._lock = threading.Lock()
+
+    def __call__(self, _: Random) -> float:
+        with self._lock:
+            self.made.append(time.monotonic())
+            if len(self.made) in self.at and self.victims:
+                victim = self.victims.pop(0)
+                os.kill(victim, signal.SIGKILL)
+                self.killed.append(victim)
+        return DURATION
+
+    def has_killed(self, number: int) -> bool:
+        return len(self.killed) >= number
+
+    @property
+    def peak(self) -> int:
+        """The most tasks that were at the host at once."""
+        lasted = DURATION / SPEED
+        return max(sum(start <= at < start + lasted for start in self.made) for at in self.made)
+
+
+@contextmanager
+def database(kind: str, folder: Path) -> Iterator[str]:
+    if kind == "sqlite":
+        yield f"sqlite:///{folder / 'run.db'}"
+        return
+    with postgres() as url:
+        yield url
+
+
+def request(number: int) -> CreateTask:
+    return CreateTask("Qubico/flux1-dev", "txt2img", {"prompt": f"cat {number}"})
+
+
+def creates_by_prompt(emulator: Any) -> Counter[str]:
+    return Counter(str(task.given["prompt"]) for task in emulator.engine.tasks.values())
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+async def test_killed_workers_pay_nothing_twice_and_lose_nothing(kind: str, tmp_path: Path) -> None:
+    killer = Killer(8, 24)
+    with ExitStack() as stack:
+        url = stack.enter_context(database(kind, tmp_path))
+        emulator, host = stack.enter_context(threaded_emulator(durations=killer, speed=SPEED))
+        emulator.fail("create", SlowFirstByte(HELD_BACK), times=None)
+
+        def start() -> Child:
+            words = (url, host, emulator.api_key, str(LIMIT))
+            return stack.enter_context(started(sys.executable, fleet_worker.__file__, *words, env=unmeasured()))
+
+        async with Fleet(url, poll=0.2) as fleet:
+            jobs = await fleet.submit_many(
+                [BatchItem(request(number), f"item {number}") for number in range(ITEMS)], batch="march"
+            )
+            workers = [start(), start()]
+            killer.victims = [worker.process.pid for worker in workers]
+
+            async def replace() -> None:
+                for number in (1, 2):
+                    await becomes_true(partial(killer.has_killed, number))
+                    start()
+
+            replacing = asyncio.create_task(replace())
+            outcomes = await asyncio.gather(*[job.wait(60) for job in jobs])
+            await replacing
+            counts = await fleet.counts()
+            unknown = await fleet.unknown()
+
+    check(outcomes, emulator, killer)
+    assert counts["done"] == sum(outcome.ok for outcome in outcomes)
+    assert counts["unknown"] == len(unknown) == ITEMS - counts["done"]
+
+
+def check(outcomes: list[Outcome[Any]], emulator: Any, killer: Killer) -> None:
+    done = [outcome for outcome in outcomes if outcome.ok]
+    unknown = [outcome for outcome in outcomes if isinstance(outcome.error, SubmissionUnknown)]
+    assert len(done) + len(unknown) == ITEMS
+    assert 1 <= len(unknown) <= 2 * LIMIT  # a kill is placed in a POST, and takes those beside it along
+
+    made = creates_by_prompt(emulator)
+    assert set(made.values()) == {1}
+    ids = {outcome.ref.task_id for outcome in done if outcome.ref is not None}
+    assert len(ids) == len(done)
+    assert ids <= set(emulator.engine.tasks)
+    assert killer.peak <= LIMIT
