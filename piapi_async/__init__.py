@@ -5,9 +5,8 @@
     from piapi_async import PiAPI, Reroll
 
     async with PiAPI() as piapi:  # PIAPI_API_KEY, PIAPI_BASE_URL
-        handle = await piapi.submit(Reroll("6886fc4d-…", prompt="a cute cat"))
-        task = await handle.wait(timeout=600)
-        print(task.result.image_url, task.images)
+        task = await piapi.run(Reroll("6886fc4d-…", prompt="a cute cat"), timeout=600, download="pictures")
+        print([file.saved_as for file in task.files])
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from ._protocol.family import Family, TaskRequest
     from ._submit.finder import RecoveryReport
     from .account import Account, ActiveTasks, Credits, HistoryEntry
-    from .batch import BatchItem, BatchRunner, Outcome
+    from .batch import BatchItem, BatchRunner, Outcome, Totals
     from .client import PiAPI
     from .downloads import download
     from .errors import (
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
         DownloadError,
         InsufficientCreditError,
         InvalidRequestError,
+        KeyReused,
         LedgerError,
         NotFoundError,
         ParentOutdatedError,
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
         WebhookRejected,
     )
     from .handle import TaskHandle, as_completed, wait_all
-    from .ledger import Ledger
+    from .ledger import Ledger, LedgerEntry, LedgerState
     from .midjourney import (
         LEGACY,
         Blend,
@@ -95,8 +95,11 @@ __all__ = [
     "Inpaint",
     "InsufficientCreditError",
     "InvalidRequestError",
+    "KeyReused",
     "Ledger",
+    "LedgerEntry",
     "LedgerError",
+    "LedgerState",
     "MidjourneyResult",
     "NotFoundError",
     "Outcome",
@@ -123,6 +126,7 @@ __all__ = [
     "TaskRef",
     "TaskRequest",
     "TaskState",
+    "Totals",
     "TransportError",
     "UnexpectedAnswer",
     "Upscale",
@@ -146,7 +150,7 @@ _HOMES = {
     "account": "Account ActiveTasks Credits HistoryEntry",
     "errors": (
         "APIError AuthenticationError ClientClosed DownloadError InsufficientCreditError "
-        "InvalidRequestError LedgerError NotFoundError ParentOutdatedError PiAPIError RateLimitError "
+        "InvalidRequestError KeyReused LedgerError NotFoundError ParentOutdatedError PiAPIError RateLimitError "
         "ServerError SubmissionUnknown TaskCancelled TaskFailed TransportError UnexpectedAnswer "
         "WaitTimeout WebhookRejected"
     ),
@@ -154,12 +158,12 @@ _HOMES = {
     "policy": "PollPolicy RetryPolicy",
     "tasks": "Cost Created FileKind FileRole Task TaskFile TaskRef TaskState",
     "unified": "CreateTask UNIFIED",
-    "batch": "BatchItem BatchRunner Outcome",
+    "batch": "BatchItem BatchRunner Outcome Totals",
     "client": "PiAPI",
     "_submit.finder": "RecoveryReport",
     "handle": "TaskHandle as_completed wait_all",
     "downloads": "download",
-    "ledger": "Ledger",
+    "ledger": "Ledger LedgerEntry LedgerState",
     "webhooks": "WebhookEvent WebhookReceiver",
 }
 _MODULES = {name: module for module, names in _HOMES.items() for name in names.split()}

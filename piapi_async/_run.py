@@ -17,13 +17,12 @@ from pathlib import Path
 from typing import Generic, TypeAlias, TypeVar
 
 import anyio
-from attrs import define, field
+from attrs import define, evolve, field
 
 from ._calls.threads import in_thread
 from ._earlier import read_ended
 from ._protocol.family import TaskRequest
 from ._runtime import Runtime
-from ._submit.submission import Terms
 from ._wait.bulk import cancel_for_leaver
 from .downloads._folder import check_target, prepare_directory
 from .downloads._options import DownloadOptions
@@ -60,13 +59,14 @@ class Run(Generic[R]):
         if self.download is not None:
             self._folder = check_target(self.download)
 
-    async def result_of(self, request: TaskRequest[R], key: str | None) -> Task[R]:
+    async def result_of(self, request: TaskRequest[R], key: str | None, note: object) -> Task[R]:
         """Return the finished task of a request.  Raises as `PiAPI.run`."""
         self.runtime.enter()
+        terms = self.runtime.terms(note)
         if self._folder is not None:
             await in_thread(partial(prepare_directory, self._folder))
 
-        terms = Terms(cancel_if_left=self.on_cancel == "cancel_remote")
+        terms = evolve(terms, cancel_if_left=self.on_cancel == "cancel_remote")
         watch, accepted = await self.runtime.submit(request, key, None, terms=terms)
         handle: TaskHandle[R] = TaskHandle(self.runtime, watch, accepted.frozen)
 

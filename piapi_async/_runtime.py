@@ -36,7 +36,7 @@ from ._wait.watch import Watch
 from .downloads._session import FileSession, host_of
 from .errors import ClientClosed, PiAPIError
 from .ledger import Ledger
-from .ledger._entries import SubmissionKey, check_key
+from .ledger._entries import SubmissionKey, check_key, note_as_json
 from .ledger._ledger import writer_of
 from .ledger._writer import LedgerWriter
 from .policy import PollPolicy
@@ -237,6 +237,17 @@ class Runtime:
         )
         watch.request = name
         return watch, accepted
+
+    def terms(self, note: object) -> Terms:
+        """Return the terms of a submission with a caller's note.
+
+        Raises `ValueError` without a ledger to keep it, and as `note_as_json`.
+        """
+        if note is None:
+            return NO_TERMS
+        if self.ledger is None:
+            raise ValueError("note: it needs a ledger, PiAPI(ledger=Ledger(path)), and this client has none")
+        return Terms(note=note_as_json(note))
 
     def _check_key(self, key: object) -> None:
         if self.ledger is None:

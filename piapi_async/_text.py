@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import attrs
@@ -39,3 +40,20 @@ def shorten(text: str, length: int = 300) -> str:
 def excerpt(body: bytes) -> str:
     """Return the beginning of a body as text on one line."""
     return shorten(body[:_EXCERPT].decode("utf-8", "replace"))
+
+
+_NOT_FOR_USERS = re.compile(
+    r"""
+    \bhttps?://\S+                                        # links
+    | \b[A-Za-z]:\\[^\s"']*                              # paths, of Windows
+    | (?<![\w<])~?/[\w.@+-]+(?:/[\w.@+-]*)+               # and of others; "and/or" is none
+    | \b(?=[\w-]*\d)[0-9A-Fa-f]{8}(?:-?[0-9A-Fa-f]{4,}){1,}\b  # ids: UUIDs, with and without dashes
+    | \b\d{7,}\b                                         # and numbers
+    """,
+    re.VERBOSE,
+)
+
+
+def plain(text: str) -> str:
+    """Return a host's words for end users: on one line, without links, paths and ids."""
+    return shorten(_NOT_FOR_USERS.sub("…", text))

@@ -112,6 +112,7 @@ class PiAPI:
     and `TypeError` for a policy or ledger of the wrong class.
     """
 
+    _ledger: Ledger | None = None
     _runtime: Runtime  # missing if the constructor refused an argument
 
     def __init__(
@@ -153,6 +154,7 @@ class PiAPI:
             if part is not None and not isinstance(part, kind):
                 raise TypeError(f"{name}: {part!r} is not allowed; it must be a {kind.__name__}")
 
+        self._ledger = ledger
         check_timeout(timeout)
         for name, value in (("connections", connections), ("multi_fetch_size", multi_fetch_size)):
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
@@ -200,6 +202,11 @@ class PiAPI:
         return runtime_of(self).origin
 
     @property
+    def ledger(self) -> Ledger | None:
+        """The ledger that the client was given, None without one."""
+        return self._ledger
+
+    @property
     def stats(self) -> Stats:
         """What the client has done so far, as an operator would plot it."""
         runtime = runtime_of(self)
@@ -210,14 +217,21 @@ class PiAPI:
     # -- calls ------------------------------------------------------------------------------------
 
     async def submit(
-        self, request: TaskRequest[R], *, key: str | None = None, timeout: float | None = None
+        self,
+        request: TaskRequest[R],
+        *,
+        key: str | None = None,
+        timeout: float | None = None,
+        note: Any = None,  # noqa: ANN401 - JSON
     ) -> TaskHandle[R]:
         """Create a task, and return its handle.  This costs money.
 
         It is retried only if certainly nothing was created.  With a ledger, `key` makes it
         idempotent: the same key and request return the same task however often they are submitted,
         by this process or another, now or after a crash.  `timeout` is the seconds that one attempt
-        may take.
+        may take, instead of the client's.  `note` is a small JSON of yours (a channel's id, say) that
+        the ledger keeps: it is the `note` of the entries of `Ledger.pending`.  A key that was
+        submitted before keeps its first note.
 
         A caller that is cancelled after the request has begun to leave only misses the response,
         which still reaches the ledger.
@@ -225,10 +239,11 @@ class PiAPI:
         Raises `APIError` if the host refused it, `TransportError` (``sent=False``) if the host
         could not be reached, `SubmissionUnknown` if a task may or may not have been created,
         `LedgerError`, whose `ref` has the id of a task that was accepted but could not be recorded,
-        and `ValueError` for a key that stands for another request.
+        `KeyReused` (a `ValueError`) for a key that stands for another request, and `ValueError` for
+        a key or a note without a ledger.
         """
         runtime = runtime_of(self)
-        watch, accepted = await runtime.submit(request, key, timeout)
+        watch, accepted = await runtime.submit(request, key, timeout, terms=runtime.terms(note))
         return TaskHandle(runtime, watch, accepted.frozen)
 
     async def run(
@@ -240,6 +255,7 @@ class PiAPI:
         download: str | os.PathLike[str] | None = None,
         key: str | None = None,
         on_cancel: OnCancel = "leave",
+        note: Any = None,  # noqa: ANN401 - JSON
     ) -> Task[R]:
         """Submit a request, wait for its task, save its files, and return it.  This costs money.
 
@@ -257,7 +273,7 @@ class PiAPI:
             that were overtaken meanwhile.  What it raises is logged, once, and ends nothing.
         download
             The folder for the files of the result, whose `saved_as` then says where they are.
-        key
+        key, note
             As for `submit`: run again with the same key, it returns the same task.
         on_cancel
             "cancel_remote" has the task cancelled at the host if the caller is cancelled before it
@@ -268,7 +284,7 @@ class PiAPI:
         could not be saved are one whose `task` is the finished task.
         """
         run = Run(runtime_of(self), timeout, on_update, download, on_cancel)
-        return await run.result_of(request, key)
+        return await run.result_of(request, key, note)
 
     @overload
     def attach(self, task: str | TaskRef) -> TaskHandle[MidjourneyResult]: ...

@@ -22,15 +22,18 @@
     ├── WebhookRejected        a delivery that is not accepted
     └── DownloadError          a finished result could not be saved: .url, .path, .status
 
+Beside them there is `KeyReused`, a `ValueError`: the ledger has the key for another request.
+
 Each class takes its message as the one positional argument and keeps the rest as attributes.  All
-of them pickle.
+of them pickle.  `str(error)` is for operators: it names ids, files and commands.  `error.reason` is
+for those who use what you build, in a chat say.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from ._text import shorten
+from ._text import plain, shorten
 from .tasks import TaskState
 
 if TYPE_CHECKING:
@@ -50,8 +53,22 @@ def _rebuild(cls: type[PiAPIError], args: tuple[Any, ...]) -> PiAPIError:
 class PiAPIError(Exception):
     """The base of every error that this package raises by itself."""
 
+    _for_users: ClassVar[str] = "Something went wrong."
+    """What an end user is told if the host has said nothing."""
+
     def __init__(self, message: str) -> None:
         super().__init__(message)
+
+    @property
+    def reason(self) -> str:
+        """What happened in a sentence for end users: the host's own words, if it has said any.
+
+        It holds no ids, links, paths or commands, and no more than 300 characters.
+        """
+        return plain(self._words_of_the_host()) or self._for_users
+
+    def _words_of_the_host(self) -> str:
+        return ""
 
     def __reduce__(self) -> tuple[Any, ...]:
         # The inherited way calls `cls(*args)`, which cannot fill keyword-only attributes.
@@ -64,6 +81,8 @@ class TransportError(PiAPIError):
     `sent` is False if the request certainly never left this machine, True if it may have arrived.
     `untrusted` says that the server's certificate is not trusted here, which no retry mends.
     """
+
+    _for_users = "The service could not be reached."
 
     def __init__(self, message: str, *, sent: bool, untrusted: bool = False) -> None:
         super().__init__(message)
@@ -79,6 +98,8 @@ class APIError(PiAPIError):
     of a refused upload holds the file's bytes, which its repr leaves out).  `ref` is the task that
     a refused create names nevertheless, because it has failed or is unknown to the host; else None.
     """
+
+    _for_users = "The service refused the request."
 
     def __init__(
         self,
@@ -97,9 +118,14 @@ class APIError(PiAPIError):
         self.request = request
         self.ref = ref
 
+    def _words_of_the_host(self) -> str:
+        return self.message
+
 
 class AuthenticationError(APIError):
     """The API key is missing, wrong, or not allowed to do this."""
+
+    _for_users = "The service does not accept this account."
 
 
 class InvalidRequestError(APIError):
@@ -109,17 +135,25 @@ class InvalidRequestError(APIError):
 class InsufficientCreditError(APIError):
     """The account lacks credit: HTTP 402, or a refusal that speaks of money.  Nothing was paid."""
 
+    _for_users = "The account has no credit left."
+
 
 class NotFoundError(APIError):
-    """The host does not know the task."""
+    """The host does not know the task.  `status` is the HTTP status that it came with, often 400."""
+
+    _for_users = "The service does not know this task."
 
 
 class ParentOutdatedError(APIError):
     """The parent task is too old to derive from: submit its `Imagine` again and derive from that."""
 
+    _for_users = "The picture is too old for this; make it again first."
+
 
 class RateLimitError(APIError):
     """Too many requests, or no free bot; `retry_after` is what the server asked for in seconds."""
+
+    _for_users = "The service is busy; try again later."
 
     def __init__(
         self,
@@ -139,6 +173,8 @@ class RateLimitError(APIError):
 class ServerError(APIError):
     """The server failed (5xx)."""
 
+    _for_users = "The service has a fault; try again later."
+
 
 class UnexpectedAnswer(PiAPIError):
     """The server's response is not understood.
@@ -146,6 +182,8 @@ class UnexpectedAnswer(PiAPIError):
     `path` is the place inside the JSON (`task_result.image_urls[2]`, "" for the whole), `excerpt`
     what stood there.
     """
+
+    _for_users = "The service gave an answer that could not be understood."
 
     def __init__(self, message: str, *, path: str = "", excerpt: str = "") -> None:
         super().__init__(message)
@@ -162,6 +200,8 @@ class SubmissionUnknown(PiAPIError):
     history that fit it, if they are more than the submissions that lost theirs; `__cause__` is the
     error that left the outcome open.
     """
+
+    _for_users = "It is not certain whether the request was accepted."
 
     def __init__(
         self,
@@ -186,13 +226,20 @@ class _TaskEnded(PiAPIError):
         super().__init__(message)
         self.task = task
 
+    def _words_of_the_host(self) -> str:
+        return self.task.error
+
 
 class TaskFailed(_TaskEnded):
     """The task ended without a result; `task.error` has the server's reasons."""
 
+    _for_users = "The task failed, and the service gives no reason."
+
 
 class TaskCancelled(_TaskEnded):
     """The task was cancelled before it started."""
+
+    _for_users = "The task was cancelled."
 
 
 class WaitTimeout(PiAPIError, TimeoutError):
@@ -202,6 +249,8 @@ class WaitTimeout(PiAPIError, TimeoutError):
     that had not ended, `task` the last observation of a single task.  Resume with
     `piapi.attach(error.ref).wait()`.
     """
+
+    _for_users = "It takes longer than expected, and goes on."
 
     def __init__(
         self,
@@ -222,9 +271,13 @@ class WaitTimeout(PiAPIError, TimeoutError):
 class ClientClosed(PiAPIError):
     """The client was closed, before the call or under it.  Tasks at the server go on."""
 
+    _for_users = "The service is being restarted; try again later."
+
 
 class LedgerError(PiAPIError):
     """The ledger cannot be used; `ref` is a task that was accepted but could not be recorded."""
+
+    _for_users = "The request could not be recorded."
 
     def __init__(self, message: str, *, ref: TaskRef | None = None) -> None:
         super().__init__(message)
@@ -234,6 +287,8 @@ class LedgerError(PiAPIError):
 class WebhookRejected(PiAPIError):
     """A webhook delivery that is not genuine, or not readable."""
 
+    _for_users = "The delivery was refused."
+
 
 class DownloadError(PiAPIError):
     """A finished result could not be saved; the task is done and stays paid for.
@@ -241,6 +296,8 @@ class DownloadError(PiAPIError):
     `url` is the link, `path` where the file should have gone, `status` the HTTP status of its host
     or None; `task` is the task, and `files` those of its files that were saved nevertheless.
     """
+
+    _for_users = "The result is ready, but could not be saved."
 
     def __init__(
         self,
@@ -258,6 +315,10 @@ class DownloadError(PiAPIError):
         self.status = status
         self.task = task
         self.files = tuple(files)
+
+
+class KeyReused(ValueError):
+    """The ledger has the key for another request.  Nothing was sent, nothing was paid."""
 
 
 def end_error(task: Task[Any]) -> TaskFailed | TaskCancelled | None:

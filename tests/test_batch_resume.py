@@ -17,6 +17,7 @@ from support.serving import KEY, REROLL, serving
 from piapi_async import (
     BatchItem,
     BatchRunner,
+    KeyReused,
     Ledger,
     LedgerError,
     NotFoundError,
@@ -261,7 +262,7 @@ async def test_equal_own_keys_are_one_task_and_other_requests_under_them_an_erro
         assert one.ref == same.ref
         assert one.ok
         assert same.ok
-        assert isinstance(other.error, LedgerError)
+        assert isinstance(other.error, KeyReused)
         assert "for another request" in str(other.error)
         assert own.ok
         assert emulator.seen.creates == 2

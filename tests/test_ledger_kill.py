@@ -60,9 +60,13 @@ class DeadlyStore(LedgerStore):
         return results
 
     def claim(
-        self, connection: sqlite3.Connection, identity: SubmissionKey, sent_as: SentAs | None = None
+        self,
+        connection: sqlite3.Connection,
+        identity: SubmissionKey,
+        sent_as: SentAs | None = None,
+        note: str | None = None,
     ) -> LedgerEntry | None:
-        entry = super().claim(connection, identity, sent_as)
+        entry = super().claim(connection, identity, sent_as, note)
         self._at("in the claim's transaction")
         return entry
 

@@ -24,7 +24,7 @@ NAMES = {
     *("BatchItem", "BatchRunner", "Outcome", "WebhookEvent", "WebhookReceiver"),
     *("LEGACY", "Family", "FileKind", "FileRole", "MidjourneyResult", "Task", "TaskFile", "TaskRef", "TaskState"),
     *("UNIFIED", "CreateTask", "Account", "ActiveTasks", "Cost", "Created", "Credits", "HistoryEntry"),
-    *("PollPolicy", "RetryPolicy", "InsufficientCreditError"),
+    *("PollPolicy", "RetryPolicy", "InsufficientCreditError", "KeyReused", "LedgerEntry", "LedgerState", "Totals"),
     *("TaskRequest", "Request", "HTTPRequest", "HTTPResponse"),
     *("PiAPIError", "TransportError", "APIError", "AuthenticationError", "InvalidRequestError", "NotFoundError"),
     *(
@@ -160,7 +160,7 @@ SIGNATURES: list[tuple[str, Callable[..., Any], str]] = [
             "trust_env=False, allow_insecure=False)"
         ),
     ),
-    ("submit", PiAPI.submit, "(self, request, *, key=None, timeout=None)"),
+    ("submit", PiAPI.submit, "(self, request, *, key=None, timeout=None, note=None)"),
     ("attach", PiAPI.attach, "(self, task, *, family=None)"),
     ("fetch", PiAPI.fetch, "(self, task_id, *, family=None)"),
     ("fetch_many", PiAPI.fetch_many, "(self, task_ids, *, family=None)"),
@@ -235,7 +235,7 @@ class TestSignatures:
                 PiAPI,
                 {
                     *("submit", "run", "attach", "fetch", "fetch_many", "cancel", "cancel_pending", "close", "origin"),
-                    *("stats", "upload", "account", "active_tasks", "history", "recover"),
+                    *("stats", "upload", "account", "active_tasks", "history", "recover", "ledger"),
                 },
             ),
             (TaskHandle, {"task_id", "ref", "task", "frozen", "error", "wait", "refresh", "updates", "cancel"}),

@@ -70,6 +70,7 @@ class Claim:
     _ledger: LedgerWriter
     _identity: SubmissionKey
     _sent_as: Callable[[], SentAs | None]
+    _note: str | None = None
     may_be_held: bool = field(default=False, init=False)
 
     @property
@@ -87,7 +88,7 @@ class Claim:
 
         A submission of the same key that is on its way elsewhere is waited for, for `patience`
         seconds: as long as ours may take, as its process may have been stopped, or be out of
-        sight.  Raises `LedgerError` when that is over, and `ValueError` if the key stands for
+        sight.  Raises `LedgerError` when that is over, and `KeyReused` if the key stands for
         another request.
         """
         waited = 0.0
@@ -115,7 +116,7 @@ class Claim:
         # same.
         self.may_be_held = True
         try:
-            entry = await self._ledger.claim(self._identity, self._sent_as())
+            entry = await self._ledger.claim(self._identity, self._sent_as(), self._note)
         except LedgerError as error:
             self.may_be_held = False
             raise LedgerError(f"{str(error).rstrip('.')}. Nothing was sent, nothing was paid.") from error

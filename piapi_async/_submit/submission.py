@@ -121,12 +121,14 @@ class Terms:
     sent: if it says no, nothing is sent, and the submission ends with a `TransportError`
     (``sent=False``).  With `cancel_if_left` the task of a caller who is cancelled before it has its
     id is cancelled at the host.  `looks_again` tells whether a key that is *unknown* is looked for.
+    `note` is the caller's own, as JSON, for the ledger.
     """
 
     retry: RetryPolicy | None = None
     may_leave: Callable[[], bool] | None = None
     cancel_if_left: bool = False
     looks_again: bool = True
+    note: str | None = None
 
 
 NO_TERMS = Terms()

@@ -233,7 +233,7 @@ class Submitter:
             sent = submission.request.to_http()
             family = submission.family.name
             identity = SubmissionKey.of(sent, key=key, origin=self._origin, family=family)
-        return Claim(self._ledger, identity, partial(self._sent_as, submission, identity.key))
+        return Claim(self._ledger, identity, partial(self._sent_as, submission, identity.key), submission.terms.note)
 
     def _sent_as(self, submission: Submission, key: str) -> SentAs | None:
         """Return what the claim keeps, so that a later process can find the task in the host's history."""

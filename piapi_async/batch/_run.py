@@ -351,7 +351,7 @@ def _as_failure(error: BaseException) -> Exception:
         failure.__cause__ = error
         return failure
 
-    # A key that stands for another request, or is none: the ledger's, whose text begins so.
+    # A key that no ledger takes: its text begins so.
     if type(error) is ValueError and str(error).startswith("key:"):
         return LedgerError(str(error))
     return error

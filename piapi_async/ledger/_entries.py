@@ -34,7 +34,7 @@ class LedgerEntry:
 
     `request` is what was sent, as ``/path {json}`` without webhook fields; `at` the Unix time in
     seconds at which it was first recorded; `outcome` the state in which the task ended ("" before
-    that), `answer` the host's JSON of that end.
+    that), `answer` the host's JSON of that end; `note` what `PiAPI.submit` was given as such.
     """
 
     key: str
@@ -48,6 +48,7 @@ class LedgerEntry:
     answer: bytes = field(default=b"", repr=False)
     found: str = ""
     """How its task was found if the response was lost: "history", "webhook", "read" or "hand"."""
+    note: Any = None
 
     @property
     def ref(self) -> TaskRef | None:
@@ -105,6 +106,26 @@ def check_key(key: object) -> None:
         raise TypeError(f"key: {key!r} is not allowed; it must be a str")
     if not key.strip() or not key.isprintable():
         raise ValueError(f"key: {key!r} is not allowed; it must be a non-empty, printable string")
+
+
+_LONGEST_NOTE = 16 * 1024  # bytes
+_PLAIN_JSON = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_SUBCLASS
+
+
+def note_as_json(note: object) -> str | None:
+    """Return a caller's note as the ledger keeps it, None for none.
+
+    Raises `TypeError` for what is not JSON, `ValueError` for more than 16 kB of it.
+    """
+    if note is None:
+        return None
+    try:
+        text = orjson.dumps(note, option=_PLAIN_JSON)
+    except orjson.JSONEncodeError as error:
+        raise TypeError(f"note: {note!r} is not allowed; it must be JSON: {error}") from None
+    if len(text) > _LONGEST_NOTE:
+        raise ValueError(f"note: {len(text)} bytes of JSON are not allowed; at most {_LONGEST_NOTE} are")
+    return text.decode()
 
 
 def _mint_key() -> str:

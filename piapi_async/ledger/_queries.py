@@ -8,6 +8,8 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 
+import orjson
+
 from ._entries import LedgerEntry, LedgerState, SubmissionKey
 
 OPEN = "state IN ('sending', 'unknown')"
@@ -102,4 +104,11 @@ def entry_of(row: sqlite3.Row) -> LedgerEntry:
         outcome=row["outcome"] or "",
         answer=row["answer"] or b"",
         found=row["found"] or "",
+        note=_note_of(row["note"]),
     )
+
+
+def _note_of(text: str | None) -> object:
+    if text is None:
+        return None
+    return orjson.loads(text)

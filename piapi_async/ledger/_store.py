@@ -24,7 +24,7 @@ from typing import Any
 from attrs import define, field
 
 from .._text import shorten
-from ..errors import LedgerError
+from ..errors import KeyReused, LedgerError
 from ..tasks import TaskId, TaskRef
 from ._entries import LedgerEntry, LedgerState, SubmissionKey
 from ._owners import Owners
@@ -41,8 +41,8 @@ _UNREADABLE = frozenset({sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CORRUPT, sqlite3.S
 FORKED = "open it in the new process only, or start that with multiprocessing's 'spawn' and not with 'fork'."
 
 _INSERT_CLAIM = """
-INSERT INTO submits (key, origin, family, digest, request, owner, at, body, lost_at, clock_offset, state)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'sending') ON CONFLICT DO NOTHING
+INSERT INTO submits (key, origin, family, digest, request, owner, at, body, lost_at, clock_offset, note, state)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'sending') ON CONFLICT DO NOTHING
 """
 # Another submission with the same task is looked for in the index of accepted tasks, which costs
 # next to nothing; tasks that have ended are not looked for.
@@ -288,11 +288,13 @@ class LedgerStore:
         connection: sqlite3.Connection,
         identity: SubmissionKey,
         sent_as: SentAs | None = None,
+        note: str | None = None,
     ) -> LedgerEntry | None:
         """Insert a submission as *sending* and return None, or return the entry that its key has already.
 
-        `sent_as` is what a later process needs to find its task, None if it could not be found.
-        Raises `LedgerError` if the key belongs to another origin or family, `ValueError` if to
+        `sent_as` is what a later process needs to find its task, None if it could not be found;
+        `note` is the caller's own JSON.
+        Raises `LedgerError` if the key belongs to another origin or family, `KeyReused` if to
         another request.
         """
         new_row = (
@@ -304,6 +306,7 @@ class LedgerStore:
             self.owner,
             time.time(),
             *((None, None, None) if sent_as is None else (sent_as.body, sent_as.latest, sent_as.offset)),
+            note,
         )
         if connection.execute(_INSERT_CLAIM, new_row).rowcount:
             self._owned[identity.key] = identity
@@ -488,14 +491,14 @@ _OPENED: weakref.WeakSet[LedgerStore] = weakref.WeakSet()
 
 
 def _require_same(row: sqlite3.Row, identity: SubmissionKey) -> None:
-    """Raise `LedgerError` or `ValueError` if a row stands for something else under the same key."""
+    """Raise `LedgerError` or `KeyReused` if a row stands for something else under the same key."""
     if (row["origin"], row["family"]) != (identity.origin, identity.family):
         raise LedgerError(
             f"The key {identity.key!r} belongs to {row['origin']} ({row['family']}), not to "
             f"{identity.origin} ({identity.family}): use another key, or another ledger"
         )
     if row["digest"] != identity.digest:
-        raise ValueError(
+        raise KeyReused(
             f"key: {identity.key!r} is not allowed; the ledger has it for another request, "
             f"{shorten(row['request'])}. Nothing was sent, nothing was paid."
         )

@@ -105,13 +105,15 @@ class LedgerWriter:
 
     # -- one submission ---------------------------------------------------------------------------
 
-    async def claim(self, identity: SubmissionKey, sent_as: SentAs | None = None) -> LedgerEntry | None:
+    async def claim(
+        self, identity: SubmissionKey, sent_as: SentAs | None = None, note: str | None = None
+    ) -> LedgerEntry | None:
         """Record that a submission is about to be sent; return None, or the entry that its key has.
 
-        `sent_as` is what a later process needs to find its task.
-        Raises `ValueError` if the key stands for another request.
+        `sent_as` is what a later process needs to find its task, `note` the caller's own JSON.
+        Raises `KeyReused` if the key stands for another request.
         """
-        return await self.run(self.store.claim, identity, sent_as)
+        return await self.run(self.store.claim, identity, sent_as, note)
 
     async def accept(self, identity: SubmissionKey, ref: TaskRef) -> str | None:
         """Record the task of a submission; if that fails, the `LedgerError` has it as its `ref`.
