@@ -5,20 +5,21 @@ The same program on PiAPI's legacy protocol::
     from piapi_async import Imagine, PiAPI, Reroll, Upscale
 
     async with PiAPI() as piapi:  # PIAPI_API_KEY
-        grid = await (await piapi.submit(Imagine("a cat", aspect_ratio="16:9"))).wait()
-        again = await (await piapi.submit(Reroll(grid.task_id))).wait()
-        one = await (await piapi.submit(Upscale(again.task_id, 2))).wait()
+        grid = await piapi.run(Imagine("a cat", aspect_ratio="16:9"))
+        again = await piapi.run(Reroll(grid.task_id, prompt="a dog"))
+        one = await piapi.run(Upscale(again.task_id, 2))
         print(one.images)
 
 and on LegNext::
 
     from piapi_async import legnext
-    from piapi_async.legnext import Imagine, Reroll, Upscale
+    from piapi_async.legnext import Imagine, Reroll, Upscale, Variation
 
     async with legnext.client() as piapi:  # LEGNEXT_API_KEY
-        grid = await (await piapi.submit(Imagine("a cat --ar 16:9"))).wait()
-        again = await (await piapi.submit(Reroll(grid.task_id))).wait()
-        one = await (await piapi.submit(Upscale(again.task_id, 2))).wait()
+        grid = await piapi.run(Imagine("a cat --ar 16:9"))
+        again = await piapi.run(Reroll(grid.task_id))
+        other = await piapi.run(Variation(again.task_id, 1, prompt="a dog --ar 16:9"))
+        one = await piapi.run(Upscale(other.task_id, 2))
         print(one.images)
 
 What differs on LegNext:
@@ -27,6 +28,7 @@ What differs on LegNext:
 - All of Midjourney's switches stand in the text of `Imagine`.
 - `Upscale`, `Variation`, `Pan` and `Outpaint` name the grid and a picture of it, 1 to 4.
 - There is no `Seed`: every result has its `seed`.  A job cannot be cancelled, and has no progress.
+- Webhooks take an endpoint and no secret: `WebhookReceiver` signs the URL, or the host the body.
 - A job can be a parent for three days.  Six jobs run at a time, which is a batch's default here.
 - Links are kept for a week or a month, by contradictory pages: save files at once.
 - Local files cannot be uploaded: a picture is a URL.

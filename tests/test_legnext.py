@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 from typing import Any, cast
 
 import pytest
@@ -30,6 +31,7 @@ from piapi_async import (
     legnext,
 )
 from piapi_async._http import HTTPResponse
+from piapi_async.emulator import Emulator
 from piapi_async.tasks import TaskId
 
 JOB = "5f0a7c1e-0000-4000-8000-00000000000a"
@@ -247,6 +249,25 @@ async def test_a_failed_job_says_why() -> None:
     ):
         with pytest.raises(TaskFailed, match="blocked"):
             await piapi.attach(JOB).wait(timeout=60)
+
+
+PROGRAMS = [part.strip("\n") for part in re.findall(r"::\n\n((?:    .*\n|\n)+)", legnext.__doc__ or "")]
+
+
+@pytest.mark.looptime
+@pytest.mark.parametrize("program", PROGRAMS, ids=["PiAPI", "LegNext"])
+async def test_the_program_that_is_shown_for_both_vendors_runs_as_it_stands(
+    program: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with Emulator(picture_size=32).run() as base_url:
+        for vendor in ("PIAPI", "LEGNEXT"):
+            monkeypatch.setenv(f"{vendor}_BASE_URL", base_url)
+            monkeypatch.setenv(f"{vendor}_API_KEY", "emulator-key")
+        scope: dict[str, Any] = {}
+        exec(f"async def block():\n{program}", scope)  # noqa: S102 - our own documentation
+        await scope["block"]()
+
+    assert "/mj/" in capsys.readouterr().out
 
 
 class TestTheClient:

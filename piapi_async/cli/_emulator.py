@@ -155,6 +155,7 @@ def _how_to_use(base_url: str, key: str, speed: float) -> list[str]:
     return [
         f"The emulator listens at {base_url}; watch it at {base_url}/_emulator/. To use it, in a shell:",
         f"  export PIAPI_BASE_URL={base_url} PIAPI_API_KEY={shlex.quote(key)}",
+        f"  export LEGNEXT_BASE_URL={base_url} LEGNEXT_API_KEY={shlex.quote(key)}",
         "in PowerShell:",
         f"  $env:PIAPI_BASE_URL = '{base_url}'; $env:PIAPI_API_KEY = '{key}'",
         "in Python:",
