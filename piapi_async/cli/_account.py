@@ -13,11 +13,11 @@ import click
 
 from .._families import FAMILIES
 from ..client import runtime_of
-from ..models import catalog
+from ..models import Entry, catalog
 from ._family_option import family_option
 from ._options import shared_options, short
 from ._output import check_stdout, echo, listing, on_terminal, print_json, print_line
-from ._requests import AROUND, Recipe, recipes
+from ._requests import AROUND, LEGNEXT, Recipe, recipes
 from ._running import run
 from ._session import client
 from ._setup import read_setup
@@ -32,12 +32,9 @@ if TYPE_CHECKING:
 def models(search: str | None) -> None:
     """List what `run` and `batch` can create, with its inputs: required ones first, marked *."""
     wanted = (search or "").lower()
-    abouts = {entry.name: short(entry.request.__doc__) for entry in catalog().values()}
-    found = [
-        entry
-        for entry in catalog().values()
-        if wanted in " ".join((entry.name, *entry.models, abouts[entry.name])).lower()
-    ]
+    entries = [*catalog().values(), *_legnexts()]
+    abouts = {entry.name: short(entry.request.__doc__) for entry in entries}
+    found = [entry for entry in entries if wanted in " ".join((entry.name, *entry.models, abouts[entry.name])).lower()]
     if not found:
         say(f"No model has {search!r} in its name or description; a newer one is MODEL:TASK_TYPE.")
 
@@ -48,6 +45,11 @@ def models(search: str | None) -> None:
             continue
         click.echo(f"{click.style(entry.name, bold=True)}  {about}  ({', '.join(entry.models)})")
         click.echo(click.wrap_text(", ".join(inputs), initial_indent="    ", subsequent_indent="    "))
+
+
+def _legnexts() -> list[Entry]:
+    """Return LegNext's verbs as entries of the catalogue; its model is Midjourney alone."""
+    return [Entry(name, cls, ("midjourney",), "") for name, cls in LEGNEXT.items()]
 
 
 def _inputs(recipe: Recipe) -> list[str]:
