@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .account import Account, ActiveTasks, Credits, HistoryEntry
     from .batch import BatchItem, BatchRunner, Outcome, Totals
     from .client import PiAPI
-    from .downloads import download
+    from .downloads import download, read
     from .errors import (
         APIError,
         AuthenticationError,
@@ -138,6 +138,7 @@ __all__ = [
     "__version__",
     "as_completed",
     "download",
+    "read",
     "wait_all",
 ]
 
@@ -162,7 +163,7 @@ _HOMES = {
     "client": "PiAPI",
     "_submit.finder": "RecoveryReport",
     "handle": "TaskHandle as_completed wait_all",
-    "downloads": "download",
+    "downloads": "download read",
     "ledger": "Ledger LedgerEntry LedgerState",
     "webhooks": "WebhookEvent WebhookReceiver",
 }

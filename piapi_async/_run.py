@@ -12,21 +12,18 @@ import inspect
 import logging
 import os
 from collections.abc import Awaitable, Callable
-from functools import partial
-from pathlib import Path
 from typing import Generic, TypeAlias, TypeVar
 
 import anyio
 from attrs import define, evolve, field
 
-from ._calls.threads import in_thread
 from ._earlier import read_ended
 from ._protocol.family import TaskRequest
 from ._runtime import Runtime
 from ._wait.bulk import cancel_for_leaver
-from .downloads._folder import check_target, prepare_directory
 from .downloads._options import DownloadOptions
 from .downloads._saver import Downloads
+from .downloads._target import Target, check_target, place_at, prepared
 from .errors import DownloadError
 from .handle import OnCancel, TaskHandle, check_on_cancel, check_wait
 from .ledger import LedgerEntry, LedgerState
@@ -48,7 +45,7 @@ class Run(Generic[R]):
     on_update: OnUpdate[R] | None
     download: str | os.PathLike[str] | None
     on_cancel: OnCancel
-    _folder: Path | None = field(default=None, init=False)
+    _target: Target | None = field(default=None, init=False)
     _update_failed: bool = field(default=False, init=False)  # `on_update` has raised, and that was logged
 
     def __attrs_post_init__(self) -> None:
@@ -57,23 +54,23 @@ class Run(Generic[R]):
         if self.on_update is not None and not callable(self.on_update):
             raise TypeError(f"on_update: {self.on_update!r} is not allowed; it must be a function of a task")
         if self.download is not None:
-            self._folder = check_target(self.download)
+            self._target = check_target(self.download)
 
     async def result_of(self, request: TaskRequest[R], key: str | None, note: object) -> Task[R]:
         """Return the finished task of a request.  Raises as `PiAPI.run`."""
         self.runtime.enter()
         terms = self.runtime.terms(note)
-        if self._folder is not None:
-            await in_thread(partial(prepare_directory, self._folder))
+        if self._target is not None:
+            await prepared(self._target)
 
         terms = evolve(terms, cancel_if_left=self.on_cancel == "cancel_remote")
         watch, accepted = await self.runtime.submit(request, key, None, terms=terms)
         handle: TaskHandle[R] = TaskHandle(self.runtime, watch, accepted.frozen)
 
         task = await self._end_of(handle, accepted.ledger_entry, request)
-        if self._folder is None:
+        if self._target is None:
             return task
-        return await self._save(task, self._folder, accepted.ledger_entry, getattr(request, "verb", ""))
+        return await self._save(task, self._target, accepted.ledger_entry, getattr(request, "verb", ""))
 
     # -- waiting ----------------------------------------------------------------------------------
 
@@ -120,9 +117,9 @@ class Run(Generic[R]):
 
     # -- saving -----------------------------------------------------------------------------------
 
-    async def _save(self, task: Task[R], folder: Path, entry: LedgerEntry | None, verb: str) -> Task[R]:
+    async def _save(self, task: Task[R], target: Target, entry: LedgerEntry | None, verb: str) -> Task[R]:
         try:
-            async with Downloads(folder, self.runtime.file_session(), DownloadOptions()) as downloads:
+            async with Downloads(target, self.runtime.file_session(), DownloadOptions()) as downloads:
                 saved = await downloads.save(
                     task,
                     verb=verb,
@@ -135,7 +132,7 @@ class Run(Generic[R]):
         except Exception as cause:
             raise DownloadError(
                 f"Task {task.task_id} was not saved: {cause!r}. It is done, and stays paid for: see .task.",
-                path=folder,
+                path=place_at(target).shown,
                 task=task,
             ) from cause
         return with_files(task, saved)

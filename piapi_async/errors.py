@@ -304,10 +304,10 @@ class DownloadError(PiAPIError):
         message: str,
         *,
         url: str = "",
-        path: Path | None = None,
+        path: Path | str | None = None,
         status: int | None = None,
         task: Task[Any] | None = None,
-        files: Sequence[Path] = (),
+        files: Sequence[Path | str] = (),
     ) -> None:
         super().__init__(message)
         self.url = url

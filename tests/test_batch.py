@@ -246,7 +246,7 @@ async def test_pictures_are_saved_before_the_outcome_is_given(tmp_path: Path) ->
         async with runner.stream(rerolls(3)) as outcomes:
             async for outcome in outcomes:
                 assert len(outcome.files) == 4
-                assert all(path.read_bytes().startswith(b"\x89PNG") for path in outcome.files)
+                assert all(Path(path).read_bytes().startswith(b"\x89PNG") for path in outcome.files)
         assert runner.totals.saved == 12
 
 

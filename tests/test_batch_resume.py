@@ -210,10 +210,10 @@ async def test_pictures_of_an_earlier_run_are_not_loaded_again(tmp_path: Path, c
         assert emulator.seen.requests["image"] == loaded
         assert [outcome.files for outcome in first] == [outcome.files for outcome in second]
 
-        first[0].files[0].unlink()
+        Path(first[0].files[0]).unlink()
         third = await BatchRunner(piapi, download=tmp_path).run(rerolls(2, case.reroll))
         assert emulator.seen.requests["image"] > loaded
-        assert third[0].files[0].exists()
+        assert Path(third[0].files[0]).exists()
 
 
 @pytest.mark.parametrize("runs", [2, 3])

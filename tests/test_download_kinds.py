@@ -19,8 +19,8 @@ from support.strict_server import Act, http, strict_server
 from piapi_async import LEGACY, UNIFIED, BatchRunner, CreateTask, FileKind, FileRole, PiAPI, RetryPolicy, Task, download
 from piapi_async._protocol.result_files import ends_in_words
 from piapi_async._protocol.signatures import HEAD, SUFFIXES, Body, suffix_of_link
-from piapi_async.downloads._folder import check_target
 from piapi_async.downloads._names import saved_files
+from piapi_async.downloads._target import check_target
 from piapi_async.errors import DownloadError
 from piapi_async.tasks import TaskId
 
@@ -408,7 +408,7 @@ class TestChoice:
 
 @pytest.mark.parametrize(
     "target",
-    ["s3://bucket/x", "gs://b", "file:///tmp/x", "HTTP://h/x", "a+b://c", Path("s3://bucket/x"), "a\0b", "\ud800"],
+    ["HTTP://h/x", "a+b://c", "file://", "zip://a::memory://b", Path("s3://bucket/x"), "a\0b", "\ud800"],
     ids=ascii,
 )
 async def test_what_is_no_folder_of_this_machine_is_refused(

@@ -296,7 +296,7 @@ async def test_a_batch_saves_files_by_the_sessions_connector_without_its_headers
             )
 
         assert outcome.ok, outcome.error
-        assert [path.name for path in outcome.files] == ["t1.png"]
+        assert [Path(path).name for path in outcome.files] == ["t1.png"]
         [asked] = [received for received in server.received if received.line.startswith("GET /a.png")]
         assert KEY.encode() not in asked.raw
         assert {"x-api-key", "cookie", "authorization", "x-mine"}.isdisjoint(dict(asked.headers))

@@ -21,7 +21,7 @@ from support.serving import REROLL, no_leaks, now, serving
 from support.strict_server import Act, StrictServer, http, strict_server
 
 from piapi_async import BatchItem, BatchRunner, Ledger, RetryPolicy, download
-from piapi_async.downloads import _disk, _saver, _transfer
+from piapi_async.downloads import _disk, _place
 from piapi_async.downloads._disk import (
     RESERVE,
     DiskFullError,
@@ -142,7 +142,7 @@ async def test_a_file_that_cannot_be_opened_for_want_of_descriptors_is_tried_aga
         server.usual = Act(say=http(PNG))
         session = Downloads(tmp_path, FileSession.make())
         monkeypatch.setattr(PartFile, "create", fail_at_first)
-        monkeypatch.setattr(_saver, "prepare_directory", lambda _: None)
+        monkeypatch.setattr(_place, "prepare_directory", lambda _: None)
         async with session:
             [file] = await session.save(picture_task(f"{server.base_url}/a"))
 
@@ -359,7 +359,7 @@ async def test_a_resumed_batch_saves_again_what_is_no_saved_picture(spoil: str, 
     async with serving({"ledger": Ledger(tmp_path / "run.db")}, durations=5.0, picture_size=32) as (emulator, piapi):
         items: list[Any] = [BatchItem(REROLL, "one")]
         [first] = await BatchRunner(piapi, download=folder).run(items)
-        path = first.files[1]
+        path = Path(first.files[1])
         path.unlink()
         if spoil == "empty":
             path.touch()
@@ -468,7 +468,7 @@ async def test_a_bug_in_one_file_is_raised_as_it_is(tmp_path: Path, monkeypatch:
     def fail(*_: object) -> int:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(_transfer, "free_bytes", fail)
+    monkeypatch.setattr(_place, "free_bytes", fail)
     async with no_leaks(), strict_server() as server:
         server.usual = Act(say=http(PNG))
         with pytest.raises(ZeroDivisionError):

@@ -19,7 +19,7 @@ import piapi_async
 from piapi_async import Ledger, PiAPI, PollPolicy, Request, RetryPolicy, Task, TaskHandle, TaskRef
 
 NAMES = {
-    *("PiAPI", "TaskHandle", "as_completed", "wait_all", "download", "Ledger", "Stats"),
+    *("PiAPI", "TaskHandle", "as_completed", "wait_all", "download", "read", "Ledger", "Stats"),
     *("Imagine", "Reroll", "Upscale", "Variation", "Inpaint", "Outpaint", "Pan", "Describe", "Blend", "Seed"),
     *("BatchItem", "BatchRunner", "Outcome", "WebhookEvent", "WebhookReceiver"),
     *("LEGACY", "Family", "FileKind", "FileRole", "MidjourneyResult", "Task", "TaskFile", "TaskRef", "TaskState"),
@@ -175,7 +175,10 @@ SIGNATURES: list[tuple[str, Callable[..., Any], str]] = [
     (
         "download",
         piapi_async.download,
-        "(task, target, *, all_files=False, session=None, retry=None, timeout=None, max_bytes=1073741824, parallel=64)",
+        (
+            "(task, target, *, all_files=False, grid=False, session=None, retry=None, timeout=None, "
+            "max_bytes=1073741824, parallel=64)"
+        ),
     ),
     ("Ledger", Ledger, "(path)"),
     ("TaskRef", TaskRef, "(origin, family, task_id)"),

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from concurrent.futures import Executor
 from typing import TypeVar
 
 T = TypeVar("T")
 
 
-async def in_thread(work: Callable[[], T]) -> T:
-    """Return what `work` returns, run in a thread of the loop's executor."""
+async def in_thread(work: Callable[[], T], executor: Executor | None = None) -> T:
+    """Return what `work` returns, run in a thread of the loop's executor, or of another."""
     # Not anyio.to_thread: a virtual clock in tests waits for the loop's executor only.
-    return await running_loop().run_in_executor(None, work)
+    return await running_loop().run_in_executor(executor, work)
 
 
 def running_loop() -> asyncio.AbstractEventLoop:

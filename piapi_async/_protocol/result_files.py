@@ -93,6 +93,31 @@ def files_to_save(files: tuple[TaskFile, ...], *, all_files: bool = False) -> tu
     return tuple(file for file in files if file.role is best)
 
 
+_QUADRANTS = 4
+_GRIDS = ("image_url", "discord_image_url", "permanent_url")
+
+
+def with_grid_whole(task: Task[Any]) -> tuple[TaskFile, ...]:
+    """Return a task's files, those of a grid with the one picture of all four in their place.
+
+    A task without quadrants, and a grid that the host shows only in quadrants, keep their files.
+    """
+    for name in ("task_result", "output"):
+        result = task.raw.get(name)
+        if len(task.images) != _QUADRANTS or not isinstance(result, dict):
+            continue
+
+        whole = next((field for field in _GRIDS if _is_another(result.get(field), task.images)), None)
+        if whole is not None:
+            rest = tuple(file for file in task.files if file.role is not FileRole.RESULT)
+            return (TaskFile(result[whole], join(name, whole), FileKind.IMAGE), *rest)
+    return task.files
+
+
+def _is_another(link: object, links: tuple[str, ...]) -> bool:
+    return isinstance(link, str) and _LINK.match(link) is not None and link not in links
+
+
 def _each_once(files: Iterator[TaskFile]) -> list[TaskFile]:
     best: dict[str, TaskFile] = {}
     for file in files:

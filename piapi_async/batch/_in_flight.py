@@ -45,7 +45,7 @@ class InFlight(Generic[R]):
         self,
         *,
         task: Task[R] | None = None,
-        files: tuple[Path, ...] = (),
+        files: tuple[Path | str, ...] = (),
         error: Exception | None = None,
         download_error: DownloadError | None = None,
     ) -> Outcome[R]:

@@ -50,7 +50,7 @@ class Outcome(Generic[R_co]):
     key: str = ""
     ref: TaskRef | None = None
     task: Task[R_co] | None = None
-    files: tuple[Path, ...] = ()
+    files: tuple[Path | str, ...] = ()
     error: Exception | None = None
     download_error: DownloadError | None = None
     resumed: bool = False

@@ -25,7 +25,6 @@ import math
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
 from functools import partial
-from pathlib import Path
 from typing import Any, TypeVar
 
 import anyio
@@ -38,6 +37,7 @@ from .._text import label
 from ..downloads._names import paths_of
 from ..downloads._options import DownloadOptions
 from ..downloads._saver import Downloads
+from ..downloads._target import Target, place_at
 from ..errors import DownloadError, LedgerError, PiAPIError
 from ..handle import TaskHandle
 from ..ledger._entries import SubmissionKey
@@ -61,7 +61,7 @@ class Settings:
 
     concurrency: int
     timeout: float | None
-    folder: Path | None
+    target: Target | None
     options: DownloadOptions
     max_submits: int | None
     on_progress: Callable[[Totals], None] | None
@@ -282,14 +282,14 @@ class BatchRun:
         except PiAPIError as error:
             return item.outcome(error=error, task=item.handle.task or getattr(error, "task", None))
 
-        if self.settings.folder is None:
+        if self.settings.target is None:
             return item.outcome(task=task)
-        return await self._save(item, task, self.settings.folder)
+        return await self._save(item, task, self.settings.target)
 
-    async def _save(self, item: InFlight[R], task: Task[R], folder: Path) -> Outcome[R]:
+    async def _save(self, item: InFlight[R], task: Task[R], target: Target) -> Outcome[R]:
         try:
             if self._downloads is None:
-                self._downloads = Downloads(folder, self.runtime.file_session(), self.settings.options)
+                self._downloads = Downloads(target, self.runtime.file_session(), self.settings.options)
             saved = await self._downloads.save(
                 task,
                 verb=getattr(item.request, "verb", ""),
@@ -301,7 +301,7 @@ class BatchRun:
         except Exception as cause:  # noqa: BLE001 - a file system may raise anything; the task is done
             failure = DownloadError(
                 f"Task {task.task_id} was not saved: {cause!r}. It is done, and stays paid for; see .files.",
-                path=folder,
+                path=place_at(target).shown,
             )
             failure.__cause__ = cause
             return item.outcome(task=task, error=failure, download_error=failure)

@@ -5,18 +5,16 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from functools import partial
-from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from attrs import define, field
 
-from .._calls.threads import in_thread, running_loop
+from .._calls.threads import running_loop
 from .._runtime import Runtime
 from ..client import PiAPI, runtime_of
 from ..downloads._disk import MAX_OPEN_FILES
-from ..downloads._folder import check_target, prepare_directory
 from ..downloads._options import MAX_BYTES, DownloadOptions, check_count, check_seconds
+from ..downloads._target import Target, check_target, prepared
 from ..tasks import TaskRef
 from ._in_flight import attach, in_order
 from ._outcome import Outcome, Totals
@@ -43,10 +41,11 @@ class BatchRunner:
         Seconds for which one task is waited for; its outcome's error is then a `WaitTimeout`, and the
         task goes on.
     download
-        The folder in which the files of each task are saved before its outcome is yielded:
-        `all_files` with watermarked copies and covers, `download_timeout` seconds for one file
-        (default: as long as it keeps coming), none larger than `max_file_bytes`, at most
-        `parallel_files` at a time.  See `piapi_async.download`.
+        The folder, or the URL of a sink (``s3://bucket/run``), where the files of each task are saved
+        before its outcome is yielded: a `grid` as one picture, `all_files` with watermarked copies
+        and covers, `download_timeout` seconds for one file (default: as long as it keeps coming),
+        none larger than `max_file_bytes`, at most `parallel_files` at a time.  See
+        `piapi_async.download`.
     max_submits
         Make no more tasks than this; items that would need one are left for another run.
     on_progress
@@ -62,13 +61,14 @@ class BatchRunner:
     timeout: float | None = field(default=None, kw_only=True)
     download: str | os.PathLike[str] | None = field(default=None, kw_only=True)
     all_files: bool = field(default=False, kw_only=True)
+    grid: bool = field(default=False, kw_only=True)
     download_timeout: float | None = field(default=None, kw_only=True)
     max_file_bytes: int = field(default=MAX_BYTES, kw_only=True)
     parallel_files: int = field(default=MAX_OPEN_FILES, kw_only=True)
     max_submits: int | None = field(default=None, kw_only=True)
     on_progress: Callable[[Totals], None] | None = field(default=None, kw_only=True)
     _runtime: Runtime = field(init=False)
-    _folder: Path | None = field(default=None, init=False)
+    _target: Target | None = field(default=None, init=False)
     _options: DownloadOptions = field(factory=DownloadOptions, init=False)
     _latest: BatchRun | None = field(default=None, init=False)  # the present run, or the last one
 
@@ -88,9 +88,10 @@ class BatchRunner:
         check_count("max_file_bytes", self.max_file_bytes)
         check_count("parallel_files", self.parallel_files)
         if self.download is not None:
-            self._folder = check_target(self.download)
+            self._target = check_target(self.download)
         self._options = DownloadOptions(
             all_files=self.all_files,
+            grid=self.grid,
             timeout=self.download_timeout,
             max_bytes=self.max_file_bytes,
             parallel=self.parallel_files,
@@ -146,8 +147,8 @@ class BatchRunner:
         if the folder for files cannot be used, and `RuntimeError` if the runner is running already.
         """
         running_loop()
-        if self._folder is not None:
-            await in_thread(partial(prepare_directory, self._folder))
+        if self._target is not None:
+            await prepared(self._target)
         if self._latest is not None and not self._latest.is_over:
             raise RuntimeError("this runner is running already; make another")
 
@@ -163,7 +164,7 @@ class BatchRunner:
         return Settings(
             concurrency=cast("int", self.concurrency),
             timeout=self.timeout,
-            folder=self._folder,
+            target=self._target,
             options=self._options,
             max_submits=self.max_submits,
             on_progress=self.on_progress,

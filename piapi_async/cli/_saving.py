@@ -12,9 +12,9 @@ from attrs import fields, frozen
 
 from ..client import PiAPI, runtime_of
 from ..downloads._disk import MAX_OPEN_FILES
-from ..downloads._folder import check_target, prepare_directory
 from ..downloads._options import MAX_BYTES, DownloadOptions
 from ..downloads._saver import Downloads
+from ..downloads._target import Target, check_target, place_at, prepare_target
 from ..errors import DownloadError
 from ..tasks import Task, with_files
 from ._options import stacked
@@ -24,8 +24,9 @@ from ._options import stacked
 class Saving:
     """What `saving_options` say; the fields have the names of click's parameters."""
 
-    directory: Path | None = None
+    directory: Target | None = None
     all_files: bool = False
+    grid: bool = False
     download_timeout: float | None = None
     max_file_bytes: int = MAX_BYTES
     parallel_files: int = MAX_OPEN_FILES
@@ -35,7 +36,7 @@ class Saving:
         if self.directory is None:
             return
         try:
-            prepare_directory(self.directory)
+            prepare_target(self.directory)
         except DownloadError as error:
             raise click.UsageError(f"{error} Nothing was submitted.") from None
 
@@ -44,9 +45,11 @@ class Saving:
         if self.directory is None:
             return []
 
-        words = ["--download", str(self.directory)]
+        words = ["--download", str(place_at(self.directory).shown)]
         if self.all_files:
             words.append("--all-files")
+        if self.grid:
+            words.append("--grid")
         if self.download_timeout is not None:
             words += ["--download-timeout", f"{self.download_timeout:g}"]
         if self.max_file_bytes != MAX_BYTES:
@@ -57,9 +60,13 @@ class Saving:
 
     def for_runner(self) -> dict[str, Any]:
         """Return the keyword arguments of a `BatchRunner`."""
+        download = None
+        if self.directory is not None:
+            download = place_at(self.directory).shown
         return {
-            "download": self.directory,
+            "download": download,
             "all_files": self.all_files,
+            "grid": self.grid,
             "download_timeout": self.download_timeout,
             "max_file_bytes": self.max_file_bytes,
             "parallel_files": self.parallel_files,
@@ -72,6 +79,7 @@ class Saving:
 
         options = DownloadOptions(
             all_files=self.all_files,
+            grid=self.grid,
             timeout=self.download_timeout,
             max_bytes=self.max_file_bytes,
             parallel=self.parallel_files,
@@ -82,7 +90,7 @@ class Saving:
 
 
 class Folder(click.Path):
-    """A folder to save in, which need not exist yet."""
+    """A folder to save in, which need not exist yet, or the URL of a sink."""
 
     def __init__(self) -> None:
         super().__init__(file_okay=False, path_type=Path)
@@ -94,9 +102,11 @@ class Folder(click.Path):
         ctx: click.Context | None,
     ) -> Any:  # noqa: ANN401 - click's shape
         try:
-            check_target(value)  # before `Path` makes one slash of the two in s3://
+            target = check_target(value)
         except ValueError as error:
             self.fail(str(error).removeprefix("download: "), param, ctx)
+        if not isinstance(target, Path):
+            return target
         return super().convert(value, param, ctx)
 
 
@@ -105,11 +115,13 @@ download_option = click.option(
     "directory",
     type=Folder(),
     metavar="DIR",
-    help="Save the files of the result here: their links expire.",
+    help="Save the files of the result here: their links expire. A folder, or a URL such as "
+    "s3://bucket/run (pip install 'piapi_async[fsspec]').",
 )
 
 _how_options = stacked(
     click.option("--all-files", is_flag=True, help="Also save watermarked copies and covers."),
+    click.option("--grid", is_flag=True, help="Save a grid as one picture, not as four."),
     click.option(
         "--download-timeout",
         type=click.FloatRange(min=0, min_open=True),

@@ -1,10 +1,10 @@
-"""`download`: the files of one task, for users."""
+"""`download` and `read`: the files of one task, for users."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import aiohttp
 
@@ -13,14 +13,45 @@ from ..errors import DownloadError
 from ..policy import RetryPolicy
 from ..tasks import TaskState
 from ._disk import MAX_OPEN_FILES
-from ._folder import check_target
 from ._names import paths_of
-from ._options import MAX_BYTES, PATIENCE, DownloadOptions, check_count, check_seconds
+from ._options import MAX_BYTES, MAX_BYTES_READ, PATIENCE, DownloadOptions, check_count, check_seconds
+from ._place import Memory, Place
 from ._saver import Downloads
 from ._session import FileSession, host_of
+from ._target import check_target, place_at
 
 if TYPE_CHECKING:
-    from ..tasks import Task
+    from ..tasks import Task, TaskFile
+
+
+@overload
+async def download(
+    task: Task[Any],
+    target: os.PathLike[str],
+    *,
+    all_files: bool = False,
+    grid: bool = False,
+    session: aiohttp.ClientSession | None = None,
+    retry: RetryPolicy | None = None,
+    timeout: float | None = None,
+    max_bytes: int = MAX_BYTES,
+    parallel: int = MAX_OPEN_FILES,
+) -> list[Path]: ...
+
+
+@overload
+async def download(
+    task: Task[Any],
+    target: str,
+    *,
+    all_files: bool = False,
+    grid: bool = False,
+    session: aiohttp.ClientSession | None = None,
+    retry: RetryPolicy | None = None,
+    timeout: float | None = None,
+    max_bytes: int = MAX_BYTES,
+    parallel: int = MAX_OPEN_FILES,
+) -> list[Path | str]: ...
 
 
 async def download(
@@ -28,18 +59,27 @@ async def download(
     target: str | os.PathLike[str],
     *,
     all_files: bool = False,
+    grid: bool = False,
     session: aiohttp.ClientSession | None = None,
     retry: RetryPolicy | None = None,
     timeout: float | None = None,
     max_bytes: int = MAX_BYTES,
     parallel: int = MAX_OPEN_FILES,
-) -> list[Path]:
-    """Save the files of a finished task in a folder, and return their paths in the order of `task.files`.
+) -> list[Path] | list[Path | str]:
+    """Save the files of a finished task, and return where, in the order of `task.files`.
 
-    The folder is made if it does not exist.  Files are named ``<task id>.png``, or ``<task id>-1.png``
-    to ``-4.png`` where there are several, as of a grid; an older file of that name is replaced.  The
-    suffix is that of the file's content, else of its content type, else of its link, else ``.bin``.
+    `target` is a folder, which is made if it does not exist, and the files' `Path`s are returned; or
+    the URL of a sink, such as ``s3://bucket/run``, with the extra ``piapi_async[fsspec]`` and
+    fsspec's driver for it (s3fs, gcsfs, adlfs), and the files' URLs are returned.  Credentials are
+    the driver's own, from its environment or fsspec's configuration.
 
+    Files are named ``<task id>.png``, or ``<task id>-1.png`` to ``-4.png`` where there are several,
+    as of a grid; an older file of that name is replaced.  The suffix is that of the file's content,
+    else of its content type, else of its link, else ``.bin``.  A file appears only when it is whole;
+    an upload that is given up is aborted.
+
+    grid
+        Save a grid as one picture, ``<task id>.png``, if the host has it so.
     all_files
         Also save watermarked copies (``<task id>-watermarked.mp4``) and covers
         (``<task id>-cover.png``).  Otherwise they are saved only if there is nothing better.
@@ -66,40 +106,79 @@ async def download(
     client has read, so that its API is unknown, may be on this machine too.  Behind a proxy the
     proxy judges, unless the link spells the address out.
 
-    Raises `ValueError` for a target with a scheme (``s3://…``) or that can be no path;
+    Raises `ValueError` for a target that can be no path, or whose URL needs what is not installed;
     `DownloadError` when a link has expired, the host fails, the content is an error page or empty,
     or the file is too large for the limit or the disk.  The files saved until then stay, and are in
     `DownloadError.files`.  The task stays done and paid for: read it again for fresh links.  A task
     whose result is text has no files, and returns an empty list.
     """
     running_loop()
-    folder = check_target(target)
+    place = check_target(target)
     check_seconds("timeout", timeout)
     check_count("max_bytes", max_bytes)
     check_count("parallel", parallel)
     options = DownloadOptions(
         all_files=all_files,
+        grid=grid,
         retry=retry or PATIENCE,
         timeout=timeout,
         max_bytes=max_bytes,
         parallel=parallel,
     )
-
-    async with Downloads(folder, _open_session(task, folder, session), options) as downloads:
-        return paths_of(await downloads.save(task))
+    return paths_of(await _save(task, place_at(place), session, options))
 
 
-def _open_session(task: Task[Any], folder: Path, session: aiohttp.ClientSession | None) -> FileSession:
+async def read(
+    task: Task[Any],
+    *,
+    all_files: bool = False,
+    grid: bool = False,
+    session: aiohttp.ClientSession | None = None,
+    retry: RetryPolicy | None = None,
+    timeout: float | None = None,
+    max_bytes: int = MAX_BYTES_READ,
+    parallel: int = MAX_OPEN_FILES,
+) -> list[bytes]:
+    """Return the files of a finished task themselves, in the order of `task.files`; nothing is written.
+
+    The same files as by `download`, with the same checks, retries and errors.  They are in memory all
+    at once, so by default none may have more than 256 MiB.
+    """
+    running_loop()
+    check_seconds("timeout", timeout)
+    check_count("max_bytes", max_bytes)
+    check_count("parallel", parallel)
+    options = DownloadOptions(
+        all_files=all_files,
+        grid=grid,
+        retry=retry or PATIENCE,
+        timeout=timeout,
+        max_bytes=max_bytes,
+        parallel=parallel,
+    )
+    memory = Memory()
+    files = await _save(task, memory, session, options)
+    return [memory.files[str(name)] for name in paths_of(files)]
+
+
+async def _save(
+    task: Task[Any], place: Place, session: aiohttp.ClientSession | None, options: DownloadOptions
+) -> tuple[TaskFile, ...]:
+    async with Downloads(place, _open_session(task, place, session), options) as downloads:
+        return await downloads.save(task)
+
+
+def _open_session(task: Task[Any], place: Place, session: aiohttp.ClientSession | None) -> FileSession:
     """Return the session for a task's files; raise `DownloadError` if there can be none."""
     if not task.files and task.state is not TaskState.DONE:
         text = f"Task {task.task_id} is {task.status} and has no files to save."
-        raise DownloadError(text, path=folder, task=task)
+        raise DownloadError(text, path=place.shown, task=task)
 
     try:
         return FileSession.make(_api_host_of(task), session=session, as_it_is=True)
     except DownloadError as error:
         text = f"The files of task {task.task_id} were not saved: {error}"
-        raise DownloadError(text, path=folder, task=task) from None
+        raise DownloadError(text, path=place.shown, task=task) from None
 
 
 def _api_host_of(task: Task[Any]) -> str:

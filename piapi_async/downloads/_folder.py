@@ -13,19 +13,23 @@ from ._disk import PartFile, clear_once
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:(?://|[\\/](?=[^\\/]))")
 
 
-def check_target(target: str | os.PathLike[str]) -> Path:
+def is_url(target: str) -> bool:
+    """Return whether a target is a URL, and not a folder."""
+    found = _SCHEME.match(target)
+    return found is not None and "://" in found[0]
+
+
+def check_folder(target: str | os.PathLike[str]) -> Path:
     """Return the folder to save files in.
 
-    Raises `ValueError` for a URL, and for a name that no folder can have.
+    Raises `ValueError` for a path that was a URL, and for a name that no folder can have.
     """
     text = os.fspath(target)
     if not isinstance(text, str):
         text = os.fsdecode(text)
 
-    found = _SCHEME.match(text)
-    if found and (isinstance(target, os.PathLike) or "://" in found[0]):
-        what = "files can only be saved in a local folder, not at a URL"
-        raise ValueError(f"download: {text!r} is not allowed; {what}")
+    if isinstance(target, os.PathLike) and _SCHEME.match(text):
+        raise ValueError(f"download: {text!r} is not allowed; give a URL as a str, not as a path")
 
     try:
         valid = b"\0" not in os.fsencode(text)

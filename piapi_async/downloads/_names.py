@@ -13,7 +13,7 @@ from attrs import evolve
 from .._protocol.result_files import files_to_save
 from .._protocol.signatures import SUFFIXES, suffix_of_link
 from ..tasks import FileRole
-from ._disk import is_saved
+from ._place import LocalFolder, Place
 
 if TYPE_CHECKING:
     from ..tasks import Task, TaskFile
@@ -57,18 +57,20 @@ def safe_stem(task_id: str) -> str:
     return f"{stem}-{digest[:8]}"
 
 
-def saved_files(task: Task[Any], folder: Path, *, all_files: bool = False) -> tuple[TaskFile, ...] | None:
+def saved_files(task: Task[Any], place: Place | Path, *, all_files: bool = False) -> tuple[TaskFile, ...] | None:
     """Return a task's files as an earlier `download` has saved them.
 
     None unless every file that is wanted is there.
     """
+    if isinstance(place, Path):
+        place = LocalFolder(place)
     wanted = files_to_save(task.files, all_files=all_files)
     found = []
 
     for file, stem in zip(task.files, stems(task), strict=True):
-        path = None
+        path: Path | str | None = None
         if file in wanted:
-            path = _existing(folder, stem, file)
+            path = _existing(place, stem, file)
             if path is None:
                 return None
         found.append(evolve(file, saved_as=path))
@@ -76,16 +78,15 @@ def saved_files(task: Task[Any], folder: Path, *, all_files: bool = False) -> tu
     return tuple(found)
 
 
-def _existing(folder: Path, stem: str, file: TaskFile) -> Path | None:
+def _existing(place: Place, stem: str, file: TaskFile) -> Path | str | None:
     likely = suffix_of_link(file.url)
 
     for suffix in dict.fromkeys((likely, *SUFFIXES)):
-        path = folder / f"{stem}{suffix}"
-        if suffix and is_saved(path):
-            return path
+        if suffix and (saved := place.saved(f"{stem}{suffix}")):
+            return saved
     return None
 
 
-def paths_of(files: Sequence[TaskFile]) -> list[Path]:
-    """Return the paths of the files that were saved."""
-    return [file.saved_as for file in files if isinstance(file.saved_as, Path)]
+def paths_of(files: Sequence[TaskFile]) -> list[Path | str]:
+    """Return where the files are that were saved."""
+    return [file.saved_as for file in files if file.saved_as is not None]

@@ -10,6 +10,9 @@ from ._disk import MAX_OPEN_FILES
 MAX_BYTES = 1024 * 1024 * 1024
 """Bytes of one file that are accepted unless the caller says otherwise."""
 
+MAX_BYTES_READ = 256 * 1024 * 1024
+"""Bytes of one file that are accepted into memory unless the caller says otherwise."""
+
 PATIENCE = RetryPolicy(attempts=60, total=300.0)
 """How long a file is tried for, from the last time that it made progress."""
 
@@ -19,6 +22,7 @@ class DownloadOptions:
     """How files are saved; see `download`, whose keywords these are."""
 
     all_files: bool = False
+    grid: bool = False
     retry: RetryPolicy = PATIENCE
     timeout: float | None = None
     max_bytes: int = MAX_BYTES

@@ -10,8 +10,9 @@ import aiohttp
 from attrs import define
 
 from .._calls.threads import in_thread
-from .._protocol.signatures import HEAD
-from ._disk import PartFile, Room
+from .._protocol.signatures import HEAD, Body
+from ._disk import Room
+from ._place import Part, Place
 
 if TYPE_CHECKING:
     from ..tasks import TaskFile
@@ -26,7 +27,8 @@ class Progress:
     file: TaskFile
     stem: str
     room: Room
-    part: PartFile | None = None
+    place: Place
+    part: Part | None = None
     size: int = 0
     """Bytes of the file that are written."""
     head: bytes = b""
@@ -73,15 +75,20 @@ class Progress:
             return True
         return response.headers.get("ETag", self.validator) == self.validator
 
+    @property
+    def likely_suffix(self) -> str:
+        """The suffix that the file will have, by what has come of it."""
+        return Body(self.head, self.total or self.size, self.content_type, self.file.url).suffix
+
     async def write(self, data: bytes) -> None:
         """Append bytes to the partial file."""
         if self.part is None:
             return
 
-        await in_thread(partial(self.part.write, data))
-        self.room.written(len(data))
         if len(self.head) < HEAD:
             self.head += data[: HEAD - len(self.head)]
+        await in_thread(partial(self.part.write, data), self.place.executor)
+        self.room.written(len(data))
 
         self.size += len(data)
         self.furthest = max(self.furthest, self.size)
@@ -90,7 +97,7 @@ class Progress:
         """Begin the file anew."""
         self.size, self.head = 0, b""
         if self.part is not None:
-            await in_thread(self.part.restart)
+            await in_thread(self.part.restart, self.place.executor)
 
     async def discard(self) -> None:
         """Remove the partial file and free its room."""
@@ -99,4 +106,4 @@ class Progress:
         self.room.release()
 
         if part is not None:
-            await in_thread(part.discard)
+            await in_thread(part.discard, self.place.executor)

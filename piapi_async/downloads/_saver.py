@@ -13,13 +13,14 @@ from attrs import define, evolve, field
 
 from .._calls.groups import unwrapped_group
 from .._calls.threads import in_thread
-from .._protocol.result_files import files_to_save, needs_files
+from .._protocol.result_files import files_to_save, needs_files, with_grid_whole
 from ..errors import DownloadError
-from ._disk import device_of
-from ._folder import prepare_directory
+from ..tasks import with_files
 from ._names import saved_files, stems
 from ._options import DownloadOptions
+from ._place import Place
 from ._session import FileSession
+from ._target import place_at
 from ._transfer import Transfer
 
 if TYPE_CHECKING:
@@ -30,9 +31,9 @@ _LINKS_SPREAD_FOR = 120.0  # seconds after a task's end in which its links may n
 
 @define(eq=False)
 class Downloads:
-    """Saves the files of any number of tasks in one folder, over one session, which it closes."""
+    """Saves the files of any number of tasks in one place, over one session; closes both."""
 
-    folder: Path
+    place: Place = field(converter=place_at)
     session: FileSession
     options: DownloadOptions = field(factory=DownloadOptions)
     _places: anyio.CapacityLimiter = field(init=False, repr=False)
@@ -47,7 +48,8 @@ class Downloads:
         await self.close()
 
     async def close(self) -> None:
-        """Close the session."""
+        """Close the session and the place."""
+        self.place.close()
         await self.session.close()
 
     async def save(
@@ -59,22 +61,24 @@ class Downloads:
         that an earlier run may have saved them.  Raises `DownloadError` after all files have been
         tried: links expire, so what can be saved is.
         """
+        if self.options.grid:
+            task = with_files(task, with_grid_whole(task))
         wanted = files_to_save(task.files, all_files=self.options.all_files)
         if not wanted:
             if needs_files(task, verb):
-                raise _no_files_error(task, self.folder)
+                raise _no_files_error(task, self.place.shown)
             return task.files
 
         if again:
-            find = partial(saved_files, task, self.folder, all_files=self.options.all_files)
-            known = await in_thread(find)
+            find = partial(saved_files, task, self.place, all_files=self.options.all_files)
+            known = await in_thread(find, self.place.executor)
             if known is not None:
                 return known
 
-        device = await in_thread(partial(_prepare, self.folder))
+        device = await in_thread(self.place.begin, self.place.executor)
         transfer = Transfer(
             task_id=task.task_id,
-            folder=self.folder,
+            place=self.place,
             device=device,
             session=self.session,
             options=self.options,
@@ -85,7 +89,7 @@ class Downloads:
 
 
 async def _save_all(task: Task[Any], wanted: tuple[TaskFile, ...], transfer: Transfer) -> tuple[TaskFile, ...]:
-    saved: dict[str, Path] = {}
+    saved: dict[str, Path | str] = {}
     failures: dict[str, DownloadError] = {}
 
     async def save(file: TaskFile, stem: str) -> None:
@@ -108,11 +112,6 @@ async def _save_all(task: Task[Any], wanted: tuple[TaskFile, ...], transfer: Tra
     return tuple(evolve(file, saved_as=saved.get(file.url)) for file in task.files)
 
 
-def _prepare(folder: Path) -> int:
-    prepare_directory(folder)
-    return device_of(folder)
-
-
 def _links_fresh_until(task: Task[Any], *, just_ended: bool) -> float:
     """Return until when, on the loop's clock, a link that is not found may still become known."""
     now = anyio.current_time()
@@ -125,11 +124,11 @@ def _links_fresh_until(task: Task[Any], *, just_ended: bool) -> float:
     return now + _LINKS_SPREAD_FOR - age
 
 
-def _no_files_error(task: Task[Any], folder: Path) -> DownloadError:
+def _no_files_error(task: Task[Any], place: Path | str | None) -> DownloadError:
     return DownloadError(
         f"Task {task.task_id} is {task.status} and has no files to save: no link was found in its "
         "output, which is in `task.raw`. It stays paid for; read the task again later, its files may "
         "appear then.",
-        path=folder,
+        path=place,
         task=task,
     )

@@ -33,10 +33,12 @@ from .._text import shorten
 from ..errors import DownloadError
 from ..policy import Backoff
 from ..tasks import FileKind
-from ._disk import DiskFullError, PartFile, Room, free_bytes, places
+from ._disk import DiskFullError, Room, places
 from ._options import DownloadOptions
+from ._place import Place
 from ._progress import Progress
 from ._session import SILENCE, FileSession
+from ._sink import SinkError
 
 if TYPE_CHECKING:
     from ..tasks import TaskFile
@@ -80,7 +82,7 @@ class Transfer:
     """Brings over the files of one task."""
 
     task_id: str
-    folder: Path
+    place: Place
     device: int
     session: FileSession
     options: DownloadOptions
@@ -88,9 +90,9 @@ class Transfer:
     places_here: anyio.CapacityLimiter
     _rng: Random = field(factory=Random, init=False)
 
-    async def save(self, file: TaskFile, stem: str) -> Path:
-        """Return the path under which a file was saved; raise `DownloadError` when it is given up."""
-        progress = Progress(file, stem, Room(self.device))
+    async def save(self, file: TaskFile, stem: str) -> Path | str:
+        """Return where a file was saved; raise `DownloadError` when it is given up."""
+        progress = Progress(file, stem, Room(self.device), self.place)
         try:
             return await self._try_until_saved(progress)
         finally:
@@ -99,7 +101,7 @@ class Transfer:
 
     # -- tries ----------------------------------------------------------------------------------
 
-    async def _try_until_saved(self, progress: Progress) -> Path:
+    async def _try_until_saved(self, progress: Progress) -> Path | str:
         backoff = self._new_backoff()
         furthest = 0
         deadline: float | None = None
@@ -150,7 +152,7 @@ class Transfer:
         error.__cause__ = failure.__cause__
         return error
 
-    async def _attempt(self, progress: Progress) -> Path:
+    async def _attempt(self, progress: Progress) -> Path | str:
         file = progress.file
         try:
             headers = {"Accept-Encoding": "identity", **progress.range}
@@ -182,6 +184,9 @@ class Transfer:
 
     async def _cannot_write(self, error: OSError, progress: Progress) -> DownloadError:
         text = f"the file cannot be written: {error}"
+        if isinstance(error, SinkError):  # how much of it has arrived, nobody knows
+            await progress.discard()
+            return self._failure(progress.file, text, passing=True)
         if error.errno in _NO_DESCRIPTORS:
             return self._failure(progress.file, text, passing=True, waits_for_others=self._others)
         if error.errno not in _NO_SPACE:
@@ -250,12 +255,13 @@ class Transfer:
         return failure
 
     async def _claim(self, progress: Progress, size: int) -> None:
-        free = await in_thread(partial(free_bytes, self.folder))
+        free = await in_thread(self.place.free, self.place.executor)
         progress.room.claim(size, free)
 
     async def _open(self, progress: Progress) -> None:
         # Cancelling us does not stop the thread that opens the file, so its result is awaited.
-        opening = asyncio.ensure_future(in_thread(partial(PartFile.create, self.folder, progress.stem)))
+        create = partial(self.place.create, progress.stem, lambda: progress.likely_suffix)
+        opening = asyncio.ensure_future(in_thread(create, self.place.executor))
         try:
             progress.part = await asyncio.shield(opening)
         except asyncio.CancelledError:
@@ -294,7 +300,7 @@ class Transfer:
             await self._claim(progress, step)
         await progress.write(data)
 
-    async def _publish(self, progress: Progress) -> Path:
+    async def _publish(self, progress: Progress) -> Path | str:
         """Check the whole file, and give it its name."""
         body = Body(progress.head, progress.size, progress.content_type, progress.file.url)
         if body.fault:
@@ -306,15 +312,11 @@ class Transfer:
                 await progress.restart()
             raise self._failure(progress.file, reason, passing=is_fresh)
 
-        path = self.folder / f"{progress.stem}{body.suffix}"
-        part, progress.part = progress.part, None
-        if part is not None:
-            try:
-                await in_thread(partial(part.publish, path))
-            except BaseException:
-                progress.part = part
-                raise
-        return path
+        assert progress.part is not None  # noqa: S101 - an empty body has a fault
+        publish = partial(progress.part.publish, f"{progress.stem}{body.suffix}")
+        saved_as = await in_thread(publish, self.place.executor)
+        progress.part = None
+        return saved_as
 
     def _failure(
         self,
@@ -330,9 +332,9 @@ class Transfer:
             f"stays paid for. The link: {shorten(file.url, 1000)}"
         )
         if not passing:
-            return DownloadError(text, url=file.url, path=self.folder, status=status)
+            return DownloadError(text, url=file.url, path=self.place.shown, status=status)
 
-        failure = _PassingError(text, url=file.url, path=self.folder, status=status)
+        failure = _PassingError(text, url=file.url, path=self.place.shown, status=status)
         failure.waits_for_others = waits_for_others
         return failure
 

@@ -124,7 +124,7 @@ async def what_a_task_holds(task: Task[MidjourneyResult]) -> None:
     assert_type(task.ended_at, datetime | None)
     assert_type(task.error, str)
     assert_type(task.raw, Mapping[str, Any])
-    assert_type(await download(task, "pictures"), list[Path])
+    assert_type(await download(task, "pictures"), list[Path | str])
     assert_type(await download(task, Path("pictures"), timeout=5), list[Path])
 
 
@@ -247,7 +247,7 @@ async def words_and_types_are_checked(piapi: PiAPI, handle: TaskHandle[Midjourne
     piapi.attach(5)  # type: ignore[call-overload]
     piapi.attach("c0d39b5a", songs)  # type: ignore[call-overload]
     task = await handle.wait()
-    await download(task.result, "pictures")  # type: ignore[arg-type]
+    await download(task.result, "pictures")  # type: ignore[call-overload]
     str(task.result.image_link)  # type: ignore[attr-defined]
     as_songs(handle)  # type: ignore[arg-type]
 

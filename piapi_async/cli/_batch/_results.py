@@ -19,6 +19,7 @@ from ..._protocol.result_files import makes_text
 from ...batch import Outcome
 from ...batch._outcome import outcome_fields
 from ...downloads._disk import is_saved
+from ...downloads._target import Target
 from ...errors import TaskCancelled, TaskFailed
 from ...ledger._entries import SubmissionKey
 from ...ledger._sqlite import lock_file
@@ -286,9 +287,16 @@ def _is_final(row: dict[str, Any], saving: Saving) -> bool:
     for file, role in zip(files, roles, strict=True):
         wanted = saving.all_files or role in {best, None}
         name = _saved_as(file)
-        if wanted and (name is None or not is_saved(Path(name))):
+        if wanted and (name is None or not _is_there(name, saving.directory)):
             return False
     return True
+
+
+def _is_there(name: str, target: Target) -> bool:
+    """Return whether a row's file is saved; what a row says of a sink is believed, to ask would take hours."""
+    if isinstance(target, Path):
+        return is_saved(Path(name))
+    return name.startswith(f"{target.url}/")
 
 
 def _role_of(file: object) -> str | None:
