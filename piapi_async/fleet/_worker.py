@@ -13,7 +13,6 @@ import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -23,9 +22,9 @@ from dbos import DBOSClient
 
 from .._calls.threads import in_thread, running_loop
 from ..client import PiAPI, runtime_of
-from ..downloads._folder import check_target, prepare_directory
 from ..downloads._options import DownloadOptions, check_seconds
 from ..downloads._saver import Downloads
+from ..downloads._target import Target, check_target, prepared
 from ..errors import PiAPIError
 from . import _engine as engine
 from ._database import QUEUE, Database, check_url
@@ -60,7 +59,7 @@ class Worker:
         travel; halve the numbers if it is strict, and give the client a `rate_limit` too.
     download
         Where the files of each task are saved before its outcome is known: a folder that all who
-        want them can see, as links expire.  `all_files` with watermarked copies and covers.
+        want them can see, or the URL of a sink (``s3://bucket/run``).  `all_files` with watermarked copies and covers.
     lease
         Seconds after which a worker that shows no life is given up, and its items are taken over.
     poll
@@ -83,7 +82,7 @@ class Worker:
     """Its name in the database, which is new for each start."""
     _stopping: asyncio.Event = field(factory=asyncio.Event, init=False)
     _failure: PiAPIError | None = field(default=None, init=False)
-    _folder: Path | None = field(default=None, init=False)
+    _target: Target | None = field(default=None, init=False)
     _database: Database | None = field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -102,13 +101,13 @@ class Worker:
         check_seconds("lease", self.lease)
         check_seconds("poll", self.poll)
         if self.download is not None:
-            self._folder = check_target(self.download)
+            self._target = check_target(self.download)
         self.name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
 
     async def __aenter__(self) -> Self:
         running_loop()
-        if self._folder is not None:
-            await in_thread(partial(prepare_directory, self._folder))
+        if self._target is not None:
+            await prepared(self._target)
         self._database = database = await in_thread(partial(Database.open, self._url))
         try:
             await self._settle(database)
@@ -189,8 +188,8 @@ class Worker:
         runtime = runtime_of(self._piapi)
         runtime.enter()
         downloads = None
-        if self._folder is not None:
-            downloads = Downloads(self._folder, runtime.file_session(), DownloadOptions(all_files=self.all_files))
+        if self._target is not None:
+            downloads = Downloads(self._target, runtime.file_session(), DownloadOptions(all_files=self.all_files))
             stack.push_async_callback(downloads.close)
         return Work(
             runtime=runtime,
