@@ -9,9 +9,10 @@ from typing import Any
 import aiohttp
 import pytest
 
-from benchmarks import readme
+from benchmarks import on_legnext, readme
 from benchmarks.__main__ import keep, read_goals, summary
 from benchmarks._slices import Spread
+from benchmarks._virtual import run_virtual
 from benchmarks.server import serve
 from benchmarks.soak import Sample, Soak, goals, settle_accounts
 from piapi_async import Ledger, TaskRef
@@ -184,3 +185,22 @@ def test_the_readme_has_all_the_places() -> None:
     text = readme.README.read_text()
 
     assert [name for name in readme.DRAWN if f"<!-- measured: {name} -->\n" not in text] == []
+
+
+# -- beside LegNext's own package ---------------------------------------------------------------------------------
+
+
+@pytest.mark.storm
+@pytest.mark.parametrize(("package", "made"), [("piapi_async", 1), ("legnext", 4)])
+def test_a_gateways_502_is_paid_once_by_us_and_four_times_by_legnexts_package(package: str, made: int) -> None:
+    fault = on_legnext.FAULTS["502 after the job was made"]
+
+    assert made == run_virtual(on_legnext.submit_under(fault, on_legnext.PACKAGES[package]))
+
+
+@pytest.mark.storm
+def test_both_packages_wait_for_the_same_jobs() -> None:
+    for package in on_legnext.PACKAGES.values():
+        requests, delay = run_virtual(on_legnext.wait_for_many(package, 12))
+        assert requests > 1
+        assert 0 < delay < 10

@@ -226,8 +226,9 @@ def _created_id(response: HTTPResponse) -> str:
 
     body = orjson.loads(response.body)
     for place in (body, body.get("data")):
-        if isinstance(place, dict) and place.get("task_id"):
-            return str(place["task_id"])
+        for name in ("task_id", "job_id"):
+            if isinstance(place, dict) and place.get(name):
+                return str(place[name])
     return ""
 
 
