@@ -29,7 +29,7 @@ from piapi_async.cli._batch import _display, _results
 from piapi_async.cli._batch._file_format import FileRefusedError
 from piapi_async.cli._batch._json_values import json_values
 from piapi_async.cli._batch._lines import BadLineError, BatchInput
-from piapi_async.cli._batch._results import Results, _is_final
+from piapi_async.cli._batch._results import Keeping, Results, _is_final
 from piapi_async.cli._batch._source import Source, _copied
 from piapi_async.cli._meter import Meter
 from piapi_async.cli._running import explain, run
@@ -291,7 +291,10 @@ def test_a_pipe_that_cannot_be_copied_is_a_sentence() -> None:
 def test_results_whose_lock_cannot_be_had_are_refused(tmp_path: Path) -> None:
     (tmp_path / ".out.jsonl.piapi-async-lock").mkdir()
     out = tmp_path / "out.jsonl"
-    with pytest.raises(click.UsageError, match=r"--out .*out\.jsonl: "), Results.at(out, keep=True, saving=Saving()):
+    with (
+        pytest.raises(click.UsageError, match=r"--out .*out\.jsonl: "),
+        Results.at(out, keep=True, keeping=Keeping(Saving())),
+    ):
         pass
 
 

@@ -70,7 +70,7 @@ async def test_what_is_asked_for_is_found_without_looking_at_the_rest(large: Pat
             "pending": [entry.key for entry in await ledger.pending()],
             "unknown": [entry.key for entry in await ledger.unknown()],
             "sending": [entry.key async for entry in ledger.entries(LedgerState.SENDING)],
-            "open": sorted(await writer_of(ledger).open_keys()),
+            "open": sorted(key for key, _ in await writer_of(ledger).open_keys()),
         }
         assert await ledger.find("key 000012345") is not None
         await ledger.resolve("open: unknown", resubmit=True)
@@ -165,7 +165,7 @@ async def test_deliveries_of_tasks_that_nobody_knows_share_a_look_at_the_ledger(
     looks = 0
     open_keys = LedgerWriter.open_keys
 
-    async def counted(ledger: LedgerWriter) -> list[str]:
+    async def counted(ledger: LedgerWriter) -> list[tuple[str, int]]:
         nonlocal looks
         looks += 1
         return await open_keys(ledger)

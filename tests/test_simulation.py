@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import pytest
 from simulation.host import CreatePlan
 from simulation.life import live, look_for_faults
-from simulation.story import Batch, Leave, Story, Submit, make
+from simulation.story import Batch, Freeze, Leave, Story, Submit, make
 
 FIXED_SEEDS = 40
 GATE_SEEDS = 600
@@ -52,6 +52,16 @@ FOUND = {
                 plans=(CreatePlan(delay=0.0, travel="twice", at=0.73),),
             ),
             Submit(1.1, process=0, intent=2, keyed=False, unified=False, wait=0.0, plans=(CreatePlan(delay=25.0),)),
+        ),
+    ),
+    "a response comes when its task has failed and the next attempt is made": Story(
+        914019, processes=2, ledger=True, webhooks=True, steps=(
+            Submit(28.62, process=0, intent=7, keyed=False, unified=False, seconds=10.5, wait=0.0),
+            Freeze(43.42, 88.6, process=1),
+            Batch(55.71, process=1, intents=(1,), unified=False, concurrency=1, plans=((1, CreatePlan(delay=25.0)),)),
+            Batch(
+                73.74, process=1, intents=(1, 2), unified=False, concurrency=2, failing=(1, 2), retry_failed=True,
+            ),
         ),
     ),
 }  # fmt: skip

@@ -15,7 +15,7 @@ import anyio
 from attrs import define, field
 
 from ..errors import LedgerError
-from ..ledger._entries import LedgerEntry, LedgerState, SubmissionKey
+from ..ledger._entries import EndedAttempt, LedgerEntry, LedgerState, SubmissionKey
 from ..ledger._recovery import SentAs, Taken
 from ..ledger._writer import LedgerWriter
 from ..tasks import TaskId, TaskRef
@@ -38,6 +38,7 @@ class NoClaim:
     """The claim of a submission without a ledger: nothing is recorded, and it is always to be had."""
 
     key: str | None = None
+    attempt: int = 1
     ledger_path: str | None = None
     may_be_held: bool = False
     """Whether the ledger may have a row that says so."""
@@ -71,7 +72,15 @@ class Claim:
     _identity: SubmissionKey
     _sent_as: Callable[[], SentAs | None]
     _note: str | None = None
+    _replaces: EndedAttempt | None = None
     may_be_held: bool = field(default=False, init=False)
+
+    @property
+    def attempt(self) -> int:
+        """The number of the attempt that it is a claim for, from 1."""
+        if self._replaces is None:
+            return 1
+        return self._replaces.number + 1
 
     @property
     def key(self) -> str:
@@ -116,7 +125,7 @@ class Claim:
         # same.
         self.may_be_held = True
         try:
-            entry = await self._ledger.claim(self._identity, self._sent_as(), self._note)
+            entry = await self._ledger.claim(self._identity, self._sent_as(), self._note, self._replaces)
         except LedgerError as error:
             self.may_be_held = False
             raise LedgerError(f"{str(error).rstrip('.')}. Nothing was sent, nothing was paid.") from error

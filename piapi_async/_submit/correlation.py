@@ -158,6 +158,7 @@ class Correlation:
         self,
         request: TaskRequest[Any],
         key: str | None,
+        attempt: int = 1,
     ) -> tuple[TaskRequest[Any], ExpectedDelivery | None]:
         """Return a request with an endpoint of its own, and what is expected there.
 
@@ -168,7 +169,7 @@ class Correlation:
         if settings is None or getattr(request, "webhook_endpoint", _NO_ENDPOINT_FIELD) is not None:
             return request, None
 
-        nonce = nonce_of(key or secrets.token_hex(16), settings.secret)
+        nonce = nonce_of(key or secrets.token_hex(16), settings.secret, attempt=attempt)
         expected = ExpectedDelivery(request.family, nonce)
         self._expected[nonce] = expected  # now, as a delivery may outrun the response
 
@@ -180,13 +181,14 @@ class Correlation:
             webhook["webhook_endpoint"] = signed_endpoint(settings.url, nonce, settings.secret)
         return cast("TaskRequest[Any]", evolve(cast("Any", request), **webhook)), expected
 
-    def endpoint_of(self, request: TaskRequest[Any], key: str) -> str | None:
+    def endpoint_of(self, request: TaskRequest[Any], key: str, attempt: int = 1) -> str | None:
         """Return the endpoint that a request is sent with, its own or one of ours, None without any."""
         endpoint: str | None = getattr(request, "webhook_endpoint", _NO_ENDPOINT_FIELD)
         if endpoint == _NO_ENDPOINT_FIELD:
             return None
         if endpoint is None and self._settings is not None:
-            return endpoint_with(self._settings.url, nonce_of(key, self._settings.secret))
+            nonce = nonce_of(key, self._settings.secret, attempt=attempt)
+            return endpoint_with(self._settings.url, nonce)
         return endpoint or None
 
     def expects(self, expected: ExpectedDelivery | None) -> bool:
@@ -377,7 +379,7 @@ class Correlation:
             ids = ", ".join(one.task_id for one in batch)
             logger.warning("deliveries could not be matched with submissions (tasks %s): %s", ids, error)
             return {}
-        return {nonce_of(key, settings.secret): key for key in open_keys}
+        return {nonce_of(key, settings.secret, attempt=attempt): key for key, attempt in open_keys}
 
     async def _attach(self, unclaimed: _Unclaimed, key: str | None) -> bool:
         """Record a task under the key of the submission that made it; return whether that was done."""

@@ -26,9 +26,15 @@ NONCE_LENGTH = 32
 _LONGEST = 200  # characters that are taken for a nonce at all: what is remembered must be short
 
 
-def nonce_of(key: str, secret: str) -> str:
-    """Return the nonce of the submission with a key."""
-    return hmac.new(secret.encode(), key.encode(), sha256).hexdigest()[:NONCE_LENGTH]
+def nonce_of(key: str, secret: str, *, attempt: int = 1) -> str:
+    """Return the nonce of an attempt of the submission with a key.
+
+    A later attempt has its own, so that a late delivery for the one before names no task for it.
+    """
+    text = key
+    if attempt > 1:
+        text = f"{key}\n{attempt}"  # no key has a line feed
+    return hmac.new(secret.encode(), text.encode(), sha256).hexdigest()[:NONCE_LENGTH]
 
 
 def endpoint_with(url: str, nonce: str) -> str:

@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     import asyncio
 
     from .._calls.transport import SendState
-    from ..ledger._entries import LedgerEntry
+    from ..ledger._entries import EndedAttempt, LedgerEntry
     from .claim import AnyClaim
     from .correlation import ExpectedDelivery
 
@@ -119,13 +119,15 @@ class Terms:
 
     `retry` takes the place of the client's policy.  `may_leave` is asked each time before it is
     sent: if it says no, nothing is sent, and the submission ends with a `TransportError`
-    (``sent=False``).  With `cancel_if_left` the task of a caller who is cancelled before it has its
-    id is cancelled at the host.  `looks_again` tells whether a key that is *unknown* is looked for.
+    (``sent=False``).  `replaces` is an attempt of its key in whose place it is a new one.  With
+    `cancel_if_left` the task of a caller who is cancelled before it has its id is cancelled at the
+    host.  `looks_again` tells whether a key that is *unknown* is looked for.
     `note` is the caller's own, as JSON, for the ledger.
     """
 
     retry: RetryPolicy | None = None
     may_leave: Callable[[], bool] | None = None
+    replaces: EndedAttempt | None = None
     cancel_if_left: bool = False
     looks_again: bool = True
     note: str | None = None

@@ -233,7 +233,9 @@ class Submitter:
             sent = submission.request.to_http()
             family = submission.family.name
             identity = SubmissionKey.of(sent, key=key, origin=self._origin, family=family)
-        return Claim(self._ledger, identity, partial(self._sent_as, submission, identity.key), submission.terms.note)
+        sent_as = partial(self._sent_as, submission, identity.key)
+        terms = submission.terms
+        return Claim(self._ledger, identity, sent_as, terms.note, terms.replaces)
 
     def _sent_as(self, submission: Submission, key: str) -> SentAs | None:
         """Return what the claim keeps, so that a later process can find the task in the host's history."""
@@ -243,7 +245,7 @@ class Submitter:
         body = None
         if submission.has_links:
             body = orjson.dumps(submission.body()).decode()
-        elif endpoint := self._correlation.endpoint_of(submission.request, key):
+        elif endpoint := self._correlation.endpoint_of(submission.request, key, submission.claim.attempt):
             config = {
                 "service_mode": getattr(submission.request, "service_mode", None),
                 "endpoint": digest_text(endpoint),
@@ -391,8 +393,8 @@ class Submitter:
         if hasattr(submission.request, "local_files"):
             links = await self._upload_files(submission)
 
-        key = submission.claim.key
-        addressed, submission.expected = self._correlation.address(submission.request, key)
+        claim = submission.claim
+        addressed, submission.expected = self._correlation.address(submission.request, claim.key, claim.attempt)
         if links:
             addressed = cast("TaskRequest[Any]", cast("Attaching", addressed).with_links(links))
             submission.has_links = True

@@ -10,9 +10,10 @@ from typing import Any, Generic, TypeVar
 from attrs import frozen
 
 from .._protocol.family import TaskRequest
-from ..errors import DownloadError, SubmissionUnknown, WaitTimeout
+from ..errors import DownloadError, SubmissionUnknown, TaskCancelled, TaskFailed, WaitTimeout
 from ..handle import TaskHandle
 from ..ledger import LedgerEntry, LedgerState
+from ..ledger._entries import EndedAttempt
 from ..tasks import Task
 from ._outcome import Outcome
 
@@ -27,7 +28,8 @@ _NAMED_IN_NOTE = 100  # tasks that a note names if the outcomes name all of them
 class InFlight(Generic[R]):
     """An item whose task exists.
 
-    `entry` is what the ledger had of it before, None if this run submitted it.
+    `entry` is what the ledger had of it before, None if this run submitted it; `retried` tells that
+    this run has asked for another attempt.
     """
 
     index: int
@@ -35,6 +37,7 @@ class InFlight(Generic[R]):
     key: str
     handle: TaskHandle[R]
     entry: LedgerEntry | None
+    retried: bool = False
 
     @property
     def had_ended(self) -> bool:
@@ -61,6 +64,16 @@ class InFlight(Generic[R]):
             download_error=download_error,
             resumed=self.entry is not None,
         )
+
+    def failed_attempt(self, outcome: Outcome[R]) -> EndedAttempt | None:
+        """Return the attempt of an earlier run that has come to nothing, None for any other outcome.
+
+        What this run has submitted is no such attempt: it submits an item once.
+        """
+        error = outcome.error
+        if self.entry is None or self.retried or not isinstance(error, (TaskFailed, TaskCancelled)):
+            return None
+        return EndedAttempt(self.entry.attempt, self.handle.ref.task_id, error.task.state.value)
 
     def leave(self) -> Outcome[R]:
         """Return the outcome for a reader who does not wait for the end."""

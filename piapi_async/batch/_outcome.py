@@ -122,7 +122,9 @@ class Totals:
     submitted: int = 0
     """Tasks created by this run, as far as is known."""
     resumed: int = 0
-    """Items that an earlier run had submitted."""
+    """Items that an earlier run had submitted, and this one has not."""
+    retried: int = 0
+    """Tasks among those submitted that are new attempts (`retry_failed`)."""
     waiting: int = 0
     """In flight and not yet started by the host."""
     running: int = 0
@@ -162,6 +164,7 @@ class Tally:
     read: int = 0
     submitted: int = 0
     resumed: int = 0
+    retried: int = 0
     done: int = 0
     failed: int = 0
     unknown: int = 0

@@ -33,14 +33,21 @@ from attrs import define, field, frozen
 from .._earlier import read_ended
 from .._protocol.family import TaskRequest
 from .._runtime import Runtime
+from .._submit.submission import Terms
 from .._text import label
 from ..downloads._names import paths_of
 from ..downloads._options import DownloadOptions
 from ..downloads._saver import Downloads
 from ..downloads._target import Target, place_at
-from ..errors import DownloadError, LedgerError, PiAPIError
+from ..errors import (
+    AuthenticationError,
+    DownloadError,
+    InsufficientCreditError,
+    LedgerError,
+    PiAPIError,
+)
 from ..handle import TaskHandle
-from ..ledger._entries import SubmissionKey
+from ..ledger._entries import EndedAttempt, SubmissionKey
 from ..tasks import Task, TaskState, with_files
 from ._identity import identify
 from ._in_flight import InFlight, log_left
@@ -50,6 +57,9 @@ from ._queues import ItemSource, OutcomeQueue
 R = TypeVar("R")
 
 logger = logging.getLogger("piapi_async")
+
+HOPELESS = (AuthenticationError, InsufficientCreditError)
+"""After these every further submission would be refused."""
 
 Item = TaskRequest[R] | BatchItem[R]
 Items = Iterable[Item[R]] | AsyncIterable[Item[R]]
@@ -63,6 +73,7 @@ class Settings:
     timeout: float | None
     target: Target | None
     options: DownloadOptions
+    retry_failed: bool
     max_submits: int | None
     on_progress: Callable[[Totals], None] | None
 
@@ -75,6 +86,7 @@ class BatchRun:
     runtime: Runtime
     source: ItemSource[Item[Any]]
     is_over: bool = field(default=False, init=False)
+    is_draining: bool = field(default=False, init=False)
     in_flight: dict[int, InFlight[Any]] = field(factory=dict, init=False)  # by the item's index
     left: list[Outcome[Any]] = field(factory=list, init=False)  # what the stream was left with
     _queue: OutcomeQueue[Outcome[Any]] = field(factory=OutcomeQueue, init=False)
@@ -110,10 +122,15 @@ class BatchRun:
         """Yield the outcomes as they come, then raise what the input raised."""
         return self._queue.outcomes()
 
+    def drain(self) -> None:
+        """Take no more items, and submit nothing more."""
+        self.is_draining = True
+        self.source.close()
+
     async def stop(self, outcomes: AsyncGenerator[Outcome[Any], None]) -> None:
         """Take no more items, stop the workers, and wait for what has begun to leave."""
         self.left = [item.leave() for item in self.in_flight.values()]
-        self.source.close()
+        self.drain()
         try:
             # An anyio scope that is cancelled would cancel each of these awaits again, and not wait
             # for an id.
@@ -168,7 +185,7 @@ class BatchRun:
 
             outcome = await self._submit(*entry)
             del entry  # its identity may be large, and the wait does not need it
-            if isinstance(outcome, InFlight):
+            while isinstance(outcome, InFlight):
                 outcome = await self._follow(outcome)
             if outcome is not None:
                 await self._queue.put(outcome)
@@ -218,6 +235,9 @@ class BatchRun:
         ledger = self.runtime.ledger
         if ledger is not None and identity is not None and await ledger.find(identity.key) is not None:
             return True
+        return self._take_submit()
+
+    def _take_submit(self) -> bool:
         self._submits_left -= 1
         return self._submits_left >= 0
 
@@ -251,13 +271,43 @@ class BatchRun:
             self._tally.resumed += 1
         self._report()
 
-    async def _follow(self, item: InFlight[R]) -> Outcome[R]:
-        """Return the outcome of an item whose task exists, whatever that meets with."""
+    async def _follow(self, item: InFlight[R]) -> InFlight[R] | Outcome[R]:
+        """Return the outcome of an item whose task exists, whatever that meets with, or another attempt."""
         try:
             outcome = await self._finish(item)
         finally:
             self.in_flight.pop(item.index, None)
+
+        failed = item.failed_attempt(outcome)
+        if failed is not None and self.settings.retry_failed and not self.is_draining:
+            return await self._retry(item, outcome, failed)
         return self._concluded(outcome)
+
+    async def _retry(
+        self,
+        item: InFlight[R],
+        outcome: Outcome[R],
+        failed: EndedAttempt,
+    ) -> InFlight[R] | Outcome[R]:
+        """Submit an item anew, in the place of an attempt that failed; return its outcome if it may not be."""
+        index, request, key = item.index, item.request, item.key
+        try:
+            identity = await self._identify(BatchItem(request, key))
+            if not self._take_submit():
+                return self._concluded(outcome)
+            terms = Terms(replaces=failed)
+            watch, result = await self.runtime.submit(request, None, None, identity=identity, terms=terms)
+        except BaseException as error:
+            if _ends_worker(error):
+                raise
+            return self._not_submitted(index, request, key, error)
+
+        handle: TaskHandle[R] = TaskHandle(self.runtime, watch, result.frozen)
+        attempt = InFlight(index, request, key, handle, result.ledger_entry, retried=True)
+        self._tally.resumed -= 1
+        self._tally.retried += attempt.entry is None
+        self._note_submitted(attempt)
+        return attempt
 
     async def _finish(self, item: InFlight[R]) -> Outcome[R]:
         try:
@@ -317,6 +367,9 @@ class BatchRun:
 
     def _concluded(self, outcome: Outcome[R]) -> Outcome[R]:
         self._tally.add(outcome)
+        if isinstance(outcome.error, HOPELESS) and not self.is_draining:
+            logger.warning("%s Nothing more is submitted.", outcome.error)
+            self.drain()
         self._report()
         return outcome
 

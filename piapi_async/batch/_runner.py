@@ -46,6 +46,11 @@ class BatchRunner:
         and covers, `download_timeout` seconds for one file (default: as long as it keeps coming),
         none larger than `max_file_bytes`, at most `parallel_files` at a time.  See
         `piapi_async.download`.
+    retry_failed
+        Submit anew, under the same key, the items of an earlier run whose task failed or was
+        cancelled.  Each is submitted once in a run; one that another error ended, such as a
+        `WaitTimeout`, a `DownloadError` or a `SubmissionUnknown`, is not, as its task may be well.
+        It needs a ledger.  (What was refused made no task, and any run submits it again.)
     max_submits
         Make no more tasks than this; items that would need one are left for another run.
     on_progress
@@ -54,6 +59,9 @@ class BatchRunner:
 
     With a ledger in the client a run can be killed at any moment and run again on the same input:
     it gives an outcome for every item again, but submits only what was never accepted.
+
+    Once the host refuses the key, or the account has no credit, nothing more is submitted, as with
+    `drain`, and that is logged.
     """
 
     _piapi: PiAPI
@@ -65,6 +73,7 @@ class BatchRunner:
     download_timeout: float | None = field(default=None, kw_only=True)
     max_file_bytes: int = field(default=MAX_BYTES, kw_only=True)
     parallel_files: int = field(default=MAX_OPEN_FILES, kw_only=True)
+    retry_failed: bool = field(default=False, kw_only=True)
     max_submits: int | None = field(default=None, kw_only=True)
     on_progress: Callable[[Totals], None] | None = field(default=None, kw_only=True)
     _runtime: Runtime = field(init=False)
@@ -83,6 +92,11 @@ class BatchRunner:
             raise _not_allowed("timeout", self.timeout, "0 or more seconds, or None")
         if self.max_submits is not None and (not _is_whole(self.max_submits) or self.max_submits < 0):
             raise _not_allowed("max_submits", self.max_submits, "a whole number from 0, or None")
+
+        if self.retry_failed and self._runtime.ledger is None:
+            raise ValueError(
+                "retry_failed: only a ledger knows what has failed: use a client with one, PiAPI(ledger=Ledger(path))"
+            )
 
         check_seconds("download_timeout", self.download_timeout)
         check_count("max_file_bytes", self.max_file_bytes)
@@ -114,7 +128,7 @@ class BatchRunner:
     def drain(self) -> None:
         """Take no more requests; what is in flight goes on to its outcome, and then the stream ends."""
         if self._latest is not None:
-            self._latest.source.close()
+            self._latest.drain()
 
     async def run(self, requests: Items[R]) -> list[Outcome[R]]:
         """Return the outcomes of all requests, in their order.
@@ -166,6 +180,7 @@ class BatchRunner:
             timeout=self.timeout,
             target=self._target,
             options=self._options,
+            retry_failed=self.retry_failed,
             max_submits=self.max_submits,
             on_progress=self.on_progress,
         )

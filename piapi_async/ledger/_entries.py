@@ -35,6 +35,8 @@ class LedgerEntry:
     `request` is what was sent, as ``/path {json}`` without webhook fields; `at` the Unix time in
     seconds at which it was first recorded; `outcome` the state in which the task ended ("" before
     that), `answer` the host's JSON of that end; `note` what `PiAPI.submit` was given as such.
+    `attempt` counts from 1: a batch with `retry_failed` submits a key anew whose task has failed, and
+    the entry is that of the last one.
     """
 
     key: str
@@ -49,6 +51,7 @@ class LedgerEntry:
     found: str = ""
     """How its task was found if the response was lost: "history", "webhook", "read" or "hand"."""
     note: Any = None
+    attempt: int = 1
 
     @property
     def ref(self) -> TaskRef | None:
@@ -56,6 +59,15 @@ class LedgerEntry:
         if self.task_id is None:
             return None
         return TaskRef(self.origin, self.family, self.task_id)
+
+
+@frozen
+class EndedAttempt:
+    """An attempt of which the end was seen, for a new one to take its place; `outcome` as in `LedgerEntry`."""
+
+    number: int
+    task_id: TaskId
+    outcome: str
 
 
 def _digest(identity: SubmissionKey) -> bytes:

@@ -72,10 +72,10 @@ def entries_at(
     return [entry_of(row) for row in rows]
 
 
-def open_keys(connection: sqlite3.Connection) -> list[str]:
-    """Return the keys of the submissions without a task."""
-    rows = connection.execute(f"SELECT key FROM submits WHERE {OPEN}")  # noqa: S608 - our own words
-    return [row["key"] for row in rows]
+def open_keys(connection: sqlite3.Connection) -> list[tuple[str, int]]:
+    """Return the keys of the submissions without a task, each with the number of its attempt."""
+    rows = connection.execute(f"SELECT key, attempt FROM submits WHERE {OPEN}")  # noqa: S608 - our own words
+    return [(row["key"], row["attempt"]) for row in rows]
 
 
 def occurrence_numbers(
@@ -105,6 +105,7 @@ def entry_of(row: sqlite3.Row) -> LedgerEntry:
         answer=row["answer"] or b"",
         found=row["found"] or "",
         note=_note_of(row["note"]),
+        attempt=row["attempt"],
     )
 
 

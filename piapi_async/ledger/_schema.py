@@ -78,6 +78,7 @@ CREATE TABLE IF NOT EXISTS durations (
 CREATE INDEX IF NOT EXISTS submits_by_task ON submits (task_id) WHERE state = 'accepted';
 CREATE INDEX IF NOT EXISTS submits_open ON submits (state) WHERE state IN ('sending', 'unknown');
 CREATE INDEX IF NOT EXISTS submits_by_time ON submits (at, task_id);
+CREATE INDEX IF NOT EXISTS earlier_by_key ON earlier (key, attempt);
 """
 
 SCHEMA = f"""
@@ -105,7 +106,7 @@ _STEPS = {
 }
 """The changes of tables that exist, by the version that they are made in."""
 
-_INDEXES = 3  # of ours; SQLite's own, of the primary key, has no SQL
+_INDEXES = 4  # of ours; SQLite's own, of the primary key, has no SQL
 
 
 def require_or_make(path: Path, real: Path) -> None:

@@ -26,7 +26,8 @@ from attrs import define, field
 from .._text import shorten
 from ..errors import KeyReused, LedgerError
 from ..tasks import TaskId, TaskRef
-from ._entries import LedgerEntry, LedgerState, SubmissionKey
+from ._attempts import earlier_key, replace, withdraw
+from ._entries import EndedAttempt, LedgerEntry, LedgerState, SubmissionKey
 from ._owners import Owners
 from ._place import DisplacedError, Place, check_names
 from ._queries import OPEN, entry_of
@@ -53,6 +54,7 @@ WHERE task_id = :task_id AND state = 'accepted' AND key <> :key AND origin = :or
 _ACCEPT = f"""
 UPDATE submits SET state = 'accepted', task_id = :task_id, owner = NULL
 WHERE key = :key AND NOT EXISTS ({_SAME_TASK})
+AND NOT EXISTS (SELECT 1 FROM earlier WHERE origin = :origin AND task_id = :task_id)
 """  # noqa: S608 - our own words
 _INSERT_ACCEPTED = """
 INSERT INTO submits (key, state, origin, family, digest, request, task_id, at)
@@ -289,11 +291,14 @@ class LedgerStore:
         identity: SubmissionKey,
         sent_as: SentAs | None = None,
         note: str | None = None,
+        replaces: EndedAttempt | None = None,
     ) -> LedgerEntry | None:
         """Insert a submission as *sending* and return None, or return the entry that its key has already.
 
         `sent_as` is what a later process needs to find its task, None if it could not be found;
-        `note` is the caller's own JSON.
+        `note` is the caller's own JSON.  With `replaces` it takes the place of that attempt, if that
+        is still the last of its key.
+
         Raises `LedgerError` if the key belongs to another origin or family, `KeyReused` if to
         another request.
         """
@@ -315,6 +320,9 @@ class LedgerStore:
         row = self._row_of(connection, identity.key)
         assert row is not None  # noqa: S101 - it is what the insertion met with
         _require_same(row, identity)
+        if replaces is not None and replace(connection, identity, replaces, self.owner, sent_as):
+            self._owned[identity.key] = identity
+            return None
         return self._current(connection, row)
 
     def accept(self, connection: sqlite3.Connection, identity: SubmissionKey, task_id: str) -> str | None:
@@ -333,10 +341,16 @@ class LedgerStore:
         if connection.execute(_ACCEPT, submission).rowcount:
             return None
 
+        # A delivery may have told of the task, its end been seen, and a new attempt been made, before
+        # its own response came.
+        earlier = earlier_key(connection, identity.origin, task_id)
+        if earlier == identity.key:
+            return None
+
         other = connection.execute(_SAME_TASK, submission).fetchone()
-        if other is not None:
+        if other is not None or earlier is not None:
             self._make_unknown(connection, identity.key)
-            return str(other["key"])
+            return earlier or str(other["key"])
 
         # Somebody removed the row meanwhile, but the task exists and is paid for.
         row = submission | {"digest": identity.digest, "request": identity.request, "at": time.time()}
@@ -344,13 +358,15 @@ class LedgerStore:
         return None
 
     def forget(self, connection: sqlite3.Connection, identity: SubmissionKey) -> None:
-        """Delete a submission of ours that made no task.
+        """Delete a submission of ours that made no task; an attempt that it replaced is the last again.
 
         One that another caller has claimed is left alone.
         """
         if self._owns(identity):
             self._to_disown.append(identity)
-            connection.execute("DELETE FROM submits WHERE key = ? AND state = 'sending'", (identity.key,))
+            row = self._row_of(connection, identity.key)
+            if self._is_sent_here(row):
+                withdraw(connection, identity.key)
 
     def mark_unknown(self, connection: sqlite3.Connection, identity: SubmissionKey) -> TaskId | None:
         """Record that a submission of ours may have made a task.
@@ -360,7 +376,14 @@ class LedgerStore:
         if not self._owns(identity):
             return None
         self._to_disown.append(identity)
-        return self._make_unknown(connection, identity.key).task_id
+
+        row = self._row_of(connection, identity.key)
+        if self._is_sent_here(row):
+            self._make_unknown(connection, identity.key)
+            return None
+        if row is None:
+            return None
+        return entry_of(row).task_id
 
     def attach_task(self, connection: sqlite3.Connection, key: str, task_id: str, found: str = "webhook") -> None:
         """Record the task of a submission that is being sent, by any process, or is unknown, and how it was found."""
@@ -413,7 +436,7 @@ class LedgerStore:
         connection.execute(_END, (outcome, answer, ref.task_id, ref.origin, ref.family))
 
     def resolve(self, connection: sqlite3.Connection, key: str, task_id: str | None) -> None:
-        """Record the task of an unknown submission, or delete it if it made none.
+        """Record the task of an unknown submission, or delete it as `forget` does if it made none.
 
         Raise `LedgerError` for others.
         """
@@ -427,8 +450,11 @@ class LedgerStore:
             raise LedgerError(f"The submission {key!r} is {state}, not unknown: there is nothing to resolve")
 
         if task_id is None:
-            connection.execute("DELETE FROM submits WHERE key = ?", (key,))
+            withdraw(connection, key)
         else:
+            other_key = earlier_key(connection, row["origin"], task_id)
+            if other_key is not None:
+                raise LedgerError(f"Task {task_id} is an earlier attempt of the submission {other_key!r}")
             self.attach_task(connection, key, task_id, "hand")
 
     # -- reading ----------------------------------------------------------------------------------
@@ -466,6 +492,10 @@ class LedgerStore:
         if row["owner"] == self.owner:
             return row["key"] in self._owned
         return self._owners.alive(row["owner"], row["at"])
+
+    def _is_sent_here(self, row: sqlite3.Row | None) -> bool:
+        """Return whether a row says that this owner is sending: not that another makes a new attempt."""
+        return row is not None and row["state"] == LedgerState.SENDING.value and row["owner"] == self.owner
 
     def _owns(self, identity: SubmissionKey) -> bool:
         """Return whether this very submission is ours, and not another of the same key."""

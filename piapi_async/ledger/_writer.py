@@ -45,7 +45,7 @@ from attrs import define, field
 from .._calls.threads import running_loop
 from ..errors import LedgerError
 from ..tasks import TaskId, TaskRef
-from ._entries import LedgerEntry, SubmissionKey
+from ._entries import EndedAttempt, LedgerEntry, SubmissionKey
 from ._queries import occurrence_numbers, open_keys
 from ._recovery import OpenRow, SentAs, Taken, keys_of, take_back
 from ._store import FORKED, LedgerStore, Operation
@@ -106,14 +106,19 @@ class LedgerWriter:
     # -- one submission ---------------------------------------------------------------------------
 
     async def claim(
-        self, identity: SubmissionKey, sent_as: SentAs | None = None, note: str | None = None
+        self,
+        identity: SubmissionKey,
+        sent_as: SentAs | None = None,
+        note: str | None = None,
+        replaces: EndedAttempt | None = None,
     ) -> LedgerEntry | None:
         """Record that a submission is about to be sent; return None, or the entry that its key has.
 
-        `sent_as` is what a later process needs to find its task, `note` the caller's own JSON.
-        Raises `KeyReused` if the key stands for another request.
+        `sent_as` is what a later process needs to find its task, `note` the caller's own JSON.  With
+        `replaces` it is a new attempt, in the place of one that was seen to end.  Raises `KeyReused`
+        if the key stands for another request.
         """
-        return await self.run(self.store.claim, identity, sent_as, note)
+        return await self.run(self.store.claim, identity, sent_as, note, replaces)
 
     async def accept(self, identity: SubmissionKey, ref: TaskRef) -> str | None:
         """Record the task of a submission; if that fails, the `LedgerError` has it as its `ref`.
@@ -136,7 +141,7 @@ class LedgerWriter:
         return task_id
 
     async def forget(self, identity: SubmissionKey) -> None:
-        """Delete a submission that made no task."""
+        """Delete a submission that made no task; an attempt that it replaced is the last again."""
         operation = Operation(self.store.forget, (identity,))
         await self._enqueue(operation, settles=identity)
 
@@ -204,8 +209,8 @@ class LedgerWriter:
         """Return the number of submissions by state, of those that ended by outcome."""
         return await self.run(self.store.counts)
 
-    async def open_keys(self) -> list[str]:
-        """Return the keys of the submissions without a task, of any process."""
+    async def open_keys(self) -> list[tuple[str, int]]:
+        """Return the keys of the submissions without a task, of any process, each with its attempt's number."""
         return await self.run(open_keys)
 
     async def occurrence_numbers(self, run: str, identities: Sequence[SubmissionKey]) -> list[int]:

@@ -11,7 +11,7 @@ import random
 import re
 import sqlite3
 import sys
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -96,10 +96,12 @@ class Record:
     host: Host
     attempts: list[Attempt] = field(factory=list)
     resent: dict[int, int] = field(factory=dict)  # how often a person allowed an intent to be sent again
+    retries: Counter[int] = field(factory=Counter)  # how often somebody asked for another attempt if it failed
     log: list[str] = field(factory=list)
     wrong: list[str] = field(factory=list)  # what was seen to be wrong while it was played
     dead_lives: set[tuple[int, int]] = field(factory=set)
     ledger_rows: dict[str, tuple[str, str | None]] | None = None
+    ledger_attempts: dict[str, list[str]] = field(factory=dict)  # by key the tasks of the attempts before the last
     ledger_moved: bool = False
     healed_at: float = 0.0
 
@@ -233,6 +235,9 @@ class Player:
             case Batch():
                 for intent, plan in step.plans:
                     self.host.plans.setdefault(intent, _queue()).append(plan)
+                for intent in step.intents:
+                    self.host.lives[intent] = (20.0, "failed" if intent in step.failing else "done")
+                    self.record.retries[intent] += step.retry_failed
                 self._user(step.process, partial(self._batch, step), step.leave)
             case OtherRequest():
                 self._user(step.process, partial(self._other_request, step), None)
@@ -325,6 +330,7 @@ class Player:
         runner = BatchRunner(
             process.client,
             concurrency=step.concurrency,
+            retry_failed=step.retry_failed,
             on_progress=_raise if step.progress_fails else None,
         )
         attempts = {intent: self._attempt(intent, process, keyed=self.record.story.ledger) for intent in step.intents}
@@ -377,7 +383,9 @@ class Player:
             entry = await ledger.find(key)
             if entry is None or entry.state.value != "unknown":
                 return
+            before = self._earlier_attempts().get(key, [])
             made = self.host.by_intent.get(intent_of(entry.request), [])
+            made = [task for task in made if task.task_id not in before]
             if made:
                 await ledger.resolve(key, task_id=made[0].task_id)
             else:
@@ -387,6 +395,14 @@ class Player:
         finally:
             with anyio.CancelScope(shield=True), contextlib.suppress(PiAPIError):
                 await ledger.close()
+
+    def _earlier_attempts(self) -> dict[str, list[str]]:
+        """Return by key the tasks of the attempts before the last, in order."""
+        found: dict[str, list[str]] = {}
+        with contextlib.closing(sqlite3.connect(self.folder / "run.db")) as connection:
+            for key, task_id in connection.execute("SELECT key, task_id FROM earlier ORDER BY attempt"):
+                found.setdefault(key, []).append(task_id)
+        return found
 
     async def _close(self, process: Process) -> None:
         before = process.client
@@ -570,6 +586,8 @@ def _inspect_ledger(player: Player) -> None:
     if (error := reading.exception()) is not None:
         record.wrong.append(f"the ledger cannot be read: {error!r}")
     record.ledger_rows = rows
+    with contextlib.suppress(sqlite3.Error):  # nothing was ever submitted
+        record.ledger_attempts = player._earlier_attempts()
 
 
 @contextmanager

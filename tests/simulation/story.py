@@ -95,11 +95,16 @@ class Batch(Step):
     progress_fails: bool = False
     stop_after: int | None = None
     leave: Leave | None = None
+    failing: tuple[int, ...] = ()
+    retry_failed: bool = False
 
     @property
     def words(self) -> str:
         plans = "; ".join(f"{intent}: {plan.words}" for intent, plan in self.plans)
         notes = [f"{self.concurrency} at once"]
+        if self.failing:
+            notes.append(f"tasks of {list(self.failing)} will fail")
+        notes += ["what failed is submitted anew"] * self.retry_failed
         notes += ["its source raises at the end"] * self.source_fails
         notes += ["its progress callback raises"] * self.progress_fails
         if self.stop_after is not None:
@@ -268,6 +273,7 @@ class _Author:
     ledger: bool = field(kw_only=True)
     intents: int = 0
     submitted: list[Submit] = field(factory=list)
+    batches: list[Batch] = field(factory=list)
     spell_over_at: float = 0.0
 
     def write(self) -> list[Step]:
@@ -276,6 +282,7 @@ class _Author:
         kinds += [self._down, self._freeze, self._jump, self._close]
         if self.ledger:
             kinds += [self._again] * 3 + [self._kill] * 2 + [self._resolve, self._other_request, self._full_disk]
+            kinds += [self._batch_again] * 3
 
         steps = [self.rng.choice(kinds)(self._time()) for _ in range(self.rng.randint(2, 12))]
         if self.ledger and self.rng.random() < 0.03:
@@ -308,7 +315,17 @@ class _Author:
     def _batch(self, at: float) -> Step:
         first = self.intents + 1
         self.intents += self.rng.randint(1, 6)
-        return _batch(self.rng, at, self._process(), tuple(range(first, self.intents + 1)))
+        step = _batch(self.rng, at, self._process(), tuple(range(first, self.intents + 1)))
+        self.batches.append(step)
+        return step
+
+    def _batch_again(self, at: float) -> Step | None:
+        if not self.batches:
+            return self._batch(at)
+        before = self.rng.choice(self.batches)
+        later = round(before.at + self.rng.uniform(0, 60), 2)
+        again = _batch(self.rng, later, self._process(), before.intents)
+        return evolve(again, unified=before.unified, retry_failed=self.rng.random() < 0.7)
 
     def _weather(self, at: float) -> Step | None:
         if at < self.spell_over_at:
@@ -338,9 +355,11 @@ class _Author:
         return Kill(at, self._process(), self.rng.randint(0, 40))
 
     def _resolve(self, at: float) -> Step | None:
-        if not self.submitted:
+        intents = [step.intent for step in self.submitted]
+        intents += [intent for step in self.batches for intent in step.intents]
+        if not intents:
             return None
-        return Resolve(round(at + 40, 2), self._process(), self.rng.choice(self.submitted).intent)
+        return Resolve(round(at + 40, 2), self._process(), self.rng.choice(intents))
 
     def _other_request(self, at: float) -> Step | None:
         if not self.submitted:
@@ -376,6 +395,7 @@ def _batch(rng: Random, at: float, process: int, intents: tuple[int, ...]) -> Ba
         progress_fails=rng.random() < 0.15,
         stop_after=rng.randint(0, len(intents)) if rng.random() < 0.2 else None,
         leave=_leave(rng),
+        failing=tuple(intent for intent in intents if rng.random() < 0.35),
     )
 
 
@@ -452,7 +472,14 @@ def _plainer_submit(step: Submit) -> Iterator[Step]:
 
 
 def _plainer_batch(step: Batch) -> Iterator[Step]:
-    plain: dict[str, Any] = {"leave": None, "source_fails": False, "progress_fails": False, "stop_after": None}
+    plain: dict[str, Any] = {
+        "leave": None,
+        "source_fails": False,
+        "progress_fails": False,
+        "stop_after": None,
+        "failing": (),
+        "retry_failed": False,
+    }
     for name, value in plain.items():
         if getattr(step, name) != value:
             yield evolve(step, **{name: value})

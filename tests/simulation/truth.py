@@ -25,6 +25,7 @@ def violations(record: Record) -> list[str]:
     return [
         *record.wrong,
         *_paid_twice(record),
+        *_more_than_asked(record),
         *_forgotten(record),
         *_not_kept(record),
         *_not_recorded(record),
@@ -70,6 +71,26 @@ def _paid_twice(record: Record) -> Iterator[str]:
             yield f"intent {intent} was paid for {len(tasks)} times: {[task.task_id for task in tasks]}"
 
 
+def _more_than_asked(record: Record) -> Iterator[str]:
+    """A key has no more attempts than somebody asked for, and each but the last had failed before the next."""
+    for key, before in record.ledger_attempts.items():
+        asked = record.retries[int(key)]
+        if len(before) > asked:
+            yield f"key {key} has {len(before)} earlier attempts, and {asked} were asked for"
+
+        last = (record.ledger_rows or {}).get(key, ("", None))[1]
+        for task_id, next_id in zip(before, [*before[1:], last], strict=True):
+            made_next = record.host.tasks.get(str(next_id))
+            now = record.world.now if made_next is None else made_next.made_at
+            if record.host.tasks[task_id].state(now) != "failed":
+                yield f"task {task_id} of key {key} was replaced, and had not failed"
+
+    for intent, tasks in record.host.by_intent.items():
+        users = sum(attempt.intent == intent for attempt in record.attempts)
+        if len(tasks) > users + record.retries[intent]:
+            yield f"intent {intent} has {len(tasks)} tasks, and {users} submissions were asked for"
+
+
 def _forgotten(record: Record) -> Iterator[str]:
     """Every task that was made is known to somebody, or its submission is known to be unknown."""
     texts = "\n".join([*record.log, *(attempt.error for attempt in record.attempts)])
@@ -89,6 +110,7 @@ def _not_kept(record: Record) -> Iterator[str]:
     texts = "\n".join([*record.log, *(attempt.error for attempt in record.attempts)])
     known = {attempt.task_id for attempt in record.attempts}
     known.update(str(task_id) for _, task_id in (record.ledger_rows or {}).values())
+    known.update(*record.ledger_attempts.values())
     for task in record.host.tasks.values():
         if task.named and task.task_id not in known and task.task_id not in texts:
             yield f"the id {task.task_id} of intent {task.intent} arrived and was not kept"
@@ -99,6 +121,7 @@ def _not_recorded(record: Record) -> Iterator[str]:
     if record.ledger_rows is None or any(isinstance(step, FullDisk) for step in record.story.steps):
         return
     recorded = {task_id for _, task_id in record.ledger_rows.values()}
+    recorded.update(*record.ledger_attempts.values())
     for attempt in record.attempts:
         if attempt.state == "accepted" and attempt.task_id not in recorded:
             yield f"task {attempt.task_id} of intent {attempt.intent} was accepted, and the ledger does not have it"
@@ -134,6 +157,8 @@ def _is_known(record: Record, intent: int, task_id: str) -> bool:
 def _is_in_ledger(record: Record, intent: int, task_id: str) -> bool:
     rows = record.ledger_rows or {}
     if any(known == task_id for _, known in rows.values()):
+        return True
+    if any(task_id in before for before in record.ledger_attempts.values()):
         return True
     if rows.get(str(intent % OTHER), ("", None))[0] in {"unknown", "sending"}:
         return True

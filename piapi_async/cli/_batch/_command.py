@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from attrs import evolve
 
+from ..._earlier import WITHOUT_RESULT
 from ...client import runtime_of
 from ...ledger import Ledger, LedgerState
 from .._exit import ExitCode
@@ -30,7 +31,7 @@ from ._file_format import FileRefusedError
 from ._job import Job
 from ._lines import BatchInput
 from ._reported import reported
-from ._results import Results, check_out
+from ._results import Keeping, Results, check_out
 from ._source import Source
 
 if TYPE_CHECKING:
@@ -89,6 +90,11 @@ def status(ledger: Path) -> None:
     help="The most tasks in flight. Default: 30; 6 of LegNext's.",
 )
 @click.option("--timeout", type=Seconds(), metavar="SECONDS", help="For each task's wait.")
+@click.option(
+    "--retry-failed",
+    is_flag=True,
+    help="Submit anew what failed or was cancelled in an earlier run. Needs --ledger.",
+)
 @click.option("--max-submits", type=click.IntRange(min=0), help="Create at most this many tasks.")
 @click.option("--verb", metavar="VERB", help="The verb of lines that name none, such as imagine.")
 @click.option("--ignore-extra", is_flag=True, help="Drop columns that are not fields of the verb.")
@@ -103,6 +109,7 @@ def run_batch(
     saving: Saving,
     concurrency: int | None,
     timeout: float | None,
+    retry_failed: bool,
     max_submits: int | None,
     verb: str | None,
     ignore_extra: bool,
@@ -130,28 +137,32 @@ def run_batch(
     if report is not None:
         check_page(report, source, out, setup.ledger)
 
+    if retry_failed and setup.ledger is None:
+        raise click.UsageError("--retry-failed needs --ledger, which knows what has failed")
+
     runner: dict[str, Any] = {
         "concurrency": concurrency,
         "timeout": timeout,
         "max_submits": max_submits,
     }
-    flags = {"skip_invalid": skip_invalid, "ignore_extra": ignore_extra}
+    flags = {"skip_invalid": skip_invalid, "ignore_extra": ignore_extra, "retry_failed": retry_failed}
     resume = _resume_command(setup, source, {"out": out, "report": report, "verb": verb, **runner}, flags, saving)
 
     with _opened(source) as opened:
         requests = _input(opened, verb, ignore_extra=ignore_extra)
         setup, requests, good = check(setup, requests, out, skip_invalid=skip_invalid)
         if dry_run:
-            run(_rehearse(setup, requests, good))
+            run(_rehearse(setup, requests, good, retry_failed=retry_failed))
             return
 
         saving.prepare()
+        keeping = Keeping(saving, retry_failed)
         with (
-            Results.at(out, keep=setup.ledger is not None, saving=saving) as results,
+            Results.at(out, keep=setup.ledger is not None, keeping=keeping) as results,
             reported(report, results, out, setup.ledger),
         ):
             job = Job(setup, requests, good, results, resume, saving)
-            run(job.main({**runner, **saving.for_runner()}))
+            run(job.main({**runner, "retry_failed": retry_failed, **saving.for_runner()}))
 
 
 @contextlib.contextmanager
@@ -176,9 +187,11 @@ def _input(source: Source, verb: str | None, *, ignore_extra: bool) -> BatchInpu
         raise refused(source.name, error) from None
 
 
-async def _rehearse(setup: Setup, requests: BatchInput, good: int) -> None:
+async def _rehearse(setup: Setup, requests: BatchInput, good: int, *, retry_failed: bool) -> None:
     """Print what a run would do; creates no ledger."""
     counts = {"items": good, "submit": 0, "resume": 0, "unknown": 0}
+    if retry_failed:
+        counts["retry"] = 0
     if setup.ledger is not None and not setup.ledger.exists():
         setup = evolve(setup, ledger=None)
 
@@ -187,12 +200,12 @@ async def _rehearse(setup: Setup, requests: BatchInput, good: int) -> None:
         if ledger is not None:
             await ledger.counts()  # which also marks what has become unknown
         async for _, item in identified(piapi, requests):
-            counts[await _fate_of(item.key, ledger)] += 1
+            counts[await _fate_of(item.key, ledger, retry_failed=retry_failed)] += 1
 
     print_json(counts)
 
 
-async def _fate_of(key: str | None, ledger: LedgerWriter | None) -> str:
+async def _fate_of(key: str | None, ledger: LedgerWriter | None, *, retry_failed: bool) -> str:
     """Return what a run would do with the line of a key."""
     if ledger is None or not key:
         return "submit"
@@ -202,6 +215,8 @@ async def _fate_of(key: str | None, ledger: LedgerWriter | None) -> str:
         return "submit"
     if known.state is LedgerState.UNKNOWN:
         return "unknown"
+    if retry_failed and known.outcome in WITHOUT_RESULT:
+        return "retry"
     return "resume"
 
 

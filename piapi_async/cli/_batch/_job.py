@@ -17,8 +17,8 @@ from typing import Any
 from attrs import define, field
 
 from ...batch import BatchItem, BatchRunner, Outcome, Totals
+from ...batch._run import HOPELESS
 from ...client import PiAPI
-from ...errors import AuthenticationError, InsufficientCreditError
 from .._exit import ExitCode
 from .._output import reason_of, to_json
 from .._resume import wait_command
@@ -79,7 +79,7 @@ class Job:
                 except (OSError, ValueError) as error:
                     await self._give_up_writing(runner, outcomes, outcome, error)
                 display.say_serious(outcome)
-                self._drain_if_refused(runner, outcome)
+                self._note_refusal(outcome)
         except BaseException:
             self._tell_in_flight(runner)
             raise
@@ -113,13 +113,10 @@ class Job:
     def _place_of(self, outcome: Outcome[Any]) -> str:
         return f"{self.requests.found.noun} {self._origins[id(outcome.request)].number}"
 
-    def _drain_if_refused(self, runner: BatchRunner, outcome: Outcome[Any]) -> None:
-        """Stop submitting once every further submission would be refused."""
-        hopeless = isinstance(outcome.error, (AuthenticationError, InsufficientCreditError))
-        if hopeless and not self._refused:
-            self._refused = True
-            runner.drain()
-            say(f"{outcome.error} Nothing more is submitted.")
+    def _note_refusal(self, outcome: Outcome[Any]) -> None:
+        """Note that every further submission would be refused."""
+        if isinstance(outcome.error, HOPELESS):
+            self._refused = True  # the runner drains by itself, and logs it
 
     async def _items(self, piapi: PiAPI) -> AsyncGenerator[BatchItem[Any], None]:
         async for line, item in identified(piapi, self.requests):
@@ -170,13 +167,18 @@ class Job:
         say(
             f"{totals.done} done, {totals.failed} failed, {totals.unknown} unknown, "
             f"{totals.resumed} resumed, {self.results.skipped} in the results already, {left} left; "
-            f"{totals.submitted} submitted, {totals.saved} files saved, "
+            f"{totals.submitted} submitted{_retried(totals)}, {totals.saved} files saved, "
             f"{totals.unsaved} tasks not saved"
         )
 
         unfinished = left or totals.unknown or totals.unsaved
         if self.resume and (self._broken or self._signals or unfinished):
             say(f"To go on: {self.resume}")
+        elif self.resume and totals.failed + self.results.failed:
+            command = self.resume
+            if " --retry-failed" not in command:
+                command += " --retry-failed"
+            say(f"To submit anew what failed: {command}")
 
     def _exit(self, totals: Totals) -> None:
         """Exit with the code for the worst that happened."""
@@ -191,6 +193,12 @@ class Job:
         ):
             if happened:
                 sys.exit(code)
+
+
+def _retried(totals: Totals) -> str:
+    if not totals.retried:
+        return ""
+    return f" ({totals.retried} of them anew)"
 
 
 async def _ready(outcomes: AsyncIterator[Outcome[Any]]) -> Outcome[Any] | None:

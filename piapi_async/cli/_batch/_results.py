@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 import click
-from attrs import define, field
+from attrs import define, field, frozen
 
 from ..._protocol.family import TaskRequest
 from ..._protocol.result_files import makes_text
@@ -113,7 +113,7 @@ class Results:
 
     @classmethod
     @contextlib.contextmanager
-    def at(cls, path: Path | None, *, keep: bool, saving: Saving) -> Iterator[Results]:
+    def at(cls, path: Path | None, *, keep: bool, keeping: Keeping) -> Iterator[Results]:
         """Yield results that go to a file, or to stdout for None; with `keep` an earlier run goes on."""
         if path is None:
             yield cls.on_stdout()
@@ -126,7 +126,7 @@ class Results:
         with _locked(real, path):
             failed, ended = 0, set[int]()
             if real.exists():
-                failed, ended = cls._tidy(real, path, saving)
+                failed, ended = cls._tidy(real, path, keeping)
 
             flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
             descriptor = os.open(real, flags, 0o666)
@@ -136,7 +136,7 @@ class Results:
                 os.close(descriptor)
 
     @classmethod
-    def _tidy(cls, path: Path, shown: Path, saving: Saving) -> tuple[int, set[int]]:
+    def _tidy(cls, path: Path, shown: Path, keeping: Keeping) -> tuple[int, set[int]]:
         """Keep the lines that are final; return how many failed, and the marks of all.
 
         A last line that was cut off is dropped.
@@ -154,7 +154,7 @@ class Results:
                     fresh.unlink()
                     text = f"{shown} exists and is not a file of results with keys: move it away"
                     raise click.UsageError(text)
-                if row is None or not _is_final(row, saving) or mark(row["key"]) in ended:
+                if row is None or not keeping.keeps(row) or mark(row["key"]) in ended:
                     continue
 
                 ended.add(mark(row["key"]))
@@ -272,6 +272,23 @@ def _read_row(text: str) -> dict[str, Any] | None:
     if not isinstance(key, str) or not key:
         return None
     return row
+
+
+_FAILURES = frozenset({TaskFailed.__name__, TaskCancelled.__name__})
+
+
+@frozen
+class Keeping:
+    """Which lines of an earlier run stay as they are: those to which this run has nothing to add."""
+
+    saving: Saving
+    retry_failed: bool = False
+
+    def keeps(self, row: dict[str, Any]) -> bool:
+        """Return whether a line stays."""
+        if self.retry_failed and row.get("error_type") in _FAILURES:
+            return False
+        return _is_final(row, self.saving)
 
 
 def _is_final(row: dict[str, Any], saving: Saving) -> bool:

@@ -1,0 +1,88 @@
+"""The attempts of one key: a new one takes the place of one that failed, and gives it back if nothing was made.
+
+`submits` has the last attempt of each key, which is what `submit(key)` means; `earlier` has the ids
+and ends of those before it, so that no task is ever taken for another attempt's.  Each function is
+run in a transaction of the ledger's thread.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from typing import Any
+
+from ._entries import EndedAttempt, SubmissionKey
+from ._recovery import SentAs
+
+_KEEP = """
+INSERT OR REPLACE INTO earlier (origin, task_id, family, key, attempt, at, outcome)
+SELECT origin, task_id, family, key, attempt, at, coalesce(outcome, :outcome) FROM submits WHERE key = :key
+"""
+# What was true of the attempt before says nothing of this one; the caller's note does.
+_BEGIN = """
+UPDATE submits SET state = 'sending', owner = :owner, at = :at, attempt = attempt + 1,
+    task_id = NULL, outcome = NULL, answer = NULL, trace = NULL, found = NULL,
+    body = :body, sent_at = NULL, lost_at = :latest, clock_offset = :offset
+WHERE key = :key AND task_id = :task_id AND origin = :origin AND state IN ('accepted', 'ended')
+"""
+_LATEST = "SELECT * FROM earlier WHERE key = ? ORDER BY attempt DESC LIMIT 1"
+_GIVE_BACK = """
+UPDATE submits SET state = 'ended', owner = NULL, at = :at, attempt = :attempt,
+    task_id = :task_id, outcome = :outcome, body = NULL, sent_at = NULL, lost_at = NULL, clock_offset = NULL
+WHERE key = :key
+"""
+_DROP = "DELETE FROM earlier WHERE origin = :origin AND task_id = :task_id"
+
+
+def replace(
+    connection: sqlite3.Connection,
+    identity: SubmissionKey,
+    seen: EndedAttempt,
+    owner: str,
+    sent_as: SentAs | None,
+) -> bool:
+    """Begin a new attempt in the place of one that was seen to end; return whether that was still the last."""
+    values: dict[str, Any] = {
+        "key": identity.key,
+        "origin": identity.origin,
+        "task_id": seen.task_id,
+        "outcome": seen.outcome,
+        "owner": owner,
+        "at": time.time(),
+        "body": None,
+        "latest": None,
+        "offset": None,
+    }
+    if sent_as is not None:
+        values |= {"body": sent_as.body, "latest": sent_as.latest, "offset": sent_as.offset}
+
+    row = connection.execute(
+        "SELECT 1 FROM submits WHERE key = :key AND task_id = :task_id AND state IN ('accepted', 'ended')",
+        values,
+    ).fetchone()
+    if row is None:  # another process was faster
+        return False
+
+    connection.execute(_KEEP, values)
+    connection.execute(_BEGIN, values)
+    return True
+
+
+def withdraw(connection: sqlite3.Connection, key: str) -> None:
+    """Take back the last attempt of a key, which made no task: the one before it is the last again, if any."""
+    before = connection.execute(_LATEST, (key,)).fetchone()
+    if before is None:
+        connection.execute("DELETE FROM submits WHERE key = ?", (key,))
+        return
+
+    connection.execute(_GIVE_BACK, dict(before))
+    connection.execute(_DROP, dict(before))
+
+
+def earlier_key(connection: sqlite3.Connection, origin: str, task_id: str) -> str | None:
+    """Return the key of which a task is an earlier attempt, None if it is none."""
+    query = "SELECT key FROM earlier WHERE origin = ? AND task_id = ?"
+    row = connection.execute(query, (origin, task_id)).fetchone()
+    if row is None:
+        return None
+    return str(row["key"])
