@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.batching import WIDE, rerolls
+from support.batching import WIDE, rerolls, start_at_most
 from support.families import FamilyCase
 from support.hooking import HEADERS, PUBLIC, SECRET, delivery, made
 from support.serving import KEY, serving
@@ -66,24 +66,26 @@ def earlier(path: Path) -> list[tuple[str, int, str]]:
         return connection.execute("SELECT task_id, attempt, outcome FROM earlier ORDER BY attempt").fetchall()
 
 
-async def test_what_failed_or_was_cancelled_is_submitted_anew_under_its_key(tmp_path: Path, case: FamilyCase) -> None:
+async def test_what_failed_or_was_cancelled_is_submitted_anew_under_its_key(
+    tmp_path: Path, cancelling_case: FamilyCase
+) -> None:
     path = tmp_path / "run.db"
     async with serving({"ledger": Ledger(path)}, durations=5.0, **WIDE) as (emulator, piapi):
         emulator.fail("create", TaskFails("no luck"))
-        first = await BatchRunner(piapi, concurrency=1).run(rerolls(3, case.reroll)[:1])
-        emulator.engine.concurrency = 0
-        waiting = asyncio.ensure_future(BatchRunner(piapi).run(rerolls(3, case.reroll)[1:2]))
+        first = await BatchRunner(piapi, concurrency=1).run(rerolls(3, cancelling_case.reroll)[:1])
+        start_at_most(emulator, 0)
+        waiting = asyncio.ensure_future(BatchRunner(piapi).run(rerolls(3, cancelling_case.reroll)[1:2]))
         while not (staged := [task for task in emulator.engine.tasks.values() if task.stage.value == "staged"]):
             await asyncio.sleep(0.1)
-        await piapi.cancel(staged[0].task_id, family=case.family)
+        await piapi.cancel(staged[0].task_id, family=cancelling_case.family)
         [cancelled] = await waiting
-        emulator.engine.concurrency = 30
-        done = await BatchRunner(piapi).run(rerolls(3, case.reroll)[2:])
+        start_at_most(emulator, 30)
+        done = await BatchRunner(piapi).run(rerolls(3, cancelling_case.reroll)[2:])
 
-        plain = await BatchRunner(piapi).run(rerolls(3, case.reroll))
+        plain = await BatchRunner(piapi).run(rerolls(3, cancelling_case.reroll))
         runner = BatchRunner(piapi, retry_failed=True)
-        again = await runner.run(rerolls(3, case.reroll))
-        third = await BatchRunner(piapi, retry_failed=True).run(rerolls(3, case.reroll))
+        again = await runner.run(rerolls(3, cancelling_case.reroll))
+        third = await BatchRunner(piapi, retry_failed=True).run(rerolls(3, cancelling_case.reroll))
 
     assert [type(outcome.error) for outcome in plain] == [TaskFailed, TaskCancelled, type(None)]
     assert [outcome.ok for outcome in again] == [True] * 3

@@ -8,6 +8,7 @@ from typing import Any
 
 from piapi_async import BatchRunner, Reroll
 from piapi_async.batch import Totals
+from piapi_async.emulator import Emulator
 
 WIDE: dict[str, Any] = {"concurrency": 1000, "queue": 10_000}
 """An account that starts everything at once."""
@@ -15,6 +16,13 @@ WIDE: dict[str, Any] = {"concurrency": 1000, "queue": 10_000}
 
 class Oops(Exception):
     pass
+
+
+def start_at_most(emulator: Emulator, count: int) -> None:
+    """Change how many tasks of an account run at a time, while it has some."""
+    emulator.engine.concurrency = count
+    for place in emulator.engine._accounts.values():
+        place.concurrency = count
 
 
 def rerolls(count: int, reroll: Callable[[str], Any] = Reroll) -> list[Any]:
