@@ -8,13 +8,15 @@ from hashlib import sha256
 from typing import Any
 from urllib.parse import urlsplit
 
+import aiohttp
 import pytest
+from support.hooking import SECRET, receiving, rely_on_webhooks
 from support.legnext_host import job
+from support.serving import now, serving
 
-from piapi_async import WebhookEvent, WebhookRejected
+from piapi_async import PiAPI, WebhookEvent, WebhookReceiver, WebhookRejected, legnext
 from piapi_async._submit.nonces import nonce_in, signed_endpoint
 
-SECRET = "hook-5eCr3t"
 JOB = "5f0a7c1e-0000-4000-8000-00000000000a"
 BODY = json.dumps(job(JOB, "reroll", "completed", {"image_urls": ["https://example.org/1.png"]})).encode()
 NONCE = "0123456789abcdef0123456789abcdef"
@@ -79,3 +81,32 @@ def test_a_signed_delivery_must_name_a_job_and_its_status(wrong: dict[str, Any])
 
     with pytest.raises(WebhookRejected, match="names no task"):
         event(query=QUERY, body=body)
+
+
+@pytest.mark.looptime
+async def test_a_signed_delivery_to_an_endpoint_of_the_users_own_ends_the_wait() -> None:
+    async with serving(durations=30.0, legnext_secret=SECRET) as (emulator, piapi), receiving(piapi) as receiver:
+        rely_on_webhooks(piapi)
+        request = legnext.Imagine("a cat", webhook_endpoint=receiver.url)  # without a MAC of ours
+        task = await (await piapi.submit(request)).wait()
+
+        assert task.ok
+        assert now() == pytest.approx(30.0, abs=0.1)
+        assert receiver.counts["accepted"] == 1
+
+        for headers in ({}, {"X-Legnext-Signature": signature(BODY, "another")}):
+            async with aiohttp.ClientSession() as session:
+                response = await session.post(receiver.url, data=BODY, headers=headers)
+                assert response.status == 403
+        assert receiver.counts["rejected"] == 2
+        assert emulator.seen.deliveries[-1].answer == 200
+
+
+async def test_a_receiver_of_legnexts_deliveries_may_listen_at_any_port() -> None:
+    async with legnext.client("k") as piapi, PiAPI("k") as other:
+        WebhookReceiver(piapi, secret=SECRET, url="https://bot.example.org:8443/hook")
+
+        with pytest.raises(ValueError, match="port 80 or 443 only"):
+            WebhookReceiver(other, secret=SECRET, url="https://bot.example.org:8443/hook")
+        with pytest.raises(ValueError, match="it must be an http"):
+            WebhookReceiver(other, secret=SECRET, url="bot.example.org")
