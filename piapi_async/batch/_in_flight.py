@@ -29,7 +29,8 @@ class InFlight(Generic[R]):
     """An item whose task exists.
 
     `entry` is what the ledger had of it before, None if this run submitted it; `retried` tells that
-    this run has asked for another attempt.
+    this run has asked for another attempt; `found` is how its task was found if the response was
+    lost.
     """
 
     index: int
@@ -38,6 +39,7 @@ class InFlight(Generic[R]):
     handle: TaskHandle[R]
     entry: LedgerEntry | None
     retried: bool = False
+    found: str = ""
 
     @property
     def had_ended(self) -> bool:
@@ -63,6 +65,7 @@ class InFlight(Generic[R]):
             error=error,
             download_error=download_error,
             resumed=self.entry is not None,
+            recovered=self.found,
         )
 
     def failed_attempt(self, outcome: Outcome[R]) -> EndedAttempt | None:

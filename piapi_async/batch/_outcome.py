@@ -41,8 +41,9 @@ class Outcome(Generic[R_co]):
     `task` is the task as it was last seen, `ref` a reference to it, `files` what was saved of it;
     `error` is what went wrong, any exception that the item met with.  A failed download is an
     `error`, too, and `download_error` is the same object: the task is done.  `resumed` says that an
-    earlier run submitted it, and not this one.  `key` is its key in the ledger ("" without a
-    ledger).
+    earlier run submitted it, and not this one; `recovered` how its task was found if the response to
+    its submission was lost ("history", "webhook", "read", "hand"), "" if it was not.  `key` is
+    its key in the ledger ("" without a ledger).
     """
 
     index: int
@@ -54,6 +55,7 @@ class Outcome(Generic[R_co]):
     error: Exception | None = None
     download_error: DownloadError | None = None
     resumed: bool = False
+    recovered: str = ""
 
     @property
     def ok(self) -> bool:
@@ -107,6 +109,7 @@ def outcome_fields(outcome: Outcome[Any]) -> dict[str, Any]:
         "error": text,
         "error_type": error_type,
         "resumed": outcome.resumed,
+        "recovered": outcome.recovered,
     }
 
 

@@ -61,6 +61,9 @@ logger = logging.getLogger("piapi_async")
 HOPELESS = (AuthenticationError, InsufficientCreditError)
 """After these every further submission would be refused."""
 
+_LOOKED_FOR = Terms(looks_again=False)
+"""What the ledger has as *unknown* was looked for when the run began, and is at its end."""
+
 Item = TaskRequest[R] | BatchItem[R]
 Items = Iterable[Item[R]] | AsyncIterable[Item[R]]
 
@@ -152,15 +155,29 @@ class BatchRun:
 
     async def _run_workers(self) -> None:
         try:
+            await self._look_for_unknown()
             async with anyio.create_task_group() as group:
                 for _ in range(self.settings.concurrency):
                     group.start_soon(self._work, name="piapi_async batch worker")
+            if self._tally.unknown:
+                await self._look_for_unknown()
         except BaseExceptionGroup as errors:
             # What ends a program, which has gone through the event loop by now; if that goes on, so
             # does the reader.
             self._queue.error = errors.exceptions[0]
         finally:
             self._queue.close()
+
+    async def _look_for_unknown(self) -> None:
+        """Look once for what the ledger has as *unknown*: all of it in one pass, and not item by item."""
+        try:
+            findings = await self.runtime.submitter.finder.look_again()
+        except PiAPIError as error:  # of the ledger, which the items hear of as well
+            logger.info("the unknown submissions of the ledger could not be looked for: %s", error)
+            return
+        found = sum(finding.task_id is not None for finding in findings.values())
+        if found:
+            logger.info("%d submissions that were unknown have been found, and the ledger has their tasks", found)
 
     async def _stop_workers(self) -> None:
         self._workers.cancel()
@@ -208,7 +225,7 @@ class BatchRun:
                 await self._skip()
                 return None
 
-            watch, result = await self.runtime.submit(request, None, None, identity=identity)
+            watch, result = await self.runtime.submit(request, None, None, identity=identity, terms=_LOOKED_FOR)
         except BaseException as error:
             if _ends_worker(error):
                 raise
@@ -217,7 +234,7 @@ class BatchRun:
         # From here on a task is paid for: no foreign code may end this before its outcome is
         # offered.
         handle: TaskHandle[R] = TaskHandle(self.runtime, watch, result.frozen)
-        in_flight = InFlight(index, request, key, handle, result.ledger_entry)
+        in_flight = InFlight(index, request, key, handle, result.ledger_entry, found=result.found)
         self._note_submitted(in_flight)
         return in_flight
 
@@ -295,7 +312,7 @@ class BatchRun:
             identity = await self._identify(BatchItem(request, key))
             if not self._take_submit():
                 return self._concluded(outcome)
-            terms = Terms(replaces=failed)
+            terms = Terms(replaces=failed, looks_again=False)
             watch, result = await self.runtime.submit(request, None, None, identity=identity, terms=terms)
         except BaseException as error:
             if _ends_worker(error):
@@ -303,7 +320,7 @@ class BatchRun:
             return self._not_submitted(index, request, key, error)
 
         handle: TaskHandle[R] = TaskHandle(self.runtime, watch, result.frozen)
-        attempt = InFlight(index, request, key, handle, result.ledger_entry, retried=True)
+        attempt = InFlight(index, request, key, handle, result.ledger_entry, retried=True, found=result.found)
         self._tally.resumed -= 1
         self._tally.retried += attempt.entry is None
         self._note_submitted(attempt)

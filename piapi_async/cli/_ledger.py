@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
 import click
+from attrs import evolve
 from rich.console import Console
 
 from ..ledger import Ledger, LedgerEntry, LedgerState
+from ._exit import ExitCode
+from ._options import shared_options
 from ._output import check_stdout, listing, on_terminal, print_line
 from ._running import run
+from ._session import client
+from ._setup import Setup, read_setup
 from ._stderr import harmless, say
 
 file_argument = click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
@@ -53,8 +59,12 @@ def show(file: Path, state: str | None) -> None:
 @click.argument("key")
 @click.option("--task-id", metavar="ID", help="It was accepted: the id of its task.")
 @click.option("--resubmit", is_flag=True, help="It created no task: the key may be submitted again.")
+@shared_options
 def resolve(file: Path, key: str, task_id: str | None, *, resubmit: bool) -> None:
-    """Record the outcome of an unknown submission."""
+    """Record the outcome of an unknown submission.
+
+    With --resubmit its task is looked for in the host's history first, if there is an API key.
+    """
     if (task_id is None) == (not resubmit):
         raise click.UsageError("give either --task-id ID (it was accepted) or --resubmit (it was not)")
 
@@ -64,7 +74,15 @@ def resolve(file: Path, key: str, task_id: str | None, *, resubmit: bool) -> Non
     if resubmit:
         outcome = "may be submitted again"
 
+    setup = evolve(read_setup(), ledger=file)
+
     async def main() -> None:
+        if resubmit:
+            found = await _look_for(setup, key)
+            if found is not None:
+                say(f"{key}: it made task {found}, which was found in the host's history and is recorded now")
+                return
+
         opened = Ledger(file)
         try:
             await opened.resolve(key, task_id=task_id, resubmit=resubmit)
@@ -73,6 +91,62 @@ def resolve(file: Path, key: str, task_id: str | None, *, resubmit: bool) -> Non
         say(f"{key}: {outcome}")
 
     run(main())
+
+
+async def _look_for(setup: Setup, key: str) -> str | None:
+    """Return the task of an unknown key, if the host's history has it; None without an API key, too."""
+    try:
+        async with client(setup) as piapi:
+            ref = (await piapi.recover()).found.get(key)
+    except click.UsageError as error:
+        say(f"Its task was not looked for: {error.message}")
+        return None
+    if ref is None:
+        return None
+    return ref.task_id
+
+
+@ledger.command("recover")
+@file_argument
+@shared_options
+def recover(file: Path) -> None:
+    """Look for all unknown submissions in the host's task history, and record what is found."""
+    setup = evolve(read_setup(), ledger=file)
+    check_stdout()
+
+    async def main() -> None:
+        async with client(setup) as piapi:
+            report = await piapi.recover()
+
+        for key, ref in report.found.items():
+            _tell(key, f"task {ref.task_id}", {"task_id": ref.task_id})
+        for key in report.unknown:
+            ids = [ref.task_id for ref in report.candidates.get(key, ())]
+            what = "still unknown"
+            if ids:
+                what += f": {len(ids)} tasks fit it, too many to tell which is its own: {', '.join(ids)}"
+            _tell(key, what, {"task_id": None, "candidates": ids})
+        say(f"{len(report.found)} found, {len(report.unknown)} still unknown")
+        if report.unknown:
+            sys.exit(ExitCode.UNKNOWN)
+
+    run(main())
+
+
+def _tell(key: str, what: str, facts: dict[str, object]) -> None:
+    if on_terminal():
+        click.echo(harmless(f"{key}: {what}"))
+    else:
+        print_line({"key": key, **facts})
+
+
+_FOUND = {
+    "history": "found in the host's history",
+    "webhook": "found by its webhook delivery",
+    "read": "read, as the response named it",
+    "hand": "told by a person",
+}
+"""How the task of a lost submission was found, in words."""
 
 
 def _print(entry: LedgerEntry) -> None:
@@ -85,7 +159,10 @@ def _print(entry: LedgerEntry) -> None:
     head = f"{entry.outcome or entry.state.value:9} {when}  {entry.key}"
     out.print(harmless(head), markup=False, soft_wrap=True)
     if entry.task_id is not None:
-        out.print(f"          task {harmless(entry.task_id)}", markup=False, soft_wrap=True)
+        how = _FOUND.get(entry.found, "")
+        if how:
+            how = f" ({how})"
+        out.print(f"          task {harmless(entry.task_id)}{how}", markup=False, soft_wrap=True)
     request = f"          {harmless(entry.request)}"
     out.print(request, markup=False, no_wrap=True, overflow="ellipsis")
 
@@ -96,6 +173,7 @@ def _as_json(entry: LedgerEntry) -> dict[str, object]:
         "state": entry.state.value,
         "outcome": entry.outcome,
         "task_id": entry.task_id,
+        "found": entry.found,
         "origin": entry.origin,
         "family": entry.family,
         "request": entry.request,

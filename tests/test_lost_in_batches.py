@@ -1,0 +1,124 @@
+"""Lost submissions of batches and of the command line, and how their tasks come home."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from support.serving import KEY, serving
+from support.threaded_emulator import threaded_emulator
+
+from piapi_async import BatchItem, BatchRunner, CreateTask, Ledger, PiAPI, PollPolicy, SubmissionUnknown
+from piapi_async.cli import cli
+from piapi_async.emulator import Dialect, Drop, Emulator
+
+LOST = Drop(after_body=True)
+WIDE: dict[str, Any] = {"concurrency": 1_000, "queue": 10_000}
+
+
+def cats(count: int) -> list[BatchItem[Any]]:
+    return [
+        BatchItem(CreateTask("Qubico/flux1-schnell", "txt2img", {"prompt": f"cat {number}"}), f"k{number}")
+        for number in range(count)
+    ]
+
+
+async def lose(emulator: Emulator, path: Path, count: int) -> None:
+    """Leave so many submissions unknown in a ledger."""
+    emulator.fail("create", LOST, times=count)
+    async with PiAPI(KEY, base_url=emulator.base_url, ledger=Ledger(path), recover=0) as piapi:
+        submits = [piapi.submit(item.request, key=item.key) for item in cats(count)]
+        ends = await asyncio.gather(*submits, return_exceptions=True)
+        assert all(isinstance(end, SubmissionUnknown) for end in ends)
+
+
+@pytest.mark.looptime
+async def test_a_batch_that_goes_on_finds_all_that_was_lost_in_one_pass(tmp_path: Path) -> None:
+    path = tmp_path / "run.db"
+    async with serving(**WIDE) as (emulator, _):
+        await lose(emulator, path, 60)
+        poll = PollPolicy.every(1.0)
+        async with PiAPI(KEY, base_url=emulator.base_url, ledger=Ledger(path), poll=poll) as piapi:
+            outcomes = await BatchRunner(piapi, concurrency=10).run(cats(80))
+
+        assert all(outcome.ok for outcome in outcomes)
+        assert ["history"] * 60 + [""] * 20 == [outcome.recovered for outcome in outcomes]
+        assert len(emulator.engine.tasks) == 80
+        assert emulator.seen.requests["history"] <= 2
+
+
+@pytest.mark.looptime
+async def test_a_batch_looks_once_more_at_its_end(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "run.db")
+    client = {"ledger": ledger, "recover": 2.0}
+    async with serving(client, dialect=Dialect(history_lag=10.0), **WIDE) as (emulator, piapi):
+        emulator.fail("create", LOST)
+        outcomes = await BatchRunner(piapi).run(cats(3))
+
+        assert sum(isinstance(outcome.error, SubmissionUnknown) for outcome in outcomes) == 1
+        assert [] == await ledger.unknown()
+
+
+# -- from a terminal ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
+    monkeypatch.chdir(tmp_path)
+    with threaded_emulator(api_keys=(KEY,)) as (emulator, url):
+        monkeypatch.setenv("PIAPI_API_KEY", KEY)
+        monkeypatch.setenv("PIAPI_BASE_URL", url)
+        yield emulator
+
+
+def run(*words: str) -> Result:
+    return CliRunner().invoke(cli, words)
+
+
+def shown() -> dict[str, dict[str, Any]]:
+    lines = run("ledger", "show", "run.db").stdout.splitlines()
+    return {row["key"]: row for row in map(json.loads, lines)}
+
+
+def test_a_ledger_is_recovered_by_hand_and_shows_how_each_was_found(host: Emulator) -> None:
+    asyncio.run(lose(host, Path("run.db"), 2))
+    host.fail("create", Drop(after_body=True, made=False))
+
+    async def nothing_made() -> None:
+        async with PiAPI(KEY, base_url=host.base_url, ledger=Ledger("run.db"), recover=0) as piapi:
+            with pytest.raises(SubmissionUnknown):
+                await piapi.submit(CreateTask("kling", "video_generation", {"prompt": "it yawns"}), key="none")
+
+    asyncio.run(nothing_made())
+    result = run("ledger", "recover", "run.db")
+
+    said = {row["key"]: row for row in map(json.loads, result.stdout.splitlines())}
+    assert set(host.engine.tasks) == {said[key]["task_id"] for key in ("k0", "k1")}
+    assert said["none"] == {"key": "none", "task_id": None, "candidates": []}
+    assert (result.exit_code, "2 found, 1 still unknown" in result.stderr) == (6, True)
+    assert {"k0": "history", "k1": "history", "none": ""} == {key: row["found"] for key, row in shown().items()}
+
+
+def test_a_submission_is_looked_for_before_it_may_be_sent_again(host: Emulator) -> None:
+    asyncio.run(lose(host, Path("run.db"), 1))
+    result = run("ledger", "resolve", "run.db", "k0", "--resubmit")
+
+    [task_id] = host.engine.tasks
+    assert result.exit_code == 0
+    assert f"it made task {task_id}" in result.stderr
+    assert shown()["k0"]["state"] == "accepted"
+
+
+def test_without_an_api_key_a_person_is_believed(host: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    asyncio.run(lose(host, Path("run.db"), 1))
+    monkeypatch.delenv("PIAPI_API_KEY")
+    result = run("ledger", "resolve", "run.db", "k0", "--resubmit")
+
+    assert "not looked for" in result.stderr
+    assert "may be submitted again" in result.stderr
+    assert {} == shown()
