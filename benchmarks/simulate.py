@@ -87,7 +87,7 @@ def report(tally: Tally, seconds: float) -> Iterator[str]:
     """Return the lines of a long run's summary."""
     counts = tally.counts
     yield f"{tally.seeds:,} seeds in {seconds / 60:.1f} min ({tally.seeds / seconds:.1f} per second)"
-    for name in ("lives", "crashes", "submissions", "creates", "tasks made", "polls"):
+    for name in ("lives", "crashes", "submissions", "creates", "tasks made", "lost answers come home", "polls"):
         yield f"{counts[name]:12,} {name}"
     for prefix in ("step", "told", "wait", "ledger"):
         parts = sorted((name, number) for name, number in counts.items() if name.startswith(f"{prefix}: "))

@@ -24,13 +24,14 @@ from random import Random
 from typing import Any
 
 import pytest
+from attrs import evolve
 from support.processes import Child, wait_until
 from support.threaded_emulator import threaded_emulator, unmeasured
 
 from piapi_async import PiAPI, PollPolicy
 from piapi_async.cli import _session as setup
 from piapi_async.cli import cli
-from piapi_async.emulator import Drop, Emulator
+from piapi_async.emulator import Dialect, Drop, Emulator
 from piapi_async.models import catalog
 
 pytestmark = pytest.mark.storm
@@ -259,6 +260,7 @@ def test_a_run_that_is_killed_at_a_random_moment_is_continued_and_pays_once(seed
 
 @every_family
 def test_what_is_unknown_is_told_by_every_run_and_never_repeated(run: Run) -> None:
+    run.emulator._host.view = evolve(run.emulator._host.view, dialect=Dialect(history=False))
     run.emulator.fail("create", Drop(after_body=True), nth=5, times=3)
     run.kill_when(made(run, 30))
     first = run.check(run.to_the_end())

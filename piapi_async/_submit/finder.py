@@ -145,6 +145,7 @@ class Finder:
     _peers: Peers | None = field(default=None, init=False)
     _searches: dict[str, _Search] = field(factory=dict, init=False)
     _runner: asyncio.Task[None] | None = field(default=None, init=False)
+    _passes: set[asyncio.Task[None]] = field(factory=set, init=False)
     _wake: asyncio.Event = field(factory=asyncio.Event, init=False)
     _closing: bool = field(default=False, init=False)
     _not_before: float = field(default=-math.inf, init=False)
@@ -221,11 +222,15 @@ class Finder:
         """Look once more for everything, and then give up."""
         self._closing = True
         self._wake.set()
+        for task in self._passes:
+            task.cancel()
 
     async def finish(self) -> None:
         """Wait for the last look."""
+        tasks = list(self._passes)
         if self._runner is not None:
-            await asyncio.gather(self._runner, return_exceptions=True)
+            tasks.append(self._runner)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def look_again(self, keys: Collection[str] | None = None) -> dict[str, Finding]:
         """Look once for the *unknown* submissions of the ledger, all of them in one pass.
@@ -234,7 +239,7 @@ class Finder:
         done unless one of them is unknown.  Raises `LedgerError`.
         """
         ledger = self._ledger
-        if ledger is None:
+        if ledger is None or self._closing:
             return {}
 
         searches = []
@@ -246,10 +251,22 @@ class Finder:
         if not searches or not (keys is None or any(search.key in keys for search in searches)):
             return {}
 
-        await self._look_safely(searches)
+        if self._closing:
+            return {}
+        await self._pass(searches)
         for search in searches:
             search.settle(Finding(candidates=search.candidates))
         return {search.key: search.finding.result() for search in searches if _is_good(search.finding)}
+
+    async def _pass(self, searches: Sequence[_Search]) -> None:
+        """Look once for rows of the ledger; a close ends it, as they can be looked for later."""
+        task = asyncio.create_task(self._look_safely(searches), name="piapi_async recovery pass")
+        self._passes.add(task)
+        task.add_done_callback(self._passes.discard)
+        try:
+            await asyncio.wait([task])
+        finally:
+            task.cancel()
 
     async def recover(self) -> RecoveryReport:
         """Look once for every *unknown* submission of the ledger.  Raises `LedgerError`."""

@@ -139,6 +139,7 @@ class Submitter:
         self._correlation.give_up()
         self.finder.close()
         if not submissions:
+            await self.finder.finish()
             return
 
         _, late = await asyncio.wait(submissions, timeout=patience)

@@ -171,8 +171,9 @@ class BatchRun:
     async def _look_for_unknown(self) -> None:
         """Look once for what the ledger has as *unknown*: all of it in one pass, and not item by item."""
         try:
+            self.runtime.enter()
             findings = await self.runtime.submitter.finder.look_again()
-        except PiAPIError as error:  # of the ledger, which the items hear of as well
+        except (PiAPIError, RuntimeError) as error:  # which the items hear of as well
             logger.info("the unknown submissions of the ledger could not be looked for: %s", error)
             return
         found = sum(finding.task_id is not None for finding in findings.values())

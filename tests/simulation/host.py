@@ -10,13 +10,16 @@ import json
 import re
 from collections import Counter, deque
 from collections.abc import Callable
+from datetime import UTC, datetime
+from email.utils import formatdate
 from random import Random
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 from attrs import define, field, frozen
 
 from .answers import BY_WORD, HTML
-from .world import Transport, World
+from .world import BOOT_TIME, Transport, World
 
 KEY = "sk-simulated-key-0123456789"
 SECRET = "a-webhook-secret-nobody-should-see"
@@ -113,6 +116,10 @@ LASTING = ("null entries", "unreadable entries", "swapped entries", "no multi-fe
 """What may stay wrong, because a plain fetch still tells."""
 
 
+HISTORIES = ("prompt", "late", "at the end", "gaps", "lies", "hides inputs", "none")
+"""How well a host keeps its history: rows come at once, late, with the task's end, not all, or beside invented ones."""
+
+
 @define(eq=False)
 class Host:
     """The simulated service, reached through `Transport`s."""
@@ -128,6 +135,8 @@ class Host:
     polls: int = 0
     deliver: Callable[[HostTask], None] | None = None
     forbidden: list[str] = field(factory=list)
+    history: str = "prompt"
+    """How well the history is kept, one of `HISTORIES`."""
 
     def connect(self, transport: Transport) -> Line:
         """Return the host's end of a new connection."""
@@ -155,6 +164,32 @@ class Host:
 
     # -- reading ------------------------------------------------------------------------------------------------------
 
+    def rows(self, since: float, until: float) -> list[dict[str, Any]]:
+        """Return the rows of the history that were made in a time, the latest first."""
+        rows = []
+        for number, task in enumerate(reversed(self.tasks.values())):
+            visible_at = task.made_at + {"late": 20.0, "at the end": task.seconds, "gaps": 2.0}.get(self.history, 0.0)
+            if self.world.now < visible_at or (self.history == "gaps" and task.intent % 3 == 0):
+                continue
+            row = self._row(number, task, task.made_at)
+            if self.history == "lies":  # duplicates, wrong times, other models, tasks that nobody knows
+                rows += [row, {**row, "task_id": f"nobody-{number}"}, {**row, "task_model": "kling"}]
+                row = self._row(number + 10_000, task, task.made_at + 5.0 * (task.intent % 3))
+            rows.append(row)
+        bounds = (since - BOOT_TIME, until - BOOT_TIME)
+        return [row for row in rows if bounds[0] <= row["at"] <= bounds[1]]
+
+    def _row(self, number: int, task: HostTask, at: float) -> dict[str, Any]:
+        return {
+            "id": number + 1,
+            "at": at,
+            "task_id": task.task_id,
+            "task_model": "Qubico/flux1-schnell" if task.unified else "midjourney",
+            "status": task.word(self.world.now),
+            "action": "pay",
+            "created_at": written(at),
+        }
+
     def delivery(self, task: HostTask) -> bytes:
         """Return the body of a webhook about a task."""
         shown = self.show(task)
@@ -177,7 +212,8 @@ class Host:
                 "model": "Qubico/flux1-schnell",
                 "task_type": "txt2img",
                 "status": task.word(now),
-                "input": {"prompt": task.prompt},
+                "input": None if self.history == "hides inputs" else {"prompt": task.prompt, "steps": 4},
+                "meta": {"created_at": written(task.made_at)},
                 "config": {"webhook_config": {"endpoint": task.endpoint, "secret": SECRET if task.endpoint else ""}},
                 "output": {"image_url": links[0], "image_urls": links} if links else None,
                 "error": error,
@@ -250,6 +286,8 @@ class Line:
             self._read_many(data["task_ids"])
         elif path == "/mj/v2/fetch":
             self._read_one(data["task_id"], unified=False)
+        elif path.startswith("/api/open/tasks/histories"):
+            self._history(dict(parse_qsl(urlsplit(path).query)))
         elif method == "GET" and path.startswith("/api/v1/task/"):
             self._read_one(path.rsplit("/", 1)[1], unified=True)
         else:
@@ -318,6 +356,16 @@ class Line:
         shown: Any = host.show(task)
         self._answer(200, json.dumps({"code": 200, "data": shown, "message": "success"} if unified else shown))
 
+    def _history(self, query: dict[str, str]) -> None:
+        host = self.host
+        if host.history == "none":
+            self._answer(404, json.dumps({"code": 404, "message": "no such endpoint"}))
+            return
+        rows = host.rows(float(query.get("start_time", 0)), float(query.get("end_time", 4e9)))
+        page, size = int(query["page"]), int(query["page_size"])
+        data = {"data": rows[(page - 1) * size : page * size], "page": page, "size": size, "total": len(rows)}
+        self._answer(200, json.dumps({"code": 200, "data": data, "message": "success"}))
+
     def _read_many(self, ids: list[str]) -> None:
         host = self.host
         host.polls += 1
@@ -339,7 +387,8 @@ class Line:
         self._answer(200, json.dumps({"data": entries}))
 
     def _answer(self, status: int, body: str) -> None:
-        raw = http(status, body)
+        date = formatdate(BOOT_TIME + self.host.world.now, usegmt=True).encode()
+        raw = http(status, body).replace(b"\r\n", b"\r\nDate: " + date + b"\r\n", 1)
         transport = self.transport
         match self.host.weather_now():
             case "502 pages":
@@ -372,6 +421,11 @@ class Line:
             if task is not None and task.state(self.host.world.now) == "waiting":
                 task.cancelled = True
         self._answer(200, json.dumps({"code": 200, "status": "success", "message": ""}))
+
+
+def written(at: float) -> str:
+    """Return a time of the world as the host's clock says it."""
+    return datetime.fromtimestamp(BOOT_TIME + at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def http(status: int, body: str) -> bytes:

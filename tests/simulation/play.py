@@ -37,7 +37,7 @@ from piapi_async import (
 )
 from piapi_async.batch import BatchItem
 
-from .host import KEY, SECRET, Host, HostTask
+from .host import HISTORIES, KEY, SECRET, Host, HostTask
 from .story import (
     Batch,
     Close,
@@ -490,7 +490,7 @@ async def _in_group(work: Coroutine[Any, Any, None], scopes: list[anyio.CancelSc
 def play(story: Story, folder: Path) -> Record:
     """Play a story to its end and return what is known of it."""
     world = World()
-    host = Host(world, Random(f"host {story.seed}"))
+    host = Host(world, Random(f"host {story.seed}"), history=Random(f"history {story.seed}").choice(HISTORIES))
     world.accept = host.connect
     record = Record(story, world, host)
     player = Player(record, folder, Random(f"player {story.seed}"))

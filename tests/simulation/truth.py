@@ -50,6 +50,10 @@ def counts(record: Record) -> Counter[str]:
     found["creates"] = record.host.creates.total()
     found["tasks made"] = len(record.host.tasks)
     found["polls"] = record.host.polls
+    unnamed = {task_id for task_id, task in record.host.tasks.items() if not task.named}
+    found["lost answers come home"] = sum(
+        attempt.state == "accepted" and attempt.task_id in unnamed for attempt in record.attempts
+    )
     found.update(f"told: {attempt.state}" for attempt in record.attempts)
     found.update(f"wait: {attempt.ended}" for attempt in record.attempts if attempt.ended)
     found.update(f"ledger: {state}" for state, _ in (record.ledger_rows or {}).values())
