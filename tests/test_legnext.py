@@ -159,7 +159,7 @@ def read(raw: dict[str, Any]) -> Task[legnext.LegNextResult]:
 
 def test_a_grid_has_four_pictures_its_seed_its_price_and_what_may_follow() -> None:
     singles = [f"https://cdn.legnext.ai/mj/{JOB}_{number}.png" for number in range(4)]
-    available = {"upscale": [0, 1, 2, 3], "edit": [0], "reroll": True, "animate": False, "odd": "x"}
+    available = {"upscale": [0, 1, 2, 3], "edit": [0, "x"], "reroll": True, "animate": False, "odd": "x"}
     output = {
         "image_url": "https://cdn.legnext.ai/temp/1.png",
         "image_urls": singles,
@@ -184,13 +184,13 @@ def test_single_pictures_videos_and_texts_are_what_they_are() -> None:
     video = read(job(JOB, "video-diffusion", "completed", {"image_url": "", "video_urls": clips}))
     texts = {"promptEn": "long", "finalPrompt": "short", "description": "d", "prompts": ["one", "two"]}
     shorter = read(job(JOB, "shorten", "completed", texts))
-    unread = read(job(JOB, "shorten", "completed", output="odd"))
+    unread = read(job(JOB, "shorten", "completed", output="odd", task_type=7))
 
     assert [file.url for file in single.files] == [file.url for file in alone.files] == [URL]
     assert [file.url for file in video.files] == list(video.result.video_urls) == clips
     assert (shorter.result.final_prompt, shorter.result.prompt_en) == ("short", "long")
     assert (shorter.result.message, shorter.result.prompts) == ("one\n\ntwo", ("one", "two"))
-    assert unread.ok
+    assert (unread.ok, unread.task_type) == (True, "")
     assert unread.result == legnext.LegNextResult()
 
 

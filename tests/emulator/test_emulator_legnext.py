@@ -68,6 +68,17 @@ async def test_what_each_verb_makes_is_in_its_field() -> None:
         described = await finished(caller, "describe", imgUrl="https://example.org/cat.png")
         panned = await finished(caller, "pan", jobId=grid["job_id"], imageNo=3, direction=2, scale=1.5)
 
+        area = {"width": 1024, "height": 1024, "points": [0, 0, 9, 0, 9, 9]}
+        images = ["https://example.org/1.png", "https://example.org/2.png"]
+        for verb, body in (
+            ("inpaint", {"jobId": grid["job_id"], "imageNo": 0, "mask": {"areas": [area]}}),
+            ("inpaint", {"jobId": grid["job_id"], "imageNo": 0, "mask": {"url": images[0]}}),
+            ("blend", {"imgUrls": images, "aspect_ratio": "2:3"}),
+        ):
+            made = await finished(caller, verb, **body)
+            assert len(made["output"]["image_urls"]) == 4
+        assert (await create(caller, "shorten", prompt="a cat"))[1]["output"]["prompts"] is None
+
         assert grid["output"]["image_url"]
         assert grid["output"]["available_actions"]["upscale"] == [0, 1, 2, 3]
         assert (videos["task_type"], longer["task_type"]) == ("video_diffusion", "extend_video")
