@@ -14,6 +14,8 @@ import socket
 import ssl
 import struct
 from collections.abc import Callable, Coroutine, Iterator
+from datetime import UTC, datetime
+from email.utils import formatdate
 from types import TracebackType
 from typing import Any, Literal, Self
 
@@ -159,6 +161,7 @@ FAULTS: tuple[Fault, ...] = tuple(_common(LEGACY))
 LEGNEXT_FAULTS: tuple[Fault, ...] = tuple(evolve(fault, words=LEGNEXT) for fault in _common(LEGNEXT))
 UNIFIED_FAULTS: tuple[Fault, ...] = tuple(evolve(fault, words=UNIFIED) for fault in (*_common(UNIFIED), *_coded()))
 
+_EPOCH = 1_790_000_000.0  # Unix time at which the loop's clock is 0
 _BACK_AFTER = 0.3
 _FULL_FOR = 1.5
 
@@ -176,6 +179,7 @@ class Host:
     """How many POSTs were read to the end and not refused since `strike`."""
     _struck: int = 0
     _made: int = 0
+    _history: dict[str, tuple[bytes, float]] = field(factory=dict)
     _on: bool = False
     _socket: socket.socket = field(init=False)
     _server: asyncio.Server | None = None
@@ -283,13 +287,20 @@ class Host:
     async def _one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """Serve one request; tell whether the connection is good for another."""
         head = await reader.readexactly(1)
+        if head == b"G":  # a read, which costs nothing and meets with no fault
+            line = await reader.readuntil(b"\r\n\r\n")
+            writer.write(self._read(line.decode("latin-1").split(" ")[1]))
+            await writer.drain()
+            return True
         fault = self.fault if not self.fault.outage and self._strikes() else None
         if fault is None or fault.reads != "a byte":
             head += await reader.readuntil(b"\r\n\r\n")
         if fault is None or fault.reads == "all":
             found = re.search(rb"(?i)\r\ncontent-length: *(\d+)", head)
-            await reader.readexactly(int(found[1]) if found else 0)
+            body = await reader.readexactly(int(found[1]) if found else 0)
             self.billable += self._on and not (fault and fault.refuses)
+            if not (fault and fault.refuses):
+                self._history[_COUNTED.format(self._made + 1)] = (body, self._now())
         self._made += 1
         made = self.fault.words.created.replace(_ID, _COUNTED.format(self._made))  # no two tasks share an id
         writer.write(fault.says if fault else answer(body=made))
@@ -299,6 +310,34 @@ class Host:
         elif fault is not None and fault.then == "reset":
             _reset(writer)
         return fault is None or fault.then == "keep"
+
+    def _now(self) -> float:
+        return _EPOCH + asyncio.get_running_loop().time()
+
+    def _read(self, path: str) -> bytes:
+        """Answer a read: the task history, or a task, of the unified protocol, where that is spoken."""
+        date = f"Date: {formatdate(self._now(), usegmt=True)}"
+        task_id = path.rsplit("/", 1)[1]
+        if self.fault.words is UNIFIED and path.startswith("/api/open/tasks/histories"):
+            rows = [_row(task, *made) for task, made in self._history.items()]
+            data = {"data": rows, "page": 1, "size": 100, "total": len(rows)}
+        elif self.fault.words is UNIFIED and task_id in self._history:
+            data = _shown(task_id, *self._history[task_id])
+        else:
+            return answer(404, json.dumps({"code": 404, "message": "not found"}), date)
+        return answer(200, json.dumps({"code": 200, "data": data, "message": "success"}), date)
+
+
+def _row(task_id: str, body: bytes, at: float) -> dict[str, Any]:
+    return {"id": task_id, "task_id": task_id, "task_model": json.loads(body)["model"], "created_at": _written(at)}
+
+
+def _shown(task_id: str, body: bytes, at: float) -> dict[str, Any]:
+    return {"task_id": task_id, "status": "pending", **json.loads(body), "meta": {"created_at": _written(at)}}
+
+
+def _written(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:

@@ -49,6 +49,11 @@ class Tally:
         return max(creates for creates, _ in self.counts)
 
     @property
+    def lost(self) -> int:
+        """How many intents were paid for, while the caller never learnt which job was made."""
+        return sum(intents for (creates, outcome), intents in self.counts.items() if creates and outcome != "recovers")
+
+    @property
     def range(self) -> str:
         """How many creates one intent led to."""
         fewest = min(creates for creates, _ in self.counts)
@@ -188,13 +193,15 @@ def _trust() -> Iterator[_Trust]:
             os.environ.update({} if before is None else {"SSL_CERT_FILE": before})
 
 
-async def our_tally(fault: Fault, intents: int, *, ledger: Path | None = None) -> Tally:
+async def our_tally(fault: Fault, intents: int, *, ledger: Path | None = None, recover: float = 0.0) -> Tally:
     """Submit so often under one fault with this package, one after the other: meant for a virtual clock."""
     tally = Tally()
     with contextlib.ExitStack() as stack:
         trust = stack.enter_context(_trust()) if fault.speaks_tls else _Trust()
         for _ in range(intents):
-            await _intend(fault, partial(ours, trusting=trust.client, ledger=ledger), tally, tls=trust.host)
+            await _intend(
+                fault, partial(ours, trusting=trust.client, ledger=ledger, recover=recover), tally, tls=trust.host
+            )
     return tally
 
 
@@ -227,12 +234,17 @@ def report_ours(intents: int) -> dict[str, Any]:
     """Print and give what every fault does to so many submits of ours."""
     coded = [evolve(fault, name=f"{fault.name} (unified API)") for fault in UNIFIED_FAULTS]
     bare = [evolve(fault, name=f"{fault.name} (LegNext)") for fault in LEGNEXT_FAULTS]
-    tallies = {fault.name: run_virtual(our_tally(fault, intents)) for fault in (*FAULTS, *coded, *bare)}
+    tallies = {fault.name: run_virtual(our_tally(fault, intents, recover=60.0)) for fault in (*FAULTS, *coded, *bare)}
     rows = [
-        (name, *(str(tally.outcomes[outcome]) for outcome in ("recovers", "unknown", "refused")), tally.range)
+        (
+            name,
+            *(str(tally.outcomes[outcome]) for outcome in ("recovers", "unknown", "refused")),
+            tally.range,
+            str(tally.lost),
+        )
         for name, tally in tallies.items()
     ]
-    columns = ("fault", "accepted", "unknown", "refused", "creates of one")
+    columns = ("fault", "accepted", "unknown", "refused", "creates of one", "submissions lost for good")
     print(table(f"piapi_async, {intents} submits per fault", columns, rows))
     return {"intents": intents, "faults": {name: _plain(tally) for name, tally in tallies.items()}}
 
@@ -264,7 +276,7 @@ def _goal(results: dict[str, dict[str, Tally]]) -> Goal:
 
 def _plain(tally: Tally) -> dict[str, Any]:
     total = sum(creates * intents for (creates, _), intents in tally.counts.items())
-    return {"most": tally.most, "mean": total / tally.counts.total(), "outcomes": tally.outcomes}
+    return {"most": tally.most, "lost": tally.lost, "mean": total / tally.counts.total(), "outcomes": tally.outcomes}
 
 
 def main(*, smoke: bool = False, json_path: Path | None = None, only_ours: int | None = None) -> None:
