@@ -30,7 +30,7 @@ async def read_ended(handle: TaskHandle[R], entry: LedgerEntry, family: Family[R
     """
     answer = entry.answer
     if not answer and entry.outcome in WITHOUT_RESULT:
-        answer = orjson.dumps({"task_id": entry.task_id, "status": entry.outcome})
+        answer = orjson.dumps({family.id_field: entry.task_id, "status": entry.outcome})
 
     task: Task[R] | None = None
     try:

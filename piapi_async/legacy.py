@@ -36,7 +36,7 @@ from ._protocol.requests import FileRequest, request, set_inputs
 from ._protocol.result_files import find_files
 from ._verdict import read_created
 from .account import PIAPI
-from .tasks import Created, Life, Reader, Task, TaskFile, TaskId, TaskState, check_task_id
+from .tasks import Cost, Created, Life, Reader, Task, TaskFile, TaskId, TaskState, check_task_id
 
 __all__ = ["DREAM_MACHINE", "FACE_SWAP", "LEGACY_KLING", "DreamMachine", "FaceSwap", "LegacyKling"]
 
@@ -207,6 +207,7 @@ class _Protocol(Generic[R]):
         return Family(
             name=self.name,
             service=PIAPI,
+            tells_price=False,
             fetch=self._get,
             cancel=no_cancel(self.name),
             read=self._read_whole,
@@ -240,7 +241,7 @@ class _Protocol(Generic[R]):
             error=error,
             images=images,
             raw=data,
-            reader=Reader(result=self._result, life=_read_life, files=self._files),
+            reader=Reader(result=self._result, life=_read_life, cost=_read_cost, files=self._files),
         )
 
     def _result(self, raw: Mapping[str, Any]) -> R:
@@ -256,8 +257,11 @@ def _read_life(raw: Mapping[str, Any]) -> Life:
         created_at=_read_time(metadata.get("created_at")),
         started_at=_read_time(metadata.get("started_at")),
         ended_at=_read_time(metadata.get("ended_at")),
-        cost=read_cost(metadata.get("quota_usage"), "quota"),
     )
+
+
+def _read_cost(raw: Mapping[str, Any]) -> Cost | None:
+    return read_cost(object_at(raw, "metadata").get("quota_usage"), "quota")
 
 
 def _read_time(value: object) -> datetime | None:

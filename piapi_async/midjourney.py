@@ -53,7 +53,7 @@ from ._protocol.words import says_failed
 from ._verdict import read_created
 from .account import PIAPI
 from .errors import UnexpectedAnswer
-from .tasks import Created, Life, Reader, Task, TaskFile, TaskId, TaskState, check_task_id, waiting_task
+from .tasks import Cost, Created, Life, Reader, Task, TaskFile, TaskId, TaskState, check_task_id, waiting_task
 
 __all__ = [
     "LEGACY",
@@ -326,14 +326,16 @@ def _read_result(raw: Mapping[str, Any]) -> MidjourneyResult:
 
 def _read_life(raw: Mapping[str, Any]) -> Life:
     meta = _structure_meta.salvage(raw.get("meta"))
-    used = object_at(raw, "task_result").get("quota_used")
     return Life(
         task_type=meta.task_type,
         created_at=from_unix(meta.created_at),
         started_at=from_unix(meta.started_at),
         ended_at=from_unix(meta.ended_at),
-        cost=read_cost(used, "quota"),
     )
+
+
+def _read_cost(raw: Mapping[str, Any]) -> Cost | None:
+    return read_cost(object_at(raw, "task_result").get("quota_used"), "quota")
 
 
 def _read_files(raw: Mapping[str, Any]) -> tuple[TaskFile, ...]:
@@ -346,7 +348,7 @@ def _read_files(raw: Mapping[str, Any]) -> tuple[TaskFile, ...]:
     return find_files(result, "task_result")
 
 
-_READER = Reader(result=_read_result, life=_read_life, files=_read_files, unpack=unpack_task)
+_READER = Reader(result=_read_result, life=_read_life, cost=_read_cost, files=_read_files, unpack=unpack_task)
 
 
 def _read_task(
@@ -410,6 +412,7 @@ def _rewritten(data: dict[str, Any]) -> bytes:
 LEGACY: Family[MidjourneyResult] = Family(
     name="legacy",
     service=PIAPI,
+    tells_price=False,
     fetch=Fetch,
     fetch_many=MultiFetch,
     cancel=_cancel,

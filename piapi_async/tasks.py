@@ -65,13 +65,15 @@ class Created:
 
 @frozen
 class Life:
-    """The facts of a task that never decide anything; all may be missing."""
+    """The facts of a task that never decide anything; all may be missing.
+
+    What it cost is read by itself, as batches ask for it of every task.
+    """
 
     task_type: str = ""
     created_at: datetime | None = None
     started_at: datetime | None = None
     ended_at: datetime | None = None
-    cost: Cost | None = None
 
 
 class FileKind(Enum):
@@ -126,9 +128,13 @@ class TaskFile:
         }
 
 
+def _no_cost(_: Mapping[str, Any]) -> Cost | None:
+    return None
+
+
 @frozen(eq=False)
 class Reader(Generic[R_co]):
-    """How the JSON of one API's task is read in depth: the result, the life, the files.
+    """How the JSON of one API's task is read in depth: the result, the life, the cost, the files.
 
     `unpack` makes that JSON of the bytes that a waiting task keeps; see `waiting_task`.
     """
@@ -137,6 +143,7 @@ class Reader(Generic[R_co]):
     life: Callable[[Mapping[str, Any]], Life]
     files: Callable[[Mapping[str, Any]], tuple[TaskFile, ...]]
     unpack: Callable[[bytes], Mapping[str, Any]] = orjson.loads
+    cost: Callable[[Mapping[str, Any]], Cost | None] = _no_cost
 
 
 @frozen(kw_only=True, slots=False)  # made for every poll, a quarter faster into a dict
@@ -204,7 +211,7 @@ class Task(Generic[R_co]):
     @property
     def cost(self) -> Cost | None:
         """What the host says it has consumed for the task so far, None if it does not say."""
-        return self._life.cost
+        return self._reader.cost(self.raw)
 
     @property
     def created_at(self) -> datetime | None:

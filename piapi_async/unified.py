@@ -27,10 +27,10 @@ from ._protocol.reading import (
     failure_text,
     object_at,
     pick_images,
-    read_cost,
     read_percent,
     read_state,
     read_time,
+    read_usage,
 )
 from ._protocol.requests import FileRequest, is_input, request, set_inputs
 from ._protocol.result_files import find_files
@@ -264,7 +264,6 @@ def _read_output(raw: Mapping[str, Any]) -> Output:
 
 def _read_life(raw: Mapping[str, Any]) -> Life:
     meta = object_at(raw, "meta")
-    usage = object_at(meta, "usage")
     task_type = raw.get("task_type")
     if not isinstance(task_type, str):
         task_type = ""
@@ -274,7 +273,6 @@ def _read_life(raw: Mapping[str, Any]) -> Life:
         created_at=read_time(meta.get("created_at")),
         started_at=read_time(meta.get("started_at")),
         ended_at=read_time(meta.get("ended_at")),
-        cost=read_cost(usage.get("consume"), usage.get("type")),
     )
 
 
@@ -315,7 +313,7 @@ def _family_of(result: Any) -> Family[Any]:  # noqa: ANN401 - a class, or `Outpu
     read_result: Any = _read_output
     if result is not Output:
         read_result = partial(_read_result, Structure(result))
-    reader = Reader(result=read_result, life=_read_life, files=_read_files, unpack=unpack_task)
+    reader = Reader(result=read_result, life=_read_life, cost=read_usage, files=_read_files, unpack=unpack_task)
 
     def fetch(task_id: TaskId) -> GetTask[Any]:
         return GetTask(task_id, reader)

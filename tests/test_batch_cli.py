@@ -369,7 +369,10 @@ def test_a_dry_run_tells_what_is_new_from_what_is_known_and_unknown(host: Host) 
         host=host,
     )
 
-    assert json.loads(result.stdout) == {"items": 5, "submit": 2, "resume": 2, "unknown": 1}
+    assert json.loads(result.stdout) == {
+        "items": 5, "submit": 2, "resume": 2, "unknown": 1,
+        "estimated_cost": [{"amount": 6, "unit": "quota"}], "of_unknown_cost": 0,
+    }  # fmt: skip
     assert dict(host[0].seen.requests) == seen
 
 

@@ -20,9 +20,9 @@ from .._protocol.reading import (
     failure_text,
     object_at,
     pick_images,
-    read_cost,
     read_status,
     read_time,
+    read_usage,
 )
 from .._protocol.result_files import find_files
 from ..account import Account, Credits
@@ -80,7 +80,6 @@ def _actions_in(available: Mapping[str, Any]) -> Iterator[str]:
 
 def _read_life(raw: Mapping[str, Any]) -> Life:
     meta = object_at(raw, "meta")
-    usage = object_at(meta, "usage")
     task_type = raw.get("task_type")
     if not isinstance(task_type, str):
         task_type = ""
@@ -90,7 +89,6 @@ def _read_life(raw: Mapping[str, Any]) -> Life:
         created_at=read_time(meta.get("created_at")),
         started_at=read_time(meta.get("started_at")),
         ended_at=read_time(meta.get("ended_at")),
-        cost=read_cost(usage.get("consume"), usage.get("type")),
     )
 
 
@@ -102,7 +100,7 @@ def _read_files(raw: Mapping[str, Any]) -> tuple[TaskFile, ...]:
     return find_files(output, "output")
 
 
-_READER = Reader(result=_read_result, life=_read_life, files=_read_files)
+_READER = Reader(result=_read_result, life=_read_life, cost=read_usage, files=_read_files)
 
 
 def _read_task(data: dict[str, Any], asked: TaskId) -> Task[LegNextResult]:

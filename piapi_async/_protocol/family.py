@@ -62,7 +62,8 @@ class Family(Generic[R_co]):
     """How the tasks of one API are read and cancelled.
 
     `service` is the vendor whose API it is, None for one that any host may have; `id_field` what its
-    JSON calls a task's id.
+    JSON calls a task's id; `tells_price` whether the figures of its tasks are prices, and not a quota
+    of unknown worth.
     `read` returns the task that a JSON object of this API tells of, as a webhook or the ledger has
     it.  `cancel` returns the requests, one or several, that cancel some tasks.  `fetch_many` is
     None if the API reads only one task at a time; else it returns by id the task, None for an
@@ -73,6 +74,7 @@ class Family(Generic[R_co]):
     name: str
     id_field: str = "task_id"
     service: Service | None = field(default=None, repr=False)
+    tells_price: bool = field(default=True, repr=False)
     fetch: Callable[[TaskId], Request[Task[R_co]]] = field(repr=False)
     cancel: Callable[[Sequence[TaskId]], Sequence[Request[None]]] = field(repr=False)
     read: Callable[[dict[str, Any], TaskId], Task[R_co]] = field(repr=False)

@@ -295,6 +295,12 @@ def read_cost(amount: object, unit: object = "") -> Cost | None:
     return Cost(number, unit)
 
 
+def read_usage(raw: Mapping[str, Any]) -> Cost | None:
+    """Return what a task has consumed, as ``meta.usage`` says; PiAPI's unified API and LegNext have it."""
+    usage = object_at(object_at(raw, "meta"), "usage")
+    return read_cost(usage.get("consume"), usage.get("type"))
+
+
 # -- links -----------------------------------------------------------------------------------------
 
 LINK_NAMES = ("url", "href", "image_url", "uri")

@@ -11,7 +11,8 @@ from attrs import asdict, define, frozen
 from .._protocol.family import TaskRequest
 from ..errors import DownloadError, SubmissionUnknown
 from ..ledger._entries import SubmissionKey
-from ..tasks import Task, TaskRef
+from ..tasks import Cost, Task, TaskRef
+from ._budget import Budget
 
 R_co = TypeVar("R_co", covariant=True)
 
@@ -56,6 +57,13 @@ class Outcome(Generic[R_co]):
     download_error: DownloadError | None = None
     resumed: bool = False
     recovered: str = ""
+
+    @property
+    def cost(self) -> Cost | None:
+        """What the host says that its task has consumed, None if it does not say."""
+        if self.task is None:
+            return None
+        return self.task.cost
 
     @property
     def ok(self) -> bool:
@@ -139,13 +147,27 @@ class Totals:
     unknown: int = 0
     """Submissions that may or may not have made a task."""
     skipped: int = 0
-    """Items left for another run, because `max_submits` was reached; they have no outcome."""
+    """Items left for another run, because of `max_submits` or `max_cost`; they have no outcome."""
     saved: int = 0
     """Files saved."""
     unsaved: int = 0
     """Tasks that are done but could not be saved."""
     seconds: float = 0.0
     """Since the run began."""
+    costs: tuple[Cost, ...] = ()
+    """What the tasks that this run has submitted have consumed, as the host says, in each unit."""
+    frozen_costs: tuple[Cost, ...] = ()
+    """What they are expected to cost that have not ended, or may or may not have been made."""
+
+    @property
+    def cost(self) -> Cost | None:
+        """What this run has cost, None if nothing is known of that; see `costs` if it has several units."""
+        return _in_one_unit(self.costs)
+
+    @property
+    def frozen(self) -> Cost | None:
+        """What is frozen for this run, None if nothing is known of that; see `frozen_costs`."""
+        return _in_one_unit(self.frozen_costs)
 
     @property
     def ended(self) -> int:
@@ -188,6 +210,19 @@ class Tally:
         if outcome.download_error is not None:
             self.unsaved += 1
 
-    def totals(self, *, in_flight: int, running: int, seconds: float) -> Totals:
-        """Return the counts with what is known of the tasks in flight."""
-        return Totals(running=running, waiting=in_flight - running, seconds=seconds, **asdict(self))
+    def totals(self, *, in_flight: int, running: int, seconds: float, budget: Budget) -> Totals:
+        """Return the counts with what is known of the tasks in flight and their cost."""
+        return Totals(
+            running=running,
+            waiting=in_flight - running,
+            seconds=seconds,
+            costs=budget.costs(),
+            frozen_costs=budget.frozen(),
+            **asdict(self),
+        )
+
+
+def _in_one_unit(costs: tuple[Cost, ...]) -> Cost | None:
+    if len(costs) != 1:
+        return None
+    return costs[0]

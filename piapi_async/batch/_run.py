@@ -45,10 +45,13 @@ from ..errors import (
     InsufficientCreditError,
     LedgerError,
     PiAPIError,
+    SubmissionUnknown,
 )
 from ..handle import TaskHandle
 from ..ledger._entries import EndedAttempt, SubmissionKey
 from ..tasks import Task, TaskState, with_files
+from ._allowance import Allowance
+from ._budget import Budget, LimitError
 from ._identity import identify
 from ._in_flight import InFlight, log_left
 from ._outcome import BatchItem, IdentifiedItem, Outcome, Tally, Totals
@@ -78,6 +81,7 @@ class Settings:
     options: DownloadOptions
     retry_failed: bool
     max_submits: int | None
+    max_cost: float | None
     on_progress: Callable[[Totals], None] | None
 
 
@@ -96,7 +100,8 @@ class BatchRun:
     _slots: anyio.Semaphore = field(init=False)
     _workers: asyncio.Task[None] = field(init=False)  # the task of their group
     _tally: Tally = field(factory=Tally, init=False)
-    _submits_left: float = field(default=math.inf, init=False)
+    _budget: Budget = field(init=False)
+    _allowance: Allowance = field(init=False)
     _id: str = field(factory=partial(secrets.token_hex, 8), init=False)  # for occurrence numbers
     _downloads: Downloads | None = field(default=None, init=False)  # once there are any
     _began: float = field(factory=anyio.current_time, init=False)
@@ -104,8 +109,9 @@ class BatchRun:
     _progress_failed: bool = field(default=False, init=False)  # `on_progress` has raised, and that was logged
 
     def __attrs_post_init__(self) -> None:
-        if self.settings.max_submits is not None:
-            self._submits_left = self.settings.max_submits
+        submits = math.inf if self.settings.max_submits is None else self.settings.max_submits
+        self._budget = Budget(self.settings.max_cost)
+        self._allowance = Allowance(self._budget, submits, self.runtime.ledger)
         self._slots = anyio.Semaphore(self.settings.concurrency, fast_acquire=True)
         self._workers = asyncio.create_task(self._run_workers(), name="piapi_async batch")
 
@@ -119,7 +125,12 @@ class BatchRun:
         seconds = self._seconds
         if not self.is_over:
             seconds = anyio.current_time() - self._began
-        return self._tally.totals(in_flight=len(tasks), running=running, seconds=seconds)
+        return self._tally.totals(
+            in_flight=len(tasks),
+            running=running,
+            seconds=seconds,
+            budget=self._budget,
+        )
 
     def outcomes(self) -> AsyncGenerator[Outcome[Any], None]:
         """Yield the outcomes as they come, then raise what the input raised."""
@@ -129,6 +140,7 @@ class BatchRun:
         """Take no more items, and submit nothing more."""
         self.is_draining = True
         self.source.close()
+        self._budget.close()
 
     async def stop(self, outcomes: AsyncGenerator[Outcome[Any], None]) -> None:
         """Take no more items, stop the workers, and wait for what has begun to leave."""
@@ -222,11 +234,15 @@ class BatchRun:
             identity = await self._identify(item)
             if identity is not None:
                 key = identity.key
-            if not await self._may_submit(identity):
+            if not await self._allowance.covers(index, request, identity):
                 await self._skip()
                 return None
 
             watch, result = await self.runtime.submit(request, None, None, identity=identity, terms=_LOOKED_FOR)
+        except LimitError:
+            self._tally.skipped += 1
+            self.drain()
+            raise
         except BaseException as error:
             if _ends_worker(error):
                 raise
@@ -244,20 +260,6 @@ class BatchRun:
             return item.identity
         [identity] = await identify(self.runtime, [item], self._id)
         return identity
-
-    async def _may_submit(self, identity: SubmissionKey | None) -> bool:
-        """Take one of the submissions that are allowed; an item that the ledger knows needs none."""
-        if self._submits_left == math.inf:
-            return True
-
-        ledger = self.runtime.ledger
-        if ledger is not None and identity is not None and await ledger.find(identity.key) is not None:
-            return True
-        return self._take_submit()
-
-    def _take_submit(self) -> bool:
-        self._submits_left -= 1
-        return self._submits_left >= 0
 
     async def _skip(self) -> None:
         """Leave an item alone."""
@@ -278,6 +280,11 @@ class BatchRun:
             ref = error.ref
             self._tally.submitted += 1
 
+        if ref is not None or isinstance(error, SubmissionUnknown):
+            self._budget.keep(index)
+        else:
+            self._budget.release(index)
+
         outcome = Outcome(index=index, request=request, key=key, error=_as_failure(error), ref=ref)
         return self._concluded(outcome)
 
@@ -285,8 +292,10 @@ class BatchRun:
         self.in_flight[item.index] = item
         if item.entry is None:
             self._tally.submitted += 1
+            self._budget.freeze(item.index, item.handle.frozen)
         else:
             self._tally.resumed += 1
+            self._budget.release(item.index)
         self._report()
 
     async def _follow(self, item: InFlight[R]) -> InFlight[R] | Outcome[R]:
@@ -295,11 +304,21 @@ class BatchRun:
             outcome = await self._finish(item)
         finally:
             self.in_flight.pop(item.index, None)
+        if item.entry is None:
+            self._account_for(item, outcome)
 
         failed = item.failed_attempt(outcome)
         if failed is not None and self.settings.retry_failed and not self.is_draining:
             return await self._retry(item, outcome, failed)
         return self._concluded(outcome)
+
+    def _account_for(self, item: InFlight[Any], outcome: Outcome[Any]) -> None:
+        """Note what the task of an item that this run has submitted has cost."""
+        task = outcome.task
+        if task is not None and task.state.terminal:
+            self._budget.consume(item.index, task.cost, is_done=task.ok)
+        else:
+            self._budget.keep(item.index)
 
     async def _retry(
         self,
@@ -311,10 +330,13 @@ class BatchRun:
         index, request, key = item.index, item.request, item.key
         try:
             identity = await self._identify(BatchItem(request, key))
-            if not self._take_submit():
+            if not await self._allowance.take(index, request):
                 return self._concluded(outcome)
             terms = Terms(replaces=failed, looks_again=False)
             watch, result = await self.runtime.submit(request, None, None, identity=identity, terms=terms)
+        except LimitError:
+            self.drain()
+            return self._concluded(outcome)
         except BaseException as error:
             if _ends_worker(error):
                 raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Any, TypeVar, cast
@@ -53,6 +54,12 @@ class BatchRunner:
         It needs a ledger.  (What was refused made no task, and any run submits it again.)
     max_submits
         Make no more tasks than this; items that would need one are left for another run.
+    max_cost
+        Submit nothing by which the run could cost more than this, in the host's own unit: what was
+        consumed, what is frozen in flight, and what may have been made count, what an earlier run
+        submitted does not.  Of each kind of task whose price is not known one is submitted first.
+        The run ends with a `ValueError` if prices are of several units, or none is told, as by the
+        legacy protocol.
     on_progress
         Called with the `Totals` whenever a task is submitted and whenever one has its outcome.  What
         it raises is logged, once, and ends nothing.
@@ -75,6 +82,7 @@ class BatchRunner:
     parallel_files: int = field(default=MAX_OPEN_FILES, kw_only=True)
     retry_failed: bool = field(default=False, kw_only=True)
     max_submits: int | None = field(default=None, kw_only=True)
+    max_cost: float | None = field(default=None, kw_only=True)
     on_progress: Callable[[Totals], None] | None = field(default=None, kw_only=True)
     _runtime: Runtime = field(init=False)
     _target: Target | None = field(default=None, init=False)
@@ -93,6 +101,8 @@ class BatchRunner:
         if self.max_submits is not None and (not _is_whole(self.max_submits) or self.max_submits < 0):
             raise _not_allowed("max_submits", self.max_submits, "a whole number from 0, or None")
 
+        if self.max_cost is not None and not _is_amount(self.max_cost):
+            raise _not_allowed("max_cost", self.max_cost, "0 or more, in the host's unit, or None")
         if self.retry_failed and self._runtime.ledger is None:
             raise ValueError(
                 "retry_failed: only a ledger knows what has failed: use a client with one, PiAPI(ledger=Ledger(path))"
@@ -182,12 +192,18 @@ class BatchRunner:
             options=self._options,
             retry_failed=self.retry_failed,
             max_submits=self.max_submits,
+            max_cost=self.max_cost,
             on_progress=self.on_progress,
         )
 
 
 def _is_whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_amount(value: object) -> bool:
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return is_number and 0 <= value < math.inf  # type: ignore[operator]  # a number, by now
 
 
 def _not_allowed(name: str, value: object, must_be: str) -> ValueError:

@@ -30,7 +30,7 @@ class ExitCode(IntEnum):
     UNKNOWN = 6, "it is not known whether the task was submitted", "SubmissionUnknown"
     NO_ANSWER = 7, "no connection, or no readable response", "TransportError", "UnexpectedAnswer"
     UNSAVED = 8, "done, but the files were not saved", "DownloadError"
-    LEFT = 9, "done, but items are left (batch --max-submits)"
+    LEFT = 9, "done, but items are left (batch --max-submits, --max-cost)"
     INTERRUPTED = 130, "interrupted (Ctrl-C, SIGTERM, SIGHUP)"
 
 

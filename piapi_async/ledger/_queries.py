@@ -78,6 +78,15 @@ def open_keys(connection: sqlite3.Connection) -> list[tuple[str, int]]:
     return [(row["key"], row["attempt"]) for row in rows]
 
 
+def ended_well(connection: sqlite3.Connection, origin: str, limit: int) -> list[LedgerEntry]:
+    """Return the latest tasks of a host that are done."""
+    rows = connection.execute(
+        "SELECT * FROM submits WHERE outcome = 'done' AND origin = ? ORDER BY rowid DESC LIMIT ?",
+        (origin, limit),
+    )
+    return [entry_of(row) for row in rows]
+
+
 def occurrence_numbers(
     connection: sqlite3.Connection,
     run: str,

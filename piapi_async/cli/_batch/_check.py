@@ -11,6 +11,7 @@ import click
 from attrs import define, evolve, field
 
 from ..._protocol.family import Family
+from ...batch._budget import why_no_price
 from ...batch._identity import identify
 from ...batch._outcome import BatchItem, IdentifiedItem
 from ...client import PiAPI, runtime_of
@@ -36,10 +37,15 @@ class InputError(click.ClickException):
     exit_code = ExitCode.USAGE
 
 
-def check(setup: Setup, requests: BatchInput, out: Path | None, *, skip_invalid: bool) -> tuple[Setup, BatchInput, int]:
-    """Return the good lines, their number and the setup for them; report the others, and exit if there are any."""
+def check(
+    setup: Setup, requests: BatchInput, out: Path | None, *, skip_invalid: bool, limited: bool = False
+) -> tuple[Setup, BatchInput, int]:
+    """Return the good lines, their number and the setup for them; report the others, and exit if there are any.
+
+    `limited` tells that what the lines cost has a limit.
+    """
     try:
-        return _check(setup, requests, out, skip_invalid=skip_invalid)
+        return _check(setup, _Survey(requests, out, limited=limited), skip_invalid=skip_invalid)
     except FileRefusedError as error:
         raise refused(requests.source.name, error) from None
 
@@ -50,11 +56,9 @@ def refused(name: str, error: FileRefusedError) -> InputError:
     return InputError(f"{name} cannot be read as requests: {text.rstrip('.')}. Nothing was submitted.")
 
 
-def _check(
-    setup: Setup, requests: BatchInput, out: Path | None, *, skip_invalid: bool
-) -> tuple[Setup, BatchInput, int]:
-    survey = _Survey(requests, out, skip_invalid=skip_invalid)
-    survey.read()
+def _check(setup: Setup, survey: _Survey, *, skip_invalid: bool) -> tuple[Setup, BatchInput, int]:
+    requests = survey.requests
+    survey.read(skip_invalid=skip_invalid)
     setup = setup.to(_only_vendors_family(survey))
     if survey.fileless and setup.ledger is not None and setup.ledger.exists():
         run(survey.forgive_submitted(setup))
@@ -93,7 +97,7 @@ class _Survey:
 
     requests: BatchInput
     out: Path | None
-    skip_invalid: bool = field(kw_only=True)
+    limited: bool = field(kw_only=True)
     good: int = 0
     wrong: dict[int, BadLineError] = field(factory=dict)
     fileless: dict[int, BadLineError] = field(factory=dict)
@@ -103,7 +107,7 @@ class _Survey:
     carried: dict[str, None] = field(factory=dict)
     """The names of columns that are not fields, in order."""
 
-    def read(self) -> None:
+    def read(self, *, skip_invalid: bool) -> None:
         """Read all lines; raise `FileRefusedError`."""
         ended: Mapping[int, int] = {}
         if self.out is not None and self.out.exists():
@@ -113,7 +117,7 @@ class _Survey:
             if isinstance(line, Line):
                 self._add(line, ended)
                 continue
-            if line.encoding is not None and not self.skip_invalid:
+            if line.encoding is not None and not skip_invalid:
                 raise line.encoding  # the file is wrong, not every line with a letter in it
             self.wrong[line.line] = line
 
@@ -124,6 +128,11 @@ class _Survey:
             self.families.setdefault(family.service.name, family)
         if stands_for_another(line, ended):
             reason = f"key: {line.key!r} is not allowed; {self.out} has it for another request"
+            self.wrong[line.number] = BadLineError(line.number, reason)
+            return
+
+        if self.limited and (reason := why_no_price(line.request)):
+            reason = reason.replace("max_cost", "--max-cost").replace("max_submits", "--max-submits")
             self.wrong[line.number] = BadLineError(line.number, reason)
             return
 

@@ -8,14 +8,11 @@ import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
-from attrs import evolve
 
-from ..._earlier import WITHOUT_RESULT
-from ...client import runtime_of
-from ...ledger import Ledger, LedgerState
+from ...ledger import Ledger
 from .._exit import ExitCode
 from .._options import Seconds, shared_options
 from .._output import check_stdout, print_json
@@ -23,19 +20,16 @@ from .._report._command import check_page, report_option
 from .._requests import recipes, unknown_verb
 from .._running import run
 from .._saving import Saving, saving_options
-from .._session import client
 from .._setup import Setup, read_setup
 from .._stderr import say
-from ._check import check, identified, refused
+from ._check import check, refused
 from ._file_format import FileRefusedError
 from ._job import Job
 from ._lines import BatchInput
+from ._rehearsal import rehearse
 from ._reported import reported
 from ._results import Keeping, Results, check_out
 from ._source import Source
-
-if TYPE_CHECKING:
-    from ...ledger._writer import LedgerWriter
 
 
 class _RunOrStatus(click.Group):
@@ -96,9 +90,15 @@ def status(ledger: Path) -> None:
     help="Submit anew what failed or was cancelled in an earlier run. Needs --ledger.",
 )
 @click.option("--max-submits", type=click.IntRange(min=0), help="Create at most this many tasks.")
+@click.option(
+    "--max-cost",
+    type=click.FloatRange(min=0),
+    metavar="AMOUNT",
+    help="Submit nothing by which the run could cost more, in the host's unit (points).",
+)
 @click.option("--verb", metavar="VERB", help="The verb of lines that name none, such as imagine.")
 @click.option("--ignore-extra", is_flag=True, help="Drop columns that are not fields of the verb.")
-@click.option("--dry-run", is_flag=True, help="Only print how many would be submitted, and resumed.")
+@click.option("--dry-run", is_flag=True, help="Only print how many would be submitted, and at what cost.")
 @click.option("--skip-invalid", is_flag=True, help="Skip the lines that are wrong.")
 @shared_options
 def run_batch(
@@ -111,6 +111,7 @@ def run_batch(
     timeout: float | None,
     retry_failed: bool,
     max_submits: int | None,
+    max_cost: float | None,
     verb: str | None,
     ignore_extra: bool,
     dry_run: bool,
@@ -144,15 +145,17 @@ def run_batch(
         "concurrency": concurrency,
         "timeout": timeout,
         "max_submits": max_submits,
+        "max_cost": max_cost,
     }
     flags = {"skip_invalid": skip_invalid, "ignore_extra": ignore_extra, "retry_failed": retry_failed}
     resume = _resume_command(setup, source, {"out": out, "report": report, "verb": verb, **runner}, flags, saving)
 
     with _opened(source) as opened:
         requests = _input(opened, verb, ignore_extra=ignore_extra)
-        setup, requests, good = check(setup, requests, out, skip_invalid=skip_invalid)
+        limited = max_cost is not None
+        setup, requests, good = check(setup, requests, out, skip_invalid=skip_invalid, limited=limited)
         if dry_run:
-            run(_rehearse(setup, requests, good, retry_failed=retry_failed))
+            run(rehearse(setup, requests, good, retry_failed=retry_failed))
             return
 
         saving.prepare()
@@ -187,39 +190,6 @@ def _input(source: Source, verb: str | None, *, ignore_extra: bool) -> BatchInpu
         raise refused(source.name, error) from None
 
 
-async def _rehearse(setup: Setup, requests: BatchInput, good: int, *, retry_failed: bool) -> None:
-    """Print what a run would do; creates no ledger."""
-    counts = {"items": good, "submit": 0, "resume": 0, "unknown": 0}
-    if retry_failed:
-        counts["retry"] = 0
-    if setup.ledger is not None and not setup.ledger.exists():
-        setup = evolve(setup, ledger=None)
-
-    async with client(setup) as piapi:
-        ledger = runtime_of(piapi).ledger
-        if ledger is not None:
-            await ledger.counts()  # which also marks what has become unknown
-        async for _, item in identified(piapi, requests):
-            counts[await _fate_of(item.key, ledger, retry_failed=retry_failed)] += 1
-
-    print_json(counts)
-
-
-async def _fate_of(key: str | None, ledger: LedgerWriter | None, *, retry_failed: bool) -> str:
-    """Return what a run would do with the line of a key."""
-    if ledger is None or not key:
-        return "submit"
-
-    known = await ledger.find(key)
-    if known is None:
-        return "submit"
-    if known.state is LedgerState.UNKNOWN:
-        return "unknown"
-    if retry_failed and known.outcome in WITHOUT_RESULT:
-        return "retry"
-    return "resume"
-
-
 def _resume_command(
     setup: Setup, source: Path, options: dict[str, Any], flags: dict[str, bool], saving: Saving
 ) -> str | None:
@@ -232,7 +202,7 @@ def _resume_command(
     words = ["piapi-async", *setup.words(), "batch", str(source)]
     for name, value in options.items():
         if value is not None:
-            words += [f"--{name.replace('_', '-')}", str(value)]
+            words += [f"--{name.replace('_', '-')}", str(value).removesuffix(".0")]
     for name, given in flags.items():
         if given:
             words.append(f"--{name.replace('_', '-')}")

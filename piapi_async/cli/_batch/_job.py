@@ -14,9 +14,11 @@ import weakref
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
+import click
 from attrs import define, field
 
 from ...batch import BatchItem, BatchRunner, Outcome, Totals
+from ...batch._budget import LimitError
 from ...batch._run import HOPELESS
 from ...client import PiAPI
 from .._exit import ExitCode
@@ -62,6 +64,9 @@ class Job:
                 with Display(runner, self.results, self.total) as display:
                     async with runner.stream(self._items(piapi)) as outcomes:
                         await self._take(runner, outcomes, display)
+            except LimitError as error:
+                self._broken = True
+                raise click.ClickException(str(error).replace("max_cost", "--max-cost", 1)) from None
             except BaseException:
                 self._broken = True
                 raise
@@ -168,7 +173,7 @@ class Job:
             f"{totals.done} done, {totals.failed} failed, {totals.unknown} unknown, "
             f"{totals.resumed} resumed, {self.results.skipped} in the results already, {left} left; "
             f"{totals.submitted} submitted{_retried(totals)}, {totals.saved} files saved, "
-            f"{totals.unsaved} tasks not saved"
+            f"{totals.unsaved} tasks not saved{_spent(totals)}"
         )
 
         unfinished = left or totals.unknown or totals.unsaved
@@ -199,6 +204,15 @@ def _retried(totals: Totals) -> str:
     if not totals.retried:
         return ""
     return f" ({totals.retried} of them anew)"
+
+
+def _spent(totals: Totals) -> str:
+    """Return what a run has cost, and what is frozen, as the end of a sentence."""
+    text = ""
+    for costs, what in ((totals.costs, "cost"), (totals.frozen_costs, "frozen")):
+        if costs:
+            text += f"; {what} {' + '.join(map(str, costs))}"
+    return text
 
 
 async def _ready(outcomes: AsyncIterator[Outcome[Any]]) -> Outcome[Any] | None:

@@ -1,0 +1,235 @@
+"""What a run has cost, what is frozen for its tasks in flight, and whether another may be submitted.
+
+A task's price is not known before it is submitted.  What the host freezes when it accepts a task is
+what that is expected to cost, and tasks of one kind cost about the same; so an item of a kind that
+was never seen goes first, alone, and the others wait until its figure is known.  From then on an item
+is submitted if what was consumed, what is frozen, and its own price stay within the limit; if they
+may once the tasks in flight have ended, it waits for these.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import defaultdict
+from collections.abc import Hashable
+from typing import Any
+
+import orjson
+from attrs import define, field
+
+from .._protocol.family import TaskRequest
+from .._text import label
+from ..tasks import Cost
+
+_PRICED_BY = ("mode", "process_mode", "duration", "resolution", "version", "batch_size", "quality", "model")
+"""Inputs on which the vendor's prices depend, beside the model and the task type (vendor page)."""
+
+
+def _amounts() -> defaultdict[str, float]:
+    return defaultdict(int)  # whole amounts stay whole
+
+
+class LimitError(ValueError):
+    """A limit that cannot be kept, which ends the run."""
+
+
+@define(eq=False)
+class Budget:
+    """The money of one run, by unit; `limit` is `max_cost`, None without any.
+
+    Items are told from each other by their index.
+    """
+
+    limit: float | None = None
+    _consumed: defaultdict[str, float] = field(factory=_amounts, init=False)
+    _kept: defaultdict[str, float] = field(factory=_amounts, init=False)
+    """What is frozen for tasks that nobody here waits for any more, or that may have been made."""
+    _frozen: dict[int, Cost] = field(factory=dict, init=False)
+
+    # With a limit:
+    _kinds: dict[int, Hashable] = field(factory=dict, init=False)  # of the items that may cost something yet
+    _prices: dict[Hashable, Cost] = field(factory=dict, init=False)
+    _going_first: dict[Hashable, int] = field(factory=dict, init=False)
+    _priceless: set[Hashable] = field(factory=set, init=False)  # kinds of which a task ended, and no figure came
+    _changed: asyncio.Event = field(factory=asyncio.Event, init=False)
+    _closed: bool = field(default=False, init=False)
+
+    # -- figures ----------------------------------------------------------------------------------
+
+    def costs(self) -> tuple[Cost, ...]:
+        """Return what was consumed, in each unit."""
+        return tuple(Cost(amount, unit) for unit, amount in self._consumed.items())
+
+    def frozen(self) -> tuple[Cost, ...]:
+        """Return what is frozen, in each unit."""
+        amounts = self._kept.copy()
+        for cost in self._frozen.values():
+            amounts[cost.unit] += cost.amount
+        return tuple(Cost(amount, unit) for unit, amount in amounts.items())
+
+    # -- one item ---------------------------------------------------------------------------------
+
+    async def reserve(self, index: int, request: TaskRequest[Any]) -> bool:
+        """Return True once an item may be submitted, its price being reserved; False if it may not.
+
+        Raises `LimitError` if the limit cannot be kept: see `why_no_price`, and `_check_kind`.
+        """
+        if self.limit is None:
+            return True
+
+        reason = why_no_price(request)
+        if reason:
+            raise LimitError(reason)
+        kind = kind_of(request)
+
+        while not self._closed:
+            self._check_kind(kind, request)
+            if self._try_to_reserve(index, kind):
+                return True
+            if not self._kinds or self._is_too_much(kind):
+                return False
+            await self._changed.wait()
+        return False
+
+    def freeze(self, index: int, cost: Cost | None) -> None:
+        """Note what an item's task is expected to cost, as the host said when it accepted it."""
+        if cost is None:
+            return
+        self._frozen[index] = cost
+        self._learn(index, cost)
+        self._notify()
+
+    def consume(self, index: int, cost: Cost | None, *, is_done: bool) -> None:
+        """Note what an item's task, which has ended, has cost: without a word of the host's, what was frozen."""
+        frozen = self._frozen.pop(index, None)
+        if cost is not None and (is_done or cost.amount):  # one that failed may cost nothing
+            self._learn(index, cost)
+        cost = cost or frozen
+        if cost is not None:
+            self._consumed[cost.unit] += cost.amount
+
+        kind = self._kinds.get(index)
+        if is_done and kind is not None and kind not in self._prices:
+            self._priceless.add(kind)
+        self._release(index)
+
+    def keep(self, index: int) -> None:
+        """Go on to count an item's price: its task goes on unwatched, or may have been made."""
+        cost = self._frozen.pop(index, None) or self._prices.get(self._kinds.get(index))
+        if cost is not None:
+            self._kept[cost.unit] += cost.amount
+        self._release(index)
+
+    def release(self, index: int) -> None:
+        """Note that an item has made no task."""
+        self._frozen.pop(index, None)
+        self._release(index)
+
+    def close(self) -> None:
+        """Let no item wait any more, nor be submitted."""
+        self._closed = True
+        self._notify()
+
+    # -- the limit --------------------------------------------------------------------------------
+
+    def _try_to_reserve(self, index: int, kind: Hashable) -> bool:
+        price = self._prices.get(kind)
+        if price is None:
+            first = self._going_first.setdefault(kind, index)
+            if first != index or self._spent() >= self._limit:
+                self._give_up_first(index, kind)
+                return False
+        elif self._spent() + price.amount > self._limit:
+            return False
+        else:
+            self._frozen[index] = price
+
+        self._kinds[index] = kind
+        return True
+
+    @property
+    def _limit(self) -> float:
+        return math.inf if self.limit is None else self.limit
+
+    def _spent(self) -> float:
+        """Return what has been spent or may still be."""
+        return self._lasting() + sum(cost.amount for cost in self._frozen.values())
+
+    def _lasting(self) -> float:
+        return sum(self._consumed.values()) + sum(self._kept.values())
+
+    def _is_too_much(self, kind: Hashable) -> bool:
+        """Return whether an item does not fit in even when all tasks in flight have ended."""
+        price = self._prices.get(kind)
+        if price is None:
+            return self._lasting() >= self._limit
+        return self._lasting() + price.amount > self._limit
+
+    def _check_kind(self, kind: Hashable, request: TaskRequest[Any]) -> None:
+        """Raise `LimitError` if the figures do not allow a limit: several units, or none for this kind."""
+        units = {price.unit for price in self._prices.values()}
+        if len(units) > 1:
+            raise LimitError(
+                f"max_cost: the tasks of this run cost {' and '.join(sorted(units))}, which cannot be added: run "
+                "them one after the other. Nothing more is submitted"
+            )
+        if kind in self._priceless:
+            raise LimitError(
+                f"max_cost: the host does not tell what {label(request)} costs, so it cannot be kept. Nothing more "
+                "is submitted"
+            )
+
+    def _learn(self, index: int, cost: Cost) -> None:
+        """Note the price of a kind: the highest that was seen, in whatever unit came last."""
+        kind = self._kinds.get(index)
+        if kind is None:
+            return
+
+        known = self._prices.get(kind)
+        if known is None or known.unit != cost.unit or known.amount < cost.amount:
+            self._prices[kind] = cost
+        self._give_up_first(index, kind)
+
+    def _give_up_first(self, index: int, kind: Hashable) -> None:
+        if self._going_first.get(kind) == index:
+            del self._going_first[kind]
+
+    def _release(self, index: int) -> None:
+        kind = self._kinds.pop(index, None)
+        if kind is not None:
+            self._give_up_first(index, kind)
+        self._notify()
+
+    def _notify(self) -> None:
+        if self.limit is not None:
+            self._changed.set()
+            self._changed = asyncio.Event()
+
+
+def why_no_price(request: TaskRequest[Any]) -> str:
+    """Return why no limit can be kept for a request, "" if one can."""
+    family = request.family
+    if family.tells_price:
+        return ""
+    return (
+        f"max_cost: the protocol {family.name!r} counts a quota, and does not tell what {label(request)} costs. "
+        "Nothing was submitted for it: run it without max_cost, or bound it by max_submits"
+    )
+
+
+def kind_of(request: TaskRequest[Any]) -> Hashable:
+    """Return what tasks of about one price have in common."""
+    sent = request.to_http()
+    body = orjson.loads(sent.body or b"{}")
+    inputs = body.get("input")
+    if not isinstance(inputs, dict):
+        inputs = body
+    return *model_of(sent.path, body), *(str(inputs.get(name)) for name in _PRICED_BY)
+
+
+def model_of(path: str, body: Any) -> tuple[str, str, str]:  # noqa: ANN401 - JSON
+    """Return the model and the task type of a request's JSON, as far as it names them, and its path."""
+    if not isinstance(body, dict):
+        body = {}
+    return path, str(body.get("model", "")), str(body.get("task_type", ""))
