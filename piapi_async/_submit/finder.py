@@ -26,7 +26,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 from attrs import define, evolve, field, frozen
@@ -39,7 +39,6 @@ from .._protocol.family import Family
 from ..account import GetHistory, HistoryEntry
 from ..errors import APIError, AuthenticationError, ClientClosed, NotFoundError, PiAPIError
 from ..ledger._recovery import OpenRow, Taken
-from ..ledger._writer import LedgerWriter
 from ..tasks import TaskId, TaskRef
 from .known_ids import KnownIds
 from .nonces import echoed_nonce
@@ -98,6 +97,22 @@ class RecoveryReport:
 Take = Callable[[TaskId], Awaitable[Taken]]
 
 
+class Records(Protocol):
+    """Where submissions without a task, and the tasks of others, are on record: a ledger, or a fleet's database."""
+
+    async def open_rows(self, origin: str, family: str) -> list[OpenRow]:
+        """Return the submissions without a task of one family of a host."""
+        ...
+
+    async def known_ids(self, origin: str, ids: Sequence[TaskId]) -> dict[str, str]:
+        """Return the key of each id that any submission to a host is known by."""
+        ...
+
+    async def give_unknown(self, row: OpenRow, task_id: TaskId, found: str) -> Taken:
+        """Record the task of a submission that is *unknown*, unless that has changed."""
+        ...
+
+
 @define(eq=False)
 class _Search:
     """One submission that is looked for; `lost` may change while the host's clock is not known."""
@@ -137,7 +152,7 @@ class Finder:
 
     _sender: Sender
     _origin: str
-    _ledger: LedgerWriter | None
+    _ledger: Records | None
     _recover: float
     _ids: KnownIds
     under_way: set[Submission]
@@ -292,7 +307,7 @@ class Finder:
                 candidates[key] = refs_of(self._origin, family, finding.candidates)
         return RecoveryReport(found=found, candidates=candidates, unknown=tuple(unknown))
 
-    def _row_search(self, ledger: LedgerWriter, row: OpenRow) -> _Search:
+    def _row_search(self, ledger: Records, row: OpenRow) -> _Search:
         async def take(task_id: TaskId) -> Taken:
             return await ledger.give_unknown(row, task_id, HISTORY)
 

@@ -121,8 +121,9 @@ class Terms:
     sent: if it says no, nothing is sent, and the submission ends with a `TransportError`
     (``sent=False``).  `replaces` is an attempt of its key in whose place it is a new one.  With
     `cancel_if_left` the task of a caller who is cancelled before it has its id is cancelled at the
-    host.  `looks_again` tells whether a key that is *unknown* is looked for.
-    `note` is the caller's own, as JSON, for the ledger.
+    host.  `looks_again` tells whether a key that is *unknown* is looked for, and `recovers` whether
+    the task of a lost response is looked for in the host's history.  `note` is the caller's own, as
+    JSON, for the ledger.
     """
 
     retry: RetryPolicy | None = None
@@ -130,6 +131,7 @@ class Terms:
     replaces: EndedAttempt | None = None
     cancel_if_left: bool = False
     looks_again: bool = True
+    recovers: bool = True
     note: str | None = None
 
 

@@ -563,7 +563,7 @@ class Submitter:
         # Where nothing can tell, nothing is awaited: a cancellation in a later turn would take the
         # error's place.
         by_delivery = self._correlation.expects(submission.expected)
-        by_history = self.finder.can_find(submission.family)
+        by_history = submission.terms.recovers and self.finder.can_find(submission.family)
         if not by_delivery and not by_history:
             return NOTHING
 

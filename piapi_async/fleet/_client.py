@@ -12,59 +12,24 @@ from typing import Any, Generic, Self, TypeVar
 
 import anyio
 import orjson
-import sqlalchemy as sa
-from attrs import define, evolve, field, frozen
-from dbos import EnqueueOptions, WorkflowStatus
-from dbos import error as engine_errors
+from attrs import define, field
 
 from .._calls.threads import in_thread, running_loop
 from .._protocol.family import TaskRequest
 from ..batch import BatchItem, Outcome
 from ..client import PiAPI, runtime_of
-from ..errors import PiAPIError, SubmissionUnknown, WaitTimeout
+from ..errors import WaitTimeout
 from ..ledger._entries import SubmissionKey, check_key
-from ..tasks import TaskRef, check_task_id
 from . import _codec as codec
-from ._codec import decode_outcome, decode_request, encode_error, encode_outcome, encode_request, without_answer
-from ._database import APPLICATION, ITEM, QUEUE, VERSION, Database, KeyNote, check_url, chunks
+from . import _jobs
+from ._codec import decode_outcome, encode_request
+from ._database import Database, check_url, chunks
+from ._jobs import AT_ONCE, ENDED, Entry
 from ._keys import item_of, key_of, mint_key
-from ._watcher import ENDED, Watcher
+from ._watcher import Watcher
 
 R_co = TypeVar("R_co", covariant=True)
 R = TypeVar("R")
-
-_AT_ONCE = 500
-_FREE = (codec.REFUSED, codec.CANCELLED)
-"""Ends of an attempt that made nothing, or nothing that is to be had: its key may be submitted again."""
-
-
-@frozen
-class _Entry:
-    """One request on its way into the database."""
-
-    key: str
-    request: TaskRequest[Any]
-    payload: dict[str, Any]
-    batch: str | None
-    index: int
-
-    @property
-    def digest(self) -> str:
-        return str(self.payload["digest"])
-
-    def options(self, attempt: int) -> EnqueueOptions:
-        attributes: dict[str, Any] = {"digest": self.digest, "index": self.index}
-        if self.batch is not None:
-            attributes["batch"] = self.batch
-        return {
-            "workflow_name": ITEM,
-            "queue_name": QUEUE,
-            "workflow_id": item_of(self.key, attempt),
-            "workflow_id_reuse_policy": "reject",
-            "app_version": VERSION,
-            "application_name": APPLICATION,
-            "attributes": attributes,
-        }
 
 
 @define(eq=False)
@@ -167,13 +132,13 @@ class Fleet:
         database = self._database
         jobs: list[FleetJob[R]] = []
         source = iter(items)
-        while few := list(islice(source, _AT_ONCE)):
+        while few := list(islice(source, AT_ONCE)):
             entries = [await self._entry(item, batch, len(jobs) + number) for number, item in enumerate(few)]
-            await in_thread(partial(_enqueue, database, entries))
+            await in_thread(partial(_jobs.enqueue, database, entries))
             jobs += [FleetJob(self, entry.key, entry.request, entry.index) for entry in entries]
         return jobs
 
-    async def _entry(self, item: TaskRequest[Any] | BatchItem[Any], batch: str | None, index: int) -> _Entry:
+    async def _entry(self, item: TaskRequest[Any] | BatchItem[Any], batch: str | None, index: int) -> Entry:
         if not isinstance(item, BatchItem):
             item = BatchItem(item)
         request = item.request
@@ -189,7 +154,7 @@ class Fleet:
         identity = SubmissionKey.of(request.to_http(), key=key, origin="", family=request.family.name)
         sent = await self._with_links(request)
         payload = {"request": encode_request(sent), "digest": identity.digest.hex()}
-        return _Entry(key, request, payload, batch, index)
+        return Entry(key, request, payload, batch, index)
 
     async def _with_links(self, request: TaskRequest[Any]) -> TaskRequest[Any]:
         files: Sequence[Any] = getattr(request, "local_files", tuple)()
@@ -220,7 +185,7 @@ class Fleet:
             attempt = note.attempt if note is not None else 1
             assert self._watcher is not None  # noqa: S101 - it is open
             ended = await self._watcher.wait(item_of(job.key, attempt))
-            return _outcome(ended, job.request, job.index)
+            return _jobs.outcome_of(ended, job.request, job.index)
 
     async def outcomes(self, *, batch: str | None = None) -> AsyncGenerator[Outcome[Any], None]:
         """Yield the outcome of each job of a batch (None: of all jobs) as it comes, then end.
@@ -229,7 +194,7 @@ class Fleet:
         """
         database = self._database
         items: dict[str, int] = {}
-        for each in await in_thread(partial(_list_batch, database, batch)):
+        for each in await in_thread(partial(_jobs.list_batch, database, batch)):
             key, attempt = key_of(each.workflow_id)
             items[key] = max(attempt, items.get(key, 0))
 
@@ -250,7 +215,7 @@ class Fleet:
     async def _ended(self, item: str) -> Outcome[Any]:
         assert self._watcher is not None  # noqa: S101 - it is open
         ended = await self._watcher.wait(item)
-        return _outcome(ended, None, (ended.attributes or {}).get("index", 0))
+        return _jobs.outcome_of(ended, None, (ended.attributes or {}).get("index", 0))
 
     async def counts(self) -> dict[str, int]:
         """Return how many jobs are queued, running, done, failed, cancelled, refused and unknown."""
@@ -277,7 +242,7 @@ class Fleet:
         found: list[Outcome[Any]] = []
         for few in chunks(items):
             listing = partial(database.client.list_workflows, workflow_ids=list(few), status=ENDED)
-            found += [_outcome(ended, None, 0) for ended in await in_thread(listing)]
+            found += [_jobs.outcome_of(ended, None, 0) for ended in await in_thread(listing)]
         return found
 
     # -- what a person does -----------------------------------------------------------------------
@@ -289,7 +254,7 @@ class Fleet:
         """
         if (task_id is None) == (not resubmit):
             raise ValueError("resolve: give either task_id= (it was accepted) or resubmit=True (it was not)")
-        await in_thread(partial(_resolve, self._database, key, task_id))
+        await in_thread(partial(_jobs.resolve, self._database, key, task_id))
 
     async def cancel(self, key: str) -> bool:
         """Cancel a job.  Return True if it had not been begun, so that it ends without a task.
@@ -297,7 +262,7 @@ class Fleet:
         Else the worker that holds it asks the host, which cancels only what has not started there:
         the outcome tells.
         """
-        return await in_thread(partial(_cancel, self._database, key))
+        return await in_thread(partial(_jobs.cancel, self._database, key))
 
     async def prune(self, before: datetime) -> int:
         """Drop the host's answers of jobs that ended before a time, and return how many.
@@ -307,182 +272,4 @@ class Fleet:
         """
         if before.tzinfo is None:
             raise ValueError(f"prune: {before} has no time zone")
-        return await in_thread(partial(_prune, self._database, before))
-
-
-# -- what is done in threads -----------------------------------------------------------------------
-
-
-def _enqueue(database: Database, entries: Sequence[_Entry]) -> None:
-    """Put entries into the queue in one transaction, but for those whose keys are known."""
-    known = _enqueue_new(database, entries, frozenset())
-    if known is None:  # some were pruned, or have a later attempt, and nothing was written
-        noted = frozenset(database.notes([entry.key for entry in entries]))
-        known = _enqueue_new(database, entries, noted) or []
-        known += [entry for entry in entries if entry.key in noted]
-    for entry in known:
-        _meet_again(database, entry)
-
-
-def _enqueue_new(database: Database, entries: Sequence[_Entry], leave: frozenset[str]) -> list[_Entry] | None:
-    """Return the entries that the queue has already; None, and nothing is written, if a key is noted elsewhere."""
-    known: list[_Entry] = []
-    with database.engine.connect() as connection, connection.begin() as transaction:
-        fresh: list[str] = []
-        for entry in entries:
-            if entry.key in leave:
-                continue
-            try:
-                database.client.enqueue_in_transaction(connection, entry.options(1), entry.payload)
-                fresh.append(entry.key)
-            except engine_errors.DBOSWorkflowIDInUseError:
-                known.append(entry)
-        # After the insert: whoever removes an item has noted its key by the time that lets us insert.
-        if database.notes(fresh, connection):
-            transaction.rollback()
-            return None
-    return known
-
-
-def _meet_again(database: Database, entry: _Entry) -> None:
-    """Compare a request with the one that its key stands for; raise `ValueError` for another.
-
-    Begin another attempt if the last one made nothing.
-    """
-    note = database.notes([entry.key]).get(entry.key)
-    if note is None:
-        listed = _listed(database, item_of(entry.key))
-        if listed is None:
-            return
-        state = codec.CANCELLED if listed.status == "CANCELLED" else ""
-        note = KeyNote(entry.key, 1, state, (listed.attributes or {}).get("digest", ""))
-
-    if note.digest != entry.digest:
-        raise ValueError(f"key: {entry.key!r} stands for another request in this fleet. Nothing was submitted")
-    if note.state not in _FREE or note.kept is not None:
-        return
-    if note.state == codec.CANCELLED and database.task_of(item_of(entry.key, note.attempt)) is not None:
-        return  # a task was made, and the host has cancelled it: an outcome, and perhaps paid for
-
-    _next_attempt(database, note, entry.payload, entry.options(note.attempt + 1))
-
-
-def _next_attempt(
-    database: Database, note: KeyNote, payload: dict[str, Any], options: EnqueueOptions, ref: TaskRef | None = None
-) -> bool:
-    """Begin the attempt after the one that is noted; return False if another process was first."""
-    database.note_end(note)  # a queued one that was cancelled has no note of its own
-
-    def enqueue(connection: sa.Connection) -> object:
-        return database.client.enqueue_in_transaction(connection, options, payload)
-
-    after = evolve(note, attempt=note.attempt + 1, state="", nonce="")
-    begun = database.begin_attempt(after, enqueue, ref=ref)
-    if begun:
-        database.client.delete_workflows([item_of(note.key, note.attempt)])
-    return begun
-
-
-def _list_batch(database: Database, batch: str | None) -> list[WorkflowStatus]:
-    """Return the items of a batch, or all, without their contents."""
-    attributes = None
-    if batch is not None and not database.is_sqlite:  # which cannot look into JSON
-        attributes = {"batch": batch}
-    listed = database.client.list_workflows(name=ITEM, attributes=attributes, load_input=False, load_output=False)
-    if batch is None:
-        return listed
-    return [each for each in listed if (each.attributes or {}).get("batch") == batch]
-
-
-def _listed(database: Database, item: str, *, load: bool = False) -> WorkflowStatus | None:
-    found = database.client.list_workflows(workflow_ids=[item], load_input=load, load_output=load)
-    return found[0] if found else None
-
-
-def _resolve(database: Database, key: str, task_id: str | None) -> None:
-    note = database.notes([key]).get(key)
-    listed = None
-    if note is not None and note.state == codec.UNKNOWN:
-        listed = _listed(database, item_of(key, note.attempt), load=True)
-    if note is None or listed is None or listed.input is None:
-        raise ValueError(f"{key!r} is not an unknown job of this fleet; `unknown()` lists them")
-
-    payload = dict(listed.input["args"][0])
-    payload.pop("ref", None)
-    ref = None
-    if task_id is not None:
-        ref = TaskRef(database.origin(), payload["request"]["family"], check_task_id(task_id))
-        payload["ref"] = codec.encode_ref(ref)
-
-    attributes = listed.attributes or {}
-    entry = _Entry(
-        key, decode_request(payload["request"]), payload, attributes.get("batch"), attributes.get("index", 0)
-    )
-    if not _next_attempt(database, note, payload, entry.options(note.attempt + 1), ref):
-        raise ValueError(f"{key!r} was resolved by somebody else just now")
-
-
-def _cancel(database: Database, key: str) -> bool:
-    note = database.notes([key]).get(key)
-    item = item_of(key, note.attempt if note is not None else 1)
-    listed = _listed(database, item)
-    if listed is None:
-        raise ValueError(f"{key!r} is not a job of this fleet")
-    if listed.status in ENDED:
-        return listed.status == "CANCELLED"
-
-    begun = listed.status == "PENDING" or database.client.list_workflow_steps(item)
-    if not begun:
-        database.client.cancel_workflow(item)
-        if not database.client.list_workflow_steps(item) and not _was_claimed(database, item):
-            return True
-        # A worker was faster: the item goes on, under a worker that reads what was recorded.
-        database.client.resume_workflow(item, queue_name=QUEUE)
-    database.ask_cancel(item)
-    return False
-
-
-def _was_claimed(database: Database, item: str) -> bool:
-    listed = _listed(database, item)
-    return listed is not None and bool(listed.executor_id)
-
-
-def _prune(database: Database, before: datetime) -> int:
-    pruned = 0
-    while True:
-        ended = database.client.list_workflows(
-            name=ITEM, status=["SUCCESS"], completed_before=before.isoformat(), limit=_AT_ONCE, offset=0
-        )
-        gone: list[str] = []
-        for each in ended:
-            outcome: dict[str, Any] = each.output or {}
-            if outcome.get("state", codec.UNKNOWN) == codec.UNKNOWN:
-                continue
-            key, attempt = key_of(each.workflow_id)
-            digest = (each.attributes or {}).get("digest", "")
-            kept = orjson.dumps(without_answer(outcome)).decode()
-            database.keep(KeyNote(key, attempt, outcome["state"], digest, kept))
-            gone.append(each.workflow_id)
-        if not gone:
-            return pruned
-        database.client.delete_workflows(gone)
-        pruned += len(gone)
-
-
-def _outcome(ended: WorkflowStatus, request: TaskRequest[Any] | None, index: int) -> Outcome[Any]:
-    """Return the outcome of an item that has ended."""
-    key, _ = key_of(ended.workflow_id)
-    if request is None and ended.input is not None:
-        request = decode_request(ended.input["args"][0]["request"])
-    assert request is not None  # noqa: S101 - the input is loaded
-
-    data = ended.output
-    if ended.status == "CANCELLED":
-        data = encode_outcome(
-            codec.CANCELLED, error=PiAPIError(f"{key} was cancelled before it was submitted; nothing was paid.")
-        )
-    elif ended.status != "SUCCESS" or not isinstance(data, dict):
-        text = f"{key} ended with a fault of the worker: {ended.error!r}. Look at its log; a task may have been made"
-        failure = SubmissionUnknown(text, request=request, at=(ended.created_at or 0) / 1000, key=key)
-        data = encode_outcome(codec.FAILED, error=encode_error(failure))
-    return decode_outcome(data, key=key, index=index, request=request)
+        return await in_thread(partial(_jobs.prune, self._database, before))

@@ -207,6 +207,14 @@ class Database:
                 return True
         return bool(self._run(sa.select(tasks.c.item).where(is_it, tasks.c.item == item)))
 
+    def _move_task(self, ref: TaskRef, item: str, to: str) -> bool:
+        """Return whether a task is an item's now: it was nobody's, or that of the attempt before."""
+        tasks = self._tasks.c
+        is_it = (tasks.origin == ref.origin) & (tasks.task_id == ref.task_id) & (tasks.item == item)
+        if self._run(sa.update(self._tasks).where(is_it).values(item=to)):
+            return True
+        return self.take_task(ref, to)
+
     def task_of(self, item: str) -> tuple[TaskRef, bool] | None:
         """Return the task of an item, and whether that is only a finding; None if none is known."""
         columns = (self._tasks.c.origin, self._tasks.c.family, self._tasks.c.task_id, self._tasks.c.found)
@@ -269,7 +277,7 @@ class Database:
         `ref` is its task, if a person has named one.  Raises `ValueError` if that is another's.
         """
         item = f"{note.key}#{note.attempt}"
-        if ref is not None and not self.take_task(ref, item):
+        if ref is not None and not self._move_task(ref, f"{note.key}#{note.attempt - 1}", item):
             raise ValueError(f"task {ref.task_id} belongs to another submission of this fleet")
         with self.engine.begin() as connection:
             only_if = self._keys.c.attempt == note.attempt - 1

@@ -3,27 +3,122 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from attrs import define
+from dbos import WorkflowStatus
 
 from .._calls.threads import in_thread
 from .._runtime import Runtime
+from .._submit.finder import Finder
+from .._submit.known_ids import KnownIds
+from ..ledger._recovery import OpenRow, Taken
+from ..tasks import TaskId, TaskRef
+from . import _codec as codec
 from ._codec import RecordedRequest, encode_ref
-from ._database import Database
+from ._database import ITEM, Database, chunks
+from ._keys import item_of, key_of
+
+logger = logging.getLogger("piapi_async")
 
 Json = dict[str, Any]
+
+_LONGEST_PAUSE = 8.0  # seconds between two looks into the history
+_AT_WORK = ["PENDING", "ENQUEUED"]
+
+
+@define(eq=False)
+class FleetRecords:
+    """The submissions of all workers that ask for the same as one that is looked for.
+
+    `lifetime` is the seconds after the mint of a token in which its request may arrive at the host.
+    """
+
+    database: Database
+    digest: str
+    family: str
+    lifetime: float
+
+    async def open_rows(self, origin: str, family: str) -> list[OpenRow]:
+        """Return those without a task: each is unknown, or may still be answered at another worker."""
+        del origin  # a fleet has one
+        if family != self.family:
+            return []
+        return await in_thread(self._read)
+
+    async def known_ids(self, origin: str, ids: Sequence[TaskId]) -> dict[str, str]:
+        """Return which tasks are somebody's."""
+        known = await in_thread(partial(self.database.known_tasks, origin, ids))
+        return dict.fromkeys(known, "")
+
+    async def give_unknown(self, row: OpenRow, task_id: TaskId, found: str) -> Taken:
+        """Make a task a submission's, unless it is another's by now."""
+        del found
+
+        def take() -> bool:
+            ref = TaskRef(self.database.origin(), self.family, task_id)
+            return self.database.take_task(ref, row.key, found=True)
+
+        if await in_thread(take):
+            return Taken(task_id)
+        return Taken(None, "another submission of this fleet")
+
+    def _read(self) -> list[OpenRow]:
+        client = self.database.client
+        listed = client.list_workflows(name=ITEM, status=_AT_WORK, load_input=False, load_output=False)
+        items = [each.workflow_id for each in listed if (each.attributes or {}).get("digest") == self.digest]
+        unknown = [note for note in self.database.notes_in(codec.UNKNOWN) if note.digest == self.digest]
+        items += [item_of(note.key, note.attempt) for note in unknown]
+
+        rows: list[OpenRow] = []
+        for few in chunks(items):
+            for each in client.list_workflows(workflow_ids=list(few), load_output=False):
+                row = self._row_of(each)
+                if row is not None:
+                    rows.append(row)
+        return rows
+
+    def _row_of(self, item: WorkflowStatus) -> OpenRow | None:
+        """Return an item as a submission without a task; None if nothing of it can be on its way."""
+        if item.input is None or self.database.task_of(item.workflow_id) is not None:
+            return None
+
+        intent: Json | None = None
+        sent: Json | None = None
+        for step in self.database.client.list_workflow_steps(item.workflow_id):
+            if step["function_name"] == "intend":
+                intent, sent = step["output"], None
+            elif step["function_name"] == "send":
+                sent = step["output"]
+        if intent is None or (sent is not None and "unknown" not in sent):
+            return None
+
+        request = item.input["args"][0]["request"]
+        return OpenRow(
+            key=item.workflow_id,
+            attempt=key_of(item.workflow_id)[1],
+            request=f"{request['path']} {request['body']}",
+            body=None,
+            sending=sent is None,
+            unknown=sent is not None,
+            at=intent["at"],
+            since=intent["at"],
+            until=intent["at"] + self.lifetime,
+            offset=intent["offset"],
+        )
 
 
 @define(eq=False)
 class Lookout:
-    """Looks for the tasks of lost submissions.
+    """Looks for the tasks of lost submissions, in two places.
 
     A worker that was given up may still have its answer: it enters the task in the database, although
     the engine refuses the rest.  It began to send before it was given up, so that its answer comes
-    within the time-out of one attempt; `lease` is added for good measure.
+    within the time-out of one attempt; `lease` is added for good measure.  And the host may have a
+    history, in which the task is looked for as long as the client's `recover` says.
     """
 
     runtime: Runtime
@@ -35,20 +130,34 @@ class Lookout:
         """Seconds for which an answer may still come."""
         return self.runtime.sender.timeout + self.lease
 
-    def nonce_of(self, token: str) -> str:
-        """Return the nonce of the endpoint that was sent with a token, "" without webhooks."""
-        del token
-        return ""
-
-    async def look(self, item: str, request: RecordedRequest, intent: Mapping[str, Any], unknown: Json) -> Json:
+    async def look(
+        self, item: str, request: RecordedRequest, intent: Mapping[str, Any], unknown: Json, digest: str
+    ) -> Json:
         """Return the task of an item as ``{"ref": …}``, or that it stays unknown."""
-        del request
+        del intent
+        finder = self._finder(digest, request.family.name)
         loop = asyncio.get_running_loop()
-        until = loop.time() + self.grace
+        began = loop.time()
+        pause = min(1.0, self.lease / 2)
+        next_look = began + pause
         while True:
             known = await in_thread(partial(self.database.task_of, item))
             if known is not None:
-                return {"ref": encode_ref(known[0])}
-            if loop.time() >= until:
-                return {"unknown": unknown, "token": intent["token"]}
-            await asyncio.sleep(min(1.0, self.lease / 2))
+                return {"ref": encode_ref(known[0]), "found": known[1]}
+
+            now = loop.time()
+            looks = finder.can_find(request.family)
+            patience = max(self.grace, finder.patience) if looks else self.grace
+            if looks and now >= next_look:
+                await finder.look_again({item})
+                next_look = loop.time() + min(2 * (now - began), _LONGEST_PAUSE)
+                continue
+            if now >= began + patience:
+                return {"unknown": unknown}
+            await asyncio.sleep(pause)
+
+    def _finder(self, digest: str, family: str) -> Finder:
+        runtime = self.runtime
+        lifetime = self.lease / 2 + runtime.sender.timeout
+        records = FleetRecords(self.database, digest, family, lifetime)
+        return Finder(runtime.sender, runtime.origin, records, runtime.submitter.finder.patience, KnownIds(), set())

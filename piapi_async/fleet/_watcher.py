@@ -12,11 +12,9 @@ from dbos import WorkflowStatus
 
 from .._calls.threads import in_thread
 from ._database import Database, chunks
+from ._jobs import ENDED
 
 logger = logging.getLogger("piapi_async")
-
-ENDED = ["SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"]
-"""The engine's words for an item that has ended."""
 
 Woken = asyncio.Future[WorkflowStatus]
 

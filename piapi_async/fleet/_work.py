@@ -51,9 +51,10 @@ from ..handle import TaskHandle
 from ..policy import RetryPolicy
 from ..tasks import Task, TaskRef, with_files
 from . import _codec as codec
+from . import _jobs as jobs
 from ._codec import RecordedRequest, decode_request, encode_error, encode_outcome
 from ._database import Database, KeyNote, insist
-from ._intents import Intents
+from ._intents import Intents, Permit
 from ._keys import key_of
 from ._looking import Lookout
 
@@ -92,17 +93,16 @@ class Work:
         if payload.get("ref") is not None:
             got: Json = {"ref": payload["ref"]}
         else:
-            got = await self._submitted(item, request)
+            got = await self._submitted(item, request, payload["digest"])
 
         outcome = await self._at_home(self._conclude(item, request, got))
         if outcome["state"] != codec.DONE:
             key, attempt = key_of(item)
-            nonce = self.lookout.nonce_of(got.get("token", ""))
-            note = KeyNote(key, attempt, outcome["state"], payload["digest"], nonce=nonce)
+            note = KeyNote(key, attempt, outcome["state"], payload["digest"])
             await asyncio.to_thread(insist, partial(self.database.note_end, note), f"the end of {key}")
         return outcome
 
-    async def _submitted(self, item: str, request: RecordedRequest) -> Json:
+    async def _submitted(self, item: str, request: RecordedRequest, digest: str) -> Json:
         """Return the task of an item as ``{"ref": …}``, or why there is none."""
         tries = 0
         began: float | None = None
@@ -121,12 +121,15 @@ class Work:
                 await DBOS.sleep_async(got["later"])
                 continue
             if "unknown" in got:
-                look = partial(self.lookout.look, item, request, intent, got["unknown"])
+                look = partial(self.lookout.look, item, request, intent, got["unknown"], digest)
                 return await DBOS.run_step_async({"name": "look"}, self._at_home_step, look)
             return got
 
     async def _intend(self) -> Json:
-        return {"token": self.intents.mint(), "at": time.time()}
+        return {"token": self.intents.mint(), "at": time.time(), "offset": await self._at_home(self._clock_offset())}
+
+    async def _clock_offset(self) -> float | None:
+        return self.runtime.sender.clock.offset()
 
     async def _at_home_step(self, work: Callable[[], Coroutine[Any, Any, Json]]) -> Json:
         return await self._at_home(work())
@@ -157,7 +160,7 @@ class Work:
             return {"unknown": encode_error(error), "lost": True}
 
         try:
-            watch, _ = await self.runtime.submit(request, None, None, terms=Terms(retry=_ONCE, may_leave=permit.holds))
+            watch, _ = await self.runtime.submit(request, None, None, terms=self._terms(permit))
         except Exception as error:  # noqa: BLE001 - a request that cannot be sent, say: nothing has left
             return self._not_accepted(item, error, tries, began)
 
@@ -169,6 +172,11 @@ class Work:
         other = f"{item}: the response names task {ref}, which belongs to another submission of this fleet"
         mixed_up = SubmissionUnknown(other, request=request, at=intent["at"], key=key_of(item)[0], ref=ref)
         return {"unknown": encode_error(mixed_up)}
+
+    @staticmethod
+    def _terms(permit: Permit) -> Terms:
+        """Return the terms of one POST: what follows from its end is decided, and recorded, here."""
+        return Terms(retry=_ONCE, may_leave=permit.holds, recovers=False)
 
     def _not_accepted(self, item: str, error: Exception, tries: int, began: float) -> Json:
         """Return what follows from an error: it is unknown, repeated later, or over."""
@@ -204,6 +212,15 @@ class Work:
             return encode_outcome(codec.UNKNOWN, error=got["unknown"])
 
         ref = codec.decode_ref(got["ref"])
+        outcome = await self._awaited(item, request, ref)
+        if got.get("found") and await in_thread(partial(self.database.task_of, item)) is None:
+            text = f"{item} is unknown again: task {ref}, which was found for it, is another's by its own response"
+            lost = SubmissionUnknown(text, request=request, at=time.time(), key=key_of(item)[0])
+            return encode_outcome(codec.UNKNOWN, error=lost)
+        return outcome
+
+    async def _awaited(self, item: str, request: RecordedRequest, ref: TaskRef) -> Json:
+        """Return the outcome of a task, once it has ended, and its files are saved."""
         family = FAMILIES[ref.family]
         handle: TaskHandle[Any] = TaskHandle(self.runtime, self.runtime.watch(family, ref.task_id))
         self.held[item] = handle
@@ -238,6 +255,10 @@ class Work:
         task = with_files(task, files)
         saved = {file.url: str(file.saved_as) for file in files if file.saved_as is not None}
         return encode_outcome(codec.DONE, ref=ref, task=task, saved=saved)
+
+    async def settle_found(self) -> None:
+        """Resolve what stayed unknown and whose task has become known since: an answer came very late, say."""
+        await in_thread(partial(jobs.settle_found, self.database))
 
     async def cancel_asked(self) -> None:
         """Ask the host to cancel the tasks that somebody wants cancelled, of those that are held here."""

@@ -204,9 +204,9 @@ class Worker:
     async def _watch_over(self, work: Work) -> None:
         presence = Presence(work.database, self.name, self.lease)
         beating = asyncio.create_task(presence.run(), name="piapi_async heartbeats")
-        cancelling = asyncio.create_task(self._cancel_when_asked(work), name="piapi_async cancels")
+        chores = asyncio.create_task(self._do_chores(work), name="piapi_async fleet chores")
         stopping = asyncio.create_task(self._stopping.wait(), name="piapi_async stop")
-        tasks = (beating, cancelling, stopping)
+        tasks = (beating, chores, stopping)
         try:
             ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in ended:
@@ -216,13 +216,14 @@ class Worker:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _cancel_when_asked(self, work: Work) -> None:
+    async def _do_chores(self, work: Work) -> None:
         while True:
-            await asyncio.sleep(self.poll)
+            await asyncio.sleep(max(self.poll, self.lease / 5))
             try:
                 await work.cancel_asked()
+                await work.settle_found()
             except Exception:  # the database's, of which the heartbeats tell
-                logger.debug("cancels could not be read", exc_info=True)
+                logger.debug("the fleet's chores could not be done", exc_info=True)
 
     async def _leave(self, work: Work, database: Database) -> None:
         """Let what has begun to leave arrive, stop the engine, put the rest back into the queue."""
