@@ -61,6 +61,9 @@ _COMMANDS: Mapping[str, Mapping[str, str]] = {
     "_ledger": {
         "ledger": "Show what a ledger holds, and resolve submissions whose outcome is unknown",
     },
+    "_worker": {
+        "worker": "Work on the jobs of a fleet until SIGTERM or Ctrl-C, then hand over what is in flight",
+    },
     "_emulator": {
         "emulator": "Serve a local PiAPI with real results until Ctrl-C",
     },

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 from attrs import evolve
@@ -13,6 +14,7 @@ from rich.console import Console
 
 from ..ledger import Ledger, LedgerEntry, LedgerState
 from ._exit import ExitCode
+from ._fleet_options import DatabaseURL, fleet_module
 from ._options import shared_options
 from ._output import check_stdout, listing, on_terminal, print_line
 from ._running import run
@@ -20,7 +22,24 @@ from ._session import client
 from ._setup import Setup, read_setup
 from ._stderr import harmless, say
 
+if TYPE_CHECKING:
+    from ..fleet import Fleet
+
 file_argument = click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+
+
+class _FileOrDatabase(click.Path):
+    """A ledger's file, or the URL of a fleet's database."""
+
+    def convert(
+        self,
+        value: Any,  # noqa: ANN401 - click's shape
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> Any:  # noqa: ANN401 - click's shape
+        if isinstance(value, str) and "://" in value:
+            return DatabaseURL().convert(value, param, ctx)
+        return super().convert(value, param, ctx)
 
 
 @click.group("ledger")
@@ -55,15 +74,16 @@ def show(file: Path, state: str | None) -> None:
 
 
 @ledger.command("resolve")
-@file_argument
+@click.argument("file", metavar="FILE|URL", type=_FileOrDatabase(exists=True, dir_okay=False, path_type=Path))
 @click.argument("key")
 @click.option("--task-id", metavar="ID", help="It was accepted: the id of its task.")
 @click.option("--resubmit", is_flag=True, help="It created no task: the key may be submitted again.")
 @shared_options
-def resolve(file: Path, key: str, task_id: str | None, *, resubmit: bool) -> None:
-    """Record the outcome of an unknown submission.
+def resolve(file: Path | str, key: str, task_id: str | None, *, resubmit: bool) -> None:
+    """Record the outcome of an unknown submission, of a ledger's FILE or the URL of a fleet's database.
 
-    With --resubmit its task is looked for in the host's history first, if there is an API key.
+    With --resubmit its task is looked for in the host's history first, if there is an API key; the
+    workers of a fleet have done so.
     """
     if (task_id is None) == (not resubmit):
         raise click.UsageError("give either --task-id ID (it was accepted) or --resubmit (it was not)")
@@ -74,11 +94,17 @@ def resolve(file: Path, key: str, task_id: str | None, *, resubmit: bool) -> Non
     if resubmit:
         outcome = "may be submitted again"
 
-    setup = evolve(read_setup(), ledger=file)
+    setup = read_setup()
 
     async def main() -> None:
+        if isinstance(file, str):
+            async with fleet_module().Fleet(file) as fleet:
+                await _resolved(fleet, key, task_id, resubmit=resubmit)
+            say(f"{key}: {outcome}")
+            return
+
         if resubmit:
-            found = await _look_for(setup, key)
+            found = await _look_for(evolve(setup, ledger=file), key)
             if found is not None:
                 say(f"{key}: it made task {found}, which was found in the host's history and is recorded now")
                 return
@@ -147,6 +173,13 @@ _FOUND = {
     "hand": "told by a person",
 }
 """How the task of a lost submission was found, in words."""
+
+
+async def _resolved(fleet: Fleet, key: str, task_id: str | None, *, resubmit: bool) -> None:
+    try:
+        await fleet.resolve(key, task_id=task_id, resubmit=resubmit)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
 
 
 def _print(entry: LedgerEntry) -> None:

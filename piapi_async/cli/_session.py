@@ -45,7 +45,7 @@ async def client(setup: Setup, *known: str) -> AsyncGenerator[PiAPI, None]:
             yield piapi
         return
 
-    emulator, port = _embedded(setup.ledger)
+    emulator, port = _embedded(setup.ledger or setup.beside)
     for task_id in known:
         emulator.adopt(task_id)
     poll = PollPolicy().at_speed(EMULATOR_SPEED)

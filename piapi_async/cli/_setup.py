@@ -27,6 +27,8 @@ class Setup:
     verbose: bool = False
     family: Family[Any] | None = None
     """That of another vendor than PiAPI, to whose host the command speaks."""
+    beside: Path | None = None
+    """A file whose tasks an embedded emulator must know again in the next run, if there is no ledger."""
 
     def to(self, family: Family[Any]) -> Setup:
         """Return the setup for tasks of a family."""

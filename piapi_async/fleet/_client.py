@@ -119,8 +119,8 @@ class Fleet:
         one whose submission was refused, so that nothing was paid, is tried again.  `batch` groups
         jobs for `outcomes`.
 
-        Raises `ValueError` for a key that stands for another request, a request with a local file
-        and no `uploads`, or one with a webhook secret.
+        Raises `KeyReused` for a key that stands for another request, `ValueError` for a local file
+        without `uploads`, and for a webhook secret.
         """
         [job] = await self.submit_many([BatchItem(request, key)], batch=batch)
         return job

@@ -17,7 +17,7 @@ from dbos import error as engine_errors
 
 from .._protocol.family import TaskRequest
 from ..batch import Outcome
-from ..errors import PiAPIError, SubmissionUnknown
+from ..errors import KeyReused, PiAPIError, SubmissionUnknown
 from ..tasks import TaskRef, check_task_id
 from . import _codec as codec
 from ._codec import decode_outcome, decode_request, encode_error, encode_outcome, without_answer
@@ -108,7 +108,7 @@ def _meet_again(database: Database, entry: Entry) -> None:
         note = KeyNote(entry.key, 1, state, (listed.attributes or {}).get("digest", ""))
 
     if note.digest != entry.digest:
-        raise ValueError(f"key: {entry.key!r} stands for another request in this fleet. Nothing was submitted")
+        raise KeyReused(f"key: {entry.key!r} stands for another request in this fleet. Nothing was submitted")
     if note.state not in _FREE or note.kept is not None:
         return
     if note.state == codec.CANCELLED and database.task_of(item_of(entry.key, note.attempt)) is not None:

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import click
+from attrs import evolve
 
 from ...ledger import Ledger
 from .._exit import ExitCode
+from .._fleet_options import database_option, file_of, shown
 from .._options import Seconds, shared_options
 from .._output import check_stdout, print_json
 from .._report._command import check_page, report_option
@@ -24,6 +26,7 @@ from .._setup import Setup, read_setup
 from .._stderr import say
 from ._check import check, refused
 from ._file_format import FileRefusedError
+from ._fleet import FleetRun, fleet_status
 from ._job import Job
 from ._lines import BatchInput
 from ._rehearsal import rehearse
@@ -50,11 +53,21 @@ def batch() -> None:
 
 
 @batch.command("status")
-@click.argument("ledger", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-def status(ledger: Path) -> None:
-    """Print how far a run has got, from another terminal too."""
+@click.argument("ledger", required=False, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@database_option()
+def status(ledger: Path | None, database: str | None) -> None:
+    """Print how far a run has got, from another terminal too: that of a ledger, or of a fleet."""
 
     async def main() -> None:
+        if ledger is None:
+            if database is None:
+                raise click.UsageError("give a LEDGER, or --database URL")
+            counts, unknown = await fleet_status(database)
+            print_json(counts)
+            for key in unknown:
+                words = ["piapi-async", "ledger", "resolve", shown(database), key]
+                say(f"{key} is unknown: {shlex.join(words)} --task-id ID, or --resubmit")
+            return
         opened = Ledger(ledger)
         try:
             print_json(await opened.counts())
@@ -77,6 +90,7 @@ def status(ledger: Path) -> None:
     help="Append outcomes to this JSONL file as they come, each item once. Default: standard output.",
 )
 @report_option
+@database_option()
 @saving_options()
 @click.option(
     "--concurrency",
@@ -106,6 +120,7 @@ def run_batch(
     source: Path,
     out: Path | None,
     report: Path | None,
+    database: str | None,
     saving: Saving,
     concurrency: int | None,
     timeout: float | None,
@@ -125,8 +140,23 @@ def run_batch(
     With --ledger the same command goes on where a run was stopped or killed. Nothing is submitted if
     any line is wrong. The first Ctrl-C lets tasks in flight end, the second stops at once.
     `piapi-async batch status LEDGER` shows the progress from another terminal.
+
+    With --database workers on any number of machines do the work (`piapi-async worker`), and this
+    command puts it there, follows it, and writes the outcomes. Ctrl-C leaves the work going, and the
+    same command goes on with following. A sqlite:/// database has a worker in this process.
     """
     setup = read_setup()
+    if database is not None:
+        setup = evolve(setup, beside=file_of(database))
+        _check_fleet(
+            database,
+            setup,
+            saving,
+            timeout=timeout,
+            max_submits=max_submits,
+            dry_run=dry_run,
+            retry_failed=retry_failed,
+        )
     if not setup.verbose:
         logging.getLogger("piapi_async").setLevel(logging.WARNING)  # no line for each of many retries
     if verb is not None and verb not in recipes():
@@ -148,7 +178,10 @@ def run_batch(
         "max_cost": max_cost,
     }
     flags = {"skip_invalid": skip_invalid, "ignore_extra": ignore_extra, "retry_failed": retry_failed}
-    resume = _resume_command(setup, source, {"out": out, "report": report, "verb": verb, **runner}, flags, saving)
+    options = {"out": out, "report": report, "verb": verb, **runner}
+    if database is not None:
+        options["database"] = shown(database)
+    resume = _resume_command(setup, source, options, flags, saving)
 
     with _opened(source) as opened:
         requests = _input(opened, verb, ignore_extra=ignore_extra)
@@ -161,11 +194,42 @@ def run_batch(
         saving.prepare()
         keeping = Keeping(saving, retry_failed)
         with (
-            Results.at(out, keep=setup.ledger is not None, keeping=keeping) as results,
+            Results.at(out, keep=setup.ledger is not None or database is not None, keeping=keeping) as results,
             reported(report, results, out, setup.ledger),
         ):
+            if database is not None:
+                worker = _worker_options(concurrency, saving)
+                _run_fleet(FleetRun(setup, database, requests, good, results, resume, worker))
+                return
             job = Job(setup, requests, good, results, resume, saving)
             run(job.main({**runner, "retry_failed": retry_failed, **saving.for_runner()}))
+
+
+def _check_fleet(database: str, setup: Setup, saving: Saving, **unfit: object) -> None:
+    """Raise `click.UsageError` for options that a fleet does not have."""
+    if setup.ledger is not None:
+        raise click.UsageError("--database and --ledger exclude each other: the database takes the ledger's place")
+    for name, value in unfit.items():
+        if value:
+            raise click.UsageError(f"--{name.replace('_', '-')} is not for a fleet")
+    if not database.startswith("sqlite") and saving.directory is not None:
+        raise click.UsageError("--download is the workers': piapi-async worker --download DIR")
+    logging.getLogger("dbos").setLevel(logging.ERROR)
+
+
+def _run_fleet(fleet_run: FleetRun) -> None:
+    try:
+        run(fleet_run.main())
+    except ValueError as error:  # a key that stands for another request, a file that workers cannot read
+        raise click.UsageError(str(error)) from None
+
+
+def _worker_options(concurrency: int | None, saving: Saving) -> dict[str, Any]:
+    """Return the keyword arguments of a worker in this process."""
+    options: dict[str, Any] = {"all_files": saving.all_files, "download": saving.for_runner()["download"]}
+    if concurrency is not None:
+        options["concurrency"] = concurrency
+    return options
 
 
 @contextlib.contextmanager
@@ -195,9 +259,9 @@ def _resume_command(
 ) -> str | None:
     """Return the command that goes on with a run.
 
-    None without a ledger, or if the requests come from standard input.
+    None without a ledger or a database, or if the requests come from standard input.
     """
-    if setup.ledger is None or not source.is_file():
+    if (setup.ledger is None and "database" not in options) or not source.is_file():
         return None
     words = ["piapi-async", *setup.words(), "batch", str(source)]
     for name, value in options.items():
