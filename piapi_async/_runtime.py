@@ -21,6 +21,7 @@ from attrs import define, field, frozen
 
 from ._calls.sender import Sender
 from ._calls.threads import running_loop
+from ._families import FAMILIES
 from ._protocol.family import Family, Service, TaskRequest
 from ._submit.correlation import Correlation
 from ._submit.finder import RecoveryReport
@@ -41,7 +42,7 @@ from .ledger._ledger import writer_of
 from .ledger._writer import LedgerWriter
 from .policy import PollPolicy
 from .stats import Counters
-from .tasks import Task, TaskId, TaskRef, found_at
+from .tasks import Task, TaskId, TaskLike, TaskRef, check_task_id, found_at, ref_in
 
 logger = logging.getLogger("piapi_async")
 
@@ -279,6 +280,30 @@ class Runtime:
             return self.home.family
         self.check_family(named)
         return named
+
+    def locate(self, task: TaskLike, named: Family[Any] | None) -> tuple[Family[Any], TaskId]:
+        """Return the family and the id of what stands for a task.
+
+        Raises `ValueError` for a task of another host, for a family that is unknown or not the
+        task's, and as `check_family` and `check_task_id`.
+        """
+        ref = ref_in(task)
+        if ref is None:
+            return self.family(named), check_task_id(task)
+        if ref.origin != self.origin:
+            raise ValueError(f"task {ref} lives at {ref.origin}, this client speaks to {self.origin}")
+
+        family = named or self._family_called(ref.family)
+        if family is None:
+            raise ValueError(f"task {ref} is of the family {ref.family!r}, which is not known here: pass family=")
+        if family.name != ref.family:
+            raise ValueError(f"task {ref} is of the family {ref.family!r}: pass family=, which is {family.name!r}")
+        return self.family(family), check_task_id(ref.task_id)
+
+    def _family_called(self, name: str) -> Family[Any] | None:
+        if self.home.family.name == name:
+            return self.home.family
+        return FAMILIES.get(name)
 
     def check_family(self, family: Family[Any]) -> None:
         """Raise `ValueError` if the client's host is known to speak another vendor's protocols."""

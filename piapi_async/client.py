@@ -41,12 +41,12 @@ from .account import (
     GetHistory,
     HistoryEntry,
 )
-from .handle import OnCancel, TaskHandle
+from .handle import OnCancel, TaskHandle, own_family
 from .ledger import Ledger
 from .midjourney import LEGACY, MidjourneyResult
 from .policy import PollPolicy, RetryPolicy, TokenBucket
 from .stats import Counters, Stats
-from .tasks import Task, TaskRef, check_task_id, found_at
+from .tasks import Task, TaskId, TaskLike, TaskRef, found_at
 
 R = TypeVar("R")
 
@@ -287,43 +287,51 @@ class PiAPI:
         return await run.result_of(request, key, note)
 
     @overload
-    def attach(self, task: str | TaskRef) -> TaskHandle[MidjourneyResult]: ...
+    def attach(self, task: str) -> TaskHandle[MidjourneyResult]: ...
     @overload
-    def attach(self, task: str | TaskRef, *, family: Family[R]) -> TaskHandle[R]: ...
-    def attach(self, task: str | TaskRef, *, family: Family[Any] | None = None) -> TaskHandle[Any]:
+    def attach(self, task: TaskHandle[R]) -> TaskHandle[R]: ...
+    @overload
+    def attach(self, task: TaskLike, *, family: Family[R]) -> TaskHandle[R]: ...
+    @overload
+    def attach(self, task: TaskLike) -> TaskHandle[Any]: ...
+    def attach(self, task: TaskLike, *, family: Family[Any] | None = None) -> TaskHandle[Any]:
         """Return the handle of a task that exists already; makes no request.
 
-        A bare id is one of the client's own `family`, which is legacy Midjourney unless told.
+        `task` is a `TaskRef`, or what has one (a `Task`, another client's handle, an entry of the
+        ledger), which tells its family; or an id, which is one of the client's own family (legacy
+        Midjourney unless told) if `family` does not say otherwise.
 
-        Raises `ValueError` for an empty id, or a ref of another host or family.
+        Raises `ValueError` for an empty id, and for a task of another host or family, `TypeError` for
+        what is no task.
         """
         runtime = runtime_of(self)
-        family = runtime.family(family)
-        if isinstance(task, TaskRef):
-            if task.origin != runtime.origin:
-                raise ValueError(f"task {task} lives at {task.origin}, this client speaks to {runtime.origin}")
-            if task.family != family.name:
-                raise ValueError(
-                    f"task {task} is of the family {task.family!r}: pass family=, which is {family.name!r}"
-                )
-            task = task.task_id
-        return TaskHandle(runtime, runtime.watch(family, check_task_id(task)))
+        found, task_id = runtime.locate(task, family or own_family(task))
+        return TaskHandle(runtime, runtime.watch(found, task_id))
 
     @overload
     async def fetch(self, task_id: str) -> Task[MidjourneyResult]: ...
     @overload
-    async def fetch(self, task_id: str, *, family: Family[R]) -> Task[R]: ...
-    async def fetch(self, task_id: str, *, family: Family[Any] | None = None) -> Task[Any]:
-        """Read one task now.  Raises `NotFoundError`, other `APIError`, `TransportError`, `UnexpectedAnswer`."""
+    async def fetch(self, task_id: TaskHandle[R]) -> Task[R]: ...
+    @overload
+    async def fetch(self, task_id: TaskLike, *, family: Family[R]) -> Task[R]: ...
+    @overload
+    async def fetch(self, task_id: TaskLike) -> Task[Any]: ...
+    async def fetch(self, task_id: TaskLike, *, family: Family[Any] | None = None) -> Task[Any]:
+        """Read one task now; what stands for it, and its family, is as for `attach`.
+
+        Raises `NotFoundError`, other `APIError`, `TransportError`, `UnexpectedAnswer`.
+        """
         runtime = runtime_of(self)
-        return await runtime.fetch(runtime.family(family), check_task_id(task_id))
+        return await runtime.fetch(*runtime.locate(task_id, family or own_family(task_id)))
 
     @overload
     async def fetch_many(self, task_ids: Iterable[str]) -> dict[str, Task[MidjourneyResult] | None]: ...
     @overload
-    async def fetch_many(self, task_ids: Iterable[str], *, family: Family[R]) -> dict[str, Task[R] | None]: ...
+    async def fetch_many(self, task_ids: Iterable[TaskLike], *, family: Family[R]) -> dict[str, Task[R] | None]: ...
+    @overload
+    async def fetch_many(self, task_ids: Iterable[TaskLike]) -> dict[str, Task[Any] | None]: ...
     async def fetch_many(
-        self, task_ids: Iterable[str], *, family: Family[Any] | None = None
+        self, task_ids: Iterable[TaskLike], *, family: Family[Any] | None = None
     ) -> dict[str, Task[Any] | None]:
         """Read any number of tasks now, and return them by id; None for a task that the host does not know.
 
@@ -331,22 +339,26 @@ class PiAPI:
         `fetch`, at the first error.
         """
         runtime = self._entered()
-        family = runtime.family(family)
-        ids = [check_task_id(task_id) for task_id in task_ids]
-        tasks = await fetch_many(runtime.sender, runtime.poller.schedule, family, ids)
-        for task in tasks.values():
-            if task is not None:
-                found_at(task, TaskRef(runtime.origin, family.name, task.task_id))
-        return tasks
+        located = [runtime.locate(task, family or own_family(task)) for task in task_ids]
+        found: dict[str, Task[Any] | None] = {str(task_id): None for _, task_id in located}
+        for of_family, ids in _by_family(located):
+            tasks = await fetch_many(runtime.sender, runtime.poller.schedule, of_family, ids)
+            for task in tasks.values():
+                if task is not None:
+                    found_at(task, TaskRef(runtime.origin, of_family.name, task.task_id))
+            found |= tasks
+        return found
 
-    async def cancel(self, *task_ids: str, family: Family[Any] | None = None) -> None:
+    async def cancel(self, *task_ids: TaskLike, family: Family[Any] | None = None) -> None:
         """Ask the host to cancel tasks; only those that have not started can be, so `wait` tells the outcome.
 
         Raises as `fetch`.  If the host cancels tasks one by one, all are asked for before a refusal
         is raised.
         """
         runtime = runtime_of(self)
-        await runtime.cancel(runtime.family(family), [check_task_id(task_id) for task_id in task_ids])
+        located = [runtime.locate(task, family or own_family(task)) for task in task_ids]
+        for of_family, ids in _by_family(located):
+            await runtime.cancel(of_family, ids)
 
     # -- beside the tasks -------------------------------------------------------------------------
 
@@ -482,6 +494,14 @@ def _home(family: Family[Any] | None, base_url: str) -> Home:
     if known is None or known.service is None:
         return Home(known or LEGACY, PIAPI, known=False)
     return Home(known, known.service, known=True)
+
+
+def _by_family(located: Iterable[tuple[Family[Any], TaskId]]) -> Iterable[tuple[Family[Any], list[TaskId]]]:
+    """Return the ids of each family."""
+    found: dict[str, tuple[Family[Any], list[TaskId]]] = {}
+    for family, task_id in located:
+        found.setdefault(family.name, (family, []))[1].append(task_id)
+    return found.values()
 
 
 def _mark(entry: HistoryEntry) -> Any:  # noqa: ANN401 - only compared

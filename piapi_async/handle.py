@@ -10,6 +10,7 @@ from typing import Any, Generic, Literal, TypeVar, get_args
 
 from attrs import define
 
+from ._protocol.family import Family
 from ._runtime import Runtime
 from ._wait.bulk import cancel_for_leaver
 from ._wait.watch import Wait, Watch, differs
@@ -170,6 +171,13 @@ class TaskHandle(Generic[R_co]):
             self._runtime.enter()
         except ClientClosed as error:
             raise _of_this_wait(error, self.task_id) from None
+
+
+def own_family(task: object) -> Family[Any] | None:
+    """Return the family of a handle, which knows the type of its result; None for anything else."""
+    if isinstance(task, TaskHandle):
+        return task._watch.family  # noqa: SLF001 - a handle is a runtime and a watch
+    return None
 
 
 def check_on_cancel(on_cancel: object) -> None:

@@ -24,6 +24,7 @@ from ._protocol.fields import (
     flag,
     mask,
     open_choice,
+    parent,
     text,
     url,
     urls,
@@ -53,7 +54,7 @@ from ._protocol.words import says_failed
 from ._verdict import read_created
 from .account import PIAPI
 from .errors import UnexpectedAnswer
-from .tasks import Cost, Created, Life, Reader, Task, TaskFile, TaskId, TaskState, check_task_id, waiting_task
+from .tasks import Cost, Created, Life, Reader, Task, TaskFile, TaskId, TaskLike, TaskState, check_task_id, waiting_task
 
 __all__ = [
     "LEGACY",
@@ -70,6 +71,10 @@ __all__ = [
     "Variation",
 ]
 
+ProcessMode = Literal["relax", "fast", "turbo", "mixed"]
+Dimension = Literal["square", "portrait", "landscape"]
+Direction = Literal["up", "down", "left", "right"]
+ZoomRatio = Literal["1", "1.5", "2"] | float
 UpscaleIndex = Literal["1", "2", "3", "4", "2x", "4x", "subtle", "creative"] | int
 VariationIndex = Literal["1", "2", "3", "4", "high_variation", "low_variation"] | int
 
@@ -104,7 +109,7 @@ class Imagine(_Verb):
 
     verb = "imagine"
     prompt: str = text(kw_only=False)
-    process_mode: str | None = open_choice("relax", "fast", "turbo", "mixed", default=None)
+    process_mode: ProcessMode | None = open_choice("relax", "fast", "turbo", "mixed", default=None)
     aspect_ratio: str | None = whole_ratio(default=None)
     skip_prompt_check: bool | None = flag(default=None)
     bot_id: int | None = whole(default=None)
@@ -115,7 +120,7 @@ class Reroll(_Verb):
     """Draw a grid anew; `prompt` replaces the parent's."""
 
     verb = "reroll"
-    origin_task_id: str = text(kw_only=False)
+    origin_task_id: Converted[TaskLike, str] = parent(kw_only=False)
     prompt: str | None = text(default=None)
     skip_prompt_check: bool | None = flag(default=None)
 
@@ -128,7 +133,7 @@ class Upscale(_Verb):
     """
 
     verb = "upscale"
-    origin_task_id: str = text(kw_only=False)
+    origin_task_id: Converted[TaskLike, str] = parent(kw_only=False)
     index: Converted[UpscaleIndex, str] = word(
         *("1", "2", "3", "4"),
         *("2x", "4x", "subtle", "creative"),
@@ -144,7 +149,7 @@ class Variation(_Verb):
     """
 
     verb = "variation"
-    origin_task_id: str = text(kw_only=False)
+    origin_task_id: Converted[TaskLike, str] = parent(kw_only=False)
     index: Converted[VariationIndex, str] = word(
         *("1", "2", "3", "4"),
         *("high_variation", "low_variation"),
@@ -160,7 +165,7 @@ class Inpaint(_Verb):
     """Draw the masked part of an upscaled image anew; `mask` is base64, a data: URI or an image's bytes."""
 
     verb = "inpaint"
-    origin_task_id: str = text(kw_only=False)
+    origin_task_id: Converted[TaskLike, str] = parent(kw_only=False)
     mask: Converted[str | bytes, str] = mask()
     prompt: str | None = text(default=None)
     skip_prompt_check: bool | None = flag(default=None)
@@ -171,8 +176,8 @@ class Outpaint(_Verb):
     """Zoom out of an upscaled image; `zoom_ratio` 1 makes it square or gives it `aspect_ratio`."""
 
     verb = "outpaint"
-    origin_task_id: str = text(kw_only=False)
-    zoom_ratio: Converted[str | float, str] = zoom()
+    origin_task_id: Converted[TaskLike, str] = parent(kw_only=False)
+    zoom_ratio: Converted[ZoomRatio, str] = zoom()
     aspect_ratio: str | None = whole_ratio(default=None)
     prompt: str | None = text(default=None)
 
@@ -182,8 +187,8 @@ class Pan(_Verb):
     """Extend an upscaled image to one side."""
 
     verb = "pan"
-    origin_task_id: str = text(kw_only=False)
-    direction: Literal["up", "down", "left", "right"] = choice("up", "down", "left", "right")
+    origin_task_id: Converted[TaskLike, str] = parent(kw_only=False)
+    direction: Direction = choice("up", "down", "left", "right")
     prompt: str | None = text(default=None)
 
 
@@ -193,7 +198,7 @@ class Describe(_Verb):
 
     verb = "describe"
     image_url: str = url(kw_only=False)
-    process_mode: str | None = open_choice("relax", "fast", "turbo", "mixed", default=None)
+    process_mode: ProcessMode | None = open_choice("relax", "fast", "turbo", "mixed", default=None)
 
 
 @request
@@ -202,8 +207,8 @@ class Blend(_Verb):
 
     verb = "blend"
     image_urls: Converted[Sequence[str], tuple[str, ...]] = urls(2, 5, kw_only=False)
-    process_mode: str | None = open_choice("relax", "fast", "turbo", "mixed", default=None)
-    dimension: str | None = open_choice("square", "portrait", "landscape", default=None)
+    process_mode: ProcessMode | None = open_choice("relax", "fast", "turbo", "mixed", default=None)
+    dimension: Dimension | None = open_choice("square", "portrait", "landscape", default=None)
 
 
 @request
@@ -211,7 +216,7 @@ class Seed(_Verb):
     """Ask for the seed of a finished task; it is `result.seed`."""
 
     verb = "seed"
-    origin_task_id: str = text(kw_only=False)
+    origin_task_id: Converted[TaskLike, str] = parent(kw_only=False)
 
 
 # -- calls about tasks -----------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """What a task is, whichever API runs it.  Pure.
 
-A `Task` is one observation of a task, never changed afterwards.  A `TaskRef` is all that is needed
-to find it again.
+A `Task` is one observation of a task, never changed afterwards.  A `TaskRef`, which `_refs` makes, is
+all that is needed to find it again.
 """
 
 from __future__ import annotations
@@ -11,16 +11,32 @@ from datetime import datetime
 from enum import Enum, StrEnum
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, NewType, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import attrs
 import orjson
 from attrs import evolve, field, frozen
 
-R_co = TypeVar("R_co", covariant=True)
+from ._refs import HasRef, TaskId, TaskLike, TaskRef, check_task_id, ref_in, to_task_id
 
-TaskId = NewType("TaskId", str)
-"""A task id as the server spelt it; `check_task_id` makes one of what a user passes."""
+__all__ = [
+    "Cost",
+    "Created",
+    "FileKind",
+    "FileRole",
+    "HasRef",
+    "Task",
+    "TaskFile",
+    "TaskId",
+    "TaskLike",
+    "TaskRef",
+    "TaskState",
+    "check_task_id",
+    "ref_in",
+    "to_task_id",
+]
+
+R_co = TypeVar("R_co", covariant=True)
 
 
 class TaskState(Enum):
@@ -326,54 +342,3 @@ def with_files(task: Task[R_co], files: tuple[TaskFile, ...]) -> Task[R_co]:
 def found_at(task: Task[Any], ref: TaskRef) -> None:
     """Set a task's `ref`.  For the client, before it hands the observation out."""
     task.__dict__["ref"] = ref
-
-
-@frozen
-class TaskRef:
-    """Where a task is: the host's origin, the family's name, the id.  Holds no key; keep it anywhere."""
-
-    origin: str
-    family: str
-    task_id: TaskId
-
-    def __str__(self) -> str:
-        return self.task_id
-
-    def to_json(self) -> str:
-        """Return the ref as one line of JSON."""
-        fields = {"origin": self.origin, "family": self.family, "task_id": self.task_id}
-        return orjson.dumps(fields).decode()
-
-    @classmethod
-    def from_json(cls, text: str | bytes) -> TaskRef:
-        """Return the ref written by `to_json`; raise `ValueError` for anything else."""
-        try:
-            data = orjson.loads(text)
-        except orjson.JSONDecodeError as error:
-            raise ValueError(f"not a TaskRef: {error}") from None
-
-        names = ("origin", "family", "task_id")
-        values = [data.get(name) for name in names] if isinstance(data, dict) else [None]
-        if not all(isinstance(value, str) and value for value in values):
-            raise ValueError(f"not a TaskRef: {', '.join(names)} must be non-empty strings")
-        return cls(*values)
-
-
-def check_task_id(value: str) -> TaskId:
-    """Return a user's task id, stripped; raise `ValueError` for what cannot be one.
-
-    Raises `TypeError` for what is not a `str`.
-    """
-    if not isinstance(value, str):
-        raise TypeError(f"a task id must be a str, not {value!r}")
-
-    task_id = value.strip()
-    if not task_id:
-        raise ValueError("the task id is empty")
-    if task_id in {".", ".."}:  # as a segment of a path they mean another path, and cannot be quoted
-        raise ValueError(f"{value!r} is not a task id")
-    try:
-        task_id.encode()
-    except UnicodeEncodeError:  # half of a surrogate pair, which JSON cannot carry
-        raise ValueError(f"{value!r} is not a task id") from None
-    return TaskId(task_id)

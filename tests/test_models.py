@@ -263,8 +263,11 @@ class TestRefusal:
 
     @each_build
     def test_of_a_second_positional_argument(self, build: Build) -> None:
+        cls = class_of(build)
+        if any(f.name == "index" for f in inputs_of(cls)):  # of a grid, which may be positional
+            return
         with pytest.raises(TypeError, match="positional"):
-            class_of(build)("one", "two")
+            cls("one", "two")
 
     @each_build
     def test_of_an_extra_input_that_has_a_field(self, build: Build) -> None:

@@ -242,7 +242,7 @@ class TestSignatures:
                 },
             ),
             (TaskHandle, {"task_id", "ref", "task", "frozen", "error", "wait", "refresh", "updates", "cancel"}),
-            (TaskRef, {"origin", "family", "task_id", "to_json", "from_json"}),
+            (TaskRef, {"origin", "family", "task_id", "to_json", "from_json", "to_token", "from_token"}),
             (
                 Task,
                 {

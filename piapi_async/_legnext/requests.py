@@ -22,6 +22,7 @@ from .._protocol.fields import (
     choice,
     item,
     number,
+    parent,
     regions,
     text,
     url,
@@ -31,7 +32,7 @@ from .._protocol.fields import (
 )
 from .._protocol.requests import CheckedRequest, request, set_fields
 from .._verdict import read_created
-from ..tasks import Created, TaskId
+from ..tasks import Created, TaskId, TaskLike
 from .tasks import LEGNEXT, LegNextResult
 
 _LONGEST_PROMPT = 8192
@@ -152,7 +153,7 @@ class Reroll(_Verb):
     """Draw a grid anew, from the same prompt; for another prompt there are `Variation` and `Remix`."""
 
     verb = "reroll"
-    job_id: str = text(kw_only=False)
+    job_id: Converted[TaskLike, str] = parent(kw_only=False)
 
 
 @request
@@ -174,7 +175,7 @@ class Upscale(_Verb):
     verb = "upscale"
     # 0 and 1 are documented; 2 and 3 are what the vendor's n8n node sends.
     _numbers: ClassVar[_Numbers] = {"type": {"subtle": 0, "creative": 1, "2x": 2, "4x": 3}}
-    job_id: str = text(kw_only=False)
+    job_id: Converted[TaskLike, str] = parent(kw_only=False)
     index: int = whole(1, _MOST_PICTURES, kw_only=False)
     type: Literal["subtle", "creative", "2x", "4x"] = choice("subtle", "creative", "2x", "4x", default="subtle")
 
@@ -185,7 +186,7 @@ class Variation(_Verb):
 
     verb = "variation"
     _numbers: ClassVar[_Numbers] = {"type": _REPAINT}
-    job_id: str = text(kw_only=False)
+    job_id: Converted[TaskLike, str] = parent(kw_only=False)
     index: int = whole(1, _MOST_PICTURES, kw_only=False)
     type: Literal["subtle", "strong"] = choice("subtle", "strong", default="strong")
     prompt: str | None = text(most=_LONGEST_PROMPT, default=None)
@@ -198,7 +199,7 @@ class Remix(_Verb):
     verb = "remix"
     # So say the vendor's pages and OpenAPI files; the README of its package has "0 low, 1 high".
     _numbers: ClassVar[_Numbers] = {"mode": {"strong": 0, "subtle": 1}}
-    job_id: str = text(kw_only=False)
+    job_id: Converted[TaskLike, str] = parent(kw_only=False)
     index: int = whole(1, _MOST_PICTURES, kw_only=False)
     prompt: str = text(most=_LONGEST_PROMPT)
     mode: Literal["subtle", "strong"] | None = choice("subtle", "strong", default=None)
@@ -212,7 +213,7 @@ class Pan(_Verb):
     # So say the vendor's pages, OpenAPI files and n8n node; its Python package has another order,
     # in which "up" is drawn downwards.
     _numbers: ClassVar[_Numbers] = {"direction": {"down": 0, "right": 1, "up": 2, "left": 3}}
-    job_id: str = text(kw_only=False)
+    job_id: Converted[TaskLike, str] = parent(kw_only=False)
     index: int = whole(1, _MOST_PICTURES, kw_only=False)
     direction: Literal["up", "down", "left", "right"] = choice("up", "down", "left", "right")
     scale: float = number(1.1, 3, default=1.5)
@@ -224,7 +225,7 @@ class Outpaint(_Verb):
     """Zoom out of one picture, by a `scale` of 1.1 to 2."""
 
     verb = "outpaint"
-    job_id: str = text(kw_only=False)
+    job_id: Converted[TaskLike, str] = parent(kw_only=False)
     index: int = whole(1, _MOST_PICTURES, kw_only=False)
     scale: float = number(1.1, 2)
     prompt: str | None = text(most=_LONGEST_PROMPT, default=None)
@@ -235,7 +236,7 @@ class Inpaint(_Verb):
     """Draw parts of one picture anew; `mask` is a list of `Area`, or the URL of an image that is white there."""
 
     verb = "inpaint"
-    job_id: str = text(kw_only=False)
+    job_id: Converted[TaskLike, str] = parent(kw_only=False)
     index: int = whole(1, _MOST_PICTURES, kw_only=False)
     # The vendor's pages and OpenAPI files have JSON here; its Python package sends a form.
     mask: Converted[Regions, Mapping[str, Any]] = regions(Area)
@@ -247,7 +248,7 @@ class Edit(_Verb):
     """Set one picture on a canvas and draw what is around it; some accounts alone may do that."""
 
     verb = "edit"
-    job_id: str = text(kw_only=False)
+    job_id: Converted[TaskLike, str] = parent(kw_only=False)
     index: int = whole(1, _MOST_PICTURES, kw_only=False)
     canvas: Canvas | Mapping[str, Any] = item(Canvas)
     img_pos: Position | Mapping[str, Any] = item(Position)
@@ -260,7 +261,7 @@ class Enhance(_Verb):
     """Draw one picture of a draft in full; the parent must have been drawn with ``--v 7 --draft``."""
 
     verb = "enhance"
-    job_id: str = text(kw_only=False)
+    job_id: Converted[TaskLike, str] = parent(kw_only=False)
     index: int = whole(1, _MOST_PICTURES, kw_only=False)
 
 
@@ -328,7 +329,7 @@ class VideoDiffusion(_Verb):
     _numbers: ClassVar[_Numbers] = {"video_type": {"480p": 0, "720p": 1}}
     _needs = (("prompt", "job_id"),)
     prompt: str | None = text(most=_LONGEST_PROMPT, default=None, kw_only=False)
-    job_id: str | None = text(default=None)
+    job_id: Converted[TaskLike | None, str | None] = parent(default=None)
     index: int | None = whole(1, _MOST_PICTURES, default=None)
     video_type: Literal["480p", "720p"] | None = choice("480p", "720p", default=None)
 
@@ -345,7 +346,7 @@ class ExtendVideo(_Verb):
     verb = "extend-video"
     _index = "videoNo"
     _own_prompt = True
-    job_id: str = text(kw_only=False)
+    job_id: Converted[TaskLike, str] = parent(kw_only=False)
     index: int = whole(1, _VIDEOS, kw_only=False)
     prompt: str | None = text(most=_LONGEST_PROMPT, default=None)
 
@@ -356,5 +357,5 @@ class VideoUpscale(_Verb):
 
     verb = "video-upscale"
     _index = "videoNo"
-    job_id: str = text(kw_only=False)
+    job_id: Converted[TaskLike, str] = parent(kw_only=False)
     index: int = whole(1, _VIDEOS, kw_only=False)

@@ -56,13 +56,14 @@ def make_field(
     takes: str = "",
     files: bool = False,
     shown: bool | Callable[[Any], str] = True,
+    unless_text: str = "",
     **metadata: object,
 ) -> Field:
     """Return the field.
 
     `unset` is what, beside None, says on the wire that an optional input is not set; `takes` are
     its bounds in a few words, for lists of inputs; `files` tells that it may hold local files;
-    `shown` is how a repr shows it.
+    `shown` is how a repr shows it; `unless_text` is what is said of a value that is no `str`.
     """
     optional = default is None
     if optional:
@@ -71,8 +72,12 @@ def make_field(
     def validate(instance: object, attribute: Attribute[Any], value: object) -> None:
         if optional and (value is None or (unset is not None and value == unset)):
             return
-        if not check(value):
-            raise refusal(instance, attribute, value, allowed)
+        if check(value):
+            return
+        hint = unless_text
+        if isinstance(value, str):
+            hint = ""
+        raise refusal(instance, attribute, value, allowed + hint)
 
     field: Any = attrs.field
     return field(

@@ -72,7 +72,7 @@ class Family(Generic[R_co]):
     """
 
     name: str
-    id_field: str = "task_id"
+    id_field: str = field(default="task_id", repr=False)
     service: Service | None = field(default=None, repr=False)
     tells_price: bool = field(default=True, repr=False)
     fetch: Callable[[TaskId], Request[Task[R_co]]] = field(repr=False)

@@ -37,6 +37,7 @@ from typing import Any, Protocol
 import attrs
 from attrs import NOTHING, Attribute
 
+from ..tasks import to_task_id
 from .checks import (
     Check,
     Field,
@@ -83,6 +84,24 @@ def text(*, most: int | None = None, default: Field = NOTHING, kw_only: bool = T
     bound = f"at most {most} characters" if most else ""
     allowed = " of ".join(filter(None, (f"it must be {kind}", bound)))
     return make_field(check, allowed, default=default, kw_only=kw_only, takes=bound)
+
+
+def parent(*, default: Field = NOTHING, kw_only: bool = True) -> Field:
+    """Return a field for the task that another is made from: the task, its handle, its ref, or its id."""
+    required = default is NOTHING
+
+    def check(value: object) -> bool:
+        return is_text(value) and not (required and not value.strip())
+
+    kind = "a non-empty string" if required else "a string"
+    return make_field(
+        check,
+        f"it must be {kind}",
+        default=default,
+        kw_only=kw_only,
+        converter=to_task_id,
+        unless_text=": pass task.task_id, or the task itself, its handle or its ref",
+    )
 
 
 def number(

@@ -39,6 +39,7 @@ def _inputs_first(_cls: type[Any], fields: list[Attribute[Any]]) -> list[Attribu
     kw_only_default=True,
     field_specifiers=(
         fields.text,
+        fields.parent,
         fields.number,
         fields.whole,
         fields.flag,

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Protocol, overload
 
 import aiohttp
 
 from .._calls.threads import running_loop
 from ..errors import DownloadError
 from ..policy import RetryPolicy
-from ..tasks import TaskState
+from ..tasks import Task, TaskState
 from ._disk import MAX_OPEN_FILES
 from ._names import paths_of
 from ._options import MAX_BYTES, MAX_BYTES_READ, PATIENCE, DownloadOptions, check_count, check_seconds
@@ -21,12 +21,20 @@ from ._session import FileSession, host_of
 from ._target import check_target, place_at
 
 if TYPE_CHECKING:
-    from ..tasks import Task, TaskFile
+    from ..tasks import TaskFile
+
+
+class Awaited(Protocol):
+    """What a task can be waited for by: its handle."""
+
+    async def wait(self) -> Task[Any]:
+        """Return the finished task."""
+        ...
 
 
 @overload
 async def download(
-    task: Task[Any],
+    task: Task[Any] | Awaited,
     target: os.PathLike[str],
     *,
     all_files: bool = False,
@@ -41,7 +49,7 @@ async def download(
 
 @overload
 async def download(
-    task: Task[Any],
+    task: Task[Any] | Awaited,
     target: str,
     *,
     all_files: bool = False,
@@ -55,7 +63,7 @@ async def download(
 
 
 async def download(
-    task: Task[Any],
+    task: Task[Any] | Awaited,
     target: str | os.PathLike[str],
     *,
     all_files: bool = False,
@@ -67,6 +75,8 @@ async def download(
     parallel: int = MAX_OPEN_FILES,
 ) -> list[Path] | list[Path | str]:
     """Save the files of a finished task, and return where, in the order of `task.files`.
+
+    A handle stands for its task, which is waited for first; that raises as `TaskHandle.wait`.
 
     `target` is a folder, which is made if it does not exist, and the files' `Path`s are returned; or
     the URL of a sink, such as ``s3://bucket/run``, with the extra ``piapi_async[fsspec]`` and
@@ -129,7 +139,7 @@ async def download(
 
 
 async def read(
-    task: Task[Any],
+    task: Task[Any] | Awaited,
     *,
     all_files: bool = False,
     grid: bool = False,
@@ -162,10 +172,20 @@ async def read(
 
 
 async def _save(
-    task: Task[Any], place: Place, session: aiohttp.ClientSession | None, options: DownloadOptions
+    given: Task[Any] | Awaited, place: Place, session: aiohttp.ClientSession | None, options: DownloadOptions
 ) -> tuple[TaskFile, ...]:
+    task = await _finished(given)
     async with Downloads(place, _open_session(task, place, session), options) as downloads:
         return await downloads.save(task)
+
+
+async def _finished(given: Task[Any] | Awaited) -> Task[Any]:
+    """Return the task that is given, or that of a handle once it has ended; raise `TypeError` for anything else."""
+    if isinstance(given, Task):
+        return given
+    if hasattr(given, "wait"):
+        return await given.wait()
+    raise TypeError(f"a task to save must be a Task or its handle, not {given!r}: pass piapi.attach(task_id)")
 
 
 def _open_session(task: Task[Any], place: Place, session: aiohttp.ClientSession | None) -> FileSession:

@@ -13,7 +13,9 @@ from typing import Any, Literal
 
 from attrs import field, frozen
 
-from .._protocol.fields import choice, flag, item, items, link, links, number, open_choice, ratio, text, whole
+from .._protocol.checks import Converted
+from .._protocol.fields import choice, flag, item, items, link, links, number, open_choice, parent, ratio, text, whole
+from ..tasks import TaskLike
 from ..unified import ModelRequest, request
 
 
@@ -153,7 +155,7 @@ class ExtendVideo(ModelRequest[KlingOutput]):
 
     _model = "kling"
     _task_type = "extend_video"
-    origin_task_id: str = text(kw_only=False)
+    origin_task_id: Converted[TaskLike, str] = parent(kw_only=False)
     prompt: str | None = text(most=2500, default=None)
 
 
@@ -164,7 +166,7 @@ class LipSync(ModelRequest[KlingOutput]):
     _model = "kling"
     _task_type = "lip_sync"
     _needs = (("origin_task_id", "video_url"), ("tts_text", "local_dubbing_url"))
-    origin_task_id: str | None = text(default=None, kw_only=False)
+    origin_task_id: Converted[TaskLike | None, str | None] = parent(default=None, kw_only=False)
     video_url: str | PurePath | None = link(default=None)
     tts_text: str | None = text(default=None)
     tts_timbre: str | None = text(default=None)
@@ -210,7 +212,7 @@ class Sound(ModelRequest[KlingOutput]):
     _needs = (("prompt", "origin_task_id", "video_url"),)
     prompt: str | None = text(default=None, kw_only=False)
     duration: int | None = whole(1, default=None)
-    origin_task_id: str | None = text(default=None)
+    origin_task_id: Converted[TaskLike | None, str | None] = parent(default=None)
     video_url: str | PurePath | None = link(default=None)
 
 

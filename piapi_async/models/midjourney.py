@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import PurePath
-from typing import Literal
 
 from attrs import frozen
 
+from .._protocol.checks import Converted
 from .._protocol.fields import (
     choice,
     flag,
@@ -19,12 +19,15 @@ from .._protocol.fields import (
     links,
     mask,
     open_choice,
+    parent,
     text,
     whole,
     whole_ratio,
     word,
     zoom,
 )
+from ..midjourney import Dimension, Direction, ProcessMode, UpscaleIndex, VariationIndex, ZoomRatio
+from ..tasks import TaskLike
 from ..unified import ModelRequest, request
 
 
@@ -55,7 +58,7 @@ class Imagine(_Midjourney):
 
     _task_type = "imagine"
     prompt: str = text(kw_only=False)
-    process_mode: str | None = open_choice("relax", "fast", "turbo", "mixed", default=None)
+    process_mode: ProcessMode | None = open_choice("relax", "fast", "turbo", "mixed", default=None)
     aspect_ratio: str | None = whole_ratio(default=None)
     skip_prompt_check: bool | None = flag(default=None)
     bot_id: int | None = whole(default=None)
@@ -66,7 +69,7 @@ class Reroll(_Midjourney):
     """Draw a grid anew; `prompt` replaces the parent's."""
 
     _task_type = "reroll"
-    origin_task_id: str = text(kw_only=False)
+    origin_task_id: Converted[TaskLike, str] = parent(kw_only=False)
     prompt: str | None = text(default=None)
     skip_prompt_check: bool | None = flag(default=None)
 
@@ -76,8 +79,8 @@ class Upscale(_Midjourney):
     """Take one picture of a grid (`index` 1 to 4), or enlarge one (2x, 4x, subtle, creative)."""
 
     _task_type = "upscale"
-    origin_task_id: str = text(kw_only=False)
-    index: str | int = word("1", "2", "3", "4", "2x", "4x", "subtle", "creative")
+    origin_task_id: Converted[TaskLike, str] = parent(kw_only=False)
+    index: Converted[UpscaleIndex, str] = word("1", "2", "3", "4", "2x", "4x", "subtle", "creative", kw_only=False)
 
 
 @request
@@ -85,8 +88,8 @@ class Variation(_Midjourney):
     """Vary one picture of a grid (`index` 1 to 4), or one alone (high_variation, low_variation)."""
 
     _task_type = "variation"
-    origin_task_id: str = text(kw_only=False)
-    index: str | int = word("1", "2", "3", "4", "high_variation", "low_variation")
+    origin_task_id: Converted[TaskLike, str] = parent(kw_only=False)
+    index: Converted[VariationIndex, str] = word("1", "2", "3", "4", "high_variation", "low_variation", kw_only=False)
     prompt: str | None = text(default=None)
     aspect_ratio: str | None = whole_ratio(default=None)
     skip_prompt_check: bool | None = flag(default=None)
@@ -98,7 +101,7 @@ class Describe(_Midjourney):
 
     _task_type = "describe"
     image_url: str | PurePath = link(kw_only=False)
-    process_mode: str | None = open_choice("relax", "fast", "turbo", "mixed", default=None)
+    process_mode: ProcessMode | None = open_choice("relax", "fast", "turbo", "mixed", default=None)
 
 
 @request
@@ -106,7 +109,7 @@ class Seed(_Midjourney):
     """Ask for the seed of a finished task."""
 
     _task_type = "seed"
-    origin_task_id: str = text(kw_only=False)
+    origin_task_id: Converted[TaskLike, str] = parent(kw_only=False)
 
 
 @request
@@ -115,8 +118,8 @@ class Blend(_Midjourney):
 
     _task_type = "blend"
     image_urls: Sequence[str | PurePath] = links(2, 5, kw_only=False)
-    process_mode: str | None = open_choice("relax", "fast", "turbo", "mixed", default=None)
-    dimension: str | None = open_choice("square", "portrait", "landscape", default=None)
+    process_mode: ProcessMode | None = open_choice("relax", "fast", "turbo", "mixed", default=None)
+    dimension: Dimension | None = open_choice("square", "portrait", "landscape", default=None)
 
 
 @request
@@ -124,8 +127,8 @@ class Inpaint(_Midjourney):
     """Draw the masked part of an upscaled picture anew."""
 
     _task_type = "inpaint"
-    origin_task_id: str = text(kw_only=False)
-    mask: str | bytes = mask()
+    origin_task_id: Converted[TaskLike, str] = parent(kw_only=False)
+    mask: Converted[str | bytes, str] = mask()
     prompt: str | None = text(default=None)
     skip_prompt_check: bool | None = flag(default=None)
 
@@ -135,8 +138,8 @@ class Outpaint(_Midjourney):
     """Zoom out of an upscaled picture; `zoom_ratio` 1 makes it square or gives it `aspect_ratio`."""
 
     _task_type = "outpaint"
-    origin_task_id: str = text(kw_only=False)
-    zoom_ratio: str | float = zoom()
+    origin_task_id: Converted[TaskLike, str] = parent(kw_only=False)
+    zoom_ratio: Converted[ZoomRatio, str] = zoom()
     aspect_ratio: str | None = whole_ratio(default=None)
     prompt: str | None = text(default=None)
 
@@ -146,6 +149,6 @@ class Pan(_Midjourney):
     """Extend an upscaled picture to one side."""
 
     _task_type = "pan"
-    origin_task_id: str = text(kw_only=False)
-    direction: Literal["up", "down", "left", "right"] = choice("up", "down", "left", "right")
+    origin_task_id: Converted[TaskLike, str] = parent(kw_only=False)
+    direction: Direction = choice("up", "down", "left", "right")
     prompt: str | None = text(default=None)

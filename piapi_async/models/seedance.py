@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import PurePath
 
-from .._protocol.fields import flag, link, links, open_choice, ratio, text, whole
+from .._protocol.checks import Converted
+from .._protocol.fields import flag, link, links, open_choice, parent, ratio, text, whole
+from ..tasks import TaskLike
 from ..unified import ModelRequest, request
 from ._outputs import VideoOutput
 
@@ -48,8 +50,8 @@ class Video(ModelRequest[VideoOutput]):
     auto_upload_assets: bool | None = flag(default=None)
     asset_retention_hours: int | None = whole(3, 8, default=None)
     omni_reference_task_type: str | None = open_choice("auto", "reference", "edit", "extend", default=None)
-    draft_task_id: str | None = text(default=None)
-    parent_task_id: str | None = text(default=None)
+    draft_task_id: Converted[TaskLike | None, str | None] = parent(default=None)
+    parent_task_id: Converted[TaskLike | None, str | None] = parent(default=None)
 
 
 @request

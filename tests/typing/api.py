@@ -24,6 +24,7 @@ from piapi_async import (
     Imagine,
     Inpaint,
     Ledger,
+    LedgerEntry,
     MidjourneyResult,
     Outpaint,
     Pan,
@@ -49,7 +50,8 @@ from piapi_async import (
     wait_all,
 )
 from piapi_async.midjourney import Fetch
-from piapi_async.models import flux
+from piapi_async.models import flux, kling
+from piapi_async.models._outputs import ImageOutput
 from piapi_async.tasks import TaskId
 
 
@@ -93,6 +95,47 @@ def what_a_request_takes_besides_the_words_of_the_wire(image: bytes, urls: Seque
     assert_type(Upscale("6886fc4d", index=1).index, str)
 
 
+async def whatever_stands_for_a_task(
+    piapi: PiAPI, task: Task[MidjourneyResult], handle: TaskHandle[ImageOutput], ref: TaskRef, entry: LedgerEntry
+) -> None:
+    assert_type(Upscale(task, 2).origin_task_id, str)
+    Upscale(handle, index="subtle")
+    kling.ExtendVideo(ref)
+    Upscale(6886)  # type: ignore[arg-type, call-arg]
+    Imagine("a cat", process_mode="fats")  # type: ignore[arg-type]
+    Imagine("a cat", process_mode="fast")
+    Blend(["https://a.b/1.png", "https://a.b/2.png"], dimension="round")  # type: ignore[arg-type]
+    Outpaint(task, zoom_ratio="3")  # type: ignore[arg-type]
+    Outpaint(task, zoom_ratio="1.5")
+    assert_type(piapi.attach(handle), TaskHandle[ImageOutput])
+    assert_type(piapi.attach(task), TaskHandle[Any])
+    assert_type(piapi.attach(entry), TaskHandle[Any])
+    assert_type(await piapi.fetch(handle), Task[ImageOutput])
+    assert_type(await piapi.fetch_many([ref, "6886fc4d"]), dict[str, Task[Any] | None])
+    await piapi.cancel(handle, ref, "6886fc4d")
+    assert_type(await download(handle, "pictures"), list[Path | str])
+    assert_type(ref.to_token(), str)
+    assert_type(TaskRef.from_token("AAAA", origin=piapi.origin), TaskRef)
+
+
+async def in_one_call(piapi: PiAPI) -> None:
+    def show(task: Task[MidjourneyResult]) -> None:
+        print(task.progress)
+
+    async def edit(task: Task[MidjourneyResult]) -> None:
+        print(task.progress)
+
+    request = Reroll("6886fc4d")
+    task = await piapi.run(request, timeout=600, on_update=show, download=Path("pictures"), key="k", note={"a": 1})
+    assert_type(task, Task[MidjourneyResult])
+    assert_type(await piapi.run(request, on_update=edit, on_cancel="cancel_remote"), Task[MidjourneyResult])
+    assert_type(task.to_dict(), dict[str, Any])
+    assert_type((task.done, task.ok), tuple[bool, bool])
+    assert_type(piapi.ledger, Ledger | None)
+    await piapi.submit(request, note=[1])
+    await piapi.run(request, on_cancel="stop")  # type: ignore[arg-type]
+
+
 async def wait_for_one(piapi: PiAPI) -> None:
     handle = await piapi.submit(Reroll("6886fc4d"))
     task = await handle.wait(timeout=600)
@@ -130,7 +173,7 @@ async def what_a_task_holds(task: Task[MidjourneyResult]) -> None:
 
 async def resume_and_read(piapi: PiAPI, ref: TaskRef) -> None:
     assert_type(piapi.attach("c0d39b5a"), TaskHandle[MidjourneyResult])
-    assert_type(piapi.attach(ref), TaskHandle[MidjourneyResult])
+    assert_type(piapi.attach(ref), TaskHandle[Any])
     assert_type(piapi.attach(ref, family=LEGACY), TaskHandle[MidjourneyResult])
     assert_type(await piapi.fetch("c0d39b5a"), Task[MidjourneyResult])
     assert_type(await piapi.fetch_many(["c0d39b5a"]), dict[str, Task[MidjourneyResult] | None])
