@@ -14,8 +14,12 @@ from ._options import Decorated, stacked
 if TYPE_CHECKING:
     from types import ModuleType
 
+    _TextType = click.ParamType[str]
+else:
+    _TextType = click.ParamType  # which is generic from click 8.3 on
 
-class DatabaseURL(click.ParamType[str]):
+
+class DatabaseURL(_TextType):
     """The URL of a fleet's database."""
 
     name = "URL"

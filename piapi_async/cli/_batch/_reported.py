@@ -10,6 +10,9 @@ from pathlib import Path
 from .._report._command import ResultLines, write_at_end
 from ._results import Results
 
+_OTHER_FORMATS = frozenset({".csv", ".parquet"})
+"""Suffixes of results that are not JSON lines: their page shows the items of this run."""
+
 
 @contextlib.contextmanager
 def reported(target: Path | None, results: Results, out: Path | None, ledger: Path | None) -> Iterator[None]:
@@ -17,18 +20,20 @@ def reported(target: Path | None, results: Results, out: Path | None, ledger: Pa
     if target is None:
         yield
         return
-    if out is not None:
+    if out is not None and out.suffix.lower() not in _OTHER_FORMATS:
         try:
             yield
         finally:
             write_at_end(ResultLines(out), target, ledger)
         return
 
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8", prefix="piapi-report-") as copy:
-        results.copy = copy
-        try:
-            yield
-        finally:
-            results.copy = None
-            copy.flush()
-            write_at_end(ResultLines(Path(copy.name), name=target.stem), target, ledger)
+    with tempfile.TemporaryDirectory(prefix="piapi-report-") as folder:
+        lines = ResultLines(Path(folder) / "results.jsonl", name=target.stem)
+        with lines.path.open("w", encoding="utf-8") as copy:
+            results.copy = copy
+            try:
+                yield
+            finally:
+                results.copy = None
+                copy.close()
+                write_at_end(lines, target, ledger)
