@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import math
 import os
 from functools import partial
@@ -40,11 +39,10 @@ from .ledger import Ledger
 from .ledger._entries import SubmissionKey, check_key, note_as_json
 from .ledger._ledger import writer_of
 from .ledger._writer import LedgerWriter
+from .observe._emitter import Events
 from .policy import PollPolicy
 from .stats import Counters
 from .tasks import Task, TaskId, TaskLike, TaskRef, check_task_id, found_at, ref_in
-
-logger = logging.getLogger("piapi_async")
 
 R = TypeVar("R")
 
@@ -103,7 +101,7 @@ class Runtime:
 
         # The poller does not hold the runtime, so that a client that is dropped open is noticed at
         # once.
-        on_end = partial(_record_end, writer, origin)
+        on_end = partial(_record_end, writer, sender.events)
         schedule = PollSchedule(policy, rng, multi_fetch_size, sender.counters)
         poller = Poller(schedule, sender, max(1, connections // 4), on_end)
 
@@ -126,6 +124,11 @@ class Runtime:
         )
 
     # -- life -------------------------------------------------------------------------------------
+
+    @property
+    def events(self) -> Events:
+        """Where the parts tell what happens."""
+        return self.sender.events
 
     @property
     def is_open_here(self) -> bool:
@@ -158,7 +161,7 @@ class Runtime:
         self._loop, self._pid = loop, os.getpid()
         self.submitter.finder.join()
         if self.ledger is not None and not self.closed:
-            self.ledger.join()
+            self.ledger.join(self.events)
             self._joined = True
 
     def _check_loop(self) -> None:
@@ -187,8 +190,9 @@ class Runtime:
         self.sender.throttle.close()
         # Whatever fails, the rest is still closed.
         async with contextlib.AsyncExitStack() as last:
+            last.callback(self.events.shut_down)
             if self.ledger is not None and self._joined:
-                last.push_async_callback(self.ledger.leave)
+                last.push_async_callback(self.ledger.leave, self.events)
             last.push_async_callback(self.sender.transport.close)
             last.push_async_callback(self.uploader.close)
             last.push_async_callback(self.correlation.finish)
@@ -225,18 +229,18 @@ class Runtime:
         name = type(request).__name__
         family = request.family
         self.check_family(family)
-        _tell("%s is being submitted", name, request=name)
+        subject = self.events.started(request, name, family.name, asyncio.get_running_loop().time(), key)
 
-        accepted = await self.submitter.submit(request, key, timeout, identity, terms)
+        accepted = await self.submitter.submit(request, key, timeout, identity=identity, terms=terms, subject=subject)
 
-        _tell("%s was accepted: task %s", name, accepted.task_id, task_id=accepted.task_id, request=name)
         watch = self.watch(
             family,
             accepted.task_id,
             submitted=accepted.ledger_entry is None,
             has_webhook=accepted.has_webhook,
         )
-        watch.request = name
+        if watch.subject is None:  # else the task was submitted here before, under the same key
+            watch.subject = subject
         return watch, accepted
 
     def terms(self, note: object) -> Terms:
@@ -328,6 +332,7 @@ class Runtime:
         self.enter()
         task = await self.sender.call(family.fetch(task_id), judge_read)
         found_at(task, TaskRef(self.origin, family.name, task_id))
+        self.events.read(family.name, [task])
         return task
 
     async def cancel(self, family: Family[Any], task_ids: list[TaskId]) -> None:
@@ -353,20 +358,19 @@ def check_timeout(seconds: object) -> None:
         raise ValueError(f"timeout: {seconds!r} is not allowed; it must be a finite number of seconds above 0")
 
 
-def _record_end(ledger: LedgerWriter | None, origin: str, watch: Watch) -> None:
-    if watch.task is None:
+def _record_end(ledger: LedgerWriter | None, events: Events, watch: Watch) -> None:
+    task = watch.task
+    if task is None:
         return
 
-    state = watch.task.state.value
-    if not watch.end_logged:  # an end may be seen again
-        watch.end_logged = True
-        _tell("task %s has ended: %s", watch.task_id, state, task_id=watch.task_id, request=watch.request)
+    family = watch.family.name
+    ref = TaskRef(events.origin, family, watch.task_id)
+    if task.ref is None:
+        found_at(task, ref)
+
+    if not watch.end_told:  # an end may be seen again
+        watch.end_told = True
+        now = asyncio.get_running_loop().time()
+        events.ended(watch.subject, family, task, now, polls=watch.polls, detection_seconds=watch.detection_seconds)
     if ledger is not None:
-        ledger.end(TaskRef(origin, watch.family.name, watch.task_id), state, watch.task.raw)
-
-
-def _tell(text: str, *values: str, request: str, task_id: str | None = None) -> None:
-    """Log a step in a task's life, for those who collect them; what was asked for is not in it."""
-    if logger.isEnabledFor(logging.INFO):
-        with contextlib.suppress(Exception):  # a log handler must not lose a task that was paid for
-            logger.info(text, *values, extra={"task_id": task_id, "request": request})
+        ledger.end(ref, task.state.value, task.raw)

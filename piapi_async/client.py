@@ -44,6 +44,8 @@ from .account import (
 from .handle import OnCancel, TaskHandle, own_family
 from .ledger import Ledger
 from .midjourney import LEGACY, MidjourneyResult
+from .observe import Observer
+from .observe._emitter import Events, check_observers
 from .policy import PollPolicy, RetryPolicy, TokenBucket
 from .stats import Counters, Stats
 from .tasks import Task, TaskId, TaskLike, TaskRef, found_at
@@ -105,8 +107,11 @@ class PiAPI:
     trust_env
         Whether the client's own sessions take proxies from the environment.
 
+    observers
+        What is told of everything that happens, for metrics and traces; see `piapi_async.observe`.
+
     Each task is logged at INFO when it is submitted, accepted and ended; the records have the
-    attributes `task_id` and `request` (the class's name).
+    attributes `task_id`, `request` (the class's name), `key` and more.
 
     Raises `ValueError` for a missing key, a base URL that is not allowed, and numbers out of range,
     and `TypeError` for a policy or ledger of the wrong class.
@@ -133,6 +138,7 @@ class PiAPI:
         session: aiohttp.ClientSession | None = None,
         trust_env: bool = False,
         allow_insecure: bool = False,
+        observers: Iterable[Observer] = (),
     ) -> None:
         service = PIAPI
         if family is not None and family.service is not None:
@@ -174,6 +180,7 @@ class PiAPI:
             timeout=timeout,
             counters=Counters(),
             clock=HostClock((poll or PollPolicy()).speed),
+            events=Events(origin_of(base_url), check_observers(observers)),
         )
         self._runtime = Runtime.wire(
             origin_of(base_url),
@@ -346,6 +353,7 @@ class PiAPI:
             for task in tasks.values():
                 if task is not None:
                     found_at(task, TaskRef(runtime.origin, of_family.name, task.task_id))
+            runtime.events.read(of_family.name, tasks.values())
             found |= tasks
         return found
 

@@ -20,7 +20,7 @@ PACKAGE = Path(piapi_async.__file__).parent
 ORDER = [
     *("_version", "_http", "_text", "_refs", "tasks", "errors", "_protocol", "_verdict"),
     *("account", "midjourney", "unified", "legacy", "_legnext", "models", "_families", "policy", "stats"),
-    *("_calls", "_wait", "ledger", "_submit", "downloads"),
+    *("observe", "_calls", "_wait", "ledger", "_submit", "downloads"),
     *("_runtime", "handle", "_earlier", "_run", "client", "legnext", "batch", "webhooks", "fleet"),
     *("emulator", "pytest_plugin", "cli", "__main__"),
 ]
@@ -29,7 +29,10 @@ PURE = {
     *("midjourney", "unified", "legacy", "_legnext", "models", "_families", "account", "policy", "stats"),
 }
 # Folders whose docstring says what they may import.
-FOLDERS = ["_protocol", "_legnext", "_calls", "_wait", "ledger", "_submit", "downloads", "batch", "webhooks", "fleet"]
+FOLDERS = [
+    *("_protocol", "_legnext", "observe", "_calls", "_wait", "ledger", "_submit"),
+    *("downloads", "batch", "webhooks", "fleet"),
+]
 # Those of the emulator, from the ground up.
 EMULATOR_FOLDERS = ["_service", "_media", "_api", "_server"]
 IMPURE_IMPORTS = {

@@ -29,6 +29,7 @@ from piapi_async.ledger import LedgerEntry, LedgerState
 from piapi_async.ledger._entries import SubmissionKey
 from piapi_async.ledger._ledger import writer_of
 from piapi_async.ledger._store import LedgerStore
+from piapi_async.observe._emitter import Events
 
 ORIGIN, FAMILY = "https://host.test", "midjourney"
 SENDING, ACCEPTED, ENDED, UNKNOWN = LedgerState
@@ -225,15 +226,16 @@ async def test_a_submit_is_under_way_for_others_as_long_as_its_ledger_is_open(pa
 
 async def test_a_ledger_closed_by_one_client_stays_open_for_the_other(path: Path) -> None:
     ledger = Ledger(path)
-    writer_of(ledger).join()
-    writer_of(ledger).join()
+    first, second = Events(), Events()
+    writer_of(ledger).join(first)
+    writer_of(ledger).join(second)
     mine = identity()
     await writer_of(ledger).claim(mine)
-    await writer_of(ledger).leave()
+    await writer_of(ledger).leave(first)
     async with opened(path) as other:
         assert {"k": SENDING} == await states_of(other)
         await writer_of(ledger).accept(mine, ref())
-        await writer_of(ledger).leave()
+        await writer_of(ledger).leave(second)
         assert {"k": ACCEPTED} == await states_of(other)
 
 

@@ -27,7 +27,7 @@ from support.threaded_emulator import unmeasured
 from piapi_async import Ledger, LedgerError, PiAPI, PollPolicy, SubmissionUnknown, TaskRef
 from piapi_async.emulator import Drop, Emulator, Status
 from piapi_async.ledger import LedgerState
-from piapi_async.ledger._entries import EndedAttempt, LedgerEntry, SubmissionKey
+from piapi_async.ledger._entries import NOTHING_KEPT, EndedAttempt, Kept, LedgerEntry, SubmissionKey
 from piapi_async.ledger._ledger import writer_of
 from piapi_async.ledger._recovery import SentAs
 from piapi_async.ledger._store import LedgerStore, Operation
@@ -64,10 +64,10 @@ class DeadlyStore(LedgerStore):
         connection: sqlite3.Connection,
         identity: SubmissionKey,
         sent_as: SentAs | None = None,
-        note: str | None = None,
+        kept: Kept = NOTHING_KEPT,
         replaces: EndedAttempt | None = None,
     ) -> LedgerEntry | None:
-        entry = super().claim(connection, identity, sent_as, note, replaces)
+        entry = super().claim(connection, identity, sent_as, kept, replaces)
         self._at("in the claim's transaction")
         return entry
 

@@ -157,7 +157,7 @@ SIGNATURES: list[tuple[str, Callable[..., Any], str]] = [
         (
             "(api_key=None, *, base_url=None, upload_url=None, family=None, timeout=30.0, retry=None, poll=None, "
             "rate_limit=None, connections=100, multi_fetch_size=20, ledger=None, recover=60.0, session=None, "
-            "trust_env=False, allow_insecure=False)"
+            "trust_env=False, allow_insecure=False, observers=())"
         ),
     ),
     ("submit", PiAPI.submit, "(self, request, *, key=None, timeout=None, note=None)"),

@@ -564,8 +564,8 @@ async def test_a_client_that_was_closed_before_it_was_used_lets_go_of_a_ledger_i
         async with client(url, ledger) as piapi:
             await piapi.submit(Reroll("p"), key="k")
 
-            assert writer_of(ledger)._clients == 1
-    assert writer_of(ledger)._clients == 0
+            assert 1 == len(writer_of(ledger)._clients)
+    assert [] == writer_of(ledger)._clients
 
 
 async def next_turn(ledger: Ledger) -> None:

@@ -4,5 +4,5 @@
 host or the user asks for it, and `transport` moves bytes and knows whether a request had begun to
 leave.  What a response means stands in `_verdict`.
 
-May import: _version, _http, _text, tasks, errors, policy, stats, _protocol, _verdict.
+May import: _version, _http, _text, tasks, errors, policy, stats, observe, _protocol, _verdict.
 """

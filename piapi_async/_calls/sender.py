@@ -19,6 +19,7 @@ from .._protocol.family import TaskRequest
 from .._text import label
 from .._verdict import Judgement, Verdict, judge_create, judge_unanswered
 from ..errors import PiAPIError, RateLimitError, TransportError, UnexpectedAnswer
+from ..observe._emitter import Events
 from ..policy import Backoff, RetryPolicy
 from ..stats import Counters
 from ..tasks import Created, TaskId
@@ -43,6 +44,7 @@ class Sender:
     timeout: float
     counters: Counters
     clock: HostClock = field(factory=HostClock)
+    events: Events = field(factory=Events)
 
     # -- reads ------------------------------------------------------------------------------------
 
@@ -77,7 +79,7 @@ class Sender:
             except PiAPIError as error:
                 pause = None
                 if judge(error) is Verdict.RETRY:
-                    pause = self.pause_after(error, backoff)
+                    pause = self.pause_after(request, error, backoff)
                 if pause is None:
                     raise
 
@@ -124,14 +126,17 @@ class Sender:
     def slow_down(self, error: RateLimitError, *, pause: bool = True) -> None:
         """Note that the host is busy; with `pause`, the time it asks for holds the whole client."""
         self.counters.rate_limited += 1
+        seconds = 0.0
         if pause and error.retry_after:
-            self.throttle.pause(min(error.retry_after, self.retry.total))
+            seconds = min(error.retry_after, self.retry.total)
+            self.throttle.pause(seconds)
+        self.events.rate_limited(error, seconds)
 
     def backoff(self, started_at: float, policy: RetryPolicy | None = None) -> Backoff:
         """Return the back-off of a call that began at a time of the loop, by its own policy if it has one."""
         return Backoff(policy or self.retry, self.rng, started_at)
 
-    def pause_after(self, error: PiAPIError, backoff: Backoff) -> float | None:
+    def pause_after(self, request: Request[Any], error: PiAPIError, backoff: Backoff) -> float | None:
         """Return the seconds to wait after a failed attempt, None if the policy allows no more."""
         retry_after = getattr(error, "retry_after", None)
         pause = backoff.after_failure(now(), retry_after=retry_after)
@@ -139,9 +144,7 @@ class Sender:
             return None
 
         self.counters.retries += 1
-        text = str(error).rstrip(".")
-        next_try = backoff.tries + 1
-        logger.info("%s; trying again in %.1f s (%d of %d)", text, pause, next_try, backoff.policy.attempts)
+        self.events.retried(request, error, pause, backoff.tries + 1, backoff.policy.attempts)
         return pause
 
     async def _exchange(

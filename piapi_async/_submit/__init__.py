@@ -6,6 +6,6 @@ task's id, even if its caller leaves.  `submission` has the states of one submis
 and `uploads` brings files to the host first.  It knows nothing of HTTP servers: `webhooks` hands
 deliveries in.
 
-May import: _http, _text, tasks, errors, policy, stats, _protocol, _verdict, _families, account,
-_calls, _wait, ledger.
+May import: _http, _text, tasks, errors, policy, stats, observe, _protocol, _verdict, _families,
+account, _calls, _wait, ledger.
 """

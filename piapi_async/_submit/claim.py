@@ -15,12 +15,11 @@ import anyio
 from attrs import define, field
 
 from ..errors import LedgerError
-from ..ledger._entries import EndedAttempt, LedgerEntry, LedgerState, SubmissionKey
+from ..ledger._entries import NOTHING_KEPT, EndedAttempt, Kept, LedgerEntry, LedgerState, SubmissionKey
 from ..ledger._recovery import SentAs, Taken
 from ..ledger._writer import LedgerWriter
+from ..observe._emitter import Events
 from ..tasks import TaskId, TaskRef
-
-logger = logging.getLogger("piapi_async")
 
 # Seconds between two looks at a key that another is sending: they double, up to the longest.
 _FIRST_PAUSE = 0.02
@@ -71,7 +70,8 @@ class Claim:
     _ledger: LedgerWriter
     _identity: SubmissionKey
     _sent_as: Callable[[], SentAs | None]
-    _note: str | None = None
+    _events: Events
+    _kept: Kept = NOTHING_KEPT
     _replaces: EndedAttempt | None = None
     may_be_held: bool = field(default=False, init=False)
 
@@ -116,7 +116,8 @@ class Claim:
             await anyio.sleep(pause)
 
             if waited < _WORTH_A_WORD <= waited + pause:
-                logger.warning("%s", self._sent_elsewhere(entry, f"Waiting for it, {patience:g} s at most."))
+                text = self._sent_elsewhere(entry, f"Waiting for it, {patience:g} s at most.")
+                self._events.notice(logging.WARNING, text, key=self.key)
             waited += pause
             pause = min(2 * pause, _LONGEST_PAUSE)
 
@@ -125,7 +126,7 @@ class Claim:
         # same.
         self.may_be_held = True
         try:
-            entry = await self._ledger.claim(self._identity, self._sent_as(), self._note, self._replaces)
+            entry = await self._ledger.claim(self._identity, self._sent_as(), self._kept, self._replaces)
         except LedgerError as error:
             self.may_be_held = False
             raise LedgerError(f"{str(error).rstrip('.')}. Nothing was sent, nothing was paid.") from error
@@ -158,7 +159,8 @@ class Claim:
         try:
             await self._ledger.lose(self._identity, sent)
         except LedgerError as error:
-            logger.warning("that the response to submission %s was lost could not be recorded: %s", self.key, error)
+            text = f"that the response to submission {self.key} was lost could not be recorded: {error}"
+            self._events.notice(logging.WARNING, text, key=self.key)
 
     async def give(self, task_id: TaskId, found: str) -> Taken:
         """Record the task of the lost submission, if no other submission has it; `found` says how.
@@ -184,7 +186,8 @@ class Claim:
                 return await self._ledger.mark_unknown(self._identity)
             await self._ledger.forget(self._identity)
         except LedgerError as error:
-            logger.warning("submission %s could not be recorded: %s", self.key, error)
+            text = f"submission {self.key} could not be recorded: {error}"
+            self._events.notice(logging.WARNING, text, key=self.key)
         return None
 
     def _sent_elsewhere(self, entry: LedgerEntry, what: str) -> str:

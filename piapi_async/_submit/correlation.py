@@ -40,8 +40,6 @@ from ..ledger._writer import LedgerWriter
 from ..tasks import Task, TaskId, TaskRef, TaskState
 from .nonces import echoed_nonce, endpoint_with, is_same_nonce, nonce_of, signed_endpoint
 
-logger = logging.getLogger("piapi_async")
-
 K = TypeVar("K")
 
 _MOST_REMEMBERED = 10_000  # deliveries, nonces; beyond, the oldest are forgotten
@@ -250,8 +248,8 @@ class Correlation:
                 task = await self._read_if_made_with(expected.nonce, expected.family, task_id)
             except PiAPIError as error:
                 if self._given_up:
-                    text = "task %s may be of a submission whose response was lost: %s"
-                    logger.warning(text, task_id, error)
+                    text = f"task {task_id} may be of a submission whose response was lost: {error}"
+                    self._warn(text, task_id=task_id)
                     continue
                 expected.name(task_id)
                 await asyncio.sleep(_READ_AGAIN_AFTER)
@@ -271,8 +269,8 @@ class Correlation:
 
         if is_same_nonce(echoed_nonce(task.raw), nonce):
             return task
-        text = "a delivery names task %s for a submission that has not made it: is the secret known?"
-        logger.warning(text, task_id)
+        text = f"a delivery names task {task_id} for a submission that has not made it: is the secret known?"
+        self._warn(text, task_id=task_id)
         return None
 
     # -- for the receiver -------------------------------------------------------------------------
@@ -280,15 +278,20 @@ class Correlation:
     def deliver(self, delivery: Delivery) -> None:
         """Take in one delivery that carried the secret."""
         self.counts["accepted"] += 1
-        if delivery.digest in self._seen:
-            self.counts["duplicate"] += 1
-            return
-        _remember(self._seen, delivery.digest)
-
+        duplicate = delivery.digest in self._seen
         family = FAMILIES.get(delivery.family)
         watch = None
         if family is not None:
             watch = self._poller.schedule.find(family, delivery.task_id)
+        self._sender.events.webhook(
+            delivery.task_id, delivery.family, delivery.state, waited=watch is not None, duplicate=duplicate
+        )
+
+        if duplicate:
+            self.counts["duplicate"] += 1
+            return
+        _remember(self._seen, delivery.digest)
+
         if watch is not None:
             self._report(watch, delivery)
             return
@@ -314,12 +317,11 @@ class Correlation:
         elif has_ended:
             self._poller.poll_now(watch)
 
-    @staticmethod
-    def _read(family: Family[Any], delivery: Delivery) -> Task[Any] | None:
+    def _read(self, family: Family[Any], delivery: Delivery) -> Task[Any] | None:
         try:
             return family.read(dict(delivery.raw), delivery.task_id)
         except UnexpectedAnswer as error:
-            logger.warning("a delivery about task %s is not understood: %s", delivery.task_id, error)
+            self._warn(f"a delivery about task {delivery.task_id} is not understood: {error}", task_id=delivery.task_id)
             return None
 
     def _claim(self, delivery: Delivery) -> None:
@@ -377,7 +379,7 @@ class Correlation:
             open_keys = await self._ledger.open_keys()
         except LedgerError as error:
             ids = ", ".join(one.task_id for one in batch)
-            logger.warning("deliveries could not be matched with submissions (tasks %s): %s", ids, error)
+            self._warn(f"deliveries could not be matched with submissions (tasks {ids}): {error}")
             return {}
         return {nonce_of(key, settings.secret, attempt=attempt): key for key, attempt in open_keys}
 
@@ -397,14 +399,19 @@ class Correlation:
                 return False
             await ledger.attach_task(key, unclaimed.task_id)
         except PiAPIError as error:
-            logger.warning("task %s could not be attached to its submission: %s", unclaimed.task_id, error)
+            text = f"task {unclaimed.task_id} could not be attached to its submission: {error}"
+            self._warn(text, task_id=unclaimed.task_id, key=key)
             return False
 
+        self._sender.events.recovered(unclaimed.task_id, entry.family, "webhook", key=key)
         if task.state.terminal:
             ref = TaskRef(entry.origin, entry.family, unclaimed.task_id)
             ledger.end(ref, task.state.value, task.raw)
         self.counts["adopted"] += 1
         return True
+
+    def _warn(self, text: str, **details: str) -> None:
+        self._sender.events.notice(logging.WARNING, text, **details)
 
     def _start(self, chore: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(chore, name="piapi_async webhook")

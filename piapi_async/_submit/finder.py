@@ -53,8 +53,6 @@ from .recovery import (
 )
 from .submission import Submission, SubmissionState
 
-logger = logging.getLogger("piapi_async")
-
 HISTORY = "history"
 """How a task was found, as ledgers and outcomes say it."""
 
@@ -118,6 +116,7 @@ class _Search:
     """One submission that is looked for; `lost` may change while the host's clock is not known."""
 
     key: str
+    family: str
     lost: Callable[[], Lost]
     take: Take
     submission: Submission | None = None
@@ -210,6 +209,7 @@ class Finder:
         key = submission.claim.key or f"\0{id(submission)}"
         search = _Search(
             key,
+            submission.family.name,
             lambda: self.lost_of(submission),
             take,
             submission,
@@ -262,7 +262,7 @@ class Finder:
             if not self.can_find(family):
                 continue
             rows = await ledger.open_rows(self._origin, family.name)
-            searches += [self._row_search(ledger, row) for row in rows if row.unknown]
+            searches += [self._row_search(ledger, family.name, row) for row in rows if row.unknown]
         if not searches or not (keys is None or any(search.key in keys for search in searches)):
             return {}
 
@@ -307,11 +307,11 @@ class Finder:
                 candidates[key] = refs_of(self._origin, family, finding.candidates)
         return RecoveryReport(found=found, candidates=candidates, unknown=tuple(unknown))
 
-    def _row_search(self, ledger: Records, row: OpenRow) -> _Search:
+    def _row_search(self, ledger: Records, family: str, row: OpenRow) -> _Search:
         async def take(task_id: TaskId) -> Taken:
             return await ledger.give_unknown(row, task_id, HISTORY)
 
-        return _Search(row.key, lambda: self._lost_of_row(row), take)
+        return _Search(row.key, family, lambda: self._lost_of_row(row), take)
 
     # -- the one look of all ----------------------------------------------------------------------
 
@@ -357,11 +357,14 @@ class Finder:
             await self._look(searches)
         except _NoHistoryError as error:
             self._none_until = now() + _NO_HISTORY_FOR
-            logger.info("%s: lost submissions cannot be looked for at %s", error, self._origin)
+            self._tell(logging.INFO, f"{error}: lost submissions cannot be looked for at {self._origin}")
         except PiAPIError as error:
-            logger.info("lost submissions could not be looked for: %s", error)
-        except Exception:
-            logger.exception("lost submissions could not be looked for")
+            self._tell(logging.INFO, f"lost submissions could not be looked for: {error}")
+        except Exception as error:  # noqa: BLE001 - a user's request may raise anything, and its like is looked for here
+            self._tell(logging.ERROR, "lost submissions could not be looked for", exception=error)
+
+    def _tell(self, level: int, text: str, **details: Any) -> None:  # noqa: ANN401 - attributes of log records
+        self._sender.events.notice(level, text, **details)
 
     async def _look(self, searches: Sequence[_Search]) -> None:
         if self._sender.clock.at(now()) is None:  # the windows are the host's time
@@ -420,11 +423,10 @@ class Finder:
             while len(self._taken) > _MOST_READ:
                 self._taken.popitem(last=False)
         self._sender.counters.recovered += 1
-        logger.info(
-            "task %s was found in the host's history: the response to its submission was lost",
-            taken.task_id,
-            extra={"task_id": taken.task_id, "request": "", "found": HISTORY},
-        )
+        subject = None
+        if search.submission is not None:
+            subject = search.submission.subject
+        self._sender.events.recovered(taken.task_id, search.family, HISTORY, key=search.key, subject=subject)
         search.settle(Finding(taken.task_id, HISTORY))
 
     # -- the history ------------------------------------------------------------------------------

@@ -60,6 +60,7 @@ if TYPE_CHECKING:
 
     from .._calls.transport import SendState
     from ..ledger._entries import EndedAttempt, LedgerEntry
+    from ..observe._emitter import Subject
     from .claim import AnyClaim
     from .correlation import ExpectedDelivery
 
@@ -158,6 +159,7 @@ class Submission:
     terms: Terms = NO_TERMS
     task: asyncio.Task[SubmitResult | None] | None = None
     has_run: bool = False
+    subject: Subject | None = None  # what observers know it by
     state: SubmissionState = field(default=SubmissionState.QUEUED, init=False)
     task_id: TaskId | None = field(default=None, init=False)
     frozen: Cost | None = field(default=None, init=False)

@@ -28,7 +28,6 @@ from .._wait.bulk import cancel_for_leaver
 from ..errors import (
     APIError,
     ClientClosed,
-    LedgerError,
     NotFoundError,
     PiAPIError,
     RateLimitError,
@@ -36,9 +35,10 @@ from ..errors import (
     TransportError,
     UnexpectedAnswer,
 )
-from ..ledger._entries import LedgerEntry, SubmissionKey
+from ..ledger._entries import Kept, LedgerEntry, SubmissionKey
 from ..ledger._recovery import SentAs, Taken
 from ..ledger._writer import LedgerWriter
+from ..observe._emitter import Subject
 from ..policy import Backoff
 from ..tasks import Created, TaskId, TaskRef, TaskState
 from .claim import NO_CLAIM, AnyClaim, Claim
@@ -47,9 +47,8 @@ from .finder import HISTORY, NOTHING, Finder, Finding, first_found, refs_of
 from .known_ids import KnownIds
 from .recovery import digest_text
 from .submission import NO_TERMS, Submission, SubmissionState, SubmitResult, Terms, refusal_naming
+from .telling import report_left, tell_accepted, tell_failed, tell_found
 from .uploads import Uploader
-
-logger = logging.getLogger("piapi_async")
 
 # Shorter waits keep the ledger claim: releasing it would cost more than it saves.
 _LONG_PAUSE = 0.5  # seconds
@@ -88,13 +87,15 @@ class Submitter:
         request: TaskRequest[Any],
         key: str | None,
         timeout: float | None,
+        *,
         identity: SubmissionKey | None = None,
         terms: Terms = NO_TERMS,
+        subject: Subject | None = None,
     ) -> SubmitResult:
         """Return the task that the request has made, or that its key has made before.
 
-        `identity` is the request's with that key, if the caller has made it already.  Raises as
-        `PiAPI.submit`.
+        `identity` is the request's with that key, if the caller has made it already; `subject` is
+        what observers know the submission by.  Raises as `PiAPI.submit`.
         """
         # The caller awaits a future of its own: awaiting the task would cancel it with the caller.
         result: asyncio.Future[SubmitResult] = asyncio.get_running_loop().create_future()
@@ -107,6 +108,7 @@ class Submitter:
             SendState(),
             result,
             terms,
+            subject=subject,
         )
         self._under_way.add(submission)
         owner = self._own(submission, key, identity)
@@ -182,20 +184,24 @@ class Submitter:
             submission.task.remove_done_callback(self._never_ran)
 
         accepted = None
+        events = self._sender.events
         try:
             submission.claim = self._claim_for(submission, key, identity)
             accepted = await self._run(submission)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is the caller's
+            tell_failed(events, submission, error)
             if submission.result.done():
-                self._report(error)
+                self._report(submission, error)
             else:
                 submission.result.set_exception(error)
-        except BaseException:
+        except BaseException as error:
+            tell_failed(events, submission, error)
             nobody_hears = not submission.result.cancel()
             if nobody_hears and submission.send_state.begun and submission.task_id is None:
-                self._report(submission.unknown(_CLOSED_UNANSWERED))
+                self._report(submission, submission.unknown(_CLOSED_UNANSWERED))
             raise
         else:
+            tell_accepted(events, submission, accepted)
             if submission.result.done():
                 await self._end_without_caller(submission, accepted)
             else:
@@ -209,22 +215,17 @@ class Submitter:
         # itself takes it off, it costs other submissions no turn of the loop.
         for submission in [one for one in self._under_way if one.task is task and not one.has_run]:
             self._under_way.discard(submission)
+            tell_failed(self._sender.events, submission, asyncio.CancelledError())
             submission.result.cancel()
 
     async def _end_without_caller(self, submission: Submission, end: SubmitResult | BaseException) -> None:
         """Log the end of a submission whose caller has gone, and cancel its task if that was asked for."""
-        self._report(end)
+        self._report(submission, end)
         if submission.terms.cancel_if_left and isinstance(end, SubmitResult):
             await cancel_for_leaver(self._sender, submission.family, end.task_id)
 
-    def _report(self, end: SubmitResult | BaseException) -> None:
-        """Log the end of a submission whose caller has gone: its task may have been paid for."""
-        if isinstance(end, LedgerError):
-            logger.error("%s", end)
-        elif isinstance(end, SubmissionUnknown) or getattr(end, "ref", None) is not None:
-            logger.warning("%s", end)  # a refusal that names a task is the last that is heard of it
-        elif isinstance(end, SubmitResult) and self._ledger is None:
-            logger.warning("a submission whose caller had gone was accepted: task %s", end.task_id)
+    def _report(self, submission: Submission, end: SubmitResult | BaseException) -> None:
+        report_left(self._sender.events, submission, end, recorded=self._ledger is not None)
 
     def _claim_for(self, submission: Submission, key: str | None, identity: SubmissionKey | None) -> AnyClaim:
         if self._ledger is None:
@@ -234,9 +235,14 @@ class Submitter:
             sent = submission.request.to_http()
             family = submission.family.name
             identity = SubmissionKey.of(sent, key=key, origin=self._origin, family=family)
+
+        events, subject = self._sender.events, submission.subject
+        if subject is not None:
+            subject.key = identity.key
         sent_as = partial(self._sent_as, submission, identity.key)
         terms = submission.terms
-        return Claim(self._ledger, identity, sent_as, terms.note, terms.replaces)
+        kept = Kept(terms.note, events.trace_of(subject))
+        return Claim(self._ledger, identity, sent_as, events, kept, terms.replaces)
 
     def _sent_as(self, submission: Submission, key: str) -> SentAs | None:
         """Return what the claim keeps, so that a later process can find the task in the host's history."""
@@ -272,6 +278,7 @@ class Submitter:
             if task_id is None or not isinstance(error, SubmissionUnknown):
                 raise
             submission.accept(task_id)  # another process has heard of it
+            tell_found(self._sender.events, submission, task_id, "ledger")
             return SubmitResult(task_id, has_webhook=True)
 
         if known is not None:
@@ -446,6 +453,7 @@ class Submitter:
 
             submission.check_leave()
             submission.enter(SubmissionState.SENDING)
+            self._sender.events.sending(submission.subject)
             try:
                 answer = await self._sender.try_to_create(
                     addressed,
@@ -479,7 +487,7 @@ class Submitter:
 
         if not is_passing or submission.send_state.abandoned:
             return None
-        return self._sender.pause_after(judgement.error, backoff)
+        return self._sender.pause_after(submission.request, judgement.error, backoff)
 
     async def _conclude(self, submission: Submission, answer: TaskId | Created | Judgement) -> TaskId:
         """Return the id of the task that was made; raise what the one judgement says instead."""
@@ -534,12 +542,11 @@ class Submitter:
         if isinstance(submission.claim, Claim):
             keys = await submission.claim.take_back(task_id)
         others = ", ".join(map(repr, keys)) or "another submission"
-        logger.warning(
-            "task %s, which was found in the history for %s, is another's: its own response names it. What it was "
-            "found for is unknown again",
-            task_id,
-            others,
+        text = (
+            f"task {task_id}, which was found in the history for {others}, is another's: its own response names it. "
+            "What it was found for is unknown again"
         )
+        self._sender.events.notice(logging.WARNING, text, task_id=task_id)
 
     async def _look_for(
         self, submission: Submission, error: Exception, ref: TaskRef | None = None, also: str = ""

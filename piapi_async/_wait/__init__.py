@@ -4,5 +4,5 @@
 `watch` (one task), `queue` (what is due), `faults` and `trust` (what to believe) beside it;
 `poller.Poller` carries that out with one timer.  It does not know how a task was submitted.
 
-May import: _http, _text, tasks, errors, policy, stats, _protocol, _verdict, _calls.
+May import: _http, _text, tasks, errors, policy, stats, observe, _protocol, _verdict, _calls.
 """

@@ -11,15 +11,16 @@ import asyncio
 import contextvars
 import logging
 import math
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from attrs import define, field
 
 from .._protocol.family import Family
 from .._protocol.reading import is_known_status
 from ..errors import PiAPIError, UnexpectedAnswer
-from ..tasks import Task, TaskId
+from ..observe._emitter import Events
+from ..tasks import Task, TaskId, TaskState
 from .faults import FAULT_WARNING_AFTER
 from .schedule import PollSchedule
 from .watch import Poll, Readings, Wait, Watch
@@ -27,11 +28,13 @@ from .watch import Poll, Readings, Wait, Watch
 if TYPE_CHECKING:
     from .._calls.sender import Sender
 
-logger = logging.getLogger("piapi_async")
-
 _MOST_UNKNOWN_STATUSES = 100  # that are logged, each once: a host may make up new ones all the time
 _ENOUGH_ENDS = 32  # to speak of the share of them that webhooks report
 _SMALL_SHARE = 0.05
+
+
+States: TypeAlias = Sequence[TaskState | None] | None
+"""The states of some watches before a reading; None if nobody listens."""
 
 
 @define(eq=False)
@@ -97,12 +100,14 @@ class Poller:
     def observe(self, watch: Watch, task: Task[Any]) -> Watch:
         """Take in a reading that no poll made; return the watch to read from then on."""
         watch = self.schedule.current(watch)
-        self._take_in(watch, self.schedule.observe(watch, task, _now()))
+        before = self._states([watch])
+        self._take_in(watch, self.schedule.observe(watch, task, _now()), before)
         return watch
 
     def reported(self, watch: Watch, task: Task[Any]) -> None:
         """Take in what a webhook shows of a task."""
-        self._take_in(watch, self.schedule.reported(watch, task, _now()))
+        before = self._states([watch])
+        self._take_in(watch, self.schedule.reported(watch, task, _now()), before)
 
     def poll_now(self, watch: Watch) -> None:
         """Poll a task at once, because a webhook reports its end."""
@@ -117,9 +122,9 @@ class Poller:
         """Remember that a webhook has reported an end for which nobody waits."""
         self.schedule.reported_early(task_id)
 
-    def _take_in(self, watch: Watch, woken: list[Wait]) -> None:
+    def _take_in(self, watch: Watch, woken: list[Wait], before: States) -> None:
         self._wake(woken)
-        self._note_ends([watch])
+        self._note([watch], before)
         self._arm()
 
     # -- the timer ---------------------------------------------------------------------------------
@@ -156,16 +161,20 @@ class Poller:
     # -- one poll ----------------------------------------------------------------------------------
 
     async def _poll(self, poll: Poll) -> None:
+        began = _now()
         try:
             readings = await self._send(poll)
-            self._note_unknown_statuses(readings)
+            self._note_unknown_statuses(poll.family, readings)
+            before = self._states(poll.watches)
             woken = self.schedule.succeeded(poll, readings, _now())
-            self._note_ends(poll.watches)
+            self._tell_poll(poll, began)
+            self._note(poll.watches, before)
         except PiAPIError as error:
             woken = self.schedule.failed(poll, error, _now())
-            logger.debug("a poll of %d tasks failed: %s", len(poll.watches), error)
-        except Exception as error:
-            logger.exception("a poll failed in a way that it never should; still waiting")
+            self._tell_poll(poll, began, error)
+        except Exception as error:  # noqa: BLE001 - an error in a user's family, or ours, must end no wait
+            text = "a poll failed in a way that it never should; still waiting"
+            self._events.notice(logging.ERROR, text, exception=error, error=type(error).__name__)
             woken = self.schedule.failed(poll, UnexpectedAnswer(repr(error)), _now())
 
         self._warn(self.schedule.newly_overdue(poll, _now()))
@@ -185,6 +194,40 @@ class Poller:
             if not wait.woken.done():
                 wait.woken.set_result(None)
 
+    # -- what observers are told -------------------------------------------------------------------
+
+    @property
+    def _events(self) -> Events:
+        return self._sender.events
+
+    def _tell_poll(self, poll: Poll, began: float, error: PiAPIError | None = None) -> None:
+        if not self._events.heard_in_detail:
+            return
+        ended = sum(watch.ended for watch in poll.watches)
+        self._events.polled(poll.family.name, len(poll.watches), _now() - began, ended=ended, error=error)
+
+    def _states(self, watches: Sequence[Watch]) -> States:
+        """Return the states that watches are in before a reading, None if nobody listens."""
+        if not self._events.heard_in_detail:
+            return None
+        return [None if watch.task is None else watch.task.state for watch in watches]
+
+    def _note(self, watches: Sequence[Watch], before: States) -> None:
+        """Tell of the tasks whose state has changed, and hand on those that have ended."""
+        if before is not None:
+            for watch, previous in zip(watches, before, strict=True):
+                self._tell_change(watch, previous)
+
+        for watch in watches:
+            if watch.ended:
+                self._on_end(watch)
+
+    def _tell_change(self, watch: Watch, previous: TaskState | None) -> None:
+        task = watch.task
+        if task is None or task.state is previous or task.state.terminal:
+            return
+        self._events.state_changed(watch.subject, watch.family.name, task, previous)
+
     # -- what the operator is told -----------------------------------------------------------------
 
     def _warn(self, overdue: list[Watch]) -> None:
@@ -199,13 +242,14 @@ class Poller:
         how_long = ""
         if now - record.failing_since >= FAULT_WARNING_AFTER:
             how_long = " for a minute"
-        logger.warning(
-            "no readable answer about task %s%s, still waiting for %d: %s",
-            watch.task_id,
-            how_long,
-            len(self.schedule),
-            record.fault or "the host does not show it",
+        what = record.fault or "the host does not show it"
+        text = (
+            f"no readable answer about task {watch.task_id}{how_long}, still waiting for {len(self.schedule)}: {what}"
         )
+        self._warn_of(watch.task_id, watch.family.name, text)
+
+    def _warn_of(self, task_id: TaskId, family: str, text: str) -> None:
+        self._events.notice(logging.WARNING, text, task_id=task_id, family=family)
 
     def _note_trust(self) -> None:
         """Say, once, that webhooks save little here."""
@@ -217,19 +261,13 @@ class Poller:
         level = logging.INFO
         if trust.share <= _SMALL_SHARE:
             level = logging.WARNING
-        logger.log(
+        self._events.notice(
             level,
-            "webhooks have reported %.0f %% of the ends of this client's tasks to it (several processes "
-            "behind one URL, or lost deliveries); it polls for the others as if there were none",
-            100 * trust.share,
+            f"webhooks have reported {100 * trust.share:.0f} % of the ends of this client's tasks to it (several "
+            "processes behind one URL, or lost deliveries); it polls for the others as if there were none",
         )
 
-    def _note_ends(self, watches: Iterable[Watch]) -> None:
-        for watch in watches:
-            if watch.ended:
-                self._on_end(watch)
-
-    def _note_unknown_statuses(self, readings: Readings) -> None:
+    def _note_unknown_statuses(self, family: Family[Any], readings: Readings) -> None:
         """Warn, once for each, of statuses that are not known; they are taken for "still waiting"."""
         for task in readings.values():
             if not isinstance(task, Task) or is_known_status(task.status):
@@ -238,7 +276,8 @@ class Poller:
             if task.status in logged or len(logged) >= _MOST_UNKNOWN_STATUSES:
                 continue
             logged.add(task.status)
-            logger.warning("unknown status %r of task %s: taken for waiting", task.status, task.task_id)
+            text = f"unknown status {task.status!r} of task {task.task_id}: taken for waiting"
+            self._warn_of(task.task_id, family.name, text)
 
 
 def _now() -> float:

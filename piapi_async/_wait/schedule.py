@@ -187,6 +187,7 @@ class PollSchedule:
         for watch in watches:
             watch.polling = True
             watch.polled_at = now
+            watch.polls += 1
         self.counters.polls += 1
         self.counters.tasks_polled += len(watches)
         return Poll(first.family, tuple(watches))
@@ -265,8 +266,11 @@ class PollSchedule:
         """Take in that a task has ended."""
         self.counters.ended += 1
         reported = watch.end_reported
-        if watch.observed_at > NEVER and not reported:
-            self.counters.detection_seconds += (now - watch.observed_at) / 2
+        if reported:
+            watch.detection_seconds = 0.0
+        elif watch.observed_at > NEVER:
+            watch.detection_seconds = (now - watch.observed_at) / 2
+            self.counters.detection_seconds += watch.detection_seconds
 
         if watch.has_webhook:
             task = watch.family.name, watch.task_id

@@ -10,6 +10,7 @@ from attrs import define, field, frozen
 
 from .._protocol.family import Family
 from ..errors import PiAPIError, UnexpectedAnswer
+from ..observe._emitter import Subject
 from ..policy import Pace
 from ..tasks import Task, TaskId, TaskState
 from .faults import FaultRecord
@@ -58,9 +59,11 @@ class Watch:
     has_webhook: bool = False
     end_reported_at: float = NEVER
 
-    # For the log.
-    request: str = ""  # the class of the request that created it, if it was submitted here
-    end_logged: bool = False
+    # For observers.
+    subject: Subject | None = None  # the submission that created it, if that was made here
+    polls: int = 0  # that have asked for it
+    detection_seconds: float | None = None  # since its end, as estimated when that was observed
+    end_told: bool = False
 
     @property
     def ended(self) -> bool:

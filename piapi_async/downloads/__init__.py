@@ -6,7 +6,7 @@ saves the files of a task at once, `_transfer` brings one file over, however lon
 `_progress` knows how far it has come.  `_session` asks for links byte for byte, `_addresses` says
 where links may lead, `_disk` shares out places and room.
 
-May import: _text, tasks, errors, policy, _protocol, _calls.
+May import: _text, tasks, errors, policy, observe, _protocol, _calls.
 """
 
 from ._download import download, read

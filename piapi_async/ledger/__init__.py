@@ -6,7 +6,7 @@ Every submission is on disk before it leaves, and its task's id before the calle
 `_schema` have the SQL, `_owners` the locks that die with their process, and `_place` notices a file
 that was moved or replaced.  The ledger does not know how anything is sent.
 
-May import: _http, _text, tasks, errors, _calls.
+May import: _http, _text, tasks, errors, observe, _calls.
 """
 
 from ._entries import LedgerEntry, LedgerState

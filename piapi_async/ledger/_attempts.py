@@ -21,7 +21,7 @@ SELECT origin, task_id, family, key, attempt, at, coalesce(outcome, :outcome) FR
 # What was true of the attempt before says nothing of this one; the caller's note does.
 _BEGIN = """
 UPDATE submits SET state = 'sending', owner = :owner, at = :at, attempt = attempt + 1,
-    task_id = NULL, outcome = NULL, answer = NULL, trace = NULL, found = NULL,
+    task_id = NULL, outcome = NULL, answer = NULL, trace = :trace, found = NULL,
     body = :body, sent_at = NULL, lost_at = :latest, clock_offset = :offset
 WHERE key = :key AND task_id = :task_id AND origin = :origin AND state IN ('accepted', 'ended')
 """
@@ -40,6 +40,8 @@ def replace(
     seen: EndedAttempt,
     owner: str,
     sent_as: SentAs | None,
+    *,
+    trace: str | None = None,
 ) -> bool:
     """Begin a new attempt in the place of one that was seen to end; return whether that was still the last."""
     values: dict[str, Any] = {
@@ -52,6 +54,7 @@ def replace(
         "body": None,
         "latest": None,
         "offset": None,
+        "trace": trace,
     }
     if sent_as is not None:
         values |= {"body": sent_as.body, "latest": sent_as.latest, "offset": sent_as.offset}

@@ -34,9 +34,10 @@ class LedgerEntry:
 
     `request` is what was sent, as ``/path {json}`` without webhook fields; `at` the Unix time in
     seconds at which it was first recorded; `outcome` the state in which the task ended ("" before
-    that), `answer` the host's JSON of that end; `note` what `PiAPI.submit` was given as such.
-    `attempt` counts from 1: a batch with `retry_failed` submits a key anew whose task has failed, and
-    the entry is that of the last one.
+    that), `answer` the host's JSON of that end; `note` what `PiAPI.submit` was given as such, `trace`
+    what an observer of the process that sent it has left for later ones.  `attempt` counts from 1: a
+    batch with `retry_failed` submits a key anew whose task has failed, and the entry is that of the
+    last one.
     """
 
     key: str
@@ -52,6 +53,7 @@ class LedgerEntry:
     """How its task was found if the response was lost: "history", "webhook", "read" or "hand"."""
     note: Any = None
     attempt: int = 1
+    trace: str | None = field(default=None, repr=False)
 
     @property
     def ref(self) -> TaskRef | None:
@@ -68,6 +70,17 @@ class EndedAttempt:
     number: int
     task_id: TaskId
     outcome: str
+
+
+@frozen
+class Kept:
+    """What stands beside a submission for those who come later: its caller's note, as JSON, and an observer's text."""
+
+    note: str | None = None
+    trace: str | None = None
+
+
+NOTHING_KEPT = Kept()
 
 
 def _digest(identity: SubmissionKey) -> bytes:

@@ -115,6 +115,7 @@ def entry_of(row: sqlite3.Row) -> LedgerEntry:
         found=row["found"] or "",
         note=_note_of(row["note"]),
         attempt=row["attempt"],
+        trace=row["trace"],
     )
 
 

@@ -27,7 +27,7 @@ from .._text import shorten
 from ..errors import KeyReused, LedgerError
 from ..tasks import TaskId, TaskRef
 from ._attempts import earlier_key, replace, withdraw
-from ._entries import EndedAttempt, LedgerEntry, LedgerState, SubmissionKey
+from ._entries import NOTHING_KEPT, EndedAttempt, Kept, LedgerEntry, LedgerState, SubmissionKey
 from ._owners import Owners
 from ._place import DisplacedError, Place, check_names
 from ._queries import OPEN, entry_of
@@ -42,8 +42,8 @@ _UNREADABLE = frozenset({sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CORRUPT, sqlite3.S
 FORKED = "open it in the new process only, or start that with multiprocessing's 'spawn' and not with 'fork'."
 
 _INSERT_CLAIM = """
-INSERT INTO submits (key, origin, family, digest, request, owner, at, body, lost_at, clock_offset, note, state)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'sending') ON CONFLICT DO NOTHING
+INSERT INTO submits (key, origin, family, digest, request, owner, at, body, lost_at, clock_offset, note, trace, state)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'sending') ON CONFLICT DO NOTHING
 """
 # Another submission with the same task is looked for in the index of accepted tasks, which costs
 # next to nothing; tasks that have ended are not looked for.
@@ -290,14 +290,14 @@ class LedgerStore:
         connection: sqlite3.Connection,
         identity: SubmissionKey,
         sent_as: SentAs | None = None,
-        note: str | None = None,
+        kept: Kept = NOTHING_KEPT,
         replaces: EndedAttempt | None = None,
     ) -> LedgerEntry | None:
         """Insert a submission as *sending* and return None, or return the entry that its key has already.
 
         `sent_as` is what a later process needs to find its task, None if it could not be found;
-        `note` is the caller's own JSON.  With `replaces` it takes the place of that attempt, if that
-        is still the last of its key.
+        `kept` stands beside it.  With `replaces` it takes the place of that attempt, if that is still
+        the last of its key.
 
         Raises `LedgerError` if the key belongs to another origin or family, `KeyReused` if to
         another request.
@@ -311,7 +311,8 @@ class LedgerStore:
             self.owner,
             time.time(),
             *((None, None, None) if sent_as is None else (sent_as.body, sent_as.latest, sent_as.offset)),
-            note,
+            kept.note,
+            kept.trace,
         )
         if connection.execute(_INSERT_CLAIM, new_row).rowcount:
             self._owned[identity.key] = identity
@@ -320,7 +321,7 @@ class LedgerStore:
         row = self._row_of(connection, identity.key)
         assert row is not None  # noqa: S101 - it is what the insertion met with
         _require_same(row, identity)
-        if replaces is not None and replace(connection, identity, replaces, self.owner, sent_as):
+        if replaces is not None and replace(connection, identity, replaces, self.owner, sent_as, trace=kept.trace):
             self._owned[identity.key] = identity
             return None
         return self._current(connection, row)

@@ -40,17 +40,16 @@ from pathlib import Path
 from typing import Any, TypeVar, TypeVarTuple
 
 import orjson
-from attrs import define, field
+from attrs import define, field, frozen
 
 from .._calls.threads import running_loop
 from ..errors import LedgerError
+from ..observe._emitter import Events
 from ..tasks import TaskId, TaskRef
-from ._entries import EndedAttempt, LedgerEntry, SubmissionKey
+from ._entries import NOTHING_KEPT, EndedAttempt, Kept, LedgerEntry, SubmissionKey
 from ._queries import occurrence_numbers, open_keys
 from ._recovery import OpenRow, SentAs, Taken, keys_of, take_back
 from ._store import FORKED, LedgerStore, Operation
-
-logger = logging.getLogger("piapi_async")
 
 T = TypeVar("T")
 Arguments = TypeVarTuple("Arguments")
@@ -77,7 +76,7 @@ class LedgerWriter:
     _draining: asyncio.Future[None] | None = field(default=None, init=False, repr=False)
     _mutex: threading.Lock = field(factory=threading.Lock, init=False, repr=False)
     _resumed: threading.Event = field(factory=threading.Event, init=False, repr=False)
-    _clients: int = field(default=0, init=False, repr=False)
+    _clients: list[_Client] = field(factory=list, init=False, repr=False)
     _pid: int = field(factory=os.getpid, init=False, repr=False)  # of the process that uses it
 
     def __attrs_post_init__(self) -> None:
@@ -85,13 +84,14 @@ class LedgerWriter:
 
     # -- life -------------------------------------------------------------------------------------
 
-    def join(self) -> None:
-        """Count one client more that uses the ledger."""
-        self._clients += 1
+    def join(self, events: Events) -> None:
+        """Count one client more that uses the ledger, in the running loop; its observers are told of commits."""
+        self._clients.append(_Client(running_loop(), events))
 
-    async def leave(self) -> None:
+    async def leave(self, events: Events) -> None:
         """Count one client less; the last one closes the file."""
-        self._clients -= 1
+        await self.flush()  # so that its observers are told of its last commits
+        self._clients = [client for client in self._clients if client.events is not events]
         await self.close()
 
     async def close(self) -> None:
@@ -100,7 +100,7 @@ class LedgerWriter:
         It is opened again when needed.
         """
         was_used_here = self._thread is not None and self._pid == os.getpid()
-        if self._clients == 0 and was_used_here:
+        if not self._clients and was_used_here:
             await self._enqueue(Operation(_nothing), closes_file=True)
 
     # -- one submission ---------------------------------------------------------------------------
@@ -109,16 +109,16 @@ class LedgerWriter:
         self,
         identity: SubmissionKey,
         sent_as: SentAs | None = None,
-        note: str | None = None,
+        kept: Kept = NOTHING_KEPT,
         replaces: EndedAttempt | None = None,
     ) -> LedgerEntry | None:
         """Record that a submission is about to be sent; return None, or the entry that its key has.
 
-        `sent_as` is what a later process needs to find its task, `note` the caller's own JSON.  With
+        `sent_as` is what a later process needs to find its task, `kept` stands beside it.  With
         `replaces` it is a new attempt, in the place of one that was seen to end.  Raises `KeyReused`
         if the key stands for another request.
         """
-        return await self.run(self.store.claim, identity, sent_as, note, replaces)
+        return await self.run(self.store.claim, identity, sent_as, kept, replaces)
 
     async def accept(self, identity: SubmissionKey, ref: TaskRef) -> str | None:
         """Record the task of a submission; if that fails, the `LedgerError` has it as its `ref`.
@@ -281,7 +281,7 @@ class LedgerWriter:
 
         self._pid = os.getpid()
         self._store = LedgerStore(self.path)
-        self._clients = 0
+        self._clients = []
         self._thread = None
         self._draining = None
         self._mutex = threading.Lock()
@@ -292,8 +292,9 @@ class LedgerWriter:
     def _drain(self) -> None:
         """Commit what is queued, one group after the other, until the queue is empty."""
         while group := self._next_group():
+            began = time.monotonic()
             results = self._run_group(group)
-            if self._deliver_soon(group, results):
+            if self._deliver_soon(group, results, time.monotonic() - began):
                 self._linger(len(group))
 
     def _next_group(self) -> list[_Job]:
@@ -337,12 +338,12 @@ class LedgerWriter:
             return LedgerError(f"{what}. What was committed is safe.")
         return None
 
-    def _deliver_soon(self, group: list[_Job], results: list[Any]) -> bool:
+    def _deliver_soon(self, group: list[_Job], results: list[Any], seconds: float) -> bool:
         """Have the loop resume the callers of a group; return False if the loop is closed."""
         loop = group[0].loop
         self._resumed.clear()
         try:
-            loop.call_soon_threadsafe(self._deliver, loop, group, results)
+            loop.call_soon_threadsafe(self._deliver, loop, group, results, seconds)
         except RuntimeError:  # closed; what was committed stays committed
             for job, result in zip(group, results, strict=True):
                 job.log_loss(result)
@@ -358,10 +359,27 @@ class LedgerWriter:
 
     # -- back in the loop -------------------------------------------------------------------------
 
-    def _deliver(self, loop: asyncio.AbstractEventLoop, group: list[_Job], results: list[Any]) -> None:
+    def _deliver(self, loop: asyncio.AbstractEventLoop, group: list[_Job], results: list[Any], seconds: float) -> None:
         for job, result in zip(group, results, strict=True):
             job.deliver(result)
+        self._tell(loop, group, results, seconds)
         loop.call_soon(self._resumed.set)  # after the callers, which have been scheduled by now
+
+    def _tell(self, loop: asyncio.AbstractEventLoop, group: list[_Job], results: list[Any], seconds: float) -> None:
+        """Tell the observers of the clients in a loop that a group was committed."""
+        for client in self._clients:
+            if client.loop is loop and client.events.heard_in_detail:
+                operations = sum(job.operation.method is not _nothing for job in group)
+                failed = sum(isinstance(result, LedgerError) for result in results)
+                client.events.ledger_written(self.path, operations, failed, seconds)
+
+
+@frozen(eq=False)
+class _Client:
+    """A client that uses the ledger, in its loop."""
+
+    loop: asyncio.AbstractEventLoop
+    events: Events
 
 
 @define(eq=False, kw_only=True)
@@ -395,7 +413,10 @@ class _Job:
     def log_loss(self, result: object) -> None:
         """Log an error that nobody else hears of."""
         if self.loss and isinstance(result, BaseException):
-            logger.error("%s: %s", self.loss, result)
+            _LOG.notice(logging.ERROR, f"{self.loss}: {result}", error=type(result).__name__)
+
+
+_LOG = Events()  # of all processes' clients: a loss may be found where none is left
 
 
 def _nothing(_: sqlite3.Connection) -> None:
