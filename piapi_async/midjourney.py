@@ -9,12 +9,14 @@ says "observed" or "our choice".
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
 import orjson
 from attrs import field, frozen
 
 from ._http import HTTPRequest, HTTPResponse, post
+from ._protocol.actions import read_action
 from ._protocol.checks import Converted, around
 from ._protocol.decoding import Structure
 from ._protocol.envelope import find_task_object, unpack_task, without_secrets
@@ -353,7 +355,26 @@ def _read_files(raw: Mapping[str, Any]) -> tuple[TaskFile, ...]:
     return find_files(result, "task_result")
 
 
-_READER = Reader(result=_read_result, life=_read_life, cost=_read_cost, files=_read_files, unpack=unpack_task)
+def _derive(task_id: TaskId, word: str, inputs: Mapping[str, Any]) -> _Verb:
+    verb, told = read_action(word)
+    cls: Any = _DERIVED[verb]
+    request: _Verb = cls(task_id, **told, **inputs)
+    return request
+
+
+_DERIVED: Mapping[str, type[_Verb]] = MappingProxyType(
+    {cls.verb: cls for cls in (Reroll, Upscale, Variation, Inpaint, Outpaint, Pan, Seed)}
+)
+"""What can be made from a finished task, by the verbs of `read_action`."""
+
+_READER = Reader(
+    result=_read_result,
+    life=_read_life,
+    cost=_read_cost,
+    files=_read_files,
+    unpack=unpack_task,
+    derive=_derive,
+)
 
 
 def _read_task(

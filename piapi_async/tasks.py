@@ -17,6 +17,7 @@ import attrs
 import orjson
 from attrs import evolve, field, frozen
 
+from ._html import task_html
 from ._refs import HasRef, TaskId, TaskLike, TaskRef, check_task_id, ref_in, to_task_id
 
 __all__ = [
@@ -144,6 +145,10 @@ class TaskFile:
         }
 
 
+def _no_actions(_: TaskId, word: str, __: Mapping[str, Any]) -> Any:  # noqa: ANN401 - never returns
+    raise ValueError(f"action: {word!r} is not allowed; tasks of this family have no actions")
+
+
 def _no_cost(_: Mapping[str, Any]) -> Cost | None:
     return None
 
@@ -160,6 +165,8 @@ class Reader(Generic[R_co]):
     files: Callable[[Mapping[str, Any]], tuple[TaskFile, ...]]
     unpack: Callable[[bytes], Mapping[str, Any]] = orjson.loads
     cost: Callable[[Mapping[str, Any]], Cost | None] = _no_cost
+    derive: Callable[[TaskId, str, Mapping[str, Any]], Any] = _no_actions
+    """Makes the request behind a word of `result.actions`, with further inputs."""
 
 
 @frozen(kw_only=True, slots=False)  # made for every poll, a quarter faster into a dict
@@ -254,6 +261,17 @@ class Task(Generic[R_co]):
         """Whether the task has ended well, so that there is a result."""
         return self.state is TaskState.DONE
 
+    def action(self, word: str, **inputs: Any) -> Any:  # noqa: ANN401 - of the family's classes
+        """Return the request behind a word of `result.actions`, as chat bots show them on buttons.
+
+        ``await piapi.run(task.action("upscale2"))`` runs ``Upscale(task, 2)``.  `inputs` are what a
+        word does not tell: ``task.action("inpaint", mask=…)``.  Whether the host offers that for this
+        task is the host's to say.
+
+        Raises `ValueError` for a word that is not known, and for a family without actions.
+        """
+        return self._reader.derive(self.task_id, word, inputs)
+
     def to_dict(self) -> dict[str, Any]:
         """Return what the command line prints of a task: JSON values alone, times in ISO 8601."""
         cost = None
@@ -279,6 +297,20 @@ class Task(Generic[R_co]):
     def to_json(self) -> str:
         """Return `to_dict` as one line of JSON."""
         return orjson.dumps(self.to_dict(), default=str).decode()
+
+    def __repr__(self) -> str:
+        facts = [self.status]
+        if self.state is TaskState.RUNNING and self.progress is not None:
+            facts.append(f"{self.progress} %")
+        if self.state is TaskState.DONE:
+            facts.append(f"{len(self.files)} files")
+        if self.error:
+            facts.append(self.error)
+        return f"<Task {self.task_id}: {', '.join(facts)}>"
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: the pictures, players for videos and sounds, links to the rest."""
+        return task_html(f"Task {self.task_id}", self.to_dict(), self.error)
 
 
 def _to_json_value(result: object) -> object:

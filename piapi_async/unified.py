@@ -19,6 +19,7 @@ from attrs import field, frozen
 
 from ._http import HTTPRequest, HTTPResponse
 from ._protocol import fields
+from ._protocol.actions import read_action
 from ._protocol.checks import around
 from ._protocol.decoding import Structure
 from ._protocol.envelope import find_task_object, read_envelope, unpack_task, without_secrets
@@ -307,13 +308,25 @@ def _read_files(raw: Mapping[str, Any]) -> tuple[TaskFile, ...]:
     return find_files(raw.get("output"), "output")  # a list or a string for some undocumented models
 
 
+def _derive(task_id: TaskId, word: str, inputs: Mapping[str, Any]) -> CreateTask:
+    verb, told = read_action(word)
+    return CreateTask("midjourney", verb, {"origin_task_id": task_id, **told, **inputs})
+
+
 @cache
 def _family_of(result: Any) -> Family[Any]:  # noqa: ANN401 - a class, or `Output`
     # Tasks and requests hold the reader and must pickle, so its functions are those of a module.
     read_result: Any = _read_output
     if result is not Output:
         read_result = partial(_read_result, Structure(result))
-    reader = Reader(result=read_result, life=_read_life, cost=read_usage, files=_read_files, unpack=unpack_task)
+    reader = Reader(
+        result=read_result,
+        life=_read_life,
+        cost=read_usage,
+        files=_read_files,
+        unpack=unpack_task,
+        derive=getattr(result, "derive", _derive),  # Midjourney's own, whose requests are typed
+    )
 
     def fetch(task_id: TaskId) -> GetTask[Any]:
         return GetTask(task_id, reader)

@@ -18,14 +18,14 @@ PACKAGE = Path(piapi_async.__file__).parent
 
 # From the ground up: a room (a module of the root, or a folder) imports only what stands before it.
 ORDER = [
-    *("_version", "_http", "_text", "_refs", "tasks", "errors", "_protocol", "_verdict"),
+    *("_version", "_http", "_text", "_html", "_refs", "tasks", "errors", "_protocol", "_verdict"),
     *("account", "midjourney", "unified", "legacy", "_legnext", "models", "_families", "policy", "stats"),
     *("observe", "_calls", "_wait", "ledger", "_submit", "downloads"),
     *("_runtime", "handle", "_earlier", "_run", "client", "legnext", "batch", "webhooks", "fleet"),
     *("emulator", "pytest_plugin", "cli", "__main__"),
 ]
 PURE = {
-    *("_http", "_text", "_refs", "tasks", "errors", "_protocol", "_verdict"),
+    *("_http", "_text", "_html", "_refs", "tasks", "errors", "_protocol", "_verdict"),
     *("midjourney", "unified", "legacy", "_legnext", "models", "_families", "account", "policy", "stats"),
 }
 # Folders whose docstring says what they may import.

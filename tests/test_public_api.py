@@ -248,7 +248,7 @@ class TestSignatures:
                 {
                     *("task_id", "status", "state", "progress", "task_type", "created_at", "started_at", "ended_at"),
                     *("error", "result", "images", "files", "raw", "cost", "ref"),
-                    *("done", "ok", "to_dict", "to_json"),
+                    *("done", "ok", "to_dict", "to_json", "action"),
                 },
             ),
         ],

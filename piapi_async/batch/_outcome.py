@@ -8,7 +8,9 @@ from typing import Any, Generic, TypeVar
 import orjson
 from attrs import asdict, define, frozen
 
+from .._html import task_html
 from .._protocol.family import TaskRequest
+from .._text import label
 from ..errors import DownloadError, SubmissionUnknown
 from ..ledger._entries import SubmissionKey
 from ..tasks import Cost, Task, TaskRef
@@ -88,6 +90,19 @@ class Outcome(Generic[R_co]):
     def to_json(self) -> str:
         """Return `to_dict` as one line of JSON."""
         return orjson.dumps(self.to_dict(), default=str).decode()
+
+    def __repr__(self) -> str:
+        what = "done"
+        if self.error is not None:
+            what = f"{type(self.error).__name__}: {self.error}"
+        elif self.files:
+            what = f"done, {len(self.files)} files saved"
+        return f"<Outcome {self.index}, {label(self.request)}: {what}>"
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: the request, what went wrong, the files."""
+        fields = outcome_fields(self)
+        return task_html(f"{self.index}: {label(self.request)}", fields, fields["error"])
 
 
 def _no_task() -> dict[str, Any]:

@@ -6,11 +6,14 @@ take the requests of `piapi_async` itself.  The vendor has announced the end of 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import PurePath
+from types import MappingProxyType
+from typing import Any
 
 from attrs import frozen
 
+from .._protocol.actions import read_action
 from .._protocol.checks import Converted
 from .._protocol.fields import (
     choice,
@@ -27,7 +30,7 @@ from .._protocol.fields import (
     zoom,
 )
 from ..midjourney import Dimension, Direction, ProcessMode, UpscaleIndex, VariationIndex, ZoomRatio
-from ..tasks import TaskLike
+from ..tasks import TaskId, TaskLike
 from ..unified import ModelRequest, request
 
 
@@ -45,6 +48,14 @@ class MidjourneyOutput:
     seed: str = ""
     message: str = ""
     prompt: str = ""
+
+    @staticmethod
+    def derive(task_id: TaskId, word: str, inputs: Mapping[str, Any]) -> ModelRequest[MidjourneyOutput]:
+        """Return the request behind a word of `actions`.  For `Task.action`."""
+        verb, told = read_action(word)
+        cls: Any = _DERIVED[verb]
+        request: ModelRequest[MidjourneyOutput] = cls(task_id, **told, **inputs)
+        return request
 
 
 @request
@@ -152,3 +163,8 @@ class Pan(_Midjourney):
     origin_task_id: Converted[TaskLike, str] = parent(kw_only=False)
     direction: Direction = choice("up", "down", "left", "right")
     prompt: str | None = text(default=None)
+
+
+_DERIVED: Mapping[str, type[ModelRequest[MidjourneyOutput]]] = MappingProxyType(
+    {cls.__name__.lower(): cls for cls in (Reroll, Upscale, Variation, Inpaint, Outpaint, Pan, Seed)}
+)

@@ -1,0 +1,40 @@
+"""The words of `result.actions`: what can be done with a finished Midjourney task, as verb and inputs.  Pure.
+
+"upscale2", "high_variation", "outpaint_1.5x", "pan_left": the vendor's pages show the words of a
+grid, those of a single picture were observed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+_JOINED = r"[ _-]?"
+_WORDS = (
+    (re.compile("(reroll|seed|inpaint)"), ()),
+    (re.compile(rf"(upscale){_JOINED}([1-4]|2x|4x|subtle|creative)"), ("index",)),
+    (re.compile(rf"(variation){_JOINED}([1-4])"), ("index",)),
+    (re.compile(r"((?:high|low)_variation)"), ()),
+    (re.compile(rf"(outpaint){_JOINED}(1(?:\.\d+)?|2)x?"), ("zoom_ratio",)),
+    (re.compile(rf"(pan){_JOINED}(up|down|left|right)"), ("direction",)),
+)
+_SHOWN = "reroll, upscale2, variation3, upscale_subtle, high_variation, inpaint, outpaint_2x and pan_left"
+
+
+def read_action(word: str) -> tuple[str, Mapping[str, Any]]:
+    """Return the verb of a word and the inputs that it tells; raise `ValueError` for any other."""
+    if not isinstance(word, str):
+        raise TypeError(f"action: {word!r} is not allowed; it must be a word of result.actions")
+
+    spelt = word.strip().lower()
+    for pattern, names in _WORDS:
+        found = pattern.fullmatch(spelt)
+        if found is None:
+            continue
+        verb, *values = found.groups()
+        if verb.endswith("_variation"):
+            return "variation", {"index": verb}
+        return verb, dict(zip(names, values, strict=True))
+
+    raise ValueError(f"action: {word!r} is not allowed; known are words such as {_SHOWN}")
