@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 
 from piapi_async import PiAPI, PollPolicy
@@ -27,4 +28,5 @@ async def main(database: str, host: str, key: str, limit: str) -> None:
 
 
 if __name__ == "__main__":
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(message)s")
     asyncio.run(main(*sys.argv[1:]))
