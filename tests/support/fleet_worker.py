@@ -14,11 +14,14 @@ TIMEOUT = 1.5
 
 LEASE = 1.0
 
+RECOVER = 6.0
+"""Seconds for which a lost answer is looked for in the host's history."""
+
 
 async def main(database: str, host: str, key: str, limit: str) -> None:
     """Work until SIGTERM."""
     async with (
-        PiAPI(key, base_url=host, poll=PollPolicy.every(0.2), timeout=TIMEOUT) as piapi,
+        PiAPI(key, base_url=host, poll=PollPolicy.every(0.2), timeout=TIMEOUT, recover=RECOVER) as piapi,
         Worker(
             database, piapi, concurrency=int(limit), per_worker=int(limit) * 2 // 3, lease=LEASE, poll=0.2
         ) as worker,
