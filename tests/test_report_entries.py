@@ -19,6 +19,7 @@ from piapi_async.cli import _session as session
 from piapi_async.cli import cli
 from piapi_async.cli._batch._lines import BatchInput
 from piapi_async.cli._batch._source import Source
+from piapi_async.cli._report._command import ResultLines, write_at_end
 from piapi_async.cli._report._entries import entry_of
 from piapi_async.cli._report._page import SavedFiles
 
@@ -91,6 +92,32 @@ def test_a_grid_of_another_system_is_upscaled_by_its_own_verbs() -> None:
     assert "midjourney/" == entry(request=request)["actions"]["system"]
     assert [1, 2, 3, 4] == entry(request=request, result={})["actions"]["upscale"]
     assert "upscale" not in entry(request={"verb": "flux/txt2img", "prompt": "a"})["actions"]
+
+
+def test_a_request_in_the_hosts_own_words_an_older_row_and_a_cover_are_understood(tmp_path: Path) -> None:
+    (tmp_path / "1.png").write_bytes(b"1")
+    locate = SavedFiles(tmp_path, (tmp_path,)).locate
+    cover = {"url": "https://cdn.example/c.png", "kind": "image", "role": "cover", "saved_as": None}
+    long = {"verb": "flux/txt2img", "images": ["a", {"mask": "x… (20000 characters)"}], "input": {"prompt": "a fox"}}
+
+    older = entry_of({**GRID, "files": ["1.png", cover, 5], "request": long}, 1, locate)
+
+    assert [("1.png", None), ("https://cdn.example/c.png", "cover")] == [
+        (file["at"], file.get("role")) for file in older["media"]
+    ]
+    assert ("a fox", False) == (older["prompt"], "actions" in older)
+    assert 4001 == len(entry(request={"verb": "imagine", "prompt": "x" * 5000})["prompt"])
+
+
+def test_a_page_that_cannot_be_written_is_told_and_fails_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = tmp_path / "r.jsonl"
+    results.write_text('{"task_id": "t", "error": "", "progress": 0.5}')
+
+    write_at_end(ResultLines(results), tmp_path / "gone" / "page.html", None)
+
+    assert "could not be written" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,9 @@ from support.threaded_emulator import threaded_emulator
 from piapi_async import BatchRunner, Ledger, PiAPI, PollPolicy, RetryPolicy, download, read
 from piapi_async.batch import BatchItem
 from piapi_async.cli import _session, cli
+from piapi_async.downloads._options import DownloadOptions
+from piapi_async.downloads._saver import Downloads
+from piapi_async.downloads._session import FileSession
 from piapi_async.downloads._sink import Sink
 from piapi_async.errors import DownloadError
 
@@ -179,9 +182,37 @@ async def test_a_sink_that_fails_is_tried_again_and_then_told(monkeypatch: pytes
         assert [f"{store.url}/t1.png"] == await download(task, store.url, retry=RetryPolicy(initial=0.001))
 
 
-def test_a_password_in_a_url_is_in_no_text() -> None:
-    pytest.importorskip("fsspec")
+async def test_a_sink_whose_folder_is_a_file_is_told_and_is_not_tried_again(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"x")
+    async with strict_server() as server:
+        server.usual = Act(say=http(PNG))
+        task = picture_task(f"{server.base_url}/a")
+        with pytest.raises(DownloadError, match="cannot be made"):
+            await download(task, f"file://{tmp_path}/file/run")
 
+        sink = Sink.at(f"file://{tmp_path}/run")
+        (tmp_path / "run").mkdir()
+        sink.begin()
+        (tmp_path / "run").rmdir()
+        async with Downloads(sink, FileSession.make()) as downloads:
+            sink._made = True
+            with pytest.raises(DownloadError, match="No such file"):
+                await downloads.save(task)
+        assert sink.saved("t1.png") is None
+        assert len(server.received) == 1
+
+
+async def test_a_fresh_link_that_first_leads_to_a_page_is_asked_again(store: FileSystem) -> None:
+    page = Act(say=http(b"<html>not yet" + bytes(100_000), "Content-Type: text/html"))
+    async with strict_server(page, Act(say=http(PNG))) as server:
+        options = DownloadOptions(retry=RetryPolicy(initial=0.001))
+        async with Downloads(Sink.at(store.url), FileSession.make(), options) as downloads:
+            [file] = await downloads.save(picture_task(f"{server.base_url}/a"), just_ended=True)
+
+    assert (f"{store.url}/t1.png", ["t1.png"]) == (file.saved_as, store.names())
+
+
+def test_a_password_in_a_url_is_in_no_text() -> None:
     assert "memory://me@host/x" == Sink.at("memory://me:secret@host/x/").url
     with pytest.raises(ValueError, match="not allowed") as caught:
         Sink.at("nosuch://me:secret@host/x")

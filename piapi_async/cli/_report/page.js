@@ -540,6 +540,8 @@
     if (!chosen.size) return;
     $("lines").value = exported();
     $("exporting").showModal();
+    $("lines").setSelectionRange(0, 0);
+    $("lines").scrollTop = 0;
   }
 
   // -- keys ------------------------------------------------------------------------------------------
