@@ -6,8 +6,8 @@ The same program on PiAPI's legacy protocol::
 
     async with PiAPI() as piapi:  # PIAPI_API_KEY
         grid = await piapi.run(Imagine("a cat", aspect_ratio="16:9"))
-        again = await piapi.run(Reroll(grid.task_id, prompt="a dog"))
-        one = await piapi.run(Upscale(again.task_id, 2))
+        again = await piapi.run(Reroll(grid, prompt="a dog"))
+        one = await piapi.run(Upscale(again, 2))
         print(one.images)
 
 and on LegNext::
@@ -17,9 +17,9 @@ and on LegNext::
 
     async with legnext.client() as piapi:  # LEGNEXT_API_KEY
         grid = await piapi.run(Imagine("a cat --ar 16:9"))
-        again = await piapi.run(Reroll(grid.task_id))
-        other = await piapi.run(Variation(again.task_id, 1, prompt="a dog --ar 16:9"))
-        one = await piapi.run(Upscale(other.task_id, 2))
+        again = await piapi.run(Reroll(grid))
+        other = await piapi.run(Variation(again, 1, prompt="a dog --ar 16:9"))
+        one = await piapi.run(Upscale(other, 2))
         print(one.images)
 
 What differs on LegNext:

@@ -32,7 +32,7 @@ def read(family: Any, **fields: Any) -> Any:
 @pytest.mark.looptime
 async def test_every_action_that_a_host_offers_is_a_request_that_it_takes(case: FamilyCase) -> None:
     offered: set[str] = set()
-    async with serving(durations=1.0, concurrency=100) as (_, piapi):
+    async with serving(durations=1.0, concurrency=100, picture_size=32) as (_, piapi):
         grid = await piapi.run(case.reroll("6886fc4d"))
         single = await piapi.run(grid.action("upscale2"))
         for task in (grid, single):
@@ -83,7 +83,7 @@ def test_another_word_is_refused(word: str) -> None:
 @both
 @pytest.mark.looptime
 async def test_a_notebook_shows_the_pictures_and_what_went_wrong(case: FamilyCase, tmp_path: Path) -> None:
-    async with serving(adopt_parents=False) as (_, piapi):
+    async with serving(adopt_parents=False, picture_size=32) as (_, piapi):
         grid = await piapi.run(Imagine("a cat"))
         saved, refused = await BatchRunner(piapi, download=tmp_path).run([case.reroll(grid.task_id), case.reroll("no")])
 

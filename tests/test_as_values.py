@@ -15,7 +15,7 @@ from piapi_async.models import flux
 
 @pytest.mark.looptime
 async def test_a_tasks_dict_is_json_and_says_what_the_task_does(case: FamilyCase) -> None:
-    async with serving() as (_, piapi):
+    async with serving(picture_size=32) as (_, piapi):
         handle = await piapi.submit(case.reroll("6886fc4d"))
         waiting = await handle.refresh()
         task = await handle.wait()
@@ -35,7 +35,7 @@ async def test_a_tasks_dict_is_json_and_says_what_the_task_does(case: FamilyCase
 
 @pytest.mark.looptime
 async def test_a_typed_result_becomes_plain_values() -> None:
-    async with serving() as (_, piapi):
+    async with serving(picture_size=32) as (_, piapi):
         handle = await piapi.submit(flux.TextToImage("a cat"))
         task = await handle.wait()
 
@@ -45,7 +45,7 @@ async def test_a_typed_result_becomes_plain_values() -> None:
 
 @pytest.mark.looptime
 async def test_every_outcome_has_the_same_columns(case: FamilyCase, tmp_path: Path) -> None:
-    async with serving(adopt_parents=False) as (_, piapi):
+    async with serving(adopt_parents=False, picture_size=32) as (_, piapi):
         parent = await (await piapi.submit(case.imagine("a cat"))).wait()
         around = {"webhook_endpoint": "https://h.test/", "webhook_secret": "hush"}
         requests = [case.reroll(parent.task_id), case.reroll("no such parent", **around)]

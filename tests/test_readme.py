@@ -66,7 +66,6 @@ def test_the_commands_run_as_they_stand(tmp_path: Path, monkeypatch: pytest.Monk
         monkeypatch.setenv("PIAPI_API_KEY", "emulator-key")
         lines = [{"verb": "reroll", "origin_task_id": "6886fc4d", "prompt": f"cat {number}"} for number in range(5)]
         Path("cats.jsonl").write_text("\n".join(map(json.dumps, lines)))
-        Path("cat.png").write_bytes(b"\x89PNG\r\n\x1a\n")
         for command in COMMANDS:
             result = CliRunner().invoke(cli, shlex.split(command.replace(" ID", f" {task_id}"))[1:])
             assert result.exit_code == 0, (command, result.stderr)
