@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path, PurePath
@@ -12,6 +13,7 @@ from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import piapi_async.fleet as fleet_package
 from piapi_async import (
     CreateTask,
     DownloadError,
@@ -283,3 +285,13 @@ async def test_a_fleet_that_is_not_open_says_so() -> None:
 async def test_what_is_no_task_s_request_is_refused(fleet: Fleet) -> None:
     with pytest.raises(TypeError, match="makes no task"):
         await fleet.submit(InvalidRequestError("x", status=400))  # type: ignore[arg-type]
+
+
+def test_a_missing_engine_is_named_with_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "dbos", None)
+    monkeypatch.delitem(sys.modules, "piapi_async.fleet._worker", raising=False)
+
+    with pytest.raises(ModuleNotFoundError, match=r"needs dbos: pip install 'piapi_async\[fleet\]'"):
+        fleet_package.__getattr__("Worker")
+    with pytest.raises(AttributeError, match="has no attribute 'Nonsense'"):
+        fleet_package.__getattr__("Nonsense")

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import json
+import signal
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from support.processes import started
 
+from piapi_async import DownloadError, Imagine, Outcome, PiAPIError, SubmissionUnknown
 from piapi_async.cli import cli
+from piapi_async.cli._batch._fleet import FleetRun
+from piapi_async.cli._batch._lines import Line, Origin
+from piapi_async.cli._batch._results import Results
 from piapi_async.cli._fleet_options import file_of, shown
+from piapi_async.cli._setup import Setup
 
 URL = "sqlite:///run.db"
 
@@ -79,3 +87,48 @@ def test_a_password_is_not_shown() -> None:
     assert shown(URL) == URL
     assert file_of(URL) == Path("run.db")
     assert file_of("postgresql://host/app") is None
+
+
+@pytest.mark.storm
+def test_a_worker_hands_over_on_sigterm() -> None:
+    words = (
+        "worker",
+        "--database",
+        URL,
+        "--emulator",
+        "--concurrency",
+        "3",
+        "--per-worker",
+        "2",
+        "--rate-limit",
+        "9/2",
+    )
+    with started(sys.executable, "-m", "piapi_async", *words) as child:
+        child.says("is at work for sqlite:///run.db")
+        child.signal(signal.SIGTERM)
+
+        assert child.finish() == 0
+        assert "Handed over." in child.said
+
+
+def test_a_run_over_a_fleet_counts_what_its_jobs_came_to(capsys: pytest.CaptureFixture[str]) -> None:
+    origin = Origin(1, "imagine", {"prompt": "a cat"}, {})
+    line = Line(Imagine("a cat"), "k", origin)
+    requests: Any = None
+    results = Results.on_stdout()
+    run = FleetRun(Setup(), "postgresql://h/d", requests, 5, results, "piapi-async batch …", {})
+    for error in (
+        None,
+        SubmissionUnknown("who knows", request=line.request, at=0.0),
+        PiAPIError("no"),
+        DownloadError("no room"),
+    ):
+        download_error = error if isinstance(error, DownloadError) else None
+        run._take(Outcome(index=0, request=line.request, key="k", error=error, download_error=download_error), line)
+
+    assert (run.done, run.failed, run.unknown, run.unsaved) == (2, 1, 1, 1)
+    with pytest.raises(SystemExit) as caught:
+        run._exit()
+    assert caught.value.code == 6
+    run._say_totals()
+    assert "The workers go on with them. To go on: piapi-async batch" in capsys.readouterr().err

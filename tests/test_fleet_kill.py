@@ -20,7 +20,7 @@ import pytest
 from support import fleet_worker
 from support.postgres import postgres
 from support.processes import Child, becomes_true, started
-from support.threaded_emulator import threaded_emulator, unmeasured
+from support.threaded_emulator import threaded_emulator
 
 from piapi_async import CreateTask, SubmissionUnknown
 from piapi_async.batch import BatchItem, Outcome
@@ -90,8 +90,11 @@ async def test_killed_workers_pay_nothing_twice_and_lose_nothing(kind: str, tmp_
 
         def start() -> Child:
             words = (url, host, emulator.api_key, str(LIMIT))
-            return stack.enter_context(started(sys.executable, fleet_worker.__file__, *words, env=unmeasured()))
+            child = stack.enter_context(started(sys.executable, fleet_worker.__file__, *words))
+            alive.append(child)
+            return child
 
+        alive: list[Child] = []
         async with Fleet(url, poll=0.2) as fleet:
             jobs = await fleet.submit_many(
                 [BatchItem(request(number), f"item {number}") for number in range(ITEMS)], batch="march"
@@ -109,6 +112,10 @@ async def test_killed_workers_pay_nothing_twice_and_lose_nothing(kind: str, tmp_
             await replacing
             counts = await fleet.counts()
             unknown = await fleet.unknown()
+        for worker in alive:
+            if worker.process.pid not in killer.killed:
+                worker.signal(signal.SIGTERM)
+                assert worker.finish() == 0, worker.said
 
     lost = check(outcomes, emulator, killer)
     if history:  # of which every task is found; what a kill kept from the host leaves nothing to find

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
+import signal
 from collections.abc import Mapping
 from typing import Any
 
@@ -62,6 +65,8 @@ def worker(*, database: str, directory: Any, **options: Any) -> None:  # noqa: A
 
     async def main() -> None:
         async with client(setup) as piapi, make(database, piapi, download=directory, **options) as working:
+            with contextlib.suppress(NotImplementedError):  # Windows' loop has no signal handlers
+                asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, working.stop)
             say(f"Worker {working.name} is at work for {shown(database)}; Ctrl-C or SIGTERM hands over.")
             await working.run()
             say("Handed over.")
