@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import textwrap
 from pathlib import Path
 from typing import Any
 
+import prometheus_client
 import pytest
 from support.hooking import LOST, hooked
 from support.serving import TICK, serving
 from support.watching import Recorder
 
+import piapi_async.observe
 from piapi_async import (
     AuthenticationError,
     CreateTask,
@@ -309,3 +312,24 @@ async def test_a_log_handler_that_raises_loses_nothing() -> None:
         logging.getLogger("piapi_async").removeHandler(broken)
 
     assert 1 == len(recorder.of(TaskEnded))
+
+
+# -- the recipe -----------------------------------------------------------------------------------
+
+
+async def test_the_recipe_for_prometheus_counts_what_the_client_has_done() -> None:
+    _, _, rest = (piapi_async.observe.__doc__ or "").partition("whenever it scrapes::\n\n")
+    recipe = textwrap.dedent(rest.partition("\n\nMay import")[0])
+    assert len([line for line in recipe.splitlines() if line]) <= 15
+
+    registry = prometheus_client.CollectorRegistry()
+    async with serving(durations=5.0) as (_, piapi):
+        names: dict[str, Any] = {"piapi": piapi}
+        exec(recipe.replace("REGISTRY.register(PiAPICollector(piapi))", ""), names)  # noqa: S102 - our own words
+        registry.register(names["PiAPICollector"](piapi))
+        await (await piapi.submit(Reroll("p"))).wait()
+
+        text = prometheus_client.generate_latest(registry).decode()
+        assert f"piapi_polls_total {float(piapi.stats.polls)}" in text
+        assert "piapi_ended_total 1.0" in text
+        assert "piapi_waiting 0.0" in text

@@ -134,10 +134,13 @@ for name in {names}:
 """
         assert run(program).splitlines() == ["False True True" for _ in names]
 
-    def test_a_client_needs_no_running_loop(self) -> None:
-        program = "from piapi_async import PiAPI; print(PiAPI('a-key'))"
+    def test_a_client_needs_no_running_loop_and_no_extra(self) -> None:
+        program = "from piapi_async import PiAPI; print(PiAPI('a-key')); import sys; print(*sys.modules)"
+        made, loaded = run(program).splitlines()
 
-        assert run(program) == "<PiAPI https://api.piapi.ai: 0 waiting, 0 submitting>"
+        assert made == "<PiAPI https://api.piapi.ai: 0 waiting, 0 submitting>"
+        assert "piapi_async.observe" in loaded.split()
+        assert not set(loaded.split()) & {"opentelemetry", "prometheus_client", "dbos", "fsspec"}
 
     def test_says_that_the_package_is_typed(self) -> None:
         assert (Path(piapi_async.__file__).parent / "py.typed").is_file()

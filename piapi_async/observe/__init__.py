@@ -40,7 +40,7 @@ Prometheus can read the counters of a client (`PiAPI.stats`) whenever it scrapes
 
     REGISTRY.register(PiAPICollector(piapi))
 
-May import: _http, _text, tasks, errors, _protocol, policy, stats.
+May import: _version, _http, _text, tasks, errors, _protocol.
 """
 
 from ._events import (

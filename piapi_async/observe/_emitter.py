@@ -46,6 +46,7 @@ from ._log import LogObserver, logger
 from ._observer import Observer
 
 _NUMBERS = itertools.count(1)
+_CLIENTS = itertools.count(1)
 
 _OBSERVERS_OWN = (Exception, asyncio.CancelledError)
 """What an observer may raise by itself; nobody cancels it."""
@@ -72,6 +73,7 @@ class Events:
 
     origin: str = ""
     _observers: tuple[Observer, ...] = ()
+    client: int = field(factory=_CLIENTS.__next__, init=False)
     _log: LogObserver = field(factory=LogObserver, init=False)
 
     @property
@@ -105,7 +107,7 @@ class Events:
 
         `details` become attributes of the log's line; an `exception` is shown with its traceback.
         """
-        self.emit(Notice(origin=self.origin, level=level, text=text, details=details))
+        self.emit(Notice(origin=self.origin, client=self.client, level=level, text=text, details=details))
 
     # -- submissions ------------------------------------------------------------------------------
 
@@ -115,7 +117,7 @@ class Events:
             return None
 
         subject = Subject(next(_NUMBERS), name, family, now, key)
-        self.emit(SubmissionStarted(origin=self.origin, task_request=request, **_of(subject)))
+        self.emit(SubmissionStarted(origin=self.origin, client=self.client, task_request=request, **_of(subject)))
         return subject
 
     def trace_of(self, subject: Subject | None) -> str | None:
@@ -140,7 +142,9 @@ class Events:
         """Tell that a submission is handed to the transport."""
         if subject is not None and self._observers:
             subject.attempts += 1
-            self.emit(SubmissionSending(origin=self.origin, attempt=subject.attempts, **_of(subject)))
+            self.emit(
+                SubmissionSending(origin=self.origin, client=self.client, attempt=subject.attempts, **_of(subject))
+            )
 
     def accepted(
         self,
@@ -159,6 +163,7 @@ class Events:
         self.emit(
             SubmissionAccepted(
                 origin=self.origin,
+                client=self.client,
                 task_id=task_id,
                 seconds=now - subject.started_at,
                 resumed=resumed,
@@ -174,7 +179,9 @@ class Events:
         if subject is None:
             return
         kind = SubmissionBecameUnknown if unknown else SubmissionRefused
-        self.emit(kind(origin=self.origin, error=error, seconds=now - subject.started_at, **_of(subject)))
+        self.emit(
+            kind(origin=self.origin, client=self.client, error=error, seconds=now - subject.started_at, **_of(subject))
+        )
 
     def recovered(
         self, task_id: TaskId, family: str, how: str, *, key: str | None = None, subject: Subject | None = None
@@ -188,7 +195,7 @@ class Events:
         known: dict[str, Any] = {"family": family, "key": key}
         if subject is not None:
             known = _of(subject)
-        self.emit(SubmissionRecovered(origin=self.origin, task_id=task_id, how=how, **known))
+        self.emit(SubmissionRecovered(origin=self.origin, client=self.client, task_id=task_id, how=how, **known))
 
     # -- tasks ------------------------------------------------------------------------------------
 
@@ -197,6 +204,7 @@ class Events:
         self.emit(
             TaskStateChanged(
                 origin=self.origin,
+                client=self.client,
                 task_id=task.task_id,
                 state=task.state,
                 previous=previous,
@@ -225,6 +233,7 @@ class Events:
         self.emit(
             TaskEnded(
                 origin=self.origin,
+                client=self.client,
                 task_id=task.task_id,
                 task=task,
                 seconds=seconds,
@@ -240,7 +249,9 @@ class Events:
             return
         for task in tasks:
             if task is not None:
-                self.emit(TaskRead(origin=self.origin, task_id=task.task_id, family=family, task=task))
+                self.emit(
+                    TaskRead(origin=self.origin, client=self.client, task_id=task.task_id, family=family, task=task)
+                )
 
     def webhook(self, task_id: TaskId, family: str, state: TaskState, *, waited: bool, duplicate: bool = False) -> None:
         """Tell that a delivery has come."""
@@ -248,7 +259,13 @@ class Events:
             return
         self.emit(
             WebhookReceived(
-                origin=self.origin, task_id=task_id, family=family, state=state, waited=waited, duplicate=duplicate
+                origin=self.origin,
+                client=self.client,
+                task_id=task_id,
+                family=family,
+                state=state,
+                waited=waited,
+                duplicate=duplicate,
             )
         )
 
@@ -257,7 +274,11 @@ class Events:
         if not self.heard_in_detail:
             return
         family = "" if task.ref is None else task.ref.family
-        self.emit(FileSaved(origin=self.origin, task_id=task.task_id, family=family, file=file, seconds=seconds))
+        self.emit(
+            FileSaved(
+                origin=self.origin, client=self.client, task_id=task.task_id, family=family, file=file, seconds=seconds
+            )
+        )
 
     # -- requests and the ledger ------------------------------------------------------------------
 
@@ -266,13 +287,21 @@ class Events:
     ) -> None:
         """Tell that the poller has asked for tasks."""
         if self.heard_in_detail:
-            event = PollMade(origin=self.origin, family=family, tasks=tasks, seconds=seconds, ended=ended, error=error)
+            event = PollMade(
+                origin=self.origin,
+                client=self.client,
+                family=family,
+                tasks=tasks,
+                seconds=seconds,
+                ended=ended,
+                error=error,
+            )
             self.emit(event)
 
     def rate_limited(self, error: RateLimitError, pause: float) -> None:
         """Tell that the host asks to slow down."""
         if self.heard_in_detail:
-            self.emit(RateLimited(origin=self.origin, pause=pause, error=error))
+            self.emit(RateLimited(origin=self.origin, client=self.client, pause=pause, error=error))
 
     def retried(self, request: Request[Any], error: PiAPIError, pause: float, attempt: int, attempts: int) -> None:
         """Tell that a call is tried again."""
@@ -282,6 +311,7 @@ class Events:
         self.emit(
             CallRetried(
                 origin=self.origin,
+                client=self.client,
                 request=name,
                 error=error,
                 reason=str(error).replace(label(request), name).rstrip("."),
@@ -294,13 +324,15 @@ class Events:
     def ledger_written(self, path: Path, operations: int, failed: int, seconds: float) -> None:
         """Tell that the ledger has committed."""
         if self.heard_in_detail:
-            event = LedgerWritten(origin=self.origin, path=path, operations=operations, failed=failed, seconds=seconds)
+            event = LedgerWritten(
+                origin=self.origin, client=self.client, path=path, operations=operations, failed=failed, seconds=seconds
+            )
             self.emit(event)
 
     def shut_down(self) -> None:
         """Tell that the client is closed."""
         if self._observers:
-            self.emit(ClientShutDown(origin=self.origin))
+            self.emit(ClientShutDown(origin=self.origin, client=self.client))
 
 
 def check_observers(observers: Iterable[Observer]) -> tuple[Observer, ...]:

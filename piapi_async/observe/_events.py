@@ -22,9 +22,11 @@ class Event:
     """The base of all events.
 
     `origin` is the host, as in ``https://api.piapi.ai``; "" for a `download` without a client.
+    `client` numbers the clients of this process, as one observer may serve several.
     """
 
     origin: str
+    client: int
 
 
 # -- submissions -----------------------------------------------------------------------------------
