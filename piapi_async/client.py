@@ -110,6 +110,10 @@ class PiAPI:
     observers
         What is told of everything that happens, for metrics and traces; see `piapi_async.observe`.
 
+    allow_insecure
+        Whether plain http may be used to other machines, where it shows the key to the network: to
+        ``http://emulator:8080`` in a docker compose file, say.
+
     Each task is logged at INFO when it is submitted, accepted and ended; the records have the
     attributes `task_id`, `request` (the class's name), `key` and more.
 

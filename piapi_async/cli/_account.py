@@ -16,7 +16,7 @@ from ..client import runtime_of
 from ..models import Entry, catalog
 from ._family_option import family_option
 from ._options import shared_options, short
-from ._output import check_stdout, echo, listing, on_terminal, print_json, print_line
+from ._output import check_listing, check_stdout, echo, listing, on_terminal, print_json, print_line
 from ._requests import AROUND, LEGNEXT, Recipe, recipes
 from ._running import run
 from ._session import client
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 @click.option("--search", metavar="TEXT", help="Only those whose name, model or description has this.")
 def models(search: str | None) -> None:
     """List what `run` and `batch` can create, with its inputs: required ones first, marked *."""
+    check_listing()
     wanted = (search or "").lower()
     entries = [*catalog().values(), *_legnexts()]
     abouts = {entry.name: short(entry.request.__doc__) for entry in entries}
@@ -38,13 +39,14 @@ def models(search: str | None) -> None:
     if not found:
         say(f"No model has {search!r} in its name or description; a newer one is MODEL:TASK_TYPE.")
 
-    for entry in found:
-        about, inputs = abouts[entry.name], _inputs(recipes()[entry.name])
-        if not on_terminal():
-            print_json({"name": entry.name, "models": entry.models, "about": about, "inputs": inputs})
-            continue
-        click.echo(f"{click.style(entry.name, bold=True)}  {about}  ({', '.join(entry.models)})")
-        click.echo(click.wrap_text(", ".join(inputs), initial_indent="    ", subsequent_indent="    "))
+    with listing():
+        for entry in found:
+            about, inputs = abouts[entry.name], _inputs(recipes()[entry.name])
+            if not on_terminal():
+                print_line({"name": entry.name, "models": entry.models, "about": about, "inputs": inputs})
+                continue
+            click.echo(f"{click.style(entry.name, bold=True)}  {about}  ({', '.join(entry.models)})")
+            click.echo(click.wrap_text(", ".join(inputs), initial_indent="    ", subsequent_indent="    "))
 
 
 def _legnexts() -> list[Entry]:
@@ -153,7 +155,7 @@ def history(*, model: str | None, since: datetime | None, until: datetime | None
     creation a task appears here is not documented.
     """
     setup = read_setup()
-    check_stdout()
+    check_listing()
     if since is not None and until is not None and since > until:
         raise click.UsageError("--since is later than --until")
 

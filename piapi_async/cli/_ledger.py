@@ -16,7 +16,7 @@ from ..ledger import Ledger, LedgerEntry, LedgerState
 from ._exit import ExitCode
 from ._fleet_options import DatabaseURL, fleet_module
 from ._options import shared_options
-from ._output import check_stdout, listing, on_terminal, print_line
+from ._output import check_listing, check_stdout, listing, on_terminal, print_line
 from ._running import run
 from ._session import client
 from ._setup import Setup, read_setup
@@ -56,7 +56,7 @@ def ledger() -> None:
 )
 def show(file: Path, state: str | None) -> None:
     """Print every submission: for reading on a terminal, else one JSON object per line."""
-    check_stdout()
+    check_listing()
     wanted = None
     if state:
         wanted = LedgerState(state)
@@ -203,6 +203,7 @@ def _print(entry: LedgerEntry) -> None:
 def _as_json(entry: LedgerEntry) -> dict[str, object]:
     return {
         "key": entry.key,
+        "note": entry.note,
         "state": entry.state.value,
         "outcome": entry.outcome,
         "task_id": entry.task_id,

@@ -22,6 +22,7 @@ from ..tasks import Task
 from ._exit import ExitCode
 from ._stderr import harmless, tell
 
+_NO_READER = "has no reader any more"
 _NOT_IN_JSON = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
@@ -45,8 +46,15 @@ def check_stdout() -> None:
         raise _useless(fault)
 
 
+class _NoReaderError(click.ClickException):
+    """The reader of a pipe has gone."""
+
+
 def _useless(fault: str) -> click.ClickException:
-    return click.ClickException(f"standard output {fault}, so no result could be told. Nothing was sent.")
+    kind = click.ClickException
+    if fault == _NO_READER:
+        kind = _NoReaderError
+    return kind(f"standard output {fault}, so no result could be told. Nothing was sent.")
 
 
 def _fault_of(number: int) -> str:
@@ -67,7 +75,7 @@ def _fault_of(number: int) -> str:
     waiting.register(number, select.POLLOUT)
     events = dict(waiting.poll(0)).get(number, 0)
     if events & (select.POLLERR | select.POLLHUP | select.POLLNVAL):
-        return "has no reader any more"
+        return _NO_READER
     return ""
 
 
@@ -135,6 +143,14 @@ def leave_stdout() -> None:
 def reason_of(error: OSError | ValueError) -> str:
     """Return why something could not be written."""
     return (isinstance(error, OSError) and error.strerror) or str(error)
+
+
+def check_listing() -> None:
+    """Raise `click.ClickException` if a list could not be written; exit quietly if its reader has gone."""
+    try:
+        check_stdout()
+    except _NoReaderError:
+        _end_listing()
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from ._requests import Recipe, missing_file, recipes, unknown_verb, with_files
 from ._running import run
 from ._saving import Saving
 from ._setup import read_setup
-from ._submit import require_key, submit_and_finish, submit_options
+from ._submit import add_webhook_secret, require_key, submit_and_finish, submit_options
 
 if TYPE_CHECKING:
     from .._protocol.family import TaskRequest
@@ -75,6 +75,8 @@ def _request(what: str, inputs: tuple[str, ...]) -> TaskRequest[Any]:
 
     if recipe is None:
         return CreateTask(model, task_type, with_files(given))
+    if "webhook_secret" in recipe.fields:
+        add_webhook_secret(given)
     return recipe.make(given)
 
 

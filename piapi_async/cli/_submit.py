@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -47,9 +48,12 @@ _HELP = {
     "direction": "up, down, left or right.",
     "dimension": "square, portrait or landscape.",
     "webhook_endpoint": "An http(s) URL to which the host posts the outcome.",
+    "webhook_secret": (
+        "What the host sends back with it, as `listen` expects. Other users see a command line: better "
+        "set PIAPI_WEBHOOK_SECRET."
+    ),
     "notify_progress": "Ask the host to post progress to the webhook too.",
 }
-_NOT_ON_A_COMMAND_LINE = {"webhook_secret"}  # a process list would show it
 
 submit_options = stacked(
     timeout_option,
@@ -82,15 +86,17 @@ def verb_command(cls: type[Any]) -> click.Command:
         if isinstance(mask, str):
             values["mask"] = _read_mask(mask)
 
+        given = {name: value for name, value in values.items() if value not in (None, ())}
+        add_webhook_secret(given)
         try:
-            request = cls(**{name: value for name, value in values.items() if value not in (None, ())})
+            request = cls(**given)
         except ValueError as error:
             raise click.UsageError(str(error)) from None
         saving.prepare()
         run(submit_and_finish(setup, request, key, timeout, saving, wait=not no_wait))
 
     hints = get_type_hints(cls)
-    fields = [f for f in attrs.fields(cls) if f.init and f.name not in _NOT_ON_A_COMMAND_LINE]
+    fields = [f for f in attrs.fields(cls) if f.init]
     first, *others = sorted(fields, key=lambda f: (f.kw_only, f.inherited))
     inputs = [_argument(first, hints[first.name]), *(_option(f, hints[f.name]) for f in others)]
 
@@ -122,6 +128,13 @@ def _option(
         kind = int
     required = attribute.default is attrs.NOTHING
     return click.option(f"--{name}", attribute.name, type=kind, help=text, required=required)
+
+
+def add_webhook_secret(given: dict[str, Any]) -> None:
+    """Add the environment's webhook secret to the fields of a request that has an endpoint and none."""
+    secret = os.environ.get("PIAPI_WEBHOOK_SECRET", "").strip()
+    if secret and given.get("webhook_endpoint"):
+        given.setdefault("webhook_secret", secret)
 
 
 def _read_mask(value: str) -> str | bytes:
