@@ -33,8 +33,6 @@ R = TypeVar("R")
 
 OnUpdate: TypeAlias = Callable[[Task[R]], Awaitable[object] | None]
 
-logger = logging.getLogger("piapi_async")
-
 
 @define(eq=False)
 class Run(Generic[R]):
@@ -113,7 +111,8 @@ class Run(Generic[R]):
                 raise
             if not self._update_failed:
                 self._update_failed = True
-                logger.exception("on_update raised; task %s goes on, and this is logged only once", task.task_id)
+                text = f"on_update raised; task {task.task_id} goes on, and this is logged only once"
+                self.runtime.events.notice(logging.ERROR, text, exception=error, task_id=task.task_id)
 
     # -- saving -----------------------------------------------------------------------------------
 

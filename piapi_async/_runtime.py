@@ -348,7 +348,9 @@ class Runtime:
     def file_session(self) -> FileSession:
         """Return a session for the files of this client's tasks, with its proxy and TLS, without its key."""
         session, trust_env = self.sender.transport.lent
-        return FileSession.make(host_of(self.origin), session=session, trust_env=trust_env)
+        files = FileSession.make(host_of(self.origin), session=session, trust_env=trust_env)
+        files.events = self.events
+        return files
 
 
 def check_timeout(seconds: object) -> None:

@@ -17,6 +17,7 @@ from support.watching import Recorder
 import piapi_async.observe
 from piapi_async import (
     AuthenticationError,
+    BatchRunner,
     CreateTask,
     Imagine,
     InvalidRequestError,
@@ -30,7 +31,9 @@ from piapi_async.emulator import Drop, Status
 from piapi_async.observe import (
     CallRetried,
     Event,
+    FileSaved,
     LedgerWritten,
+    Notice,
     PollMade,
     RateLimited,
     SubmissionAccepted,
@@ -333,3 +336,20 @@ async def test_the_recipe_for_prometheus_counts_what_the_client_has_done() -> No
         assert f"piapi_polls_total {float(piapi.stats.polls)}" in text
         assert "piapi_ended_total 1.0" in text
         assert "piapi_waiting 0.0" in text
+
+
+# -- what is saved --------------------------------------------------------------------------------
+
+
+async def test_files_that_a_batch_saves_are_told_with_their_places(tmp_path: Path) -> None:
+    recorder = Recorder()
+    async with serving({"observers": [recorder]}, durations=5.0) as (emulator, piapi):
+        emulator.fail("download", Status(503))
+        [outcome] = await BatchRunner(piapi, download=tmp_path).run([Imagine("a cat")])
+
+    assert set(outcome.files) == {event.path for event in recorder.of(FileSaved)}
+    assert {outcome.task.task_id if outcome.task else ""} == {event.task_id for event in recorder.of(FileSaved)}
+    assert "legacy" == recorder.of(FileSaved)[0].family
+    [retried] = recorder.of(Notice)
+    assert "It is tried again in" in retried.text
+    assert {"task_id": outcome.files[0].name[:36]} == retried.details  # type: ignore[union-attr]

@@ -14,10 +14,9 @@ from ..errors import DownloadError, SubmissionUnknown, TaskCancelled, TaskFailed
 from ..handle import TaskHandle
 from ..ledger import LedgerEntry, LedgerState
 from ..ledger._entries import EndedAttempt
+from ..observe._emitter import Events
 from ..tasks import Task
 from ._outcome import Outcome
-
-logger = logging.getLogger("piapi_async")
 
 R = TypeVar("R")
 
@@ -118,7 +117,7 @@ def attach(error: BaseException, outcomes: list[Outcome[Any]]) -> None:
         error.add_note(note)
 
 
-def log_left(outcomes: Iterable[Outcome[Any]], *, recorded: bool) -> None:
+def log_left(events: Events, outcomes: Iterable[Outcome[Any]], *, recorded: bool) -> None:
     """Log the tasks that were paid for, or may have been, and whose outcome the reader has not taken.
 
     `recorded`: a ledger has them.
@@ -128,17 +127,13 @@ def log_left(outcomes: Iterable[Outcome[Any]], *, recorded: bool) -> None:
         if outcome.ref is not None:
             refs.append(outcome.ref)
         elif isinstance(outcome.error, SubmissionUnknown) or getattr(outcome.error, "ref", None) is not None:
-            logger.warning("%s", outcome.error)
+            events.notice(logging.WARNING, str(outcome.error), key=outcome.key or None)
 
     if not refs:
         return
     level, where = logging.WARNING, ""
     if recorded:
         level, where = logging.INFO, "; the ledger has them"
-    logger.log(
-        level,
-        "the batch was left before the outcomes of %d tasks were taken; they go on and stay paid for%s: %s",
-        len(refs),
-        where,
-        ", ".join(map(str, refs)),
-    )
+    tasks = ", ".join(map(str, refs))
+    text = f"the batch was left before the outcomes of {len(refs)} tasks were taken; they go on and stay paid for"
+    events.notice(level, f"{text}{where}: {tasks}")

@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 
 from attrs import define, field
 
-logger = logging.getLogger("piapi_async")
+from ..observe._emitter import Events
 
 T = TypeVar("T")
 
@@ -46,7 +46,7 @@ class ItemSource(Generic[T]):
         if is_first_close and self._reader is not None:  # later it may be cleaning up
             self._reader.cancel()
 
-    async def closed(self, patience: float) -> None:
+    async def closed(self, patience: float, events: Events) -> None:
         """Wait, for `patience` seconds, until the iterator is closed.
 
         Log what that raised, or that it is not.
@@ -57,12 +57,10 @@ class ItemSource(Generic[T]):
         await asyncio.wait([self._reader], timeout=patience)
         if not self._reader.done():
             self._reader.cancel()
-            logger.warning(
-                "the input of a batch was still busy %g s after it was closed, and is left alone",
-                patience,
-            )
+            text = f"the input of a batch was still busy {patience:g} s after it was closed, and is left alone"
+            events.notice(logging.WARNING, text)
         elif self._failure is not None:
-            logger.warning("the input of a batch failed when it was closed: %r", self._failure)
+            events.notice(logging.WARNING, f"the input of a batch failed when it was closed: {self._failure!r}")
 
     async def next(self) -> tuple[int, T] | None:
         """Return the next item and its position; None at the end of the input, or after `close`.

@@ -59,8 +59,6 @@ from ._queues import ItemSource, OutcomeQueue
 
 R = TypeVar("R")
 
-logger = logging.getLogger("piapi_async")
-
 HOPELESS = (AuthenticationError, InsufficientCreditError)
 """After these every further submission would be refused."""
 
@@ -152,7 +150,7 @@ class BatchRun:
             with anyio.CancelScope(shield=True):
                 await self._stop_workers()
                 await self.runtime.submitter.wait_for_abandoned()
-                await self.source.closed(self.runtime.sender.timeout)
+                await self.source.closed(self.runtime.sender.timeout, self.runtime.events)
                 with contextlib.suppress(RuntimeError):  # it is being read, and tells that it is over
                     await outcomes.aclose()
         finally:
@@ -160,7 +158,7 @@ class BatchRun:
             self.is_over = True
             self.left += self._queue.untaken()
             self.in_flight.clear()
-            log_left(self.left, recorded=self.runtime.ledger is not None)
+            log_left(self.runtime.events, self.left, recorded=self.runtime.ledger is not None)
             await self._close_downloads()
 
     # -- workers ----------------------------------------------------------------------------------
@@ -186,11 +184,13 @@ class BatchRun:
             self.runtime.enter()
             findings = await self.runtime.submitter.finder.look_again()
         except (PiAPIError, RuntimeError) as error:  # which the items hear of as well
-            logger.info("the unknown submissions of the ledger could not be looked for: %s", error)
+            text = f"the unknown submissions of the ledger could not be looked for: {error}"
+            self.runtime.events.notice(logging.INFO, text)
             return
         found = sum(finding.task_id is not None for finding in findings.values())
         if found:
-            logger.info("%d submissions that were unknown have been found, and the ledger has their tasks", found)
+            text = f"{found} submissions that were unknown have been found, and the ledger has their tasks"
+            self.runtime.events.notice(logging.INFO, text)
 
     async def _stop_workers(self) -> None:
         self._workers.cancel()
@@ -408,7 +408,7 @@ class BatchRun:
     def _concluded(self, outcome: Outcome[R]) -> Outcome[R]:
         self._tally.add(outcome)
         if isinstance(outcome.error, HOPELESS) and not self.is_draining:
-            logger.warning("%s Nothing more is submitted.", outcome.error)
+            self.runtime.events.notice(logging.WARNING, f"{outcome.error} Nothing more is submitted.")
             self.drain()
         self._report()
         return outcome
@@ -418,10 +418,11 @@ class BatchRun:
             return
         try:
             self.settings.on_progress(self.totals)
-        except (Exception, asyncio.CancelledError):  # a callback is not cancelled: it raised that itself
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - a callback's own
             if not self._progress_failed:
                 self._progress_failed = True
-                logger.exception("on_progress raised; the batch goes on, and says so only once")
+                text = "on_progress raised; the batch goes on, and says so only once"
+                self.runtime.events.notice(logging.ERROR, text, exception=error)
 
 
 def _require_task(index: int, request: TaskRequest[Any]) -> None:

@@ -66,7 +66,12 @@ shared_options = stacked(
         metavar="FILE",
         help="Record submissions and their outcomes in this file, so that a crash loses nothing.",
     ),
-    _shared("-v", "--verbose", is_flag=True, help="Log to stderr."),
+    _shared("-v", "--verbose", count=True, help="Log each step of a task to stderr; -vv: each request, too."),
+    _shared(
+        "--log-format",
+        type=click.Choice(["text", "json"]),
+        help="What is written to stderr: lines for people, or a JSON object each.",
+    ),
 )
 """The options that may stand before or after any command."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,8 @@ from attrs import evolve, frozen
 
 from .._protocol.family import Family
 from ..account import PIAPI
+from ._log import show_log
 from ._options import given_options
-from ._stderr import say
 
 
 @frozen
@@ -24,7 +23,8 @@ class Setup:
     base_url: str | None = None
     allow_insecure: bool = False
     ledger: Path | None = None
-    verbose: bool = False
+    verbose: int = 0
+    log_format: str = "text"
     family: Family[Any] | None = None
     """That of another vendor than PiAPI, to whose host the command speaks."""
     beside: Path | None = None
@@ -37,7 +37,7 @@ class Setup:
         return evolve(self, family=family)
 
     def words(self) -> list[str]:
-        """Return the options as words of a command line, but for `verbose`."""
+        """Return the options as words of a command line, but for those about the log."""
         words = []
         if self.emulator:
             words.append("--emulator")
@@ -66,21 +66,5 @@ def read_setup() -> Setup:
     if setup.ledger is not None and not setup.ledger.parent.is_dir():
         raise click.UsageError(f"--ledger {setup.ledger}: there is no directory {setup.ledger.parent}")
 
-    level = logging.INFO
-    if setup.verbose:
-        level = logging.DEBUG
-    logger = logging.getLogger("piapi_async")
-    logger.setLevel(level)
-    others = [handler for handler in logger.handlers if not isinstance(handler, _StderrHandler)]
-    logger.handlers = [*others, _StderrHandler()]
+    show_log(verbosity=setup.verbose, as_json=setup.log_format == "json")
     return setup
-
-
-class _StderrHandler(logging.Handler):
-    """Shows what the client logs, such as retries and their reasons."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        # Steps in a task's life are shown by the command in its own way.
-        is_step = hasattr(record, "task_id")
-        if not is_step or logging.getLogger(record.name).isEnabledFor(logging.DEBUG):
-            say(record.getMessage())

@@ -11,10 +11,12 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, TextIO, cast
+from typing import IO, Any, TextIO, cast
 
+import orjson
 from rich.console import Console
 
 
@@ -23,13 +25,17 @@ class _Stderr:
 
     gone = False
     """Whether the last write failed: the stream, its reader or its terminal is gone."""
+    as_json = False
+    """Whether each message is written as a JSON object."""
 
     @property
     def encoding(self) -> str:
         return getattr(sys.stderr, "encoding", None) or "utf-8"
 
     def isatty(self) -> bool:
-        return sys.stderr is not None and not sys.stderr.closed and sys.stderr.isatty()
+        if self.as_json or sys.stderr is None or sys.stderr.closed:
+            return False
+        return sys.stderr.isatty()
 
     def fileno(self) -> int:
         return sys.stderr.fileno()
@@ -73,8 +79,26 @@ def _escape(match: re.Match[str]) -> str:
 
 def say(text: str) -> bool:
     """Print a message, without wrapping ids apart; return whether it was written."""
+    if _stderr.as_json:
+        return say_json("error" if text.startswith("Error: ") else "info", text, {})
+
     _stderr.gone = False
     console.print(harmless(text), markup=False, soft_wrap=True)
+    return not _stderr.gone
+
+
+def use_json(*, on: bool) -> None:
+    """Write every message as a JSON object from now on, or as a line for people."""
+    _stderr.as_json = on
+
+
+def say_json(level: str, text: str, attributes: Mapping[str, Any]) -> bool:
+    """Print a message as one line of JSON; return whether it was written."""
+    now = datetime.now(UTC).isoformat(timespec="milliseconds")
+    line = orjson.dumps({"time": now, "level": level, "message": text, **attributes}, default=str)
+    _stderr.gone = False
+    _stderr.write(f"{line.decode()}\n")
+    _stderr.flush()
     return not _stderr.gone
 
 

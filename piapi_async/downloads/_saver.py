@@ -93,10 +93,14 @@ async def _save_all(task: Task[Any], wanted: tuple[TaskFile, ...], transfer: Tra
     failures: dict[str, DownloadError] = {}
 
     async def save(file: TaskFile, stem: str) -> None:
+        began = anyio.current_time()
         try:
-            saved[file.url] = await transfer.save(file, stem)
+            saved[file.url] = path = await transfer.save(file, stem)
         except DownloadError as error:
             failures[file.url] = error
+            return
+        seconds = anyio.current_time() - began
+        transfer.session.events.saved(task, evolve(file, saved_as=path), seconds)
 
     async with unwrapped_group() as group:
         for file, stem in zip(task.files, stems(task), strict=True):

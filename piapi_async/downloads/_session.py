@@ -22,6 +22,7 @@ from yarl import URL
 
 from .._calls.transport import USER_AGENT
 from ..errors import DownloadError
+from ..observe._emitter import Events
 from ._addresses import Reach, first_refused, reach_of
 
 if TYPE_CHECKING:
@@ -102,7 +103,8 @@ def host_of(origin: str) -> str:
 class FileSession:
     """Requests files, over a user's connector and proxy if there is one.
 
-    `api` is the host of the API whose links these are, "" if unknown.  `close` it in its own loop.
+    `api` is the host of the API whose links these are, "" if unknown; `events` is where what becomes
+    of the files is told.  `close` it in its own loop.
     """
 
     api: str
@@ -111,6 +113,7 @@ class FileSession:
     _proxy: URL | str | None = field(repr=False)  # it may hold a password
     _proxy_auth: aiohttp.BasicAuth | None = field(repr=False)
     _trust_env: bool
+    events: Events = field(factory=Events, init=False)
     _allowed: frozenset[Reach] | None = field(default=None, init=False)
 
     @classmethod

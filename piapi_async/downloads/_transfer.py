@@ -65,8 +65,6 @@ _NOUNS = {
     FileKind.FILE: "file",
 }
 
-_logger = logging.getLogger(__name__)
-
 
 class _PassingError(DownloadError):
     """A failure that another try may mend."""
@@ -129,7 +127,8 @@ class Transfer:
             pause = self._pause(failure, backoff)
             if pause is None or anyio.current_time() + pause > deadline:
                 raise self._given_up(failure, backoff.tries)
-            _logger.info("%s It is tried again in %.1f s.", failure, pause)
+            text = f"{failure} It is tried again in {pause:.1f} s."
+            self.session.events.notice(logging.INFO, text, task_id=self.task_id)
             await anyio.sleep(pause)
 
     def _new_backoff(self) -> Backoff:

@@ -21,8 +21,8 @@ from ..tasks import Cost, Task, TaskFile, TaskId, TaskState
 class Event:
     """The base of all events.
 
-    `origin` is the host, as in ``https://api.piapi.ai``; "" for a `download` without a client.
-    `client` numbers the clients of this process, as one observer may serve several.
+    `origin` is the host, as in ``https://api.piapi.ai``, "" if there is none (`download`).  `client`
+    numbers the clients of this process, as one observer may serve several.
     """
 
     origin: str
@@ -210,7 +210,11 @@ class WebhookReceived(TaskEvent):
 
 @frozen(kw_only=True)
 class FileSaved(TaskEvent):
-    """A file of a task was saved, as its `saved_as` says; `seconds` is how long that took."""
+    """A file of a task was saved, as its `saved_as` says; `seconds` is how long that took.
+
+    Told of what `run`, a batch or a worker saves; `piapi_async.download` has no client, and no
+    observers.
+    """
 
     file: TaskFile = field(repr=False)
     seconds: float

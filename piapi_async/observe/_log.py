@@ -56,6 +56,12 @@ class LogObserver:
             logger.log(level, text, *values, exc_info=_traceback_of(event), extra=_attributes(event))
 
 
+def attributes_of(record: logging.LogRecord) -> dict[str, Any]:
+    """Return the attributes of a line that have a value."""
+    values = {name: getattr(record, name, None) for name in ("event", *ATTRIBUTES, "state", "error")}
+    return {name: value for name, value in values.items() if value not in (None, "")}
+
+
 def _attributes(event: Event) -> dict[str, Any]:
     """Return what a line carries beside its text: the same attributes on every line."""
     attributes = {name: getattr(event, name, None) for name in ATTRIBUTES}

@@ -96,15 +96,15 @@ MUTANTS = (
     ),
     Mutant(
         "a submission whose caller has gone ends in silence",
-        "_submit/submitter.py",
-        "        elif isinstance(end, SubmitResult) and self._ledger is None:",
-        "        elif False:",
+        "_submit/telling.py",
+        "    elif isinstance(end, SubmitResult) and not recorded:",
+        "    elif False:",
     ),
     Mutant(
         "an unknown submission whose caller has gone ends in silence",
-        "_submit/submitter.py",
-        '        elif isinstance(end, SubmissionUnknown) or getattr(end, "ref", None) is not None:',
-        "        elif False:",
+        "_submit/telling.py",
+        '    elif isinstance(end, SubmissionUnknown) or getattr(end, "ref", None) is not None:',
+        "    elif False:",
     ),
     Mutant(
         "the key is freed although a task may exist",
@@ -115,14 +115,14 @@ MUTANTS = (
     Mutant(
         "a submission is sent without its claim",
         "_submit/submitter.py",
-        "        entry = await submission.claim.hold(submission.timeout)\n        if entry is None:",
-        "        entry = None\n        if entry is None:",
+        "            entry = await submission.claim.hold(self._patience(submission))\n            if entry is None:",
+        "            entry = None\n            if entry is None:",
     ),
     Mutant(
         "an accepted task is not recorded",
         "_submit/submitter.py",
-        "        other_key = await submission.claim.accept(task_id)",
-        "        other_key = None",
+        "        return await claim.accept(task_id)",
+        "        return None",
     ),
     # -- the ledger
     Mutant(
@@ -219,13 +219,13 @@ MUTANTS = (
     Mutant(
         "on_progress ends a batch's worker",
         "batch/_run.py",
-        "        except (Exception, asyncio.CancelledError):  # a callback is not cancelled: it raised that itself",
-        "        except ZeroDivisionError:",
+        "        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - a callback's own",
+        "        except ZeroDivisionError as error:",
     ),
     Mutant(
         "outcomes that nobody takes are not told",
         "batch/_run.py",
-        "            log_left(self.left, recorded=self.runtime.ledger is not None)\n",
+        "            log_left(self.runtime.events, self.left, recorded=self.runtime.ledger is not None)\n",
         "",
     ),
     Mutant(
