@@ -6,7 +6,7 @@ share.  A `TaskHandle` is one task; handles of the same task share what is known
 
 from __future__ import annotations
 
-import math
+import contextlib
 import os
 import warnings
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
@@ -17,23 +17,22 @@ from types import TracebackType
 from typing import Any, Self, TypeVar, overload
 
 import aiohttp
-from attrs import asdict, evolve
+from attrs import asdict
 
+from ._arguments import Endpoint, check_class, check_recover, check_whole, poll_policy
 from ._calls.clock import HostClock
 from ._calls.secrets import Hidden
 from ._calls.sender import Sender
 from ._calls.throttle import Throttle
-from ._calls.transport import Transport, check_base_url, check_key, origin_of
-from ._families import family_at
+from ._calls.transport import Transport, origin_of
+from ._history import all_entries
 from ._protocol.family import Family, TaskRequest
 from ._run import Run
-from ._runtime import Home, Runtime, check_timeout
+from ._runtime import Runtime, check_timeout
 from ._submit.finder import RecoveryReport
-from ._submit.uploads import upload_url_for
 from ._verdict import judge_read
 from ._wait.bulk import fetch_many
 from .account import (
-    PIAPI,
     Account,
     ActiveTasks,
     CancelPending,
@@ -43,7 +42,7 @@ from .account import (
 )
 from .handle import OnCancel, TaskHandle, own_family
 from .ledger import Ledger
-from .midjourney import LEGACY, MidjourneyResult
+from .midjourney import MidjourneyResult
 from .observe import Observer
 from .observe._emitter import Events, check_observers
 from .policy import PollPolicy, RetryPolicy, TokenBucket
@@ -59,8 +58,7 @@ class PiAPI:
     ::
 
         async with PiAPI() as piapi:
-            handle = await piapi.submit(Reroll("6886fc4d-…", prompt="a cute cat"))
-            task = await handle.wait(timeout=600)
+            task = await piapi.run(Reroll("6886fc4d-…", prompt="a cute cat"), timeout=600)
 
     Constructing one does no I/O and needs no running loop; it belongs to the loop in which it is
     first used.  Close it with ``async with`` or `close`, from any task of that loop.
@@ -83,7 +81,8 @@ class PiAPI:
     retry
         How often, and for how long, a call is tried; see `RetryPolicy`.
     poll
-        How closely tasks are polled; see `PollPolicy`.
+        How closely tasks are polled; see `PollPolicy`.  Default: ``PollPolicy()``, at the speed that
+        the environment variable PIAPI_POLL_SPEED says if `base_url` is plain http, as an emulator's.
     rate_limit
         ``(requests, seconds)``: the most requests of any kind in that time.
     connections
@@ -144,38 +143,23 @@ class PiAPI:
         allow_insecure: bool = False,
         observers: Iterable[Observer] = (),
     ) -> None:
-        service = PIAPI
-        if family is not None and family.service is not None:
-            service = family.service
-        variable = f"{service.variables}_API_KEY"
-        key = Hidden(os.environ.get(variable) if api_key is None else api_key)
+        key = Hidden(api_key)
         api_key = None  # a traceback that shows local variables must not show the key
-        if base_url is None:  # "" is probably an unset variable, and must not mean the host that costs money
-            base_url = os.environ.get(f"{service.variables}_BASE_URL") or service.base_url
-        base_url = check_base_url(base_url, allow_insecure=allow_insecure)
-        upload_url = check_base_url(
-            upload_url or os.environ.get(f"{service.variables}_UPLOAD_URL") or upload_url_for(base_url),
-            allow_insecure=allow_insecure,
-            name="upload_url",
-        )
-        key = check_key(key, client=service.client, variable=variable)
+        endpoint = Endpoint.of(key, base_url, upload_url, family, allow_insecure=allow_insecure)
+        origin = origin_of(endpoint.base_url)
 
-        for name, part, kind in (("retry", retry, RetryPolicy), ("poll", poll, PollPolicy), ("ledger", ledger, Ledger)):
-            if part is not None and not isinstance(part, kind):
-                raise TypeError(f"{name}: {part!r} is not allowed; it must be a {kind.__name__}")
-
-        self._ledger = ledger
+        check_class("retry", retry, RetryPolicy)
+        check_class("poll", poll, PollPolicy)
+        check_class("ledger", ledger, Ledger)
         check_timeout(timeout)
-        for name, value in (("connections", connections), ("multi_fetch_size", multi_fetch_size)):
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"{name}: {value!r} is not allowed; it must be a whole number above 0")
+        check_whole("connections", connections)
+        check_whole("multi_fetch_size", multi_fetch_size)
+        check_recover(recover)
 
-        if not isinstance(recover, (int, float)) or isinstance(recover, bool) or not 0 <= recover < math.inf:
-            raise ValueError(f"recover: {recover!r} is not allowed; it must be 0 or more seconds")
-
+        policy = poll_policy(poll, endpoint.base_url)
         rng = Random()  # noqa: S311 - jitter, not a secret
         bucket = None if rate_limit is None else TokenBucket.of(rate_limit)
-        transport = Transport(base_url, key.value, connections, trust_env, session)
+        transport = Transport(endpoint.base_url, endpoint.key.value, connections, trust_env, session)
         sender = Sender(
             transport=transport,
             retry=retry or RetryPolicy(),
@@ -183,17 +167,18 @@ class PiAPI:
             rng=rng,
             timeout=timeout,
             counters=Counters(),
-            clock=HostClock((poll or PollPolicy()).speed),
-            events=Events(origin_of(base_url), check_observers(observers)),
+            clock=HostClock(policy.speed),
+            events=Events(origin, check_observers(observers)),
         )
+        self._ledger = ledger
         self._runtime = Runtime.wire(
-            origin_of(base_url),
-            _home(family, base_url),
+            origin,
+            endpoint.home,
             sender,
-            policy=poll or PollPolicy(),
+            policy=policy,
             rng=rng,
             ledger=ledger,
-            upload_url=upload_url,
+            upload_url=endpoint.upload_url,
             connections=connections,
             multi_fetch_size=multi_fetch_size,
             recover=recover,
@@ -425,18 +410,9 @@ class PiAPI:
         if since is not None and until is not None and since > until:
             raise ValueError(f"history: since, {since}, is later than until, {until}")
         request = GetHistory(model=model, since=since, until=until)
-        known: frozenset[Any] = frozenset()
-        while True:
-            page = await runtime.sender.call(request, judge_read)
-            marks = frozenset(_mark(entry) for entry in page.entries)
-            for entry in page.entries:
-                if _mark(entry) not in known:
-                    yield entry
-            # A host that does not know `page` gives the first one for ever.
-            last = page.total is not None and request.page * page.size >= page.total
-            if last or marks <= known:
-                return
-            request, known = evolve(request, page=request.page + 1), marks
+        async with contextlib.aclosing(all_entries(runtime.sender, request)) as entries:
+            async for entry in entries:
+                yield entry
 
     async def recover(self) -> RecoveryReport:
         """Look once in the host's history for every *unknown* submission of the ledger.
@@ -500,22 +476,9 @@ def runtime_of(piapi: PiAPI) -> Runtime:
     return piapi._runtime  # noqa: SLF001 - the one way in
 
 
-def _home(family: Family[Any] | None, base_url: str) -> Home:
-    """Return where requests go that are sent to a base URL, by a client of a family."""
-    known = family or family_at(base_url)
-    if known is None or known.service is None:
-        return Home(known or LEGACY, PIAPI, known=False)
-    return Home(known, known.service, known=True)
-
-
 def _by_family(located: Iterable[tuple[Family[Any], TaskId]]) -> Iterable[tuple[Family[Any], list[TaskId]]]:
     """Return the ids of each family."""
     found: dict[str, tuple[Family[Any], list[TaskId]]] = {}
     for family, task_id in located:
         found.setdefault(family.name, (family, []))[1].append(task_id)
     return found.values()
-
-
-def _mark(entry: HistoryEntry) -> Any:  # noqa: ANN401 - only compared
-    """Return what identifies a row of the history."""
-    return entry.id or (entry.task_id, entry.action, entry.created_at)

@@ -20,8 +20,8 @@ PACKAGE = Path(piapi_async.__file__).parent
 ORDER = [
     *("_version", "_http", "_text", "_html", "_refs", "tasks", "errors", "_protocol", "_verdict"),
     *("account", "midjourney", "unified", "legacy", "_legnext", "models", "_families", "policy", "stats"),
-    *("observe", "_calls", "_wait", "ledger", "_submit", "downloads"),
-    *("_runtime", "handle", "_earlier", "_run", "client", "legnext", "batch", "webhooks", "fleet"),
+    *("observe", "_calls", "_wait", "ledger", "_submit", "_history", "downloads"),
+    *("_runtime", "_arguments", "handle", "_earlier", "_run", "client", "legnext", "batch", "webhooks", "fleet"),
     *("emulator", "pytest_plugin", "cli", "__main__"),
 ]
 PURE = {

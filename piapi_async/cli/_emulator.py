@@ -148,16 +148,18 @@ def emulator(
 
 def _how_to_use(base_url: str, key: str, speed: float) -> list[str]:
     """Return what to paste where, so that a program talks to the emulator."""
-    poll = ""
+    poll = shell = powershell = ""
     if speed != 1:
         poll = f", poll=PollPolicy().at_speed({speed:g})"
+        shell = f" PIAPI_POLL_SPEED={speed:g}"
+        powershell = f"; $env:PIAPI_POLL_SPEED = '{speed:g}'"
 
     return [
         f"The emulator listens at {base_url}; watch it at {base_url}/_emulator/. To use it, in a shell:",
-        f"  export PIAPI_BASE_URL={base_url} PIAPI_API_KEY={shlex.quote(key)}",
+        f"  export PIAPI_BASE_URL={base_url} PIAPI_API_KEY={shlex.quote(key)}{shell}",
         f"  export LEGNEXT_BASE_URL={base_url} LEGNEXT_API_KEY={shlex.quote(key)}",
         "in PowerShell:",
-        f"  $env:PIAPI_BASE_URL = '{base_url}'; $env:PIAPI_API_KEY = '{key}'",
+        f"  $env:PIAPI_BASE_URL = '{base_url}'; $env:PIAPI_API_KEY = '{key}'{powershell}",
         "in Python:",
         f"  PiAPI({key!r}, base_url={base_url!r}{poll})",
     ]
