@@ -7,6 +7,26 @@
     async with PiAPI() as piapi:  # PIAPI_API_KEY, PIAPI_BASE_URL
         task = await piapi.run(Reroll("6886fc4d-…", prompt="a cute cat"), timeout=600, download="pictures")
         print([file.saved_as for file in task.files])
+
+What to look at first (``help(piapi_async.PiAPI)``):
+
+    PiAPI               the client: run, submit, attach, fetch, cancel, upload, account, history
+    Imagine Reroll Upscale Variation Inpaint Outpaint Pan Describe Blend Seed
+                        what Midjourney can be asked for
+    piapi_async.models  what else PiAPI runs (flux, kling, …); CreateTask makes any of it by its names
+    piapi_async.legnext the same verbs at LegNext, and a client of it
+    TaskHandle          a submitted task: wait, updates, refresh, cancel; as_completed, wait_all
+    Task                one reading of it: state, done, ok, images, files, result, cost, error, to_dict
+    TaskRef             where it is: to_json and to_token, for attach in another process
+    download read       its files, on disk or in memory
+    Ledger              remembers every submission, so that none is lost or paid twice
+    BatchRunner         many requests, bounded and resumable
+    WebhookReceiver     ends waits by deliveries
+    PiAPIError          the base of the errors, each of which has a `reason` for end users
+    RetryPolicy PollPolicy
+                        how often a call is tried, and how closely tasks are polled
+
+Submissions cost money: what may have been accepted is never repeated by guess.
 """
 
 from __future__ import annotations

@@ -35,5 +35,5 @@ def test_it_is_for_emulators_alone_and_arguments_beat_it(monkeypatch: pytest.Mon
     assert speed_of(PiAPI("k", base_url=local, poll=PollPolicy())) == 1
     for wrong in ("fast", "0", "-1", "inf", "nan"):
         monkeypatch.setenv("PIAPI_POLL_SPEED", wrong)
-        with pytest.raises(ValueError, match="PIAPI_POLL_SPEED: .* above 0"):
+        with pytest.raises(ValueError, match=r"PIAPI_POLL_SPEED: .* above 0"):
             PiAPI("k", base_url=local)

@@ -296,6 +296,29 @@ def public_members() -> Iterator[tuple[str, object]]:
 MEMBERS = dict(public_members())
 
 
+class TestCompletion:
+    @pytest.mark.parametrize(
+        ("cls", "names"),
+        [
+            (Ledger, {"close", "counts", "entries", "find", "path", "pending", "resolve", "unknown"}),
+            (
+                piapi_async.WebhookReceiver,
+                {"adopt_timeout", "confirm", "counts", "handle", "routes", "secret", "url"},
+            ),
+        ],
+    )
+    def test_shows_what_is_for_users(self, cls: type, names: set[str]) -> None:
+        assert {name for name in dir(cls) if not name.startswith("_")} == names
+
+    def test_help_begins_with_what_to_look_at(self) -> None:
+        first_screen = str(piapi_async.__doc__).splitlines()
+
+        assert len(first_screen) < 40
+        assert [
+            name for name in ("PiAPI", "Ledger", "TaskHandle", "BatchRunner") if name not in str(first_screen)
+        ] == []
+
+
 class TestDocstrings:
     def test_are_there_and_are_sentences(self) -> None:
         first = {name: (inspect.getdoc(member) or "").partition("\n\n")[0].rstrip() for name, member in MEMBERS.items()}
