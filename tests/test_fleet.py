@@ -32,7 +32,7 @@ from piapi_async.fleet import Fleet
 from piapi_async.fleet import _codec as codec
 from piapi_async.fleet._database import Database, KeyNote, Serializer, check_url
 from piapi_async.fleet._intents import Intents
-from piapi_async.fleet._keys import item_of, key_of
+from piapi_async.fleet._keys import Ranks, item_of, key_of
 from piapi_async.fleet._presence import Presence, Watchlist
 from piapi_async.models.flux import TextToImage
 from piapi_async.tasks import TaskId
@@ -53,6 +53,17 @@ def task(status: str = "completed") -> Any:
 @given(key=st.text(min_size=1), attempt=st.integers(1, 99))
 def test_an_item_tells_its_key_and_attempt_whatever_the_key_has_in_it(key: str, attempt: int) -> None:
     assert key_of(item_of(key, attempt)) == (key, attempt)
+
+
+def test_items_are_taken_in_the_order_in_which_they_came_however_many_came_at_once() -> None:
+    times = [1_800_000_000.0] * 3 + [1_800_000_001.0, 9e18]
+    ranks = Ranks(lambda: times.pop(0))
+    taken = [ranks.next() for _ in range(5)]
+
+    assert taken == sorted(taken)
+    assert len({*taken}) == 5
+    assert taken[3] - taken[0] == 8
+    assert taken[4] == 2**31 - 1
 
 
 @pytest.mark.parametrize("request_", [CAT, Reroll("p", prompt="a cat"), TextToImage(prompt="a cat")])

@@ -25,7 +25,7 @@ from . import _jobs
 from ._codec import decode_outcome, encode_request
 from ._database import Database, check_url, chunks
 from ._jobs import AT_ONCE, ENDED, Entry
-from ._keys import item_of, key_of, mint_key
+from ._keys import Ranks, item_of, key_of, mint_key
 from ._watcher import Watcher
 
 R_co = TypeVar("R_co", covariant=True)
@@ -82,6 +82,7 @@ class Fleet:
     uploads: PiAPI | None = field(default=None, kw_only=True)
     _opened: Database | None = field(default=None, init=False)
     _watcher: Watcher | None = field(default=None, init=False)
+    _ranks: Ranks = field(factory=Ranks, init=False)
 
     # -- life -------------------------------------------------------------------------------------
 
@@ -154,7 +155,7 @@ class Fleet:
         identity = SubmissionKey.of(request.to_http(), key=key, origin="", family=request.family.name)
         sent = await self._with_links(request)
         payload = {"request": encode_request(sent), "digest": identity.digest.hex()}
-        return Entry(key, request, payload, batch, index)
+        return Entry(key, request, payload, batch, index, self._ranks.next())
 
     async def _with_links(self, request: TaskRequest[Any]) -> TaskRequest[Any]:
         files: Sequence[Any] = getattr(request, "local_files", tuple)()

@@ -43,6 +43,7 @@ class Entry:
     payload: dict[str, Any]
     batch: str | None
     index: int
+    rank: int
 
     @property
     def digest(self) -> str:
@@ -60,6 +61,7 @@ class Entry:
             "app_version": VERSION,
             "application_name": APPLICATION,
             "attributes": attributes,
+            "priority": self.rank,
         }
 
 
@@ -165,7 +167,8 @@ def resolve(database: Database, key: str, task_id: str | None) -> None:
         payload["ref"] = codec.encode_ref(ref)
 
     attributes = listed.attributes or {}
-    entry = Entry(key, decode_request(payload["request"]), payload, attributes.get("batch"), attributes.get("index", 0))
+    batch, index = attributes.get("batch"), attributes.get("index", 0)
+    entry = Entry(key, decode_request(payload["request"]), payload, batch, index, listed.priority or 0)
     if not _next_attempt(database, note, payload, entry.options(note.attempt + 1), ref):
         raise ValueError(f"{key!r} was resolved by somebody else just now")
 
