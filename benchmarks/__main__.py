@@ -24,7 +24,19 @@ from attrs import fields
 from ._clients import versions
 from ._goals import Goal, goals_table
 
-BENCHMARKS = ("overhead", "decode", "imports", "duplicates", "polling", "webhooks", "memory", "batch", "ledger", "soak")
+BENCHMARKS = (
+    "overhead",
+    "decode",
+    "imports",
+    "duplicates",
+    "polling",
+    "webhooks",
+    "memory",
+    "batch",
+    "concurrency",
+    "ledger",
+    "soak",
+)
 
 
 def there() -> list[str]:

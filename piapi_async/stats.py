@@ -29,6 +29,8 @@ class Stats:
     """Calls that were repeated because they had no effect, reads included."""
     rate_limited: int
     """Times a host asked the client to slow down."""
+    put_off: int
+    """Submissions among them: the host was busy, or its queue was full."""
     poll_faults: int
     """Polls that failed with a passing fault."""
     foreign_deliveries: int
@@ -70,6 +72,7 @@ class Counters:
     ended: int = 0
     retries: int = 0
     rate_limited: int = 0
+    put_off: int = 0
     poll_faults: int = 0
     foreign_deliveries: int = 0
     recovered: int = 0

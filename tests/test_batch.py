@@ -278,7 +278,8 @@ async def test_all_downloads_of_a_run_share_their_connections(tmp_path: Path) ->
             async for outcome in outcomes:
                 assert len(outcome.files) == 4
                 assert runner._latest is not None
-                opened.append(runner._latest._downloads)
+                assert runner._latest._saving is not None
+                opened.append(runner._latest._saving._downloads)
         assert len(set(map(id, opened))) == 1
         assert opened[0].session._session.closed
         assert emulator.seen.keys_to_images == 0

@@ -124,7 +124,8 @@ class Terms:
     `cancel_if_left` the task of a caller who is cancelled before it has its id is cancelled at the
     host.  `looks_again` tells whether a key that is *unknown* is looked for, and `recovers` whether
     the task of a lost response is looked for in the host's history.  `note` is the caller's own, as
-    JSON, for the ledger.
+    JSON, for the ledger.  Unless it `waits_if_busy` a host that puts it off ends it with the
+    `RateLimitError` at once.
     """
 
     retry: RetryPolicy | None = None
@@ -133,6 +134,7 @@ class Terms:
     cancel_if_left: bool = False
     looks_again: bool = True
     recovers: bool = True
+    waits_if_busy: bool = True
     note: str | None = None
 
 

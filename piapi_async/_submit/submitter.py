@@ -483,9 +483,12 @@ class Submitter:
         submission.send_state.settle(reuse=False)
         is_passing = judgement.verdict is Verdict.RETRY
         if isinstance(judgement.error, RateLimitError):
+            self._sender.counters.put_off += 1
             self._sender.slow_down(judgement.error, pause=is_passing)
 
         if not is_passing or submission.send_state.abandoned:
+            return None
+        if isinstance(judgement.error, RateLimitError) and not submission.terms.waits_if_busy:
             return None
         return self._sender.pause_after(submission.request, judgement.error, backoff)
 

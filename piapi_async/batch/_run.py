@@ -28,39 +28,36 @@ from functools import partial
 from typing import Any, TypeVar
 
 import anyio
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from .._earlier import read_ended
 from .._protocol.family import TaskRequest
 from .._runtime import Runtime
-from .._submit.submission import Terms
-from .._text import label
-from ..downloads._names import paths_of
+from .._submit.submission import SubmitResult, Terms
+from .._wait.watch import Watch
 from ..downloads._options import DownloadOptions
-from ..downloads._saver import Downloads
-from ..downloads._target import Target, place_at
+from ..downloads._target import Target
 from ..errors import (
-    AuthenticationError,
-    DownloadError,
-    InsufficientCreditError,
     LedgerError,
     PiAPIError,
+    RateLimitError,
     SubmissionUnknown,
 )
 from ..handle import TaskHandle
 from ..ledger._entries import EndedAttempt, SubmissionKey
-from ..tasks import Task, TaskState, with_files
+from ..tasks import TaskState
 from ._allowance import Allowance
 from ._budget import Budget, LimitError
+from ._failures import HOPELESS, as_failure, ends_worker, require_task
 from ._identity import identify
 from ._in_flight import InFlight, log_left
 from ._outcome import BatchItem, IdentifiedItem, Outcome, Tally, Totals
+from ._pace import Pace, Slots
 from ._queues import ItemSource, OutcomeQueue
+from ._save import Saving
 
 R = TypeVar("R")
 
-HOPELESS = (AuthenticationError, InsufficientCreditError)
-"""After these every further submission would be refused."""
 
 _LOOKED_FOR = Terms(looks_again=False)
 """What the ledger has as *unknown* was looked for when the run began, and is at its end."""
@@ -74,6 +71,7 @@ class Settings:
     """What a `BatchRunner` was given, checked."""
 
     concurrency: int
+    auto: bool
     timeout: float | None
     target: Target | None
     options: DownloadOptions
@@ -95,13 +93,14 @@ class BatchRun:
     in_flight: dict[int, InFlight[Any]] = field(factory=dict, init=False)  # by the item's index
     left: list[Outcome[Any]] = field(factory=list, init=False)  # what the stream was left with
     _queue: OutcomeQueue[Outcome[Any]] = field(factory=OutcomeQueue, init=False)
-    _slots: anyio.Semaphore = field(init=False)
+    _slots: anyio.Semaphore | Slots = field(init=False)
+    _pace: Pace | None = field(default=None, init=False)
     _workers: asyncio.Task[None] = field(init=False)  # the task of their group
     _tally: Tally = field(factory=Tally, init=False)
     _budget: Budget = field(init=False)
     _allowance: Allowance = field(init=False)
     _id: str = field(factory=partial(secrets.token_hex, 8), init=False)  # for occurrence numbers
-    _downloads: Downloads | None = field(default=None, init=False)  # once there are any
+    _saving: Saving | None = field(default=None, init=False)
     _began: float = field(factory=anyio.current_time, init=False)
     _seconds: float = field(default=0.0, init=False)  # that it took
     _progress_failed: bool = field(default=False, init=False)  # `on_progress` has raised, and that was logged
@@ -111,6 +110,11 @@ class BatchRun:
         self._budget = Budget(self.settings.max_cost)
         self._allowance = Allowance(self._budget, submits, self.runtime.ledger)
         self._slots = anyio.Semaphore(self.settings.concurrency, fast_acquire=True)
+        if self.settings.auto:
+            self._pace = Pace(self.runtime, self.settings.concurrency)
+            self._slots = self._pace.slots
+        if self.settings.target is not None:
+            self._saving = Saving(self.runtime, self.settings.target, self.settings.options)
         self._workers = asyncio.create_task(self._run_workers(), name="piapi_async batch")
 
     # -- for the runner ---------------------------------------------------------------------------
@@ -139,6 +143,8 @@ class BatchRun:
         self.is_draining = True
         self.source.close()
         self._budget.close()
+        if self._pace is not None:
+            self._pace.wake_all()
 
     async def stop(self, outcomes: AsyncGenerator[Outcome[Any], None]) -> None:
         """Take no more items, stop the workers, and wait for what has begun to leave."""
@@ -159,7 +165,8 @@ class BatchRun:
             self.left += self._queue.untaken()
             self.in_flight.clear()
             log_left(self.runtime.events, self.left, recorded=self.runtime.ledger is not None)
-            await self._close_downloads()
+            if self._saving is not None:
+                await self._saving.close()
 
     # -- workers ----------------------------------------------------------------------------------
 
@@ -176,6 +183,8 @@ class BatchRun:
             # does the reader.
             self._queue.error = errors.exceptions[0]
         finally:
+            if self._pace is not None:
+                self._pace.end()
             self._queue.close()
 
     async def _look_for_unknown(self) -> None:
@@ -213,6 +222,8 @@ class BatchRun:
             if entry is None:
                 return False
 
+            if self._pace is not None:
+                await self._pace.begin()
             outcome = await self._submit(*entry)
             del entry  # its identity may be large, and the wait does not need it
             while isinstance(outcome, InFlight):
@@ -230,7 +241,7 @@ class BatchRun:
             item = BatchItem(item)
         request, key = item.request, item.key or ""
         try:
-            _require_task(index, request)
+            require_task(index, request)
             identity = await self._identify(item)
             if identity is not None:
                 key = identity.key
@@ -238,13 +249,13 @@ class BatchRun:
                 await self._skip()
                 return None
 
-            watch, result = await self.runtime.submit(request, None, None, identity=identity, terms=_LOOKED_FOR)
+            watch, result = await self._send(request, identity, _LOOKED_FOR)
         except LimitError:
             self._tally.skipped += 1
             self.drain()
             raise
         except BaseException as error:
-            if _ends_worker(error):
+            if ends_worker(error):
                 raise
             return self._not_submitted(index, request, key, error)
 
@@ -252,8 +263,29 @@ class BatchRun:
         # offered.
         handle: TaskHandle[R] = TaskHandle(self.runtime, watch, result.frozen)
         in_flight = InFlight(index, request, key, handle, result.ledger_entry, found=result.found)
-        self._note_submitted(in_flight)
+        self._note_submitted(in_flight, watch)
         return in_flight
+
+    async def _send(
+        self,
+        request: TaskRequest[Any],
+        identity: SubmissionKey | None,
+        terms: Terms,
+    ) -> tuple[Watch, SubmitResult]:
+        """Submit a request; while the host is busy with this run's own tasks, wait for their ends."""
+        pace = self._pace
+        while True:
+            if pace is not None and pace.has_tasks:
+                terms = evolve(terms, waits_if_busy=False)
+            try:
+                return await self.runtime.submit(request, None, None, identity=identity, terms=terms)
+            except RateLimitError:
+                if pace is None or not pace.has_tasks:
+                    raise
+                await pace.wait_for_room()
+                if self.is_draining:
+                    raise
+            terms = evolve(terms, waits_if_busy=True)
 
     async def _identify(self, item: BatchItem[Any]) -> SubmissionKey | None:
         if isinstance(item, IdentifiedItem) and item.identity is not None:
@@ -285,11 +317,13 @@ class BatchRun:
         else:
             self._budget.release(index)
 
-        outcome = Outcome(index=index, request=request, key=key, error=_as_failure(error), ref=ref)
+        outcome = Outcome(index=index, request=request, key=key, error=as_failure(error), ref=ref)
         return self._concluded(outcome)
 
-    def _note_submitted(self, item: InFlight[Any]) -> None:
+    def _note_submitted(self, item: InFlight[Any], watch: Watch) -> None:
         self.in_flight[item.index] = item
+        if self._pace is not None:
+            self._pace.accepted(item.index, watch, is_new=item.entry is None)
         if item.entry is None:
             self._tally.submitted += 1
             self._budget.freeze(item.index, item.handle.frozen)
@@ -304,6 +338,8 @@ class BatchRun:
             outcome = await self._finish(item)
         finally:
             self.in_flight.pop(item.index, None)
+            if self._pace is not None:
+                self._pace.ended(item.index)
         if item.entry is None:
             self._account_for(item, outcome)
 
@@ -333,12 +369,12 @@ class BatchRun:
             if not await self._allowance.take(index, request):
                 return self._concluded(outcome)
             terms = Terms(replaces=failed, looks_again=False)
-            watch, result = await self.runtime.submit(request, None, None, identity=identity, terms=terms)
+            watch, result = await self._send(request, identity, terms)
         except LimitError:
             self.drain()
             return self._concluded(outcome)
         except BaseException as error:
-            if _ends_worker(error):
+            if ends_worker(error):
                 raise
             return self._not_submitted(index, request, key, error)
 
@@ -346,16 +382,16 @@ class BatchRun:
         attempt = InFlight(index, request, key, handle, result.ledger_entry, retried=True, found=result.found)
         self._tally.resumed -= 1
         self._tally.retried += attempt.entry is None
-        self._note_submitted(attempt)
+        self._note_submitted(attempt, watch)
         return attempt
 
     async def _finish(self, item: InFlight[R]) -> Outcome[R]:
         try:
             outcome = await self._end(item)
         except BaseException as error:  # of a request class or a file system, say
-            if _ends_worker(error):
+            if ends_worker(error):
                 raise
-            outcome = item.outcome(error=_as_failure(error), task=item.handle.task)
+            outcome = item.outcome(error=as_failure(error), task=item.handle.task)
 
         # A reader who writes the outcome down may rely on the end being recorded.
         if self.runtime.ledger is not None:
@@ -372,36 +408,9 @@ class BatchRun:
         except PiAPIError as error:
             return item.outcome(error=error, task=item.handle.task or getattr(error, "task", None))
 
-        if self.settings.target is None:
+        if self._saving is None:
             return item.outcome(task=task)
-        return await self._save(item, task, self.settings.target)
-
-    async def _save(self, item: InFlight[R], task: Task[R], target: Target) -> Outcome[R]:
-        try:
-            if self._downloads is None:
-                self._downloads = Downloads(target, self.runtime.file_session(), self.settings.options)
-            saved = await self._downloads.save(
-                task,
-                verb=getattr(item.request, "verb", ""),
-                just_ended=not item.had_ended,
-                again=item.entry is not None,
-            )
-        except DownloadError as error:
-            return item.outcome(task=task, files=error.files, error=error, download_error=error)
-        except Exception as cause:  # noqa: BLE001 - a file system may raise anything; the task is done
-            failure = DownloadError(
-                f"Task {task.task_id} was not saved: {cause!r}. It is done, and stays paid for; see .files.",
-                path=place_at(target).shown,
-            )
-            failure.__cause__ = cause
-            return item.outcome(task=task, error=failure, download_error=failure)
-        return item.outcome(task=with_files(task, saved), files=tuple(paths_of(saved)))
-
-    async def _close_downloads(self) -> None:
-        downloads, self._downloads = self._downloads, None
-        if downloads is not None:
-            with anyio.CancelScope(shield=True):
-                await downloads.close()
+        return await self._saving.save(item, task)
 
     # -- counting ---------------------------------------------------------------------------------
 
@@ -423,29 +432,3 @@ class BatchRun:
                 self._progress_failed = True
                 text = "on_progress raised; the batch goes on, and says so only once"
                 self.runtime.events.notice(logging.ERROR, text, exception=error)
-
-
-def _require_task(index: int, request: TaskRequest[Any]) -> None:
-    if not hasattr(request, "family"):
-        raise TypeError(f"item {index} of the batch, {label(request)}, makes no task")
-
-
-def _ends_worker(error: BaseException) -> bool:
-    """Return whether an error is not the item's: the worker is being stopped, or the whole program."""
-    if isinstance(error, asyncio.CancelledError):
-        worker = asyncio.current_task()
-        return worker is not None and worker.cancelling() > 0
-    return isinstance(error, (KeyboardInterrupt, SystemExit))
-
-
-def _as_failure(error: BaseException) -> Exception:
-    """Return what an item has met with, as its outcome says it."""
-    if not isinstance(error, Exception):
-        failure = RuntimeError(f"the item's request raised {error!r}")
-        failure.__cause__ = error
-        return failure
-
-    # A key that no ledger takes: its text begins so.
-    if type(error) is ValueError and str(error).startswith("key:"):
-        return LedgerError(str(error))
-    return error

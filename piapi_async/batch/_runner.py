@@ -6,7 +6,7 @@ import contextlib
 import math
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 from attrs import define, field
 
@@ -19,6 +19,7 @@ from ..downloads._target import Target, check_target, prepared
 from ..tasks import TaskRef
 from ._in_flight import attach, in_order
 from ._outcome import Outcome, Totals
+from ._pace import AUTO_MAX
 from ._queues import ItemSource
 from ._run import BatchRun, Item, Items, Settings
 
@@ -37,7 +38,9 @@ class BatchRunner:
                 print(outcome.index, outcome.files, outcome.error)
 
     concurrency
-        The most tasks in flight; default: what the client's vendor works on at a time.
+        The most tasks in flight; default: what the client's vendor works on at a time.  With "auto"
+        that is found out: it begins with what the account may run at a time, if the host tells, grows
+        while new tasks are started at once, up to `auto_max`, and halves if the host is busy.
     timeout
         Seconds for which one task is waited for; its outcome's error is then a `WaitTimeout`, and the
         task goes on.
@@ -72,7 +75,8 @@ class BatchRunner:
     """
 
     _piapi: PiAPI
-    concurrency: int | None = field(default=None, kw_only=True)
+    concurrency: int | Literal["auto"] | None = field(default=None, kw_only=True)
+    auto_max: int = field(default=AUTO_MAX, kw_only=True)
     timeout: float | None = field(default=None, kw_only=True)
     download: str | os.PathLike[str] | None = field(default=None, kw_only=True)
     all_files: bool = field(default=False, kw_only=True)
@@ -94,8 +98,10 @@ class BatchRunner:
 
         if self.concurrency is None:
             self.concurrency = self._runtime.home.service.concurrency
-        if not _is_whole(self.concurrency) or self.concurrency < 1:
-            raise _not_allowed("concurrency", self.concurrency, "a whole number above 0")
+        if self.concurrency != "auto" and not _is_positive(self.concurrency):
+            raise _not_allowed("concurrency", self.concurrency, 'a whole number above 0, or "auto"')
+        if not _is_positive(self.auto_max):
+            raise _not_allowed("auto_max", self.auto_max, "a whole number above 0")
         if self.timeout is not None and not self.timeout >= 0:
             raise _not_allowed("timeout", self.timeout, "0 or more seconds, or None")
         if self.max_submits is not None and (not _is_whole(self.max_submits) or self.max_submits < 0):
@@ -185,8 +191,10 @@ class BatchRunner:
             await run.stop(outcomes)
 
     def _settings(self) -> Settings:
+        is_auto = self.concurrency == "auto"
         return Settings(
-            concurrency=cast("int", self.concurrency),
+            concurrency=self.auto_max if is_auto else cast("int", self.concurrency),
+            auto=is_auto,
             timeout=self.timeout,
             target=self._target,
             options=self._options,
@@ -195,6 +203,10 @@ class BatchRunner:
             max_cost=self.max_cost,
             on_progress=self.on_progress,
         )
+
+
+def _is_positive(value: object) -> bool:
+    return _is_whole(value) and value > 0  # type: ignore[operator]  # a number, by now
 
 
 def _is_whole(value: object) -> bool:

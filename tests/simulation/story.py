@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from random import Random
-from typing import Any
+from typing import Any, Literal
 
 from attrs import define, evolve, field, frozen
 
@@ -89,7 +89,7 @@ class Batch(Step):
     process: int
     intents: tuple[int, ...]
     unified: bool
-    concurrency: int
+    concurrency: int | Literal["auto"]
     plans: tuple[tuple[int, CreatePlan], ...] = ()
     source_fails: bool = False
     progress_fails: bool = False
@@ -389,7 +389,7 @@ def _batch(rng: Random, at: float, process: int, intents: tuple[int, ...]) -> Ba
         process,
         intents,
         unified=rng.random() < 0.5,
-        concurrency=rng.choice((1, 2, 8)),
+        concurrency=rng.choice((1, 2, 8, "auto")),
         plans=tuple(odd),
         source_fails=rng.random() < 0.2,
         progress_fails=rng.random() < 0.15,

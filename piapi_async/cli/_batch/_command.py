@@ -8,11 +8,12 @@ import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 from attrs import evolve
 
+from ...batch._pace import AUTO_MAX
 from ...ledger import Ledger
 from .._exit import ExitCode
 from .._fleet_options import database_option, file_of, shown
@@ -33,6 +34,22 @@ from ._rehearsal import rehearse
 from ._reported import reported
 from ._results import Keeping, Results, check_out
 from ._source import Source
+
+
+class Concurrency(click.ParamType[Any]):
+    """A whole number above 0, or "auto"."""
+
+    name = "N|auto"
+
+    def convert(
+        self,
+        value: Any,  # noqa: ANN401 - click's shape
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> Any:  # noqa: ANN401 - click's shape
+        if value == "auto":
+            return value
+        return click.IntRange(min=1).convert(value, param, ctx)
 
 
 class _RunOrStatus(click.Group):
@@ -94,8 +111,17 @@ def status(ledger: Path | None, database: str | None) -> None:
 @saving_options()
 @click.option(
     "--concurrency",
+    type=Concurrency(),
+    default="auto",
+    show_default=True,
+    help="The most tasks in flight; auto finds out how many the host runs at a time.",
+)
+@click.option(
+    "--auto-max",
     type=click.IntRange(min=1),
-    help="The most tasks in flight. Default: 30; 6 of LegNext's.",
+    default=AUTO_MAX,
+    show_default=True,
+    help="The most that auto goes to.",
 )
 @click.option("--timeout", type=Seconds(), metavar="SECONDS", help="For each task's wait.")
 @click.option(
@@ -122,7 +148,8 @@ def run_batch(
     report: Path | None,
     database: str | None,
     saving: Saving,
-    concurrency: int | None,
+    concurrency: int | Literal["auto"],
+    auto_max: int,
     timeout: float | None,
     retry_failed: bool,
     max_submits: int | None,
@@ -173,12 +200,17 @@ def run_batch(
 
     runner: dict[str, Any] = {
         "concurrency": concurrency,
+        "auto_max": auto_max,
         "timeout": timeout,
         "max_submits": max_submits,
         "max_cost": max_cost,
     }
     flags = {"skip_invalid": skip_invalid, "ignore_extra": ignore_extra, "retry_failed": retry_failed}
     options = {"out": out, "report": report, "verb": verb, **runner}
+    if auto_max == AUTO_MAX:
+        del options["auto_max"]
+    if concurrency == "auto":
+        del options["concurrency"]
     if database is not None:
         options["database"] = shown(database)
     resume = _resume_command(setup, source, options, flags, saving)

@@ -19,7 +19,7 @@ from attrs import define, field
 
 from ...batch import BatchItem, BatchRunner, Outcome, Totals
 from ...batch._budget import LimitError
-from ...batch._run import HOPELESS
+from ...batch._failures import HOPELESS
 from ...client import PiAPI
 from .._exit import ExitCode
 from .._output import reason_of, to_json

@@ -1,0 +1,287 @@
+"""`concurrency="auto"`: how many tasks a run has in flight, found out while it runs.
+
+Theory of operation
+-------------------
+An account runs so many tasks at a time.  A host that is given more queues some of them, and refuses
+the rest; most hosts do not say how many those are.  So a run begins with what the account tells, or
+with few, and adds one for each task that the host starts at once: as each that ends makes room for
+two, that doubles in the time of one task.  Once tasks wait to be started there is nothing to be
+gained, and it adds none.  When a submission is put off (429, or in words) it halves, once for all
+that are put off at the time, and remembers how many were accepted: up to there it grows again at
+once, and beyond only after a long quiet time, so that few submissions are refused.  While it is right
+it goes further and further, as the host may have been given more.  What was put off is submitted
+again when a task of the run has ended.
+
+`Controller` is that rule, pure; `Starts` tells from what was seen of a task whether it was started
+at once; `Slots` is the semaphore, of which it withholds what is beyond the limit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import deque
+from types import TracebackType
+
+import anyio
+from attrs import define, field
+
+from .._runtime import Runtime
+from .._wait.watch import Watch
+from ..tasks import TaskState
+
+AUTO_MAX = 90
+"""Tasks in flight at most, unless told otherwise: no plan runs more (vendor page)."""
+
+_FEW = 10  # to begin with, where the host does not tell
+_TICK = 1.0  # seconds between two looks at what is in flight
+_ACCOUNT_SECONDS = 5.0  # for which the host is asked
+
+# Starts at once for which it stays where the host has refused more, before it tries again; the
+# first in rounds, each of which is as many as there are tasks in flight.
+_QUIET_ROUNDS = 8
+_QUIET_STARTS = 120
+
+# Seconds after which a task that waits is queued, and by which a start may be later than the earliest.
+_QUEUED_AFTER = 10.0
+_LATE_START = 3.0
+_STAGED = "staged"  # the legacy protocol's word for what is over the limit (vendor page)
+
+
+@define
+class Controller:
+    """How many tasks should be in flight; `plateau` is up to where it grows at once."""
+
+    cap: int
+    limit: int
+    plateau: int = field(init=False)
+    _step: int = field(default=1, init=False)  # by which it goes beyond the plateau
+    _starts: int = field(default=0, init=False)  # at the plateau
+
+    def __attrs_post_init__(self) -> None:
+        self.plateau = self.cap
+
+    def started(self, *, at_once: bool) -> None:
+        """Take in that a task was started at once, or that it was queued."""
+        if not at_once:
+            self._starts = 0
+            return
+        if self.limit < self.plateau:
+            self.limit += 1
+            return
+
+        self._starts += 1
+        if self.plateau < self.cap and self._starts >= self._quiet_starts():
+            self._go_beyond()
+
+    def put_off(self, accepted: int) -> None:
+        """Take in that the host has put submissions off, of so many tasks that are in flight."""
+        if accepted > self.limit:  # it was halved a moment ago, and what is in flight has not ended yet
+            return
+
+        self.plateau = max(1, accepted)
+        self.limit = max(1, self.limit // 2)
+        self._starts, self._step = 0, 1
+
+    def _quiet_starts(self) -> int:
+        if self._step > 1:  # it has just gone further, and was right
+            return self.plateau
+        return max(_QUIET_STARTS, _QUIET_ROUNDS * self.plateau)
+
+    def _go_beyond(self) -> None:
+        self.plateau = min(self.cap, self.plateau + self._step)
+        self.limit += 1
+        self._starts = 0
+        self._step *= 2
+
+
+@define(eq=False)
+class Starts:
+    """Which tasks were started at once; each is told of once."""
+
+    _waiting: dict[int, tuple[Watch, float]] = field(factory=dict, init=False)  # by the item's index
+    _earliest: float = field(default=math.inf, init=False)  # seconds in which a task was started
+
+    def add(self, index: int, watch: Watch, now: float) -> None:
+        """Note a task that was accepted just now."""
+        self._waiting[index] = watch, now
+
+    def take(self, index: int) -> bool | None:
+        """Return whether an item's task was started at once, None if that is not known or was told before."""
+        known = self._waiting.get(index)
+        if known is None:
+            return None
+
+        was_at_once = self._judge(*known)
+        if was_at_once is not None:
+            del self._waiting[index]
+        return was_at_once
+
+    def take_all(self) -> list[bool]:
+        """Return what is new of all items."""
+        found = [self.take(index) for index in list(self._waiting)]
+        return [was_at_once for was_at_once in found if was_at_once is not None]
+
+    def drop(self, index: int) -> None:
+        """Forget an item."""
+        self._waiting.pop(index, None)
+
+    def _judge(self, watch: Watch, accepted_at: float) -> bool | None:
+        task = watch.task
+        if task is None:
+            return None
+        if task.state is TaskState.WAITING:
+            is_queued = task.status.lower() == _STAGED or watch.observed_at - accepted_at >= _QUEUED_AFTER
+            return False if is_queued else None
+
+        created, started = task.created_at, task.started_at
+        if created is None or started is None:
+            return True
+        seconds = (started - created).total_seconds()
+        self._earliest = min(self._earliest, seconds)
+        return seconds <= self._earliest + _LATE_START
+
+
+@define(eq=False)
+class Slots:
+    """A semaphore of `cap` slots, of which those beyond `limit` are withheld: at once if free, else when released."""
+
+    cap: int
+    limit: int
+    semaphore: anyio.Semaphore = field(init=False)
+    _withheld: int = field(default=0, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.semaphore = anyio.Semaphore(self.cap, fast_acquire=True)
+        self.set_limit(self.limit)
+
+    def set_limit(self, limit: int) -> None:
+        """Withhold what is beyond a limit, and release what is within."""
+        self.limit = limit
+        while self._withheld > self.cap - limit:
+            self._withheld -= 1
+            self.semaphore.release()
+        while self._withheld < self.cap - limit and self.semaphore.value:
+            self.semaphore.acquire_nowait()
+            self._withheld += 1
+
+    async def __aenter__(self) -> None:
+        await self.semaphore.acquire()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._withheld < self.cap - self.limit:
+            self._withheld += 1
+        else:
+            self.semaphore.release()
+
+
+@define(eq=False)
+class Pace:
+    """The slots of one run with `concurrency="auto"`, and what decides how many they are."""
+
+    _runtime: Runtime
+    cap: int
+    slots: Slots = field(init=False)
+    _controller: Controller = field(init=False)
+    _starts: Starts = field(factory=Starts, init=False)
+    _accepted: int = field(default=0, init=False)  # of this run, in flight
+    _put_off: int = field(init=False)  # submissions of the client that were, as far as is known
+    _put_off_here: deque[asyncio.Future[None]] = field(factory=deque, init=False)  # of items that wait for room
+    _looking: asyncio.Task[None] | None = field(default=None, init=False)
+    _begun: asyncio.Event = field(factory=asyncio.Event, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        first = min(self.cap, _FEW, self._runtime.home.service.concurrency)
+        self._controller = Controller(self.cap, first)
+        self.slots = Slots(self.cap, first)
+        self._put_off = self._runtime.counters.put_off
+
+    async def begin(self) -> None:
+        """Return once the first limit is known: what the account tells, if the host does within some seconds."""
+        if self._looking is None:
+            self._looking = asyncio.create_task(self._look_again_and_again(), name="piapi_async batch pace")
+        if not self._begun.is_set():
+            await self._begun.wait()
+
+    async def _ask_account(self) -> None:
+        told = None
+        with anyio.move_on_after(_ACCOUNT_SECONDS):
+            try:
+                self._runtime.enter()
+                account = await self._runtime.sender.attempt(self._runtime.home.service.account)
+                told = getattr(account, "max_concurrent_task_count", None)
+            except Exception:  # noqa: BLE001 - whatever it is, the submissions will tell what is wrong
+                return
+        if isinstance(told, int) and told > 0:
+            self._controller.limit = min(self.cap, told)
+            self.slots.set_limit(self._controller.limit)
+
+    def end(self) -> None:
+        """Stop looking."""
+        if self._looking is not None:
+            self._looking.cancel()
+
+    async def _look_again_and_again(self) -> None:
+        try:
+            await self._ask_account()
+        finally:
+            self._begun.set()
+
+        while True:
+            await anyio.sleep(_TICK)
+            self._take_in(self._starts.take_all())
+
+    def accepted(self, index: int, watch: Watch, *, is_new: bool) -> None:
+        """Note a task that is in flight from now on; `is_new` tells that it was submitted just now."""
+        self._accepted += 1
+        if is_new:
+            self._starts.add(index, watch, asyncio.get_running_loop().time())
+        self._take_in([])
+
+    def ended(self, index: int) -> None:
+        """Note that an item's task has ended, or is waited for no more."""
+        self._accepted -= 1
+        was_at_once = self._starts.take(index)
+        self._starts.drop(index)
+        self._take_in([] if was_at_once is None else [was_at_once])
+
+    @property
+    def has_tasks(self) -> bool:
+        """Whether any task of this run is in flight, whose end will make room for another."""
+        return self._accepted > 0
+
+    async def wait_for_room(self) -> None:
+        """Return once there may be room for a submission that was put off: one at a time, as tasks end."""
+        self._take_in([])
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._put_off_here.append(turn)
+        await turn
+
+    def wake_all(self) -> None:
+        """Let nobody wait any more."""
+        while self._put_off_here:
+            self._wake_one()
+
+    def _wake_one(self) -> None:
+        turn = self._put_off_here.popleft()
+        if not turn.done():
+            turn.set_result(None)
+
+    def _take_in(self, starts: list[bool]) -> None:
+        for was_at_once in starts:
+            self._controller.started(at_once=was_at_once)
+
+        put_off = self._runtime.counters.put_off
+        if put_off != self._put_off:
+            self._put_off = put_off
+            self._controller.put_off(self._accepted)
+
+        if self._controller.limit != self.slots.limit:
+            self.slots.set_limit(self._controller.limit)
+        if self._put_off_here and self._accepted < self._controller.limit:
+            self._wake_one()

@@ -1,0 +1,205 @@
+"""`concurrency="auto"`: how many tasks are in flight, by what the account tells and what the host does."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import anyio
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.batching import rerolls, start_at_most
+from support.serving import serving
+
+from piapi_async import BatchRunner, PiAPI, RateLimitError, Totals
+from piapi_async.batch._pace import Controller, Slots
+from piapi_async.emulator import Dialect, Emulator, Lognormal, Status
+
+pytestmark = pytest.mark.looptime
+
+HIDDEN = Dialect(account="flat")
+"""An account that does not say how many tasks it runs."""
+
+
+TAKES = Lognormal(40.0, 80.0, 15.0, 150.0)
+
+
+async def most_in_flight(emulator: Emulator, piapi: PiAPI, count: int, **options: Any) -> tuple[list[Any], int]:
+    """Run a batch; return its outcomes, and the most tasks that were in flight at any time of its second half."""
+    most = 0
+
+    def look(totals: Totals) -> None:
+        nonlocal most
+        if totals.ended > count / 2:
+            most = max(most, totals.waiting + totals.running)
+
+    outcomes = await BatchRunner(piapi, concurrency="auto", on_progress=look, **options).run(rerolls(count))
+    return outcomes, most
+
+
+async def test_it_begins_with_what_the_account_tells() -> None:
+    async with serving({}, concurrency=17, durations=TAKES) as (emulator, piapi):
+        runner = BatchRunner(piapi, concurrency="auto", on_progress=lambda totals: seen.append(totals.read))
+        seen: list[int] = []
+        async with runner.stream(rerolls(60)) as outcomes:
+            await anyio.sleep(3)
+            assert len(runner.in_flight) == 17
+            async for outcome in outcomes:
+                assert outcome.ok
+    assert emulator.seen.requests["account_info"] == 1
+
+
+@pytest.mark.parametrize("queue", [0, 50])
+async def test_it_finds_out_how_many_are_run_at_a_time(queue: int) -> None:
+    async with serving({}, concurrency=24, queue=queue, dialect=HIDDEN, durations=TAKES) as (emulator, piapi):
+        outcomes, most = await most_in_flight(emulator, piapi, 300)
+
+    assert all(outcome.ok for outcome in outcomes)
+    assert 22 <= most <= 24 + queue
+    assert piapi.stats.put_off <= 9
+
+
+async def test_it_never_goes_beyond_what_was_asked_for() -> None:
+    async with serving({}, concurrency=1000, dialect=HIDDEN, durations=TAKES) as (emulator, piapi):
+        _, most = await most_in_flight(emulator, piapi, 100, auto_max=12)
+
+    assert most == 12
+
+
+async def test_an_item_that_the_host_has_no_room_for_is_submitted_when_it_has() -> None:
+    """One task at a time, longer than any policy of retries lasts: no item fails."""
+    async with serving({}, concurrency=1, queue=0, dialect=HIDDEN, durations=300.0) as (emulator, piapi):
+        outcomes = await BatchRunner(piapi, concurrency="auto", auto_max=3).run(rerolls(6))
+
+    assert [outcome.ok for outcome in outcomes] == [True] * 6
+    assert emulator.seen.statuses[429] > 6
+
+
+async def test_a_host_that_is_busy_with_others_is_said_to_be() -> None:
+    async with serving({}, durations=5.0) as (emulator, piapi):
+        emulator.fail("create", Status(429), times=None)
+        [outcome] = await BatchRunner(piapi, concurrency="auto").run(rerolls(1))
+
+    assert isinstance(outcome.error, RateLimitError)
+
+
+@pytest.mark.parametrize("fault", [Status(503), Status(403, body="<html>"), Status(404)])
+async def test_an_account_that_cannot_be_read_is_done_without(fault: Any) -> None:
+    async with serving({}, concurrency=1000, durations=5.0) as (emulator, piapi):
+        emulator.fail("account_info", fault, times=None)
+        outcomes = await BatchRunner(piapi, concurrency="auto").run(rerolls(40))
+
+    assert all(outcome.ok for outcome in outcomes)
+
+
+async def test_a_run_may_be_left_at_any_moment() -> None:
+    async with serving({}, durations=TAKES) as (_, piapi):
+        for seconds in (0.0, 0.01, 1.0, 45.0):
+            async with BatchRunner(piapi, concurrency="auto").stream(rerolls(500)):
+                await anyio.sleep(seconds)
+
+
+# -- the parts --------------------------------------------------------------------------------------------------------
+
+
+def test_it_grows_with_each_start_and_halves_once() -> None:
+    controller = Controller(90, 10)
+    for _ in range(20):
+        controller.started(at_once=True)
+    assert controller.limit == 30
+
+    controller.put_off(accepted=28)
+    controller.put_off(accepted=27)  # others that were on their way
+    assert (controller.limit, controller.plateau) == (15, 28)
+
+    for _ in range(40):
+        controller.started(at_once=True)
+    assert controller.limit == 28  # and waits before it tries more
+
+
+def test_it_does_not_grow_while_tasks_are_queued() -> None:
+    controller = Controller(90, 10)
+    for _ in range(20):
+        controller.started(at_once=False)
+    assert controller.limit == 10
+
+
+def test_it_goes_beyond_what_was_refused_late_and_then_ever_faster() -> None:
+    controller = Controller(90, 10)
+    controller.put_off(accepted=10)
+    starts: list[int] = []
+    for _ in range(4):
+        before = controller.plateau
+        starts.append(0)
+        while controller.plateau == before:
+            controller.started(at_once=True)
+            starts[-1] += 1
+
+    assert controller.plateau == 10 + 1 + 2 + 4 + 8
+    assert starts == [125, 11, 14, 20]  # to get there from 5, and then to stay for 120
+
+
+@given(st.lists(st.tuples(st.sampled_from(["start", "queue", "off"]), st.integers(0, 99))), st.integers(1, 90))
+def test_the_limit_is_never_below_one_nor_above_what_was_asked_for(steps: list[tuple[str, int]], cap: int) -> None:
+    controller = Controller(cap, min(cap, 10))
+    for word, number in steps:
+        if word == "off":
+            controller.put_off(accepted=number)
+        else:
+            controller.started(at_once=word == "start")
+        assert 1 <= controller.limit <= cap
+
+
+async def test_slots_are_withheld_at_once_if_free_and_else_when_they_are_released() -> None:
+    slots = Slots(9, 5)
+    held = 0
+
+    async def hold(until: asyncio.Event) -> None:
+        nonlocal held
+        async with slots:
+            held += 1
+            await until.wait()
+            held -= 1
+
+    first, second = asyncio.Event(), asyncio.Event()
+    async with anyio.create_task_group() as group:
+        for until in (first, first, first, second, second, second, second, second, second):
+            group.start_soon(hold, until)
+        await anyio.sleep(1)
+        assert (held, slots.semaphore.value) == (5, 0)
+
+        slots.set_limit(3)
+        await anyio.sleep(1)
+        assert held == 5
+        first.set()
+        await anyio.sleep(1)
+        assert held == 3
+
+        slots.set_limit(6)
+        await anyio.sleep(1)
+        assert held == 6
+        second.set()
+    assert slots.semaphore.value == 6
+
+
+# -- against fixed numbers --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.storm
+@pytest.mark.parametrize("queue", [0, 50])
+async def test_a_host_that_changes_its_mind_is_followed(queue: int) -> None:
+    async with serving({}, concurrency=30, queue=queue, dialect=HIDDEN, durations=TAKES) as (emulator, piapi):
+        loop = asyncio.get_running_loop()
+        loop.call_later(600, start_at_most, emulator, 8)
+        loop.call_later(1500, start_at_most, emulator, 60)
+        runner = BatchRunner(piapi, concurrency="auto")
+        async with runner.stream(rerolls(2500)) as outcomes:
+            async for outcome in outcomes:
+                assert outcome.ok
+
+    # As many as could be run in that time, but for a tenth.
+    possible = (600 * 30 + 900 * 8) / 40
+    left = 2500 - possible
+    assert runner.totals.seconds <= 1.1 * (1500 + left * 40 / 60)
+    assert piapi.stats.put_off <= 0.01 * 2500
