@@ -47,7 +47,7 @@ def database_option(*, required: bool = False) -> Callable[[Decorated], Decorate
             envvar=envvar,
             show_envvar=required,
             required=required,
-            help="The fleet's database: postgresql://… for any number of machines, sqlite:///run.db for one.",
+            help="The fleet's database: postgresql://... for any number of machines, sqlite:///run.db for one.",
         )
     )
 

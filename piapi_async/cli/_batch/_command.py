@@ -181,6 +181,7 @@ def run_batch(
             saving,
             timeout=timeout,
             max_submits=max_submits,
+            max_cost=max_cost,
             dry_run=dry_run,
             retry_failed=retry_failed,
         )
@@ -188,15 +189,9 @@ def run_batch(
         logging.getLogger("piapi_async").setLevel(logging.WARNING)  # no line for each of many retries
     if verb is not None and verb not in recipes():
         raise click.UsageError(f"--verb {unknown_verb(verb)}")
-    if out is None:
-        check_stdout()
-    else:
-        check_out(out, source, setup.ledger)
-    if report is not None:
-        check_page(report, source, out, setup.ledger)
-
     if retry_failed and setup.ledger is None:
         raise click.UsageError("--retry-failed needs --ledger, which knows what has failed")
+    _check_outputs(setup, source, out, report)
 
     runner: dict[str, Any] = {
         "concurrency": concurrency,
@@ -206,11 +201,7 @@ def run_batch(
         "max_cost": max_cost,
     }
     flags = {"skip_invalid": skip_invalid, "ignore_extra": ignore_extra, "retry_failed": retry_failed}
-    options = {"out": out, "report": report, "verb": verb, **runner}
-    if auto_max == AUTO_MAX:
-        del options["auto_max"]
-    if concurrency == "auto":
-        del options["concurrency"]
+    options = {"out": out, "report": report, "verb": verb, **_without_defaults(runner)}
     if database is not None:
         options["database"] = shown(database)
     resume = _resume_command(setup, source, options, flags, saving)
@@ -237,6 +228,22 @@ def run_batch(
             run(job.main({**runner, "retry_failed": retry_failed, **saving.for_runner()}))
 
 
+def _check_outputs(setup: Setup, source: Path, out: Path | None, report: Path | None) -> None:
+    """Raise `click.UsageError` for what cannot be written to."""
+    if out is None:
+        check_stdout()
+    else:
+        check_out(out, source, setup.ledger)
+    if report is not None:
+        check_page(report, source, out, setup.ledger)
+
+
+def _without_defaults(runner: dict[str, Any]) -> dict[str, Any]:
+    """Return a runner's options without those that need not be given."""
+    defaults = {"concurrency": "auto", "auto_max": AUTO_MAX}
+    return {name: value for name, value in runner.items() if value != defaults.get(name)}
+
+
 def _check_fleet(database: str, setup: Setup, saving: Saving, **unfit: object) -> None:
     """Raise `click.UsageError` for options that a fleet does not have."""
     if setup.ledger is not None:
@@ -256,10 +263,10 @@ def _run_fleet(fleet_run: FleetRun) -> None:
         raise click.UsageError(str(error)) from None
 
 
-def _worker_options(concurrency: int | None, saving: Saving) -> dict[str, Any]:
+def _worker_options(concurrency: int | Literal["auto"], saving: Saving) -> dict[str, Any]:
     """Return the keyword arguments of a worker in this process."""
     options: dict[str, Any] = {"all_files": saving.all_files, "download": saving.for_runner()["download"]}
-    if concurrency is not None:
+    if concurrency != "auto":
         options["concurrency"] = concurrency
     return options
 
