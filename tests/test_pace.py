@@ -56,7 +56,7 @@ async def test_it_finds_out_how_many_are_run_at_a_time(queue: int) -> None:
         outcomes, most = await most_in_flight(emulator, piapi, 300)
 
     assert all(outcome.ok for outcome in outcomes)
-    assert 22 <= most <= 24 + queue
+    assert 22 <= most <= 24 + queue + 3  # some have ended, and that was not seen yet
     assert piapi.stats.put_off <= 9
 
 
