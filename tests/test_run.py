@@ -14,6 +14,7 @@ from piapi_async import (
     DownloadError,
     Ledger,
     NotFoundError,
+    PiAPI,
     Reroll,
     Task,
     TaskCancelled,
@@ -181,3 +182,48 @@ async def test_a_refusal_is_raised_as_submit_raises_it(case: FamilyCase) -> None
     async with serving(adopt_parents=False) as (_, piapi):
         with pytest.raises(NotFoundError):
             await piapi.run(case.reroll("nobody's"))
+
+
+async def test_a_cancellation_out_of_on_update_is_the_callers_only_if_he_was_cancelled(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def cancel_itself(_: object) -> None:
+        raise asyncio.CancelledError
+
+    async def sleep(_: object) -> None:
+        await asyncio.sleep(1000.0)
+
+    async with serving(concurrency=1) as (emulator, piapi):
+        assert (await piapi.run(Reroll("p"), on_update=cancel_itself)).ok
+        assert "on_update raised" in caplog.text
+
+        await piapi.submit(Reroll("other"))
+        run = asyncio.create_task(piapi.run(Reroll("q"), on_update=sleep, on_cancel="cancel_remote"))
+        await asyncio.sleep(5.0)
+        run.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await run
+
+        assert emulator.seen.requests["cancel"] == 1
+
+
+async def test_a_folder_that_goes_while_one_waits_costs_no_task(tmp_path: Path) -> None:
+    folder = tmp_path / "new"
+
+    def replace_folder(_: object) -> None:
+        if folder.is_dir():
+            folder.rmdir()
+            folder.write_text("")
+
+    async with serving() as (_, piapi):
+        with pytest.raises(DownloadError) as caught:
+            await piapi.run(Reroll("p"), download=folder, on_update=replace_folder)
+
+    assert caught.value.task is not None
+    assert caught.value.task.ok
+
+
+def test_every_argument_is_checked_by_the_client_alone() -> None:
+    for wrong, kind in (({"connections": 0}, ValueError), ({"retry": 5}, TypeError), ({"recover": -1}, ValueError)):
+        with pytest.raises(kind, match=next(iter(wrong))):
+            PiAPI("k", **wrong)  # type: ignore[arg-type]

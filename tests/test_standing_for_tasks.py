@@ -13,6 +13,7 @@ from support.families import FamilyCase
 from support.serving import serving
 
 from piapi_async import (
+    LEGACY,
     UNIFIED,
     BatchRunner,
     Imagine,
@@ -121,7 +122,9 @@ async def test_a_task_of_another_host_or_family_is_refused() -> None:
 
 
 def test_an_id_is_told_from_what_only_looks_like_one() -> None:
-    assert UUID == check_task_id(REF)
+    by_hand = LEGACY.read({"status": "finished"}, TaskId(UUID))
+    assert by_hand.ref is None
+    assert UUID == check_task_id(REF) == check_task_id(by_hand)
     with pytest.raises(TypeError, match=r"must be a str.*pass task\.task_id"):
         check_task_id(Seed("a"))  # type: ignore[arg-type]
 
