@@ -30,7 +30,7 @@ from piapi_async import (
 from piapi_async.batch import BatchItem
 from piapi_async.fleet import Fleet
 from piapi_async.fleet import _codec as codec
-from piapi_async.fleet._database import Database, KeyNote, Serializer, check_url
+from piapi_async.fleet._database import CAN_SQLITE, Database, KeyNote, Serializer, check_url
 from piapi_async.fleet._intents import Intents
 from piapi_async.fleet._keys import Ranks, item_of, key_of
 from piapi_async.fleet._presence import Presence, Watchlist
@@ -44,6 +44,11 @@ CAT = CreateTask("Qubico/flux1-dev", "txt2img", {"prompt": "a cat"})
 
 def task(status: str = "completed") -> Any:
     return UNIFIED.read({"task_id": "t-1", "status": status, "output": {"image_url": "https://x/1.png"}}, REF.task_id)
+
+
+def skip_without_sqlite() -> None:
+    if not CAN_SQLITE:
+        pytest.skip("the engine needs SQLite 3.42 on Python 3.12 and later")
 
 
 # -- values ---------------------------------------------------------------------------------------
@@ -180,6 +185,7 @@ def test_only_a_counter_that_stood_still_for_a_lease_of_our_own_clock_is_given_u
 
 @pytest.fixture
 async def database(tmp_path: Path) -> AsyncIterator[Database]:
+    skip_without_sqlite()
     opened = Database.open(f"sqlite:///{tmp_path / 'run.db'}")
     yield opened
     opened.close()
@@ -228,6 +234,7 @@ def test_a_url_that_is_no_database_s_is_refused_without_its_password(url: Any) -
 
 @pytest.fixture
 async def fleet(tmp_path: Path) -> AsyncIterator[Fleet]:
+    skip_without_sqlite()
     async with Fleet(f"sqlite:///{tmp_path / 'run.db'}", poll=0.05) as opened:
         yield opened
 

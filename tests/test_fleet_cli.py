@@ -19,6 +19,9 @@ from piapi_async.cli._batch._lines import Line, Origin
 from piapi_async.cli._batch._results import Results
 from piapi_async.cli._fleet_options import file_of, shown
 from piapi_async.cli._setup import Setup
+from piapi_async.fleet._database import CAN_SQLITE
+
+pytestmark = pytest.mark.skipif(not CAN_SQLITE, reason="the engine needs SQLite 3.42 on Python 3.12 and later")
 
 URL = "sqlite:///run.db"
 

@@ -26,8 +26,12 @@ from piapi_async import CreateTask, SubmissionUnknown
 from piapi_async.batch import BatchItem, Outcome
 from piapi_async.emulator import Dialect, SlowFirstByte
 from piapi_async.fleet import Fleet
+from piapi_async.fleet._database import CAN_SQLITE
 
-pytestmark = pytest.mark.storm
+pytestmark = [
+    pytest.mark.storm,
+    pytest.mark.skipif(not CAN_SQLITE, reason="the engine needs SQLite 3.42 on Python 3.12 and later"),
+]
 
 ITEMS = 40
 LIMIT = 12

@@ -28,8 +28,12 @@ from piapi_async import (
 )
 from piapi_async.emulator import Dialect, Drop, Emulator, NoFiles, Status, TaskFails
 from piapi_async.fleet import Fleet, Worker
+from piapi_async.fleet._database import CAN_SQLITE
 
-pytestmark = pytest.mark.storm
+pytestmark = [
+    pytest.mark.storm,
+    pytest.mark.skipif(not CAN_SQLITE, reason="the engine needs SQLite 3.42 on Python 3.12 and later"),
+]
 
 
 def cat(number: int | str) -> CreateTask:

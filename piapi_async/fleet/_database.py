@@ -15,6 +15,8 @@ where there is something to say that the engine does not know:
 from __future__ import annotations
 
 import logging
+import sqlite3
+import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
@@ -39,6 +41,9 @@ VERSION = "piapi-1"
 
 APPLICATION = "piapi"
 SCHEMA = "piapi"
+
+CAN_SQLITE = sys.version_info < (3, 12) or sqlite3.sqlite_version_info >= (3, 42)
+"""Whether the engine can work on a SQLite file here: on Python 3.12 and later it relies on a newer SQLite."""
 
 _CHUNK = 500  # rows of one statement, or of one transaction
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0  # seconds between two tries of a write that must succeed
@@ -123,6 +128,11 @@ class Database:
     def open(cls, url: str) -> Database:
         """Return the database at a URL, its tables made if they are not there."""
         is_sqlite = url.startswith("sqlite")
+        if is_sqlite and not CAN_SQLITE:
+            raise RuntimeError(
+                f"The engine needs SQLite 3.42 on Python 3.12 and later, and this Python has {sqlite3.sqlite_version}: "
+                "use PostgreSQL, or another Python"
+            )
         engine_url = sa.make_url(url)
         schema = None
         if not is_sqlite:
