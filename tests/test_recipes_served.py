@@ -114,6 +114,6 @@ def test_a_notebook_runs_cell_by_cell(tmp_path: Path, monkeypatch: pytest.Monkey
         client.execute()
 
     first, second, _ = notebook.cells
-    assert "Task(" in first.outputs[0].data["text/plain"]
+    assert "<Task " in first.outputs[0].data["text/plain"]
     assert "task_id" in second.outputs[0].data["text/html"]
     assert 16 == len(list((tmp_path / "pictures").iterdir()))
