@@ -320,3 +320,15 @@ def test_an_account_without_credit_stops_the_run(host: Host) -> None:
     assert host[0].seen.requests["reroll"] <= 6
     assert result.stderr.count("Nothing more is submitted") == 1
     host[0].fault_rules.rules.clear()
+
+
+@pytest.mark.parametrize(
+    ("verb", "field"), [("imagine", "prompt"), ("flux/txt2img", "prompt"), ("reroll", "origin_task_id")]
+)
+def test_a_file_of_prompts_is_run_with_a_verb(host: Host, verb: str, field: str) -> None:
+    Path("prompts.txt").write_text("p1\n\np2\n", encoding="utf-8")
+    found = rows(run(host, "prompts.txt", "--verb", verb))
+
+    assert [(row["line"], row["request"]) for row in found] == [
+        (1, {"verb": verb, field: "p1"}), (3, {"verb": verb, field: "p2"})
+    ]  # fmt: skip

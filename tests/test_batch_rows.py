@@ -285,3 +285,41 @@ def test_where_pieces_end_makes_no_difference(values: list[dict[str, Any]], piec
 )  # fmt: skip
 def test_the_beginning_tells_how_objects_are_written(data: bytes, kind: Kind) -> None:
     assert sniff(io.BytesIO(data), ".json", KNOWN).kind is kind
+
+
+# -- a text on each line ----------------------------------------------------------------------------------------------
+
+TEXTS: dict[str, tuple[bytes, list[tuple[int, dict[str, Any]]]]] = {
+    "prompts": (b"a cat\n\n  a dog, asleep \r\n", [(1, {"prompt": "a cat"}), (3, {"prompt": "a dog, asleep"})]),
+    "commas, quotes, brackets": (
+        b'[a cat], {sleepy}\n{a dog}\n"quoted, prompt"\n',
+        [(1, {"prompt": "[a cat], {sleepy}"}), (2, {"prompt": "{a dog}"}), (3, {"prompt": '"quoted, prompt"'})],
+    ),
+    "a byte-order mark": ("\ufeffune forêt\n".encode(), [(1, {"prompt": "une forêt"})]),
+    "utf-16": ("猫\n".encode("utf-16"), [(1, {"prompt": "猫"})]),
+    "a prompt that is the name of a field": (b"index\nkey, aspect ratio\n",
+                                             [(1, {"prompt": "index"}), (2, {"prompt": "key, aspect ratio"})]),
+    "csv all the same": (b"verb,prompt\nimagine,a cat\n", [(2, CAT)]),
+    "a column of prompts": (b"Prompts\na cat, asleep\n", [(2, {"prompt": "a cat, asleep"})]),
+    "json all the same": (b'{"verb": "imagine", "prompt": "a cat"}\n', [(1, CAT)]),
+    "an array, longer than what is looked at": (
+        b'[\n {"verb": "imagine", "prompt": "a cat"}' + b" " * 2**17 + b"]", [(1, CAT)],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("data", "rows"), TEXTS.values(), ids=TEXTS)
+def test_a_text_file_has_a_prompt_on_each_line(data: bytes, rows: list[tuple[int, dict[str, Any]]]) -> None:
+    found = sniff(io.BytesIO(data), ".txt", KNOWN, "prompt")
+    read = list(read_rows(io.BytesIO(data), found, begins_row))
+
+    assert [(row.number, dict(row.cells)) for row in read if isinstance(row, Row)] == rows
+
+
+def test_one_column_of_prompts_is_csv() -> None:
+    assert cells(b"Prompts\na cat, asleep\n", ".csv") == [(2, {"prompt": "a cat, asleep"})]
+
+
+def test_a_text_file_needs_a_verb() -> None:
+    with pytest.raises(FileRefusedError, match="its lines are texts: name the verb"):
+        sniff(io.BytesIO(b"a cat\na dog\n"), ".txt", KNOWN)

@@ -161,8 +161,9 @@ def run_batch(
 ) -> None:
     """Submit every line of FILE: `verb`, its fields, optionally `key`; - is standard input.
 
-    FILE is CSV (comma, semicolon or tab, in UTF-8 or UTF-16), JSON lines, or a JSON array. @cat.png
-    is a file to upload. Columns that are not fields are carried along to the outcome, under `extra`.
+    FILE is CSV (comma, semicolon or tab, in UTF-8 or UTF-16), JSON lines, a JSON array or, as .txt and
+    with --verb, a text on each line: a prompt, or what else the verb takes first. @cat.png is a file
+    to upload. Columns that are not fields are carried along to the outcome, under `extra`.
 
     With --ledger the same command goes on where a run was stopped or killed. Nothing is submitted if
     any line is wrong. The first Ctrl-C lets tasks in flight end, the second stops at once.

@@ -2,8 +2,8 @@
 
 People's files are CSV as Excel, Numbers and pandas write it (comma, semicolon or tab, a ``sep=;``
 line, UTF-8 or UTF-16 with a byte-order mark, capitals in the header, an unnamed index column), JSON
-lines, JSON arrays, and what ``jq`` prints without ``-c``.  `sniff` finds out which from the first
-bytes.
+lines, JSON arrays, what ``jq`` prints without ``-c``, and plain texts with a prompt on each line.
+`sniff` finds out which from the first bytes.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ class Kind(Enum):
     JSON_LINES = "json lines"
     JSON_VALUES = "json values"
     """An array, or values that go on over several lines."""
+    TEXTS = "texts"
+    """A text on each line, for the one field that `header` names."""
 
 
 @frozen
@@ -84,32 +86,24 @@ _MARKS = (
 
 _DELIMITERS = (",", ";", "\t", "|")
 _NO_DELIMITER = "\x1f"  # where there is one column, a comma is a part of its text
+_TEXT_SUFFIXES = frozenset({".txt", ".text"})
 _JSON_SUFFIXES = frozenset({".jsonl", ".ndjson", ".json"})
+_BEGINS_JSON = re.compile(r'\[\s*(\{|\]\s*$)|\{\s*"|\{\s*\}')
 _SEP = re.compile(r'"?sep=(.)"?\s*')
 
 
-def sniff(stream: BinaryIO, suffix: str, known: Collection[str]) -> Format:
+def sniff(stream: BinaryIO, suffix: str, known: Collection[str], text_field: str = "") -> Format:
     """Return what a file is, from its beginning; raise `FileRefusedError` if it holds no rows.
 
     `suffix` is that of its name, which decides if the content does not; `known` are the names that a
-    column may have.
+    column may have; `text_field` the one that a line of plain text is for, "" if there is none.
     """
-    head = stream.read(_HEAD)
-    for magic, what in _FOREIGN:
-        if head.startswith(magic):
-            raise FileRefusedError(f"it is {what}")
-
-    encoding = next((name for mark, name in _MARKS if head.startswith(mark)), "utf-8-sig")
-    errors = "replace"
-    if encoding == "utf-8-sig":
-        errors = "surrogateescape"
-        if b"\0" in head:
-            raise FileRefusedError(
-                "it has NUL bytes: it is UTF-16 without a byte-order mark, or not text; save it as UTF-8"
-            )
-
-    text = codecs.getincrementaldecoder(encoding)(errors).decode(head)
+    encoding, text = _decoded(stream.read(_HEAD))
+    is_text = suffix.lower() in _TEXT_SUFFIXES
     start = text.lstrip()
+
+    if is_text and text_field and not _is_structured(start, known):
+        return Format(Kind.TEXTS, encoding, header=(text_field,))
     if start.startswith("["):
         return Format(Kind.JSON_VALUES, encoding)
     if start.startswith("{"):
@@ -122,7 +116,44 @@ def sniff(stream: BinaryIO, suffix: str, known: Collection[str]) -> Format:
     except FileRefusedError:
         if suffix.lower() in _JSON_SUFFIXES:
             return Format(Kind.JSON_LINES, encoding)
+        if is_text and not text_field:
+            reason = "its lines are texts: name the verb that they are for, as with --verb imagine"
+            raise FileRefusedError(reason) from None
         raise
+
+
+def _decoded(head: bytes) -> tuple[str, str]:
+    """Return the encoding of a file and the text of its beginning; raise `FileRefusedError` if it is no text."""
+    for magic, what in _FOREIGN:
+        if head.startswith(magic):
+            raise FileRefusedError(f"it is {what}")
+
+    encoding = next((name for mark, name in _MARKS if head.startswith(mark)), "utf-8-sig")
+    errors = "replace"
+    if encoding == "utf-8-sig":
+        errors = "surrogateescape"
+        if b"\0" in head:
+            raise FileRefusedError(
+                "it has NUL bytes: it is UTF-16 without a byte-order mark, or not text; save it as UTF-8"
+            )
+    return encoding, codecs.getincrementaldecoder(encoding)(errors).decode(head)
+
+
+def _is_structured(text: str, known: Collection[str]) -> bool:
+    """Return whether a file that is called a text is JSON or CSV all the same.
+
+    A prompt may begin with a bracket, or have commas; so JSON must begin as an object, or a list of
+    objects, and a header must have names of fields alone, among them `prompt` or `verb`.
+    """
+    if _BEGINS_JSON.match(text):
+        return True
+
+    first = text.split("\n", 1)[0]
+    for delimiter in _DELIMITERS:
+        names = [_column(cell, known) for cell in first.rstrip("\r").split(delimiter)]
+        if {"prompt", "verb"}.intersection(names) and all(name in known for name in names):
+            return True
+    return False
 
 
 def _kind_of_objects(text: str) -> Kind:
@@ -182,7 +213,7 @@ def _check_names(found: Format, known: Collection[str]) -> None:
         shown = ", ".join(map(repr, names[:8])) or "nothing"
         raise FileRefusedError(
             "its first line must name the columns, as in verb,prompt or, with --verb imagine, just "
-            f"prompt; it has {shown[:200]}"
+            f"prompt; it has {shown[:200]} (a file of prompts without a header is one whose name ends in .txt)"
         )
 
     twice = sorted({name for name in names if names.count(name) > 1})
@@ -211,8 +242,9 @@ def _column(text: str, known: Collection[str]) -> str:
     """Return the field that a column's name means (``Aspect Ratio`` is aspect_ratio), else the name."""
     name = text.strip().strip('"')
     plain = name.lower().replace(" ", "_").replace("-", "_")
-    if plain in known:
-        return plain
+    for spelling in (plain, plain.removesuffix("s")):  # "Prompts"
+        if spelling in known:
+            return spelling
     return name
 
 

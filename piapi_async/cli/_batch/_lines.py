@@ -82,9 +82,9 @@ class BatchInput:
     @found.default
     def _sniffed(self) -> Format:
         with self.source.open() as stream:
-            found = sniff(stream, self.source.suffix, known_names())
+            found = sniff(stream, self.source.suffix, known_names(), self._text_field())
 
-        names_verb = found.kind is not Kind.CSV or "verb" in found.header
+        names_verb = found.kind not in {Kind.CSV, Kind.TEXTS} or "verb" in found.header
         if self.verb is None and not names_verb:
             columns = ", ".join(name for name in found.header if name)
             raise FileRefusedError(
@@ -92,6 +92,13 @@ class BatchInput:
                 f"it has {columns[:200]}"
             )
         return found
+
+    def _text_field(self) -> str:
+        """Return the field that a line of plain text is for: the first of the verb of all lines."""
+        recipe = _recipe(self.verb)
+        if recipe is None:
+            return ""
+        return next(iter(recipe.fields), "")
 
     def lines(self) -> Iterator[Line | BadLineError]:
         """Yield every row that is not blank, as a request or as its error; raise `FileRefusedError`."""
@@ -171,7 +178,7 @@ class BatchInput:
         return recipe
 
     def _value(self, recipe: Recipe, name: str, cell: Any) -> object:  # noqa: ANN401 - whatever JSON holds
-        if self.found.kind is not Kind.CSV:
+        if self.found.kind not in {Kind.CSV, Kind.TEXTS}:
             return recipe.from_json(name, cell)
 
         decimal = "."

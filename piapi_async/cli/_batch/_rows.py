@@ -57,6 +57,8 @@ def read_rows(stream: BinaryIO, found: Format, begins_row: BeginsRow) -> Iterato
                 yield from _csv_rows(_Lines(text), found, begins_row)
             case Kind.JSON_LINES:
                 yield from _json_lines(_Lines(text))
+            case Kind.TEXTS:
+                yield from _texts(_Lines(text), found.header[0])
             case Kind.JSON_VALUES:
                 for number, value in enumerate(json_values(text), 1):
                     yield _object(number, value)
@@ -126,10 +128,11 @@ class _Lines(Iterator[str]):
         return BadRow(number, reason, self.bad_byte, self.text_before)
 
 
-# -- JSON lines ---------------------------------------------------------------------------------
+# -- a row on each line -------------------------------------------------------------------------
 
 
-def _json_lines(lines: _Lines) -> Iterator[Row | BadRow]:
+def _each(lines: _Lines) -> Iterator[str | BadRow]:
+    """Yield every line that is not blank, stripped."""
     while True:
         lines.begin_row()
         try:
@@ -143,10 +146,22 @@ def _json_lines(lines: _Lines) -> Iterator[Row | BadRow]:
         text = line.strip("\ufeff \t\r\n")
         if not text:
             continue
-        if lines.bad_byte is not None:
+        if lines.bad_byte is None:
+            yield text
+        else:
             yield lines.undecoded(lines.number)
-            continue
 
+
+def _texts(lines: _Lines, name: str) -> Iterator[Row | BadRow]:
+    for text in _each(lines):
+        yield text if isinstance(text, BadRow) else Row(lines.number, {name: text})
+
+
+def _json_lines(lines: _Lines) -> Iterator[Row | BadRow]:
+    for text in _each(lines):
+        if isinstance(text, BadRow):
+            yield text
+            continue
         try:
             value = json.loads(text)
         except (ValueError, RecursionError) as error:
