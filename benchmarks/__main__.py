@@ -35,6 +35,7 @@ BENCHMARKS = (
     "batch",
     "concurrency",
     "ledger",
+    "observers",
     "soak",
 )
 

@@ -167,7 +167,8 @@ class Poller:
             self._note_unknown_statuses(poll.family, readings)
             before = self._states(poll.watches)
             woken = self.schedule.succeeded(poll, readings, _now())
-            self._tell_poll(poll, began)
+            if before is not None:
+                self._tell_poll(poll, began)
             self._note(poll.watches, before)
         except PiAPIError as error:
             woken = self.schedule.failed(poll, error, _now())
@@ -201,8 +202,6 @@ class Poller:
         return self._sender.events
 
     def _tell_poll(self, poll: Poll, began: float, error: PiAPIError | None = None) -> None:
-        if not self._events.heard_in_detail:
-            return
         ended = sum(watch.ended for watch in poll.watches)
         self._events.polled(poll.family.name, len(poll.watches), _now() - began, ended=ended, error=error)
 
