@@ -15,11 +15,12 @@ from typing import Any
 
 from attrs import define, field, frozen
 
+from piapi_async._protocol.kinds import FAST, Kind
 from piapi_async._wait.schedule import PollSchedule
 from piapi_async._wait.watch import Poll, Watch
 from piapi_async.midjourney import LEGACY, MidjourneyResult
 from piapi_async.policy import PollPolicy
-from piapi_async.tasks import Life, Reader, Task, TaskId, TaskState
+from piapi_async.tasks import Life, Reader, Task, TaskId, TaskState, Usual
 
 LATENCY = 0.05
 """Seconds from a request's sending to its response, which shows the task as it is when it comes."""
@@ -66,6 +67,11 @@ class Case:
     progress: bool
     tasks: int
     shape: str = "steady"
+    usual: Usual | None = None  # how long tasks take, if not as in fast mode
+    guess: Usual | None = None  # what the client takes them for at first
+    changes_after: int = 0  # tasks after which they take `factor` as long; 0: never
+    factor: float = 1.0
+    warm_up: int = 10  # of them, ends that are not measured
 
     @property
     def packed(self) -> int:
@@ -151,10 +157,11 @@ class Simulation:
     _order: Any = field(factory=count)
     _in_flight: int = 0
     _to_warm: int = 0
+    _begun: int = 0
 
     def run(self) -> Measured:
         """Keep the tasks in flight until enough have ended; the first generation only warms up."""
-        self._to_warm = self.case.in_flight
+        self._to_warm = self.case.in_flight if self.case.usual is None else self.case.warm_up
         for _ in range(self.case.in_flight):
             self._later(LATENCY + self.rng.random() * MEDIAN, None)
         while len(self.measured.delays) < self.case.tasks:
@@ -184,15 +191,24 @@ class Simulation:
     def _begin(self) -> None:
         """Let a task begin: its submission was just accepted, and it is waited for."""
         number = next(self._order)
-        total = draw_duration(self.rng)
+        total = self._draw()
         queued = min(3.0, total / 15)
         skew = max(-2.5, min(2.5, self.rng.gauss(0, 1))) * PROGRESS_ERROR
         task_id = TaskId(f"task-{number}")
-        watch = new_watch(self.schedule, task_id, self.now)
+        watch = new_watch(self.schedule, task_id, self.now, self.case.guess or self.case.usual)
         span = (total - queued) * (1 + skew)
         shape = SHAPES[self.case.shape] if self.case.progress else None
         self._jobs[task_id] = _Job(task_id, self.now + queued, self.now + total, span, shape)
         self.schedule.start(watch, task_id, self.now)
+
+    def _draw(self) -> float:
+        """Return how long the next task takes."""
+        usual = self.case.usual
+        if usual is None:
+            return draw_duration(self.rng)
+        self._begun += 1
+        changed = self.case.changes_after and self._begun > self.case.changes_after
+        return usual.median * math.exp(self.rng.gauss(0, usual.spread)) * (self.case.factor if changed else 1.0)
 
     def _answer(self, poll: Poll) -> None:
         self._in_flight -= 1
@@ -205,9 +221,10 @@ class Simulation:
                 self.measured.delays.append(self.now - job.ends)
 
 
-def new_watch(schedule: PollSchedule, task_id: TaskId, now: float) -> Watch:
+def new_watch(schedule: PollSchedule, task_id: TaskId, now: float, usual: Usual | None = None) -> Watch:
     """Return the watch of a task that was submitted just now, as the client makes it."""
-    return Watch(LEGACY, task_id, due=schedule.first_poll(now), paced_from=now)
+    durations = schedule.durations_of(LEGACY, Kind("simulated", usual or FAST))
+    return Watch(LEGACY, task_id, due=schedule.first_poll(now, durations), paced_from=now, durations=durations)
 
 
 def simulate(case: Case, policy: PollPolicy, *, seed: int = 1) -> Measured:

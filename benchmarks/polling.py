@@ -22,9 +22,11 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import orjson
-from attrs import asdict, frozen
+from attrs import asdict, evolve, frozen
 
+from piapi_async._protocol.kinds import FAST, PICTURE, RELAX, SOLID, SOUND, TURBO, VIDEO
 from piapi_async.policy import PollPolicy
+from piapi_async.tasks import Usual
 
 from ._goals import Goal
 from ._peers import PEERS
@@ -262,6 +264,77 @@ def knob_table(tasks: int) -> str:
     return table("p95 as the knob is turned (simulated)", ("delay", "one task", "100, K = 20", "with progress"), rows)
 
 
+@frozen(kw_only=True)
+class KindRow:
+    """One kind of task, waited for by a client that has seen ten of it, or goes by its request class alone."""
+
+    what: str
+    usual: Usual
+    per_task: float
+    p95: float
+
+    @property
+    def floor(self) -> float:
+        """Polls per task of who knows the distribution and notices 95 % within the goal, and no other.
+
+        The first poll finds the ends from the fifth percentile on, and one follows in each interval.
+        """
+        at = self.usual.after(-_Z95) + GOAL_LATENESS
+        polls, share = 1.0, 1.0
+        while share > _NOBODY:
+            share = math.erfc(math.log(at / self.usual.median) / self.usual.spread / math.sqrt(2)) / 2
+            polls += share
+            at += GOAL_LATENESS
+        return polls
+
+    def cells(self) -> list[str]:
+        """Return the line's texts."""
+        in_time, cheap = self.p95 <= GOAL_LATENESS, self.per_task <= GOAL_OVER_FLOOR * self.floor
+        return [
+            self.what,
+            f"{self.usual.median:g}",
+            f"{self.usual.spread:g}",
+            f"{self.p95:.2f}",
+            f"<= {GOAL_LATENESS:g}",
+            "met" if in_time else "MISSED",
+            short(self.per_task),
+            f"<= {GOAL_OVER_FLOOR * self.floor:.1f}",
+            "met" if cheap else f"MISSED: {self.per_task / self.floor:.2f} of the floor",
+        ]
+
+
+GOAL_LATENESS, GOAL_OVER_FLOOR = 1.6, 1.1
+_Z95, _NOBODY = 1.6449, 1e-6
+_KINDS = (("pictures", PICTURE), ("sound", SOUND), ("3-D", SOLID), ("video", VIDEO), ("turbo", TURBO), ("relax", RELAX))
+_MEDIANS = (2.0, 3.0, 8.0, 15.0, 45.0, 100.0, 240.0, 600.0)
+
+
+def kind_rows(tasks: int) -> list[KindRow]:
+    """Measure kinds, simulated: four in flight, a request for each poll, no progress reported, delay = 1.5 s."""
+    cases = [(what, Case(4, 1, progress=False, tasks=tasks, usual=usual, warm_up=0)) for what, usual in (_KINDS)]
+    for median in _MEDIANS:
+        case = Case(4, 1, progress=False, tasks=tasks, usual=Usual(median, 0.4), guess=FAST)
+        cases.append(("guessed 45 s, after ten", case))
+    for factor in (10.0, 0.1):
+        before = Usual(45.0, 0.4)
+        case = Case(4, 1, progress=False, tasks=tasks, usual=before, warm_up=60, changes_after=50, factor=factor)
+        cases.append((f"was 45 s, ten after x {factor:g}", evolve(case, guess=before)))
+
+    rows = []
+    for what, case in cases:
+        assert case.usual is not None  # noqa: S101 - all of these have one
+        measured = simulate(case, PollPolicy(DELAY))
+        usual = evolve(case.usual, median=case.usual.median * case.factor)
+        rows.append(KindRow(what=what, usual=usual, per_task=measured.per_task, p95=measured.p95))
+    return rows
+
+
+def kinds_table(rows: Sequence[KindRow]) -> str:
+    """Return the table of the kinds."""
+    columns = ("kinds (simulated)", "median", "spread", "p95", "goal", "", "R", "goal", "")
+    return table("on time for every kind", columns, [row.cells() for row in rows])
+
+
 def plot(path: Path, jobs: Sequence[Job], peers: dict[str, Measured]) -> None:
     """Draw requests per task against the 95th percentile of the delay, both logarithmic."""
     rows = list(run_all(jobs))
@@ -308,12 +381,15 @@ def main(
     print(table(f"polling: {who}, delay={delay:g} s", COLUMNS, [row.cells() for row in rows]), end="\n\n")
     print(peers_table(peers), end="\n\n")
     print(shapes_table(delay, 200 if smoke else 1000), end="\n\n")
+    kinds = kind_rows(100 if smoke else 600)
+    print(kinds_table(kinds), end="\n\n")
     print(knob_table(200 if smoke else 1000), end="\n\n")
     if plot_path is not None:
         plot(plot_path, [Job(case, each, seed, simulated) for case in PICTURED for each in DELAYS], peers)
     print(f"{time.perf_counter() - begun:.0f} s")
     if json_path is not None:
         found = {"goals": [asdict(goal) for goal in goals(rows, peers)], "rows": [asdict(row) for row in rows]}
+        found["kinds"] = [{**asdict(kind), "floor": kind.floor} for kind in kinds]
         json_path.write_bytes(orjson.dumps(found, option=orjson.OPT_INDENT_2))
 
 

@@ -22,6 +22,7 @@ from ._calls.sender import Sender
 from ._calls.threads import running_loop
 from ._families import FAMILIES
 from ._protocol.family import Family, Service, TaskRequest
+from ._protocol.kinds import Kind
 from ._submit.correlation import Correlation
 from ._submit.finder import RecoveryReport
 from ._submit.submission import NO_TERMS, SubmitResult, Terms
@@ -34,8 +35,9 @@ from ._wait.poller import Poller
 from ._wait.schedule import PollSchedule
 from ._wait.watch import Watch
 from .downloads._session import FileSession, host_of
-from .errors import ClientClosed, PiAPIError
+from .errors import ClientClosed, LedgerError, PiAPIError
 from .ledger import Ledger
+from .ledger._durations import read_durations, write_durations
 from .ledger._entries import SubmissionKey, check_key, note_as_json
 from .ledger._ledger import writer_of
 from .ledger._writer import LedgerWriter
@@ -77,6 +79,7 @@ class Runtime:
     _loop: asyncio.AbstractEventLoop | None = field(default=None, init=False)
     _pid: int = field(default=0, init=False)  # of the process that uses it
     _joined: bool = field(default=False, init=False)  # the ledger
+    _asked_for_durations: bool = field(default=False, init=False)
     _closing: asyncio.Task[None] | None = field(default=None, init=False)
 
     @classmethod
@@ -193,6 +196,7 @@ class Runtime:
             last.callback(self.events.shut_down)
             if self.ledger is not None and self._joined:
                 last.push_async_callback(self.ledger.leave, self.events)
+                last.push_async_callback(self._keep_durations)
             last.push_async_callback(self.sender.transport.close)
             last.push_async_callback(self.uploader.close)
             last.push_async_callback(self.correlation.finish)
@@ -233,11 +237,13 @@ class Runtime:
 
         accepted = await self.submitter.submit(request, key, timeout, identity=identity, terms=terms, subject=subject)
 
+        self._recall_durations()
         watch = self.watch(
             family,
             accepted.task_id,
             submitted=accepted.ledger_entry is None,
             has_webhook=accepted.has_webhook,
+            kind=getattr(request, "kind", None),
         )
         if watch.subject is None:  # else the task was submitted here before, under the same key
             watch.subject = subject
@@ -259,24 +265,57 @@ class Runtime:
             raise ValueError("key: it needs a ledger, PiAPI(ledger=Ledger(path)), and this client has none")
         check_key(key)
 
+    def _recall_durations(self) -> None:
+        """Ask the ledger, once, how long tasks took before; it answers soon after the first submission."""
+        if self.ledger is None or self._asked_for_durations:
+            return
+
+        self._asked_for_durations = True
+        kinds = self.poller.schedule.kinds
+
+        def take_in(earlier: asyncio.Future[Any]) -> None:
+            if not earlier.cancelled() and earlier.exception() is None:
+                kinds.remember(earlier.result())
+
+        with contextlib.suppress(LedgerError):  # the next submission will say so
+            asyncio.ensure_future(self.ledger.run(read_durations, self.origin)).add_done_callback(take_in)
+
+    async def _keep_durations(self) -> None:
+        """Have the ledger keep how long tasks took, for the next run."""
+        latest = self.poller.schedule.kinds.latest()
+        if self.ledger is None or not self._asked_for_durations or not latest:
+            return
+        with contextlib.suppress(LedgerError):  # it is a hint, and no loss
+            await self.ledger.run(write_durations, self.origin, latest)
+
     def watch(
-        self, family: Family[Any], task_id: TaskId, *, submitted: bool = False, has_webhook: bool = False
+        self,
+        family: Family[Any],
+        task_id: TaskId,
+        *,
+        submitted: bool = False,
+        has_webhook: bool = False,
+        kind: object = None,
     ) -> Watch:
         """Return the watch of a task: the one that is waited on if there is one.
 
         `submitted` tells that the task was created just now, `has_webhook` that a webhook will
-        report its end.
+        report its end, `kind` which kind it is of, if its request is known.
         """
         schedule = self.poller.schedule
         watch = schedule.find(family, task_id)
         if watch is not None:
             return watch
+
+        durations = None
+        if isinstance(kind, Kind):  # a user's request class may call anything so
+            durations = schedule.durations_of(family, kind)
         if not submitted:
-            return Watch(family, task_id, due=-math.inf)
+            return Watch(family, task_id, due=-math.inf, durations=durations)
 
         now = asyncio.get_running_loop().time()
-        due = schedule.first_poll(now, has_webhook=has_webhook)
-        return Watch(family, task_id, due=due, paced_from=now, has_webhook=has_webhook)
+        due = schedule.first_poll(now, durations, has_webhook=has_webhook)
+        return Watch(family, task_id, due=due, paced_from=now, has_webhook=has_webhook, durations=durations)
 
     def family(self, named: Family[Any] | None) -> Family[Any]:
         """Return the family that a caller has named, or what a bare id means; raises as `check_family`."""

@@ -37,6 +37,7 @@ from ._protocol.fields import (
     word,
     zoom,
 )
+from ._protocol.kinds import UNKNOWN, Kind, kind_of
 from ._protocol.reading import (
     failure_text,
     from_unix,
@@ -97,6 +98,11 @@ class _Verb(CheckedRequest):
     @property
     def family(self) -> Family[MidjourneyResult]:
         return LEGACY
+
+    @property
+    def kind(self) -> Kind:
+        """The kind of its tasks: the verb, in the mode that it is asked for."""
+        return kind_of("midjourney", self.verb, getattr(self, "process_mode", None) or "fast")
 
     def to_http(self) -> HTTPRequest:
         return post(f"/mj/v2/{self.verb}", set_fields(self))
@@ -435,6 +441,14 @@ def _rewritten(data: dict[str, Any]) -> bytes:
     return bytes(memoryview(orjson.dumps(data)))  # a copy: orjson's own bytes keep a buffer of 8 kB
 
 
+def _read_kind(raw: Mapping[str, Any]) -> Kind:
+    meta = object_at(raw, "meta")
+    task_type, mode = meta.get("task_type"), meta.get("process_mode")
+    if not isinstance(task_type, str) or not task_type:
+        return UNKNOWN
+    return kind_of("midjourney", task_type, mode if isinstance(mode, str) and mode else "fast")
+
+
 LEGACY: Family[MidjourneyResult] = Family(
     name="legacy",
     service=PIAPI,
@@ -443,5 +457,6 @@ LEGACY: Family[MidjourneyResult] = Family(
     fetch_many=MultiFetch,
     cancel=_cancel,
     read=_read_task,
+    kind=_read_kind,
 )
 """Tasks of the legacy Midjourney protocol, `/mj/v2/…`."""

@@ -12,6 +12,8 @@ from typing import Any
 
 from attrs import Attribute, define, evolve, field, frozen
 
+from .tasks import Usual
+
 _MAX_DOUBLINGS = 60  # beyond, a float could overflow before the maximum caps it
 
 
@@ -23,6 +25,12 @@ def _positive(instance: object, attribute: Attribute[Any], value: object) -> Non
 def _finite(instance: object, attribute: Attribute[Any], value: float) -> None:
     if not math.isfinite(value):
         raise _not_allowed(instance, attribute, value, "finite")
+
+
+def _positive_or_none(instance: object, attribute: Attribute[Any], value: float | None) -> None:
+    if value is not None:
+        _positive(instance, attribute, value)
+        _finite(instance, attribute, value)
 
 
 def _not_negative(instance: object, attribute: Attribute[Any], value: object) -> None:
@@ -151,12 +159,12 @@ class TokenBucket:
 
 # -- when to poll again ----------------------------------------------------------------------------
 
-_TYPICAL_DURATION = 45.0  # seconds; fast-mode tasks take 25 to 80 (the vendor's page)
+_TYPICAL = Usual(45.0)  # fast-mode tasks take 25 to 80 seconds (the vendor's page)
 
-# As shares of the typical duration (observed, and tuned in `benchmarks.polling`):
-_EARLIEST_END = 0.11  # no task ends before
-_YOUNG = 0.4  # few tasks end before
-_PATIENT = 3.5  # nearly all tasks have ended by then
+# In deviations of the logarithm of a kind's durations (tuned in `benchmarks.polling`):
+_YOUNG = -1.9  # one task in 30 ends before: 95 % of all are noticed in time without polling for it
+_GLANCES = (-3.0, -2.3)  # at these ages there is one poll each, for those that end so early
+_PATIENT = 2.1  # nearly all tasks have ended by then
 
 # Progress was observed to lead or trail by about 0.1 of the predicted duration, so an end is
 # unlikely earlier than this share of it before its predicted time.
@@ -165,7 +173,10 @@ _PREDICTION_MARGIN = 0.15
 # As shares of, or in, intervals of the plain schedule:
 _END_IS_DUE = 0.85  # polls are closer when an end is due
 _MOST_PREDICTED = 10.0  # hosts need not report steadily, so no prediction is relied on for longer
-_ALLOWANCE = 0.93  # leaves time for the jitter and for the response to arrive
+_ALLOWANCE = 0.95  # leaves time for the jitter and for the response to arrive
+_GLANCES_APART = 3.0  # a poll of young tasks is not worth it closer to the next
+_FIRST_GUESS = 3.0  # until a kind is known its tasks are first polled then, and at twice each age
+_LOOKED_AT = 8.0  # polls in a typical duration, of a task whose progress somebody looks at
 
 _JITTER = 0.04
 _PUNCTUAL = 0.95  # the share of ends that are to be noticed within `PollPolicy.delay`
@@ -187,12 +198,13 @@ class PollPolicy:
     while a task is too young to end, or by its progress far from its end; there is no back-off,
     because an end does not become less likely with time.
 
-    `typical_duration` is how long a task usually takes, in seconds: about 15 in turbo mode, and
-    less on an emulator that runs faster than real time.
+    How long tasks take is learnt, for each kind of task; `typical_duration` is what to begin with,
+    in seconds, in place of what is known of the kind.
     """
 
     delay: float = field(default=1.5, validator=[_positive, _finite])
-    typical_duration: float = field(default=_TYPICAL_DURATION, kw_only=True, validator=[_positive, _finite])
+    typical_duration: float | None = field(default=None, kw_only=True, validator=_positive_or_none)
+
     _plain: bool = field(default=False, kw_only=True)
     _speed: float = field(default=1.0, kw_only=True, repr=False)
 
@@ -208,55 +220,86 @@ class PollPolicy:
 
     def at_speed(self, speed: float) -> PollPolicy:
         """Return the policy for a host that runs `speed` times faster than real time."""
-        return evolve(
-            self,
-            delay=self.delay / speed,
-            typical_duration=self.typical_duration / speed,
-            speed=self.speed * speed,
-        )
+        typical = self.typical_duration
+        if typical is not None:
+            typical /= speed
+        return evolve(self, delay=self.delay / speed, typical_duration=typical, speed=self._speed * speed)
+
+    def guess(self, usual: Usual | None = None) -> Usual:
+        """Return how long tasks take while nothing has been seen of a kind that usually takes `usual`."""
+        usual = usual or _TYPICAL
+        if self.typical_duration is not None:
+            return evolve(usual, median=self.typical_duration)
+        if self._speed != 1.0:
+            return evolve(usual, median=usual.median / self._speed)
+        return usual
 
     @property
     def interval(self) -> float:
         """Seconds between two polls of the plain schedule: an end falls evenly between them."""
         return self.delay / _PUNCTUAL
 
-    def next_poll(self, rng: Random, *, age: float | None = None, pace: Pace | None = None) -> float:
+    def next_poll(
+        self,
+        rng: Random,
+        *,
+        age: float | None = None,
+        pace: Pace | None = None,
+        usual: Usual | None = None,
+        looked_at: bool = False,
+    ) -> float:
         """Return the seconds until the next poll of a task that has not ended.
 
         `age` is the seconds since it can have begun to run, or None if that is not known; `pace`
-        is what its progress shows.  Jitter only lengthens.
+        is what its progress shows, `usual` how long such tasks take.  A task whose progress
+        somebody looks at is polled now and then while it is young, too.  Jitter only lengthens.
         """
-        return self._steady(age, pace) * (1.0 + _JITTER * rng.random())
+        usual = usual or self.guess()
+        seconds = self._steady(age, pace, usual)
+        if looked_at and not self._plain:
+            seconds = min(seconds, usual.median / _LOOKED_AT)
+        return seconds * (1.0 + _JITTER * rng.random())
 
-    def safety_net(self, age: float) -> float:
+    def safety_net(self, age: float, usual: Usual | None = None) -> float:
         """Return the seconds until the next poll of a task whose end a webhook will report.
 
-        `age` is as for `next_poll`, with NaN for unknown.
+        `age` and `usual` are as for `next_poll`, with NaN for an unknown age.
         """
+        usual = usual or self.guess()
         if math.isnan(age):
-            return self.typical_duration
-        return max(_PATIENT * self.typical_duration - age, self.typical_duration)
+            return usual.median
+        return max(usual.after(_PATIENT) - age, usual.median)
 
-    def _steady(self, age: float | None, pace: Pace | None) -> float:
+    def _steady(self, age: float | None, pace: Pace | None, usual: Usual) -> float:
         """Return what `next_poll` does, without jitter."""
         if self._plain:
             return self.interval
 
         interval = self.interval * _ALLOWANCE
         if pace is not None:
-            return self._by_pace(pace, interval)
+            return self._by_pace(pace, interval, usual)
         if age is None:
             return interval
 
-        # While few tasks end the interval shrinks as 1/age; the next poll comes at the latest when
-        # that time is over.
-        earliest = _EARLIEST_END * self.typical_duration
-        young = _YOUNG * self.typical_duration
-        by_age = min(interval * young / max(age, earliest), young - age)
-        return max(earliest - age, interval, by_age)
+        young = usual.after(_YOUNG)
+        if age >= young:
+            return interval
+        return min(self._glance(age, young, interval, usual), young - age + self.interval)
 
-    def _by_pace(self, pace: Pace, interval: float) -> float:
+    def _glance(self, age: float, young: float, interval: float, usual: Usual) -> float:
+        """Return the seconds to a poll of a task that is too young for the end to be likely; inf for none."""
+        if not usual.known:  # so that a wrong guess costs no more than as long again
+            return max(_FIRST_GUESS * interval, age)
+
+        apart = _GLANCES_APART * interval
+        for deviations in _GLANCES:
+            at = usual.after(deviations)
+            if at - age > apart and young - at > apart:
+                return at - age
+        return math.inf
+
+    def _by_pace(self, pace: Pace, interval: float, usual: Usual) -> float:
         left = (100.0 - pace.progress) / pace.rate
         margin = _PREDICTION_MARGIN * 100.0 / pace.rate
-        predicted = min(left - margin, _MOST_PREDICTED * interval, self.typical_duration)
+        predicted = min(left - margin, _MOST_PREDICTED * interval, usual.median)
         return max(_END_IS_DUE * interval, predicted)

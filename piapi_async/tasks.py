@@ -6,6 +6,7 @@ all that is needed to find it again.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from enum import Enum, StrEnum
@@ -55,6 +56,23 @@ class TaskState(Enum):
 
     def __init__(self, word: str) -> None:
         self.terminal = word in {"done", "failed", "cancelled"}
+
+
+@frozen
+class Usual:
+    """How long tasks of one kind usually take, as a lognormal distribution.
+
+    Half of them take less than `median` seconds; `spread` is the standard deviation of the natural
+    logarithm.  `known` tells that it was seen, not guessed.
+    """
+
+    median: float
+    spread: float = 0.6
+    known: bool = False
+
+    def after(self, deviations: float) -> float:
+        """Return the seconds after which a share of the tasks has ended, given in deviations."""
+        return self.median * math.exp(deviations * self.spread)
 
 
 @frozen

@@ -24,6 +24,7 @@ from ._protocol.checks import around
 from ._protocol.decoding import Structure
 from ._protocol.envelope import find_task_object, read_envelope, unpack_task, without_secrets
 from ._protocol.family import Family, Trace
+from ._protocol.kinds import UNKNOWN, Kind, kind_of
 from ._protocol.reading import (
     failure_text,
     object_at,
@@ -74,6 +75,12 @@ class _Create(FileRequest, Generic[R_co]):
     def names(self) -> tuple[str, str]:
         """Model and task type, as the wire has them."""
         raise NotImplementedError
+
+    @property
+    def kind(self) -> Kind:
+        """The kind of its tasks: the model and the task type, in the mode that it is asked for."""
+        mode = getattr(self, "mode", None)
+        return kind_of(*self.names, mode if isinstance(mode, str) else "")
 
     def inputs(self) -> Mapping[str, Any]:
         """Return the `input` object, files still as paths."""
@@ -311,6 +318,14 @@ def _read_files(raw: Mapping[str, Any]) -> tuple[TaskFile, ...]:
 def _derive(task_id: TaskId, word: str, inputs: Mapping[str, Any]) -> CreateTask:
     verb, told = read_action(word)
     return CreateTask("midjourney", verb, {"origin_task_id": task_id, **told, **inputs})
+
+
+def _read_kind(raw: Mapping[str, Any]) -> Kind:
+    names = raw.get("model"), raw.get("task_type")
+    mode = object_at(raw, "input").get("mode")
+    if not all(isinstance(name, str) and name for name in names):
+        return UNKNOWN
+    return kind_of(str(names[0]), str(names[1]), mode if isinstance(mode, str) else "")
 
 
 @cache

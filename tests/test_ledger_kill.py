@@ -229,7 +229,9 @@ EDGES = {
     "after commit 2": (1, ACCEPTED),
     "before commit 3": (1, ACCEPTED),
     "in the end's transaction": (1, ACCEPTED),
-    "after commit 3": (1, ENDED),
+    "after commit 3": (1, ACCEPTED),  # it asked how long tasks took before
+    "before commit 4": (1, ACCEPTED),
+    "after commit 4": (1, ENDED),
 }
 
 

@@ -419,7 +419,6 @@ COUNTERS: list[tuple[Callable[..., Any], str]] = [
 MAKERS: list[tuple[Callable[..., Any], str]] = [
     (lambda value: TokenBucket(1, value), "TokenBucket.seconds"),
     (PollPolicy, "PollPolicy.delay"),
-    (lambda value: PollPolicy(typical_duration=value), "PollPolicy.typical_duration"),
 ]
 ENDLESS: list[Callable[..., Any]] = [
     PollPolicy,

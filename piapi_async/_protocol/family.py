@@ -11,6 +11,7 @@ from attrs import field, frozen
 from .._http import Request
 from ..errors import PiAPIError, UnexpectedAnswer
 from ..tasks import Created, Task, TaskId
+from .kinds import UNKNOWN, Kind
 
 R_co = TypeVar("R_co", covariant=True)
 
@@ -57,6 +58,10 @@ class Trace:
     service_mode: str = ""
 
 
+def _no_kind(_raw: Mapping[str, Any]) -> Kind:
+    return UNKNOWN
+
+
 @frozen(eq=False, kw_only=True)
 class Family(Generic[R_co]):
     """How the tasks of one API are read and cancelled.
@@ -69,6 +74,7 @@ class Family(Generic[R_co]):
     None if the API reads only one task at a time; else it returns by id the task, None for an
     unknown id, or the error of an entry that could not be read.  `trace` tells from a task's JSON
     what it was made from, if the host keeps a history in which a lost task can be found.
+    `kind` tells its kind, for one whose request is not known.
     """
 
     name: str
@@ -80,6 +86,7 @@ class Family(Generic[R_co]):
     read: Callable[[dict[str, Any], TaskId], Task[R_co]] = field(repr=False)
     fetch_many: FetchMany[R_co] | None = field(default=None, repr=False)
     trace: Callable[[Mapping[str, Any]], Trace] | None = field(default=None, repr=False)
+    kind: Callable[[Mapping[str, Any]], Kind] = field(default=_no_kind, repr=False)
 
 
 def no_cancel(name: str) -> Callable[[Sequence[TaskId]], NoReturn]:

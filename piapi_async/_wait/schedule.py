@@ -31,11 +31,13 @@ from typing import Any
 from attrs import define, field
 
 from .._protocol.family import Family
+from .._protocol.kinds import Kind
 from .._verdict import Verdict, judge_read
 from ..errors import APIError, ClientClosed, NotFoundError, PiAPIError, UnexpectedAnswer
 from ..policy import PollPolicy, doubled
 from ..stats import Counters
-from ..tasks import TaskId
+from ..tasks import TaskId, TaskState, Usual
+from .durations import KindDurations, Kinds
 from .faults import KeyRefusals
 from .queue import DeadlineQueue, FamilyQueue
 from .trust import EndReports, WebhookTrust
@@ -57,6 +59,7 @@ class PollSchedule:
     multi_fetch_size: int = 20
     counters: Counters = field(factory=Counters)
     trust: WebhookTrust = field(factory=WebhookTrust)
+    kinds: Kinds = field(factory=Kinds)
     _reports: EndReports = field(init=False)
     _queues: dict[str, FamilyQueue] = field(factory=dict, init=False)
     _deadlines: DeadlineQueue = field(factory=DeadlineQueue, init=False)
@@ -109,6 +112,10 @@ class PollSchedule:
 
         if not watch.waits:
             self._register(watch)
+            if watch.durations is not None and watch.observed_at == NEVER and watch.paced_from <= now:
+                watch.durations.begun(watch, watch.paced_from)
+        if changes and watch.due > now and not (watch.has_webhook and self.trust.relied_on):
+            watch.due = min(watch.due, now + self._in(watch, now, looked_at=True))
         wait = Wait(watch, woken, deadline, changes, once)
         watch.waits += (wait,)
         self._deadlines.push(wait)
@@ -118,7 +125,7 @@ class PollSchedule:
             watch.due = now
         elif watch.has_webhook and not self.trust.relied_on:
             # Its poll may have been put off while webhooks were relied on.
-            watch.due = min(watch.due, now + self.policy.next_poll(self.rng))
+            watch.due = min(watch.due, now + self._in(watch, now))
 
         if not watch.polling:
             due = now if once else max(now, watch.due)
@@ -135,6 +142,7 @@ class PollSchedule:
         self._deadlines.dropped(wait)
         if not watch.waits:
             self._unregister(watch)
+            self._left(watch)
         return True
 
     def close(self, error: PiAPIError) -> list[Wait]:
@@ -151,13 +159,23 @@ class PollSchedule:
 
     # -- what to poll next -------------------------------------------------------------------------
 
-    def first_poll(self, now: float, *, has_webhook: bool = False) -> float:
+    def durations_of(self, family: Family[Any], kind: Kind) -> KindDurations:
+        """Return what is known of how long tasks of a kind take."""
+        return self.kinds.of(family.name, kind, self.policy.guess(kind.usual))
+
+    def first_poll(self, now: float, durations: KindDurations | None = None, *, has_webhook: bool = False) -> float:
         """Return when to poll a task first that is submitted now: not before anything can have ended."""
         self._judge_reports(now)
-        seconds = self.policy.next_poll(self.rng, age=0.0)
+        usual = durations.usual(now) if durations is not None else None
+        seconds = self.policy.next_poll(self.rng, age=0.0, usual=usual)
         if has_webhook:
-            seconds = self._put_off(seconds, age=0.0)
+            seconds = self._put_off(seconds, 0.0, usual)
         return now + seconds
+
+    def _in(self, watch: Watch, now: float, *, looked_at: bool = False) -> float:
+        """Return the seconds to the next poll of a task, whatever its age."""
+        usual = None if watch.durations is None else watch.durations.usual(now)
+        return self.policy.next_poll(self.rng, usual=usual, looked_at=looked_at)
 
     def next_event(self, *, polls: bool) -> float:
         """Return when the next deadline comes or, with `polls`, a poll is due; inf for never."""
@@ -272,6 +290,8 @@ class PollSchedule:
             watch.detection_seconds = (now - watch.observed_at) / 2
             self.counters.detection_seconds += watch.detection_seconds
 
+        if watch.durations is not None and watch.task is not None:
+            self._learn_duration(watch, watch.durations, watch.task, now, reported=reported)
         if watch.has_webhook:
             task = watch.family.name, watch.task_id
             if self._reports.end_observed(task, now, reported=reported):
@@ -281,11 +301,42 @@ class PollSchedule:
     def _next_poll_in(self, watch: Watch, task: AnyTask, now: float) -> float:
         """Take in that a task has not ended; return the seconds to its next poll."""
         age, pace = watch.measure(task, now)
-        seconds = self.policy.next_poll(self.rng, age=age, pace=pace)
+        if watch.durations is None:
+            watch.durations = self.durations_of(watch.family, watch.family.kind(task.raw))
+        if watch.paced_from == now and task.state is TaskState.WAITING:  # it has not begun yet
+            watch.durations.begun(watch, now)
+
+        usual = watch.durations.usual(now)
+        looked_at = any(wait.changes for wait in watch.waits)
+        seconds = self.policy.next_poll(self.rng, age=age, pace=pace, usual=usual, looked_at=looked_at)
         if watch.has_webhook and not watch.end_reported:
-            seconds = self._put_off(seconds, now - watch.paced_from)
+            seconds = self._put_off(seconds, now - watch.paced_from, usual)
         watch.end_reported_at = NEVER  # a report is refuted: it was too early, or forged
         return seconds
+
+    def _learn_duration(
+        self, watch: Watch, durations: KindDurations, task: AnyTask, now: float, *, reported: bool
+    ) -> None:
+        """Take in how long a task took; if that is news, poll the others of its kind accordingly."""
+        earliest = now if reported else max(watch.observed_at, watch.paced_from)
+        if math.isnan(earliest):
+            earliest = watch.observed_at
+
+        told = None
+        if now - earliest > self.policy.interval * 2:  # seen too roughly: the host may know better
+            began, ended = task.started_at, task.ended_at
+            if began is not None and ended is not None:
+                told = (ended - began).total_seconds()
+        if durations.ended(watch, earliest, now, told=told):
+            for other in list(self._queue_of(watch.family).watches.values()):
+                if other.durations is durations and not other.polling and other is not watch:
+                    self._enqueue(other, now + self._in(other, now))
+
+    @staticmethod
+    def _left(watch: Watch) -> None:
+        """Take in that nobody waits for a task any more."""
+        if watch.durations is not None:
+            watch.durations.left(watch, max(watch.observed_at, 0.0))
 
     # -- what webhooks report ----------------------------------------------------------------------
 
@@ -315,12 +366,12 @@ class PollSchedule:
         """Remember an end that a webhook reported while nobody waits: a wait will poll at once."""
         self._reports.reported_early(task_id)
 
-    def _put_off(self, seconds: float, age: float) -> float:
+    def _put_off(self, seconds: float, age: float, usual: Usual | None = None) -> float:
         """Return a longer time to the next poll, as far as webhooks are trusted to report the end.
 
         There is always a next poll: a webhook that is lost does not come again.
         """
-        longest = self.policy.safety_net(age)
+        longest = self.policy.safety_net(age, usual)
         return max(seconds, min(seconds * self.trust.patience, longest))
 
     def _judge_reports(self, now: float) -> None:
@@ -437,6 +488,7 @@ class PollSchedule:
         if woken:
             watch.waits = ()
             self._unregister(watch)
+            self._left(watch)
         for wait in woken:
             # Kept here too: a new wait may clear the watch's error before the caller runs.
             wait.error = error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from attrs import define, field, frozen
 
@@ -14,6 +14,9 @@ from ..observe._emitter import Subject
 from ..policy import Pace
 from ..tasks import Task, TaskId, TaskState
 from .faults import FaultRecord
+
+if TYPE_CHECKING:
+    from .durations import KindDurations
 
 AnyTask: TypeAlias = Task[Any]
 
@@ -40,6 +43,7 @@ class Watch:
     queued_for: float = math.inf  # the time for which it is in its queue's heap; inf: it is not
     polling: bool = False  # a poll of it is in flight
     polled_at: float = NEVER  # when its last poll began
+    durations: KindDurations | None = field(default=None, repr=False)  # of its kind; None: it is not known
 
     # Observation: what is known of the task.
     task: AnyTask | None = None  # its latest reading

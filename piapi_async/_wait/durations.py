@@ -1,0 +1,241 @@
+"""How long the tasks of each kind take, as this run has seen it.  Pure.
+
+Theory of operation
+-------------------
+
+Durations of one kind are close to lognormal, so two numbers tell when a task can end: `Usual`.  They
+are fitted to the tasks that were begun last, the cohort.  Those still in flight count as "longer
+than their age" (they are censored), else a run would learn its haste from the tasks that end first.
+A task enters the cohort when it begins, whatever becomes of it, and only while few others of it are
+in flight, so that the cohort is a fair sample, and small.
+
+The guess of the request class counts until one has ended, and its spread for two tasks ever after.
+A change at the host shows in the ends: when the last four are on average two deviations off,
+everything before them is forgotten.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict, deque
+from collections.abc import Iterable, Mapping
+
+from attrs import define, field
+
+from .._protocol.kinds import Kind
+from ..tasks import Usual
+
+_COHORT = 256  # tasks of a kind that are remembered
+_COHORT_IN_FLIGHT = 32  # of them, at most so many in flight
+_MOST_KINDS = 500  # that are remembered; the one that was not used for longest is forgotten
+
+_ENOUGH = 3  # ends after which a kind counts as known
+_SURPRISING = 4  # ends in a row that tell of a change ...
+_CHANGED = 2.0  # ... when on average so many deviations off: by chance, one time in ten thousand
+
+_GUESS_WEIGHT = 2.0  # tasks that the guessed spread counts for
+_OUTLIER = 2.5  # deviations: one that ends at once, refused, says little about the others
+_NARROWEST, _WIDEST = 0.05, 1.2
+_ROUNDS = 4  # of fitting, from the last fit on
+_UNINFORMATIVE = -2.0  # deviations: a task so young says nothing yet
+_SHORTEST = 1e-3  # seconds; a duration of nothing has no logarithm
+_LONGEST = 1e7  # seconds
+_STORED = 32  # durations of a kind that the next run is told of
+_OFTEN = 1.0  # seconds between two fits without a new end
+
+
+@define(eq=False, slots=True)
+class _Run:
+    """One task of a cohort: `seconds` is how long it took or, while it is censored, at least took."""
+
+    began_at: float
+    seconds: float | None = None  # None: in flight
+    ended: bool = False
+
+
+@define(eq=False, slots=True)
+class KindDurations:
+    """The durations of one kind; `guess` is what its request class says."""
+
+    guess: Usual
+    _cohort: deque[_Run] = field(factory=deque)
+    _in_flight: dict[object, _Run] = field(factory=dict)
+    _last: deque[float] = field(factory=lambda: deque(maxlen=_SURPRISING))
+    _known: Usual | None = None
+    _fitted_at: float = -math.inf
+    _ends: int = 0  # since the fit
+    _has_news: bool = False  # for the next run
+
+    # -- the cohort --------------------------------------------------------------------------------
+
+    def begun(self, watch: object, at: float) -> None:
+        """Take in that a task can have begun at a time, and not before."""
+        run = self._in_flight.get(watch)
+        if run is not None:
+            run.began_at = at
+            return
+        if len(self._in_flight) >= _COHORT_IN_FLIGHT:
+            return
+
+        run = self._in_flight[watch] = _Run(at)
+        self._cohort.append(run)
+        if len(self._cohort) > _COHORT:
+            self._cohort.popleft()
+
+    def ended(self, watch: object, lowest: float, highest: float, *, told: float | None) -> bool:
+        """Take in an end between two times; return whether it shows that durations have changed.
+
+        `told` is how many seconds the task took by the host's word, which is believed if it lies
+        between the two: an emulator may count seconds of its own.
+        """
+        run = self._in_flight.pop(watch, None)
+        if run is None:
+            return False
+
+        low, high = lowest - run.began_at, highest - run.began_at
+        seconds = (low + high) / 2
+        slack = 1.0  # times of the host are whole seconds
+        if told is not None and max(low - slack, 0.0) < told <= high + slack and told < high * 2:
+            seconds = min(max(told, low), high)
+
+        run.seconds = max(seconds, _SHORTEST)
+        run.ended = self._has_news = True
+        self._ends += 1
+        return self._notice_change(math.log(run.seconds))
+
+    def left(self, watch: object, at: float) -> None:
+        """Take in that nobody waits for a task any more, which had not ended at a time."""
+        run = self._in_flight.pop(watch, None)
+        if run is not None:
+            run.seconds = max(at - run.began_at, _SHORTEST)
+
+    def _notice_change(self, log: float) -> bool:
+        self._last.append(log)
+        known = self._known
+        if known is None or len(self._last) < _SURPRISING:
+            return False
+
+        off = sum(self._last) / _SURPRISING - math.log(known.median)
+        if abs(off) < _CHANGED * known.spread:
+            return False
+
+        recent = [run for run in self._cohort if run.ended][-_SURPRISING:]
+        kept = {id(run) for run in recent} | {id(run) for run in self._in_flight.values()}
+        self._cohort = deque(run for run in self._cohort if id(run) in kept)
+        self._known = None
+        self._last.clear()
+        self._fitted_at = -math.inf
+        return True
+
+    # -- for the next run --------------------------------------------------------------------------
+
+    def remember(self, seconds: Iterable[float]) -> None:
+        """Take in how long tasks took in an earlier run."""
+        earlier = [_Run(-math.inf, min(max(one, _SHORTEST), _LONGEST), ended=True) for one in seconds]
+        self._cohort.extendleft(reversed(earlier[-_STORED:]))
+        self._ends += len(earlier)
+
+    def latest(self) -> list[float]:
+        """Return how long the last tasks took, in seconds, to three digits; [] if none has ended in this run."""
+        if not self._has_news:
+            return []
+        ended = [run.seconds for run in self._cohort if run.ended and run.seconds is not None]
+        return [float(f"{seconds:.3g}") for seconds in ended[-_STORED:]]
+
+    # -- what is usual -----------------------------------------------------------------------------
+
+    def usual(self, now: float) -> Usual:
+        """Return what is known, fitted anew if enough has happened since."""
+        known = self._known or self.guess
+        many = sum(run.ended for run in self._cohort) if self._ends else 0
+        new_ends = self._ends > 0 and self._ends >= many // 8
+        overdue = bool(self._in_flight) and now - self._fitted_at > max(known.median / 2, _OFTEN)
+        if new_ends or overdue:
+            self._fit(now)
+        return self._known or self.guess
+
+    def _fit(self, now: float) -> None:
+        self._fitted_at, self._ends = now, 0
+        ends = [math.log(run.seconds) for run in self._cohort if run.ended and run.seconds is not None]
+        lasting = [self._age(run, now) for run in self._cohort if not run.ended]
+        ages = [math.log(age) for age in lasting if age > _SHORTEST]
+        if not ends:
+            return  # how long tasks take at least does not tell how long they take
+
+        start = self._known or self.guess
+        mean, spread = math.log(start.median), start.spread
+        for _ in range(_ROUNDS):
+            mean, spread = self._improve(ends, ages, mean, spread)
+
+        known = len(ends) >= _ENOUGH
+        wary = spread * (1.0 + 1.5 / max(1, len(ends)))
+        self._known = Usual(math.exp(mean), wary, known=known)
+
+    @staticmethod
+    def _age(run: _Run, now: float) -> float:
+        return now - run.began_at if run.seconds is None else run.seconds
+
+    def _improve(self, ends: Iterable[float], ages: Iterable[float], mean: float, spread: float) -> tuple[float, float]:
+        """Return a better mean and spread of the logarithms: one round of expectation and maximisation."""
+        number, total, squares = 0.0, 0.0, 0.0
+        reach = _OUTLIER * spread
+        for log in ends:
+            off = min(max(log - mean, -reach), reach)
+            number, total, squares = number + 1, total + off, squares + off * off
+
+        for log in ages:
+            z = (log - mean) / spread
+            if z < _UNINFORMATIVE:
+                continue
+            more = _mean_beyond(z)
+            number += 1
+            total += spread * more
+            squares += spread * spread * (1.0 + z * more)
+
+        step = total / number
+        variance = squares - number * step * step + _GUESS_WEIGHT * self.guess.spread**2
+        new = math.sqrt(max(variance, 0.0) / (number + _GUESS_WEIGHT))
+        return mean + step, min(max(new, _NARROWEST), _WIDEST)
+
+
+def _mean_beyond(z: float) -> float:
+    """Return the mean of a standard normal value that is known to exceed `z`."""
+    beyond = math.erfc(z / math.sqrt(2.0)) / 2.0
+    if beyond < 1e-12:  # noqa: PLR2004 - where the quotient loses its digits
+        return z + 1.0 / z
+    return math.exp(-z * z / 2.0) / math.sqrt(2.0 * math.pi) / beyond
+
+
+@define(eq=False, slots=True)
+class Kinds:
+    """What is known of each kind of each family, by its name."""
+
+    _by_name: OrderedDict[tuple[str, str], KindDurations] = field(factory=OrderedDict)
+    _earlier: dict[tuple[str, str], list[float]] = field(factory=dict)  # of kinds that were not used yet
+
+    def of(self, family: str, kind: Kind, guess: Usual) -> KindDurations:
+        """Return the durations of a kind; `guess` counts while nothing is known of it."""
+        name = family, kind.name
+        durations = self._by_name.get(name)
+        if durations is None:
+            durations = self._by_name[name] = KindDurations(guess)
+            durations.remember(self._earlier.pop(name, ()))
+            if len(self._by_name) > _MOST_KINDS:
+                self._by_name.popitem(last=False)
+        else:
+            self._by_name.move_to_end(name)
+        return durations
+
+    def remember(self, earlier: Mapping[tuple[str, str], list[float]]) -> None:
+        """Take in the durations of an earlier run, by family and kind."""
+        for name, seconds in earlier.items():
+            durations = self._by_name.get(name)
+            if durations is not None:
+                durations.remember(seconds)
+            elif len(self._earlier) < _MOST_KINDS:
+                self._earlier[name] = seconds
+
+    def latest(self) -> dict[tuple[str, str], list[float]]:
+        """Return what the next run should know: the last durations of each kind, by family and kind."""
+        found = {name: durations.latest() for name, durations in self._by_name.items()}
+        return {name: seconds for name, seconds in found.items() if seconds}

@@ -1,0 +1,147 @@
+"""What a run learns of how long the tasks of a kind take, and what polls make of it."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from benchmarks._sim import Case, simulate
+from piapi_async import CreateTask, Imagine, Ledger, PiAPI, PollPolicy, Reroll
+from piapi_async._protocol.kinds import kind_of
+from piapi_async._wait.durations import KindDurations, Kinds
+from piapi_async.client import runtime_of
+from piapi_async.emulator import Emulator
+from piapi_async.models import flux, kling
+from piapi_async.tasks import Usual
+
+GUESS = Usual(45.0, 0.6)
+RNG = Random(7)  # noqa: S311 - the same in every run
+
+
+def drawn(median: float, spread: float = 0.4) -> float:
+    return median * math.exp(RNG.gauss(0, spread))
+
+
+def seen(durations: KindDurations, seconds: float, *, told: float | None = None) -> bool:
+    """Let one task be begun at 0 and seen to end."""
+    task = object()
+    durations.begun(task, 0.0)
+    return durations.ended(task, seconds, seconds, told=told)
+
+
+@pytest.mark.parametrize("median", [2.0, 45.0, 600.0])
+def test_is_learnt_from_ten_tasks(median: float) -> None:
+    durations = KindDurations(GUESS)
+    for _ in range(10):
+        seen(durations, drawn(median))
+
+    usual = durations.usual(0.0)
+
+    assert usual.known
+    assert usual.median == pytest.approx(median, rel=0.5)
+
+
+def test_those_that_still_run_count() -> None:
+    """Of a hundred tasks begun at once the first ten to end are not what is usual."""
+    durations = KindDurations(GUESS)
+    tasks = sorted(drawn(240.0) for _ in range(32))
+    watches = [object() for _ in tasks]
+    for watch in watches:
+        durations.begun(watch, 0.0)
+    for watch, seconds in zip(watches[:8], tasks[:8], strict=True):
+        durations.ended(watch, seconds, seconds, told=None)
+
+    assert durations.usual(tasks[7]).median > 1.3 * sum(tasks[:8]) / 8
+
+
+@pytest.mark.parametrize("factor", [10.0, 0.1])
+def test_a_change_at_the_host_is_noticed_within_ten_tasks(factor: float) -> None:
+    durations = KindDurations(GUESS)
+    for _ in range(50):
+        seen(durations, drawn(45.0))
+        durations.usual(0.0)
+
+    noticed = [seen(durations, drawn(45.0 * factor)) for _ in range(10)]
+
+    assert True in noticed
+    assert durations.usual(0.0).median == pytest.approx(45.0 * factor, rel=0.5)
+
+
+def test_the_host_is_believed_only_between_two_polls() -> None:
+    def learnt(told: float) -> float:
+        durations = KindDurations(GUESS)
+        for _ in range(4):
+            task = object()
+            durations.begun(task, 0.0)
+            durations.ended(task, 2.0, 30.0, told=told)
+        return durations.usual(0.0).median
+
+    assert learnt(5.0) == pytest.approx(5.0, rel=0.01)
+    assert learnt(100.0) == pytest.approx(16.0, rel=0.01)
+
+
+def test_what_is_kept_is_small() -> None:
+    kinds = Kinds()
+    for number in range(600):
+        durations = kinds.of("unified", kind_of("model", str(number)), GUESS)
+        for _ in range(2):
+            seen(durations, 10.0)
+    for _ in range(500):
+        durations.begun(object(), 0.0)
+
+    assert len(kinds.latest()) == 500
+    assert len(durations._cohort) < 100
+
+
+def test_another_run_goes_on_from_there() -> None:
+    first, second = Kinds(), Kinds()
+    for _ in range(10):
+        seen(first.of("legacy", kind_of("midjourney", "reroll"), GUESS), 3.0)
+    second.of("legacy", kind_of("midjourney", "upscale"), GUESS)
+    second.remember(first.latest())
+
+    assert second.of("legacy", kind_of("midjourney", "reroll"), GUESS).usual(0.0).median == pytest.approx(3.0)
+    assert second.latest() == {}
+
+
+@pytest.mark.parametrize(
+    ("request_", "median"),
+    [
+        (Reroll("6886fc4d"), 45.0),
+        (Imagine("a cat", process_mode="turbo"), 15.0),
+        (Imagine("a cat", process_mode="relax"), 150.0),
+        (flux.TextToImage("a cat"), 12.0),
+        (kling.Video("a cat"), 150.0),
+        (CreateTask("music-u", "generate_music", {}), 40.0),
+        (CreateTask("Qubico/trellis", "image-to-3d", {}), 60.0),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_request_class_says_what_is_usual(request_: CreateTask, median: float) -> None:
+    assert request_.kind.usual.median == median
+
+
+@pytest.mark.parametrize("median", [2.0, 12.0, 240.0])
+def test_ends_are_noticed_in_time_whatever_is_usual(median: float) -> None:
+    case = Case(4, 1, progress=False, tasks=600, usual=Usual(median, 0.4), guess=GUESS)
+
+    assert simulate(case, PollPolicy(1.5)).p95 <= 1.6
+
+
+@pytest.mark.looptime
+async def test_a_fast_emulator_is_noticed_and_its_progress_shown(tmp_path: Path) -> None:
+    emulator = Emulator(seed=1, speed=20.0)
+    polls = []
+    async with emulator.run() as base_url:
+        for _ in range(2):  # the second client knows from the ledger
+            ledger = Ledger(tmp_path / "ledger.db")
+            async with PiAPI(emulator.api_key, base_url=base_url, ledger=ledger) as piapi:
+                for _ in range(6):
+                    handle = await piapi.submit(Imagine("a cat"))
+                    polls.append([task.progress async for task in handle.updates()])
+                assert runtime_of(piapi).poller.schedule.kinds.latest()
+
+    assert all(len(shown) >= 3 for shown in polls[5:])
