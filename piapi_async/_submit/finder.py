@@ -113,8 +113,12 @@ class Records(Protocol):
 
 @define(eq=False)
 class _Search:
-    """One submission that is looked for; `lost` may change while the host's clock is not known."""
+    """One submission that is looked for; `lost` may change while the host's clock is not known.
 
+    `mark` tells it from all others: two attempts of one `key` may be looked for at the same time.
+    """
+
+    mark: str
     key: str
     family: str
     lost: Callable[[], Lost]
@@ -206,9 +210,9 @@ class Finder:
         Raises what `take` raises.
         """
         start = now()
-        key = submission.claim.key or f"\0{id(submission)}"
         search = _Search(
-            key,
+            _mark_of(submission),
+            submission.claim.key or "",
             submission.family.name,
             lambda: self.lost_of(submission),
             take,
@@ -217,13 +221,12 @@ class Finder:
             due=min(start + _FIRST_PAUSE / self._sender.clock.speed, start + self._recover),
             pause=_FIRST_PAUSE / self._sender.clock.speed,
         )
-        self._searches[key] = search
+        self._searches[search.mark] = search
         self._run_if_needed()
         try:
             return await search.finding
         finally:
-            if self._searches.get(key) is search:
-                del self._searches[key]
+            del self._searches[search.mark]
             self._wake.set()
 
     def hasten(self) -> None:
@@ -311,7 +314,7 @@ class Finder:
         async def take(task_id: TaskId) -> Taken:
             return await ledger.give_unknown(row, task_id, HISTORY)
 
-        return _Search(row.key, family, lambda: self._lost_of_row(row), take)
+        return _Search(row.key, row.key, family, lambda: self._lost_of_row(row), take)
 
     # -- the one look of all ----------------------------------------------------------------------
 
@@ -388,20 +391,20 @@ class Finder:
             and not self._is_known(row.task_id)
         ]
         assignment = assign(
-            [*wanted, *members, *self._looked_for_by_peers({search.key for search in searches})],
+            [*wanted, *members, *self._looked_for_by_peers({search.mark for search in searches})],
             found,
             wanted=frozenset(one.key for one in wanted),
             sending=[*sending, *self._being_sent()],
             api_key_id=self._own_key_id,
         )
         for search in searches:
-            search.candidates = assignment.ambiguous.get(search.key, ())
+            search.candidates = assignment.ambiguous.get(search.mark, ())
         pairs = [
-            (search, TaskId(assignment.taken[search.key])) for search in searches if search.key in assignment.taken
+            (search, TaskId(assignment.taken[search.mark])) for search in searches if search.mark in assignment.taken
         ]
         if not complete:  # what could not be read may be the one, too
             proved = {one.key for one in wanted for task in found if one.nonce and task.nonce == one.nonce}
-            pairs = [pair for pair in pairs if pair[0].key in proved]
+            pairs = [pair for pair in pairs if pair[0].mark in proved]
         for _, task_id in pairs:
             self._ids.take(task_id)
             self.note(task_id)
@@ -575,9 +578,9 @@ class Finder:
             and submission.family.trace is not None
         ]
 
-    def _looked_for_by_peers(self, keys: set[str]) -> list[Lost]:
+    def _looked_for_by_peers(self, marks: set[str]) -> list[Lost]:
         searches: Iterable[_Search] = self._searches.values() if self._peers is None else self._peers.searches()
-        return [search.lost() for search in searches if search.key not in keys and not search.finding.done()]
+        return [search.lost() for search in searches if search.mark not in marks and not search.finding.done()]
 
     def open_searches(self) -> list[_Search]:
         """Return what is looked for now."""
@@ -597,8 +600,7 @@ class Finder:
             latest = earliest + submission.timeout
 
         nonce = submission.expected.nonce if submission.expected is not None else ""
-        key = submission.claim.key or f"\0{id(submission)}"
-        return Lost(key, submission.body(), earliest - margin, latest + margin, nonce)
+        return Lost(_mark_of(submission), submission.body(), earliest - margin, latest + margin, nonce)
 
     def _lost_of_row(self, row: OpenRow) -> Lost:
         offset, margin = row.offset, KNOWN_CLOCK_MARGIN
@@ -630,6 +632,10 @@ async def first_found(searches: Sequence[Coroutine[Any, Any, Finding]]) -> Findi
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _mark_of(submission: Submission) -> str:
+    return f"\0{id(submission)}"  # which no key begins with
 
 
 def _body_of(row: OpenRow) -> dict[str, Any]:
