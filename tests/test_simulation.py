@@ -54,6 +54,22 @@ FOUND = {
             Submit(1.1, process=0, intent=2, keyed=False, unified=False, wait=0.0, plans=(CreatePlan(delay=25.0),)),
         ),
     ),
+    "two attempts of one key are looked for in the history at the same time": Story(
+        1992680, processes=2, ledger=True, webhooks=True, steps=(
+            Submit(
+                14.76, process=1, intent=5, keyed=True, unified=True, seconds=4.2, end="failed", wait=0.0,
+                plans=(CreatePlan("accepts", delay=0.2, travel="stalled", at=0.16),),
+            ),
+            Batch(
+                40.22, process=1, intents=(2, 3, 4), unified=True, concurrency=2, failing=(3, 4),
+                plans=((4, CreatePlan("answers through Go, having made a task", delay=2.0, at=0.92)),),
+            ),
+            Batch(
+                90.22, process=1, intents=(2, 3, 4), unified=True, concurrency=8, retry_failed=True,
+                plans=((4, CreatePlan("answers through AWS, having made a task", delay=25.0, travel="cut", at=0.85)),),
+            ),
+        ),
+    ),
     "a response comes when its task has failed and the next attempt is made": Story(
         914019, processes=2, ledger=True, webhooks=True, steps=(
             Submit(28.62, process=0, intent=7, keyed=False, unified=False, seconds=10.5, wait=0.0),
