@@ -67,7 +67,15 @@ UNIFIED = Words(
     '{"code":200,"data":{},"message":"success"}',
 )
 LEGNEXT = Words(
-    json.dumps({"job_id": _ID, "status": "pending", "model": "midjourney", "error": {"code": 0, "message": ""}}),
+    json.dumps(
+        {
+            "job_id": _ID,
+            "status": "pending",
+            "model": "midjourney",
+            "task_type": "diffusion",
+            "error": {"code": 0, "message": ""},
+        }
+    ),
     lambda code, message: json.dumps({"error": {"code": code, "message": message, "raw_message": "", "detail": None}}),
     '{"status":"pending"}',
 )
