@@ -9,17 +9,13 @@ from urllib.parse import urlsplit
 
 import click
 
-from ._options import Decorated, stacked
+from ._options import Decorated, OptionType, stacked
 
 if TYPE_CHECKING:
     from types import ModuleType
 
-    _TextType = click.ParamType[str]
-else:
-    _TextType = click.ParamType  # which is generic from click 8.3 on
 
-
-class DatabaseURL(_TextType):
+class DatabaseURL(OptionType[str]):
     """The URL of a fleet's database."""
 
     name = "URL"

@@ -6,9 +6,20 @@ import math
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+if TYPE_CHECKING:
+    OptionType = click.ParamType
+else:
+
+    class OptionType(click.ParamType):
+        """A type of option: ``OptionType[int]`` converts to an int.  click's own is generic from 8.3 on."""
+
+        def __class_getitem__(cls, _: object) -> type[OptionType]:
+            return cls
+
 
 Decorated = TypeVar("Decorated", bound="Callable[..., Any] | click.Command")
 

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from ._fleet_options import database_option, fleet_module, shown
-from ._options import Seconds, shared_options
+from ._options import OptionType, Seconds, shared_options
 from ._running import run
 from ._saving import download_option
 from ._session import client
@@ -20,7 +20,7 @@ from ._setup import read_setup
 from ._stderr import say
 
 
-class _Rate(click.ParamType[tuple[int, float]]):
+class _Rate(OptionType[tuple[int, float]]):
     """So many tasks in so many seconds."""
 
     name = "N/SECONDS"

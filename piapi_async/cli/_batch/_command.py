@@ -17,7 +17,7 @@ from ...batch._pace import AUTO_MAX
 from ...ledger import Ledger
 from .._exit import ExitCode
 from .._fleet_options import database_option, file_of, shown
-from .._options import Seconds, shared_options
+from .._options import OptionType, Seconds, shared_options
 from .._output import check_stdout, print_json
 from .._report._command import check_page, report_option
 from .._requests import recipes, unknown_verb
@@ -36,7 +36,7 @@ from ._results import Keeping, Results, check_out
 from ._source import Source
 
 
-class Concurrency(click.ParamType[Any]):
+class Concurrency(OptionType[Any]):
     """A whole number above 0, or "auto"."""
 
     name = "N|auto"
