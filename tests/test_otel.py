@@ -317,7 +317,8 @@ async def test_without_a_provider_nothing_is_made_and_nothing_fails(tmp_path: Pa
     client = {"observers": [observer], "ledger": Ledger(tmp_path / "run.db")}
     async with serving(client, durations=5.0) as (_, piapi):
         await (await piapi.submit(Reroll("p"), key="k")).wait()
-        entry = await Ledger(tmp_path / "run.db").find("k")
+        assert piapi.ledger is not None
+        entry = await piapi.ledger.find("k")
 
     assert entry is not None
     assert entry.trace is None
