@@ -70,6 +70,25 @@ FOUND = {
             ),
         ),
     ),
+    "a refusal names a task that failed, and the response to the next submission of its key is lost": Story(
+        880659, processes=1, ledger=True, webhooks=True, steps=(
+            Submit(
+                26.76, process=0, intent=1, keyed=True, unified=True, seconds=43.4, wait=0.0,
+                plans=(CreatePlan(travel="reset before"),),
+            ),
+            Batch(
+                55.77, process=0, intents=(2, 3, 4, 5), unified=True, concurrency=8, failing=(3, 4),
+                plans=(
+                    (3, CreatePlan("is busy and names a task", delay=25.0, travel="twice", at=0.05)),
+                    (4, CreatePlan("has no bot")),
+                ),
+            ),
+            Batch(
+                87.31, process=0, intents=(2, 3), unified=True, concurrency=8,
+                plans=((3, CreatePlan(travel="dropped")),),
+            ),
+        ),
+    ),
     "a response comes when its task has failed and the next attempt is made": Story(
         914019, processes=2, ledger=True, webhooks=True, steps=(
             Submit(28.62, process=0, intent=7, keyed=False, unified=False, seconds=10.5, wait=0.0),

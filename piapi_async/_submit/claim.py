@@ -59,7 +59,7 @@ class NoClaim:
         del found
         return Taken(task_id)
 
-    async def end(self, *, unknown: bool) -> TaskId | None:
+    async def end(self, *, unknown: bool, refused: TaskId | None = None) -> TaskId | None:
         """Do nothing; return None, as no other process can have heard of a task."""
 
 
@@ -173,10 +173,11 @@ class Claim:
         """Have the task, which our response names, taken from those that were given it; return their keys."""
         return await self._ledger.take_back(self._identity, task_id)
 
-    async def end(self, *, unknown: bool) -> TaskId | None:
+    async def end(self, *, unknown: bool, refused: TaskId | None = None) -> TaskId | None:
         """Record that it has ended: without a task or, if `unknown`, with one or without.
 
-        Returns its task if another process has recorded one.
+        `refused` is the task that its refusal has named.  Returns its task if another process has
+        recorded one.
 
         Does not raise: the error that ended the submission matters more, and a row that is left
         counts as *unknown*.
@@ -184,7 +185,7 @@ class Claim:
         try:
             if unknown:
                 return await self._ledger.mark_unknown(self._identity)
-            await self._ledger.forget(self._identity)
+            await self._ledger.forget(self._identity, refused)
         except LedgerError as error:
             text = f"submission {self.key} could not be recorded: {error}"
             self._events.notice(logging.WARNING, text, key=self.key)

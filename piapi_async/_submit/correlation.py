@@ -260,8 +260,12 @@ class Correlation:
     async def _read_if_made_with(self, nonce: str, family: Family[Any], task_id: TaskId) -> Task[Any] | None:
         """Return a task if the endpoint it was made with carries the nonce, else None.
 
-        Raises as `PiAPI.fetch`.
+        One that an earlier submission of the same key has made may carry it too, and is no other's.
+        Raises as `PiAPI.fetch`, and `LedgerError`.
         """
+        if self._ledger is not None and await self._ledger.is_spent(self._origin, task_id):
+            return None
+
         try:
             task = await self._sender.call(family.fetch(task_id), judge_read)
         except ClientClosed:  # what was delivered before must not be lost

@@ -170,6 +170,8 @@ class Submission:
     """The request as it is sent: with its webhook endpoint, and links in the place of files."""
     has_links: bool = field(default=False, init=False)
     """Whether links stand in the place of its files by now."""
+    refused_id: TaskId | None = field(default=None, init=False)
+    """The task that its refusal has named: not its own, and of no later submission."""
     found: str = field(default="", init=False)
     """How its task was found if the response was lost."""
     recorded: bool = field(default=False, init=False)

@@ -274,7 +274,8 @@ class Submitter:
             if not claim.may_be_held:
                 raise  # at once: a cancellation in another turn of the loop would take the error's place
 
-            task_id = await asyncio.shield(claim.end(unknown=state is SubmissionState.UNKNOWN))
+            is_unknown = state is SubmissionState.UNKNOWN
+            task_id = await asyncio.shield(claim.end(unknown=is_unknown, refused=submission.refused_id))
             if task_id is None or not isinstance(error, SubmissionUnknown):
                 raise
             submission.accept(task_id)  # another process has heard of it
@@ -526,18 +527,28 @@ class Submitter:
         except NotFoundError as denial:
             if not denial.message:  # an edge's page, not the host's word
                 return await self._look_for(submission, error, ref, f"; reading it failed: {denial}")
-            raise refusal_naming(error, ref, "which the host does not know: nothing was paid") from None
+            raise self._refusal(submission, error, ref, "which the host does not know: nothing was paid") from None
         except Exception as failure:  # noqa: BLE001 - a user's family may raise anything
             return await self._look_for(submission, error, ref, f"; reading it failed: {failure}")
 
         if task.state in (TaskState.FAILED, TaskState.CANCELLED) and isinstance(error, APIError):
             reason = f": {task.error}" if task.error else ""
-            raise refusal_naming(error, ref, f"which is {task.status}{reason}")
+            raise self._refusal(submission, error, ref, f"which is {task.status}{reason}")
         if not self._ids.take(named):
             return await self._look_for(submission, *self._mixed_up(submission, named))
         self.finder.note(named)
         submission.found = "read"
         return named
+
+    def _refusal(self, submission: Submission, error: PiAPIError, ref: TaskRef, what: str) -> PiAPIError:
+        """Return a refusal that names a task; note that no submission is ever to be given that task.
+
+        It was made with the inputs of this submission, and with the nonce of its key.  So it would fit
+        the next submission of that key, and take the place of what that has made and is paid for.
+        """
+        submission.refused_id = ref.task_id
+        self.finder.note(ref.task_id)
+        return refusal_naming(error, ref, what)
 
     async def _take_back(self, submission: Submission, task_id: TaskId) -> None:
         """Let a response that names a task win over a lost submission that was given it."""

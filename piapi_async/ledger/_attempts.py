@@ -1,8 +1,9 @@
 """The attempts of one key: a new one takes the place of one that failed, and gives it back if nothing was made.
 
 `submits` has the last attempt of each key, which is what `submit(key)` means; `earlier` has the ids
-and ends of those before it, so that no task is ever taken for another attempt's.  Each function is
-run in a transaction of the ledger's thread.
+and ends of those before it, so that no task is ever taken for another attempt's.  It also has the
+tasks that refusals have named: they were made with the inputs and the nonce of their key's next
+submission, and are not its own.  Each function is run in a transaction of the ledger's thread.
 """
 
 from __future__ import annotations
@@ -25,7 +26,17 @@ UPDATE submits SET state = 'sending', owner = :owner, at = :at, attempt = attemp
     body = :body, sent_at = NULL, lost_at = :latest, clock_offset = :offset
 WHERE key = :key AND task_id = :task_id AND origin = :origin AND state IN ('accepted', 'ended')
 """
-_LATEST = "SELECT * FROM earlier WHERE key = ? ORDER BY attempt DESC LIMIT 1"
+_REFUSED = "refused"
+"""The outcome of a task that a refusal has named: it stands for no attempt, as the key was free again."""
+
+_LATEST = f"SELECT * FROM earlier WHERE key = ? AND outcome IS NOT '{_REFUSED}' ORDER BY attempt DESC LIMIT 1"  # noqa: S608 - our own words
+_REFUSE = """
+INSERT OR IGNORE INTO earlier (origin, task_id, family, key, attempt, at, outcome)
+SELECT origin, :task_id, family, key, attempt, at, :outcome FROM submits WHERE key = :key
+"""
+EARLIER_ATTEMPT = f"""
+SELECT key FROM earlier WHERE origin = :origin AND task_id = :task_id AND outcome IS NOT '{_REFUSED}'
+"""  # noqa: S608 - our own words
 _GIVE_BACK = """
 UPDATE submits SET state = 'ended', owner = NULL, at = :at, attempt = :attempt,
     task_id = :task_id, outcome = :outcome, body = NULL, sent_at = NULL, lost_at = NULL, clock_offset = NULL
@@ -82,8 +93,21 @@ def withdraw(connection: sqlite3.Connection, key: str) -> None:
     connection.execute(_DROP, dict(before))
 
 
+def refuse(connection: sqlite3.Connection, identity: SubmissionKey, task_id: str) -> None:
+    """Note the task that the refusal of a key's present attempt has named, so that no later one is given it."""
+    connection.execute(_REFUSE, {"key": identity.key, "task_id": task_id, "outcome": _REFUSED})
+
+
 def earlier_key(connection: sqlite3.Connection, origin: str, task_id: str) -> str | None:
     """Return the key of which a task is an earlier attempt, None if it is none."""
+    row = connection.execute(EARLIER_ATTEMPT, {"origin": origin, "task_id": task_id}).fetchone()
+    if row is None:
+        return None
+    return str(row["key"])
+
+
+def spent_key(connection: sqlite3.Connection, origin: str, task_id: str) -> str | None:
+    """Return the key of which a task is an earlier attempt or was named by a refusal; None if it is neither."""
     query = "SELECT key FROM earlier WHERE origin = ? AND task_id = ?"
     row = connection.execute(query, (origin, task_id)).fetchone()
     if row is None:

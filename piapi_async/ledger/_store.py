@@ -26,7 +26,7 @@ from attrs import define, field
 from .._text import shorten
 from ..errors import KeyReused, LedgerError
 from ..tasks import TaskId, TaskRef
-from ._attempts import earlier_key, replace, withdraw
+from ._attempts import EARLIER_ATTEMPT, earlier_key, refuse, replace, spent_key, withdraw
 from ._entries import NOTHING_KEPT, EndedAttempt, Kept, LedgerEntry, LedgerState, SubmissionKey
 from ._owners import Owners
 from ._place import DisplacedError, Place, check_names
@@ -54,7 +54,7 @@ WHERE task_id = :task_id AND state = 'accepted' AND key <> :key AND origin = :or
 _ACCEPT = f"""
 UPDATE submits SET state = 'accepted', task_id = :task_id, owner = NULL
 WHERE key = :key AND NOT EXISTS ({_SAME_TASK})
-AND NOT EXISTS (SELECT 1 FROM earlier WHERE origin = :origin AND task_id = :task_id)
+AND NOT EXISTS ({EARLIER_ATTEMPT})
 """  # noqa: S608 - our own words
 _INSERT_ACCEPTED = """
 INSERT INTO submits (key, state, origin, family, digest, request, task_id, at)
@@ -358,15 +358,23 @@ class LedgerStore:
         connection.execute(_INSERT_ACCEPTED, row)
         return None
 
-    def forget(self, connection: sqlite3.Connection, identity: SubmissionKey) -> None:
+    def forget(
+        self,
+        connection: sqlite3.Connection,
+        identity: SubmissionKey,
+        refused: str | None = None,
+    ) -> None:
         """Delete a submission of ours that made no task; an attempt that it replaced is the last again.
 
-        One that another caller has claimed is left alone.
+        One that another caller has claimed is left alone.  `refused` is the task that its refusal
+        has named: it is never given to a later submission.
         """
         if self._owns(identity):
             self._to_disown.append(identity)
             row = self._row_of(connection, identity.key)
             if self._is_sent_here(row):
+                if refused is not None:
+                    refuse(connection, identity, refused)
                 withdraw(connection, identity.key)
 
     def mark_unknown(self, connection: sqlite3.Connection, identity: SubmissionKey) -> TaskId | None:
@@ -453,9 +461,9 @@ class LedgerStore:
         if task_id is None:
             withdraw(connection, key)
         else:
-            other_key = earlier_key(connection, row["origin"], task_id)
+            other_key = spent_key(connection, row["origin"], task_id)
             if other_key is not None:
-                raise LedgerError(f"Task {task_id} is an earlier attempt of the submission {other_key!r}")
+                raise LedgerError(f"Task {task_id} was made by an earlier attempt of the submission {other_key!r}")
             self.attach_task(connection, key, task_id, "hand")
 
     # -- reading ----------------------------------------------------------------------------------

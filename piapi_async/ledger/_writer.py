@@ -46,6 +46,7 @@ from .._calls.threads import running_loop
 from ..errors import LedgerError
 from ..observe._emitter import Events
 from ..tasks import TaskId, TaskRef
+from ._attempts import spent_key
 from ._entries import NOTHING_KEPT, EndedAttempt, Kept, LedgerEntry, SubmissionKey
 from ._queries import occurrence_numbers, open_keys
 from ._recovery import OpenRow, SentAs, Taken, keys_of, take_back
@@ -140,9 +141,12 @@ class LedgerWriter:
         task_id: TaskId | None = await self._enqueue(operation, settles=identity)
         return task_id
 
-    async def forget(self, identity: SubmissionKey) -> None:
-        """Delete a submission that made no task; an attempt that it replaced is the last again."""
-        operation = Operation(self.store.forget, (identity,))
+    async def forget(self, identity: SubmissionKey, refused: TaskId | None = None) -> None:
+        """Delete a submission that made no task; an attempt that it replaced is the last again.
+
+        The task that its refusal has named, if any, is never given to a later submission.
+        """
+        operation = Operation(self.store.forget, (identity, refused))
         await self._enqueue(operation, settles=identity)
 
     async def attach_task(self, key: str, task_id: str) -> None:
@@ -162,6 +166,10 @@ class LedgerWriter:
     async def known_ids(self, origin: str, ids: Sequence[TaskId]) -> dict[str, str]:
         """Return the key of each id that any submission to a host is known by, ended ones included."""
         return await self.run(keys_of, origin, ids)
+
+    async def is_spent(self, origin: str, task_id: TaskId) -> bool:
+        """Return whether a task is an earlier attempt, or was named by a refusal: no later one has made it."""
+        return await self.run(spent_key, origin, task_id) is not None
 
     async def give_lost(self, identity: SubmissionKey, task_id: TaskId, found: str) -> Taken:
         """Record the task of a submission of ours whose response was lost; if that fails, `LedgerError.ref` has it."""

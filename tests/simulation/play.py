@@ -383,7 +383,7 @@ class Player:
             entry = await ledger.find(key)
             if entry is None or entry.state.value != "unknown":
                 return
-            before = self._earlier_attempts().get(key, [])
+            before = self._earlier_tasks(refused=True).get(key, [])
             made = self.host.by_intent.get(intent_of(entry.request), [])
             made = [task for task in made if task.task_id not in before]
             if made:
@@ -396,12 +396,15 @@ class Player:
             with anyio.CancelScope(shield=True), contextlib.suppress(PiAPIError):
                 await ledger.close()
 
-    def _earlier_attempts(self) -> dict[str, list[str]]:
-        """Return by key the tasks of the attempts before the last, in order."""
+    def _earlier_tasks(self, *, refused: bool) -> dict[str, list[str]]:
+        """Return by key the tasks of the attempts before the last, in order; perhaps those that refusals named, too."""
         found: dict[str, list[str]] = {}
         with contextlib.closing(sqlite3.connect(self.folder / "run.db")) as connection:
-            for key, task_id in connection.execute("SELECT key, task_id FROM earlier ORDER BY attempt"):
-                found.setdefault(key, []).append(task_id)
+            for key, task_id, outcome in connection.execute(
+                "SELECT key, task_id, outcome FROM earlier ORDER BY attempt"
+            ):
+                if refused or outcome != "refused":
+                    found.setdefault(key, []).append(task_id)
         return found
 
     async def _close(self, process: Process) -> None:
@@ -587,7 +590,7 @@ def _inspect_ledger(player: Player) -> None:
         record.wrong.append(f"the ledger cannot be read: {error!r}")
     record.ledger_rows = rows
     with contextlib.suppress(sqlite3.Error):  # nothing was ever submitted
-        record.ledger_attempts = player._earlier_attempts()
+        record.ledger_attempts = player._earlier_tasks(refused=False)
 
 
 @contextmanager
