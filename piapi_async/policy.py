@@ -166,6 +166,10 @@ _YOUNG = -1.9  # one task in 30 ends before: 95 % of all are noticed in time wit
 _GLANCES = (-3.0, -2.3)  # at these ages there is one poll each, for those that end so early
 _PATIENT = 2.1  # nearly all tasks have ended by then
 
+# In typical durations.  A delivery may be lost, and the fewer ends of a kind were seen, the wider they
+# seem to spread: such doubt must bring the poll forward, and not put it off to thirty times the median.
+_LONGEST_NET = 4.0
+
 # Progress was observed to lead or trail by about 0.1 of the predicted duration, so an end is
 # unlikely earlier than this share of it before its predicted time.
 _PREDICTION_MARGIN = 0.15
@@ -263,12 +267,15 @@ class PollPolicy:
     def safety_net(self, age: float, usual: Usual | None = None) -> float:
         """Return the seconds until the next poll of a task whose end a webhook will report.
 
-        `age` and `usual` are as for `next_poll`, with NaN for an unknown age.
+        `age` and `usual` are as for `next_poll`, with NaN for an unknown age.  It is made when nearly
+        all such tasks have ended, at four times the typical duration at the latest; later ones
+        follow at intervals of the typical duration.
         """
         usual = usual or self.guess()
         if math.isnan(age):
             return usual.median
-        return max(usual.after(_PATIENT) - age, usual.median)
+        patience = min(usual.after(_PATIENT), _LONGEST_NET * usual.median)
+        return max(patience - age, usual.median)
 
     def _steady(self, age: float | None, pace: Pace | None, usual: Usual) -> float:
         """Return what `next_poll` does, without jitter."""

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from piapi_async import PollPolicy, RetryPolicy
 from piapi_async.policy import Backoff, Pace, TokenBucket
+from piapi_async.tasks import Usual
 
 seconds = st.floats(0.0, 1e6)
 shares = st.floats(0.0, 1.0)
@@ -409,6 +410,20 @@ class TestPollPolicyOfAnUnknownAge:
         noticed = sum(min(delay, later - earlier) for earlier, later in pairwise(polls))
 
         assert noticed / (polls[-1] - polls[0]) >= 0.95
+
+
+class TestPollPolicySafetyNet:
+    """Doubt about how long tasks take brings the next poll forward, where a webhook was to report the end."""
+
+    def test_is_made_when_nearly_all_have_ended(self) -> None:
+        policy, usual = PollPolicy(), Usual(10.0, 0.1, known=True)
+
+        assert usual.after(2.0) < policy.safety_net(0.0, usual) < usual.after(3.0)
+        assert policy.safety_net(10_000.0, usual) == pytest.approx(10.0)
+
+    @pytest.mark.parametrize("spread", [0.7, 1.65, 100.0])
+    def test_is_made_at_four_typical_durations_at_the_latest(self, spread: float) -> None:
+        assert PollPolicy().safety_net(5.0, Usual(10.0, spread, known=True)) <= 35.0
 
 
 NOT_NUMBERS: list[Any] = [None, "1", True, False, b"1", [1.0], {}]

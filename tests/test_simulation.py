@@ -89,6 +89,23 @@ FOUND = {
             ),
         ),
     ),
+    "webhooks report all ends but one, of a kind whose durations spread widely": Story(
+        39, processes=1, ledger=False, webhooks=True, steps=(
+            Submit(5.21, process=0, intent=8, keyed=False, unified=False, seconds=1.7, end="failed", wait=0.0),
+            Batch(
+                5.63, process=0, intents=(2, 3, 4, 5, 6, 7), unified=False, concurrency=8,
+                plans=((3, CreatePlan("names it in a list", travel="twice", at=0.53)),),
+            ),
+            Submit(
+                9.02, process=0, intent=1, keyed=False, unified=True, seconds=13.0, end="failed", wait=5.0,
+                plans=(CreatePlan("names it in a list"),),
+            ),
+            Submit(14.98, process=0, intent=19, keyed=False, unified=False, seconds=16.7, wait=0.0),
+            Submit(15.26, process=0, intent=17, keyed=False, unified=False, seconds=43.7, end="failed"),
+            Batch(16.88, process=0, intents=(15,), unified=False, concurrency=1),
+            Submit(36.48, process=0, intent=20, keyed=False, unified=False, seconds=9.1, end="failed", wait=0.0),
+        ),
+    ),
     "a response comes when its task has failed and the next attempt is made": Story(
         914019, processes=2, ledger=True, webhooks=True, steps=(
             Submit(28.62, process=0, intent=7, keyed=False, unified=False, seconds=10.5, wait=0.0),

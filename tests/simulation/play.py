@@ -11,7 +11,7 @@ import random
 import re
 import sqlite3
 import sys
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -97,6 +97,8 @@ class Record:
     attempts: list[Attempt] = field(factory=list)
     resent: dict[int, int] = field(factory=dict)  # how often a person allowed an intent to be sent again
     retries: Counter[int] = field(factory=Counter)  # how often somebody asked for another attempt if it failed
+    delivered: defaultdict[str, set[tuple[int, int]]] = field(factory=lambda: defaultdict(set))
+    """To which lives of which processes the end of a task was delivered."""
     log: list[str] = field(factory=list)
     wrong: list[str] = field(factory=list)  # what was seen to be wrong while it was played
     dead_lives: set[tuple[int, int]] = field(factory=set)
@@ -182,9 +184,9 @@ class Player:
     def _deliver_now(self, task: HostTask) -> None:
         process = self.rng.choice(self.processes)
         if process.receiver is not None and process.loop in self.world.loops:
-            self.spawn(process, self._handle(process.receiver, task))
+            self.spawn(process, self._handle(process, process.receiver, task))
 
-    async def _handle(self, receiver: WebhookReceiver, task: HostTask) -> None:
+    async def _handle(self, process: Process, receiver: WebhookReceiver, task: HostTask) -> None:
         headers = {"x-webhook-secret": SECRET, "content-type": "application/json"}
         try:
             await receiver.handle(headers, self.host.delivery(task), query=urlsplit(task.endpoint).query)
@@ -192,6 +194,8 @@ class Player:
             return
         except Exception as error:  # noqa: BLE001 - that is what is looked for
             self.record.wrong.append(f"a delivery raised {error!r}")
+        else:
+            self.record.delivered[task.task_id].add((process.number, process.life))
 
     def _track(self, process: Process) -> None:
         """Note which process opens what, so that a killed one can let go of it as the operating system would."""

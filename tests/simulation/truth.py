@@ -13,6 +13,12 @@ LATE = 60.0
 """Seconds after a task's end, or after everything went right again, by which a wait for it must be over."""
 
 
+GUESSED = 45.0
+"""Seconds that tasks are taken to last by somebody who has seen none end."""
+
+SAFETY_NET = 4.0
+"""Longest times that a task lasts, after which an end is noticed that webhooks were relied on to tell, and did not."""
+
 STILL_ON_ITS_WAY = 31.0
 """Seconds for which a submission may be under way that was claimed before its ledger was moved."""
 
@@ -201,12 +207,18 @@ def _refused_yet_made(record: Record) -> Iterator[str]:
 
 
 def _late(record: Record) -> Iterator[str]:
+    longest = max((task.seconds for task in record.host.tasks.values()), default=0.0)
+    safety_net = SAFETY_NET * max(GUESSED, longest)
     for attempt in record.attempts:
         task = record.host.tasks.get(attempt.task_id)
         if task is None or attempt.ended not in {"done", "TaskFailed"} or not attempt.ended_at:
             continue
         possible = max(task.made_at + task.seconds, record.healed_at, attempt.accepted_at)
-        if attempt.ended_at > possible + LATE:
+        told = (attempt.process, attempt.life) in record.delivered[task.task_id]
+        late = LATE
+        if record.story.webhooks and not told:
+            late += safety_net
+        if attempt.ended_at > possible + late:
             yield f"the end of intent {attempt.intent} was noticed {attempt.ended_at - possible:.0f} s late"
 
 
