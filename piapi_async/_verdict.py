@@ -137,8 +137,12 @@ def judge_unanswered(error: PiAPIError) -> Judgement:
 def may_pass(error: PiAPIError) -> bool:
     """Return whether a submission that ended with an error, not unknown, may be sent again later.
 
-    Nothing was made in any case; here the reason passes by itself.
+    Nothing was paid in any case; here the reason passes by itself.  One that names a task has made
+    that task, which is why it is its caller's to know.
     """
+    if isinstance(error, APIError) and error.ref is not None:
+        return False
+
     match error:
         case TransportError(sent=False, untrusted=False) | RateLimitError():
             return True

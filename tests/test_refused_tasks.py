@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from support.scripted import page, said, scripted
 from support.serving import KEY, now
 
 from piapi_async import (
+    BatchRunner,
     CreateTask,
     Imagine,
     Ledger,
@@ -77,6 +79,10 @@ class Host:
         return {"task_id": task_id, "status": status, "meta": {"task_request": request}, "task_result": {}}
 
 
+def ended(task_id: str) -> dict[str, Any]:
+    return {"task_id": task_id, "status": "completed", "output": {"image_url": "https://img.example/1.png"}}
+
+
 async def be_refused(piapi: PiAPI, request: Any = CAT, key: str | None = "k") -> None:
     with pytest.raises(RateLimitError, match="names task refused, which is failed"):
         await piapi.submit(request, key=key)
@@ -137,3 +143,33 @@ async def test_a_response_that_gives_it_to_the_next_submission_is_right(tmp_path
         await be_refused(piapi)
         assert (await piapi.submit(CAT, key="k")).task_id == "refused"
         assert [entry.task_id for entry in await ledger.pending()] == ["refused"]
+
+
+async def test_a_batch_that_waits_for_room_does_not_submit_anew_what_was_refused_so() -> None:
+    creates: list[str] = []
+
+    def answer(path: str, body: Any) -> bytes:
+        if path == "/api/v1/task":
+            creates.append(body["input"]["prompt"])
+            if creates[-1] == "a cat":
+                return said({"code": 429, "data": {"task_id": "refused"}}, 429)
+            return said({"code": 200, "data": {"task_id": "fine", "status": "pending"}, "message": "success"})
+        task = ended("fine")
+        if path.endswith("/refused"):
+            task = {"task_id": "refused", "status": "failed"}
+        elif now() < 30.0:
+            task = {"task_id": "fine", "status": "processing"}
+        return said({"code": 200, "data": task, "message": "success"})
+
+    async def items() -> AsyncIterator[CreateTask]:
+        yield CreateTask(MODEL, "txt2img", {"prompt": "a dog"})
+        await asyncio.sleep(1.0)
+        yield CAT
+
+    async with scripted(answer) as host, PiAPI(KEY, base_url=host.base_url) as piapi:
+        fine, refused = await BatchRunner(piapi, concurrency="auto").run(items())
+
+    assert fine.ok
+    assert isinstance(refused.error, RateLimitError)
+    assert str(refused.error.ref) == "refused"
+    assert creates == ["a dog", "a cat"]

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import pytest
 from simulation.host import CreatePlan
 from simulation.life import live, look_for_faults
-from simulation.story import Batch, Freeze, Leave, Story, Submit, make
+from simulation.story import Batch, Freeze, Leave, Story, Submit, Weather, make
 
 FIXED_SEEDS = 40
 GATE_SEEDS = 600
@@ -86,6 +86,16 @@ FOUND = {
             Batch(
                 87.31, process=0, intents=(2, 3), unified=True, concurrency=8,
                 plans=((3, CreatePlan(travel="dropped")),),
+            ),
+        ),
+    ),
+    "a batch that waits for room is refused, and the refusal names a task that has failed": Story(
+        3106408, processes=1, ledger=True, webhooks=False, steps=(
+            Freeze(35.27, 32.7, process=0),
+            Weather(54.18, 34.6, "502 pages"),
+            Batch(
+                55.61, process=0, intents=(1, 2, 3), unified=True, concurrency="auto", failing=(3,),
+                plans=((3, CreatePlan("is busy and names a task", delay=25.0)),),
             ),
         ),
     ),

@@ -22,6 +22,7 @@ from piapi_async._submit.submission import Terms
 from piapi_async._verdict import may_pass
 from piapi_async.client import runtime_of
 from piapi_async.emulator import Emulator, Status
+from piapi_async.tasks import TaskId, TaskRef
 
 pytestmark = pytest.mark.looptime
 
@@ -78,6 +79,8 @@ async def test_whether_it_may_leave_is_asked_after_a_pause() -> None:
         (False, TransportError("no route", sent=False, untrusted=True)),
         (False, TransportError("lost", sent=True)),
         (False, ServerError("broken", status=500)),
+        (False, RateLimitError("busy", status=429, ref=TaskRef("https://a.example", "unified", TaskId("t")))),
+        (False, ServerError("an edge", status=521, ref=TaskRef("https://a.example", "unified", TaskId("t")))),
         (False, AuthenticationError("the key", status=401)),
         (False, APIError("no", status=400)),
     ],

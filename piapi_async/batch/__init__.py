@@ -3,8 +3,8 @@
 `BatchRunner` is what users hold; `_run` plays one stream of it, `_queues` has its input and output,
 `_outcome` the values that go in and come out.
 
-May import: _http, _text, _html, tasks, errors, policy, observe, _protocol, _calls, _submit, _wait,
-ledger, downloads, _runtime, handle, _earlier, client.
+May import: _http, _text, _html, tasks, errors, policy, observe, _protocol, _verdict, _calls, _submit,
+_wait, ledger, downloads, _runtime, handle, _earlier, client.
 """
 
 from ._outcome import BatchItem, Outcome, Totals

@@ -34,6 +34,7 @@ from .._earlier import read_ended
 from .._protocol.family import TaskRequest
 from .._runtime import Runtime
 from .._submit.submission import SubmitResult, Terms
+from .._verdict import may_pass
 from .._wait.watch import Watch
 from ..downloads._options import DownloadOptions
 from ..downloads._target import Target
@@ -279,8 +280,8 @@ class BatchRun:
                 terms = evolve(terms, waits_if_busy=False)
             try:
                 return await self.runtime.submit(request, None, None, identity=identity, terms=terms)
-            except RateLimitError:
-                if pace is None or not pace.has_tasks:
+            except RateLimitError as error:
+                if not may_pass(error) or pace is None or not pace.has_tasks:
                     raise
                 await pace.wait_for_room()
                 if self.is_draining:
