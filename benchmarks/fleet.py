@@ -1,37 +1,38 @@
-"""The long run of a fleet: workers are killed and stopped, and the sums must come out; then what an item costs.
+"""The long run of a fleet: workers are killed and stopped, and the sums must come out; then what it costs.
 
-``python -m benchmarks.fleet [--database URL] [--smoke]``: 600 items, 3 workers, a limit of 60, 9 kills and 9 stops
-longer than the lease, 5 % of the reads answered 502.  Without --database a PostgreSQL of the machine's is started, else
-a SQLite file is used.
+``python -m benchmarks.fleet [--database URL] [--smoke] [--costs]``: 600 items, 3 workers, a limit of 40, 9 kills and
+9 stops longer than the lease, 5 % of the reads answered 502.  Without --database a PostgreSQL of the machine's is
+started, else a SQLite file is used.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
-import os
+import logging
 import resource
 import signal
-import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from random import Random
 from typing import Any
 
 from attrs import define, field, frozen
 
-from piapi_async import CreateTask, PiAPI, PollPolicy, SubmissionUnknown
+from piapi_async import SubmissionUnknown
 from piapi_async.batch import BatchItem
 from piapi_async.emulator import Dialect, Emulator, SlowFirstByte, Status
-from piapi_async.fleet import Fleet, Worker
+from piapi_async.fleet import Fleet
 
-LEASE = 4.0
-TIMEOUT = 5.0
+from ._fleet_costs import costs, waits
+from ._fleet_parts import LEASE, WorkerProcess, database, request, work
+from ._goals import Goal, goals_table
+
+TAKE_OVER_GOAL = LEASE + 2.0
 
 
 @frozen
@@ -40,14 +41,17 @@ class Size:
 
     items: int = 600
     workers: int = 3
-    limit: int = 60
+    limit: int = 40
     kills: int = 9
     stops: int = 9
-    pause: float = 3.5  # seconds between two disruptions
+    pause: float = 1.5  # seconds between two disruptions
     costed: int = 300
+    cost_limit: int = 200
+    waits: int = 300
+    waited: float = 10.0  # seconds
 
 
-SMOKE = Size(items=24, workers=2, limit=12, kills=1, stops=0, pause=3.0, costed=20)
+SMOKE = Size(items=24, workers=2, limit=12, kills=1, stops=0, costed=20, waits=20, waited=2.0)
 
 
 @define
@@ -68,161 +72,142 @@ class Host:
         return max(sum(start <= at < start + lasted - 0.1 for start, lasted in self.made) for at, _ in self.made)
 
 
-@contextlib.contextmanager
-def database(url: str | None, folder: Path) -> Iterator[str]:
-    """Give the URL of an empty database."""
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/pg_ctl"))
-    if url is not None or not found:
-        yield url or f"sqlite:///{folder / 'run.db'}"
-        return
-    programs, data = found[-1].parent, folder / "data"
-    user = "postgres" if os.geteuid() == 0 else None
-    if user is not None:
-        os.chmod(folder, 0o777)  # noqa: PTH101, S103 - a temporary folder, for another user
+@define(eq=False)
+class Disruptions:
+    """Kills and stops workers, one after the other, and notes what it has done."""
 
-    def run(*command: str | Path) -> None:
-        subprocess.run(command, user=user, cwd=folder, check=True, stdout=subprocess.DEVNULL)  # noqa: S603 - our own words
+    size: Size
+    rng: Random
+    begin: Callable[[], Awaitable[WorkerProcess]]
+    workers: list[WorkerProcess] = field(factory=list)
+    gone: list[WorkerProcess] = field(factory=list)
+    killed: dict[int, float] = field(factory=dict)
+    """The pids of killed workers, and when, in unix time."""
+    stopped: list[tuple[float, float]] = field(factory=list)
+    """From when until when a worker was stopped."""
 
-    run(programs / "initdb", "-D", data, "-A", "trust", "-U", "fleet")
-    options = f"-k {folder} -c listen_addresses=''"
-    run(programs / "pg_ctl", "-D", data, "-o", options, "-l", folder / "log", "-w", "start")
-    try:
-        yield f"postgresql://fleet@/app?host={folder}"
-    finally:
-        run(programs / "pg_ctl", "-D", data, "-m", "immediate", "-w", "stop")
+    async def run(self) -> None:
+        """Do them all."""
+        plan = ["kill"] * self.size.kills + ["stop"] * self.size.stops
+        self.rng.shuffle(plan)
+        for what in plan:
+            await asyncio.sleep(self.size.pause)
+            number = self.rng.randrange(len(self.workers))
+            if what == "kill":
+                await self._kill(number)
+            else:
+                await self._stop(self.workers[number])
 
+    async def _kill(self, number: int) -> None:
+        """Kill one, and start another in its place."""
+        victim = self.workers[number]
+        self.killed[victim.process.pid] = await victim.kill()
+        self.gone.append(victim)
+        self.workers[number] = await self.begin()
 
-async def work(url: str, host: str, key: str, limit: str, per_worker: str) -> None:
-    """Be one worker, until SIGTERM."""
-    policy = PollPolicy(typical_duration=6.0)
-    async with (
-        PiAPI(key, base_url=host, poll=policy, timeout=TIMEOUT, recover=20.0) as piapi,
-        Worker(url, piapi, concurrency=int(limit), per_worker=int(per_worker), lease=LEASE) as worker,
-    ):
-        print("ready", flush=True)
-        await worker.run()
-
-
-async def start(url: str, host: str, key: str, limit: int, per_worker: int) -> asyncio.subprocess.Process:
-    """Return a worker that has started."""
-    words = ("--work", url, host, key, str(limit), str(per_worker))
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "benchmarks.fleet", *words, stdout=asyncio.subprocess.PIPE
-    )
-    if process.stdout is not None:
-        await process.stdout.readline()
-    return process
-
-
-async def disrupt(size: Size, workers: list[asyncio.subprocess.Process], begin: Any, rng: Random) -> None:  # noqa: ANN401
-    """Kill and stop workers, one after the other; a killed one is replaced."""
-    plan = ["kill"] * size.kills + ["stop"] * size.stops
-    rng.shuffle(plan)
-    for what in plan:
-        await asyncio.sleep(size.pause)
-        number = rng.randrange(len(workers))
-        if what == "kill":
-            workers[number].kill()
-            await workers[number].wait()
-            workers[number] = await begin()
-        else:
-            workers[number].send_signal(signal.SIGSTOP)
+    async def _stop(self, worker: WorkerProcess) -> None:
+        """Let one stand still for longer than its lease."""
+        began = time.time()
+        worker.process.send_signal(signal.SIGSTOP)
+        try:
             await asyncio.sleep(LEASE + 3.0)
-            workers[number].send_signal(signal.SIGCONT)
+        finally:
+            worker.process.send_signal(signal.SIGCONT)
+            self.stopped.append((began, time.time()))
+
+    @property
+    def take_overs(self) -> list[float]:
+        """Seconds from a kill until what the worker had held was taken over, where no other stood still meanwhile."""
+        seen = {pid: at for worker in (*self.workers, *self.gone) for pid, at in worker.taken_over.items()}
+        return [
+            seen[pid] - at
+            for pid, at in self.killed.items()
+            if pid in seen and not any(began < seen[pid] and at < ended for began, ended in self.stopped)
+        ]
 
 
-async def long_run(url: str, size: Size) -> bool:
-    """Run it, print what came of it beside what must; return whether all goals were met."""
-    rng, seen = Random(1), Host()  # noqa: S311 - the same disruptions again
-    emulator = Emulator(durations=seen.duration, dialect=Dialect(history=True), picture_size=32)
+async def long_run(url: str, size: Size) -> list[Goal]:
+    """Run it; return what came of it."""
+    seen = Host()
+    emulator = Emulator(durations=seen.duration, concurrency=size.limit, dialect=Dialect(history=True), picture_size=32)
     async with emulator.run() as host, Fleet(url) as fleet:
         emulator.fail("create", SlowFirstByte(0.6), times=None)
         emulator.fail("task_read", Status(502), rate=0.05)
 
-        async def begin() -> asyncio.subprocess.Process:
-            return await start(url, host, emulator.api_key, size.limit, size.limit // 2)
+        async def begin() -> WorkerProcess:
+            return await WorkerProcess.start(url, host, emulator.api_key, size.limit, size.limit // 2)
 
         began = time.monotonic()
-        workers = [await begin() for _ in range(size.workers)]
+        disruptions = Disruptions(size, Random(1), begin)  # noqa: S311 - the same disruptions again
+        disruptions.workers = [await begin() for _ in range(size.workers)]
         jobs = await fleet.submit_many([BatchItem(request(number), f"item {number}") for number in range(size.items)])
-        disrupting = asyncio.create_task(disrupt(size, workers, begin, rng))
+        disrupting = asyncio.create_task(disruptions.run())
         outcomes = await asyncio.gather(*[job.wait() for job in jobs])
         seconds = time.monotonic() - began
         disrupting.cancel()
         await asyncio.gather(disrupting, return_exceptions=True)
-        for worker in workers:
-            worker.send_signal(signal.SIGCONT)
-            worker.terminate()
-            await worker.wait()
+        for worker in disruptions.workers:
+            await worker.end()
 
     done = sum(outcome.ok for outcome in outcomes)
     unknown = sum(isinstance(outcome.error, SubmissionUnknown) for outcome in outcomes)
     creates = Counter(task.given["prompt"] for task in emulator.engine.tasks.values())
     never_made = size.items - len(creates)
-    return report(
-        ("creates per item, at most", max(creates.values()), 1),
-        ("items neither done nor unknown", size.items - done - unknown, 0),
-        ("unknown, though the host made a task", unknown - never_made, 0),
-        ("at the host at once, at most", seen.peak, size.limit),
-        ("seconds in all", round(seconds), None),
-        ("unknown, as a kill kept them from the host", never_made, None),
-    )
+    kills, stops, taken = len(disruptions.killed), len(disruptions.stopped), disruptions.take_overs
+    slowest = max(taken, default=0.0)
+    return [
+        Goal("kills of workers meanwhile", f"{kills}", f">= {size.kills}", kills >= size.kills),
+        Goal("stops of workers meanwhile", f"{stops}", f">= {size.stops}", stops >= size.stops),
+        _at_most("creates per item, at most", max(creates.values()), 1),
+        _at_most("items neither done nor unknown", size.items - done - unknown, 0),
+        _at_most("unknown, though the host made a task", unknown - never_made, 0),
+        _at_most("at the host at once, at most", seen.peak, size.limit),
+        Goal(
+            f"slowest of {len(taken)} take-overs (no stops meanwhile)",
+            f"{slowest:.1f} s",
+            f"<= {TAKE_OVER_GOAL:g} s",
+            slowest <= TAKE_OVER_GOAL if taken else None,
+        ),
+        Goal("unknown, as a kill kept them from the host", f"{never_made}", "", None),
+        Goal("seconds in all", f"{seconds:.0f}", "", None),
+    ]
 
 
-async def costs(url: str, size: Size) -> bool:
-    """Measure what an item costs one worker without faults."""
-    emulator = Emulator(durations=1.0, picture_size=32)
-    async with emulator.run() as host, Fleet(url) as fleet:
-        other = await start(url, host, emulator.api_key, size.limit, size.limit)
-        await fleet.submit_many([BatchItem(request(number), f"warm {number}") for number in range(5)])
-        before = cpu_of(other.pid)
-        jobs = await fleet.submit_many([BatchItem(request(number), f"cost {number}") for number in range(size.costed)])
-        await asyncio.gather(*[job.wait() for job in jobs])
-        spent = cpu_of(other.pid) - before
-        other.terminate()
-        await other.wait()
-    return report(("CPU milliseconds per item", round(1000 * spent / size.costed, 1), 20.0))
-
-
-def cpu_of(pid: int) -> float:
-    """Return the CPU seconds that a process has used."""
-    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def request(number: int) -> CreateTask:
-    """Return one of the requests, none of which is another's."""
-    return CreateTask("Qubico/flux1-dev", "txt2img", {"prompt": f"cat {number}"})
-
-
-def report(*rows: tuple[str, float, float | None]) -> bool:
-    """Print figures beside their goals; return whether all are met."""
-    met = True
-    for what, figure, goal in rows:
-        text = "" if goal is None else f"  (at most {goal:g})"
-        print(f"  {what:45} {figure:>8g}{text}", flush=True)
-        met = met and (goal is None or figure <= goal)
-    return met
+def _at_most(what: str, figure: int, goal: int) -> Goal:
+    return Goal(what, f"{figure}", f"<= {goal}", figure <= goal)
 
 
 def main() -> None:
-    """Read the command line, and run."""
+    """Read the command line, run, and print the figures beside their goals."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--database", help="default: a PostgreSQL of the machine's, else a SQLite file")
     parser.add_argument("--smoke", action="store_true", help="only to see that it runs")
+    parser.add_argument("--costs", action="store_true", help="measure the costs alone")
     parser.add_argument("--work", nargs=5, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.work:
+        logging.basicConfig(level=logging.WARNING, format="%(created)f %(message)s")
         asyncio.run(work(*options.work))
         return
 
     size = SMOKE if options.smoke else Size()
-    with tempfile.TemporaryDirectory(prefix="piapi-fleet-") as long, database(options.database, Path(long)) as url:
-        met = asyncio.run(long_run(url, size))
-    with tempfile.TemporaryDirectory(prefix="piapi-fleet-") as short, database(options.database, Path(short)) as url:
-        cheap = asyncio.run(costs(url, size))
-    print(f"  peak memory of a worker {resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024} MB")
-    if not met or not (cheap or options.smoke):
+    runs: list[tuple[str, Callable[[str], Coroutine[Any, Any, list[Goal]]]]] = [
+        ("What an item costs one worker", lambda url: costs(url, size.costed, size.cost_limit)),
+        ("What waits cost", lambda url: waits(url, size.waits, size.waited)),
+    ]
+    if not options.costs:
+        runs.insert(0, ("Workers are killed and stopped", lambda url: long_run(url, size)))
+
+    missed = False
+    for title, run in runs:
+        with tempfile.TemporaryDirectory(prefix="piapi-fleet-") as name, database(options.database, Path(name)) as url:
+            goals = asyncio.run(run(url))
+        print(goals_table(title, goals), end="\n\n", flush=True)
+        missed = missed or any(goal.met is False for goal in goals)
+
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024
+    print(f"peak memory of a worker: {peak} MB")
+    if missed and not options.smoke:
         sys.exit("a goal was missed")
 
 

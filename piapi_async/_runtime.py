@@ -233,7 +233,8 @@ class Runtime:
         name = type(request).__name__
         family = request.family
         self.check_family(family)
-        subject = self.events.started(request, name, family.name, asyncio.get_running_loop().time(), key)
+        now = asyncio.get_running_loop().time()
+        subject = self.events.started(request, name, family.name, now, key or terms.key)
 
         accepted = await self.submitter.submit(request, key, timeout, identity=identity, terms=terms, subject=subject)
 

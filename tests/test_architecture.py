@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from pathlib import Path
@@ -330,3 +331,14 @@ class TestTheseChecks:
     @pytest.mark.parametrize("source", ["()", "frozenset()", "'text'", "5", "re.compile('')", "Structure(Task)"])
     def test_know_what_cannot(self, source: str) -> None:
         assert not is_mutable(ast.parse(source, mode="eval").body)
+
+
+def test_the_log_is_written_in_one_place() -> None:
+    writers = {
+        path.relative_to(PACKAGE).as_posix()
+        for path in files()
+        if room_of(path) not in {"emulator", "pytest_plugin"}
+        and re.search(r"^logger = ", path.read_text(encoding="utf-8"), re.MULTILINE)
+    }
+
+    assert writers == {"observe/_log.py", "_calls/sender.py"}

@@ -2,64 +2,29 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
+from support.fleets import NEEDS_SQLITE, at_work, cat, host
 from support.processes import becomes_true
 
 from piapi_async import (
     AuthenticationError,
-    CreateTask,
     DownloadError,
     InvalidRequestError,
     Ledger,
     PiAPI,
-    PollPolicy,
     SubmissionUnknown,
     TaskCancelled,
     TaskFailed,
 )
-from piapi_async.emulator import Dialect, Drop, Emulator, NoFiles, Status, TaskFails
+from piapi_async.emulator import Dialect, Drop, NoFiles, Status, TaskFails
 from piapi_async.fleet import Fleet, Worker
-from piapi_async.fleet._database import CAN_SQLITE
 
-pytestmark = [
-    pytest.mark.storm,
-    pytest.mark.skipif(not CAN_SQLITE, reason="the engine needs SQLite 3.42 on Python 3.12 and later"),
-]
-
-
-def cat(number: int | str) -> CreateTask:
-    return CreateTask("Qubico/flux1-dev", "txt2img", {"prompt": f"cat {number}"})
-
-
-@asynccontextmanager
-async def host(**options: Any) -> AsyncIterator[tuple[Emulator, PiAPI]]:
-    emulator = Emulator(**{"durations": 0.2, "picture_size": 32, **options})
-    async with (
-        emulator.run() as url,
-        PiAPI(emulator.api_key, base_url=url, poll=PollPolicy.every(0.05), timeout=1.0, recover=2.0) as piapi,
-    ):
-        yield emulator, piapi
-
-
-@asynccontextmanager
-async def at_work(url: str, piapi: PiAPI, **options: Any) -> AsyncIterator[asyncio.Task[None]]:
-    async with Worker(url, piapi, poll=0.05, lease=0.5, **options) as worker:
-        working = asyncio.create_task(worker.run())
-        try:
-            yield working
-        finally:
-            worker.stop()
-            with suppress(AuthenticationError):
-                await working
+pytestmark = [pytest.mark.storm, NEEDS_SQLITE]
 
 
 @pytest.fixture

@@ -3,8 +3,8 @@
 `submitter.Submitter` owns every POST that creates a task, from the claim in the ledger to the
 task's id, even if its caller leaves.  `submission` has the states of one submission as a table,
 `claim` its row in the ledger, `correlation` tells which submission a webhook delivery belongs to,
-and `uploads` brings files to the host first.  It knows nothing of HTTP servers: `webhooks` hands
-deliveries in.
+`open_submissions` which one of another process, and `uploads` brings files to the host first.  It
+knows nothing of HTTP servers: `webhooks` hands deliveries in.
 
 May import: _http, _text, tasks, errors, policy, stats, observe, _protocol, _verdict, _families,
 account, _calls, _wait, ledger.

@@ -8,7 +8,7 @@ at once, and what the poll finds counts.
 
     receiver --> deliver --> a task that is waited for: the poller polls it, or takes it as it is
                          --> an open submission here: its `ExpectedDelivery` names the task
-                         --> an open row of the ledger, of an earlier process or another
+                         --> an open submission of an earlier process or another: `OpenSubmissions`
 
 A submission is sent with an endpoint of its own, whose query holds a nonce (see `nonces`).  The
 host shows that endpoint only to those who read the task.  So if the response to a submission was
@@ -35,10 +35,11 @@ from .._protocol.family import Family, TaskRequest
 from .._verdict import judge_read
 from .._wait.poller import Poller
 from .._wait.watch import Watch
-from ..errors import ClientClosed, LedgerError, PiAPIError, UnexpectedAnswer
+from ..errors import ClientClosed, PiAPIError, UnexpectedAnswer
 from ..ledger._writer import LedgerWriter
-from ..tasks import Task, TaskId, TaskRef, TaskState
+from ..tasks import Task, TaskId, TaskState
 from .nonces import echoed_nonce, endpoint_with, is_same_nonce, nonce_of, signed_endpoint
+from .open_submissions import LedgerSubmissions, OpenSubmissions
 
 K = TypeVar("K")
 
@@ -135,6 +136,7 @@ class Correlation:
     _ledger: LedgerWriter | None
     _origin: str
     _settings: WebhookSettings | None = field(default=None, init=False)
+    _open: OpenSubmissions | None = field(init=False)
     _seen: OrderedDict[bytes, None] = field(factory=OrderedDict, init=False)
     _expected: dict[str, ExpectedDelivery] = field(factory=dict, init=False)
     _accepted: OrderedDict[str, None] = field(factory=OrderedDict, init=False)
@@ -142,6 +144,15 @@ class Correlation:
     _given_up: bool = field(default=False, init=False)
     _unclaimed: list[_Unclaimed] = field(factory=list, init=False)
     _chores: set[asyncio.Task[None]] = field(factory=set, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._open = None
+        if self._ledger is not None:
+            self._open = LedgerSubmissions(self._ledger, self._origin)
+
+    def look_in(self, submissions: OpenSubmissions) -> None:
+        """Look for the submissions of deliveries there, where the client has no ledger."""
+        self._open = submissions
 
     def begin(self, settings: WebhookSettings) -> None:
         """Have submissions carry endpoints from now on.  Raises `ValueError` the second time."""
@@ -189,6 +200,12 @@ class Correlation:
             return endpoint_with(self._settings.url, nonce)
         return endpoint or None
 
+    def patience(self, request: TaskRequest[Any]) -> float:
+        """Return the seconds for which a delivery may name a request's task, 0 if it gets no endpoint of ours."""
+        if self._settings is None or getattr(request, "webhook_endpoint", _NO_ENDPOINT_FIELD) is not None:
+            return 0.0
+        return self._settings.adopt_timeout
+
     def expects(self, expected: ExpectedDelivery | None) -> bool:
         """Return whether a delivery may still name the task of a submission."""
         if self._settings is None or expected is None:
@@ -221,6 +238,11 @@ class Correlation:
             del self._expected[expected.nonce]
         if accepted:
             _remember(self._accepted, expected.nonce)
+            return
+        while self._ledger is None and not expected.candidates.empty():  # named, and not examined here
+            task_id = expected.candidates.get_nowait()
+            if task_id is not None:
+                self._seek(_Unclaimed(task_id, expected.nonce, b""))
 
     def give_up(self) -> None:
         """Stop waiting for deliveries, because the client is closing."""
@@ -340,9 +362,13 @@ class Correlation:
             self._forget(unclaimed)
         else:
             _remember(self._accepted, delivery.nonce)
-            self._unclaimed.append(unclaimed)
-            if len(self._unclaimed) == 1:  # else a look at the ledger is to come already
-                self._start(self._attach_to_ledger())
+            self._seek(unclaimed)
+
+    def _seek(self, unclaimed: _Unclaimed) -> None:
+        """Look for the submission of a delivery where submissions are written down."""
+        self._unclaimed.append(unclaimed)
+        if len(self._unclaimed) == 1:  # else a look is to come already
+            self._start(self._attach_all())
 
     def _note_foreign(self) -> None:
         """Count a delivery about a task that is not ours: another process shares the URL and the secret."""
@@ -355,62 +381,58 @@ class Correlation:
         self._seen.pop(unclaimed.digest, None)
         self._note_foreign()
 
-    # -- the ledger's open rows -------------------------------------------------------------------
+    # -- open submissions -------------------------------------------------------------------------
 
-    async def _attach_to_ledger(self) -> None:
-        """Give open rows, of an earlier process or of one that still waits, the tasks that deliveries name.
+    async def _attach_all(self) -> None:
+        """Give open submissions, of an earlier process or of one that still waits, the tasks that deliveries name.
 
-        One look at the ledger serves all deliveries that have come meanwhile, however many they
-        are.
+        One look serves all deliveries that have come meanwhile, however many they are.
         """
         while self._unclaimed:
             batch, self._unclaimed = self._unclaimed, []
-            keys = await self._open_keys(batch)
+            names = await self._open_names(batch)
 
             for start in range(0, len(batch), _READS_AT_ONCE):
                 few = batch[start : start + _READS_AT_ONCE]
-                attached = await asyncio.gather(*[self._attach(one, keys.get(one.nonce)) for one in few])
+                attached = await asyncio.gather(*[self._attach(one, names.get(one.nonce)) for one in few])
                 for one, was_attached in zip(few, attached, strict=True):
                     if not was_attached:
                         self._forget(one)
 
-    async def _open_keys(self, batch: list[_Unclaimed]) -> dict[str, str]:
-        """Return the keys of the submissions without a task, by their nonces; {} if the ledger fails."""
+    async def _open_names(self, batch: list[_Unclaimed]) -> Mapping[str, str]:
+        """Return the names of the submissions without a task, by their nonces; {} if they cannot be read."""
         settings = self._settings
-        if self._ledger is None or settings is None:
+        if self._open is None or settings is None:
             return {}
         try:
-            open_keys = await self._ledger.open_keys()
-        except LedgerError as error:
+            return await self._open.names([one.task_id for one in batch], settings.secret)
+        except PiAPIError as error:
             ids = ", ".join(one.task_id for one in batch)
             self._warn(f"deliveries could not be matched with submissions (tasks {ids}): {error}")
             return {}
-        return {nonce_of(key, settings.secret, attempt=attempt): key for key, attempt in open_keys}
 
-    async def _attach(self, unclaimed: _Unclaimed, key: str | None) -> bool:
-        """Record a task under the key of the submission that made it; return whether that was done."""
-        ledger = self._ledger
-        if ledger is None or key is None:
+    async def _attach(self, unclaimed: _Unclaimed, name: str | None) -> bool:
+        """Record a task as the submission's that made it; return whether that was done."""
+        submissions = self._open
+        if submissions is None or name is None:
             return False
 
         try:
-            entry = await ledger.find(key)
-            if entry is None or entry.origin != self._origin or entry.family not in FAMILIES:
+            family = await submissions.family_of(name)
+            if family is None:
                 return False
-            family = FAMILIES[entry.family]
             task = await self._read_if_made_with(unclaimed.nonce, family, unclaimed.task_id)
             if task is None:
                 return False
-            await ledger.attach_task(key, unclaimed.task_id)
+            key = await submissions.attach(name, family, task)
         except PiAPIError as error:
             text = f"task {unclaimed.task_id} could not be attached to its submission: {error}"
-            self._warn(text, task_id=unclaimed.task_id, key=key)
+            self._warn(text, task_id=unclaimed.task_id, key=name)
+            return False
+        if key is None:
             return False
 
-        self._sender.events.recovered(unclaimed.task_id, entry.family, "webhook", key=key)
-        if task.state.terminal:
-            ref = TaskRef(entry.origin, entry.family, unclaimed.task_id)
-            ledger.end(ref, task.state.value, task.raw)
+        self._sender.events.recovered(unclaimed.task_id, family.name, "webhook", key=key)
         self.counts["adopted"] += 1
         return True
 

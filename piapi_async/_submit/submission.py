@@ -123,9 +123,10 @@ class Terms:
     (``sent=False``).  `replaces` is an attempt of its key in whose place it is a new one.  With
     `cancel_if_left` the task of a caller who is cancelled before it has its id is cancelled at the
     host.  `looks_again` tells whether a key that is *unknown* is looked for, and `recovers` whether
-    the task of a lost response is looked for in the host's history.  `note` is the caller's own, as
-    JSON, for the ledger.  Unless it `waits_if_busy` a host that puts it off ends it with the
-    `RateLimitError` at once.
+    the task of a lost response is looked for here, in deliveries and in the host's history.  `note`
+    is the caller's own, as JSON, for the ledger.  Unless it `waits_if_busy` a host that puts it off
+    ends it with the `RateLimitError` at once.  Where no ledger has its key,
+    observers know it by `key`, and the nonce of its endpoint is made from `nonce_key`.
     """
 
     retry: RetryPolicy | None = None
@@ -136,6 +137,8 @@ class Terms:
     recovers: bool = True
     waits_if_busy: bool = True
     note: str | None = None
+    key: str | None = None
+    nonce_key: str | None = None
 
 
 NO_TERMS = Terms()

@@ -403,7 +403,8 @@ class Submitter:
             links = await self._upload_files(submission)
 
         claim = submission.claim
-        addressed, submission.expected = self._correlation.address(submission.request, claim.key, claim.attempt)
+        nonce_key = claim.key or submission.terms.nonce_key
+        addressed, submission.expected = self._correlation.address(submission.request, nonce_key, claim.attempt)
         if links:
             addressed = cast("TaskRequest[Any]", cast("Attaching", addressed).with_links(links))
             submission.has_links = True
@@ -583,7 +584,7 @@ class Submitter:
         """Look for the task of a lost submission, in its delivery and in the history, whichever is first."""
         # Where nothing can tell, nothing is awaited: a cancellation in a later turn would take the
         # error's place.
-        by_delivery = self._correlation.expects(submission.expected)
+        by_delivery = submission.terms.recovers and self._correlation.expects(submission.expected)
         by_history = submission.terms.recovers and self.finder.can_find(submission.family)
         if not by_delivery and not by_history:
             return NOTHING

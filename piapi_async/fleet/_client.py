@@ -23,13 +23,15 @@ from ..ledger._entries import SubmissionKey, check_key
 from . import _codec as codec
 from . import _jobs
 from ._codec import decode_outcome, encode_request
-from ._database import Database, check_url, chunks
+from ._database import Database, KeyNote, check_url, chunks
 from ._jobs import AT_ONCE, ENDED, Entry
 from ._keys import Ranks, item_of, key_of, mint_key
 from ._watcher import Watcher
 
 R_co = TypeVar("R_co", covariant=True)
 R = TypeVar("R")
+
+_NOT_OPEN = "use it as `async with Fleet(url) as fleet`; it is not open"
 
 
 @define(eq=False)
@@ -108,7 +110,7 @@ class Fleet:
     @property
     def _database(self) -> Database:
         if self._opened is None or self._opened.closed:
-            raise RuntimeError("use it as `async with Fleet(url) as fleet`; it is not open")
+            raise RuntimeError(_NOT_OPEN)
         return self._opened
 
     # -- submitting -------------------------------------------------------------------------------
@@ -176,17 +178,15 @@ class Fleet:
 
     async def outcome_of(self, job: FleetJob[R]) -> Outcome[R]:
         """Return the outcome of a job, once it has one."""
-        while True:
-            database = self._database
-            notes = await in_thread(partial(database.notes, [job.key]))
-            note = notes.get(job.key)
-            if note is not None and note.kept is not None:
-                return decode_outcome(orjson.loads(note.kept), key=job.key, index=job.index, request=job.request)
+        end = await self._end_of(job.key)
+        if isinstance(end, KeyNote):
+            return decode_outcome(orjson.loads(end.kept or ""), key=job.key, index=job.index, request=job.request)
+        return _jobs.outcome_of(end, job.request, job.index)
 
-            attempt = note.attempt if note is not None else 1
-            assert self._watcher is not None  # noqa: S101 - it is open
-            ended = await self._watcher.wait(item_of(job.key, attempt))
-            return _jobs.outcome_of(ended, job.request, job.index)
+    async def _end_of(self, key: str) -> _jobs.End:
+        if self._watcher is None or self._opened is None or self._opened.closed:
+            raise RuntimeError(_NOT_OPEN)
+        return await self._watcher.wait(key)
 
     async def outcomes(self, *, batch: str | None = None) -> AsyncGenerator[Outcome[Any], None]:
         """Yield the outcome of each job of a batch (None: of all jobs) as it comes, then end.
@@ -194,29 +194,26 @@ class Fleet:
         Those that have ended come first.  `Outcome.index` is the place in the batch.
         """
         database = self._database
-        items: dict[str, int] = {}
-        for each in await in_thread(partial(_jobs.list_batch, database, batch)):
-            key, attempt = key_of(each.workflow_id)
-            items[key] = max(attempt, items.get(key, 0))
-
-        waiting = {
-            asyncio.create_task(self._ended(item_of(key, attempt)), name="piapi_async outcome")
-            for key, attempt in items.items()
-        }
+        listed = await in_thread(partial(_jobs.list_batch, database, batch))
+        keys = {key_of(each.workflow_id)[0] for each in listed}
+        waiting = {asyncio.create_task(self._ended(key), name="piapi_async outcome") for key in keys}
         try:
             while waiting:
                 ended, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-                for task in ended:
-                    yield task.result()
+                for outcome in [task.result() for task in ended]:
+                    if outcome is not None:
+                        yield outcome
         finally:
             for task in waiting:
                 task.cancel()
             await asyncio.gather(*waiting, return_exceptions=True)
 
-    async def _ended(self, item: str) -> Outcome[Any]:
-        assert self._watcher is not None  # noqa: S101 - it is open
-        ended = await self._watcher.wait(item)
-        return _jobs.outcome_of(ended, None, (ended.attributes or {}).get("index", 0))
+    async def _ended(self, key: str) -> Outcome[Any] | None:
+        """Return the outcome of a key; None if it was pruned meanwhile, as those are that were before."""
+        end = await self._end_of(key)
+        if isinstance(end, KeyNote):
+            return None
+        return _jobs.outcome_of(end, None, (end.attributes or {}).get("index", 0))
 
     async def counts(self) -> dict[str, int]:
         """Return how many jobs are queued, running, done, failed, cancelled, refused and unknown."""

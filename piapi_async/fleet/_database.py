@@ -1,15 +1,6 @@
 """The database of a fleet: our tables beside the engine's, and the engine's client.
 
-Everything here blocks, and is called in threads.  Ours are five small tables, which have a row only
-where there is something to say that the engine does not know:
-
-| table | a row |
-|---|---|
-| `piapi_tasks` | a task of the host that is known, and whose it is: unique per origin and id |
-| `piapi_keys` | a key with a second attempt, with an end other than done, or pruned |
-| `piapi_cancels` | a key whose task somebody wants cancelled |
-| `piapi_workers` | a worker that is alive: it counts its own heartbeats |
-| `piapi_fleet` | a fact about the fleet: the origin of its API |
+Everything here blocks, and is called in threads.
 """
 
 from __future__ import annotations
@@ -28,9 +19,9 @@ from dbos import DBOS, DBOSClient
 from dbos import Serializer as EngineSerializer
 from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError
 
+from ..observe._emitter import Events
 from ..tasks import TaskRef
-
-logger = logging.getLogger("piapi_async")
+from ._tables import create, make_tables, set_up_sqlite
 
 T = TypeVar("T")
 
@@ -141,11 +132,11 @@ class Database:
 
         engine = sa.create_engine(engine_url, pool_size=5, max_overflow=5)
         if is_sqlite:
-            sa.event.listen(engine, "connect", _set_up_sqlite)
+            sa.event.listen(engine, "connect", set_up_sqlite)
         try:
             DBOS.migrate(engine_url.render_as_string(hide_password=False), schema=SCHEMA)
-            tables = _tables(schema)
-            _create(engine, [table for name, table in tables.items() if name != "statuses"])
+            tables = make_tables(schema)
+            create(engine, [table for name, table in tables.items() if name != "statuses"])
         except BaseException:
             engine.dispose()
             raise
@@ -233,6 +224,17 @@ class Database:
             return None
         origin, family, task_id, found = rows[0]
         return TaskRef(origin, family, task_id), bool(found)
+
+    def unknown_with_task(self) -> list[tuple[str, str]]:
+        """Return the unknown keys whose task has become known, each with that: one by a response comes first."""
+        keys, tasks = self._keys.c, self._tasks.c
+        item = keys.key + "#" + sa.cast(keys.attempt, sa.Text())
+        query = sa.select(keys.key, tasks.task_id).join(self._tasks, tasks.item == item)
+        query = query.where(keys.state == "unknown", keys.kept.is_(None)).order_by(tasks.found)
+        found: dict[str, str] = {}
+        for key, task_id in self._run(query):
+            found.setdefault(key, task_id)
+        return list(found.items())
 
     def known_tasks(self, origin: str, task_ids: Sequence[str]) -> set[str]:
         """Return which of these ids are somebody's."""
@@ -391,16 +393,17 @@ class Database:
         self._run(self._upsert_note(note))
 
 
-def insist(work: Callable[[], T], what: str, stop: Callable[[], bool] = lambda: False) -> T:
+def insist(work: Callable[[], T], what: str, events: Events) -> T:
     """Return what a write returns, repeated while the database is out of reach: what it says is paid for."""
     pause = _FIRST_PAUSE
     while True:
         try:
             return work()
         except DBAPIError as error:
-            if isinstance(error, (IntegrityError, ProgrammingError)) or stop():
+            if isinstance(error, (IntegrityError, ProgrammingError)):
                 raise
-            logger.warning("%s is not recorded yet, trying again in %.1f s: %s", what, pause, error.orig)
+            text = f"{what} is not recorded yet, trying again in {pause:.1f} s: {error.orig}"
+            events.notice(logging.WARNING, text, error=type(error).__name__)
             time.sleep(pause)  # noqa: TID251 - in a thread of its own
             pause = min(2 * pause, _LONGEST_PAUSE)
 
@@ -409,58 +412,3 @@ def chunks(values: Sequence[T]) -> Iterable[Sequence[T]]:
     """Yield a sequence in pieces that one statement can take."""
     for start in range(0, len(values), _CHUNK):
         yield values[start : start + _CHUNK]
-
-
-def _set_up_sqlite(connection: Any, _record: object) -> None:  # noqa: ANN401 - the driver's
-    # The engine sets the same for connections of its own: writers take turns, and wait for theirs.
-    connection.isolation_level = "IMMEDIATE"
-    connection.execute("PRAGMA busy_timeout=30000")
-    connection.execute("PRAGMA foreign_keys=ON")
-    connection.execute("PRAGMA journal_mode=WAL")  # stays with the file: readers do not wait for writers
-
-
-def _tables(schema: str | None) -> dict[str, sa.Table]:
-    """Return our tables, and what we read of the engine's, in the order of `Database`."""
-    meta = sa.MetaData(schema=schema)
-    text, number = sa.Text(), sa.BigInteger()
-    return {
-        "tasks": sa.Table(
-            "piapi_tasks",
-            meta,
-            sa.Column("origin", text, primary_key=True),
-            sa.Column("task_id", text, primary_key=True),
-            sa.Column("family", text, nullable=False),
-            sa.Column("item", text, nullable=False, index=True),
-            sa.Column("found", sa.Boolean(), nullable=False),
-        ),
-        "keys": sa.Table(
-            "piapi_keys",
-            meta,
-            sa.Column("key", text, primary_key=True),
-            sa.Column("attempt", number, nullable=False),
-            sa.Column("state", text, nullable=False, index=True),
-            sa.Column("digest", text, nullable=False),
-            sa.Column("kept", text),
-            sa.Column("nonce", text, nullable=False),
-        ),
-        "cancels": sa.Table("piapi_cancels", meta, sa.Column("item", text, primary_key=True)),
-        "workers": sa.Table(
-            "piapi_workers", meta, sa.Column("id", text, primary_key=True), sa.Column("beat", number, nullable=False)
-        ),
-        "fleet": sa.Table(
-            "piapi_fleet", meta, sa.Column("name", text, primary_key=True), sa.Column("value", text, nullable=False)
-        ),
-        "statuses": sa.Table("workflow_status", meta, sa.Column("name", text), sa.Column("status", text)),
-    }
-
-
-def _create(engine: sa.Engine, tables: Sequence[sa.Table]) -> None:
-    """Create our tables; two processes that do so at once may collide, and the second try finds them."""
-    for last in (False, True):
-        try:
-            tables[0].metadata.create_all(engine, tables=tables)
-        except DBAPIError:
-            if last:
-                raise
-        else:
-            return

@@ -5,9 +5,10 @@ Everything here blocks, and is called in threads.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeAlias
 
 import orjson
 import sqlalchemy as sa
@@ -32,6 +33,10 @@ ENDED = ["SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"]
 
 _FREE = (codec.REFUSED, codec.CANCELLED)
 """Ends of an attempt that made nothing, or nothing that is to be had: its key may be submitted again."""
+
+
+End: TypeAlias = WorkflowStatus | KeyNote
+"""How the last attempt of a key has ended: what the engine has, or what was kept of a pruned one."""
 
 
 @frozen
@@ -103,7 +108,7 @@ def _meet_again(database: Database, entry: Entry) -> None:
     """
     note = database.notes([entry.key]).get(entry.key)
     if note is None:
-        listed = _listed(database, item_of(entry.key))
+        listed = listed_item(database, item_of(entry.key))
         if listed is None:
             return
         state = codec.CANCELLED if listed.status == "CANCELLED" else ""
@@ -146,7 +151,8 @@ def list_batch(database: Database, batch: str | None) -> list[WorkflowStatus]:
     return [each for each in listed if (each.attributes or {}).get("batch") == batch]
 
 
-def _listed(database: Database, item: str, *, load: bool = False) -> WorkflowStatus | None:
+def listed_item(database: Database, item: str, *, load: bool = False) -> WorkflowStatus | None:
+    """Return what the engine has of an item, with its contents if asked to `load` them; None if it has none."""
     found = database.client.list_workflows(workflow_ids=[item], load_input=load, load_output=load)
     return found[0] if found else None
 
@@ -155,7 +161,7 @@ def resolve(database: Database, key: str, task_id: str | None) -> None:
     note = database.notes([key]).get(key)
     listed = None
     if note is not None and note.state == codec.UNKNOWN:
-        listed = _listed(database, item_of(key, note.attempt), load=True)
+        listed = listed_item(database, item_of(key, note.attempt), load=True)
     if note is None or listed is None or listed.input is None:
         raise ValueError(f"{key!r} is not an unknown job of this fleet; `unknown()` lists them")
 
@@ -176,7 +182,7 @@ def resolve(database: Database, key: str, task_id: str | None) -> None:
 def cancel(database: Database, key: str) -> bool:
     note = database.notes([key]).get(key)
     item = item_of(key, note.attempt if note is not None else 1)
-    listed = _listed(database, item)
+    listed = listed_item(database, item)
     if listed is None:
         raise ValueError(f"{key!r} is not a job of this fleet")
     if listed.status in ENDED:
@@ -194,7 +200,7 @@ def cancel(database: Database, key: str) -> bool:
 
 
 def _was_claimed(database: Database, item: str) -> bool:
-    listed = _listed(database, item)
+    listed = listed_item(database, item)
     return listed is not None and bool(listed.executor_id)
 
 
@@ -220,6 +226,20 @@ def prune(database: Database, before: datetime) -> int:
         pruned += len(gone)
 
 
+def ends_of(database: Database, keys: Sequence[str]) -> dict[str, End]:
+    """Return how the last attempts of those keys have ended that have.
+
+    Which attempt is the last is asked each time: an unknown one may be resolved while somebody waits.
+    """
+    notes = database.notes(keys)
+    ends: dict[str, End] = {key: note for key, note in notes.items() if note.kept is not None}
+    items = [item_of(key, notes[key].attempt if key in notes else 1) for key in keys if key not in ends]
+    if items:
+        ended = database.client.list_workflows(workflow_ids=items, status=ENDED)
+        ends.update({key_of(each.workflow_id)[0]: each for each in ended})
+    return ends
+
+
 def outcome_of(ended: WorkflowStatus, request: TaskRequest[Any] | None, index: int) -> Outcome[Any]:
     """Return the outcome of an item that has ended."""
     key, _ = key_of(ended.workflow_id)
@@ -242,9 +262,8 @@ def outcome_of(ended: WorkflowStatus, request: TaskRequest[Any] | None, index: i
 def settle_found(database: Database) -> int:
     """Resolve the unknown jobs whose task is known by now; return how many."""
     settled = 0
-    for note in database.notes_in(codec.UNKNOWN):
-        known = database.task_of(item_of(note.key, note.attempt))
-        if known is not None:
-            resolve(database, note.key, known[0].task_id)
+    for key, task_id in database.unknown_with_task():
+        with contextlib.suppress(ValueError):  # another worker has been faster
+            resolve(database, key, task_id)
             settled += 1
     return settled

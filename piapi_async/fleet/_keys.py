@@ -29,6 +29,11 @@ def key_of(item: str) -> tuple[str, int]:
     return key, int(attempt)
 
 
+def nonce_key_of(item: str) -> str:
+    """Return what the nonce of an item's webhook endpoint is made from; no key of a ledger has a line feed."""
+    return f"fleet\n{item}"
+
+
 def mint_key() -> str:
     """Return a key that no other submission has."""
     return f"{time.time_ns():016x}{os.urandom(8).hex()}"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import logging
+import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
+import orjson
 from attrs import define
 from dbos import WorkflowStatus
 
@@ -21,8 +22,6 @@ from . import _codec as codec
 from ._codec import RecordedRequest, encode_ref
 from ._database import ITEM, Database, chunks
 from ._keys import item_of, key_of
-
-logger = logging.getLogger("piapi_async")
 
 Json = dict[str, Any]
 
@@ -101,7 +100,7 @@ class FleetRecords:
             key=item.workflow_id,
             attempt=key_of(item.workflow_id)[1],
             request=f"{request['path']} {request['body']}",
-            body=None,
+            body=_endpoint_of(intent),
             sending=sent is None,
             unknown=sent is not None,
             at=intent["at"],
@@ -111,14 +110,24 @@ class FleetRecords:
         )
 
 
+def _endpoint_of(intent: Json) -> str | None:
+    """Return what the worker has added to a body of its own, as `body_as_sent` has it; None for nothing."""
+    endpoint = intent["hook"]["endpoint"]
+    if endpoint is None:
+        return None
+    return orjson.dumps({"config": {"endpoint": endpoint}}).decode()
+
+
 @define(eq=False)
 class Lookout:
-    """Looks for the tasks of lost submissions, in two places.
+    """Looks for the tasks of lost submissions, in three places.
 
     A worker that was given up may still have its answer: it enters the task in the database, although
     the engine refuses the rest.  It began to send before it was given up, so that its answer comes
-    within the time-out of one attempt; `lease` is added for good measure.  And the host may have a
-    history, in which the task is looked for as long as the client's `recover` says.
+    within the time-out of one attempt; `lease` is added for good measure.  A webhook delivery may
+    reach any worker, which then enters the task too (see `_deliveries`); it is waited for as long as
+    the receiver's `adopt_timeout` says.  And the host may have a history, in which the task is
+    looked for as long as the client's `recover` says.
     """
 
     runtime: Runtime
@@ -134,25 +143,25 @@ class Lookout:
         self, item: str, request: RecordedRequest, intent: Mapping[str, Any], unknown: Json, digest: str
     ) -> Json:
         """Return the task of an item as ``{"ref": …}``, or that it stays unknown."""
-        del intent
         finder = self._finder(digest, request.family.name)
         loop = asyncio.get_running_loop()
         began = loop.time()
         pause = min(1.0, self.lease / 2)
-        next_look = began + pause
+        next_look = pause
         while True:
             known = await in_thread(partial(self.database.task_of, item))
             if known is not None:
                 return {"ref": encode_ref(known[0]), "found": known[1]}
 
-            now = loop.time()
-            looks = finder.can_find(request.family)
-            patience = max(self.grace, finder.patience) if looks else self.grace
-            if looks and now >= next_look:
+            waited = loop.time() - began
+            history = finder.patience if finder.can_find(request.family) else 0.0
+            if history and waited >= next_look:
                 await finder.look_again({item})
-                next_look = loop.time() + min(2 * (now - began), _LONGEST_PAUSE)
+                next_look = loop.time() - began + min(2 * waited, _LONGEST_PAUSE)
+                if waited >= history:
+                    next_look = math.inf
                 continue
-            if now >= began + patience:
+            if waited >= max(self.grace, history, intent["hook"]["seconds"]):
                 return {"unknown": unknown}
             await asyncio.sleep(pause)
 

@@ -17,9 +17,8 @@ from attrs import define, field
 from sqlalchemy.exc import DBAPIError
 
 from .._calls.threads import in_thread
+from ..observe._emitter import Events
 from ._database import Database
-
-logger = logging.getLogger("piapi_async")
 
 
 @define(eq=False)
@@ -55,6 +54,7 @@ class Presence:
     database: Database
     worker: str
     lease: float
+    events: Events = field(factory=Events)
     watchlist: Watchlist = field(init=False)
     _looked_for_holders_at: float = field(default=float("-inf"), init=False)
     _clock: Callable[[], float] = time.monotonic
@@ -76,7 +76,8 @@ class Presence:
             except DBAPIError as error:
                 self.watchlist.start_over()
                 if not failing:
-                    logger.warning("the fleet's database is out of reach, trying again: %s", error.orig)
+                    text = f"the fleet's database is out of reach, trying again: {error.orig}"
+                    self.events.notice(logging.WARNING, text, error=type(error).__name__)
                 failing = True
             else:
                 failing = False
@@ -101,9 +102,8 @@ class Presence:
     def _take_over(self, worker: str, now: float) -> None:
         released = self.database.release(worker, is_late=lambda: self._clock() - now >= self.lease)
         if released:
-            logger.warning(
-                "worker %s has stood still for %g s; %d items of its are taken over", worker, self.lease, released
-            )
+            text = f"worker {worker} has stood still for {self.lease:g} s; {released} items of its are taken over"
+            self.events.notice(logging.WARNING, text)
 
 
 async def hand_over(database: Database, worker: str) -> int:

@@ -1,4 +1,4 @@
-"""One watcher for all waits of a process: one query a second, however many wait."""
+"""One watcher for all waits of a process: two queries a second, however many wait."""
 
 from __future__ import annotations
 
@@ -8,41 +8,40 @@ from collections import defaultdict
 from functools import partial
 
 from attrs import define, field
-from dbos import WorkflowStatus
 
 from .._calls.threads import in_thread
+from ..observe._emitter import Events
 from ._database import Database, chunks
-from ._jobs import ENDED
+from ._jobs import End, ends_of
 
-logger = logging.getLogger("piapi_async")
-
-Woken = asyncio.Future[WorkflowStatus]
+Woken = asyncio.Future[End]
 
 
 @define(eq=False)
 class Watcher:
-    """Tells those who wait for items when these have ended; asks only while somebody waits."""
+    """Tells those who wait for keys how the last attempt of these has ended; asks only while somebody waits."""
 
     database: Database
     interval: float
+    _events: Events = field(factory=Events)
     _waits: dict[str, set[Woken]] = field(factory=partial(defaultdict, set), init=False)
     _task: asyncio.Task[None] | None = field(default=None, init=False)
     _failing: bool = field(default=False, init=False)
 
-    async def wait(self, item: str) -> WorkflowStatus:
-        """Return what the engine has of an item, once that has ended."""
+    async def wait(self, key: str) -> End:
+        """Return how the last attempt of a key has ended, once it has."""
         woken: Woken = asyncio.get_running_loop().create_future()
-        self._waits[item].add(woken)
+        self._waits[key].add(woken)
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._run(), name="piapi_async fleet watcher")
         try:
             return await woken
         finally:
-            waits = self._waits.get(item)
+            waits = self._waits.get(key)
             if waits is not None:
                 waits.discard(woken)
                 if not waits:
-                    del self._waits[item]
+                    del self._waits[key]
 
     async def close(self) -> None:
         """Stop; who still waits is cancelled."""
@@ -61,14 +60,14 @@ class Watcher:
                 self._failing = False
             except Exception as error:  # noqa: BLE001 - the database may fail in any way; the waits go on
                 if not self._failing:
-                    logger.warning("the fleet's database is out of reach, trying again: %r", error)
+                    text = f"the fleet's database is out of reach, trying again: {error!r}"
+                    self._events.notice(logging.WARNING, text, error=type(error).__name__)
                 self._failing = True
             await asyncio.sleep(self.interval)
 
     async def _look(self) -> None:
         for few in chunks(list(self._waits)):
-            query = partial(self.database.client.list_workflows, workflow_ids=list(few), status=ENDED)
-            for ended in await in_thread(query):
-                for woken in self._waits.pop(ended.workflow_id, set()):
+            for key, end in (await in_thread(partial(ends_of, self.database, few))).items():
+                for woken in self._waits.pop(key, set()):
                     if not woken.done():
-                        woken.set_result(ended)
+                        woken.set_result(end)

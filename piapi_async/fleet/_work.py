@@ -34,6 +34,7 @@ from dbos import DBOS
 from .._calls.threads import in_thread
 from .._families import FAMILIES
 from .._runtime import Runtime
+from .._submit.recovery import digest_text
 from .._submit.submission import Terms
 from .._verdict import may_pass
 from ..downloads._saver import Downloads
@@ -55,10 +56,8 @@ from . import _jobs as jobs
 from ._codec import RecordedRequest, decode_request, encode_error, encode_outcome
 from ._database import Database, KeyNote, insist
 from ._intents import Intents, Permit
-from ._keys import key_of
+from ._keys import key_of, nonce_key_of
 from ._looking import Lookout
-
-logger = logging.getLogger("piapi_async")
 
 T = TypeVar("T")
 Json = dict[str, Any]
@@ -99,7 +98,9 @@ class Work:
         if outcome["state"] != codec.DONE:
             key, attempt = key_of(item)
             note = KeyNote(key, attempt, outcome["state"], payload["digest"])
-            await asyncio.to_thread(insist, partial(self.database.note_end, note), f"the end of {key}")
+            await asyncio.to_thread(
+                insist, partial(self.database.note_end, note), f"the end of {key}", self.runtime.events
+            )
         return outcome
 
     async def _submitted(self, item: str, request: RecordedRequest, digest: str) -> Json:
@@ -109,7 +110,7 @@ class Work:
         while True:
             await self._at_home(self._unless_draining(item))
             try:
-                intent: Json = await DBOS.run_step_async({"name": "intend"}, self._intend)
+                intent: Json = await DBOS.run_step_async({"name": "intend"}, self._intend, item, request)
                 began = began or intent["at"]
                 send = partial(self._send, item, request, intent, tries, began)
                 got: Json = await DBOS.run_step_async({"name": "send"}, self._at_home_step, send)
@@ -125,11 +126,21 @@ class Work:
                 return await DBOS.run_step_async({"name": "look"}, self._at_home_step, look)
             return got
 
-    async def _intend(self) -> Json:
-        return {"token": self.intents.mint(), "at": time.time(), "offset": await self._at_home(self._clock_offset())}
+    async def _intend(self, item: str, request: RecordedRequest) -> Json:
+        about = await self._at_home(self._about(item, request))
+        return {"token": self.intents.mint(), "at": time.time(), **about}
 
-    async def _clock_offset(self) -> float | None:
-        return self.runtime.sender.clock.offset()
+    async def _about(self, item: str, request: RecordedRequest) -> Json:
+        """Return by what the task of an item can be found, should the response be lost."""
+        correlation = self.runtime.correlation
+        seconds = correlation.patience(request)
+        endpoint = None
+        if seconds:
+            endpoint = digest_text(correlation.endpoint_of(request, nonce_key_of(item)) or "")
+        return {
+            "offset": self.runtime.sender.clock.offset(),
+            "hook": {"seconds": seconds, "endpoint": endpoint},
+        }
 
     async def _at_home_step(self, work: Callable[[], Coroutine[Any, Any, Json]]) -> Json:
         return await self._at_home(work())
@@ -160,13 +171,13 @@ class Work:
             return {"unknown": encode_error(error), "lost": True}
 
         try:
-            watch, _ = await self.runtime.submit(request, None, None, terms=self._terms(permit))
+            watch, _ = await self.runtime.submit(request, None, None, terms=self._terms(item, permit))
         except Exception as error:  # noqa: BLE001 - a request that cannot be sent, say: nothing has left
             return self._not_accepted(item, error, tries, began)
 
         ref = TaskRef(self.runtime.origin, request.family.name, watch.task_id)
         take = partial(self.database.take_task, ref, item)
-        if await in_thread(partial(insist, take, f"task {ref} of {item}")):
+        if await in_thread(partial(insist, take, f"task {ref} of {item}", self.runtime.events)):
             return {"ref": codec.encode_ref(ref)}
 
         other = f"{item}: the response names task {ref}, which belongs to another submission of this fleet"
@@ -174,9 +185,15 @@ class Work:
         return {"unknown": encode_error(mixed_up)}
 
     @staticmethod
-    def _terms(permit: Permit) -> Terms:
+    def _terms(item: str, permit: Permit) -> Terms:
         """Return the terms of one POST: what follows from its end is decided, and recorded, here."""
-        return Terms(retry=_ONCE, may_leave=permit.holds, recovers=False)
+        return Terms(
+            retry=_ONCE,
+            may_leave=permit.holds,
+            recovers=False,
+            key=key_of(item)[0],
+            nonce_key=nonce_key_of(item),
+        )
 
     def _not_accepted(self, item: str, error: Exception, tries: int, began: float) -> Json:
         """Return what follows from an error: it is unknown, repeated later, or over."""
@@ -269,7 +286,9 @@ class Work:
             try:
                 await handle.cancel()
             except PiAPIError as error:
-                logger.warning("task %s of %s could not be cancelled: %s", handle.task_id, item, error)
+                key, task_id = key_of(item)[0], handle.task_id
+                text = f"task {task_id} of {key} could not be cancelled: {error}"
+                self.runtime.events.notice(logging.WARNING, text, key=key, task_id=task_id)
             await in_thread(partial(self.database.forget_cancel, item))
 
 

@@ -26,14 +26,14 @@ from ..downloads._options import DownloadOptions, check_seconds
 from ..downloads._saver import Downloads
 from ..downloads._target import Target, check_target, prepared
 from ..errors import PiAPIError
+from ..observe._emitter import Events
 from . import _engine as engine
 from ._database import QUEUE, Database, check_url
+from ._deliveries import FleetSubmissions
 from ._intents import Intents
 from ._looking import Lookout
 from ._presence import Presence, hand_over
 from ._work import Work
-
-logger = logging.getLogger("piapi_async")
 
 
 @define(eq=False)
@@ -147,6 +147,10 @@ class Worker:
             polling_interval_sec=self.poll,
         )
 
+    @property
+    def _events(self) -> Events:
+        return runtime_of(self._piapi).events
+
     # -- running ----------------------------------------------------------------------------------
 
     def stop(self) -> None:
@@ -187,6 +191,7 @@ class Worker:
     def _work(self, database: Database, stack: AsyncExitStack) -> Work:
         runtime = runtime_of(self._piapi)
         runtime.enter()
+        runtime.correlation.look_in(FleetSubmissions(database, runtime.origin))
         downloads = None
         if self._target is not None:
             downloads = Downloads(self._target, runtime.file_session(), DownloadOptions(all_files=self.all_files))
@@ -202,7 +207,7 @@ class Worker:
         )
 
     async def _watch_over(self, work: Work) -> None:
-        presence = Presence(work.database, self.name, self.lease)
+        presence = Presence(work.database, self.name, self.lease, self._events)
         beating = asyncio.create_task(presence.run(), name="piapi_async heartbeats")
         chores = asyncio.create_task(self._do_chores(work), name="piapi_async fleet chores")
         stopping = asyncio.create_task(self._stopping.wait(), name="piapi_async stop")
@@ -222,8 +227,8 @@ class Worker:
             try:
                 await work.cancel_asked()
                 await work.settle_found()
-            except Exception:  # the database's, of which the heartbeats tell
-                logger.debug("the fleet's chores could not be done", exc_info=True)
+            except Exception as error:  # noqa: BLE001 - the database's, of which the heartbeats tell
+                self._events.notice(logging.DEBUG, "the fleet's chores could not be done", exception=error)
 
     async def _leave(self, work: Work, database: Database) -> None:
         """Let what has begun to leave arrive, stop the engine, put the rest back into the queue."""
@@ -234,12 +239,13 @@ class Worker:
 
         await in_thread(engine.destroy)
         released = await hand_over(database, self.name)
-        logger.info("worker %s has left; %d items go on elsewhere", self.name, released)
+        self._events.notice(logging.INFO, f"worker {self.name} has left; {released} items go on elsewhere")
 
     def _give_up(self, error: PiAPIError) -> None:
         if self._failure is None:
             self._failure = error
-            logger.error("worker %s stops: %s", self.name, error)
+            text = f"worker {self.name} stops: {error}"
+            self._events.notice(logging.ERROR, text, error=type(error).__name__)
         self.stop()
 
     @contextlib.contextmanager
