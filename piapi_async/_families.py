@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ._legnext.tasks import LEGNEXT
+from ._legnext.requests import LEGNEXT
 from ._protocol.family import Family
 from .legacy import DREAM_MACHINE, FACE_SWAP, LEGACY_KLING
 from .midjourney import LEGACY

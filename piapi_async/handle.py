@@ -230,8 +230,7 @@ def _timed_out(handle: TaskHandle[Any], wait: Wait, timeout: float | None) -> Wa
 
     error = WaitTimeout(
         f"Stopped waiting for task {handle.task_id} after {timeout:g} s; {known}. If it was accepted "
-        "it goes on and stays paid for: wait again, or later "
-        f"piapi.attach({handle.task_id!r}).wait().",
+        "it goes on and stays paid for: wait again, or later piapi.attach(error.ref).wait().",
         ref=handle.ref,
         task=handle.task,
     )
@@ -279,7 +278,7 @@ async def as_completed(
     if late:
         raise WaitTimeout(
             f"Stopped waiting after {timeout:g} s; {len(late)} of {len(waits)} tasks had not ended. "
-            "They go on and stay paid for: see .refs, and piapi.attach(ref).",
+            "They go on and stay paid for: piapi.attach(ref).wait() for each ref in error.refs.",
             refs=late,
         )
 

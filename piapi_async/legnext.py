@@ -42,6 +42,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ._legnext.requests import (
+    LEGNEXT,
     Area,
     Blend,
     Canvas,
@@ -65,7 +66,7 @@ from ._legnext.requests import (
     VideoDiffusion,
     VideoUpscale,
 )
-from ._legnext.tasks import LEGNEXT, LegNextResult
+from ._legnext.tasks import LegNextResult
 
 if TYPE_CHECKING:
     from .client import PiAPI

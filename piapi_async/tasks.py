@@ -128,6 +128,8 @@ class FileRole(StrEnum):
 
     RESULT = "result"
     """What was asked for."""
+    COPY = "copy"
+    """What results show, once more: a grid as one picture, the same picture on another host."""
     WATERMARKED = "watermarked"
     """A result once more, with the maker's mark on it."""
     COVER = "cover"
@@ -237,7 +239,7 @@ class Task(Generic[R_co]):
 
     @cached_property
     def files(self) -> tuple[TaskFile, ...]:
-        """Every file of the result: what was asked for first, then watermarked copies, then covers."""
+        """Every file of the result: what was asked for first, then copies, then covers."""
         return self._reader.files(self.raw)
 
     @cached_property

@@ -12,7 +12,19 @@ import pytest
 from support.families import LEGACY_CASE, UNIFIED_CASE, FamilyCase
 from support.serving import serving
 
-from piapi_async import LEGACY, UNIFIED, BatchRunner, HTTPResponse, Imagine, Inpaint, Outpaint, Pan, Upscale, Variation
+from piapi_async import (
+    LEGACY,
+    UNIFIED,
+    BatchRunner,
+    HTTPResponse,
+    Imagine,
+    Inpaint,
+    Outpaint,
+    Pan,
+    Upscale,
+    Variation,
+    legnext,
+)
 from piapi_async.legacy import FACE_SWAP
 from piapi_async.models import midjourney
 from piapi_async.tasks import TaskId
@@ -24,7 +36,7 @@ ID = TaskId("6886fc4d")
 
 
 def read(family: Any, **fields: Any) -> Any:
-    body = {"task_id": ID, "status": "finished", **fields}
+    body = {family.id_field: ID, "status": "finished", **fields}
     return family.fetch(ID).parse(HTTPResponse(200, orjson.dumps(body)))
 
 
@@ -53,6 +65,30 @@ async def test_every_action_that_a_host_offers_is_a_request_that_it_takes(case: 
     } <= offered
 
 
+@pytest.mark.looptime
+async def test_every_action_of_a_legnext_job_is_a_request_that_its_host_takes() -> None:
+    area = {"width": 1024, "height": 1024, "points": [0, 0, 512, 0, 512, 512]}
+    canvas, old = {"width": 1024, "height": 1024}, {"width": 512, "height": 512, "x": 0, "y": 0}
+    needs: dict[str, dict[str, Any]] = {
+        "remix": {"prompt": "a dog"},
+        "pan": {"direction": "up"},
+        "outpaint": {"scale": 1.5},
+        "inpaint": {"mask": [area]},
+        "edit": {"canvas": canvas, "img_pos": old, "prompt": "a dog"},
+    }
+    service = {"family": legnext.LEGNEXT}
+    async with serving(service, durations=1.0, concurrency=100, picture_size=32) as (_, piapi):
+        grid = await piapi.run(legnext.Imagine("a cat"))
+        for word in grid.result.actions:
+            if not word.endswith(("1", "2", "3")):
+                assert (await piapi.run(grid.action(word, **needs.get(word.rstrip("4"), {})))).ok
+        single = await piapi.run(grid.action("upscale2", type="creative"))
+
+    assert {"reroll", "upscale1", "variation4", "edit1"} <= {*grid.result.actions}
+    assert legnext.Pan(grid, 3, direction="up") == grid.action("pan3", direction="up")
+    assert legnext.Upscale(single, 1) == single.action("upscale_1")
+
+
 def test_words_become_the_classes_of_their_family() -> None:
     task = read(LEGACY)
     assert Upscale(ID, 2) == task.action("upscale2") == task.action(" Upscale_2 ")
@@ -70,11 +106,16 @@ def test_words_become_the_classes_of_their_family() -> None:
 
 @pytest.mark.parametrize("word", ["", "upscale5", "upscale", "describe", "reroll1", "pan_north", "variation 2x"])
 def test_another_word_is_refused(word: str) -> None:
-    for family in (LEGACY, UNIFIED, FACE_SWAP):
+    families: list[Any] = [LEGACY, UNIFIED, FACE_SWAP]
+    if word != "upscale5":  # a LegNext grid that was drawn with --draft has up to 24 pictures
+        families.append(legnext.LEGNEXT)
+
+    for family in families:
         with pytest.raises(ValueError, match="action: "):
             read(family).action(word)
-    with pytest.raises(TypeError, match=r"a word of result\.actions"):
-        read(LEGACY).action(2)
+    for family in (LEGACY, legnext.LEGNEXT):
+        with pytest.raises(TypeError, match=r"a word of result\.actions"):
+            read(family).action(2)
 
 
 # -- notebooks ----------------------------------------------------------------------------------------------------

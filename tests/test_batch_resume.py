@@ -138,7 +138,7 @@ async def test_an_end_is_in_the_ledger_before_its_outcome_is_given(tmp_path: Pat
         emulator.fail("reroll", TaskFails("no luck"), nth=3)
         async with BatchRunner(piapi, concurrency=4).stream(rerolls(12)) as outcomes:
             async for outcome in outcomes:
-                with closing(sqlite3.connect(ledger.path)) as file:
+                with closing(sqlite3.connect(ledger)) as file:
                     rows = file.execute("SELECT state FROM submits WHERE key = ?", (outcome.key,)).fetchall()
                 assert rows == [("ended",)]
 
@@ -297,7 +297,7 @@ class _FullDisk(LedgerWriter):
 
 async def test_an_id_that_could_not_be_recorded_is_on_the_outcome(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "run.db")
-    ledger._writer = _FullDisk(ledger.path)
+    ledger._writer = _FullDisk(Path(ledger))
     async with serving({"ledger": ledger}, **WIDE) as (emulator, piapi):
         runner = BatchRunner(piapi)
         [outcome] = await runner.run([REROLL])

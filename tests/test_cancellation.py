@@ -500,7 +500,7 @@ async def test_taking_the_task_along_that_fails_is_no_other_error(cancelling_cas
 async def test_a_wait_that_only_times_out_takes_nothing_along() -> None:
     async with serving() as (emulator, piapi):
         handle = await piapi.submit(REROLL)
-        with pytest.raises(WaitTimeout):
+        with pytest.raises(WaitTimeout, match=r"piapi\.attach\(error\.ref\)\.wait\(\)"):
             await handle.wait(timeout=5.0, on_cancel="cancel_remote")
 
         assert emulator.seen.requests["cancel"] == 0

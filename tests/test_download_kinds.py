@@ -297,7 +297,7 @@ class TestRoles:
         ]
 
     def test_a_role_is_a_word(self) -> None:
-        assert [role.value for role in FileRole] == ["result", "watermarked", "cover"]
+        assert [role.value for role in FileRole] == ["result", "copy", "watermarked", "cover"]
         assert str(FileRole.COVER) == "cover"
 
 

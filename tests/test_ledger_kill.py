@@ -106,7 +106,7 @@ async def submit_all(orders: dict[str, Any]) -> dict[str, str]:
     """Submit each key once and wait for its task; give, by key, the task's id or what was raised."""
     ledger = Ledger(orders["path"])
     edge = orders.get("edge", "")
-    writer_of(ledger)._store = store = DeadlyStore(ledger.path)
+    writer_of(ledger)._store = store = DeadlyStore(Path(ledger))
     store.edge = edge
     case = CASES[orders.get("family", "legacy")]
     options: dict[str, Any] = {"base_url": orders["url"], "poll": PollPolicy.every(0.01), "ledger": ledger}

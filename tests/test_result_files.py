@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from piapi_async import FileKind
-from piapi_async._protocol.result_files import find_files
+from piapi_async import FileKind, FileRole
+from piapi_async._protocol.result_files import files_to_save, find_files
 
 URL = "https://img.theapi.app/a"
 IMAGE, VIDEO, AUDIO, MODEL = FileKind.IMAGE, FileKind.VIDEO, FileKind.AUDIO, FileKind.MODEL
@@ -80,3 +80,23 @@ class TestFindFiles:
             deep = {"a": [deep]}
 
         assert len(find_files(deep)) == 1
+
+
+def test_a_midjourney_result_has_each_picture_once_and_copies_beside() -> None:
+    crops = [f"{URL}/{number}.png" for number in range(4)]
+    grid = {
+        "image_url": f"{URL}.png",
+        "discord_image_url": f"{URL}/discord.png",
+        "temporary_image_urls": [f"{link}?x" for link in crops],
+        "image_urls": crops,
+        "actions": ["reroll"],
+    }
+    files = find_files(grid, "output")
+    single = find_files({"discord_image_url": f"{URL}/discord.png", "image_url": URL, "image_urls": None}, "output")
+    other = find_files({"image_url": f"{URL}.png", "image_urls": crops}, "output")  # not Midjourney's: all is saved
+
+    assert crops == [file.url for file in files_to_save(files)]
+    assert 10 == len(files) == len(files_to_save(files, all_files=True))
+    assert {FileRole.COPY} == {file.role for file in files[4:]}
+    assert [URL] == [file.url for file in files_to_save(single)]
+    assert 5 == len(files_to_save(other))

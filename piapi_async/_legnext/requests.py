@@ -1,5 +1,7 @@
 """LegNext's verbs: small frozen values in Midjourney's words, which become the vendor's numbers.  Pure.
 
+The family stands here, too: what can be made from a finished job is one of these verbs.
+
 On the wire names are spelt in camelCase, pictures are counted from 0, and a direction or a strength
 is a number.  The vendor's own sources disagree on these numbers, and a wrong one is paid for: that
 is why there are words here, as in the legacy protocol.
@@ -7,17 +9,20 @@ is why there are words here, as in the legacy protocol.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, ClassVar, Literal
+from urllib.parse import quote
 
 import attrs
 import orjson
-from attrs import frozen
+from attrs import field, frozen
 
 from .._http import HTTPRequest, HTTPResponse
 from .._protocol.checks import Converted, around
-from .._protocol.family import Family
+from .._protocol.envelope import read_task_object
+from .._protocol.family import Family, no_cancel
 from .._protocol.fields import (
     choice,
     item,
@@ -30,10 +35,11 @@ from .._protocol.fields import (
     webhook_url,
     whole,
 )
+from .._protocol.reading import read_usage
 from .._protocol.requests import CheckedRequest, request, set_fields
 from .._verdict import read_created
-from ..tasks import Created, TaskId, TaskLike
-from .tasks import LEGNEXT, LegNextResult
+from ..tasks import Created, Reader, Task, TaskId, TaskLike, check_task_id
+from .tasks import SERVICE, LegNextResult, read_files, read_life, read_result, read_task
 
 _LONGEST_PROMPT = 8192
 _LONGEST_URL = 1024
@@ -359,3 +365,66 @@ class VideoUpscale(_Verb):
     _index = "videoNo"
     job_id: Converted[TaskLike, str] = parent(kw_only=False)
     index: int = whole(1, _VIDEOS, kw_only=False)
+
+
+# -- jobs --------------------------------------------------------------------------------------------
+
+_DERIVED: Mapping[str, type[_Verb]] = {
+    cls.verb: cls
+    for cls in (Reroll, Upscale, Variation, Remix, Pan, Outpaint, Inpaint, Edit, Enhance, ExtendVideo, VideoUpscale)
+}
+"""What can be made from a finished job, by the name that begins a word of `actions`."""
+
+_ACTION = re.compile(r"([a-z-]+?)-?([1-9]\d?)?")
+
+
+def _derive(task_id: TaskId, word: str, inputs: Mapping[str, Any]) -> _Verb:
+    """Return the request behind a word of `actions`: "reroll", or a verb and the number of a picture."""
+    if not isinstance(word, str):
+        raise TypeError(f"action: {word!r} is not allowed; it must be a word of result.actions")
+
+    found = _ACTION.fullmatch(word.strip().lower().replace("_", "-"))
+    if found is None or found[1] not in _DERIVED:
+        known = ", ".join(_DERIVED)
+        raise ValueError(f"action: {word!r} is not allowed; known are words such as upscale2, of {known}")
+
+    cls: Any = _DERIVED[found[1]]
+    indexes = {}
+    if found[2]:
+        indexes["index"] = int(found[2])
+    try:
+        request: _Verb = cls(task_id, **indexes, **inputs)
+    except TypeError as error:
+        raise ValueError(f"action: {word!r} is not allowed; {error}") from None
+    return request
+
+
+_READER = Reader(result=read_result, life=read_life, cost=read_usage, files=read_files, derive=_derive)
+
+
+def _read_job(data: dict[str, Any], asked: TaskId) -> Task[LegNextResult]:
+    return read_task(data, asked, _READER)
+
+
+@frozen
+class GetJob:
+    """Read one job; there is no way to read many at a time."""
+
+    task_id: TaskId = field(converter=check_task_id)
+
+    def to_http(self) -> HTTPRequest:
+        return HTTPRequest("GET", f"/api/v1/job/{quote(self.task_id, safe='')}")
+
+    def parse(self, response: HTTPResponse, /) -> Task[LegNextResult]:
+        return _read_job(read_task_object(response, self, self.task_id), self.task_id)
+
+
+LEGNEXT: Family[LegNextResult] = Family(
+    name="legnext",
+    service=SERVICE,
+    id_field="job_id",
+    fetch=GetJob,
+    cancel=no_cancel("legnext"),
+    read=_read_job,
+)
+"""Jobs of LegNext's protocol."""

@@ -1,4 +1,4 @@
-"""LegNext's jobs as tasks, its account, and the family of both.  Pure.
+"""LegNext's jobs as tasks, and its account.  Pure.
 
 A job is a bare object: what PiAPI's unified protocol has under `data`, with `job_id` for `task_id`.
 """
@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import Any
-from urllib.parse import quote
 
 from attrs import evolve, field, frozen
 
 from .._http import HTTPRequest, HTTPResponse
 from .._protocol.decoding import Structure
-from .._protocol.envelope import read_data, read_task_object
-from .._protocol.family import Family, Service, no_cancel
+from .._protocol.envelope import read_data
+from .._protocol.family import Service
 from .._protocol.reading import (
     classify,
     failure_text,
@@ -22,12 +21,11 @@ from .._protocol.reading import (
     pick_images,
     read_status,
     read_time,
-    read_usage,
 )
 from .._protocol.result_files import find_files
 from ..account import Account, Credits
 from ..midjourney import MidjourneyResult
-from ..tasks import Life, Reader, Task, TaskFile, TaskId, TaskState, check_task_id
+from ..tasks import Life, Reader, Task, TaskFile, TaskId, TaskState
 
 # -- results ---------------------------------------------------------------------------------------
 
@@ -51,7 +49,7 @@ class LegNextResult(MidjourneyResult):
 _structure_result = Structure(LegNextResult)
 
 
-def _read_result(raw: Mapping[str, Any]) -> LegNextResult:
+def read_result(raw: Mapping[str, Any]) -> LegNextResult:
     output = raw.get("output")
     result = _structure_result.salvage(output)
     if not isinstance(output, dict):
@@ -78,7 +76,7 @@ def _actions_in(available: Mapping[str, Any]) -> Iterator[str]:
 # -- tasks -----------------------------------------------------------------------------------------
 
 
-def _read_life(raw: Mapping[str, Any]) -> Life:
+def read_life(raw: Mapping[str, Any]) -> Life:
     meta = object_at(raw, "meta")
     task_type = raw.get("task_type")
     if not isinstance(task_type, str):
@@ -92,7 +90,7 @@ def _read_life(raw: Mapping[str, Any]) -> Life:
     )
 
 
-def _read_files(raw: Mapping[str, Any]) -> tuple[TaskFile, ...]:
+def read_files(raw: Mapping[str, Any]) -> tuple[TaskFile, ...]:
     """Return the files of a job: a grid that was cut into its four pictures is no fifth one."""
     output = object_at(raw, "output")
     if pick_images(output)[0] == "image_urls":
@@ -100,10 +98,7 @@ def _read_files(raw: Mapping[str, Any]) -> tuple[TaskFile, ...]:
     return find_files(output, "output")
 
 
-_READER = Reader(result=_read_result, life=_read_life, cost=read_usage, files=_read_files)
-
-
-def _read_task(data: dict[str, Any], asked: TaskId) -> Task[LegNextResult]:
+def read_task(data: dict[str, Any], asked: TaskId, reader: Reader[LegNextResult]) -> Task[LegNextResult]:
     """Return the task of an object; raise `UnexpectedAnswer` without a status, or for another job."""
     status = read_status(data, asked)
     state = classify(status)
@@ -121,21 +116,8 @@ def _read_task(data: dict[str, Any], asked: TaskId) -> Task[LegNextResult]:
         error=error,
         images=images,
         raw=data,
-        reader=_READER,
+        reader=reader,
     )
-
-
-@frozen
-class GetJob:
-    """Read one job; there is no way to read many at a time."""
-
-    task_id: TaskId = field(converter=check_task_id)
-
-    def to_http(self) -> HTTPRequest:
-        return HTTPRequest("GET", f"/api/v1/job/{quote(self.task_id, safe='')}")
-
-    def parse(self, response: HTTPResponse, /) -> Task[LegNextResult]:
-        return _read_task(read_task_object(response, self, self.task_id), self.task_id)
 
 
 # -- the account -----------------------------------------------------------------------------------
@@ -171,8 +153,6 @@ class GetBalance:
         )
 
 
-# -- the family ------------------------------------------------------------------------------------
-
 SERVICE = Service(
     name="LegNext",
     base_url="https://api.legnext.ai",
@@ -183,13 +163,3 @@ SERVICE = Service(
     any_port=True,
 )
 """LegNext's API, which works on six jobs of an account at a time unless a plan says otherwise."""
-
-LEGNEXT: Family[LegNextResult] = Family(
-    name="legnext",
-    service=SERVICE,
-    id_field="job_id",
-    fetch=GetJob,
-    cancel=no_cancel("legnext"),
-    read=_read_task,
-)
-"""Jobs of LegNext's protocol."""

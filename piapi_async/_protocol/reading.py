@@ -306,13 +306,14 @@ def read_usage(raw: Mapping[str, Any]) -> Cost | None:
 LINK_NAMES = ("url", "href", "image_url", "uri")
 """Where a link is an object, it stands under the first of these names."""
 
-_IMAGE_FIELDS = (
+IMAGE_FIELDS = (
     "image_urls",
     "temporary_image_urls",
     "image_url",
     "discord_image_url",
     "permanent_url",
 )
+"""Where the pictures of a result are; with Midjourney the first that is there has them all."""
 
 
 def links_in(value: object) -> tuple[str, ...]:
@@ -342,7 +343,7 @@ def pick_images(result: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
     Returns ("", ()) if no field has any.
     """
     get = result.get
-    for name in _IMAGE_FIELDS:
+    for name in IMAGE_FIELDS:
         if get(name):
             links = links_in(result[name])
             if links:

@@ -13,10 +13,10 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from ..tasks import FileKind, FileRole, Task, TaskFile, TaskState
-from .reading import join
+from .reading import IMAGE_FIELDS, join, links_in, pick_images
 from .signatures import suffix_of_link
 
 _NAMES: Mapping[FileKind, str] = {
@@ -49,6 +49,9 @@ _LINKS = frozenset({"url", "href", "uri", "resource"})
 _CLEAN = re.compile(r"(?:_?without_?watermark|_no_?watermark|_raw)(_url)?\Z", re.IGNORECASE)
 _MARKED = re.compile(r"_?watermark(?:ed)?_?", re.IGNORECASE)
 
+_MIDJOURNEYS = frozenset({"actions", "discord_image_url", "temporary_image_urls"})
+"""Fields that Midjourney's results alone have: there one picture stands in several fields."""
+
 _RANKS = {role: rank for rank, role in enumerate(FileRole)}
 
 _LINK = re.compile(r"\s*https?://[^\s/?#]\S*\s*\Z", re.IGNORECASE)
@@ -76,13 +79,28 @@ class _Place:
 def find_files(value: object, path: str = "") -> tuple[TaskFile, ...]:
     """Return the files that a result names, each link once.
 
-    Results stand first, then watermarked copies, then covers; within a role the host's order is
-    kept.
+    Results stand first, then copies, watermarked ones, and covers; within a role the host's order
+    is kept.
     """
     found = _each_once(_walk(value, path))
+    if isinstance(value, dict) and not _MIDJOURNEYS.isdisjoint(value):
+        found = _with_copies(found, value)
     if not any(_LINK.match(file.url) for file in found):
         found = _each_once(_walk_links(value, path)) or found
     return tuple(sorted(found, key=lambda file: _RANKS[file.role]))
+
+
+def _with_copies(found: list[TaskFile], result: Mapping[str, Any]) -> list[TaskFile]:
+    """Return the files of a Midjourney result, whose other fields repeat the pictures of the first."""
+    _, pictures = pick_images(result)
+    copies = {link for name in IMAGE_FIELDS for link in links_in(result.get(name))}.difference(pictures)
+
+    files = []
+    for file in found:
+        if file.url in copies:
+            file = evolve(file, role=FileRole.COPY)  # noqa: PLW2901 - the same file
+        files.append(file)
+    return files
 
 
 def files_to_save(files: tuple[TaskFile, ...], *, all_files: bool = False) -> tuple[TaskFile, ...]:

@@ -87,7 +87,7 @@ class InFlight(Generic[R]):
         ref = self.handle.ref
         timeout = WaitTimeout(
             f"The batch was left while task {ref} was under way. It goes on and stays paid for: "
-            f"piapi.attach({ref.task_id!r}).wait().",
+            "piapi.attach(outcome.error.ref).wait().",
             ref=ref,
             task=task,
         )

@@ -120,7 +120,7 @@ download_option = click.option(
 )
 
 _how_options = stacked(
-    click.option("--all-files", is_flag=True, help="Also save watermarked copies and covers."),
+    click.option("--all-files", is_flag=True, help="Also save whole grids, watermarked copies and covers."),
     click.option("--grid", is_flag=True, help="Save a grid as one picture, not as four."),
     click.option(
         "--download-timeout",

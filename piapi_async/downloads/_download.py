@@ -91,8 +91,9 @@ async def download(
     grid
         Save a grid as one picture, ``<task id>.png``, if the host has it so.
     all_files
-        Also save watermarked copies (``<task id>-watermarked.mp4``) and covers
-        (``<task id>-cover.png``).  Otherwise they are saved only if there is nothing better.
+        Also save what shows the results once more (``<task id>-copy-1.png``, a whole grid),
+        watermarked copies (``<task id>-watermarked.mp4``) and covers (``<task id>-cover.png``).
+        Otherwise they are saved only if there is nothing better.
     session
         Your own session, for a proxy say, with its headers and cookies; it is never closed here.  It
         must not carry an API key.

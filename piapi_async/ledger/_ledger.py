@@ -46,11 +46,18 @@ class Ledger:
     processes with multiprocessing's "spawn".
     """
 
-    path: Path = field(converter=_absolute)
+    _path: Path = field(converter=_absolute)
     _writer: LedgerWriter = field(init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
-        self._writer = LedgerWriter(self.path)
+        self._writer = LedgerWriter(self._path)
+
+    def __fspath__(self) -> str:
+        """Return the absolute path of the file, so that a ledger may stand for it: ``Path(ledger)``."""
+        return str(self._path)
+
+    def __repr__(self) -> str:
+        return f"Ledger({str(self._path)!r})"
 
     async def __aiter__(self) -> AsyncIterator[LedgerEntry]:
         """Yield every submission, in the order of the keys."""

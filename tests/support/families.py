@@ -73,7 +73,7 @@ UNIFIED_CASE = FamilyCase(
     cancel="task_cancel",
     accepted=json.dumps({"code": 200, "data": {"task_id": "t1", "status": "pending"}, "message": "success"}).encode(),
     busy=json.dumps({"code": 400, "data": None, "message": "no available bot"}).encode(),
-    files=6,
+    files=4,
     done="completed",
 )
 
