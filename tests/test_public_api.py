@@ -300,7 +300,7 @@ class TestCompletion:
     @pytest.mark.parametrize(
         ("cls", "names"),
         [
-            (Ledger, {"close", "counts", "entries", "find", "path", "pending", "resolve", "unknown"}),
+            (Ledger, {"close", "counts", "entries", "find", "pending", "resolve", "unknown"}),
             (
                 piapi_async.WebhookReceiver,
                 {"adopt_timeout", "confirm", "counts", "handle", "routes", "secret", "url"},
