@@ -34,7 +34,7 @@ async def emulator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIter
 
 
 def test_no_program_is_longer_than_a_page() -> None:
-    assert 6 == len(PROGRAMS)
+    assert 7 == len(PROGRAMS)
     longest = max(len(list(filter(str.strip, code.splitlines()))) for codes in PROGRAMS.values() for code in codes)
 
     assert 45 >= longest

@@ -36,7 +36,7 @@ _NOT_OPEN = "use it as `async with Fleet(url) as fleet`; it is not open"
 
 @define(eq=False)
 class FleetJob(Generic[R_co]):
-    """One request that the fleet has taken: `key` finds it again, from any process."""
+    """One request that the fleet has taken: its `key` finds it again, from any process (`Fleet.find`)."""
 
     _fleet: Fleet
     key: str
@@ -140,6 +140,17 @@ class Fleet:
             await in_thread(partial(_jobs.enqueue, database, entries))
             jobs += [FleetJob(self, entry.key, entry.request, entry.index) for entry in entries]
         return jobs
+
+    async def find(self, key: str) -> FleetJob[Any] | None:
+        """Return the job of a key, from whichever process it came; None if there is none, or it was pruned.
+
+        Its results are read as those of a request whose class is not known: `task.raw`, `task.files`.
+        """
+        found = await in_thread(partial(_jobs.find, self._database, key))
+        if found is None:
+            return None
+        request, index = found
+        return FleetJob(self, key, request, index)
 
     async def _entry(self, item: TaskRequest[Any] | BatchItem[Any], batch: str | None, index: int) -> Entry:
         if not isinstance(item, BatchItem):

@@ -157,6 +157,17 @@ def listed_item(database: Database, item: str, *, load: bool = False) -> Workflo
     return found[0] if found else None
 
 
+def find(database: Database, key: str) -> tuple[TaskRequest[Any], int] | None:
+    """Return the request of a key and its place in its batch; None if there is none, or it was pruned."""
+    note = database.notes([key]).get(key)
+    if note is not None and note.kept is not None:
+        return None
+    listed = listed_item(database, item_of(key, note.attempt if note is not None else 1), load=True)
+    if listed is None or listed.input is None:
+        return None
+    return decode_request(listed.input["args"][0]["request"]), (listed.attributes or {}).get("index", 0)
+
+
 def resolve(database: Database, key: str, task_id: str | None) -> None:
     note = database.notes([key]).get(key)
     listed = None
