@@ -39,7 +39,7 @@ from ._version import __version__
 if TYPE_CHECKING:
     from ._http import HTTPRequest, HTTPResponse, Request
     from ._protocol.family import Family, TaskRequest
-    from ._submit.finder import RecoveryReport
+    from ._submit.unknown_rows import RecoveryReport
     from .account import Account, ActiveTasks, Credits, HistoryEntry
     from .batch import BatchItem, BatchRunner, Outcome, Totals
     from .client import PiAPI
@@ -181,7 +181,7 @@ _HOMES = {
     "unified": "CreateTask UNIFIED",
     "batch": "BatchItem BatchRunner Outcome Totals",
     "client": "PiAPI",
-    "_submit.finder": "RecoveryReport",
+    "_submit.unknown_rows": "RecoveryReport",
     "handle": "TaskHandle as_completed wait_all",
     "downloads": "download read",
     "ledger": "Ledger LedgerEntry LedgerState",

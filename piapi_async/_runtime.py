@@ -24,9 +24,9 @@ from ._families import FAMILIES
 from ._protocol.family import Family, Service, TaskRequest
 from ._protocol.kinds import Kind
 from ._submit.correlation import Correlation
-from ._submit.finder import RecoveryReport
 from ._submit.submission import NO_TERMS, SubmitResult, Terms
 from ._submit.submitter import Submitter
+from ._submit.unknown_rows import RecoveryReport
 from ._submit.uploads import Uploader
 from ._text import label
 from ._verdict import judge_read

@@ -29,7 +29,7 @@ from ._history import all_entries
 from ._protocol.family import Family, TaskRequest
 from ._run import Run
 from ._runtime import Runtime, check_timeout
-from ._submit.finder import RecoveryReport
+from ._submit.unknown_rows import RecoveryReport
 from ._verdict import judge_read
 from ._wait.bulk import fetch_many
 from .account import (

@@ -8,14 +8,12 @@ reaches the ledger.
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import PurePath
 from typing import Any, cast
 
-import orjson
 from attrs import define, field
 
 from .._calls.sender import Sender
@@ -26,27 +24,23 @@ from .._text import label
 from .._verdict import Judgement, Verdict
 from .._wait.bulk import cancel_for_leaver
 from ..errors import (
-    APIError,
     ClientClosed,
-    NotFoundError,
     PiAPIError,
     RateLimitError,
     SubmissionUnknown,
-    TransportError,
-    UnexpectedAnswer,
 )
 from ..ledger._entries import Kept, LedgerEntry, SubmissionKey
-from ..ledger._recovery import SentAs, Taken
 from ..ledger._writer import LedgerWriter
 from ..observe._emitter import Subject
 from ..policy import Backoff
-from ..tasks import Created, TaskId, TaskRef, TaskState
+from ..tasks import TaskId, TaskRef
 from .claim import NO_CLAIM, AnyClaim, Claim
 from .correlation import Correlation
-from .finder import HISTORY, NOTHING, Finder, Finding, first_found, refs_of
+from .ending import Ending
+from .finder import Finder
 from .known_ids import KnownIds
-from .recovery import digest_text
-from .submission import NO_TERMS, Submission, SubmissionState, SubmitResult, Terms, refusal_naming
+from .searching import NOTHING
+from .submission import NO_TERMS, Submission, SubmissionState, SubmitResult, Terms
 from .telling import report_left, tell_accepted, tell_failed, tell_found
 from .uploads import Uploader
 
@@ -65,11 +59,13 @@ class Submitter:
     _correlation: Correlation
     _recover: float  # seconds
     _under_way: set[Submission] = field(factory=set, init=False)
-    _ids: KnownIds = field(factory=KnownIds, init=False)
     finder: Finder = field(init=False)
+    _ending: Ending = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.finder = Finder(self._sender, self._origin, self._ledger, self._recover, self._ids, self._under_way)
+        ids = KnownIds()
+        self.finder = Finder(self._sender, self._origin, self._ledger, self._recover, ids, self._under_way)
+        self._ending = Ending(self._sender, self._origin, self._correlation, self.finder, ids)
 
     def __len__(self) -> int:
         """Return the number of submissions under way."""
@@ -239,28 +235,10 @@ class Submitter:
         events, subject = self._sender.events, submission.subject
         if subject is not None:
             subject.key = identity.key
-        sent_as = partial(self._sent_as, submission, identity.key)
+        sent_as = partial(self._ending.sent_as, submission, identity.key)
         terms = submission.terms
         kept = Kept(terms.note, events.trace_of(subject))
         return Claim(self._ledger, identity, sent_as, events, kept, terms.replaces)
-
-    def _sent_as(self, submission: Submission, key: str) -> SentAs | None:
-        """Return what the claim keeps, so that a later process can find the task in the host's history."""
-        if not self.finder.can_find(submission.family):
-            return None
-
-        body = None
-        if submission.has_links:
-            body = orjson.dumps(submission.body()).decode()
-        elif endpoint := self._correlation.endpoint_of(submission.request, key, submission.claim.attempt):
-            config = {
-                "service_mode": getattr(submission.request, "service_mode", None),
-                "endpoint": digest_text(endpoint),
-            }
-            body = orjson.dumps({"config": config}).decode()
-
-        patience = self._sender.retry.total + submission.timeout
-        return SentAs(body=body, latest=time.time() + patience, offset=self._sender.clock.offset())
 
     async def _run(self, submission: Submission) -> SubmitResult:
         """Return the task of a submission, once it is recorded.  Raises as `submit`."""
@@ -294,7 +272,7 @@ class Submitter:
             other_key = await self._record_id(submission, task_id)
         if other_key is not None:
             submission.enter(SubmissionState.UNKNOWN)
-            ref = self._ref(submission, task_id)
+            ref = TaskRef(self._origin, submission.family.name, task_id)
             other = f"which the ledger has for another submission, {other_key!r}"
             raise submission.unknown(f"the response names task {ref}, {other}", ref=ref)
 
@@ -345,7 +323,7 @@ class Submitter:
         if submission.terms.looks_again and self.finder.can_find(submission.family) and self._ledger is not None:
             submission.enter(SubmissionState.LOOKING)
             findings = await self.finder.look_again({entry.key})
-            candidates = self._refs(submission, findings.get(entry.key, NOTHING))
+            candidates = findings.get(entry.key, NOTHING).refs(self._origin, submission.family.name)
             now_known = await self._ledger.find(entry.key)
             if now_known is None:
                 submission.enter(SubmissionState.QUEUED)
@@ -355,9 +333,6 @@ class Submitter:
 
         what = "an earlier submission of this key was never answered"
         raise submission.unknown(what, at=entry.at, candidates=candidates)
-
-    def _refs(self, submission: Submission, finding: Finding) -> tuple[TaskRef, ...]:
-        return refs_of(self._origin, submission.family.name, finding.candidates)
 
     async def _release_claim(self, submission: Submission) -> None:
         """Release the claim while waiting, so that a crash here is not an unknown submission."""
@@ -425,19 +400,7 @@ class Submitter:
             return {}
 
         await self._release_claim(submission)
-        return await self._upload(submission.request, files)
-
-    async def _upload(self, request: TaskRequest[Any], files: Iterable[PurePath]) -> Mapping[PurePath, str]:
-        try:
-            return await self._uploader.links(files)
-        except (OSError, ValueError) as error:
-            raise TransportError(
-                f"{label(request)}: a file could not be uploaded: {error}. Nothing was submitted, nothing was paid.",
-                sent=False,
-            ) from error
-        except PiAPIError as error:
-            error.args = (f"{label(request)}: a file could not be uploaded: {error} Nothing was submitted.",)
-            raise
+        return await self._uploader.links_for(submission.request, files)
 
     async def _deliver(self, submission: Submission, addressed: TaskRequest[Any]) -> SubmitResult | None:
         """Send until the verdict is final.  Returns and raises as `_send`.
@@ -466,7 +429,7 @@ class Submitter:
                 if not submission.send_state.begun:
                     raise
                 # A request class that fails does not undo what was sent.
-                submission.accept(await self._look_for(submission, error))
+                submission.accept(await self._ending.look_for(submission, error))
                 return None
 
             pause = None
@@ -474,7 +437,7 @@ class Submitter:
                 backoff = backoff or self._sender.backoff(started_at, submission.terms.retry)
                 pause = self._pause_after(submission, answer, backoff)
             if pause is None:
-                submission.accept(await self._conclude(submission, answer))
+                submission.accept(await self._ending.conclude(submission, answer))
                 return None
 
             submission.put_off()
@@ -493,148 +456,6 @@ class Submitter:
         if isinstance(judgement.error, RateLimitError) and not submission.terms.waits_if_busy:
             return None
         return self._sender.pause_after(submission.request, judgement.error, backoff)
-
-    async def _conclude(self, submission: Submission, answer: TaskId | Created | Judgement) -> TaskId:
-        """Return the id of the task that was made; raise what the one judgement says instead."""
-        if isinstance(answer, Created):
-            submission.frozen = answer.frozen
-            answer = answer.task_id
-
-        if not isinstance(answer, Judgement):
-            if not self._ids.take(answer):
-                if not self.finder.was_taken(answer):
-                    return await self._look_for(submission, *self._mixed_up(submission, answer))
-                await self._take_back(submission, answer)
-            self.finder.note(answer)
-            submission.send_state.settle(reuse=True)
-            return answer
-
-        if isinstance(answer.error, APIError):
-            answer.error.request = submission.request  # as the caller made it, without our secret
-        if answer.named is not None:
-            return await self._read_named(submission, answer.named, answer.error)
-        if answer.verdict is Verdict.UNKNOWN:
-            return await self._look_for(submission, answer.error)
-        raise answer.error
-
-    async def _read_named(self, submission: Submission, named: TaskId, error: PiAPIError) -> TaskId:
-        """Return a task that a response names without saying yes, if one read of it shows that it lives."""
-        ref = self._ref(submission, named)
-        if self._ids.has(named):
-            return await self._look_for(submission, *self._mixed_up(submission, named))
-
-        try:
-            task = await self._sender.attempt(submission.family.fetch(named))
-        except NotFoundError as denial:
-            if not denial.message:  # an edge's page, not the host's word
-                return await self._look_for(submission, error, ref, f"; reading it failed: {denial}")
-            raise self._refusal(submission, error, ref, "which the host does not know: nothing was paid") from None
-        except Exception as failure:  # noqa: BLE001 - a user's family may raise anything
-            return await self._look_for(submission, error, ref, f"; reading it failed: {failure}")
-
-        if task.state in (TaskState.FAILED, TaskState.CANCELLED) and isinstance(error, APIError):
-            reason = f": {task.error}" if task.error else ""
-            raise self._refusal(submission, error, ref, f"which is {task.status}{reason}")
-        if not self._ids.take(named):
-            return await self._look_for(submission, *self._mixed_up(submission, named))
-        self.finder.note(named)
-        submission.found = "read"
-        return named
-
-    def _refusal(self, submission: Submission, error: PiAPIError, ref: TaskRef, what: str) -> PiAPIError:
-        """Return a refusal that names a task; note that no submission is ever to be given that task.
-
-        It was made with the inputs of this submission, and with the nonce of its key.  So it would fit
-        the next submission of that key, and take the place of what that has made and is paid for.
-        """
-        submission.refused_id = ref.task_id
-        self.finder.note(ref.task_id)
-        return refusal_naming(error, ref, what)
-
-    async def _take_back(self, submission: Submission, task_id: TaskId) -> None:
-        """Let a response that names a task win over a lost submission that was given it."""
-        keys: list[str] = []
-        if isinstance(submission.claim, Claim):
-            keys = await submission.claim.take_back(task_id)
-        others = ", ".join(map(repr, keys)) or "another submission"
-        text = (
-            f"task {task_id}, which was found in the history for {others}, is another's: its own response names it. "
-            "What it was found for is unknown again"
-        )
-        self._sender.events.notice(logging.WARNING, text, task_id=task_id)
-
-    async def _look_for(
-        self, submission: Submission, error: Exception, ref: TaskRef | None = None, also: str = ""
-    ) -> TaskId:
-        """Return the task of a submission whose response leaves open what it made, if it is found.
-
-        All that is *unknown* comes through here.  Raises `SubmissionUnknown`.
-        """
-        finding = await self._find(submission)
-        if finding.task_id is None:
-            what = str(error) if isinstance(error, PiAPIError) else repr(error)
-            raise submission.unknown(what + also, ref=ref, candidates=self._refs(submission, finding)) from error
-
-        self._ids.take(finding.task_id)
-        self.finder.note(finding.task_id)
-        submission.found = finding.how
-        return finding.task_id
-
-    async def _find(self, submission: Submission) -> Finding:
-        """Look for the task of a lost submission, in its delivery and in the history, whichever is first."""
-        # Where nothing can tell, nothing is awaited: a cancellation in a later turn would take the
-        # error's place.
-        by_delivery = submission.terms.recovers and self._correlation.expects(submission.expected)
-        by_history = submission.terms.recovers and self.finder.can_find(submission.family)
-        if not by_delivery and not by_history:
-            return NOTHING
-
-        submission.enter(SubmissionState.LOOKING)
-        submission.send_state.settle(reuse=False)
-        sent = self._sent(submission)
-        await submission.claim.lose(sent)
-
-        searches = []
-        if by_history:
-            searches.append(self.finder.find(submission, partial(self._give, submission)))
-        if by_delivery:
-            searches.append(self._find_delivery(submission))
-        finding = await first_found(searches)
-
-        _, _, offset = sent
-        if finding.task_id is None and offset is None:  # it may have become known, for those who look later
-            await submission.claim.lose(self._sent(submission))
-        return finding
-
-    async def _find_delivery(self, submission: Submission) -> Finding:
-        task_id = await self._correlation.find_task(submission.expected)
-        if task_id is None:
-            return NOTHING
-        return Finding(task_id, "webhook")
-
-    async def _give(self, submission: Submission, task_id: TaskId) -> Taken:
-        """Record the task that was found in the history."""
-        taken = await submission.claim.give(task_id, HISTORY)
-        submission.recorded = taken.task_id is not None
-        return taken
-
-    def _sent(self, submission: Submission) -> tuple[float, float, float | None]:
-        """Return when a submission was sent, until when it may have been, and the clock's offset then."""
-        state = submission.send_state
-        sent_at = state.started_at or submission.queued_at
-        host = self._sender.clock.at(state.began_at)
-        offset = None
-        if host is not None:
-            offset = host - sent_at
-        return sent_at, sent_at + submission.timeout, offset
-
-    def _mixed_up(self, submission: Submission, task_id: TaskId) -> tuple[PiAPIError, TaskRef]:
-        """Return the error for an id that belongs to another submission: two responses were mixed up."""
-        text = f"The response names task {task_id}, which belongs to another submission of this client"
-        return UnexpectedAnswer(text, path="task_id"), self._ref(submission, task_id)
-
-    def _ref(self, submission: Submission, task_id: TaskId) -> TaskRef:
-        return TaskRef(self._origin, submission.family.name, task_id)
 
 
 _CLOSED_UNANSWERED = "the client was closed before it was answered"

@@ -10,14 +10,17 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path, PurePath
+from typing import Any
 
 from attrs import define, evolve, field, frozen
 
 from .._calls.sender import Sender
 from .._calls.threads import in_thread
+from .._http import Request
+from .._text import label
 from .._verdict import judge_read
 from ..account import MAX_UPLOAD, PIAPI, Upload
-from ..errors import ClientClosed, PiAPIError
+from ..errors import ClientClosed, PiAPIError, TransportError
 
 UPLOAD_URL = "https://upload.theapi.app/api/ephemeral_resource"
 """The vendor's host for uploads, which takes the same key."""
@@ -116,6 +119,23 @@ class Uploader:
     async def links(self, paths: Iterable[PurePath]) -> dict[PurePath, str]:
         """Return the URLs of files.  Raises as `link`."""
         return {path: await self.link(path) for path in paths}
+
+    async def links_for(self, request: Request[Any], paths: Iterable[PurePath]) -> dict[PurePath, str]:
+        """Return the URLs of a request's files.
+
+        Raises `TransportError` (``sent=False``) for a file that cannot be read, or that the host would
+        refuse, and else as `send`; the text says that nothing was submitted.
+        """
+        try:
+            return await self.links(paths)
+        except (OSError, ValueError) as error:
+            raise TransportError(
+                f"{label(request)}: a file could not be uploaded: {error}. Nothing was submitted, nothing was paid.",
+                sent=False,
+            ) from error
+        except PiAPIError as error:
+            error.args = (f"{label(request)}: a file could not be uploaded: {error} Nothing was submitted.",)
+            raise
 
     async def _upload(self, stamp: _Stamp) -> str:
         version, name = stamp

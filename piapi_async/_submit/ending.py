@@ -1,0 +1,199 @@
+"""What follows the response to a submission: its task by its id, by one read, or by looking for it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from functools import partial
+
+import orjson
+from attrs import define
+
+from .._calls.sender import Sender
+from .._verdict import Judgement, Verdict
+from ..errors import APIError, NotFoundError, PiAPIError, UnexpectedAnswer
+from ..ledger._recovery import SentAs, Taken
+from ..tasks import Created, TaskId, TaskRef, TaskState
+from .claim import Claim
+from .correlation import Correlation
+from .finder import Finder
+from .known_ids import KnownIds
+from .recovery import digest_text
+from .searching import NOTHING, Finding, first_found
+from .submission import Submission, SubmissionState, refusal_naming
+from .unknown_rows import HISTORY
+
+
+@define(eq=False)
+class Ending:
+    """Determines how the submissions of one client end once they have begun to leave."""
+
+    _sender: Sender
+    _origin: str
+    _correlation: Correlation
+    _finder: Finder
+    _ids: KnownIds
+
+    async def conclude(self, submission: Submission, answer: TaskId | Created | Judgement) -> TaskId:
+        """Return the id of the task that was made; raise what the one judgement says instead."""
+        if isinstance(answer, Created):
+            submission.frozen = answer.frozen
+            answer = answer.task_id
+
+        if not isinstance(answer, Judgement):
+            if not self._ids.take(answer):
+                if not self._finder.was_taken(answer):
+                    return await self.look_for(submission, *self._mixed_up(submission, answer))
+                await self._take_back(submission, answer)
+            self._finder.note(answer)
+            submission.send_state.settle(reuse=True)
+            return answer
+
+        if isinstance(answer.error, APIError):
+            answer.error.request = submission.request  # as the caller made it, without our secret
+        if answer.named is not None:
+            return await self._read_named(submission, answer.named, answer.error)
+        if answer.verdict is Verdict.UNKNOWN:
+            return await self.look_for(submission, answer.error)
+        raise answer.error
+
+    async def _read_named(self, submission: Submission, named: TaskId, error: PiAPIError) -> TaskId:
+        """Return a task that a response names without saying yes, if one read of it shows that it lives."""
+        ref = self._ref(submission, named)
+        if self._ids.has(named):
+            return await self.look_for(submission, *self._mixed_up(submission, named))
+
+        try:
+            task = await self._sender.attempt(submission.family.fetch(named))
+        except NotFoundError as denial:
+            if not denial.message:  # an edge's page, not the host's word
+                return await self.look_for(submission, error, ref, f"; reading it failed: {denial}")
+            raise self._refusal(submission, error, ref, "which the host does not know: nothing was paid") from None
+        except Exception as failure:  # noqa: BLE001 - a user's family may raise anything
+            return await self.look_for(submission, error, ref, f"; reading it failed: {failure}")
+
+        if task.state in (TaskState.FAILED, TaskState.CANCELLED) and isinstance(error, APIError):
+            reason = f": {task.error}" if task.error else ""
+            raise self._refusal(submission, error, ref, f"which is {task.status}{reason}")
+        if not self._ids.take(named):
+            return await self.look_for(submission, *self._mixed_up(submission, named))
+        self._finder.note(named)
+        submission.found = "read"
+        return named
+
+    def _refusal(self, submission: Submission, error: PiAPIError, ref: TaskRef, what: str) -> PiAPIError:
+        """Return a refusal that names a task; note that no submission is ever to be given that task.
+
+        It was made with the inputs of this submission, and with the nonce of its key.  So it would fit
+        the next submission of that key, and take the place of what that has made and is paid for.
+        """
+        submission.refused_id = ref.task_id
+        self._finder.note(ref.task_id)
+        return refusal_naming(error, ref, what)
+
+    async def _take_back(self, submission: Submission, task_id: TaskId) -> None:
+        """Let a response that names a task win over a lost submission that was given it."""
+        keys: list[str] = []
+        if isinstance(submission.claim, Claim):
+            keys = await submission.claim.take_back(task_id)
+        others = ", ".join(map(repr, keys)) or "another submission"
+        text = (
+            f"task {task_id}, which was found in the history for {others}, is another's: its own response names it. "
+            "What it was found for is unknown again"
+        )
+        self._sender.events.notice(logging.WARNING, text, task_id=task_id)
+
+    # -- if the response was lost ------------------------------------------------------------------
+
+    def sent_as(self, submission: Submission, key: str) -> SentAs | None:
+        """Return what the claim keeps, so that a later process can find the task in the host's history."""
+        if not self._finder.can_find(submission.family):
+            return None
+
+        body = None
+        if submission.has_links:
+            body = orjson.dumps(submission.body()).decode()
+        elif endpoint := self._correlation.endpoint_of(submission.request, key, submission.claim.attempt):
+            config = {
+                "service_mode": getattr(submission.request, "service_mode", None),
+                "endpoint": digest_text(endpoint),
+            }
+            body = orjson.dumps({"config": config}).decode()
+
+        patience = self._sender.retry.total + submission.timeout
+        return SentAs(body=body, latest=time.time() + patience, offset=self._sender.clock.offset())
+
+    async def look_for(
+        self, submission: Submission, error: Exception, ref: TaskRef | None = None, also: str = ""
+    ) -> TaskId:
+        """Return the task of a submission whose response leaves open what it made, if it is found.
+
+        All that is *unknown* comes through here.  Raises `SubmissionUnknown`.
+        """
+        finding = await self._find(submission)
+        if finding.task_id is None:
+            what = str(error) if isinstance(error, PiAPIError) else repr(error)
+            raise submission.unknown(
+                what + also, ref=ref, candidates=finding.refs(self._origin, submission.family.name)
+            ) from error
+
+        self._ids.take(finding.task_id)
+        self._finder.note(finding.task_id)
+        submission.found = finding.how
+        return finding.task_id
+
+    async def _find(self, submission: Submission) -> Finding:
+        """Look for the task of a lost submission, in its delivery and in the history, whichever is first."""
+        # Where nothing can tell, nothing is awaited: a cancellation in a later turn would take the
+        # error's place.
+        by_delivery = submission.terms.recovers and self._correlation.expects(submission.expected)
+        by_history = submission.terms.recovers and self._finder.can_find(submission.family)
+        if not by_delivery and not by_history:
+            return NOTHING
+
+        submission.enter(SubmissionState.LOOKING)
+        submission.send_state.settle(reuse=False)
+        sent = self._sent(submission)
+        await submission.claim.lose(sent)
+
+        searches = []
+        if by_history:
+            searches.append(self._finder.find(submission, partial(self._give, submission)))
+        if by_delivery:
+            searches.append(self._find_delivery(submission))
+        finding = await first_found(searches)
+
+        _, _, offset = sent
+        if finding.task_id is None and offset is None:  # it may have become known, for those who look later
+            await submission.claim.lose(self._sent(submission))
+        return finding
+
+    async def _find_delivery(self, submission: Submission) -> Finding:
+        task_id = await self._correlation.find_task(submission.expected)
+        if task_id is None:
+            return NOTHING
+        return Finding(task_id, "webhook")
+
+    async def _give(self, submission: Submission, task_id: TaskId) -> Taken:
+        """Record the task that was found in the history."""
+        taken = await submission.claim.give(task_id, HISTORY)
+        submission.recorded = taken.task_id is not None
+        return taken
+
+    def _sent(self, submission: Submission) -> tuple[float, float, float | None]:
+        """Return when a submission was sent, until when it may have been, and the clock's offset then."""
+        state = submission.send_state
+        sent_at = state.started_at or submission.queued_at
+        host = self._sender.clock.at(state.began_at)
+        offset = None
+        if host is not None:
+            offset = host - sent_at
+        return sent_at, sent_at + submission.timeout, offset
+
+    def _mixed_up(self, submission: Submission, task_id: TaskId) -> tuple[PiAPIError, TaskRef]:
+        """Return the error for an id that belongs to another submission: two responses were mixed up."""
+        text = f"The response names task {task_id}, which belongs to another submission of this client"
+        return UnexpectedAnswer(text, path="task_id"), self._ref(submission, task_id)
+
+    def _ref(self, submission: Submission, task_id: TaskId) -> TaskRef:
+        return TaskRef(self._origin, submission.family.name, task_id)

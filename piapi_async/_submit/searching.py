@@ -1,0 +1,83 @@
+"""Submissions that are looked for, and what comes of it."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any
+
+from attrs import define, field, frozen
+
+from ..ledger._recovery import Taken
+from ..tasks import TaskId, TaskRef
+from .recovery import Lost
+from .submission import Submission
+
+FIRST_PAUSE = 1.0
+"""Seconds until the first look; each further pause is twice as long."""
+
+
+@frozen
+class Finding:
+    """What came of looking for a submission: its task, or tasks that fit and are too many."""
+
+    task_id: TaskId | None = None
+    how: str = ""
+    candidates: tuple[str, ...] = ()
+
+    def refs(self, origin: str, family: str) -> tuple[TaskRef, ...]:
+        """Return references to the candidates."""
+        return tuple(TaskRef(origin, family, TaskId(task_id)) for task_id in self.candidates)
+
+
+NOTHING = Finding()
+
+
+Take = Callable[[TaskId], Awaitable[Taken]]
+
+
+@define(eq=False)
+class Search:
+    """One submission that is looked for; `lost` may change while the host's clock is not known.
+
+    `mark` tells it from all others: two attempts of one `key` may be looked for at the same time.
+    """
+
+    mark: str
+    key: str
+    family: str
+    lost: Callable[[], Lost]
+    take: Take
+    submission: Submission | None = None
+    deadline: float = math.inf
+    due: float = 0.0
+    pause: float = FIRST_PAUSE
+    candidates: tuple[str, ...] = ()
+    finding: asyncio.Future[Finding] = field(factory=lambda: asyncio.get_running_loop().create_future())
+
+    def settle(self, finding: Finding) -> None:
+        """Tell the one who waits, if anybody still does."""
+        if not self.finding.done():
+            self.finding.set_result(finding)
+
+
+async def first_found(searches: Sequence[Coroutine[Any, Any, Finding]]) -> Finding:
+    """Return the first task that one of several searches finds; if none does, what they came to."""
+    if len(searches) == 1:
+        return await searches[0]
+
+    tasks = [asyncio.create_task(search, name="piapi_async search") for search in searches]
+    try:
+        waiting = set(tasks)
+        while waiting:
+            _, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            for task in tasks:
+                if task.done() and task.result().task_id is not None:
+                    return task.result()
+        candidates = tuple(candidate for task in tasks for candidate in task.result().candidates)
+        return Finding(candidates=candidates)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
