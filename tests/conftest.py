@@ -15,7 +15,7 @@ from support.families import CASES, FamilyCase
 
 # How long an example takes says how busy the machine is.
 settings.register_profile("gate", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.register_profile("fast line", settings.get_profile("gate"), max_examples=20)
+settings.register_profile("fast line", settings.get_profile("gate"), max_examples=12)
 settings.load_profile("gate")
 
 _STDERR = pytest.StashKey[int]()

@@ -30,7 +30,9 @@ async def many(tmp_path: Path) -> Path:
     return tmp_path / "l.db"
 
 
-@pytest.mark.parametrize(("command", "lines"), [(["ledger", "show", "l.db"], 1), (["models"], 0)])
+@pytest.mark.parametrize(
+    ("command", "lines"), [(["ledger", "show", "l.db"], 1), pytest.param(["models"], 0, marks=pytest.mark.storm)]
+)
 def test_a_list_whose_reader_leaves_says_nothing(many: Path, command: list[str], lines: int) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "piapi_async", *command],

@@ -42,6 +42,7 @@ def test_a_client_that_was_not_made_goes_without_a_noise(
     assert "" == capsys.readouterr().err
 
 
+@pytest.mark.storm
 def test_a_client_that_was_not_made_tells_nothing_on_stderr() -> None:
     program = "import piapi_async\ntry: piapi_async.PiAPI(nonsense=1)\nexcept TypeError as error: print(error)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, text=True)

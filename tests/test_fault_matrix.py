@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -20,15 +19,9 @@ from piapi_async.ledger import LedgerState
 
 SUBMITS = 8
 
-# From Python 3.12 on an answer that came over TLS stays unread under the virtual clock; in real time it does not.
-no_tls_here = pytest.mark.skipif(sys.version_info >= (3, 12), reason="TLS and the virtual clock do not go together")
-
 
 def cases(family: str, faults: Iterable[Fault], *marks: pytest.MarkDecorator) -> list[ParameterSet]:
-    return [
-        pytest.param(fault, id=f"{family}-{fault.name}", marks=[*marks, no_tls_here] if fault.speaks_tls else [*marks])
-        for fault in faults
-    ]
+    return [pytest.param(fault, id=f"{family}-{fault.name}", marks=marks) for fault in faults]
 
 
 every_fault = pytest.mark.parametrize(

@@ -350,6 +350,7 @@ def in_the_file(path: Path) -> int:
         return count
 
 
+@pytest.mark.storm
 async def test_a_process_that_hears_nothing_leaves_the_other_one_with_unknown_and_no_post(
     zygotes: tuple[Zygote, Zygote], tmp_path: Path
 ) -> None:

@@ -50,7 +50,7 @@ async def test_it_begins_with_what_the_account_tells() -> None:
     assert emulator.seen.requests["account_info"] == 1
 
 
-@pytest.mark.parametrize("queue", [0, 50])
+@pytest.mark.parametrize("queue", [0, pytest.param(50, marks=pytest.mark.storm)])
 async def test_it_finds_out_how_many_are_run_at_a_time(queue: int) -> None:
     async with serving({}, concurrency=24, queue=queue, dialect=HIDDEN, durations=TAKES) as (emulator, piapi):
         outcomes, most = await most_in_flight(emulator, piapi, 300)
