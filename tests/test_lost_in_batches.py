@@ -13,9 +13,21 @@ from click.testing import CliRunner, Result
 from support.serving import KEY, serving
 from support.threaded_emulator import threaded_emulator
 
-from piapi_async import BatchItem, BatchRunner, CreateTask, Ledger, PiAPI, PollPolicy, SubmissionUnknown
+from piapi_async import (
+    BatchItem,
+    BatchRunner,
+    Cost,
+    CreateTask,
+    Ledger,
+    PiAPI,
+    PollPolicy,
+    SubmissionUnknown,
+    TaskFailed,
+    Totals,
+)
+from piapi_async.batch._budget import Budget
 from piapi_async.cli import cli
-from piapi_async.emulator import Dialect, Drop, Emulator
+from piapi_async.emulator import Dialect, Drop, Emulator, TaskFails
 
 LOST = Drop(after_body=True)
 WIDE: dict[str, Any] = {"concurrency": 1_000, "queue": 10_000}
@@ -53,15 +65,79 @@ async def test_a_batch_that_goes_on_finds_all_that_was_lost_in_one_pass(tmp_path
 
 
 @pytest.mark.looptime
-async def test_a_batch_looks_once_more_at_its_end(tmp_path: Path) -> None:
+async def test_a_batch_looks_once_more_at_its_end_and_follows_what_it_finds(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "run.db")
     client = {"ledger": ledger, "recover": 2.0}
     async with serving(client, dialect=Dialect(history_lag=10.0), **WIDE) as (emulator, piapi):
-        emulator.fail("create", LOST)
-        outcomes = await BatchRunner(piapi).run(cats(3))
+        emulator.fail("create", LOST, times=2)
+        seen: list[Totals] = []
+        runner = BatchRunner(piapi, on_progress=seen.append)
+        outcomes = await runner.run(cats(4))
 
-        assert sum(isinstance(outcome.error, SubmissionUnknown) for outcome in outcomes) == 1
+        assert all(outcome.ok and not outcome.resumed for outcome in outcomes)
+        assert {"", "history"} == {outcome.recovered for outcome in outcomes}
+        assert len({outcome.ref for outcome in outcomes}) == 4 == len(emulator.engine.tasks)
         assert [] == await ledger.unknown()
+        assert (4, 4, 0, 0) == (seen[-1].done, seen[-1].submitted, seen[-1].resumed, seen[-1].unknown)
+        assert all(totals.waiting + totals.running + totals.ended <= totals.read for totals in seen)
+        assert () == seen[-1].frozen_costs
+
+
+@pytest.mark.looptime
+async def test_what_the_last_look_does_not_find_is_unknown(tmp_path: Path) -> None:
+    client = {"ledger": Ledger(tmp_path / "run.db"), "recover": 2.0}
+    async with serving(client, **WIDE) as (emulator, piapi):
+        emulator.fail("create", Drop(after_body=True, made=False))
+        outcomes = await BatchRunner(piapi).run(cats(2))
+
+        assert [True, False] == sorted((outcome.ok for outcome in outcomes), reverse=True)
+        assert any(isinstance(outcome.error, SubmissionUnknown) for outcome in outcomes)
+
+
+@pytest.mark.looptime
+async def test_leaving_a_stream_tells_what_was_held_back(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    client = {"ledger": Ledger(tmp_path / "run.db"), "recover": 1.0}
+    async with serving(client, dialect=Dialect(history_lag=99.0), **WIDE) as (emulator, piapi):
+        emulator.fail("create", LOST)
+        async with BatchRunner(piapi, concurrency=2).stream(cats(2)) as stream:
+            async for outcome in stream:
+                assert outcome.ok  # the lost one is held while the other goes on
+                break
+
+        assert "k0" in caplog.text
+        assert "may have been accepted" in caplog.text
+
+
+@pytest.mark.looptime
+async def test_an_attempt_that_takes_a_failed_ones_place_is_looked_for_at_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "run.db"
+    client = {"ledger": Ledger(path), "recover": 2.0}
+    async with serving(client, dialect=Dialect(history_lag=10.0), **WIDE) as (emulator, piapi):
+        emulator.fail("create", TaskFails("it went wrong"))
+        [first] = await BatchRunner(piapi).run(cats(1))
+        assert isinstance(first.error, TaskFailed)
+
+        emulator.fail("create", LOST)
+        seen: list[Totals] = []
+        runner = BatchRunner(piapi, retry_failed=True, concurrency=1, on_progress=seen.append)
+        [again, other] = await runner.run(cats(2))
+
+        assert again.ok
+        assert other.ok
+        assert (again.recovered, again.ref != first.ref) == ("history", True)
+        assert (2, 1, 0) == (seen[-1].submitted, seen[-1].retried, seen[-1].resumed)
+
+
+def test_what_an_unknown_item_may_cost_counts_once_when_its_task_is_found() -> None:
+    budget = Budget()
+    budget.freeze(0, Cost(3, "USD"))
+    kept = budget.keep(0)
+    assert (Cost(3, "USD"),) == budget.frozen()
+
+    budget.revive(0, kept)
+    assert (Cost(3, "USD"),) == budget.frozen()
+    budget.consume(0, Cost(2, "USD"), is_done=True)
+    assert ((), (Cost(2, "USD"),)) == (budget.frozen(), budget.costs())
 
 
 # -- from a terminal ------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import pytest
 from simulation.host import CreatePlan
 from simulation.life import live, look_for_faults
-from simulation.story import Batch, Freeze, Leave, Story, Submit, Weather, make
+from simulation.story import Batch, Close, Freeze, Leave, Story, Submit, Weather, make
 
 FIXED_SEEDS = 40
 GATE_SEEDS = 600
@@ -68,6 +68,15 @@ FOUND = {
                 90.22, process=1, intents=(2, 3, 4), unified=True, concurrency=8, retry_failed=True,
                 plans=((4, CreatePlan("answers through AWS, having made a task", delay=25.0, travel="cut", at=0.85)),),
             ),
+        ),
+    ),
+    "a client is closed while its batch holds an item whose answer was lost": Story(
+        1900317, processes=1, ledger=True, webhooks=False, steps=(
+            Batch(
+                0.15, process=0, intents=(2, 3, 4), unified=True, concurrency=1,
+                plans=((2, CreatePlan(travel="dropped")),),
+            ),
+            Close(10.83, process=0),
         ),
     ),
     "a refusal names a task that failed, and the response to the next submission of its key is lost": Story(

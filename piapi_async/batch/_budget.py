@@ -114,12 +114,22 @@ class Budget:
             self._priceless.add(kind)
         self._release(index)
 
-    def keep(self, index: int) -> None:
-        """Go on to count an item's price: its task goes on unwatched, or may have been made."""
+    def keep(self, index: int) -> Cost | None:
+        """Go on to count an item's price, and return it: its task goes on unwatched, or may have been made."""
         cost = self._frozen.pop(index, None) or self._prices.get(self._kinds.get(index))
         if cost is not None:
             self._kept[cost.unit] += cost.amount
         self._release(index)
+        return cost
+
+    def revive(self, index: int, kept: Cost | None) -> None:
+        """Note that an item whose price was kept has a task, which is waited for."""
+        if kept is None:
+            return
+        self._kept[kept.unit] -= kept.amount
+        if not self._kept[kept.unit]:
+            del self._kept[kept.unit]
+        self._frozen[index] = kept
 
     def release(self, index: int) -> None:
         """Note that an item has made no task."""

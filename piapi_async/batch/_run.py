@@ -23,6 +23,7 @@ import contextlib
 import logging
 import math
 import secrets
+import time
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
 from functools import partial
 from typing import Any, TypeVar
@@ -50,6 +51,7 @@ from ..tasks import TaskState
 from ._allowance import Allowance
 from ._budget import Budget, LimitError
 from ._failures import HOPELESS, as_failure, ends_worker, require_task
+from ._held import Held, HeldItems, look_for_unknown
 from ._identity import identify
 from ._in_flight import InFlight, log_left
 from ._outcome import BatchItem, IdentifiedItem, Outcome, Tally, Totals
@@ -102,6 +104,7 @@ class BatchRun:
     _allowance: Allowance = field(init=False)
     _id: str = field(factory=partial(secrets.token_hex, 8), init=False)  # for occurrence numbers
     _saving: Saving | None = field(default=None, init=False)
+    _held: HeldItems = field(init=False)
     _began: float = field(factory=anyio.current_time, init=False)
     _seconds: float = field(default=0.0, init=False)  # that it took
     _progress_failed: bool = field(default=False, init=False)  # `on_progress` has raised, and that was logged
@@ -114,6 +117,7 @@ class BatchRun:
         if self.settings.auto:
             self._pace = Pace(self.runtime, self.settings.concurrency)
             self._slots = self._pace.slots
+        self._held = HeldItems(self.runtime, time.time())
         if self.settings.target is not None:
             self._saving = Saving(self.runtime, self.settings.target, self.settings.options)
         self._workers = asyncio.create_task(self._run_workers(), name="piapi_async batch")
@@ -129,7 +133,7 @@ class BatchRun:
         if not self.is_over:
             seconds = anyio.current_time() - self._began
         return self._tally.totals(
-            in_flight=len(tasks),
+            in_flight=len(tasks) + len(self._held),
             running=running,
             seconds=seconds,
             budget=self._budget,
@@ -163,7 +167,7 @@ class BatchRun:
         finally:
             self._seconds = anyio.current_time() - self._began
             self.is_over = True
-            self.left += self._queue.untaken()
+            self.left += [*self._queue.untaken(), *(item.outcome() for item in self._held.all())]
             self.in_flight.clear()
             log_left(self.runtime.events, self.left, recorded=self.runtime.ledger is not None)
             if self._saving is not None:
@@ -173,12 +177,15 @@ class BatchRun:
 
     async def _run_workers(self) -> None:
         try:
-            await self._look_for_unknown()
+            await look_for_unknown(self.runtime)
             async with anyio.create_task_group() as group:
                 for _ in range(self.settings.concurrency):
                     group.start_soon(self._work, name="piapi_async batch worker")
-            if self._tally.unknown:
-                await self._look_for_unknown()
+            if self._held or self._tally.unknown:
+                await look_for_unknown(self.runtime)
+            async with anyio.create_task_group() as group:
+                for item in self._held.all():
+                    group.start_soon(self._settle, item, name="piapi_async batch held item")
         except BaseExceptionGroup as errors:
             # What ends a program, which has gone through the event loop by now; if that goes on, so
             # does the reader.
@@ -187,20 +194,6 @@ class BatchRun:
             if self._pace is not None:
                 self._pace.end()
             self._queue.close()
-
-    async def _look_for_unknown(self) -> None:
-        """Look once for what the ledger has as *unknown*: all of it in one pass, and not item by item."""
-        try:
-            self.runtime.enter()
-            findings = await self.runtime.submitter.finder.look_again()
-        except (PiAPIError, RuntimeError) as error:  # which the items hear of as well
-            text = f"the unknown submissions of the ledger could not be looked for: {error}"
-            self.runtime.events.notice(logging.INFO, text)
-            return
-        found = sum(finding.task_id is not None for finding in findings.values())
-        if found:
-            text = f"{found} submissions that were unknown have been found, and the ledger has their tasks"
-            self.runtime.events.notice(logging.INFO, text)
 
     async def _stop_workers(self) -> None:
         self._workers.cancel()
@@ -227,13 +220,34 @@ class BatchRun:
                 await self._pace.begin()
             outcome = await self._submit(*entry)
             del entry  # its identity may be large, and the wait does not need it
-            while isinstance(outcome, InFlight):
-                outcome = await self._follow(outcome)
-            if outcome is not None:
-                await self._queue.put(outcome)
+            await self._see_through(outcome)
             return True
 
+    async def _settle(self, item: Held) -> None:
+        """See an item that was held back through to its outcome."""
+        async with self._slots:
+            found = await self._held.find(item)
+            self._held.release(item)
+            if found is None:
+                await self._queue.put(self._concluded(item.outcome()))
+                return
+
+            watch, in_flight = found
+            self._budget.revive(item.index, item.kept)
+            if item.retried:
+                self._tally.resumed -= 1
+                self._tally.retried += in_flight.entry is None
+            self._note_submitted(in_flight, watch)
+            await self._see_through(in_flight)
+
     # -- one item ---------------------------------------------------------------------------------
+
+    async def _see_through(self, outcome: InFlight[Any] | Outcome[Any] | None) -> None:
+        """Follow an item whose task exists, and hand over its outcome."""
+        while isinstance(outcome, InFlight):
+            outcome = await self._follow(outcome)
+        if outcome is not None:
+            await self._queue.put(outcome)
 
     async def _submit(self, index: int, item: Item[R]) -> InFlight[R] | Outcome[R] | None:
         """Submit an item; return its outcome instead if that fails, None if it is left alone."""
@@ -307,13 +321,21 @@ class BatchRun:
         request: TaskRequest[R],
         key: str,
         error: BaseException,
-    ) -> Outcome[R]:
+        *,
+        retried: bool = False,
+    ) -> Outcome[R] | None:
+        """Return the outcome of an item without a task, None if it is held back until the last look."""
         ref = None
         if isinstance(error, LedgerError) and error.ref is not None:  # a task that could not be recorded
             ref = error.ref
             self._tally.submitted += 1
 
-        if ref is not None or isinstance(error, SubmissionUnknown):
+        if isinstance(error, SubmissionUnknown):
+            kept = self._budget.keep(index)
+            if self._held.take(Held(index, request, key, error, kept, retried)):
+                self._report()
+                return None
+        elif ref is not None:
             self._budget.keep(index)
         else:
             self._budget.release(index)
@@ -333,7 +355,7 @@ class BatchRun:
             self._budget.release(item.index)
         self._report()
 
-    async def _follow(self, item: InFlight[R]) -> InFlight[R] | Outcome[R]:
+    async def _follow(self, item: InFlight[R]) -> InFlight[R] | Outcome[R] | None:
         """Return the outcome of an item whose task exists, whatever that meets with, or another attempt."""
         try:
             outcome = await self._finish(item)
@@ -362,7 +384,7 @@ class BatchRun:
         item: InFlight[R],
         outcome: Outcome[R],
         failed: EndedAttempt,
-    ) -> InFlight[R] | Outcome[R]:
+    ) -> InFlight[R] | Outcome[R] | None:
         """Submit an item anew, in the place of an attempt that failed; return its outcome if it may not be."""
         index, request, key = item.index, item.request, item.key
         try:
@@ -377,7 +399,7 @@ class BatchRun:
         except BaseException as error:
             if ends_worker(error):
                 raise
-            return self._not_submitted(index, request, key, error)
+            return self._not_submitted(index, request, key, error, retried=True)
 
         handle: TaskHandle[R] = TaskHandle(self.runtime, watch, result.frozen)
         attempt = InFlight(index, request, key, handle, result.ledger_entry, retried=True, found=result.found)
