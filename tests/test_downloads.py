@@ -535,12 +535,13 @@ async def test_a_download_cancelled_while_a_thread_works_for_it_leaves_no_partia
 
 LINK = "https://h.test/in"
 PROMPT = {"prompt": "a cat"}
+GRID = ["-1.png", "-2.png", "-3.png", "-4.png", "-copy-1.png", "-copy-2.png"]
 MADE: dict[str, tuple[CreateTask, list[str]]] = {
     "pictures": (CreateTask("Qubico/flux1-dev", "txt2img", {**PROMPT, "batch_size": 2}), ["-1.png", "-2.png"]),
     "video": (CreateTask("kling", "video_generation", PROMPT), [".mp4", "-watermarked.mp4", "-cover.png"]),
     "sound": (CreateTask("Qubico/tts", "zero-shot", {"gen_text": "hi", "ref_audio": f"{LINK}.wav"}), [".wav"]),
     "model": (CreateTask("Qubico/trellis", "image-to-3d", {"image": f"{LINK}.png"}), ["-1.glb", "-2.mp4", "-3.png"]),
-    "grid": (CreateTask("midjourney", "imagine", PROMPT), [f"-{number}.png" for number in range(1, 7)]),
+    "grid": (CreateTask("midjourney", "imagine", PROMPT), GRID),
 }
 
 

@@ -950,6 +950,6 @@ TestBooks = pytest.mark.storm(Books.TestCase)
 
 
 def test_users_see_what_they_need_and_not_what_a_client_records_with() -> None:
-    needed = {"path", "entries", "pending", "unknown", "find", "counts", "resolve", "close"}
+    needed = {"entries", "pending", "unknown", "find", "counts", "resolve", "close"}
 
     assert needed == {name for name in dir(Ledger) if not name.startswith("_")}

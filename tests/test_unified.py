@@ -22,6 +22,7 @@ from piapi_async import (
     AuthenticationError,
     CreateTask,
     FileKind,
+    FileRole,
     InvalidRequestError,
     NotFoundError,
     PiAPIError,
@@ -263,11 +264,11 @@ class TestFetched:
             progress=100,
         )
         assert task.files == (
-            TaskFile(wire["output"]["image_url"], "output.image_url", FileKind.IMAGE),
             *(
                 TaskFile(url, f"output.image_urls[{n}]", FileKind.IMAGE)
                 for n, url in enumerate(wire["output"]["image_urls"])
             ),
+            TaskFile(wire["output"]["image_url"], "output.image_url", FileKind.IMAGE, FileRole.COPY),
         )
 
     def test_gives_the_output_as_it_came_where_nobody_says_more(self) -> None:
