@@ -199,6 +199,7 @@ class _Protocol(Generic[R]):
     """One of the three: how a task is read, and in which field of the response its result is."""
 
     name: str
+    listed_as: str
     ask: Callable[[TaskId], HTTPRequest]
     place: str
     _structure: Structure[R]
@@ -211,6 +212,7 @@ class _Protocol(Generic[R]):
             fetch=self._get,
             cancel=no_cancel(self.name),
             read=self._read_whole,
+            listed_as=self.listed_as,
         )
 
     def _get(self, task_id: TaskId) -> Request[Task[R]]:
@@ -282,6 +284,7 @@ def _ask_face_swap(task_id: TaskId) -> HTTPRequest:
 
 FACE_SWAP: Family[FaceSwapResult] = _Protocol(
     name="face-swap",
+    listed_as="Qubico/image-toolkit",
     ask=_ask_face_swap,
     place="image",
     structure=Structure(FaceSwapResult),
@@ -290,6 +293,7 @@ FACE_SWAP: Family[FaceSwapResult] = _Protocol(
 
 DREAM_MACHINE: Family[DreamMachineResult] = _Protocol(
     name="dream-machine",
+    listed_as="luma",
     ask=partial(_ask_at, "/api/luma/v1/video"),
     place="generation",
     structure=Structure(DreamMachineResult),
@@ -298,6 +302,7 @@ DREAM_MACHINE: Family[DreamMachineResult] = _Protocol(
 
 LEGACY_KLING: Family[LegacyKlingResult] = _Protocol(
     name="legacy-kling",
+    listed_as="kling",
     ask=partial(_ask_at, "/api/kling/v1/video"),
     place="works",
     structure=Structure(LegacyKlingResult),

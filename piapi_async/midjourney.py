@@ -457,6 +457,7 @@ LEGACY: Family[MidjourneyResult] = Family(
     fetch_many=MultiFetch,
     cancel=_cancel,
     read=_read_task,
+    listed_as="midjourney",
     kind=_read_kind,
 )
 """Tasks of the legacy Midjourney protocol, `/mj/v2/…`."""

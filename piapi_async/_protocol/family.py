@@ -73,7 +73,8 @@ class Family(Generic[R_co]):
     it.  `cancel` returns the requests, one or several, that cancel some tasks.  `fetch_many` is
     None if the API reads only one task at a time; else it returns by id the task, None for an
     unknown id, or the error of an entry that could not be read.  `trace` tells from a task's JSON
-    what it was made from, if the host keeps a history in which a lost task can be found.
+    what it was made from, if the host keeps a history in which a lost task can be found; without
+    one, `listed_as` is the model as whose that history may list its tasks all the same.
     `kind` tells its kind, for one whose request is not known.
     """
 
@@ -86,6 +87,7 @@ class Family(Generic[R_co]):
     read: Callable[[dict[str, Any], TaskId], Task[R_co]] = field(repr=False)
     fetch_many: FetchMany[R_co] | None = field(default=None, repr=False)
     trace: Callable[[Mapping[str, Any]], Trace] | None = field(default=None, repr=False)
+    listed_as: str = field(default="", repr=False)
     kind: Callable[[Mapping[str, Any]], Kind] = field(default=_no_kind, repr=False)
 
 

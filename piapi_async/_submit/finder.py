@@ -299,14 +299,8 @@ class Finder:
         return list(self._peers.under_way())
 
     def _being_sent(self) -> list[Lost]:
-        """Return the submissions of all clients here that may still be answered."""
-        return [
-            self.lost_of(submission)
-            for submission in self._all_under_way()
-            if submission.state is SubmissionState.SENDING
-            and submission.send_state.begun
-            and submission.family.trace is not None
-        ]
+        """Return the submissions of all clients here whose tasks are yet to be told by others than the history."""
+        return [self.lost_of(submission) for submission in self._all_under_way() if _may_be_told(submission)]
 
     def _looked_for_by_peers(self, marks: set[str]) -> list[Lost]:
         searches: Iterable[Search] = self._searches.values() if self._peers is None else self._peers.searches()
@@ -331,6 +325,16 @@ class Finder:
 
         nonce = submission.expected.nonce if submission.expected is not None else ""
         return Lost(_mark_of(submission), submission.body(), earliest - margin, latest + margin, nonce)
+
+
+def _may_be_told(submission: Submission) -> bool:
+    """Return whether the task of a submission may be in the history, and is not looked for there."""
+    if not submission.send_state.begun:
+        return False
+    if submission.family.trace is not None:
+        return submission.state is SubmissionState.SENDING
+    is_open = submission.state in {SubmissionState.SENDING, SubmissionState.LOOKING}
+    return is_open and bool(submission.family.listed_as)
 
 
 def _mark_of(submission: Submission) -> str:

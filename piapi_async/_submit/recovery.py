@@ -15,6 +15,8 @@ taken:
 - A task that any submission is known by is excluded by the caller, before anything is assigned.
 - Equal submissions are interchangeable.  So while one is still being sent that a task may belong to,
   that task is nobody's yet: its owner's response will tell.
+- A host may list the tasks of an older protocol as if they had been made by the unified one.  Such a
+  submission is given none of them, but while it may have made a task, that is nobody's either.
 - If more tasks fit than submissions are lost, somebody else sends the same: none is taken, and the
   error lists them.
 
@@ -74,6 +76,11 @@ def body_as_sent(body: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(config, Mapping):
         sent["config"] = {"service_mode": config.get("service_mode"), "endpoint": endpoint_digest(body)}
     return sent
+
+
+def body_as_listed(body: Mapping[str, Any], model: str) -> dict[str, Any]:
+    """Return the body of an older protocol as one of a model whose task type is not known."""
+    return {"model": model, "input": digest_long_texts(body), "listed": True}
 
 
 def endpoint_digest(body: Mapping[str, Any]) -> Digested | None:
@@ -147,9 +154,14 @@ class Lost:
         return model if isinstance(model, str) else ""
 
     @property
+    def is_listed(self) -> bool:
+        """Whether it was sent in another protocol than the one in which its task may be listed."""
+        return self.body.get("listed") is True
+
+    @property
     def can_be_found(self) -> bool:
         """Whether the body says enough for a task to be told from others."""
-        named = bool(self.model) and isinstance(self.body.get("task_type"), str)
+        named = bool(self.model) and (self.is_listed or isinstance(self.body.get("task_type"), str))
         inputs = self.body.get("input")
         return named and isinstance(inputs, Mapping) and bool(inputs)
 
@@ -199,9 +211,22 @@ def may_belong(found: Found, lost: Lost, *, api_key_id: str = "") -> bool:
         return False
 
     trace = found.trace
+    if lost.is_listed:
+        return trace.model == lost.model and not _differs(trace.input, lost.body["input"])
     if (trace.model, trace.task_type) != (lost.body["model"], lost.body["task_type"]):
         return False
     return trace.input is not None and covers(trace.input, lost.body["input"])
+
+
+def _differs(shown: Mapping[str, Any] | None, sent: Mapping[str, Any]) -> bool:
+    """Return whether a task that is listed in another protocol than it was sent in is certainly another.
+
+    Names and defaults differ between the protocols, so only texts under the same name count.
+    """
+    if shown is None:
+        return False
+    texts = [name for name, value in sent.items() if isinstance(value, str) and value and shown.get(name)]
+    return not all(covers(shown[name], sent[name]) for name in texts)
 
 
 def _is_excluded(found: Found, lost: Lost, api_key_id: str) -> bool:

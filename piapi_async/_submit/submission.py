@@ -53,7 +53,7 @@ from .._text import label
 from ..errors import APIError, PiAPIError, SubmissionUnknown, TransportError
 from ..policy import RetryPolicy
 from ..tasks import Cost, TaskId, TaskRef
-from .recovery import body_as_sent
+from .recovery import body_as_listed, body_as_sent
 
 if TYPE_CHECKING:
     import asyncio
@@ -186,7 +186,11 @@ class Submission:
         if self._body is None:
             self._body = {}
             with contextlib.suppress(Exception):  # a request may be of anybody's class
-                self._body = body_as_sent(orjson.loads((self.addressed or self.request).to_http().body))
+                body = orjson.loads((self.addressed or self.request).to_http().body)
+                if self.family.listed_as:
+                    self._body = body_as_listed(body, self.family.listed_as)
+                else:
+                    self._body = body_as_sent(body)
         return self._body
 
     @property

@@ -13,7 +13,7 @@ from .._families import FAMILIES
 from .._protocol.family import Family
 from ..ledger._recovery import OpenRow, Taken
 from ..tasks import TaskId, TaskRef
-from .recovery import KNOWN_CLOCK_MARGIN, UNKNOWN_CLOCK_MARGIN, Lost, body_as_sent
+from .recovery import KNOWN_CLOCK_MARGIN, UNKNOWN_CLOCK_MARGIN, Lost, body_as_listed, body_as_sent
 from .searching import NOTHING, Finding, Search
 
 HISTORY = "history"
@@ -136,20 +136,23 @@ class UnknownRows:
         await asyncio.gather(*self._passes, return_exceptions=True)
 
     async def others(self, keys: Collection[str]) -> tuple[list[Lost], list[Lost]]:
-        """Return the submissions but these that are lost, and those that may still be answered."""
+        """Return the submissions but these that are lost, and those whose tasks the history is not to tell."""
         lost: list[Lost] = []
         sending: list[Lost] = []
         if self._records is None:
             return lost, sending
 
         for family in FAMILIES.values():
-            if family.trace is None:
+            if family.trace is None and not family.listed_as:
                 continue
             for row in await self._records.open_rows(self._origin, family.name):
                 if row.key in keys:
                     continue
-                one = lost_of_row(row)
-                (sending if row.sending else lost).append(one)
+                one = lost_of_row(row, family)
+                if row.sending or family.trace is None:
+                    sending.append(one)
+                else:
+                    lost.append(one)
         return lost, sending
 
 
@@ -157,10 +160,10 @@ def _row_search(records: Records, family: str, row: OpenRow) -> Search:
     async def take(task_id: TaskId) -> Taken:
         return await records.give_unknown(row, task_id, HISTORY)
 
-    return Search(row.key, row.key, family, lambda: lost_of_row(row), take)
+    return Search(row.key, row.key, family, lambda: lost_of_row(row, FAMILIES[family]), take)
 
 
-def lost_of_row(row: OpenRow) -> Lost:
+def lost_of_row(row: OpenRow, family: Family[Any]) -> Lost:
     """Return a submission of the ledger as it was sent, with the times at the host in which its task was made."""
     offset, margin = row.offset, KNOWN_CLOCK_MARGIN
     if offset is None:  # what it is now says nothing of then: the clock may have been set
@@ -169,13 +172,15 @@ def lost_of_row(row: OpenRow) -> Lost:
     until = row.until
     if until is None:
         until = row.since + _OLDEST_PATIENCE
-    return Lost(row.key, _body_of(row), row.since + offset - margin, until + offset + margin)
+    return Lost(row.key, _body_of(row, family), row.since + offset - margin, until + offset + margin)
 
 
-def _body_of(row: OpenRow) -> dict[str, Any]:
+def _body_of(row: OpenRow, family: Family[Any]) -> dict[str, Any]:
     """Return what a submission of the ledger was sent as."""
     try:
         body = orjson.loads(row.request.partition(" ")[2])
+        if family.listed_as:
+            return body_as_listed(body, family.listed_as)
         sent = body_as_sent(body)
         if row.body is not None:
             sent.update(orjson.loads(row.body))
