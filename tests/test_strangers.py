@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import time
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,13 @@ from support.serving import KEY, serving
 
 from piapi_async import CreateTask, Imagine, Ledger, PiAPI, SubmissionUnknown
 from piapi_async._protocol.family import Trace
+from piapi_async._submit.history import MOST_READ, History, Row
 from piapi_async._submit.peers import Peers
 from piapi_async._submit.recovery import Found, Lost, body_as_listed, body_as_sent, may_belong
 from piapi_async.emulator import Drop
+from piapi_async.ledger._recovery import keys_of
+from piapi_async.ledger._schema import SCHEMA
+from piapi_async.tasks import TaskId
 
 pytestmark = pytest.mark.looptime
 
@@ -55,12 +60,10 @@ async def test_a_ledger_in_common_keeps_it_from_being_taken(tmp_path: Path) -> N
     ):
         other._runtime.submitter.finder._peers = Peers()
         emulator.fail("create", NOT_MADE)
-        ours, theirs = await asyncio.gather(
-            piapi.submit(cat(), key="a"), other.submit(cat(), key="b"), return_exceptions=True
-        )
+        submits = (piapi.submit(cat(), key="a"), other.submit(cat(), key="b"))
+        ends = await asyncio.gather(*submits, return_exceptions=True)
 
-        assert isinstance(ours, SubmissionUnknown)
-        assert not isinstance(theirs, BaseException)
+        assert sorted(isinstance(end, SubmissionUnknown) for end in ends) == [False, True]
 
 
 # -- older protocols ------------------------------------------------------------------------------
@@ -126,3 +129,43 @@ def test_what_was_sent_in_other_words_may_be_any_task_whose_texts_are_the_same()
     assert not may_belong(shown(prompt="a cat"), listed())
     nameless = body_as_sent({"model": "midjourney", "input": {"prompt": "a cat"}})
     assert not may_belong(shown(prompt="a cat"), Lost("new", nameless, 0.0, 30.0))
+
+
+# -- what is known of others ------------------------------------------------------------------------
+
+
+def test_a_task_is_known_by_its_row_whatever_has_become_of_that() -> None:
+    """Rows that have ended are read only around the time at which the task was made."""
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    connection.row_factory = sqlite3.Row
+    connection.executescript(SCHEMA)
+    for key, state, at in (("now", "ended", 1e9), ("clock", "ended", 1e9 + 3600), ("old", "accepted", 1.0)):
+        connection.execute(
+            "INSERT INTO submits (key, state, origin, family, digest, request, task_id, at) "
+            "VALUES (?, ?, 'o', 'unified', x'00', '', ?, ?)",
+            (key, state, f"task of {key}", at),
+        )
+    connection.execute("INSERT INTO earlier VALUES ('o', 'task of retried', 'unified', 'retried', 1, 1.0, 'failed')")
+    ids = [f"task of {key}" for key in ("now", "clock", "old", "retried", "nobody")]
+
+    known = keys_of(connection, "o", ids, 1e9 - 30, 1e9)
+    assert {f"task of {key}": key for key in ("now", "clock", "old", "retried")} == known
+    assert {} == keys_of(connection, "another host", ids, 1e9 - 30, 1e9)
+    assert {"old", "retried"} == set(keys_of(connection, "o", ids, 1e9 + 86_400, 1e9 + 86_430).values())
+
+
+async def test_what_was_read_for_a_look_is_not_forgotten_before_it_is_compared() -> None:
+    """A stranger's task that is forgotten would leave ours the only one that fits."""
+    async with serving() as (emulator, piapi):
+        tasks = [TaskId((await piapi.submit(cat())).task_id) for _ in range(3)]
+        history = History(piapi._runtime.sender, lambda _: False, lambda _: False)
+        rows = [Row(task_id, 5.0, "") for task_id in tasks]
+        history._read.update((str(number), None) for number in range(MOST_READ))
+
+        assert await history.read(tasks[:1], rows[:1])
+        history._read.update((f"later {number}", None) for number in range(MOST_READ - 2))
+        assert await history.read(tasks[1:], rows)
+
+        assert all(history.task_of(row) for row in rows)
+        assert len(history._read) == MOST_READ
+        assert emulator.seen.requests["task_read"] == 3

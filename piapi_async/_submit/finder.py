@@ -212,12 +212,15 @@ class Finder:
         await self._history.learn_clock()
         wanted = [search.lost() for search in searches]
         rows = await self._history.rows(wanted)
-        complete = await self._read(rows.values())
+        offset = self._sender.clock.offset() or 0.0
+        among = min(one.earliest for one in wanted) - offset, max(one.latest for one in wanted) - offset
+        complete = await self._read(rows.values(), among)
 
         lost, sending = await self._rows_of_others({search.key for search in searches})
         known: Mapping[str, str] = {}
         if self._ledger is not None and rows:
-            known = await self._ledger.known_ids(self._origin, [TaskId(task_id) for task_id in rows])
+            ids = [row.task_id for row in rows.values()]
+            known = await self._ledger.known_ids(self._origin, ids, *among)
 
         # From here on nothing is awaited until the tasks are assigned.
         found = [
@@ -269,13 +272,16 @@ class Finder:
         self._sender.events.recovered(taken.task_id, search.family, HISTORY, key=search.key, subject=subject)
         search.settle(Finding(taken.task_id, HISTORY))
 
-    async def _read(self, rows: Iterable[Row]) -> bool:
-        """Read the tasks of rows that nobody has; return whether all that could be known of them is known."""
+    async def _read(self, rows: Collection[Row], among: tuple[float, float]) -> bool:
+        """Read the tasks of rows that nobody has; return whether all that could be known of them is known.
+
+        `among` are the times of this machine between which they were made.
+        """
         ids = [row.task_id for row in rows if self._history.is_to_read(row)]
         if self._ledger is not None and ids:
-            known = await self._ledger.known_ids(self._origin, ids)
+            known = await self._ledger.known_ids(self._origin, ids, *among)
             ids = [task_id for task_id in ids if task_id not in known]
-        return await self._history.read(ids)
+        return await self._history.read(ids, rows)
 
     # -- whose else a task may be -----------------------------------------------------------------
 

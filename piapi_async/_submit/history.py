@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -152,11 +152,14 @@ class History:
             return False
         return not (self.own_key_id and row.api_key_id and row.api_key_id != self.own_key_id)
 
-    async def read(self, ids: Sequence[TaskId]) -> bool:
-        """Read tasks, some at a time; return whether all that could be known of them is known."""
+    async def read(self, ids: Sequence[TaskId], among: Collection[Row]) -> bool:
+        """Read tasks, some at a time; return whether all that could be known of these rows is known."""
         results = await in_parallel(self._read_task, ids, _READS_AT_ONCE)
-        while len(self._read) > MOST_READ:
-            self._read.popitem(last=False)
+        for row in among:
+            if row.task_id in self._read:
+                self._read.move_to_end(row.task_id)
+        while len(self._read) > max(MOST_READ, len(among)):
+            self._read.popitem(last=False)  # of an earlier look: what was read for this one is compared now
         return all(results)
 
     def task_of(self, row: Row) -> Found | None:

@@ -42,8 +42,11 @@ class Records(Protocol):
         """Return the submissions without a task of one family of a host."""
         ...
 
-    async def known_ids(self, origin: str, ids: Sequence[TaskId]) -> dict[str, str]:
-        """Return the key of each id that any submission to a host is known by."""
+    async def known_ids(self, origin: str, ids: Sequence[TaskId], since: float, until: float) -> dict[str, str]:
+        """Return the key of each id that any submission to a host is known by.
+
+        The tasks were made between these Unix times of this machine.
+        """
         ...
 
     async def give_unknown(self, row: OpenRow, task_id: TaskId, found: str) -> Taken:

@@ -48,8 +48,9 @@ class FleetRecords:
             return []
         return await in_thread(self._read)
 
-    async def known_ids(self, origin: str, ids: Sequence[TaskId]) -> dict[str, str]:
-        """Return which tasks are somebody's."""
+    async def known_ids(self, origin: str, ids: Sequence[TaskId], since: float, until: float) -> dict[str, str]:
+        """Return which tasks are somebody's, whenever they were made."""
+        del since, until
         known = await in_thread(partial(self.database.known_tasks, origin, ids))
         return dict.fromkeys(known, "")
 

@@ -1,8 +1,8 @@
 """What the ledger knows of submissions whose response was lost, and how such a one is given its task.
 
 Each function is run in a transaction of the ledger's thread.  A task is given to one submission only:
-its id is compared with those of all rows, ended ones and earlier attempts included, in the
-transaction that records it.
+its id is compared with those of all rows that may have it, ended ones and earlier attempts included,
+in the transaction that records it.
 """
 
 from __future__ import annotations
@@ -17,6 +17,16 @@ from ._entries import SubmissionKey
 from ._queries import OPEN
 
 _AT_ONCE = 500  # ids in one query
+_CLOCK_JUMP = 6 * 3600.0  # seconds by which a clock may have been set between two submissions of one minute
+
+_ACCEPTED_KEYS = """
+SELECT task_id, key FROM submits INDEXED BY submits_by_task
+WHERE state = 'accepted' AND origin = ? AND task_id IN """
+_EARLIER_KEYS = "SELECT task_id, key FROM earlier WHERE origin = ? AND task_id IN "
+# The rows' times and ids alone are read, until one of these is met.
+_ENDED_KEYS = """
+SELECT task_id, key FROM submits INDEXED BY submits_by_time
+WHERE at BETWEEN ? AND ? AND +origin = ? AND task_id IN """
 
 
 @frozen(kw_only=True)
@@ -106,16 +116,26 @@ def open_row_of(row: sqlite3.Row, *, alive: bool) -> OpenRow:
     )
 
 
-def keys_of(connection: sqlite3.Connection, origin: str, ids: Sequence[str]) -> dict[str, str]:
-    """Return the key of each id that any submission to a host is known by, whenever it was made."""
+def keys_of(
+    connection: sqlite3.Connection, origin: str, ids: Sequence[str], since: float, until: float
+) -> dict[str, str]:
+    """Return the key of each id that any submission to a host is known by.
+
+    `since` and `until` are Unix times of this machine between which the tasks were made.  Those of rows
+    that have ended are in no index of their own (see `_schema`), so of them only rows are read that
+    were recorded at most six hours apart from that: a clock may have been wrong, and be right by now.
+    """
     keys: dict[str, str] = {}
     for start in range(0, len(ids), _AT_ONCE):
         few = ids[start : start + _AT_ONCE]
-        marks = ", ".join("?" * len(few))
-        for table, index in (("submits", "INDEXED BY submits_by_time"), ("earlier", "")):
-            # The rows' times and ids alone are read, until one of these is met.
-            query = f"SELECT task_id, key FROM {table} {index} WHERE task_id IN ({marks}) AND origin = ?"  # noqa: S608 - ours
-            keys.update((row["task_id"], row["key"]) for row in connection.execute(query, (*few, origin)))
+        marks = f"({', '.join('?' * len(few))})"
+        for query, bounds in (
+            (_ACCEPTED_KEYS, ()),
+            (_EARLIER_KEYS, ()),
+            (_ENDED_KEYS, (since - _CLOCK_JUMP, until + _CLOCK_JUMP)),
+        ):
+            rows = connection.execute(query + marks, (*bounds, origin, *few))
+            keys.update((row["task_id"], row["key"]) for row in rows)
     return keys
 
 
@@ -130,7 +150,9 @@ def give_task(
     if row["task_id"] is not None:
         return Taken(row["task_id"])
 
-    other = keys_of(connection, row["origin"], [task_id]).get(task_id)
+    since = row["at"] if row["sent_at"] is None else row["sent_at"]
+    until = since if row["lost_at"] is None else row["lost_at"]
+    other = keys_of(connection, row["origin"], [task_id], since, until).get(task_id)
     if other is not None:
         return Taken(None, other)
 

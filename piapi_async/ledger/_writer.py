@@ -163,9 +163,12 @@ class LedgerWriter:
         """Return the submissions without a task of one family of a host, of any process."""
         return await self.run(self.store.open_rows, origin, family)
 
-    async def known_ids(self, origin: str, ids: Sequence[TaskId]) -> dict[str, str]:
-        """Return the key of each id that any submission to a host is known by, ended ones included."""
-        return await self.run(keys_of, origin, ids)
+    async def known_ids(self, origin: str, ids: Sequence[TaskId], since: float, until: float) -> dict[str, str]:
+        """Return the key of each id that any submission to a host is known by, ended ones included.
+
+        The tasks were made between these Unix times of this machine.
+        """
+        return await self.run(keys_of, origin, ids, since, until)
 
     async def is_spent(self, origin: str, task_id: TaskId) -> bool:
         """Return whether a task is an earlier attempt, or was named by a refusal: no later one has made it."""
