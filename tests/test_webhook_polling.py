@@ -41,6 +41,7 @@ from piapi_async import (
     WebhookRejected,
     wait_all,
 )
+from piapi_async.client import runtime_of
 from piapi_async.emulator import SlowFirstByte, Status, TaskFails
 
 pytestmark = pytest.mark.looptime
@@ -74,6 +75,7 @@ async def test_deliveries_are_relied_on_by_and_by() -> None:
 
 async def test_ends_that_nobody_tells_of_are_found_as_if_there_were_no_webhooks() -> None:
     async with hooked({"poll": PollPolicy()}, relied_on=False, webhook_faults=SILENT) as (emulator, piapi, _):
+        runtime_of(piapi).poller.schedule.rng.seed(1)  # both clients then spread their polls alike
         took = []
         for request in rerolls(5):
             began = now()
@@ -81,6 +83,7 @@ async def test_ends_that_nobody_tells_of_are_found_as_if_there_were_no_webhooks(
             took.append(now() - began)
         there = asked(emulator)
     async with serving({"poll": PollPolicy()}) as (emulator, piapi):
+        runtime_of(piapi).poller.schedule.rng.seed(1)
         for request in rerolls(5):
             await (await piapi.submit(request)).wait()
 
