@@ -19,15 +19,15 @@ from typing import Any, Self, TypeVar, overload
 import aiohttp
 from attrs import asdict
 
-from ._arguments import Endpoint, check_class, check_recover, check_whole, poll_policy
 from ._calls.clock import HostClock
 from ._calls.secrets import Hidden
 from ._calls.sender import Sender
 from ._calls.throttle import Throttle
 from ._calls.transport import Transport, origin_of
-from ._history import all_entries
+from ._client.arguments import Endpoint, check_class, check_recover, check_whole, poll_policy
+from ._client.history import all_entries
+from ._client.run import Run
 from ._protocol.family import Family, TaskRequest
-from ._run import Run
 from ._runtime import Runtime, check_timeout
 from ._submit.unknown_rows import RecoveryReport
 from ._verdict import judge_read

@@ -4,7 +4,7 @@
 `_outcome` the values that go in and come out.
 
 May import: _http, _text, _html, tasks, errors, policy, observe, _protocol, _verdict, _calls, _submit,
-_wait, ledger, downloads, _runtime, handle, _earlier, client.
+_wait, ledger, downloads, _runtime, handle, _client, client.
 """
 
 from ._outcome import BatchItem, Outcome, Totals

@@ -31,7 +31,7 @@ from typing import Any, TypeVar
 import anyio
 from attrs import define, evolve, field, frozen
 
-from .._earlier import read_ended
+from .._client.earlier import read_ended
 from .._protocol.family import TaskRequest
 from .._runtime import Runtime
 from .._submit.submission import SubmitResult, Terms

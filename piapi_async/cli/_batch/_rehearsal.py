@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 from attrs import evolve
 
-from ..._earlier import WITHOUT_RESULT
+from ..._client.earlier import WITHOUT_RESULT
 from ..._families import FAMILIES
 from ..._protocol.family import TaskRequest
 from ...batch._budget import model_of

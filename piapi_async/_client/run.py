@@ -17,17 +17,17 @@ from typing import Generic, TypeAlias, TypeVar
 import anyio
 from attrs import define, evolve, field
 
-from ._earlier import read_ended
-from ._protocol.family import TaskRequest
-from ._runtime import Runtime
-from ._wait.bulk import cancel_for_leaver
-from .downloads._options import DownloadOptions
-from .downloads._saver import Downloads
-from .downloads._target import Target, check_target, place_at, prepared
-from .errors import DownloadError
-from .handle import OnCancel, TaskHandle, check_on_cancel, check_wait
-from .ledger import LedgerEntry, LedgerState
-from .tasks import Task, TaskId, with_files
+from .._protocol.family import TaskRequest
+from .._runtime import Runtime
+from .._wait.bulk import cancel_for_leaver
+from ..downloads._options import DownloadOptions
+from ..downloads._saver import Downloads
+from ..downloads._target import Target, check_target, place_at, prepared
+from ..errors import DownloadError
+from ..handle import OnCancel, TaskHandle, check_on_cancel, check_wait
+from ..ledger import LedgerEntry, LedgerState
+from ..tasks import Task, TaskId, with_files
+from .earlier import read_ended
 
 R = TypeVar("R")
 

@@ -7,11 +7,11 @@ from typing import TypeVar
 
 import orjson
 
-from ._protocol.family import Family
-from .errors import NotFoundError, PiAPIError, TaskCancelled, TaskFailed, end_error
-from .handle import TaskHandle
-from .ledger import LedgerEntry
-from .tasks import Task, TaskId, TaskState
+from .._protocol.family import Family
+from ..errors import NotFoundError, PiAPIError, TaskCancelled, TaskFailed, end_error
+from ..handle import TaskHandle
+from ..ledger import LedgerEntry
+from ..tasks import Task, TaskId, TaskState
 
 R = TypeVar("R")
 

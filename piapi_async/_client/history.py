@@ -7,9 +7,9 @@ from typing import Any
 
 from attrs import evolve
 
-from ._calls.sender import Sender
-from ._verdict import judge_read
-from .account import GetHistory, HistoryEntry
+from .._calls.sender import Sender
+from .._verdict import judge_read
+from ..account import GetHistory, HistoryEntry
 
 
 async def all_entries(sender: Sender, request: GetHistory) -> AsyncGenerator[HistoryEntry, None]:

@@ -8,15 +8,15 @@ from typing import Any
 
 from attrs import frozen
 
-from ._calls.secrets import Hidden
-from ._calls.transport import check_base_url, check_key
-from ._families import family_at
-from ._protocol.family import Family
-from ._runtime import Home
-from ._submit.uploads import upload_url_for
-from .account import PIAPI
-from .midjourney import LEGACY
-from .policy import PollPolicy
+from .._calls.secrets import Hidden
+from .._calls.transport import check_base_url, check_key
+from .._families import family_at
+from .._protocol.family import Family
+from .._runtime import Home
+from .._submit.uploads import upload_url_for
+from ..account import PIAPI
+from ..midjourney import LEGACY
+from ..policy import PollPolicy
 
 
 @frozen
