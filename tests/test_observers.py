@@ -156,18 +156,22 @@ async def test_a_lost_response_that_comes_home_is_told_to_be_recovered(tmp_path:
 
     recovered, accepted = recorder.one(SubmissionRecovered), recorder.one(SubmissionAccepted)
     assert (handle.task_id, "history", "k") == (recovered.task_id, recovered.how, recovered.key)
+    assert (handle.ref.origin, "unified") == (recovered.origin, recovered.family)
     assert recovered.submission == accepted.submission
     assert recorder.events.index(recovered) < recorder.events.index(accepted)
 
 
-async def test_webhooks_are_told_and_find_lost_submissions() -> None:
+async def test_webhooks_are_told_and_find_lost_submissions(tmp_path: Path) -> None:
     recorder = Recorder()
-    async with hooked(client={"observers": [recorder]}, durations=5.0) as (emulator, piapi, _):
+    client = {"observers": [recorder], "ledger": Ledger(tmp_path / "run.db")}
+    async with hooked(client=client, durations=5.0) as (emulator, piapi, _):
         emulator.fail("reroll", LOST)
-        handle = await piapi.submit(Reroll("p"))
+        handle = await piapi.submit(Reroll("p"), key="k")
         await handle.wait()
 
-    assert "webhook" == recorder.one(SubmissionRecovered).how
+    recovered = recorder.one(SubmissionRecovered)
+    assert (handle.task_id, "webhook", "k") == (recovered.task_id, recovered.how, recovered.key)
+    assert handle.ref.origin == recovered.origin
     assert {handle.task_id} == {event.task_id for event in recorder.of(WebhookReceived)}
     assert not recorder.of(WebhookReceived)[0].waited
 

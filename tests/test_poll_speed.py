@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 
-from piapi_async import PiAPI, PollPolicy, Reroll, Task
-from piapi_async.emulator import Emulator
+from piapi_async import CreateTask, PiAPI, PollPolicy, Reroll, Task
+from piapi_async.emulator import Dialect, Drop, Emulator
 
 
 @pytest.mark.looptime
@@ -37,3 +38,18 @@ def test_it_is_for_emulators_alone_and_arguments_beat_it(monkeypatch: pytest.Mon
         monkeypatch.setenv("PIAPI_POLL_SPEED", wrong)
         with pytest.raises(ValueError, match=r"PIAPI_POLL_SPEED: .* above 0"):
             PiAPI("k", base_url=local)
+
+
+@pytest.mark.looptime
+async def test_a_lost_submission_is_looked_for_at_that_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its window, the pauses between two looks and the end of the search are the emulator's time."""
+    emulator = Emulator(seed=1, speed=20, dialect=Dialect(history_lag=60.0))
+    async with emulator.run() as base_url:
+        monkeypatch.setenv("PIAPI_POLL_SPEED", "20")
+        async with PiAPI("emulator-key", base_url=base_url, recover=10.0) as piapi:
+            emulator.fail("create", Drop(after_body=True))
+            handle = await piapi.submit(CreateTask("Qubico/flux1-schnell", "txt2img", {"prompt": "a cat"}))
+
+            assert [handle.task_id] == list(emulator.engine.tasks)
+            assert asyncio.get_running_loop().time() == pytest.approx(63 / 20, abs=0.3)  # after 1, 3, 7 … 63 seconds
+    assert emulator.seen.requests["history"] == 7  # one to learn the time

@@ -41,6 +41,8 @@ from .searching import FIRST_PAUSE, Finding, Search, Take
 from .submission import Submission, SubmissionState
 from .unknown_rows import HISTORY, Records, RecoveryReport, UnknownRows
 
+_TICK = 1e-3  # seconds by which a timer may be early
+
 
 @define(eq=False)
 class Finder:
@@ -173,7 +175,7 @@ class Finder:
             began_at = now()
             await self._look_safely(searches)
             for search in searches:
-                is_late = search.deadline <= began_at or self._closing or not self.has_history
+                is_late = search.deadline <= began_at + _TICK or self._closing or not self.has_history
                 if is_late:
                     search.settle(Finding(candidates=search.candidates))
                 search.pause *= 2
@@ -186,7 +188,7 @@ class Finder:
             due = max(min(search.due for search in searches), self._history.not_before)
             last_due = min(search.deadline for search in searches)
             seconds = min(due, last_due) - now()
-            if seconds <= 0:
+            if seconds <= _TICK:
                 return
             self._wake.clear()
             with contextlib.suppress(TimeoutError):
