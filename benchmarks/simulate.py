@@ -1,7 +1,7 @@
 """The whole system in a simulated world, for as long as one likes: what seeds find that nobody has imagined.
 
     python -m benchmarks.simulate [--minutes N] [--first SEED] [--workers N]     a long run, on all cores
-    python -m benchmarks.simulate --mutants [--seeds N]                          whether it would find known faults
+    python -m benchmarks.simulate --mutants [--seeds N] [--only WORDS]           whether it would find known faults
 
 Each seed is a life of one or two processes with a host, a network, users and a disk that do everything badly; see
 `tests/simulation`.  What did not hold is told as a short story that can be replayed.  Exits with 1 if there is any.
@@ -95,27 +95,33 @@ def report(tally: Tally, seconds: float) -> Iterator[str]:
     yield f"{len(tally.findings)} of the seeds found a fault"
 
 
-def main_mutants(seeds: int) -> bool:
-    """Print after how many seeds each mutant of the package is found; return whether all were."""
+def main_mutants(seeds: int, words: str = "") -> bool:
+    """Print after how many seeds each mutant of the package is found, and by what; return whether all were.
+
+    `words` chooses the mutants that have them in their description.
+    """
     from simulation.mutants import MUTANTS, mutate  # noqa: PLC0415 - only here
 
     all_found = True
-    print(f"{'mutant':70} found after")
+    print(f"{'mutant':78} {'found after':11}  by")
     for mutant in MUTANTS:
+        if words not in mutant.what:
+            continue
         with tempfile.TemporaryDirectory() as folder:
             mutate(ROOT / "piapi_async", Path(folder), mutant)
-            number = _seeds_until_found(Path(folder), seeds)
+            number, by = _seeds_until_found(Path(folder), seeds)
         all_found = all_found and number is not None
-        print(f"{mutant.what:70} {number if number is not None else 'NOT FOUND'}", flush=True)
+        print(f"{mutant.what:78} {number if number is not None else 'NOT FOUND':>11}  {by}", flush=True)
     return all_found
 
 
-def _seeds_until_found(folder: Path, seeds: int) -> int | None:
+def _seeds_until_found(folder: Path, seeds: int) -> tuple[int | None, str]:
     code = (
-        "from simulation.life import look_for_faults\n"
+        "from simulation.life import kind_of, look_for_faults\n"
         f"for seed in range({seeds}):\n"
-        "    if look_for_faults(seed, short=False)[0] is not None:\n"
-        "        print(seed + 1)\n"
+        "    finding, _ = look_for_faults(seed, short=False)\n"
+        "    if finding is not None:\n"
+        "        print(seed + 1, kind_of(finding.violations[0]))\n"
         "        break\n"
     )
     path = os.pathsep.join([str(folder), str(ROOT / "tests")])
@@ -127,7 +133,8 @@ def _seeds_until_found(folder: Path, seeds: int) -> int | None:
         text=True,
         check=True,
     )
-    return int(done.stdout) if done.stdout.strip() else None
+    number, _, by = done.stdout.strip().partition(" ")
+    return (int(number) if number else None), by
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -138,9 +145,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--mutants", action="store_true")
     parser.add_argument("--seeds", type=int, default=MUTANT_SEEDS)
+    parser.add_argument("--only", default="", metavar="WORDS", help="of the mutants, those described with these words")
     options = parser.parse_args(arguments)
     if options.mutants:
-        sys.exit(0 if main_mutants(options.seeds) else 1)
+        sys.exit(0 if main_mutants(options.seeds, options.only) else 1)
 
     began = time.monotonic()
     tally = run(options.minutes * 60, options.first, options.workers)

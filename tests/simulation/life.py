@@ -58,13 +58,13 @@ def look_for_faults(seed: int, *, short: bool = True) -> tuple[Finding | None, C
         return None, life.counts
     found = life.violations
     if short:
-        kind = _kind(found[0])
-        story = shrink(story, lambda candidate: any(kind == _kind(other) for other in live(candidate).violations))
+        kind = kind_of(found[0])
+        story = shrink(story, lambda candidate: any(kind == kind_of(other) for other in live(candidate).violations))
         found = live(story).violations
     return Finding(story, found), life.counts
 
 
-def _kind(violation: str) -> str:
+def kind_of(violation: str) -> str:
     """Return a violation without its ids and numbers."""
     return re.sub(r"[0-9a-f]{8}-[0-9a-f-]+|\d+", "N", violation)[:60]
 
