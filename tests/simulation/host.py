@@ -27,6 +27,9 @@ SECRET = "a-webhook-secret-nobody-should-see"
 END_WORDS = {"done": ("finished", "completed"), "failed": ("failed", "failed")}
 """What the legacy and the unified protocol call each end."""
 
+STRANGER = 0
+"""The intent of tasks that nobody here has asked for."""
+
 IN_TIME = 24.0
 """Seconds within which an answer certainly comes before a client's time-out."""
 
@@ -45,6 +48,7 @@ class HostTask:
     made_at: float
     seconds: float
     end: str  # done, failed
+    model: str = ""
     endpoint: str = ""
     cancelled: bool = False
     named: bool = False  # in an answer that left the host whole
@@ -137,6 +141,8 @@ class Host:
     forbidden: list[str] = field(factory=list)
     history: str = "prompt"
     """How well the history is kept, one of `HISTORIES`."""
+    strangers: bool = False
+    """Whether others use the account: whatever is created here, they create much the same."""
 
     def connect(self, transport: Transport) -> Line:
         """Return the host's end of a new connection."""
@@ -149,18 +155,26 @@ class Host:
         plans = self.plans.get(intent)
         return plans.popleft() if plans else CreatePlan()
 
-    def make(self, intent: int, prompt: str, endpoint: str, *, unified: bool) -> HostTask:
+    def make(self, intent: int, prompt: str, model: str, endpoint: str, *, unified: bool) -> HostTask:
         """Make a task: from here on it costs money."""
         seconds, end = self.lives.get(intent, (20.0, "done"))
-        number = len(self.tasks)
-        task_id = f"{number:08x}-0000-4000-8000-{self.rng.getrandbits(48):012x}"
-        task = HostTask(task_id, intent, unified, prompt, self.world.now, seconds, end, endpoint)
-        self.tasks[task_id] = task
+        task = HostTask(self._new_id(), intent, unified, prompt, self.world.now, seconds, end, model, endpoint)
+        self.tasks[task.task_id] = task
         self.by_intent.setdefault(intent, []).append(task)
         if self.deliver is not None and endpoint:
             deliver = self.deliver
             self.world.after(seconds + 0.05, lambda: deliver(task))
         return task
+
+    def have_stranger(self, prompt: str, model: str, at: float) -> None:
+        """Have somebody else make a task with the same account: it is in the history, and no user's here."""
+        task = HostTask(
+            self._new_id(), STRANGER, unified=True, prompt=prompt, made_at=at, seconds=20.0, end="done", model=model
+        )
+        self.tasks[task.task_id] = task
+
+    def _new_id(self) -> str:
+        return f"{len(self.tasks):08x}-0000-4000-8000-{self.rng.getrandbits(48):012x}"
 
     # -- reading ------------------------------------------------------------------------------------------------------
 
@@ -176,6 +190,8 @@ class Host:
                 rows += [row, {**row, "task_id": f"nobody-{number}"}, {**row, "task_model": "kling"}]
                 row = self._row(number + 10_000, task, task.made_at + 5.0 * (task.intent % 3))
             rows.append(row)
+        if self.history == "lies":  # nor does it know the bounds
+            return rows
         bounds = (since - BOOT_TIME, until - BOOT_TIME)
         return [row for row in rows if bounds[0] <= row["at"] <= bounds[1]]
 
@@ -184,7 +200,7 @@ class Host:
             "id": number + 1,
             "at": at,
             "task_id": task.task_id,
-            "task_model": "Qubico/flux1-schnell" if task.unified else "midjourney",
+            "task_model": task.model if task.unified else "midjourney",
             "status": task.word(self.world.now),
             "action": "pay",
             "created_at": written(at),
@@ -209,7 +225,7 @@ class Host:
             error = {"code": 0, "raw_message": "", "message": "it went wrong" if state == "failed" else ""}
             return {
                 "task_id": task.task_id,
-                "model": "Qubico/flux1-schnell",
+                "model": task.model,
                 "task_type": "txt2img",
                 "status": task.word(now),
                 "input": None if self.history == "hides inputs" else {"prompt": task.prompt, "steps": 4},
@@ -307,13 +323,15 @@ class Line:
 
         host = self.host
         host.creates[intent] += 1
+        if unified and host.strangers:
+            host.have_stranger(f"a dog, #{intent}", data["model"], host.world.now)
         plan = host.plan_for(intent)
         if plan.travel == "reset before":
             self.transport.reset()
             return
 
         answer = BY_WORD[plan.answer]
-        task = host.make(intent, prompt, endpoint, unified=unified) if answer.made else None
+        task = host.make(intent, prompt, str(data.get("model", "")), endpoint, unified=unified) if answer.made else None
         task_id = task.task_id if task is not None else ""
         raw = http(answer.status, answer.body(task_id, unified=unified))
         in_time = plan.delay < IN_TIME

@@ -87,6 +87,68 @@ MUTANTS = (
         "    if status in _GAVE_UP or _claims_success(words):\n        return Verdict.UNKNOWN\n",
         "    if status in _GAVE_UP:\n        return Verdict.RETRY\n",
     ),
+    # -- the history
+    Mutant(
+        "a row is taken though a twin is still sent",
+        "_submit/recovery.py",
+        "for task in matching.values() for other in sending):",
+        "for task in matching.values() for other in sending[:0]):",
+    ),
+    Mutant(
+        "a row of another time is taken",
+        "_submit/recovery.py",
+        "        return created_at is not None and self.earliest <= created_at <= self.latest",
+        "        return True",
+    ),
+    Mutant(
+        "a row with another input is taken",
+        "_submit/recovery.py",
+        '    return trace.input is not None and covers(trace.input, lost.body["input"])',
+        "    return trace.input is not None",
+    ),
+    Mutant(
+        "a row is taken though more fit than are lost",
+        "_submit/recovery.py",
+        "        if len(owners) == len(matching):",
+        "        if True:",
+    ),
+    Mutant(
+        "a row that another submission has is taken",
+        "_submit/finder.py",
+        "            and row.task_id not in known\n            and not self._is_known(row.task_id)\n",
+        "",
+        also=(
+            (
+                "ledger/_recovery.py",
+                "    if other is not None:\n        return Taken(None, other)\n",
+                "",
+            ),
+            (
+                "_submit/finder.py",
+                "        ids = [row.task_id for row in rows if self._history.is_to_read(row)]\n"
+                "        if self._ledger is not None and ids:\n",
+                "        ids = [row.task_id for row in rows]\n        if False:\n",
+            ),
+        ),
+    ),
+    Mutant(
+        "a response that names what was taken from the history is not believed",
+        "_submit/ending.py",
+        "                if not self._finder.was_taken(answer):",
+        "                if True:",
+    ),
+    Mutant(
+        "the task that a refusal has named is forgotten",
+        "_submit/ending.py",
+        "        submission.refused_id = ref.task_id\n        self._finder.note(ref.task_id)\n",
+        "",
+    ),
+    Mutant(
+        "two attempts of one key are looked for under one mark",
+        "_submit/finder.py",
+        '    return f"\\0{id(submission)}"',
+        '    return submission.claim.key or f"\\0{id(submission)}"',
+    ),
     # -- the life of a submission
     Mutant(
         "a cancelled caller stops a submission that is on its way",
@@ -147,6 +209,19 @@ MUTANTS = (
         "ledger/_store.py",
         "        _require_same(row, identity)\n",
         "",
+    ),
+    Mutant(
+        "a new attempt takes the place of whatever is the last one",
+        "ledger/_attempts.py",
+        "WHERE key = :key AND task_id = :task_id AND state IN ('accepted', 'ended')\",",
+        "WHERE key = :key AND state IN ('accepted', 'ended')\",",
+        also=(
+            (
+                "ledger/_attempts.py",
+                "WHERE key = :key AND task_id = :task_id AND origin = :origin AND state IN",
+                "WHERE key = :key AND origin = :origin AND state IN",
+            ),
+        ),
     ),
     Mutant(
         "a ledger that was moved away is written to",
@@ -216,6 +291,12 @@ MUTANTS = (
         "    if False:",
     ),
     # -- batches and closing
+    Mutant(
+        "a batch that waits for room repeats what has named a task",
+        "_verdict.py",
+        "    if isinstance(error, APIError) and error.ref is not None:\n        return False\n",
+        "",
+    ),
     Mutant(
         "on_progress ends a batch's worker",
         "batch/_run.py",

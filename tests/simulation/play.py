@@ -39,6 +39,7 @@ from piapi_async.batch import BatchItem
 
 from .host import HISTORIES, KEY, SECRET, Host, HostTask
 from .story import (
+    OTHER,
     Batch,
     Close,
     Down,
@@ -57,11 +58,11 @@ from .story import (
 )
 from .world import SimLoop, StuckError, World, wall_clock_of
 
+LONG_AGO = -300.0
+"""When strangers asked for the same: before the windows in which anything here can have been made."""
+
 REBOOT = 2.0
 """Seconds until a killed process is started again."""
-
-OTHER = 500
-"""Added to the number of an intent for another request under its key."""
 
 PATIENCE = 10_000.0
 """Virtual seconds for everything to end once nothing goes wrong any more."""
@@ -106,6 +107,11 @@ class Record:
     ledger_attempts: dict[str, list[str]] = field(factory=dict)  # by key the tasks of the attempts before the last
     ledger_moved: bool = False
     healed_at: float = 0.0
+
+    def has_twin(self, intent: int) -> bool:
+        """Return whether another intent asks for the same."""
+        subject_of = self.story.subject
+        return any(other != intent and subject_of(other) == subject_of(intent) for other in self.story.intents)
 
 
 class SourceError(Exception):
@@ -233,14 +239,16 @@ class Player:
         """Have a step happen now."""
         match step:
             case Submit():
-                self.host.plans.setdefault(step.intent, _queue()).extend(step.plans)
-                self.host.lives[step.intent] = (step.seconds, step.end)
+                subject = self.record.story.subject(step.intent)
+                self.host.plans.setdefault(subject, _queue()).extend(step.plans)
+                self.host.lives[subject] = (step.seconds, step.end)
                 self._user(step.process, partial(self._submit, step), step.leave)
             case Batch():
+                subject_of = self.record.story.subject
                 for intent, plan in step.plans:
-                    self.host.plans.setdefault(intent, _queue()).append(plan)
+                    self.host.plans.setdefault(subject_of(intent), _queue()).append(plan)
                 for intent in step.intents:
-                    self.host.lives[intent] = (20.0, "failed" if intent in step.failing else "done")
+                    self.host.lives[subject_of(intent)] = (20.0, "failed" if intent in step.failing else "done")
                     self.record.retries[intent] += step.retry_failed
                 self._user(step.process, partial(self._batch, step), step.leave)
             case OtherRequest():
@@ -304,7 +312,7 @@ class Player:
         attempt = self._attempt(step.intent, process, keyed=step.keyed)
         key = str(step.intent) if step.keyed else None
         try:
-            handle = await process.client.submit(request_for(step.intent, unified=step.unified), key=key)
+            handle = await process.client.submit(self._request(step.intent, unified=step.unified), key=key)
         except BaseException as error:
             self._note_failure(attempt, error)
             if not isinstance(error, Exception):
@@ -313,6 +321,13 @@ class Player:
         attempt.state, attempt.task_id, attempt.accepted_at = "accepted", handle.task_id, self.world.now
         if step.wait:
             await self._wait(attempt, handle, None if step.wait == float("inf") else step.wait)
+
+    def _request(self, intent: int, *, unified: bool) -> Any:
+        """Return the request of an intent: a number stands in the prompt, and in what an error says of it."""
+        subject = self.record.story.subject(intent)
+        if unified:
+            return CreateTask(f"simulated/#{subject}", "txt2img", {"prompt": f"a cat, #{subject}"})
+        return Imagine(f"a cat, #{subject}")
 
     async def _wait(self, attempt: Attempt, handle: TaskHandle[Any], timeout: float | None) -> None:
         attempt.waiting, attempt.timeout, attempt.waited_from = True, timeout, self.world.now
@@ -359,7 +374,7 @@ class Player:
     async def _items(self, step: Batch) -> AsyncIterator[BatchItem[Any]]:
         for intent in step.intents:
             key = str(intent) if self.record.story.ledger else None
-            yield BatchItem(request_for(intent, unified=step.unified), key=key)
+            yield BatchItem(self._request(intent, unified=step.unified), key=key)
         if step.source_fails:
             raise SourceError
 
@@ -387,6 +402,8 @@ class Player:
             entry = await ledger.find(key)
             if entry is None or entry.state.value != "unknown":
                 return
+            if self.record.has_twin(step.intent):
+                return  # nobody can tell whose task is whose
             before = self._earlier_tasks(refused=True).get(key, [])
             made = self.host.by_intent.get(intent_of(entry.request), [])
             made = [task for task in made if task.task_id not in before]
@@ -443,13 +460,6 @@ def failure_state(error: BaseException) -> str:
     return "reused" if isinstance(error, ValueError) else "odd"
 
 
-def request_for(intent: int, *, unified: bool) -> Any:
-    """Return the request of an intent: its number stands in the prompt, and in what an error says of it."""
-    if unified:
-        return CreateTask(f"simulated/#{intent}", "txt2img", {"prompt": f"a cat, #{intent}"})
-    return Imagine(f"a cat, #{intent}")
-
-
 def intent_of(text: str) -> int:
     """Return the intent that a request asks for, by the number in its prompt."""
     found = re.search(r"#(\d+)", text)
@@ -499,6 +509,10 @@ def play(story: Story, folder: Path) -> Record:
     world = World()
     host = Host(world, Random(f"host {story.seed}"), history=Random(f"history {story.seed}").choice(HISTORIES))
     world.accept = host.connect
+    if story.strangers:
+        host.strangers = True
+        for subject in sorted({story.subject(intent) for intent in story.intents}):
+            host.have_stranger(f"a cat, #{subject}", f"simulated/#{subject}", LONG_AGO)
     record = Record(story, world, host)
     player = Player(record, folder, Random(f"player {story.seed}"))
     if story.webhooks:

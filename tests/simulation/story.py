@@ -15,6 +15,9 @@ from attrs import define, evolve, field, frozen
 from .answers import ANSWERS
 from .host import LASTING, TRAVELS, WEATHERS, CreatePlan
 
+OTHER = 500
+"""Added to the number of an intent for another request under its key."""
+
 
 @frozen
 class Leave:
@@ -241,13 +244,31 @@ class Story:
     ledger: bool
     webhooks: bool
     steps: tuple[Step, ...]
+    alike: bool = False
+    """Whether intents ask for the same, two by two: 1 and 2, 3 and 4, and so on."""
+    strangers: bool = False
+    """Whether others use the account, and have asked for the same long before."""
+
+    def subject(self, intent: int) -> int:
+        """Return the number that stands in the prompt of an intent."""
+        if self.alike and intent < OTHER:
+            return intent - (intent + 1) % 2
+        return intent
+
+    @property
+    def intents(self) -> set[int]:
+        """The intents that are asked for."""
+        submits = {step.intent for step in self.steps if isinstance(step, Submit)}
+        return submits.union(*(step.intents for step in self.steps if isinstance(step, Batch)))
 
     @property
     def words(self) -> str:
         """The story, a line for each step."""
         ledger = "one ledger" if self.ledger else "no ledger"
         webhooks = ", webhooks" if self.webhooks else ""
-        head = f"{self.processes} process(es) on {ledger}{webhooks} (seed {self.seed})"
+        others = ", strangers on the account" if self.strangers else ""
+        others += ", 1 and 2 ask for the same, 3 and 4 as well, …" if self.alike else ""
+        head = f"{self.processes} process(es) on {ledger}{webhooks}{others} (seed {self.seed})"
         return "\n".join([head, *(f"  {step.at:7.2f} s  {step.words}" for step in self.steps)])
 
 
@@ -261,7 +282,9 @@ def make(seed: int) -> Story:
     processes = rng.choice((1, 1, 2)) if ledger else 1
     webhooks = rng.random() < 0.35
     steps = sorted(_Author(rng, processes, ledger=ledger).write(), key=lambda step: step.at)
-    return Story(seed, processes, ledger, webhooks, tuple(steps))
+    others = Random(f"others {seed}")
+    alike, strangers = others.random() < 0.25, others.random() < 0.3
+    return Story(seed, processes, ledger, webhooks, tuple(steps), alike, strangers)
 
 
 @define
@@ -445,6 +468,10 @@ def _simpler(story: Story) -> Iterator[Story]:
             yield evolve(story, steps=steps[:start] + steps[start + size :])
     if story.webhooks:
         yield evolve(story, webhooks=False)
+    if story.alike:
+        yield evolve(story, alike=False)
+    if story.strangers:
+        yield evolve(story, strangers=False)
     if story.processes > 1 and all(getattr(step, "process", 0) == 0 for step in steps):
         yield evolve(story, processes=1)
     for index, step in enumerate(steps):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from .host import KEY, SECRET, CreatePlan
-from .play import OTHER, Attempt, Record
-from .story import Batch, Close, Down, Freeze, FullDisk, Kill, MoveLedger, Submit
+from .host import KEY, SECRET, STRANGER, CreatePlan, HostTask
+from .play import Attempt, Record
+from .story import OTHER, Batch, Close, Down, Freeze, FullDisk, Kill, MoveLedger, Submit
 
 LATE = 60.0
 """Seconds after a task's end, or after everything went right again, by which a wait for it must be over."""
@@ -37,6 +37,7 @@ def violations(record: Record) -> list[str]:
         *_not_recorded(record),
         *_paid_into_a_moved_ledger(record),
         *_mixed_up(record),
+        *_given_twice(record),
         *_refused_yet_made(record),
         *_late(record),
         *_off_the_tick(record),
@@ -54,7 +55,7 @@ def counts(record: Record) -> Counter[str]:
     found["crashes"] = len(record.dead_lives)
     found["submissions"] = len(record.attempts)
     found["creates"] = record.host.creates.total()
-    found["tasks made"] = len(record.host.tasks)
+    found["tasks made"] = sum(task.intent != STRANGER for task in record.host.tasks.values())
     found["polls"] = record.host.polls
     unnamed = {task_id for task_id, task in record.host.tasks.items() if not task.named}
     found["lost answers come home"] = sum(
@@ -68,17 +69,19 @@ def counts(record: Record) -> Counter[str]:
 
 def _paid_twice(record: Record) -> Iterator[str]:
     for intent, tasks in record.host.by_intent.items():
-        allowed = 1 + record.resent.get(intent, 0)
+        users = _attempts_at(record, intent)
+        allowed = len({attempt.intent for attempt in users}) + record.resent.get(intent, 0)
         if record.ledger_moved:  # each client that was made since then has a ledger of its own
-            allowed = len({attempt.client for attempt in record.attempts if attempt.intent == intent})
+            allowed = len({(attempt.client, attempt.intent) for attempt in users})
         # A task that had failed already may be followed by another: nobody pays for a failure.
-        paid = [
-            task
-            for task, later in zip(tasks, [*tasks[1:], None], strict=True)
-            if later is None or task.state(later.made_at) != "failed"
-        ]
-        if len(paid) > allowed:
+        paid = max(_number_paid(tasks, task.made_at) for task in tasks)
+        if paid > allowed:
             yield f"intent {intent} was paid for {len(tasks)} times: {[task.task_id for task in tasks]}"
+
+
+def _number_paid(tasks: Sequence[HostTask], at: float) -> int:
+    """Return the number of tasks that were made by a time and had not failed by then."""
+    return sum(task.made_at <= at and task.state(at) != "failed" for task in tasks)
 
 
 def _more_than_asked(record: Record) -> Iterator[str]:
@@ -96,9 +99,10 @@ def _more_than_asked(record: Record) -> Iterator[str]:
                 yield f"task {task_id} of key {key} was replaced, and had not failed"
 
     for intent, tasks in record.host.by_intent.items():
-        users = sum(attempt.intent == intent for attempt in record.attempts)
-        if len(tasks) > users + record.retries[intent]:
-            yield f"intent {intent} has {len(tasks)} tasks, and {users} submissions were asked for"
+        users = _attempts_at(record, intent)
+        retries = sum(record.retries[one] for one in {attempt.intent for attempt in users})
+        if len(tasks) > len(users) + retries:
+            yield f"intent {intent} has {len(tasks)} tasks, and {len(users)} submissions were asked for"
 
 
 def _forgotten(record: Record) -> Iterator[str]:
@@ -107,7 +111,7 @@ def _forgotten(record: Record) -> Iterator[str]:
     for intent, tasks in record.host.by_intent.items():
         for task in tasks:
             if task.task_id not in texts and not _is_known(record, intent, task.task_id):
-                told = [attempt.state for attempt in record.attempts if attempt.intent == intent]
+                told = [attempt.state for attempt in _attempts_at(record, intent)]
                 yield f"task {task.task_id} of intent {intent} is known to nobody; its users were told {told}"
 
 
@@ -154,8 +158,13 @@ def _plans(record: Record) -> Iterator[CreatePlan]:
             yield from (plan for _, plan in step.plans)
 
 
+def _attempts_at(record: Record, subject: int) -> list[Attempt]:
+    """Return what the users were told who asked for what has a number in the prompt."""
+    return [attempt for attempt in record.attempts if record.story.subject(attempt.intent) == subject]
+
+
 def _is_known(record: Record, intent: int, task_id: str) -> bool:
-    attempts = [attempt for attempt in record.attempts if attempt.intent == intent]
+    attempts = _attempts_at(record, intent)
     if any(attempt.task_id == task_id or attempt.state == "unknown" for attempt in attempts):
         return True
     if not record.story.ledger:
@@ -170,11 +179,12 @@ def _is_in_ledger(record: Record, intent: int, task_id: str) -> bool:
         return True
     if any(task_id in before for before in record.ledger_attempts.values()):
         return True
-    if rows.get(str(intent % OTHER), ("", None))[0] in {"unknown", "sending"}:
+    keys = {str(attempt.intent % OTHER) for attempt in _attempts_at(record, intent)}
+    if any(rows.get(key, ("", None))[0] in {"unknown", "sending"} for key in keys):
         return True
     # A submission without a key stands in the ledger under one that was made up.
     made_up = [state for key, (state, _) in rows.items() if not key.isdecimal()]
-    keyless = any(attempt.intent == intent and not attempt.keyed for attempt in record.attempts)
+    keyless = any(not attempt.keyed for attempt in _attempts_at(record, intent))
     return keyless and any(state in {"unknown", "sending"} for state in made_up)
 
 
@@ -193,16 +203,32 @@ def _mixed_up(record: Record) -> Iterator[str]:
         task = record.host.tasks.get(attempt.task_id)
         if task is None:
             yield f"intent {attempt.intent} was given the id {attempt.task_id!r}, which the host never made"
-        elif task.intent != attempt.intent:
+        elif task.intent == STRANGER:
+            yield f"intent {attempt.intent} was given a stranger's task"
+        elif task.intent != record.story.subject(attempt.intent):
             yield f"intent {attempt.intent} was given the task of intent {task.intent}"
+
+
+def _given_twice(record: Record) -> Iterator[str]:
+    """No two submissions have one task, however alike they are."""
+    if record.ledger_moved:
+        return  # nobody knows what the others have
+    intents: dict[str, set[int]] = {}
+    for attempt in record.attempts:
+        if attempt.state == "accepted":
+            intents.setdefault(attempt.task_id, set()).add(attempt.intent)
+    for task_id, owners in intents.items():
+        if len(owners) > 1:
+            yield f"task {task_id} was given to the intents {sorted(owners)}"
 
 
 def _refused_yet_made(record: Record) -> Iterator[str]:
     for attempt in record.attempts:
         if attempt.state not in {"refused", "not sent"} or attempt.task_id:
             continue
-        others = [other for other in record.attempts if other.intent == attempt.intent and other is not attempt]
-        if record.host.by_intent.get(attempt.intent) and not others:
+        subject = record.story.subject(attempt.intent)
+        others = [other for other in _attempts_at(record, subject) if other is not attempt]
+        if record.host.by_intent.get(subject) and not others:
             yield f"intent {attempt.intent} was {attempt.state} ({attempt.error}), yet a task was made"
 
 

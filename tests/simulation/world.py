@@ -22,6 +22,9 @@ from typing import Any, Protocol, TypeVar
 
 T = TypeVar("T")
 
+MOST_TURNS = 20_000
+"""Turns of the loops within one moment, which nothing that waits as it should comes near."""
+
 LATENCY = 0.001
 """Seconds for bytes to cross the network, one way."""
 
@@ -66,9 +69,14 @@ class World:
 
     def run_until(self, over: Callable[[], bool], *, limit: float) -> None:
         """Run everything until `over()`; raise `StuckError` when it never will be, or not before `limit`."""
+        turns = 0
         while not over():
             if self._step_loops():
+                turns += 1
+                if turns > MOST_TURNS:
+                    raise StuckError(f"{turns} turns, and no time has passed")
                 continue
+            turns = 0
 
             following = self._next_time()
             if following is None:
