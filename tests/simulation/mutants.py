@@ -125,8 +125,10 @@ MUTANTS = (
             ),
             (
                 "_submit/finder.py",
-                "        ids = [row.task_id for row in rows if self._history.is_to_read(row)]\n"
-                "        if self._ledger is not None and ids:\n",
+                (
+                    "        ids = [row.task_id for row in rows if self._history.is_to_read(row)]\n"
+                    "        if self._ledger is not None and ids:\n"
+                ),
                 "        ids = [row.task_id for row in rows]\n        if False:\n",
             ),
         ),
