@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 import pytest
 from simulation.host import CreatePlan
 from simulation.life import live, look_for_faults
+from simulation.mutants import MUTANTS
 from simulation.story import Batch, Close, Freeze, Leave, Story, Submit, Weather, make
+
+import piapi_async
 
 FIXED_SEEDS = 40
 GATE_SEEDS = 240  # many more are lived by `python -m benchmarks.simulate`
@@ -157,3 +161,10 @@ class TestALife:
     def test_of_the_same_seed_is_the_same_life(self) -> None:
         for seed in range(5):
             assert live(make(seed)) == live(make(seed))
+
+
+class TestAMutant:
+    def test_finds_each_of_its_places_once_in_the_present_code(self) -> None:
+        package = Path(piapi_async.__file__).parent
+
+        assert [place for mutant in MUTANTS for place in mutant.missed_places(package)] == []

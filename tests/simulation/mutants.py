@@ -18,6 +18,20 @@ class Mutant:
     new: str
     also: tuple[tuple[str, str, str], ...] = ()
 
+    @property
+    def edits(self) -> tuple[tuple[str, str, str], ...]:
+        """All edits: the file, what stands there, and what is put in its place."""
+        return ((self.file, self.old, self.new), *self.also)
+
+    def missed_places(self, package: Path) -> list[str]:
+        """Return which of its places the package has not exactly once."""
+        missed = []
+        for file, old, _ in self.edits:
+            number = (package / file).read_text(encoding="utf-8").count(old)
+            if number != 1:
+                missed.append(f"{self.what}: {file} has the place {number} times")
+        return missed
+
 
 MUTANTS = (
     # -- the channel and the verdict
@@ -333,12 +347,13 @@ MUTANTS = (
 
 
 def mutate(package: Path, folder: Path, mutant: Mutant) -> None:
-    """Copy the package into a folder and put the fault in; raise `ValueError` where the place is not found once."""
+    """Copy the package into a folder and put the fault in; raise `ValueError` where a place is not found once."""
+    missed = mutant.missed_places(package)
+    if missed:
+        raise ValueError("; ".join(missed))
+
     copy = folder / package.name
     shutil.copytree(package, copy, ignore=shutil.ignore_patterns("__pycache__"))
-    for file, old, new in ((mutant.file, mutant.old, mutant.new), *mutant.also):
+    for file, old, new in mutant.edits:
         path = copy / file
-        text = path.read_text(encoding="utf-8")
-        if text.count(old) != 1:
-            raise ValueError(f"{mutant.what}: {file} has the place {text.count(old)} times")
-        path.write_text(text.replace(old, new), encoding="utf-8")
+        path.write_text(path.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
