@@ -58,14 +58,15 @@ class Interaction:
         self.edits.append(changes)
 
 
-async def started(recipe: Any) -> Any:
+async def started(recipe: Any, fetch_channel: Any = None) -> Any:
     """Return a bot as it is after its login, whose commands are told to nobody."""
     import discord  # noqa: PLC0415 - it warns when it is imported
 
     async def sync(_: Any) -> None:
         pass
 
-    bot = recipe.Bot(intents=discord.Intents.default())
+    bot = recipe.Bot()
+    bot.fetch_channel = fetch_channel
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(discord.app_commands.CommandTree, "sync", sync)
         await bot.setup_hook()
@@ -105,9 +106,7 @@ async def test_a_discord_bot_shows_progress_and_has_buttons_that_survive_a_resta
     await second.close()
 
 
-async def test_a_discord_bot_delivers_what_was_under_way_and_tells_users_why(
-    emulator: Emulator, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_discord_bot_delivers_what_was_under_way_and_tells_users_why(emulator: Emulator) -> None:
     recipe = program("A Discord bot")
     killed = await started(recipe)
     drawing = asyncio.create_task(recipe.imagine(Interaction(killed, 1), "a cute cat"))
@@ -125,9 +124,8 @@ async def test_a_discord_bot_delivers_what_was_under_way_and_tells_users_why(
         assert 7 == channel
         return SimpleNamespace(send=send)
 
-    restarted = await started(recipe)
-    monkeypatch.setattr(restarted, "fetch_channel", fetch_channel)
-    await recipe.deliver_pending(restarted)
+    restarted = await started(recipe, fetch_channel)
+    await asyncio.gather(*restarted.deliveries)
     assert [1] == [len(message["files"]) for message in sent]
     assert 1 == emulator.seen.requests["imagine"]
 
@@ -191,10 +189,17 @@ async def test_a_telegram_bot_draws_once_for_an_update_and_its_buttons_work(emul
         upscale = next(key.callback_data for key in keys if key.text == "U2")
         query = CallbackQuery(id="q1", from_user=ann, chat_instance="c", data=upscale, message=message(bot, 10, "x"))
         await dispatcher.feed_update(bot, Update(update_id=3, callback_query=query))
+        under_way = await piapi.submit(recipe.Imagine("a dog"), note=5)
+        await recipe.deliver(bot, piapi, *await piapi.ledger.pending())
+        delivered = calls[-1]
         emulator.failure_rate = 1.0
         await dispatcher.feed_update(bot, Update(update_id=4, message=message(bot, 11, "/imagine")))
 
-    assert (2, 1) == (emulator.seen.requests["imagine"], emulator.seen.requests["upscale"])
+    assert 5 == delivered.chat_id
+    assert {under_way.ref.to_token()} == {
+        key.callback_data.partition(":")[2] for row in delivered.reply_markup.inline_keyboard for key in row
+    }
+    assert (3, 1) == (emulator.seen.requests["imagine"], emulator.seen.requests["upscale"])
     assert {"U1", "U2", "U3", "U4", "V1", "V2", "V3", "V4", "↻"} == {key.text for key in keys}
     assert all(len(key.callback_data.encode()) <= 64 for key in keys)
     assert photos[0].photo.data.startswith(b"\x89PNG")
