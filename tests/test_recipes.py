@@ -178,7 +178,8 @@ async def test_a_telegram_bot_draws_once_for_an_update_and_its_buttons_work(emul
     recipe = program("A Telegram bot")
     calls: list[Any] = []
     bot = telegram(calls)
-    async with PiAPI(ledger=recipe.Ledger("bot.db")) as piapi:
+    ledger = recipe.Ledger("bot.db")
+    async with PiAPI(ledger=ledger) as piapi:
         dispatcher = Dispatcher(piapi=piapi)
         dispatcher.include_router(recipe.router)
         for number in (1, 2):  # the same update, delivered twice
@@ -190,7 +191,8 @@ async def test_a_telegram_bot_draws_once_for_an_update_and_its_buttons_work(emul
         query = CallbackQuery(id="q1", from_user=ann, chat_instance="c", data=upscale, message=message(bot, 10, "x"))
         await dispatcher.feed_update(bot, Update(update_id=3, callback_query=query))
         under_way = await piapi.submit(recipe.Imagine("a dog"), note=5)
-        await recipe.deliver(bot, piapi, *await piapi.ledger.pending())
+        for entry in await ledger.pending():
+            await recipe.deliver(bot, piapi, entry)
         delivered = calls[-1]
         emulator.failure_rate = 1.0
         await dispatcher.feed_update(bot, Update(update_id=4, message=message(bot, 11, "/imagine")))
