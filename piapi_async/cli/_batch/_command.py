@@ -17,6 +17,7 @@ from ...batch._pace import AUTO_MAX
 from ...ledger import Ledger
 from .._exit import ExitCode
 from .._fleet_options import database_option, file_of, shown
+from .._journal import journal_of
 from .._options import OptionType, Seconds, shared_options
 from .._output import check_stdout, print_json
 from .._report._command import check_page, report_option
@@ -34,6 +35,7 @@ from ._rehearsal import rehearse
 from ._reported import reported
 from ._results import Keeping, Results, check_out
 from ._source import Source
+from ._tables import check_table, tabulated
 
 
 class Concurrency(OptionType[Any]):
@@ -104,7 +106,8 @@ def status(ledger: Path | None, database: str | None) -> None:
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="Append outcomes to this JSONL file as they come, each item once. Default: standard output.",
+    help="Append outcomes to this JSONL file as they come, each item once. As .csv or .parquet it is a table, "
+    "made of FILE.jsonl at the end. Default: standard output.",
 )
 @report_option
 @database_option()
@@ -207,10 +210,13 @@ def run_batch(
         options["database"] = shown(database)
     resume = _resume_command(setup, source, options, flags, saving)
 
+    lines = None
+    if out is not None:
+        lines = journal_of(out)
     with _opened(source) as opened:
         requests = _input(opened, verb, ignore_extra=ignore_extra)
         limited = max_cost is not None
-        setup, requests, good = check(setup, requests, out, skip_invalid=skip_invalid, limited=limited)
+        setup, requests, good = check(setup, requests, lines, skip_invalid=skip_invalid, limited=limited)
         if dry_run:
             run(rehearse(setup, requests, good, retry_failed=retry_failed))
             return
@@ -218,8 +224,9 @@ def run_batch(
         saving.prepare()
         keeping = Keeping(saving, retry_failed)
         with (
-            Results.at(out, keep=setup.ledger is not None or database is not None, keeping=keeping) as results,
-            reported(report, results, out, setup.ledger),
+            Results.at(lines, keep=setup.ledger is not None or database is not None, keeping=keeping) as results,
+            reported(report, results, lines, setup.ledger),
+            tabulated(out),
         ):
             if database is not None:
                 worker = _worker_options(concurrency, saving)
@@ -234,7 +241,9 @@ def _check_outputs(setup: Setup, source: Path, out: Path | None, report: Path | 
     if out is None:
         check_stdout()
     else:
-        check_out(out, source, setup.ledger)
+        check_table(out)
+        for path in {out, journal_of(out)}:
+            check_out(path, source, setup.ledger)
     if report is not None:
         check_page(report, source, out, setup.ledger)
 

@@ -10,17 +10,14 @@ from pathlib import Path
 from .._report._command import ResultLines, write_at_end
 from ._results import Results
 
-_OTHER_FORMATS = frozenset({".csv", ".parquet"})
-"""Suffixes of results that are not JSON lines: their page shows the items of this run."""
-
 
 @contextlib.contextmanager
 def reported(target: Path | None, results: Results, out: Path | None, ledger: Path | None) -> Iterator[None]:
-    """Write the page of a run at its end, from the file of its results, else from a copy of them."""
+    """Write the page of a run at its end, from the lines of its results, else from a copy of them."""
     if target is None:
         yield
         return
-    if out is not None and out.suffix.lower() not in _OTHER_FORMATS:
+    if out is not None:
         try:
             yield
         finally:

@@ -13,6 +13,7 @@ from typing import Any
 import click
 from attrs import define, field
 
+from .._journal import journal_of
 from .._output import check_stdout, print_json
 from .._stderr import say
 from ._entries import entry_of
@@ -42,7 +43,10 @@ def report(results: Path, out: Path | None) -> None:
     check_page(target, results)
     check_stdout()
 
-    lines = ResultLines(results)
+    journal = journal_of(results)
+    if not journal.is_file():
+        journal = results
+    lines = ResultLines(journal, name=results.name)
     write_page_of(lines, target)
     print_json({"report": str(target), "results": lines.count, "left_out": lines.unreadable})
 
