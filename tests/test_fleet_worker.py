@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.fleets import NEEDS_SQLITE, at_work, cat, host
@@ -32,6 +35,11 @@ async def url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path / 'run.db'}"
 
 
+def items_with(task_id: str, url: str) -> list[Any]:
+    with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection:
+        return connection.execute("SELECT item FROM piapi_tasks WHERE task_id = ?", (task_id,)).fetchall()
+
+
 async def test_each_job_has_the_outcome_that_a_batch_would_give(url: str, tmp_path: Path) -> None:
     async with host(dialect=Dialect(history=False)) as (emulator, piapi), Fleet(url, poll=0.05) as fleet:
         async with at_work(url, piapi, concurrency=1, per_worker=1, rate_limit=(100, 1), download=tmp_path / "pics"):
@@ -42,11 +50,14 @@ async def test_each_job_has_the_outcome_that_a_batch_would_give(url: str, tmp_pa
             emulator.fail("create", Status(429, retry_after=0.1), times=1)
             assert (await (await fleet.submit(cat("later"))).wait(30)).ok
 
-            emulator.fail("create", Status(400, made=False), times=1)
+            emulator.fail(
+                "create", Status(400, body={"data": {"task_id": "named"}, "message": "no"}, made=False), times=1
+            )
             refused = await fleet.submit(cat("refused"), key="refused")
             outcome = await refused.wait(30)
             assert isinstance(outcome.error, InvalidRequestError)
             assert (await fleet.counts())["refused"] == 1
+            assert items_with("named", url) == [("",)]  # nobody's: no worker finds it for the key's next attempt
             await fleet.submit(cat("refused"), key="refused")
             assert (await refused.wait(30)).ok
 

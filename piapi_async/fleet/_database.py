@@ -27,6 +27,9 @@ T = TypeVar("T")
 
 QUEUE = "piapi"
 ITEM = "piapi.item"
+NOBODY = ""
+"""The item of tasks that no submission is given: refusals have named them."""
+
 VERSION = "piapi-1"
 """The number of our workflow, not the package's: raised only when the order of its steps changes."""
 

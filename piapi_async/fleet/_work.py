@@ -39,6 +39,7 @@ from .._submit.submission import Terms
 from .._verdict import may_pass
 from ..downloads._saver import Downloads
 from ..errors import (
+    APIError,
     AuthenticationError,
     ClientClosed,
     DownloadError,
@@ -54,7 +55,7 @@ from ..tasks import Task, TaskRef, with_files
 from . import _codec as codec
 from . import _jobs as jobs
 from ._codec import RecordedRequest, decode_request, encode_error, encode_outcome
-from ._database import Database, KeyNote, insist
+from ._database import NOBODY, Database, KeyNote, insist
 from ._intents import Intents, Permit
 from ._keys import key_of, nonce_key_of
 from ._looking import Lookout
@@ -173,6 +174,7 @@ class Work:
         try:
             watch, _ = await self.runtime.submit(request, None, None, terms=self._terms(item, permit))
         except Exception as error:  # noqa: BLE001 - a request that cannot be sent, say: nothing has left
+            await self._keep_refused(error)
             return self._not_accepted(item, error, tries, began)
 
         ref = TaskRef(self.runtime.origin, request.family.name, watch.task_id)
@@ -183,6 +185,16 @@ class Work:
         other = f"{item}: the response names task {ref}, which belongs to another submission of this fleet"
         mixed_up = SubmissionUnknown(other, request=request, at=intent["at"], key=key_of(item)[0], ref=ref)
         return {"unknown": encode_error(mixed_up)}
+
+    async def _keep_refused(self, error: Exception) -> None:
+        """Write down as nobody's the task that a refusal has named.
+
+        It was made with the inputs and the nonce of the key's next submission.  So no worker may find it
+        for that one; only a response can give it away.
+        """
+        if isinstance(error, APIError) and error.ref is not None:
+            take = partial(self.database.take_task, error.ref, NOBODY, found=True)
+            await in_thread(partial(insist, take, f"task {error.ref}, which a refusal names,", self.runtime.events))
 
     @staticmethod
     def _terms(item: str, permit: Permit) -> Terms:

@@ -143,6 +143,8 @@ class Host:
     """How well the history is kept, one of `HISTORIES`."""
     strangers: bool = False
     """Whether others use the account: whatever is created here, they create much the same."""
+    copied: frozenset[int] = frozenset()
+    """The intents whose tasks they make again at once, of the same request."""
 
     def connect(self, transport: Transport) -> Line:
         """Return the host's end of a new connection."""
@@ -166,10 +168,10 @@ class Host:
             self.world.after(seconds + 0.05, lambda: deliver(task))
         return task
 
-    def have_stranger(self, prompt: str, model: str, at: float) -> None:
+    def have_stranger(self, prompt: str, model: str, at: float, seconds: float = 20.0) -> None:
         """Have somebody else make a task with the same account: it is in the history, and no user's here."""
         task = HostTask(
-            self._new_id(), STRANGER, unified=True, prompt=prompt, made_at=at, seconds=20.0, end="done", model=model
+            self._new_id(), STRANGER, unified=True, prompt=prompt, made_at=at, seconds=seconds, end="done", model=model
         )
         self.tasks[task.task_id] = task
 
@@ -332,6 +334,8 @@ class Line:
 
         answer = BY_WORD[plan.answer]
         task = host.make(intent, prompt, str(data.get("model", "")), endpoint, unified=unified) if answer.made else None
+        if task is not None and intent in host.copied:
+            host.have_stranger(prompt, task.model, task.made_at, task.seconds)
         task_id = task.task_id if task is not None else ""
         raw = http(answer.status, answer.body(task_id, unified=unified))
         in_time = plan.delay < IN_TIME

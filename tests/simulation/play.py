@@ -511,6 +511,7 @@ def play(story: Story, folder: Path) -> Record:
     world.accept = host.connect
     if story.strangers:
         host.strangers = True
+        host.copied = story.asked_for_once
         for subject in sorted({story.subject(intent) for intent in story.intents}):
             host.have_stranger(f"a cat, #{subject}", f"simulated/#{subject}", LONG_AGO)
     record = Record(story, world, host)

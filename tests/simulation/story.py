@@ -256,6 +256,14 @@ class Story:
         return intent
 
     @property
+    def asked_for_once(self) -> frozenset[int]:
+        """The intents of which a stranger's copy never is the one task that fits a lost submission."""
+        steps = [step.intent for step in self.steps if isinstance(step, Submit) and step.unified]
+        if self.alike:
+            return frozenset()
+        return frozenset(intent for intent in steps if steps.count(intent) == 1)
+
+    @property
     def intents(self) -> set[int]:
         """The intents that are asked for."""
         submits = {step.intent for step in self.steps if isinstance(step, Submit)}
@@ -284,6 +292,8 @@ def make(seed: int) -> Story:
     steps = sorted(_Author(rng, processes, ledger=ledger).write(), key=lambda step: step.at)
     others = Random(f"others {seed}")
     alike, strangers = others.random() < 0.25, others.random() < 0.3
+    if alike:  # of one protocol, as only then they can be taken for each other
+        steps = [evolve(step, unified=True) if isinstance(step, (Submit, Batch)) else step for step in steps]
     return Story(seed, processes, ledger, webhooks, tuple(steps), alike, strangers)
 
 
