@@ -107,6 +107,10 @@ class Ledger:
     async def resolve(self, key: str, *, task_id: str | None = None, resubmit: bool = False) -> None:
         """Say what an unknown submission did: it made `task_id`, or nothing and may be submitted again.
 
+        With `resubmit` that is taken on trust.  If it made a task after all, both are paid for; and if
+        the response to the new submission is lost as well, the older task may be found for it, as the
+        two are alike and their webhooks have one nonce.
+
         Raises `LedgerError` if the key is not there, or not unknown; `ValueError` unless one of the
         two is given.
         """
