@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections.abc import Iterator
 from functools import partial
@@ -219,16 +218,13 @@ def test_a_password_in_a_url_is_in_no_text() -> None:
     assert "secret" not in str(caught.value)
 
 
-def test_without_the_extra_a_url_is_refused_when_it_is_given() -> None:
-    code = (
-        "import sys; sys.modules['fsspec'] = None\n"
-        "from piapi_async import BatchRunner, PiAPI\n"
-        "try: BatchRunner(PiAPI('key'), download='s3://bucket/run')\n"
-        "except ValueError as error: print(error)"
-    )
-    told = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
+async def test_without_the_extra_a_url_is_refused_when_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == "fsspec"]:
+        monkeypatch.setitem(sys.modules, name, None)
 
-    assert "URLs need fsspec: pip install 'piapi_async[fsspec]'" in told.stdout
+    async with PiAPI("key") as piapi:
+        with pytest.raises(ValueError, match=r"URLs need fsspec: pip install 'piapi_async\[fsspec\]'"):
+            BatchRunner(piapi, download="s3://bucket/run")
 
 
 def test_the_command_saves_at_a_url_and_skips_what_a_row_says_is_there(

@@ -87,9 +87,11 @@ def assert_at_rest(piapi: PiAPI) -> None:
 async def serving(client: dict[str, Any] | None = None, **options: Any) -> AsyncIterator[tuple[Emulator, PiAPI]]:
     """Give an emulator and its client, which looks every second; tasks take 30 s unless told otherwise.
 
+    Pictures are small, because nobody looks at them.
+
     Lost submissions stay unknown: the history is not looked at unless the client is told to `recover`.
     """
-    usual: dict[str, Any] = {"api_keys": (KEY,), "adopt_parents": True, "durations": 30.0}
+    usual: dict[str, Any] = {"api_keys": (KEY,), "adopt_parents": True, "durations": 30.0, "picture_size": 32}
     emulator = Emulator(**(usual | options))
     async with no_leaks(), emulator.run() as base_url:
         settings: dict[str, Any] = {"base_url": base_url, "poll": PollPolicy.every(1.0), "recover": 0.0}
