@@ -141,6 +141,8 @@ class Host:
     forbidden: list[str] = field(factory=list)
     history: str = "prompt"
     """How well the history is kept, one of `HISTORIES`."""
+    shows_models: bool = False
+    """Whether it shows models by the names that they were asked for by; else nothing is found by what was sent."""
     strangers: bool = False
     """Whether others use the account: whatever is created here, they create much the same."""
     copied: frozenset[int] = frozenset()
@@ -202,11 +204,14 @@ class Host:
             "id": number + 1,
             "at": at,
             "task_id": task.task_id,
-            "task_model": task.model if task.unified else "midjourney",
+            "task_model": self._shown_model(task) if task.unified else "midjourney",
             "status": task.word(self.world.now),
             "action": "pay",
             "created_at": written(at),
         }
+
+    def _shown_model(self, task: HostTask) -> str:
+        return task.model if self.shows_models else "Qubico/flux1-schnell"
 
     def delivery(self, task: HostTask) -> bytes:
         """Return the body of a webhook about a task."""
@@ -227,7 +232,7 @@ class Host:
             error = {"code": 0, "raw_message": "", "message": "it went wrong" if state == "failed" else ""}
             return {
                 "task_id": task.task_id,
-                "model": task.model,
+                "model": self._shown_model(task),
                 "task_type": "txt2img",
                 "status": task.word(now),
                 "input": None if self.history == "hides inputs" else {"prompt": task.prompt, "steps": 4},

@@ -509,6 +509,7 @@ def play(story: Story, folder: Path) -> Record:
     world = World()
     host = Host(world, Random(f"host {story.seed}"), history=Random(f"history {story.seed}").choice(HISTORIES))
     world.accept = host.connect
+    host.shows_models = story.shows_models
     if story.strangers:
         host.strangers = True
         host.copied = story.asked_for_once

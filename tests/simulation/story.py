@@ -248,6 +248,8 @@ class Story:
     """Whether intents ask for the same, two by two: 1 and 2, 3 and 4, and so on."""
     strangers: bool = False
     """Whether others use the account, and have asked for the same long before."""
+    shows_models: bool = False
+    """Whether the host shows models by the names that they were asked for by."""
 
     def subject(self, intent: int) -> int:
         """Return the number that stands in the prompt of an intent."""
@@ -276,6 +278,7 @@ class Story:
         webhooks = ", webhooks" if self.webhooks else ""
         others = ", strangers on the account" if self.strangers else ""
         others += ", 1 and 2 ask for the same, 3 and 4 as well, …" if self.alike else ""
+        others += ", models by their names" if self.shows_models else ""
         head = f"{self.processes} process(es) on {ledger}{webhooks}{others} (seed {self.seed})"
         return "\n".join([head, *(f"  {step.at:7.2f} s  {step.words}" for step in self.steps)])
 
@@ -292,9 +295,10 @@ def make(seed: int) -> Story:
     steps = sorted(_Author(rng, processes, ledger=ledger).write(), key=lambda step: step.at)
     others = Random(f"others {seed}")
     alike, strangers = others.random() < 0.25, others.random() < 0.3
+    shows_models = others.random() < 0.7
     if alike:  # of one protocol, as only then they can be taken for each other
         steps = [evolve(step, unified=True) if isinstance(step, (Submit, Batch)) else step for step in steps]
-    return Story(seed, processes, ledger, webhooks, tuple(steps), alike, strangers)
+    return Story(seed, processes, ledger, webhooks, tuple(steps), alike, strangers, shows_models)
 
 
 @define
@@ -482,6 +486,8 @@ def _simpler(story: Story) -> Iterator[Story]:
         yield evolve(story, alike=False)
     if story.strangers:
         yield evolve(story, strangers=False)
+    if story.shows_models:
+        yield evolve(story, shows_models=False)
     if story.processes > 1 and all(getattr(step, "process", 0) == 0 for step in steps):
         yield evolve(story, processes=1)
     for index, step in enumerate(steps):
