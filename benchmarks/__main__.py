@@ -93,7 +93,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Run every benchmark.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"only these of: {', '.join(known)}")
     parser.add_argument(
-        "--quick", "--smoke", dest="smoke", action="store_true", help="a minute in all; the numbers mean little"
+        "--quick",
+        "--smoke",
+        dest="smoke",
+        action="store_true",
+        help="a minute in all; the numbers mean little",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything that was measured there")
     given = parser.parse_args()
@@ -102,7 +106,9 @@ def main() -> None:
     found, well = run(given.names or known, smoke=given.smoke)
     print("== summary")
     print(
-        goals_table("all goals" + (", of a quick run: the numbers mean little" if given.smoke else ""), summary(found))
+        goals_table(
+            "all goals" + (", of a quick run: the numbers mean little" if given.smoke else ""), summary(found)
+        )
     )
     if given.json is not None:
         keep(given.json, found, smoke=given.smoke)

@@ -73,7 +73,9 @@ async def bare(base_url: str, pause: float) -> AsyncIterator[Calls]:
 async def typed(base_url: str, pause: float) -> AsyncIterator[Calls]:
     """Give the least that calls with our types cost on aiohttp: no retries, no gate, nothing that knows what left."""
     headers = {"X-API-Key": KEY, "Content-Type": "application/json"}
-    async with aiohttp.ClientSession(base_url, headers=headers, cookie_jar=aiohttp.DummyCookieJar()) as session:
+    async with aiohttp.ClientSession(
+        base_url, headers=headers, cookie_jar=aiohttp.DummyCookieJar()
+    ) as session:
 
         async def call(request: Any) -> Any:  # noqa: ANN401 - whatever the request's answer is
             asked = request.to_http()
@@ -85,7 +87,9 @@ async def typed(base_url: str, pause: float) -> AsyncIterator[Calls]:
             while not (await call(LEGACY.fetch(task_id))).state.terminal:
                 await asyncio.sleep(pause)
 
-        yield Calls(lambda: call(Reroll(PARENT, prompt=PROMPT)), lambda: call(LEGACY.fetch(TaskId(TASK_ID))), reroll)
+        yield Calls(
+            lambda: call(Reroll(PARENT, prompt=PROMPT)), lambda: call(LEGACY.fetch(TaskId(TASK_ID))), reroll
+        )
 
 
 @asynccontextmanager
@@ -131,7 +135,9 @@ def _by_hand(post: Callable[[str, Mapping[str, str]], Awaitable[Any]], pause: fl
         while (await post("/mj/v2/fetch", {"task_id": made["task_id"]}))["status"] != "finished":
             await asyncio.sleep(pause)
 
-    return Calls(lambda: post("/mj/v2/reroll", _BODY), lambda: post("/mj/v2/fetch", {"task_id": TASK_ID}), reroll)
+    return Calls(
+        lambda: post("/mj/v2/reroll", _BODY), lambda: post("/mj/v2/fetch", {"task_id": TASK_ID}), reroll
+    )
 
 
 @asynccontextmanager

@@ -62,7 +62,13 @@ def dialects(running: Mapping[str, Any], done: Mapping[str, Any]) -> tuple[Diale
 def _replicate(running: Mapping[str, Any], done: Mapping[str, Any]) -> Dialect:
     def prediction(status: str, task: Mapping[str, Any] | None) -> Prepared:
         return Prepared.of(
-            {"id": ID, "model": "a/model", "version": "v" * 64, "status": status, "input": {"prompt": "a landscape"}}
+            {
+                "id": ID,
+                "model": "a/model",
+                "version": "v" * 64,
+                "status": status,
+                "input": {"prompt": "a landscape"},
+            }
             | {"output": task, "logs": "", "error": None, "metrics": {}, "completed_at": None}
             | {"created_at": "2023-11-14T22:13:20Z", "started_at": "2023-11-14T22:13:23Z"}
             | {"urls": dict.fromkeys(("get", "cancel"), f"http://127.0.0.1/v1/predictions/{ID}")}
@@ -108,10 +114,19 @@ def _legnext(running: Mapping[str, Any], done: Mapping[str, Any]) -> Dialect:
         return Prepared.of(
             {"job_id": ID, "model": "midjourney", "task_type": "reroll", "status": status, "output": output}
             | {"config": {"service_mode": "public", "webhook_config": {"endpoint": "", "secret": ""}}}
-            | {"input": None if task is None else task["meta"], "meta": {**meta, **usage}, "detail": None, "logs": []}
+            | {
+                "input": None if task is None else task["meta"],
+                "meta": {**meta, **usage},
+                "detail": None,
+                "logs": [],
+            }
             | {"error": {"code": 0, "raw_message": "", "message": "", "detail": None}}
         )
 
     return Dialect(
-        b"/v1/reroll", job("pending", None), ((b"/v1/job/", b""),), job("processing", running), job("completed", done)
+        b"/v1/reroll",
+        job("pending", None),
+        ((b"/v1/job/", b""),),
+        job("processing", running),
+        job("completed", done),
     )

@@ -27,11 +27,19 @@ _COUNTED = "1c0ffee0-0000-4000-8000-{:012}"
 CREATED = json.dumps(
     dict.fromkeys(("task_id", "job_id", "request_id", "id"), _ID)
     | dict.fromkeys(("response_url", "status_url", "cancel_url"), "http://127.0.0.1/")
-    | {"status": "processing", "message": "", "model": "m", "version": "v", "task_type": "reroll", "input": {}}
+    | {
+        "status": "processing",
+        "message": "",
+        "model": "m",
+        "version": "v",
+        "task_type": "reroll",
+        "input": {},
+    }
     | {"created": 1, "data": []}
 )
 _PAGE = (
-    "<html><head><title>{0}</title></head><body><center><h1>{0}</h1></center><hr><center>nginx</center></body></html>"
+    "<html><head><title>{0}</title></head>"
+    "<body><center><h1>{0}</h1></center><hr><center>nginx</center></body></html>"
 )
 
 
@@ -63,7 +71,9 @@ LEGACY = Words(
 )
 UNIFIED = Words(
     json.dumps({"code": 200, "data": {"task_id": _ID, "status": "pending"}, "message": "success"}),
-    lambda code, message: json.dumps({"code": code, "data": {"task_id": "", "status": ""}, "message": message}),
+    lambda code, message: json.dumps(
+        {"code": code, "data": {"task_id": "", "status": ""}, "message": message}
+    ),
     '{"code":200,"data":{},"message":"success"}',
 )
 LEGNEXT = Words(
@@ -76,7 +86,9 @@ LEGNEXT = Words(
             "error": {"code": 0, "message": ""},
         }
     ),
-    lambda code, message: json.dumps({"error": {"code": code, "message": message, "raw_message": "", "detail": None}}),
+    lambda code, message: json.dumps(
+        {"error": {"code": code, "message": message, "raw_message": "", "detail": None}}
+    ),
     '{"status":"pending"}',
 )
 
@@ -129,7 +141,9 @@ def _common(words: Words) -> Iterator[Fault]:
     yield Fault("refused", outcome="recovers", outage="refuse")
     yield Fault("time-out before sending", outcome="recovers", outage="full", patience=1.0)
     yield Fault("TLS failure", outcome="recovers", outage="no tls", times=2)
-    yield Fault("time-out in the TLS handshake", outcome="recovers", outage="stalled tls", times=1, patience=1.0)
+    yield Fault(
+        "time-out in the TLS handshake", outcome="recovers", outage="stalled tls", times=1, patience=1.0
+    )
     yield Fault("close seen before sending", outcome="recovers", outage="close", kept=True)
     # The host says that it made nothing, and to come again.
     slow_down = words.refusal(429, "too many requests")
@@ -138,7 +152,9 @@ def _common(words: Words) -> Iterator[Fault]:
     yield _busy("400 no available bot", 400, body=words.refusal(400, "no available bot"))
     # It may have arrived.
     cut = answer(body=words.created[:40], length=4_000)
-    yield Fault("close crossing the send", outcome="unknown", kept=True, reads="a byte", then="reset", times=1)
+    yield Fault(
+        "close crossing the send", outcome="unknown", kept=True, reads="a byte", then="reset", times=1
+    )
     yield Fault("drop in the headers", outcome="unknown", reads="a byte", then="reset")
     yield Fault("drop before the body", outcome="unknown", reads="the head", then="reset")
     yield Fault("drop after the body", outcome="unknown", then="reset")
@@ -160,14 +176,18 @@ def _coded() -> Iterator[Fault]:
     """Give what only an envelope can say: a status that HTTP's own, which is 200, knows nothing of."""
     no, busy = UNIFIED.refusal(400, "invalid input"), UNIFIED.refusal(429, "too many requests")
     yield _busy("200 with code 429", 200, body=busy)
-    yield _status("200 with code 500 that says time-out", 200, UNIFIED.refusal(500, "timeout waiting for the bot"))
+    yield _status(
+        "200 with code 500 that says time-out", 200, UNIFIED.refusal(500, "timeout waiting for the bot")
+    )
     yield _status("200 with code 502 and no word", 200, UNIFIED.refusal(502, ""))
     yield Fault("200 with code 400", outcome="refused", refuses=True, says=answer(200, no))
 
 
 FAULTS: tuple[Fault, ...] = tuple(_common(LEGACY))
 LEGNEXT_FAULTS: tuple[Fault, ...] = tuple(evolve(fault, words=LEGNEXT) for fault in _common(LEGNEXT))
-UNIFIED_FAULTS: tuple[Fault, ...] = tuple(evolve(fault, words=UNIFIED) for fault in (*_common(UNIFIED), *_coded()))
+UNIFIED_FAULTS: tuple[Fault, ...] = tuple(
+    evolve(fault, words=UNIFIED) for fault in (*_common(UNIFIED), *_coded())
+)
 
 _EPOCH = 1_790_000_000.0  # Unix time at which the loop's clock is 0
 _BACK_AFTER = 0.3
@@ -339,7 +359,12 @@ class Host:
 
 
 def _row(task_id: str, body: bytes, at: float) -> dict[str, Any]:
-    return {"id": task_id, "task_id": task_id, "task_model": json.loads(body)["model"], "created_at": _written(at)}
+    return {
+        "id": task_id,
+        "task_id": task_id,
+        "task_model": json.loads(body)["model"],
+        "created_at": _written(at),
+    }
 
 
 def _shown(task_id: str, body: bytes, at: float) -> dict[str, Any]:

@@ -27,7 +27,9 @@ async def costs(url: str, items: int, limit: int) -> list[Goal]:
     emulator = Emulator(durations=1.0, concurrency=limit, picture_size=32)
     try:
         async with emulator.run() as host, Fleet(url) as fleet:
-            worker = await WorkerProcess.start(statements.url_of(WORKER), host, emulator.api_key, limit, limit)
+            worker = await WorkerProcess.start(
+                statements.url_of(WORKER), host, emulator.api_key, limit, limit
+            )
             warm = await fleet.submit_many([BatchItem(request(f"warm {number}")) for number in range(5)])
             await asyncio.gather(*[job.wait() for job in warm])
 

@@ -39,13 +39,22 @@ def draw(path: Path, curves: Sequence[Curve], dots: Sequence[Dot]) -> None:
         axes.plot(*zip(*curve.points, strict=True), color=colour, linewidth=2, marker="o", markersize=5)
         delay, requests = curve.points[0]
         axes.annotate(
-            curve.name, (delay, requests), (-9, 0), textcoords="offset points", color=INK, ha="right", va="center"
+            curve.name,
+            (delay, requests),
+            (-9, 0),
+            textcoords="offset points",
+            color=INK,
+            ha="right",
+            va="center",
         )
     for dot in dots:
         axes.plot(dot.delay, dot.requests, color=OTHERS, marker="D", markersize=7)
         axes.annotate(dot.name, (dot.delay, dot.requests), (8, 3), textcoords="offset points", color=INK)
     axes.set_title(
-        "blue: piapi_async, delay = 0.5 … 12 s; grey: the schedules of others", loc="left", fontsize=10, color=INK
+        "blue: piapi_async, delay = 0.5 … 12 s; grey: the schedules of others",
+        loc="left",
+        fontsize=10,
+        color=INK,
     )
     axes.set_xticks(TICKS)
     axes.set_xlabel("95 % of ends are noticed within so many seconds", color=INK)

@@ -38,7 +38,9 @@ PROGRESS_ERROR = 0.1
 
 _MOST_POLLS = 25  # polls in flight: what the client allows itself with its default of 100 connections
 _SIGMA = math.log(P95 / MEDIAN) / 1.6449  # the normal quantile of 0.95
-_READER = Reader[MidjourneyResult](result=lambda _: MidjourneyResult(), life=lambda _: Life(), files=lambda _: ())
+_READER = Reader[MidjourneyResult](
+    result=lambda _: MidjourneyResult(), life=lambda _: Life(), files=lambda _: ()
+)
 _RAW: Mapping[str, Any] = {}
 
 
@@ -133,14 +135,18 @@ class _Job:
             return self._task("finished", TaskState.DONE, 100)
         if now < self.began:
             return self._task("pending", TaskState.WAITING, 0)
-        return self._task("processing", TaskState.RUNNING, self._progress(min(1.0, (now - self.began) / self.span)))
+        return self._task(
+            "processing", TaskState.RUNNING, self._progress(min(1.0, (now - self.began) / self.span))
+        )
 
     def _progress(self, share: float) -> int:
         return 0 if self.progress is None else max(0, min(99, int(100 * self.progress(share))))
 
     def _task(self, status: str, state: TaskState, progress: int) -> Task[MidjourneyResult]:
         reported = None if self.progress is None else progress
-        return Task(task_id=self.task_id, status=status, state=state, progress=reported, raw=_RAW, reader=_READER)
+        return Task(
+            task_id=self.task_id, status=status, state=state, progress=reported, raw=_RAW, reader=_READER
+        )
 
 
 @define(eq=False)
@@ -153,7 +159,8 @@ class Simulation:
     now: float = 0.0
     measured: Measured = field(factory=Measured)
     _jobs: dict[TaskId, _Job] = field(factory=dict)
-    _events: list[tuple[float, int, Poll | None]] = field(factory=list)  # answers on their way; None: a task is born
+    # answers on their way; None: a task is born
+    _events: list[tuple[float, int, Poll | None]] = field(factory=list)
     _order: Any = field(factory=count)
     _in_flight: int = 0
     _to_warm: int = 0
@@ -208,7 +215,9 @@ class Simulation:
             return draw_duration(self.rng)
         self._begun += 1
         changed = self.case.changes_after and self._begun > self.case.changes_after
-        return usual.median * math.exp(self.rng.gauss(0, usual.spread)) * (self.case.factor if changed else 1.0)
+        return (
+            usual.median * math.exp(self.rng.gauss(0, usual.spread)) * (self.case.factor if changed else 1.0)
+        )
 
     def _answer(self, poll: Poll) -> None:
         self._in_flight -= 1
@@ -224,7 +233,9 @@ class Simulation:
 def new_watch(schedule: PollSchedule, task_id: TaskId, now: float, usual: Usual | None = None) -> Watch:
     """Return the watch of a task that was submitted just now, as the client makes it."""
     durations = schedule.durations_of(LEGACY, Kind("simulated", usual or FAST))
-    return Watch(LEGACY, task_id, due=schedule.first_poll(now, durations), paced_from=now, durations=durations)
+    return Watch(
+        LEGACY, task_id, due=schedule.first_poll(now, durations), paced_from=now, durations=durations
+    )
 
 
 def simulate(case: Case, policy: PollPolicy, *, seed: int = 1) -> Measured:

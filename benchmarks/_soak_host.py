@@ -43,7 +43,9 @@ TIMEOUT = 1.0
 """Seconds for which clients are to wait for an answer; some faults last longer."""
 
 _OUTAGE_EVERY, _OUTAGE = 7.0, 0.2  # seconds of the clock on the wall
-_FORGET_AFTER = 30.0  # the same; by then nobody asks for a task that has ended, and the emulator would keep it for ever
+_FORGET_AFTER = (
+    30.0  # the same; by then nobody asks for a task that has ended, and the emulator would keep it for ever
+)
 
 _ANYWHERE: tuple[tuple[Fault, float], ...] = (
     (Drop(before_body=True), 0.004),
@@ -82,7 +84,12 @@ _ON_READS: tuple[tuple[Fault, float], ...] = ((WrongTypes(broken=True), 0.003),)
 
 def rules() -> Iterator[Rule]:
     """Give all faults but the outages, each by chance."""
-    for route, faults in (("*", _ANYWHERE), ("create", _ON_CREATES), ("fetch", _ON_READS), ("multi_fetch", _ON_READS)):
+    for route, faults in (
+        ("*", _ANYWHERE),
+        ("create", _ON_CREATES),
+        ("fetch", _ON_READS),
+        ("multi_fetch", _ON_READS),
+    ):
         for fault, rate in faults:
             yield Rule(route, fault, times=None, rate=rate)
 
@@ -134,7 +141,9 @@ async def _keep_books(books: Books) -> None:
 
 async def _end_of_input() -> None:
     reader = asyncio.StreamReader()
-    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), sys.stdin
+    )
     await reader.read()
 
 

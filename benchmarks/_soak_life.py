@@ -154,7 +154,11 @@ class Users:
         for look in (handle.refresh, lambda: self.piapi.fetch_many([handle.task_id, "soak-nobody"])):
             try:
                 await look()
-            except (APIError, TransportError, UnexpectedAnswer) as error:  # reads are repeated, but not for ever
+            except (
+                APIError,
+                TransportError,
+                UnexpectedAnswer,
+            ) as error:  # reads are repeated, but not for ever
                 self.outcomes[f"look: {type(error).__name__}"] += 1
         await self._wait(handle)
 

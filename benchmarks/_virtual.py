@@ -71,7 +71,14 @@ async def _keep_one_in_flight(piapi: PiAPI, count: _Count, delay: float) -> None
 
 
 async def _measure(case: Case, policy: PollPolicy, seed: int) -> Measured:
-    plan = Plan("benchmark", case.in_flight, progress=case.progress, intermediate=False, discord=False, temporary=False)
+    plan = Plan(
+        "benchmark",
+        case.in_flight,
+        progress=case.progress,
+        intermediate=False,
+        discord=False,
+        temporary=False,
+    )
     emulator = Emulator(
         seed=seed,
         plan=plan,
@@ -89,7 +96,8 @@ async def _measure(case: Case, policy: PollPolicy, seed: int) -> Measured:
     ):
         count = _Count(case, emulator)
         flight = [
-            asyncio.create_task(_keep_one_in_flight(piapi, count, rng.random() * MEDIAN)) for _ in range(case.in_flight)
+            asyncio.create_task(_keep_one_in_flight(piapi, count, rng.random() * MEDIAN))
+            for _ in range(case.in_flight)
         ]
         full = asyncio.create_task(count.full.wait())
         await asyncio.wait([*flight, full], return_when=asyncio.FIRST_COMPLETED)

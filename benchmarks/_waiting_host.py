@@ -85,7 +85,9 @@ class _Connection(asyncio.Protocol):
             return
         self._got = b""
         answer = _answer(orjson.loads(body))
-        start = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(answer)
+        start = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(
+            answer
+        )
         self._transport.write(start + answer)
 
 

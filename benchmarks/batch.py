@@ -151,7 +151,9 @@ async def compare(base_url: str, *, rounds: int, seconds: float) -> dict[str, li
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         loops: dict[str, Loop] = {
             "batch": await stack.enter_async_context(batch_loop(base_url)),
-            "batch with a ledger": await stack.enter_async_context(batch_loop(base_url, Path(folder, "run.db"))),
+            "batch with a ledger": await stack.enter_async_context(
+                batch_loop(base_url, Path(folder, "run.db"))
+            ),
             "bare aiohttp": await stack.enter_async_context(bare_loop(base_url)),
         }
         if find_spec("openai") is not None:

@@ -103,7 +103,11 @@ async def _measure(account: Account, concurrency: int | Literal["auto"], seconds
         creates = emulator.seen.creates - before
         refused = piapi.stats.put_off - refused_before
     return Run(
-        account.name, str(concurrency), done / (seconds - warm) * 60, refused / max(1, creates + refused), failed
+        account.name,
+        str(concurrency),
+        done / (seconds - warm) * 60,
+        refused / max(1, creates + refused),
+        failed,
     )
 
 
@@ -137,7 +141,8 @@ def main(*, smoke: bool = False, json_path: Path | None = None) -> None:
     print(goals_table('concurrency="auto": of the best fixed number\'s tasks per minute', _goals(runs)))
     print()
     rows = [
-        [run.account, run.concurrency, f"{run.per_minute:.1f}", f"{run.refused:.1%}", str(run.failed)] for run in runs
+        [run.account, run.concurrency, f"{run.per_minute:.1f}", f"{run.refused:.1%}", str(run.failed)]
+        for run in runs
     ]
     print(table("the runs", ("", "concurrency", "tasks per minute", "creates refused", "items failed"), rows))
     print(f"\n{time.perf_counter() - begun:.0f} s")

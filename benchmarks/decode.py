@@ -68,7 +68,13 @@ _FINISHED: dict[str, Any] = {
             "webhook_endpoint": "",
             "webhook_secret": "",
         },
-        "task_param": {"prompt": "a cute cat", "index": "", "zoom_ratio": "", "aspect_ratio": "", "direction": ""},
+        "task_param": {
+            "prompt": "a cute cat",
+            "index": "",
+            "zoom_ratio": "",
+            "aspect_ratio": "",
+            "direction": "",
+        },
     },
     "task_result": {
         "discord_image_url": "",
@@ -89,7 +95,10 @@ _FINISHED: dict[str, Any] = {
         "warning": "",
         "error_messages": [],
         "need_retry": False,
-        "actions": ["reroll", *(f"{verb}{number}" for verb in ("upscale", "variation") for number in range(1, 5))],
+        "actions": [
+            "reroll",
+            *(f"{verb}{number}" for verb in ("upscale", "variation") for number in range(1, 5)),
+        ],
     },
 }
 _NOTHING_YET: dict[str, Any] = {

@@ -51,7 +51,11 @@ class Tally:
     @property
     def lost(self) -> int:
         """How many intents were paid for, while the caller never learnt which job was made."""
-        return sum(intents for (creates, outcome), intents in self.counts.items() if creates and outcome != "recovers")
+        return sum(
+            intents
+            for (creates, outcome), intents in self.counts.items()
+            if creates and outcome != "recovers"
+        )
 
     @property
     def range(self) -> str:
@@ -104,7 +108,9 @@ def _timeout(host: Host, name: str) -> dict[str, Any]:
 @asynccontextmanager
 async def _openai(host: Host) -> AsyncIterator[Send]:
     module = importlib.import_module("openai")
-    async with module.AsyncOpenAI(api_key="sk-test", base_url=f"{host.url}/v1", **_timeout(host, "timeout")) as client:
+    async with module.AsyncOpenAI(
+        api_key="sk-test", base_url=f"{host.url}/v1", **_timeout(host, "timeout")
+    ) as client:
         yield lambda prompt: client.images.generate(model="m", prompt=prompt)
 
 
@@ -128,7 +134,9 @@ async def _replicate(host: Host) -> AsyncIterator[Send]:
 @asynccontextmanager
 async def _legnext(host: Host) -> AsyncIterator[Send]:
     module = importlib.import_module("legnext")
-    async with module.AsyncClient(api_key="sk-test", base_url=host.url, **_timeout(host, "timeout")) as client:
+    async with module.AsyncClient(
+        api_key="sk-test", base_url=host.url, **_timeout(host, "timeout")
+    ) as client:
         yield lambda prompt: client.midjourney.diffusion(text=prompt)
 
 
@@ -200,7 +208,10 @@ async def our_tally(fault: Fault, intents: int, *, ledger: Path | None = None, r
         trust = stack.enter_context(_trust()) if fault.speaks_tls else _Trust()
         for _ in range(intents):
             await _intend(
-                fault, partial(ours, trusting=trust.client, ledger=ledger, recover=recover), tally, tls=trust.host
+                fault,
+                partial(ours, trusting=trust.client, ledger=ledger, recover=recover),
+                tally,
+                tls=trust.host,
             )
     return tally
 
@@ -219,7 +230,9 @@ async def _side_by_side(
         results[name] = {fault.name: Tally() for fault in faults}
         async with asyncio.TaskGroup() as group:
             for fault in faults:
-                tls, secure = (trust.host, partial(ours, trusting=trust.client)) if fault.speaks_tls else (None, ours)
+                tls, secure = (
+                    (trust.host, partial(ours, trusting=trust.client)) if fault.speaks_tls else (None, ours)
+                )
                 contestant, tally = secure if sdk is ours else sdk, results[name][fault.name]
                 for _ in range(intents):
                     group.create_task(_intend(fault, contestant, tally, tls=tls, limit=limit))
@@ -234,7 +247,9 @@ def report_ours(intents: int) -> dict[str, Any]:
     """Print and give what every fault does to so many submits of ours."""
     coded = [evolve(fault, name=f"{fault.name} (unified API)") for fault in UNIFIED_FAULTS]
     bare = [evolve(fault, name=f"{fault.name} (LegNext)") for fault in LEGNEXT_FAULTS]
-    tallies = {fault.name: run_virtual(our_tally(fault, intents, recover=60.0)) for fault in (*FAULTS, *coded, *bare)}
+    tallies = {
+        fault.name: run_virtual(our_tally(fault, intents, recover=60.0)) for fault in (*FAULTS, *coded, *bare)
+    }
     rows = [
         (
             name,
@@ -263,7 +278,9 @@ def report_all(intents: int, limit: float) -> dict[str, Any]:
         "legnext": {name: {fault: _plain(tally) for fault, tally in of.items()} for name, of in bare.items()},
         "goals": [asdict(_goal(results))],
         "intents": intents,
-        "clients": {name: {fault: _plain(tally) for fault, tally in of.items()} for name, of in results.items()},
+        "clients": {
+            name: {fault: _plain(tally) for fault, tally in of.items()} for name, of in results.items()
+        },
     }
 
 
@@ -271,12 +288,19 @@ def _goal(results: dict[str, dict[str, Tally]]) -> Goal:
     most = {name: max(tally.most for tally in of.values()) for name, of in results.items()}
     own = most.pop("piapi_async")
     others = ", ".join(f"{name.split()[0]} {creates}" for name, creates in most.items())
-    return Goal("billable creates of one submit, at most, under any fault", str(own), "<= 1", own <= 1, others)
+    return Goal(
+        "billable creates of one submit, at most, under any fault", str(own), "<= 1", own <= 1, others
+    )
 
 
 def _plain(tally: Tally) -> dict[str, Any]:
     total = sum(creates * intents for (creates, _), intents in tally.counts.items())
-    return {"most": tally.most, "lost": tally.lost, "mean": total / tally.counts.total(), "outcomes": tally.outcomes}
+    return {
+        "most": tally.most,
+        "lost": tally.lost,
+        "mean": total / tally.counts.total(),
+        "outcomes": tally.outcomes,
+    }
 
 
 def main(*, smoke: bool = False, json_path: Path | None = None, only_ours: int | None = None) -> None:
@@ -292,9 +316,13 @@ def main(*, smoke: bool = False, json_path: Path | None = None, only_ours: int |
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--smoke", action="store_true", help="seconds instead of minutes")
-    parser.add_argument("--ours", nargs="?", type=int, const=1_000, metavar="INTENTS", help="this package alone")
+    parser.add_argument(
+        "--ours", nargs="?", type=int, const=1_000, metavar="INTENTS", help="this package alone"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there")
     arguments = parser.parse_args()
     main(smoke=arguments.smoke, json_path=arguments.json, only_ours=arguments.ours)

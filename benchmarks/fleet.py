@@ -69,7 +69,9 @@ class Host:
     @property
     def peak(self) -> int:
         """The most tasks that were there at once."""
-        return max(sum(start <= at < start + lasted - 0.1 for start, lasted in self.made) for at, _ in self.made)
+        return max(
+            sum(start <= at < start + lasted - 0.1 for start, lasted in self.made) for at, _ in self.made
+        )
 
 
 @define(eq=False)
@@ -129,7 +131,9 @@ class Disruptions:
 async def long_run(url: str, size: Size) -> list[Goal]:
     """Run it; return what came of it."""
     seen = Host()
-    emulator = Emulator(durations=seen.duration, concurrency=size.limit, dialect=Dialect(history=True), picture_size=32)
+    emulator = Emulator(
+        durations=seen.duration, concurrency=size.limit, dialect=Dialect(history=True), picture_size=32
+    )
     async with emulator.run() as host, Fleet(url) as fleet:
         emulator.fail("create", SlowFirstByte(0.6), times=None)
         emulator.fail("task_read", Status(502), rate=0.05)
@@ -140,7 +144,9 @@ async def long_run(url: str, size: Size) -> list[Goal]:
         began = time.monotonic()
         disruptions = Disruptions(size, Random(1), begin)  # noqa: S311 - the same disruptions again
         disruptions.workers = [await begin() for _ in range(size.workers)]
-        jobs = await fleet.submit_many([BatchItem(request(number), f"item {number}") for number in range(size.items)])
+        jobs = await fleet.submit_many(
+            [BatchItem(request(number), f"item {number}") for number in range(size.items)]
+        )
         disrupting = asyncio.create_task(disruptions.run())
         outcomes = await asyncio.gather(*[job.wait() for job in jobs])
         seconds = time.monotonic() - began
@@ -200,7 +206,10 @@ def main() -> None:
 
     missed = False
     for title, run in runs:
-        with tempfile.TemporaryDirectory(prefix="piapi-fleet-") as name, database(options.database, Path(name)) as url:
+        with (
+            tempfile.TemporaryDirectory(prefix="piapi-fleet-") as name,
+            database(options.database, Path(name)) as url,
+        ):
             goals = asyncio.run(run(url))
         print(goals_table(title, goals), end="\n\n", flush=True)
         missed = missed or any(goal.met is False for goal in goals)

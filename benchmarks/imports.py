@@ -91,7 +91,9 @@ def goals(lines: Sequence[Line]) -> list[Goal]:
     by_name = {line.statement: line for line in lines}
     own, client, base = by_name[OURS], by_name[CLIENT], by_name[CLIENT_BASE]
     peers = ", ".join(
-        f"{name} {short(by_name[f'import {name}'].ratio.median)}" for name in PEERS if f"import {name}" in by_name
+        f"{name} {short(by_name[f'import {name}'].ratio.median)}"
+        for name in PEERS
+        if f"import {name}" in by_name
     )
     ratio = client.millis.median / base.millis.median
     return [

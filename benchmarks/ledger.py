@@ -65,7 +65,13 @@ class Line:
 
     def cells(self) -> list[str]:
         """Return the line's cells."""
-        return [self.what, str(self.in_flight), str(self.cpu), str(self.wall), f"{1e6 / self.wall.median:,.0f}"]
+        return [
+            self.what,
+            str(self.in_flight),
+            str(self.cpu),
+            str(self.wall),
+            f"{1e6 / self.wall.median:,.0f}",
+        ]
 
 
 async def measure(base_url: str, folder: Path, *, rounds: int, seconds: float) -> tuple[list[Line], Spread]:
@@ -135,7 +141,13 @@ def goals(lines: Sequence[Line], added: Spread, sync: float) -> list[Goal]:
             "confirm a page"
         )
         found.append(
-            Goal(f"time of {what}, {CROWDS[-1]} in flight", f"{line.wall} µs", limit, line.wall.median <= GOAL, why=why)
+            Goal(
+                f"time of {what}, {CROWDS[-1]} in flight",
+                f"{line.wall} µs",
+                limit,
+                line.wall.median <= GOAL,
+                why=why,
+            )
         )
     return found
 
@@ -149,7 +161,11 @@ def main(*, smoke: bool = False, json_path: Path | None = None) -> None:
             measure(remote.base_url, Path(name), rounds=2 if smoke else 25, seconds=0.05 if smoke else 0.3)
         )
     columns = ("", "in flight", "µs CPU", "µs", "per second")
-    print(table(f"ledger; the disk confirms a page in {short(sync)} µs", columns, [line.cells() for line in lines]))
+    print(
+        table(
+            f"ledger; the disk confirms a page in {short(sync)} µs", columns, [line.cells() for line in lines]
+        )
+    )
     print()
     judged = goals(lines, added, sync)
     print(goals_table("ledger", judged), end="\n\n")
@@ -165,7 +181,9 @@ def main(*, smoke: bool = False, json_path: Path | None = None) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="What a ledger costs.")
-    parser.add_argument("--smoke", action="store_true", help="seconds instead of minutes; the numbers mean little")
+    parser.add_argument(
+        "--smoke", action="store_true", help="seconds instead of minutes; the numbers mean little"
+    )
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     given = parser.parse_args()
     main(smoke=given.smoke, json_path=given.json)

@@ -63,7 +63,14 @@ class Row:
         """Return the line's texts."""
         verdict = "" if self.goal is None else "met" if self.allocated <= self.goal else "MISSED"
         goal = "" if self.goal is None else f"<= {self.goal:,.0f}"
-        return [self.what, f"{self.waits:,}", f"{self.allocated:,.0f}", f"{self.resident:,.0f}", goal, verdict]
+        return [
+            self.what,
+            f"{self.waits:,}",
+            f"{self.allocated:,.0f}",
+            f"{self.resident:,.0f}",
+            goal,
+            verdict,
+        ]
 
     def judge(self) -> Goal | None:
         """Hold the line against its goal, if there is one."""
@@ -148,7 +155,10 @@ async def _wait_unpolled(ids: list[TaskId], growth: _Growth) -> int:
 
 
 async def _wait_polled(ids: list[TaskId], growth: _Growth) -> int:
-    async with waiting_host() as base_url, PiAPI("a-key", base_url=base_url, poll=PollPolicy.every(3600)) as piapi:
+    async with (
+        waiting_host() as base_url,
+        PiAPI("a-key", base_url=base_url, poll=PollPolicy.every(3600)) as piapi,
+    ):
         await piapi.fetch_many(ids[:1000])  # so that connections and caches are there before
         growth.start()
         tasks = [asyncio.create_task(piapi.attach(task_id).wait()) for task_id in ids]
@@ -176,7 +186,10 @@ def idle(waits: int) -> Idle:
 
 
 async def _idle(ids: list[TaskId]) -> Idle:
-    async with waiting_host() as base_url, PiAPI("a-key", base_url=base_url, poll=PollPolicy.every(INTERVAL)) as piapi:
+    async with (
+        waiting_host() as base_url,
+        PiAPI("a-key", base_url=base_url, poll=PollPolicy.every(INTERVAL)) as piapi,
+    ):
         tasks = [asyncio.create_task(piapi.attach(task_id).wait()) for task_id in ids]
         await asyncio.sleep(1.5 * INTERVAL)
         asked, cpu = _polls(piapi), time.process_time()

@@ -80,13 +80,19 @@ class Line:
 
     def cells(self) -> list[str]:
         """Give the line's texts."""
-        ratios_shown = ["", ""] if self.client == NOBODY else [str(self.submit_to_none), str(self.reroll_to_none)]
+        ratios_shown = (
+            ["", ""] if self.client == NOBODY else [str(self.submit_to_none), str(self.reroll_to_none)]
+        )
         return [self.client, short(self.submit), ratios_shown[0], short(self.reroll), ratios_shown[1]]
 
 
 async def measure(remote: Remote, *, rounds: int, seconds: float) -> list[Line]:
     """Let the clients take turns."""
-    clients: dict[str, list[Observer]] = {NOBODY: [], ONE: [Counting()], THREE: [Counting() for _ in range(3)]}
+    clients: dict[str, list[Observer]] = {
+        NOBODY: [],
+        ONE: [Counting()],
+        THREE: [Counting() for _ in range(3)],
+    }
     if tracing := traced():
         clients[TRACED] = tracing
 
@@ -169,7 +175,9 @@ def main(*, smoke: bool = False, json_path: Path | None = None) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="What observers cost.")
-    parser.add_argument("--smoke", action="store_true", help="a second instead of a minute; the numbers mean little")
+    parser.add_argument(
+        "--smoke", action="store_true", help="a second instead of a minute; the numbers mean little"
+    )
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     given = parser.parse_args()
     main(smoke=given.smoke, json_path=given.json)

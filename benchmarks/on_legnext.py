@@ -100,7 +100,11 @@ def main(tasks: int) -> None:
     waits = {name: run_virtual(wait_for_many(package, tasks)) for name, package in waiting.items()}
     rows = [(name, f"{requests:.1f}", f"{delay:.2f}") for name, (requests, delay) in waits.items()]
     print(
-        table(f"waiting for {tasks} jobs, six in flight", ("package", "requests per job", "p95 of the delay, s"), rows)
+        table(
+            f"waiting for {tasks} jobs, six in flight",
+            ("package", "requests per job", "p95 of the delay, s"),
+            rows,
+        )
     )
 
     made = [
@@ -111,6 +115,8 @@ def main(tasks: int) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--tasks", type=int, default=300, metavar="N")
     main(parser.parse_args().tasks)

@@ -135,7 +135,9 @@ class Arena:
         lines = [_line(call, crowd, name, turns) for name in self.near]
         failed: dict[str, str] = {}
         if self.peers:
-            peers = {name: _forgiving(loop, name, failed) for name, loop in _loops(self.peers, call, crowd).items()}
+            peers = {
+                name: _forgiving(loop, name, failed) for name, loop in _loops(self.peers, call, crowd).items()
+            }
             loops = {OURS: loops[OURS], BARE: loops[BARE], **peers}
             rounds = 1 if crowd > GOAL_RATE_AT else setting.peer_rounds  # some take ten seconds for 512 calls
             turns = await take_turns(loops, rounds=rounds, seconds=setting.seconds, least=crowd)
@@ -268,7 +270,9 @@ def main(*, smoke: bool = False, json_path: Path | None = None) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="What one call costs.")
-    parser.add_argument("--smoke", action="store_true", help="seconds instead of minutes; the numbers mean little")
+    parser.add_argument(
+        "--smoke", action="store_true", help="seconds instead of minutes; the numbers mean little"
+    )
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     given = parser.parse_args()
     main(smoke=given.smoke, json_path=given.json)

@@ -208,7 +208,9 @@ def peers_table(peers: dict[str, Measured]) -> str:
         for name, measured in peers.items()
     ]
     return table(
-        "others, any number in flight, one id per request", ("schedule of", "R", "L", "p95", "R·L", "R·p95"), rows
+        "others, any number in flight, one id per request",
+        ("schedule of", "R", "L", "p95", "R·L", "R·p95"),
+        rows,
     )
 
 
@@ -247,7 +249,11 @@ def shapes_table(delay: float, tasks: int) -> str:
     for shape in SHAPES:
         measured = simulate(Case(100, 20, progress=True, tasks=tasks, shape=shape), PollPolicy(delay))
         rows.append(
-            [shape, short(measured.per_task), *(f"{measured.quantile(share):.2f}" for share in (0.5, 0.95, 1.0))]
+            [
+                shape,
+                short(measured.per_task),
+                *(f"{measured.quantile(share):.2f}" for share in (0.5, 0.95, 1.0)),
+            ]
         )
     title = f"progress that is not steady (simulated, 100 in flight, K = 20, delay={delay:g} s)"
     return table(title, ("progress is", "R", "p50", "p95", "worst"), rows)
@@ -260,8 +266,13 @@ def knob_table(tasks: int) -> str:
         Case(100, 20, progress=False, tasks=tasks),
         Case(100, 20, progress=True, tasks=tasks),
     )
-    rows = [[f"{delay:g}", *(f"{simulate(case, PollPolicy(delay)).p95:.2f}" for case in cases)] for delay in DELAYS]
-    return table("p95 as the knob is turned (simulated)", ("delay", "one task", "100, K = 20", "with progress"), rows)
+    rows = [
+        [f"{delay:g}", *(f"{simulate(case, PollPolicy(delay)).p95:.2f}" for case in cases)]
+        for delay in DELAYS
+    ]
+    return table(
+        "p95 as the knob is turned (simulated)", ("delay", "one task", "100, K = 20", "with progress"), rows
+    )
 
 
 @frozen(kw_only=True)
@@ -305,19 +316,30 @@ class KindRow:
 
 GOAL_LATENESS, GOAL_OVER_FLOOR = 1.6, 1.1
 _Z95, _NOBODY = 1.6449, 1e-6
-_KINDS = (("pictures", PICTURE), ("sound", SOUND), ("3-D", SOLID), ("video", VIDEO), ("turbo", TURBO), ("relax", RELAX))
+_KINDS = (
+    ("pictures", PICTURE),
+    ("sound", SOUND),
+    ("3-D", SOLID),
+    ("video", VIDEO),
+    ("turbo", TURBO),
+    ("relax", RELAX),
+)
 _MEDIANS = (2.0, 3.0, 8.0, 15.0, 45.0, 100.0, 240.0, 600.0)
 
 
 def kind_rows(tasks: int) -> list[KindRow]:
     """Measure kinds, simulated: four in flight, a request for each poll, no progress reported, delay = 1.5 s."""
-    cases = [(what, Case(4, 1, progress=False, tasks=tasks, usual=usual, warm_up=0)) for what, usual in (_KINDS)]
+    cases = [
+        (what, Case(4, 1, progress=False, tasks=tasks, usual=usual, warm_up=0)) for what, usual in (_KINDS)
+    ]
     for median in _MEDIANS:
         case = Case(4, 1, progress=False, tasks=tasks, usual=Usual(median, 0.4), guess=FAST)
         cases.append(("guessed 45 s, after ten", case))
     for factor in (10.0, 0.1):
         before = Usual(45.0, 0.4)
-        case = Case(4, 1, progress=False, tasks=tasks, usual=before, warm_up=60, changes_after=50, factor=factor)
+        case = Case(
+            4, 1, progress=False, tasks=tasks, usual=before, warm_up=60, changes_after=50, factor=factor
+        )
         cases.append((f"was 45 s, ten after x {factor:g}", evolve(case, guess=before)))
 
     rows = []
@@ -339,7 +361,8 @@ def plot(path: Path, jobs: Sequence[Job], peers: dict[str, Measured]) -> None:
     """Draw requests per task against the 95th percentile of the delay, both logarithmic."""
     rows = list(run_all(jobs))
     curves = [
-        Curve(_name(case), [(row.p95, row.requests_per_task) for row in rows if _of(row, case)]) for case in PICTURED
+        Curve(_name(case), [(row.p95, row.requests_per_task) for row in rows if _of(row, case)])
+        for case in PICTURED
     ]
     draw(path, curves, [Dot(name, measured.p95, measured.per_task) for name, measured in peers.items()])
 
@@ -388,7 +411,10 @@ def main(
         plot(plot_path, [Job(case, each, seed, simulated) for case in PICTURED for each in DELAYS], peers)
     print(f"{time.perf_counter() - begun:.0f} s")
     if json_path is not None:
-        found = {"goals": [asdict(goal) for goal in goals(rows, peers)], "rows": [asdict(row) for row in rows]}
+        found = {
+            "goals": [asdict(goal) for goal in goals(rows, peers)],
+            "rows": [asdict(row) for row in rows],
+        }
         found["kinds"] = [{**asdict(kind), "floor": kind.floor} for kind in kinds]
         json_path.write_bytes(orjson.dumps(found, option=orjson.OPT_INDENT_2))
 

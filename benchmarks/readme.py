@@ -87,9 +87,13 @@ def replace(text: str, name: str, drawn: str) -> str:
 def picture(measured: Measured) -> str | None:
     """Draw what a call costs, and give the link to it."""
     groups = measured["benchmarks"].get("overhead", {}).get("groups", [])
-    lines = [line for group in groups if (group["call"], group["in_flight"]) == PICTURED for line in group["lines"]]
+    lines = [
+        line for group in groups if (group["call"], group["in_flight"]) == PICTURED for line in group["lines"]
+    ]
     shown = [
-        Bar(line["client"], line["cpu"], line["client"] == OURS) for line in lines if line["client"] not in LEFT_OUT
+        Bar(line["client"], line["cpu"], line["client"] == OURS)
+        for line in lines
+        if line["client"] not in LEFT_OUT
     ]
     if not shown:
         return None

@@ -31,7 +31,9 @@ _NO_TASK = b'HTTP/1.1 400 Bad Request\r\nContent-Length: 28\r\n\r\n{"message":"t
 
 def _task(status: str, progress: int, *, images: bool) -> dict[str, Any]:
     """Give a task as the legacy protocol shows it, of the usual size (2.1 kB when it has images)."""
-    links = [f"https://img.example.org/cdn/{'0' * 40}/grid-{number}.png" for number in range(4)] if images else []
+    links = (
+        [f"https://img.example.org/cdn/{'0' * 40}/grid-{number}.png" for number in range(4)] if images else []
+    )
     result = {
         "discord_image_url": f"https://cdn.example.org/attachments/{'1' * 60}.png" if images else "",
         "image_url": f"https://img.example.org/cdn/{'0' * 40}/grid.png" if images else "",
@@ -111,10 +113,13 @@ class _Host:
         if path == b"/mj/v2/multi_fetch":
             self.multi_fetches += 1
             found = [
-                self._look(part[24:36]) for part in body[body.index(b"[") + 1 : body.rindex(b"]")].split(b'"')[1::2]
+                self._look(part[24:36])
+                for part in body[body.index(b"[") + 1 : body.rindex(b"]")].split(b'"')[1::2]
             ]
             return _whole(
-                b'{"data":{' + b",".join([b'"' + _ID + number + b'":' + data for number, data in found]) + b"}}"
+                b'{"data":{'
+                + b",".join([b'"' + _ID + number + b'":' + data for number, data in found])
+                + b"}}"
             )
         if path == b"/mj/v2/fetch":
             self.fetches += 1
@@ -162,7 +167,9 @@ class _Host:
 
     def counted(self) -> Counted:
         wall, cpu = time.perf_counter() - self._since[0], time.process_time() - self._since[1]
-        return Counted(self.submits, self.fetches, self.multi_fetches, self.asked, cpu / wall if wall else 0.0)
+        return Counted(
+            self.submits, self.fetches, self.multi_fetches, self.asked, cpu / wall if wall else 0.0
+        )
 
     def _reset(self) -> None:
         self.submits = self.fetches = self.multi_fetches = self.asked = 0
@@ -174,7 +181,11 @@ _ID = ID_HEAD.encode()
 
 
 def _whole(body: bytes, status: bytes = b"200 OK") -> bytes:
-    return b"HTTP/1.1 %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (status, len(body), body)
+    return b"HTTP/1.1 %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (
+        status,
+        len(body),
+        body,
+    )
 
 
 class _Connection(asyncio.Protocol):
@@ -213,7 +224,9 @@ def _body_length(head: bytes) -> int:
 async def serve(looks: Sequence[int] = (1, 2), port: int = 0) -> asyncio.Server:
     """Serve in this loop, on loopback."""
     host = _Host(looks)
-    return await asyncio.get_running_loop().create_server(lambda: _Connection(host), "127.0.0.1", port, backlog=1024)
+    return await asyncio.get_running_loop().create_server(
+        lambda: _Connection(host), "127.0.0.1", port, backlog=1024
+    )
 
 
 @frozen

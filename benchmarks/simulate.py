@@ -87,7 +87,15 @@ def report(tally: Tally, seconds: float) -> Iterator[str]:
     """Return the lines of a long run's summary."""
     counts = tally.counts
     yield f"{tally.seeds:,} seeds in {seconds / 60:.1f} min ({tally.seeds / seconds:.1f} per second)"
-    for name in ("lives", "crashes", "submissions", "creates", "tasks made", "lost answers come home", "polls"):
+    for name in (
+        "lives",
+        "crashes",
+        "submissions",
+        "creates",
+        "tasks made",
+        "lost answers come home",
+        "polls",
+    ):
         yield f"{counts[name]:12,} {name}"
     for prefix in ("step", "told", "wait", "ledger"):
         parts = sorted((name, number) for name, number in counts.items() if name.startswith(f"{prefix}: "))
@@ -145,7 +153,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--mutants", action="store_true")
     parser.add_argument("--seeds", type=int, default=MUTANT_SEEDS)
-    parser.add_argument("--only", default="", metavar="WORDS", help="of the mutants, those described with these words")
+    parser.add_argument(
+        "--only", default="", metavar="WORDS", help="of the mutants, those described with these words"
+    )
     options = parser.parse_args(arguments)
     if options.mutants:
         sys.exit(0 if main_mutants(options.seeds, options.only) else 1)

@@ -49,11 +49,24 @@ IN_FLIGHT = 200
 GOAL_SLOPE = 0.5
 """MB per minute by which resident memory may grow."""
 
-_JUDGED_FROM = 600.0  # seconds; shorter runs only fill what is bounded, such as the deliveries that are remembered
+_JUDGED_FROM = (
+    600.0  # seconds; shorter runs only fill what is bounded, such as the deliveries that are remembered
+)
 _SETTLE = 0.5  # seconds in which the loop closes what was closed
 _ADOPT = 5.0  # seconds for which a lost answer's delivery is waited for
 
-COLUMNS = ("seconds", "intents", "per s", "waiting", "requests per s", "MB", "files", "tasks", "unknown", "refused")
+COLUMNS = (
+    "seconds",
+    "intents",
+    "per s",
+    "waiting",
+    "requests per s",
+    "MB",
+    "files",
+    "tasks",
+    "unknown",
+    "refused",
+)
 
 
 @frozen

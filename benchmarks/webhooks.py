@@ -156,7 +156,9 @@ async def _keep_one_in_flight(piapi: PiAPI, count: _Count, delay: float) -> None
 
 async def _measure(case: Case, seed: int) -> tuple[Measured, float]:
     in_flight = case.workers * IN_FLIGHT
-    plan = Plan("benchmark", in_flight, progress=case.progress, intermediate=False, discord=False, temporary=False)
+    plan = Plan(
+        "benchmark", in_flight, progress=case.progress, intermediate=False, discord=False, temporary=False
+    )
     emulator = Emulator(
         seed=seed,
         plan=plan,
@@ -172,7 +174,9 @@ async def _measure(case: Case, seed: int) -> tuple[Measured, float]:
         base_url = await stack.enter_async_context(emulator.run())
         url = await stack.enter_async_context(balancer.listening())
         clients = [
-            await stack.enter_async_context(PiAPI(emulator.api_key, base_url=base_url, poll=PollPolicy(DELAY)))
+            await stack.enter_async_context(
+                PiAPI(emulator.api_key, base_url=base_url, poll=PollPolicy(DELAY))
+            )
             for _ in range(case.workers)
         ]
         if case.hooked:

@@ -171,7 +171,8 @@ _HOMES = {
     "account": "Account ActiveTasks Credits HistoryEntry",
     "errors": (
         "APIError AuthenticationError ClientClosed DownloadError InsufficientCreditError "
-        "InvalidRequestError KeyReused LedgerError NotFoundError ParentOutdatedError PiAPIError RateLimitError "
+        "InvalidRequestError KeyReused LedgerError NotFoundError ParentOutdatedError "
+        "PiAPIError RateLimitError "
         "ServerError SubmissionUnknown TaskCancelled TaskFailed TransportError UnexpectedAnswer "
         "WaitTimeout WebhookRejected"
     ),

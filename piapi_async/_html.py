@@ -1,4 +1,4 @@
-"""Tasks as a notebook shows them: HTML of their JSON values, in which nothing of a host's is markup.  Pure."""
+"""Tasks as a notebook shows them: HTML of their JSON values, where nothing of a host's is markup.  Pure."""
 
 from __future__ import annotations
 

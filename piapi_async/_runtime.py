@@ -146,7 +146,8 @@ class Runtime:
         """
         if self._pid and self._pid != os.getpid():
             raise RuntimeError(
-                "This PiAPI was used before this process was forked, and its connections are the other's: make a new "
+                "This PiAPI was used before this process was forked, and its connections are the "
+                "other's: make a new "
                 "one here. Nothing was sent"
             )
 
@@ -214,7 +215,7 @@ class Runtime:
         identity: SubmissionKey | None = None,
         terms: Terms = NO_TERMS,
     ) -> tuple[Watch, SubmitResult]:
-        """Submit, and return the watch of the task beside what the submitter knows of it.  Raises as `PiAPI.submit`.
+        """Submit; return the watch of the task and what the submitter knows of it.  Raises as `PiAPI.submit`.
 
         `identity` replaces `key`, where the caller has made it from the request already; `terms` are
         the submission's own.
@@ -236,7 +237,9 @@ class Runtime:
         now = asyncio.get_running_loop().time()
         subject = self.events.started(request, name, family.name, now, key or terms.key)
 
-        accepted = await self.submitter.submit(request, key, timeout, identity=identity, terms=terms, subject=subject)
+        accepted = await self.submitter.submit(
+            request, key, timeout, identity=identity, terms=terms, subject=subject
+        )
 
         self._recall_durations()
         watch = self.watch(
@@ -339,9 +342,13 @@ class Runtime:
 
         family = named or self._family_called(ref.family)
         if family is None:
-            raise ValueError(f"task {ref} is of the family {ref.family!r}, which is not known here: pass family=")
+            raise ValueError(
+                f"task {ref} is of the family {ref.family!r}, which is not known here: pass family="
+            )
         if family.name != ref.family:
-            raise ValueError(f"task {ref} is of the family {ref.family!r}: pass family=, which is {family.name!r}")
+            raise ValueError(
+                f"task {ref} is of the family {ref.family!r}: pass family=, which is {family.name!r}"
+            )
         return self.family(family), check_task_id(ref.task_id)
 
     def _family_called(self, name: str) -> Family[Any] | None:
@@ -357,7 +364,8 @@ class Runtime:
             return
 
         raise ValueError(
-            f"family: {family.name!r} is spoken by {other.name} alone, and this client speaks to {service.name}, at "
+            f"family: {family.name!r} is spoken by {other.name} alone, and this client speaks to "
+            f"{service.name}, at "
             f"{self.origin}: use a client that {other.client} makes. Nothing was sent, nothing was paid"
         )
 
@@ -397,7 +405,9 @@ def check_timeout(seconds: object) -> None:
     """Raise `ValueError` for what cannot bound an attempt: without an end, nothing would ever be given up."""
     is_number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
     if not is_number or not 0 < seconds < math.inf:  # type: ignore[operator]  # a number, by now
-        raise ValueError(f"timeout: {seconds!r} is not allowed; it must be a finite number of seconds above 0")
+        raise ValueError(
+            f"timeout: {seconds!r} is not allowed; it must be a finite number of seconds above 0"
+        )
 
 
 def _record_end(ledger: LedgerWriter | None, events: Events, watch: Watch) -> None:
@@ -413,6 +423,8 @@ def _record_end(ledger: LedgerWriter | None, events: Events, watch: Watch) -> No
     if not watch.end_told:  # an end may be seen again
         watch.end_told = True
         now = asyncio.get_running_loop().time()
-        events.ended(watch.subject, family, task, now, polls=watch.polls, detection_seconds=watch.detection_seconds)
+        events.ended(
+            watch.subject, family, task, now, polls=watch.polls, detection_seconds=watch.detection_seconds
+        )
     if ledger is not None:
         ledger.end(ref, task.state.value, task.raw)

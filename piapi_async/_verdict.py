@@ -242,7 +242,8 @@ _BY_CLASS: Mapping[int, Callable[[int, Words], Verdict]] = {
     5: _judge_server_fault,
 }
 _MADE = re.compile(
-    r"(?<!not )(?<!not be )(?<!n't be )\b(?:accepted|created|queued|submitted|successful(?:ly)?)\b", re.IGNORECASE
+    r"(?<!not )(?<!not be )(?<!n't be )\b(?:accepted|created|queued|submitted|successful(?:ly)?)\b",
+    re.IGNORECASE,
 )
 _KNOWN_REFUSAL = re.compile(
     r"banned|sensitive|\binvalid|insufficient|not enough|quota|outdated|not found|not exist|no such"

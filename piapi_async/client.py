@@ -190,7 +190,10 @@ class PiAPI:
             return "<PiAPI: not made>"
         if runtime.closed:
             return f"<PiAPI {runtime.origin}: closed>"
-        return f"<PiAPI {runtime.origin}: {len(runtime.poller.schedule)} waiting, {len(runtime.submitter)} submitting>"
+        return (
+            f"<PiAPI {runtime.origin}: {len(runtime.poller.schedule)} waiting, "
+            f"{len(runtime.submitter)} submitting>"
+        )
 
     @property
     def origin(self) -> str:
@@ -323,7 +326,9 @@ class PiAPI:
     @overload
     async def fetch_many(self, task_ids: Iterable[str]) -> dict[str, Task[MidjourneyResult] | None]: ...
     @overload
-    async def fetch_many(self, task_ids: Iterable[TaskLike], *, family: Family[R]) -> dict[str, Task[R] | None]: ...
+    async def fetch_many(
+        self, task_ids: Iterable[TaskLike], *, family: Family[R]
+    ) -> dict[str, Task[R] | None]: ...
     @overload
     async def fetch_many(self, task_ids: Iterable[TaskLike]) -> dict[str, Task[Any] | None]: ...
     async def fetch_many(
@@ -422,7 +427,9 @@ class PiAPI:
         """
         runtime = self._entered()
         if runtime.ledger is None:
-            raise ValueError("recover: it needs a ledger, PiAPI(ledger=Ledger(path)), and this client has none")
+            raise ValueError(
+                "recover: it needs a ledger, PiAPI(ledger=Ledger(path)), and this client has none"
+            )
         return await runtime.recover()
 
     async def active_tasks(self) -> dict[str, ActiveTasks]:
@@ -462,7 +469,9 @@ class PiAPI:
     def __del__(self) -> None:
         runtime = getattr(self, "_runtime", None)
         if runtime is not None and runtime.is_open_here:
-            warnings.warn(f"{self!r} was dropped without `await close()`", ResourceWarning, source=self, stacklevel=2)
+            warnings.warn(
+                f"{self!r} was dropped without `await close()`", ResourceWarning, source=self, stacklevel=2
+            )
 
     def _entered(self) -> Runtime:
         """Return the runtime, for a call that begins now.  Raises as `Runtime.enter`."""

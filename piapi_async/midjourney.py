@@ -57,7 +57,19 @@ from ._protocol.words import says_failed
 from ._verdict import read_created
 from .account import PIAPI
 from .errors import UnexpectedAnswer
-from .tasks import Cost, Created, Life, Reader, Task, TaskFile, TaskId, TaskLike, TaskState, check_task_id, waiting_task
+from .tasks import (
+    Cost,
+    Created,
+    Life,
+    Reader,
+    Task,
+    TaskFile,
+    TaskId,
+    TaskLike,
+    TaskState,
+    check_task_id,
+    waiting_task,
+)
 
 __all__ = [
     "LEGACY",

@@ -75,7 +75,13 @@ def no_stray_loop() -> None:
 def plain_environment() -> Iterator[None]:
     """Whoever runs the tests may have a key and a proxy; the tests must see neither."""
     with pytest.MonkeyPatch.context() as patch:
-        vendors = ("PIAPI_API_KEY", "PIAPI_BASE_URL", "LEGNEXT_API_KEY", "LEGNEXT_BASE_URL", "PIAPI_POLL_SPEED")
+        vendors = (
+            "PIAPI_API_KEY",
+            "PIAPI_BASE_URL",
+            "LEGNEXT_API_KEY",
+            "LEGNEXT_BASE_URL",
+            "PIAPI_POLL_SPEED",
+        )
         for name in (*vendors, "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
             patch.delenv(name, raising=False)
             patch.delenv(name.lower(), raising=False)

@@ -8,7 +8,14 @@ from typing import Any
 import orjson
 import pytest
 
-from piapi_async import Account, ActiveTasks, AuthenticationError, Credits, InvalidRequestError, UnexpectedAnswer
+from piapi_async import (
+    Account,
+    ActiveTasks,
+    AuthenticationError,
+    Credits,
+    InvalidRequestError,
+    UnexpectedAnswer,
+)
 from piapi_async._http import HTTPRequest, HTTPResponse
 from piapi_async.account import MAX_UPLOAD, AccountInfo, GetActiveTasks, Upload
 
@@ -25,7 +32,12 @@ class TestAccount:
 
     @pytest.mark.parametrize("prefix", ["", "account_"])
     def test_is_read_as_far_as_the_host_tells(self, prefix: str) -> None:
-        data = {f"{prefix}id": "a1", f"{prefix}name": "me", f"{prefix}plan": "pro", "equivalent_in_usd": "4.5"}
+        data = {
+            f"{prefix}id": "a1",
+            f"{prefix}name": "me",
+            f"{prefix}plan": "pro",
+            "equivalent_in_usd": "4.5",
+        }
         account = AccountInfo().parse(response(data))
 
         assert (account.id, account.name, account.plan, account.equivalent_in_usd) == ("a1", "me", "pro", 4.5)
@@ -41,7 +53,12 @@ class TestAccount:
                 "used_credits": 25,
                 "expired_credits": 5,
             },
-            "wallet": {"point_remain": 7.5, "point_frozen": 0, "point_used": None, "auto_recharge_enabled": False},
+            "wallet": {
+                "point_remain": 7.5,
+                "point_frozen": 0,
+                "point_used": None,
+                "auto_recharge_enabled": False,
+            },
         }
         account = AccountInfo().parse(response(data))
 
@@ -64,7 +81,9 @@ class TestAccount:
         assert account.credits == Credits(available=12)
         assert account.raw == old
 
-    @pytest.mark.parametrize("answer", [{}, {"message": "hello"}, {"data": None, "account_id": "a1"}, {"data": []}])
+    @pytest.mark.parametrize(
+        "answer", [{}, {"message": "hello"}, {"data": None, "account_id": "a1"}, {"data": []}]
+    )
     def test_that_is_none_is_not_understood(self, answer: object) -> None:
         with pytest.raises(UnexpectedAnswer) as caught:
             AccountInfo().parse(HTTPResponse(200, orjson.dumps(answer)))
@@ -85,7 +104,12 @@ class TestActiveTasks:
 
     def test_are_read_by_provider(self) -> None:
         data = {
-            "kling": {"staged_count": 1, "pending_count": "2", "processing_count": 3, "active_tasks": [{"id": "t1"}]},
+            "kling": {
+                "staged_count": 1,
+                "pending_count": "2",
+                "processing_count": 3,
+                "active_tasks": [{"id": "t1"}],
+            },
             "luma": {"active_tasks": None},
             "suno": None,
         }
@@ -107,7 +131,10 @@ class TestUpload:
         http = Upload("cat.PNG", b"cat").to_http()
 
         assert (http.method, http.path) == ("POST", "")
-        assert orjson.loads(http.body) == {"file_name": "cat.PNG", "file_data": base64.b64encode(b"cat").decode()}
+        assert orjson.loads(http.body) == {
+            "file_name": "cat.PNG",
+            "file_data": base64.b64encode(b"cat").decode(),
+        }
 
     def test_shows_the_name_and_not_the_file(self) -> None:
         assert repr(Upload("cat.png", b"cat")) == "Upload(name='cat.png')"

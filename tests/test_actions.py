@@ -104,7 +104,9 @@ def test_words_become_the_classes_of_their_family() -> None:
         assert copied.action("reroll") == midjourney.Reroll(ID)
 
 
-@pytest.mark.parametrize("word", ["", "upscale5", "upscale", "describe", "reroll1", "pan_north", "variation 2x"])
+@pytest.mark.parametrize(
+    "word", ["", "upscale5", "upscale", "describe", "reroll1", "pan_north", "variation 2x"]
+)
 def test_another_word_is_refused(word: str) -> None:
     families: list[Any] = [LEGACY, UNIFIED, FACE_SWAP]
     if word != "upscale5":  # a LegNext grid that was drawn with --draft has up to 24 pictures
@@ -126,13 +128,17 @@ def test_another_word_is_refused(word: str) -> None:
 async def test_a_notebook_shows_the_pictures_and_what_went_wrong(case: FamilyCase, tmp_path: Path) -> None:
     async with serving(adopt_parents=False, picture_size=32) as (_, piapi):
         grid = await piapi.run(Imagine("a cat"))
-        saved, refused = await BatchRunner(piapi, download=tmp_path).run([case.reroll(grid.task_id), case.reroll("no")])
+        saved, refused = await BatchRunner(piapi, download=tmp_path).run(
+            [case.reroll(grid.task_id), case.reroll("no")]
+        )
 
     assert saved.task is not None
     for shown in (saved.task._repr_html_(), saved._repr_html_()):
         assert shown.count("<img ") == len([file for file in saved.task.files if file.role == "result"])
         assert saved.task.images[0] in shown
-    assert f"<Task {saved.task.task_id}: {saved.task.status}, {len(saved.task.files)} files>" == repr(saved.task)
+    assert f"<Task {saved.task.task_id}: {saved.task.status}, {len(saved.task.files)} files>" == repr(
+        saved.task
+    )
     assert f"done, {len(saved.files)} files saved>" in repr(saved)
     assert "NotFoundError: " in repr(refused)
     assert "parent task not found" in refused._repr_html_()
@@ -152,7 +158,11 @@ def test_nothing_of_a_hosts_is_markup_or_script() -> None:
 
 
 def test_videos_and_sounds_have_players_and_a_model_a_link() -> None:
-    output = {"video_url": "https://a.b/c.mp4", "audio_url": "https://a.b/c.mp3", "model_url": "https://a.b/c.glb"}
+    output = {
+        "video_url": "https://a.b/c.mp4",
+        "audio_url": "https://a.b/c.mp3",
+        "model_url": "https://a.b/c.glb",
+    }
     shown = read(UNIFIED, status="completed", output=output)._repr_html_()
 
     assert all(tag in shown for tag in ("<video ", "<audio ", '<a href="https://a.b/c.glb"'))

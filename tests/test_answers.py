@@ -47,7 +47,9 @@ def fetched(body: object, status: int = 200) -> Task[MidjourneyResult]:
     return Fetch(ID).parse(response(body, status))
 
 
-def multi_fetched(body: object, *ids: TaskId) -> Mapping[TaskId, Task[MidjourneyResult] | UnexpectedAnswer | None]:
+def multi_fetched(
+    body: object, *ids: TaskId
+) -> Mapping[TaskId, Task[MidjourneyResult] | UnexpectedAnswer | None]:
     return MultiFetch(ids or (ID, OTHER)).parse(response(body))
 
 
@@ -274,7 +276,17 @@ class TestFetch:
 
     @pytest.mark.parametrize(
         ("wire", "expected"),
-        [(0, 0), (42, 42), (100, 100), ("42", 42), ("42%", 42), (42.7, 42), ("", None), (None, None), ("half", None)],
+        [
+            (0, 0),
+            (42, 42),
+            (100, 100),
+            ("42", 42),
+            ("42%", 42),
+            (42.7, 42),
+            ("", None),
+            (None, None),
+            ("half", None),
+        ],
     )
     def test_reads_progress_however_it_is_spelt(self, wire: object, expected: int | None) -> None:
         task = pending(task_progress=wire)
@@ -308,7 +320,9 @@ class TestFetch:
             ("error_messages", "careful", ("careful",)),
         ],
     )
-    def test_reads_numbers_as_texts_and_texts_as_numbers(self, field: str, wire: object, expected: object) -> None:
+    def test_reads_numbers_as_texts_and_texts_as_numbers(
+        self, field: str, wire: object, expected: object
+    ) -> None:
         assert getattr(finished(**{field: wire}).result, field) == expected
 
     def test_ignores_what_it_does_not_know(self) -> None:
@@ -348,15 +362,23 @@ class TestFetch:
         assert task.created_at is not None
         assert task.created_at.isoformat() == "2024-02-27T12:02:41+00:00"
 
-    @pytest.mark.parametrize("time", [0, -1, None, "", "soon", "2024-02-27T12:02:41Z", 1e300, 10**18], ids=repr)
+    @pytest.mark.parametrize(
+        "time", [0, -1, None, "", "soon", "2024-02-27T12:02:41Z", 1e300, 10**18], ids=repr
+    )
     def test_has_no_time_where_the_wire_has_none(self, time: object) -> None:
-        task = fetched({"status": "pending", "meta": {"created_at": time, "started_at": time, "ended_at": time}})
+        task = fetched(
+            {"status": "pending", "meta": {"created_at": time, "started_at": time, "ended_at": time}}
+        )
 
         assert (task.created_at, task.started_at, task.ended_at) == (None, None, None)
 
     @pytest.mark.parametrize(
         "body",
-        [{"message": "task not found"}, {"status": "failed", "message": "task not found"}, {"message": "no such task"}],
+        [
+            {"message": "task not found"},
+            {"status": "failed", "message": "task not found"},
+            {"message": "no such task"},
+        ],
         ids=str,
     )
     def test_that_refuses_with_a_good_status_is_a_refusal_all_the_same(self, body: object) -> None:
@@ -381,7 +403,10 @@ class TestFailedTask:
             ({"task_result": {"error_messages": "banned prompt"}}, "banned prompt"),
             ({"task_result": {"error_messages": [], "message": "banned prompt"}}, "banned prompt"),
             ({"task_result": {"error_messages": None}, "message": "banned prompt"}, "banned prompt"),
-            ({"task_result": {"error_messages": ["one"], "message": "two"}, "message": "three"}, "one; two; three"),
+            (
+                {"task_result": {"error_messages": ["one"], "message": "two"}, "message": "three"},
+                "one; two; three",
+            ),
             ({"task_result": {"error_messages": ["one"], "message": "one"}, "message": "one"}, "one"),
             ({"task_result": {"error_messages": []}}, ""),
             ({"task_result": {}}, ""),
@@ -397,7 +422,9 @@ class TestFailedTask:
 
     @pytest.mark.parametrize("word", ["pending", "processing", "finished", "cancelled"])
     def test_is_the_only_kind_with_an_error(self, word: str) -> None:
-        task = fetched({"task_id": ID, "status": word, "message": "", "task_result": {"error_messages": ["a warning"]}})
+        task = fetched(
+            {"task_id": ID, "status": word, "message": "", "task_result": {"error_messages": ["a warning"]}}
+        )
 
         assert task.error == ""
         assert task.result.error_messages == ("a warning",)
@@ -411,7 +438,12 @@ class TestFailedTask:
 class TestMultiFetch:
     def test_gives_each_task_asked_for(self) -> None:
         found = multi_fetched(
-            {"data": {ID: {"task_id": ID, "status": "finished"}, OTHER: {"task_id": OTHER, "status": "pending"}}}
+            {
+                "data": {
+                    ID: {"task_id": ID, "status": "finished"},
+                    OTHER: {"task_id": OTHER, "status": "pending"},
+                }
+            }
         )
 
         states = {task_id: task.state for task_id, task in found.items() if isinstance(task, Task)}
@@ -438,7 +470,9 @@ class TestMultiFetch:
         ],
         ids=str,
     )
-    def test_of_one_unreadable_entry_names_its_place_and_keeps_its_neighbours(self, entry: object, path: str) -> None:
+    def test_of_one_unreadable_entry_names_its_place_and_keeps_its_neighbours(
+        self, entry: object, path: str
+    ) -> None:
         found = multi_fetched({"data": {ID: entry, OTHER: {"status": "pending"}}})
 
         error, neighbour = found[ID], found[OTHER]
@@ -512,7 +546,10 @@ class TestCancel:
 
 class TestRaw:
     def test_is_the_json_as_received(self) -> None:
-        body = {"status": "finished", "task_result": {"image_urls": ["https://a.b/1.png"], "task_progress": "99%"}}
+        body = {
+            "status": "finished",
+            "task_result": {"image_urls": ["https://a.b/1.png"], "task_progress": "99%"},
+        }
 
         assert fetched(body).raw == body
 
@@ -614,11 +651,14 @@ numbers = st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False, allow_in
 any_json = st.recursive(
     st.none() | st.booleans() | numbers | texts,
     lambda children: (
-        st.lists(children, max_size=3) | st.dictionaries(st.sampled_from(WIRE_NAMES) | texts, children, max_size=5)
+        st.lists(children, max_size=3)
+        | st.dictionaries(st.sampled_from(WIRE_NAMES) | texts, children, max_size=5)
     ),
     max_leaves=12,
 )
-result_objects = st.dictionaries(st.sampled_from(list(MidjourneyResult.__annotations__)), any_json, max_size=6)
+result_objects = st.dictionaries(
+    st.sampled_from(list(MidjourneyResult.__annotations__)), any_json, max_size=6
+)
 metas = st.dictionaries(st.sampled_from(["task_type", "created_at", "started_at", "ended_at"]), any_json)
 
 # Answers that get past the first checks, so that what lies behind is reached.
@@ -646,7 +686,9 @@ def look_at(task: Task[MidjourneyResult]) -> None:
     assert isinstance(task.state, TaskState)
     assert task.progress is None or type(task.progress) is int
     assert all(type(text) is str for text in (task.status, task.error, task.task_type, *task.images))
-    assert all(at is None or at.utcoffset() is not None for at in (task.created_at, task.started_at, task.ended_at))
+    assert all(
+        at is None or at.utcoffset() is not None for at in (task.created_at, task.started_at, task.ended_at)
+    )
     assert task.task_id in repr(task)
     assert isinstance(hash(task), int)
     assert isinstance(task.raw, dict)
@@ -701,7 +743,9 @@ class TestAnyAnswerWhatever:
             fetched(orjson.dumps(ECHO)[:cut])
 
     @pytest.mark.parametrize("depth", [100, 250, 300, 1000, 100_000])
-    @pytest.mark.parametrize("place", ['{"status":"finished","task_result":{"actions":%s}}', '{"task_id":%s}', "%s"])
+    @pytest.mark.parametrize(
+        "place", ['{"status":"finished","task_result":{"actions":%s}}', '{"task_id":%s}', "%s"]
+    )
     def test_however_deep_gives_a_task_or_a_piapi_error(self, depth: int, place: str) -> None:
         body = (place % ("[" * depth + "]" * depth)).encode()
 

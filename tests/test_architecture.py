@@ -36,7 +36,19 @@ FOLDERS = [
 # Those of the emulator, from the ground up.
 EMULATOR_FOLDERS = ["_service", "_media", "_api", "_server"]
 IMPURE_IMPORTS = {
-    *("aiohttp", "anyio", "asyncio", "time", "socket", "ssl", "threading", "selectors", "subprocess", "os", "pathlib"),
+    *(
+        "aiohttp",
+        "anyio",
+        "asyncio",
+        "time",
+        "socket",
+        "ssl",
+        "threading",
+        "selectors",
+        "subprocess",
+        "os",
+        "pathlib",
+    ),
     *("sqlite3", "logging", "urllib.request", "http.client"),
 }
 NAMES_OF_FILES = {"tasks": {"pathlib.Path"}}  # others take `PurePath`: a name, which opens nothing
@@ -121,7 +133,9 @@ def own_room(found: Import) -> str | None:
 
 def places(paths: Iterable[Path], wrong: Callable[[Path], Iterable[tuple[int, str]]]) -> list[str]:
     """Return every place that is wrong in these files, in a way that an editor finds it."""
-    return [f"{path.relative_to(PACKAGE.parent)}:{line}: {text}" for path in paths for line, text in wrong(path)]
+    return [
+        f"{path.relative_to(PACKAGE.parent)}:{line}: {text}" for path in paths for line, text in wrong(path)
+    ]
 
 
 def pure_files() -> list[Path]:
@@ -217,7 +231,10 @@ class TestTheEmulator:
         ]
 
         assert wrong == []
-        assert allowed - {*ORDER, "nothing"} <= {*EMULATOR_FOLDERS[: EMULATOR_FOLDERS.index(folder)], "faults"}
+        assert allowed - {*ORDER, "nothing"} <= {
+            *EMULATOR_FOLDERS[: EMULATOR_FOLDERS.index(folder)],
+            "faults",
+        }
 
     def test_shares_nothing_with_the_client_but_two_values(self) -> None:
         shared: dict[str, set[str]] = {}
@@ -259,7 +276,9 @@ class TestHabits:
             return [
                 (found.line, found.whole)
                 for found in imports_of(path, parse(path))
-                if found.name and found.module.split(".")[0] in {"anyio", "aiohttp"} and found.whole != "aiohttp.web"
+                if found.name
+                and found.module.split(".")[0] in {"anyio", "aiohttp"}
+                and found.whole != "aiohttp.web"
             ]
 
         assert places(files(), wrong) == []
@@ -278,7 +297,11 @@ class TestHabits:
 
     def test_no_function_changes_its_module(self) -> None:
         def wrong(path: Path) -> list[tuple[int, str]]:
-            return [(node.lineno, ast.unparse(node)) for node in ast.walk(parse(path)) if isinstance(node, ast.Global)]
+            return [
+                (node.lineno, ast.unparse(node))
+                for node in ast.walk(parse(path))
+                if isinstance(node, ast.Global)
+            ]
 
         assert places(files(), wrong) == []
 
@@ -288,7 +311,17 @@ class TestHabits:
         assert silent == []
 
 
-MAKERS_OF_MUTABLES = {"list", "dict", "set", "bytearray", "deque", "defaultdict", "Counter", "OrderedDict", "count"}
+MAKERS_OF_MUTABLES = {
+    "list",
+    "dict",
+    "set",
+    "bytearray",
+    "deque",
+    "defaultdict",
+    "Counter",
+    "OrderedDict",
+    "count",
+}
 
 
 def is_mutable(value: ast.expr | None) -> bool:
@@ -315,7 +348,9 @@ class TestTheseChecks:
         assert [found.whole for found in imports_of(PACKAGE / "tasks.py", ast.parse(source))] == expected
 
     def test_see_where_a_sub_packages_imports_lead(self) -> None:
-        tree = ast.parse("from .._verdict import Verdict\nfrom ._client import client\nfrom .. import midjourney")
+        tree = ast.parse(
+            "from .._verdict import Verdict\nfrom ._client import client\nfrom .. import midjourney"
+        )
         found = imports_of(PACKAGE / "emulator" / "_emulator.py", tree)
 
         assert {own_room(one) for one in found} == {"_verdict", "emulator", "midjourney"}
@@ -324,7 +359,9 @@ class TestTheseChecks:
     def test_know_what_can_change(self, source: str) -> None:
         assert is_mutable(ast.parse(source, mode="eval").body)
 
-    @pytest.mark.parametrize("source", ["()", "frozenset()", "'text'", "5", "re.compile('')", "Structure(Task)"])
+    @pytest.mark.parametrize(
+        "source", ["()", "frozenset()", "'text'", "5", "re.compile('')", "Structure(Task)"]
+    )
     def test_know_what_cannot(self, source: str) -> None:
         assert not is_mutable(ast.parse(source, mode="eval").body)
 

@@ -82,7 +82,9 @@ async def test_without_a_ledger_a_key_is_a_label() -> None:
         assert emulator.seen.creates == 3
 
 
-@pytest.mark.parametrize("shape", [list, tuple, iter, as_async, lambda requests: (request for request in requests)])
+@pytest.mark.parametrize(
+    "shape", [list, tuple, iter, as_async, lambda requests: (request for request in requests)]
+)
 async def test_requests_may_come_in_any_iterable(shape: Callable[[Any], Any]) -> None:
     async with serving(**WIDE) as (emulator, piapi):
         outcomes = await BatchRunner(piapi, concurrency=3).run(shape(rerolls(10)))
@@ -100,7 +102,9 @@ async def test_nothing_gives_nothing(nothing: Any) -> None:
 
 
 @pytest.mark.parametrize("shape", [iter, as_async])
-async def test_an_endless_iterable_is_read_no_further_ahead_than_twice_the_bound(shape: Callable[[Any], Any]) -> None:
+async def test_an_endless_iterable_is_read_no_further_ahead_than_twice_the_bound(
+    shape: Callable[[Any], Any],
+) -> None:
     read = 0
 
     def endless() -> Iterator[Reroll]:
@@ -147,7 +151,11 @@ async def test_many_in_flight_wait_in_few_requests() -> None:
 # -- each on its own account ----------------------------------------------------------------------------------------
 
 
-MISHAPS: dict[str, Any] = {"fails": TaskFails("no luck"), "unknown": Drop(after_body=True), "busy": Status(429)}
+MISHAPS: dict[str, Any] = {
+    "fails": TaskFails("no luck"),
+    "unknown": Drop(after_body=True),
+    "busy": Status(429),
+}
 
 
 async def test_one_items_failure_touches_no_other(tmp_path: Path, case: FamilyCase) -> None:
@@ -192,7 +200,9 @@ async def test_a_cancelled_task_is_its_items_error(cancelling_case: FamilyCase) 
         runner = BatchRunner(piapi)
         running = asyncio.create_task(runner.run(rerolls(2, cancelling_case.reroll)))
         await asyncio.sleep(2)
-        staged = [task_id for task_id, task in emulator.engine.tasks.items() if task.origin and task.started is None]
+        staged = [
+            task_id for task_id, task in emulator.engine.tasks.items() if task.origin and task.started is None
+        ]
         await piapi.cancel(*staged)
         outcomes = await running
 
@@ -222,7 +232,9 @@ async def test_an_unreachable_host_is_each_items_error() -> None:
         emulator.fail("*", Refuse(1e6))
         outcomes = await BatchRunner(piapi, concurrency=2).run(rerolls(3))
 
-        assert all(isinstance(outcome.error, TransportError) and not outcome.error.sent for outcome in outcomes)
+        assert all(
+            isinstance(outcome.error, TransportError) and not outcome.error.sent for outcome in outcomes
+        )
         assert emulator.seen.creates == 0
 
 
@@ -299,7 +311,10 @@ async def test_a_directory_that_cannot_be_used_is_said_before_anything_is_paid(t
 
 async def test_the_account_is_exact_at_any_time() -> None:
     seen: list[Totals] = []
-    async with serving(durations=20.0, latency={"reroll": 1.0}, concurrency=5, queue=100) as (emulator, piapi):
+    async with serving(durations=20.0, latency={"reroll": 1.0}, concurrency=5, queue=100) as (
+        emulator,
+        piapi,
+    ):
         emulator.fail("reroll", Drop(after_body=True), rate=0.1)
         emulator.fail("reroll", TaskFails(), rate=0.1)
         emulator.fail("reroll", Status(400), rate=0.1)
@@ -343,7 +358,9 @@ async def test_two_runners_share_a_client() -> None:
         assert [20, 20] == [runner.totals.submitted for runner in runners]
 
 
-async def test_two_runners_on_one_ledger_pay_once_for_what_both_want(tmp_path: Path, case: FamilyCase) -> None:
+async def test_two_runners_on_one_ledger_pay_once_for_what_both_want(
+    tmp_path: Path, case: FamilyCase
+) -> None:
     async with serving({"ledger": Ledger(tmp_path / "run.db")}, **WIDE) as (emulator, piapi):
         runners = [BatchRunner(piapi, concurrency=3) for _ in range(2)]
         one, other = await asyncio.gather(*(runner.run(rerolls(20, case.reroll)) for runner in runners))

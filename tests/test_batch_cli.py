@@ -118,7 +118,9 @@ def test_pictures_are_saved(host: Host) -> None:
 def test_all_verbs_may_stand_in_one_file(host: Host) -> None:
     grid = run(write("grid.jsonl", {"verb": "imagine", "prompt": "a cat"}), host=host)
     [row] = rows_of(grid.stdout)
-    single = run(write("single.jsonl", {"verb": "upscale", "origin_task_id": row["task_id"], "index": 2}), host=host)
+    single = run(
+        write("single.jsonl", {"verb": "upscale", "origin_task_id": row["task_id"], "index": 2}), host=host
+    )
     picture = rows_of(single.stdout)[0]["task_id"]
     result = run(
         write(
@@ -142,12 +144,18 @@ def test_all_verbs_may_stand_in_one_file(host: Host) -> None:
 # -- what goes in ---------------------------------------------------------------------------------------------------
 
 GOOD_FILES: dict[str, tuple[str, bytes]] = {
-    "jsonl": ("in.jsonl", b'{"verb":"reroll","origin_task_id":"p1"}\n{"verb":"reroll","origin_task_id":"p2"}\n'),
+    "jsonl": (
+        "in.jsonl",
+        b'{"verb":"reroll","origin_task_id":"p1"}\n{"verb":"reroll","origin_task_id":"p2"}\n',
+    ),
     "no newline at the end": (
         "in.jsonl",
         b'{"verb":"reroll","origin_task_id":"p1"}\n{"verb":"reroll","origin_task_id":"p2"}',
     ),
-    "crlf": ("in.jsonl", b'{"verb":"reroll","origin_task_id":"p1"}\r\n\r\n{"verb":"reroll","origin_task_id":"p2"}\r\n'),
+    "crlf": (
+        "in.jsonl",
+        b'{"verb":"reroll","origin_task_id":"p1"}\r\n\r\n{"verb":"reroll","origin_task_id":"p2"}\r\n',
+    ),
     "blank lines": (
         "in.jsonl",
         b'\n  \n{"verb":"reroll","origin_task_id":"p1"}\n\t\n{"verb":"reroll","origin_task_id":"p2"}\n\n',
@@ -156,8 +164,14 @@ GOOD_FILES: dict[str, tuple[str, bytes]] = {
         "in.jsonl",
         b'\xef\xbb\xbf{"verb":"reroll","origin_task_id":"p1"}\n{"verb":"reroll","origin_task_id":"p2"}\n',
     ),
-    "no suffix": ("requests", b' \n{"verb":"reroll","origin_task_id":"p1"}\n{"verb":"reroll","origin_task_id":"p2"}\n'),
-    "json suffix": ("in.json", b'{"verb":"reroll","origin_task_id":"p1"}\n{"verb":"reroll","origin_task_id":"p2"}\n'),
+    "no suffix": (
+        "requests",
+        b' \n{"verb":"reroll","origin_task_id":"p1"}\n{"verb":"reroll","origin_task_id":"p2"}\n',
+    ),
+    "json suffix": (
+        "in.json",
+        b'{"verb":"reroll","origin_task_id":"p1"}\n{"verb":"reroll","origin_task_id":"p2"}\n',
+    ),
     "csv": ("in.csv", b"verb,origin_task_id\nreroll,p1\nreroll,p2\n"),
     "csv with bom and crlf": ("in.csv", b"\xef\xbb\xbfverb,origin_task_id\r\nreroll,p1\r\nreroll,p2\r\n"),
     "csv with quotes": (
@@ -205,12 +219,21 @@ BAD_LINES: dict[str, tuple[bytes, str]] = {
     "an array": (b"[]", "it is not a JSON object"),
     "a text": (b'"reroll"', "it is not a JSON object"),
     "deep": (b"[" * 100_000, "it is not JSON"),
-    "an endless number": (b'{"verb":"imagine","prompt":"x","bot_id":1' + b"0" * 5000 + b"}", "it is not JSON"),
+    "an endless number": (
+        b'{"verb":"imagine","prompt":"x","bot_id":1' + b"0" * 5000 + b"}",
+        "it is not JSON",
+    ),
     "no verb": (b'{"origin_task_id":"p"}', "verb: missing; name one, or that of all, as with --verb imagine"),
     "another verb": (b'{"verb":"fetch","task_id":"p"}', "verb: 'fetch' is not allowed"),
     "a verb that is no text": (b'{"verb":["reroll"]}', "verb: .* is not allowed"),
-    "an unknown field": (b'{"verb":"reroll","origin_task_id":"p","promt":"x"}', "promt: reroll takes only .*prompt"),
-    "a field of another verb": (b'{"verb":"reroll","origin_task_id":"p","index":1}', "index: reroll takes only"),
+    "an unknown field": (
+        b'{"verb":"reroll","origin_task_id":"p","promt":"x"}',
+        "promt: reroll takes only .*prompt",
+    ),
+    "a field of another verb": (
+        b'{"verb":"reroll","origin_task_id":"p","index":1}',
+        "index: reroll takes only",
+    ),
     "a missing field": (b'{"verb":"reroll","prompt":"x"}', "origin_task_id: missing"),
     "two missing fields": (b'{"verb":"inpaint"}', "(?=.*mask)(?=.*origin_task_id).*: missing"),
     "an empty field": (b'{"verb":"reroll","origin_task_id":" "}', "origin_task_id: ' ' is not allowed"),
@@ -221,19 +244,30 @@ BAD_LINES: dict[str, tuple[bytes, str]] = {
         "skip_prompt_check: 'yes'",
     ),
     "a float for a number": (b'{"verb":"imagine","prompt":"x","bot_id":1.5}', "bot_id: 1.5 is not allowed"),
-    "a value out of range": (b'{"verb":"upscale","origin_task_id":"p","index":7}', "index: '7' is not allowed"),
+    "a value out of range": (
+        b'{"verb":"upscale","origin_task_id":"p","index":7}',
+        "index: '7' is not allowed",
+    ),
     "half a pair": (b'{"verb":"imagine","prompt":"\\ud800"}', "prompt: .* is not allowed"),
     "an object for a text": (b'{"verb":"imagine","prompt":{}}', "prompt: {} is not allowed"),
     "a text for a list": (b'{"verb":"blend","image_urls":"https://example.org/a.png"}', "image_urls"),
     "an empty key": (b'{"verb":"reroll","origin_task_id":"p","key":" "}', "key: ' ' is not allowed"),
-    "a key that is no text": (b'{"verb":"reroll","origin_task_id":"p","key":5}', "key: 5 is .*it must be a str$"),
+    "a key that is no text": (
+        b'{"verb":"reroll","origin_task_id":"p","key":5}',
+        "key: 5 is .*it must be a str$",
+    ),
     "an unprintable key": (b'{"verb":"reroll","origin_task_id":"p","key":"a\\nb"}', "key: .* is not allowed"),
-    "a key that is taken": (b'{"verb":"reroll","origin_task_id":"p","key":"mine"}', "key: 'mine' is already on line 1"),
+    "a key that is taken": (
+        b'{"verb":"reroll","origin_task_id":"p","key":"mine"}',
+        "key: 'mine' is already on line 1",
+    ),
 }
 
 
 @pytest.mark.parametrize(("line", "said"), BAD_LINES.values(), ids=BAD_LINES)
-def test_a_bad_line_is_named_with_its_field_and_nothing_is_submitted(line: bytes, said: str, host: Host) -> None:
+def test_a_bad_line_is_named_with_its_field_and_nothing_is_submitted(
+    line: bytes, said: str, host: Host
+) -> None:
     name = write("in.jsonl", reroll("p1", key="mine"), b"", line, reroll("p2"))
     result = run(name, "--ledger", "run.db", host=host)
 
@@ -256,13 +290,22 @@ def test_skip_invalid_goes_on_without_the_bad_line(line: bytes, said: str, host:
 
 
 BAD_CSV: dict[str, tuple[bytes, str]] = {
-    "too many cells": (b"verb,origin_task_id\nreroll,p1\nreroll,p2,x,y\n", "line 3: more cells than the header has"),
+    "too many cells": (
+        b"verb,origin_task_id\nreroll,p1\nreroll,p2,x,y\n",
+        "line 3: more cells than the header has",
+    ),
     "a missing cell": (b"verb,origin_task_id\nreroll,p1\nreroll\n", "line 3: origin_task_id: missing"),
     "an empty cell": (b"verb,origin_task_id\nreroll,p1\nreroll,\n", "line 3: origin_task_id: missing"),
-    "another verb's column": (b"verb,origin_task_id,index\nreroll,p1,\nreroll,p2,2\n", "line 3: index: reroll takes"),
+    "another verb's column": (
+        b"verb,origin_task_id,index\nreroll,p1,\nreroll,p2,2\n",
+        "line 3: index: reroll takes",
+    ),
     "an open quote": (b'verb,origin_task_id\nreroll,p1\nreroll,"p2\n', "line 3: it is not CSV"),
     "a stray quote": (b'verb,origin_task_id\nreroll,p1\nreroll,"p"2\n', "line 3: it is not CSV"),
-    "no number": (b"verb,prompt,bot_id\nimagine,x,1\nimagine,x,--5\n", "line 3: .*bot_id: '--5' is not allowed"),
+    "no number": (
+        b"verb,prompt,bot_id\nimagine,x,1\nimagine,x,--5\n",
+        "line 3: .*bot_id: '--5' is not allowed",
+    ),
     "no flag": (
         b"verb,origin_task_id,skip_prompt_check\nreroll,p1,true\nreroll,p2,perhaps\n",
         "line 3: .*skip_prompt_check: 'perhaps' is not allowed",
@@ -279,7 +322,9 @@ BAD_CSV: dict[str, tuple[bytes, str]] = {
 
 
 @pytest.mark.parametrize(("content", "said"), BAD_CSV.values(), ids=BAD_CSV)
-def test_a_bad_row_is_named_with_its_field_and_nothing_is_submitted(content: bytes, said: str, host: Host) -> None:
+def test_a_bad_row_is_named_with_its_field_and_nothing_is_submitted(
+    content: bytes, said: str, host: Host
+) -> None:
     Path("in.csv").write_bytes(content)
     result = run("in.csv", host=host)
 
@@ -338,7 +383,9 @@ def test_a_pipe_is_read_too(host: Host) -> None:
 
 
 def test_a_secret_of_the_input_is_in_no_output(host: Host) -> None:
-    name = write("in.jsonl", reroll("p1", webhook_endpoint="https://example.org/hook", webhook_secret="hush-hush"))
+    name = write(
+        "in.jsonl", reroll("p1", webhook_endpoint="https://example.org/hook", webhook_secret="hush-hush")
+    )
     result = run(name, "--out", "out.jsonl", "--ledger", "run.db", host=host)
 
     assert result.exit_code == 0
@@ -438,7 +485,9 @@ def test_lost_results_are_written_again_without_a_submit(host: Host) -> None:
     run(*words, host=host)
 
     assert host[0].seen.creates == 5
-    assert [(row["key"], row["task_id"]) for row in before] == [(row["key"], row["task_id"]) for row in results()]
+    assert [(row["key"], row["task_id"]) for row in before] == [
+        (row["key"], row["task_id"]) for row in results()
+    ]
     assert all(row["resumed"] for row in results())
 
 
@@ -472,7 +521,9 @@ def test_lines_that_are_not_final_are_replaced_by_what_came_of_them(host: Host) 
 
 
 @pytest.mark.parametrize("more", [(), ("--dry-run",)])
-def test_a_key_that_the_results_have_for_another_request_is_refused(more: tuple[str, ...], host: Host) -> None:
+def test_a_key_that_the_results_have_for_another_request_is_refused(
+    more: tuple[str, ...], host: Host
+) -> None:
     words = ("in.jsonl", "--ledger", "run.db", "--out", "out.jsonl")
     write("in.jsonl", reroll("p1", key="one"), reroll("p2", key="two", prompt="a cat"))
     run(*words, host=host)

@@ -131,7 +131,11 @@ def test_columns_that_are_no_fields_are_carried_along_and_named_once(host: Host)
 
 @pytest.mark.parametrize(
     ("column", "said"),
-    [("promt", "promt: reroll takes only"), ("image", "image: reroll takes only"), ("index", "index: reroll takes")],
+    [
+        ("promt", "promt: reroll takes only"),
+        ("image", "image: reroll takes only"),
+        ("index", "index: reroll takes"),
+    ],
 )
 def test_a_column_that_may_be_meant_as_a_field_is_refused(column: str, said: str, host: Host) -> None:
     verb = {"image": "describe,https://example.org/a.png", "index": "reroll,p", "promt": "reroll,p"}[column]
@@ -166,7 +170,9 @@ def test_numbers_and_flags_are_read_as_spreadsheets_write_them(host: Host) -> No
 
 
 def test_json_may_say_5_0_for_a_whole_number(host: Host) -> None:
-    Path("in.json").write_text(json.dumps([{"verb": "flux/txt2img", "prompt": "a cat", "width": 512.0}]), "ascii")
+    Path("in.json").write_text(
+        json.dumps([{"verb": "flux/txt2img", "prompt": "a cat", "width": 512.0}]), "ascii"
+    )
     [row] = rows(run(host, "in.json"))
 
     assert row["request"]["width"] == 512
@@ -183,7 +189,10 @@ def test_a_verb_may_be_said_for_all_lines(host: Host) -> None:
     assert "--verb imagine" in flat(without)
     assert not host[0].seen.requests
 
-    assert [row["request"]["prompt"] for row in rows(run(host, name, "--verb", "imagine"))] == ["a cat", "a dog"]
+    assert [row["request"]["prompt"] for row in rows(run(host, name, "--verb", "imagine"))] == [
+        "a cat",
+        "a dog",
+    ]
     wrong = run(host, name, "--verb", "imagin")
     assert wrong.exit_code == 2
     assert "did you mean imagine" in flat(wrong)
@@ -237,7 +246,9 @@ def test_a_file_that_is_wanted_is_spoken_of_as_one_types_it(host: Host) -> None:
     assert "@file" in result.stderr
 
 
-def test_a_file_that_changes_after_it_was_checked_is_not_submitted(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_changes_after_it_was_checked_is_not_submitted(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
     name = csv("verb,prompt\nimagine,a cat\n")
     monkeypatch.setattr(setup, "PiAPI", lambda *args, **options: (csv("verb,prompt\nimagine,another\n"),
                                                                   PiAPI(*args, **options))[1])  # fmt: skip

@@ -181,7 +181,9 @@ async def test_a_run_that_is_stopped_carries_and_logs_what_was_paid_for(
         assert made(emulator) == ids(outcomes)
         assert [True] * 4 + [False] * 4 == [outcome.ok for outcome in outcomes]
         late = [outcome.error for outcome in outcomes if not outcome.ok]
-        assert all(isinstance(error, WaitTimeout) and "attach(outcome.error.ref)" in str(error) for error in late)
+        assert all(
+            isinstance(error, WaitTimeout) and "attach(outcome.error.ref)" in str(error) for error in late
+        )
         assert {error.ref.task_id for error in late} == told_in(caplog, emulator)
 
 
@@ -215,7 +217,9 @@ async def test_a_stream_that_is_read_to_its_end_logs_nothing(caplog: pytest.LogC
     assert "" == warnings_in(caplog)
 
 
-async def test_a_submission_that_ends_after_its_reader_has_left_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_submission_that_ends_after_its_reader_has_left_is_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     async with serving(latency={"reroll": 10.0}, durations=30.0, **WIDE) as (emulator, piapi):
         with pytest.raises(Oops):
             async with BatchRunner(piapi, concurrency=4).stream(rerolls(9)):
@@ -290,7 +294,9 @@ async def outcomes_around(odd: Any, client: dict[str, Any] | None = None) -> tup
 
 
 @pytest.mark.parametrize("ledger", [False, True])
-@pytest.mark.parametrize("error", [TypeError("odd"), KeyError("odd"), RecursionError("odd"), ValueError("odd")])
+@pytest.mark.parametrize(
+    "error", [TypeError("odd"), KeyError("odd"), RecursionError("odd"), ValueError("odd")]
+)
 async def test_an_item_that_cannot_be_written_is_its_own_outcome(
     error: Exception, *, ledger: bool, tmp_path: Path
 ) -> None:
@@ -318,7 +324,9 @@ async def test_an_item_that_raises_what_would_end_its_worker_is_its_own_outcome(
 
 
 @pytest.mark.parametrize("ledger", [False, True])
-async def test_a_request_that_is_paid_for_is_asked_for_nothing_any_more(*, ledger: bool, tmp_path: Path) -> None:
+async def test_a_request_that_is_paid_for_is_asked_for_nothing_any_more(
+    *, ledger: bool, tmp_path: Path
+) -> None:
     client = {"ledger": Ledger(tmp_path / "run.db")} if ledger else None
     odd = Odd(Oops(), "family, once accepted")
     async with serving(client, durations=30.0, **WIDE) as (emulator, piapi):

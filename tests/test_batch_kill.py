@@ -130,7 +130,9 @@ def zygotes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Zygote, 
 class Run:
     """One input, one ledger, one file of results, and whatever is done to them."""
 
-    def __init__(self, zygotes: tuple[Zygote, Zygote], emulator: Emulator, url: str, folder: Path, verb: str) -> None:
+    def __init__(
+        self, zygotes: tuple[Zygote, Zygote], emulator: Emulator, url: str, folder: Path, verb: str
+    ) -> None:
         self.zygotes, self.emulator, self.url, self.folder = zygotes, emulator, url, folder
         names = [*(f"p{number}" for number in range(ITEMS - 2)), "twice", "twice"]
         lines = [{"verb": verb, NAMED_BY[verb]: name} for name in names]
@@ -142,7 +144,9 @@ class Run:
         return [*words, "--out", str(self.folder / out), "--concurrency", str(CONCURRENCY)]
 
     def start(self, which: int = 0, out: str = "out.jsonl") -> int:
-        return self.zygotes[which].start(self.url, *self.words(out), stderr=str(self.folder / f"said-{which}"))
+        return self.zygotes[which].start(
+            self.url, *self.words(out), stderr=str(self.folder / f"said-{which}")
+        )
 
     def said(self, which: int = 0) -> str:
         return (self.folder / f"said-{which}").read_text("utf-8")
@@ -205,7 +209,9 @@ class Run:
 
 
 @contextmanager
-def running(zygotes: tuple[Zygote, Zygote], folder: Path, verb: str = "reroll", **options: Any) -> Iterator[Run]:
+def running(
+    zygotes: tuple[Zygote, Zygote], folder: Path, verb: str = "reroll", **options: Any
+) -> Iterator[Run]:
     with threaded_emulator(queue=1000, **options) as (emulator, url):
         try:
             yield Run(zygotes, emulator, url, folder, verb)
@@ -311,7 +317,9 @@ def test_two_processes_on_one_input_and_ledger_pay_once_together(run: Run) -> No
     assert sum(not row["resumed"] for out in ("out.jsonl", "other.jsonl") for row in run.rows(out)) == ITEMS
 
 
-def test_two_processes_on_the_same_results_too_are_one_too_many(zygotes: tuple[Zygote, Zygote], tmp_path: Path) -> None:
+def test_two_processes_on_the_same_results_too_are_one_too_many(
+    zygotes: tuple[Zygote, Zygote], tmp_path: Path
+) -> None:
     with running(zygotes, tmp_path, latency={"reroll": 0.1}) as run:
         run.start(0)
         wait_until(run.out.exists)

@@ -58,7 +58,9 @@ async def leave_by_cancellation(runner: BatchRunner, requests: Any) -> None:
 
 
 @pytest.mark.parametrize("leave", [leave_by_break, leave_by_error, leave_by_timeout, leave_by_cancellation])
-async def test_leaving_early_stops_reading_and_submits_nothing_new(leave: Callable[[BatchRunner, Any], Any]) -> None:
+async def test_leaving_early_stops_reading_and_submits_nothing_new(
+    leave: Callable[[BatchRunner, Any], Any],
+) -> None:
     read = itertools.count(1)
     async with serving(durations=30.0, **WIDE) as (emulator, piapi):
         runner = BatchRunner(piapi, concurrency=5)
@@ -73,9 +75,14 @@ async def test_leaving_early_stops_reading_and_submits_nothing_new(leave: Callab
         assert [outcome.ok for outcome in await runner.run([REROLL])] == [True]  # it can be used again
 
 
-async def test_leaving_early_waits_for_submits_that_have_begun_to_leave(tmp_path: Path, case: FamilyCase) -> None:
+async def test_leaving_early_waits_for_submits_that_have_begun_to_leave(
+    tmp_path: Path, case: FamilyCase
+) -> None:
     ledger = Ledger(tmp_path / "run.db")
-    async with serving({"ledger": ledger}, latency={"create": 10.0}, durations=1.0, **WIDE) as (emulator, piapi):
+    async with serving({"ledger": ledger}, latency={"create": 10.0}, durations=1.0, **WIDE) as (
+        emulator,
+        piapi,
+    ):
         with pytest.raises(Oops):
             async with BatchRunner(piapi, concurrency=4).stream(rerolls(9, case.reroll)):
                 await asyncio.sleep(5)
@@ -136,7 +143,9 @@ def that_raises(count: int) -> Iterator[Reroll]:
 
 
 @pytest.mark.parametrize("shape", [iter, as_async])
-async def test_an_error_of_the_iterable_is_told_after_the_outcomes_of_what_was_begun(shape: Callable[..., Any]) -> None:
+async def test_an_error_of_the_iterable_is_told_after_the_outcomes_of_what_was_begun(
+    shape: Callable[..., Any],
+) -> None:
     async with serving(**WIDE) as (emulator, piapi):
         runner = BatchRunner(piapi, concurrency=4)
         seen = []

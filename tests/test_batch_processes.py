@@ -128,7 +128,9 @@ def test_the_second_signal_stops_at_once_and_prints_the_command_too(kind: signal
         code = process.finish()
 
     assert code == 130
-    assert "To go on: piapi-async --ledger run.db batch in.jsonl --out out.jsonl --concurrency 3" in process.said
+    assert (
+        "To go on: piapi-async --ledger run.db batch in.jsonl --out out.jsonl --concurrency 3" in process.said
+    )
     assert "Traceback" not in process.said
     assert slow[0].seen.creates == 3
 

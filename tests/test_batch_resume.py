@@ -39,7 +39,9 @@ from piapi_async.ledger._writer import LedgerWriter
 pytestmark = pytest.mark.looptime
 
 
-async def test_a_second_run_gives_every_outcome_again_and_submits_nothing(tmp_path: Path, case: FamilyCase) -> None:
+async def test_a_second_run_gives_every_outcome_again_and_submits_nothing(
+    tmp_path: Path, case: FamilyCase
+) -> None:
     path = tmp_path / "run.db"
     async with serving({"ledger": Ledger(path)}, **WIDE) as (emulator, piapi):
         first = await BatchRunner(piapi).run(rerolls(8, case.reroll))
@@ -108,7 +110,9 @@ async def test_what_ended_in_an_earlier_run_is_read_back_in_few_requests(tmp_pat
 
 
 @pytest.mark.parametrize("passing", [Status(503), Drop(before_body=True)])
-async def test_a_fault_while_reading_back_does_not_cost_the_fresher_links(passing: Any, tmp_path: Path) -> None:
+async def test_a_fault_while_reading_back_does_not_cost_the_fresher_links(
+    passing: Any, tmp_path: Path
+) -> None:
     async with serving({"ledger": Ledger(tmp_path / "run.db")}, durations=5.0, **WIDE) as (emulator, piapi):
         [first] = await BatchRunner(piapi).run(rerolls(1))
         emulator.fail("fetch", passing)
@@ -121,7 +125,9 @@ async def test_a_fault_while_reading_back_does_not_cost_the_fresher_links(passin
         assert emulator.seen.requests["fetch"] >= 3
 
 
-async def test_an_end_without_an_answer_is_asked_for_and_the_hosts_no_is_the_items_error(tmp_path: Path) -> None:
+async def test_an_end_without_an_answer_is_asked_for_and_the_hosts_no_is_the_items_error(
+    tmp_path: Path,
+) -> None:
     ledger = Ledger(tmp_path / "run.db")
     async with serving({"ledger": ledger}, durations=5.0, **WIDE) as (emulator, piapi):
         await BatchRunner(piapi).run(rerolls(2))
@@ -254,7 +260,12 @@ async def test_an_own_key_makes_the_item_whatever_its_place(tmp_path: Path) -> N
 
 
 async def test_equal_own_keys_are_one_task_and_other_requests_under_them_an_error(tmp_path: Path) -> None:
-    items: list[Any] = [BatchItem(REROLL, "k"), BatchItem(REROLL, "k"), BatchItem(Reroll("other"), "k"), REROLL]
+    items: list[Any] = [
+        BatchItem(REROLL, "k"),
+        BatchItem(REROLL, "k"),
+        BatchItem(Reroll("other"), "k"),
+        REROLL,
+    ]
     async with serving({"ledger": Ledger(tmp_path / "run.db")}, durations=5.0, **WIDE) as (emulator, piapi):
         runner = BatchRunner(piapi)
         one, same, other, own = await runner.run(items)

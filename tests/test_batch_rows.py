@@ -97,14 +97,20 @@ WHOLE = {
     "utf-16 without a mark": ("verb,prompt\n".encode("utf-16-le"), "UTF-16 without a byte-order mark"),
     "no header": (b"imagine,a cat\nimagine,a dog\n", "first line must name the columns.*'imagine', 'a cat'"),
     "a column twice": (b"verb,Prompt,prompt\nimagine,a,b\n", "two of its columns are called 'prompt'"),
-    "windows in the header": (b"verb,prompt,Gr\xf6\xdfe\nimagine,a,b\n", "is Windows-1252, not UTF-8.*0xf6.*line 1"),
+    "windows in the header": (
+        b"verb,prompt,Gr\xf6\xdfe\nimagine,a,b\n",
+        "is Windows-1252, not UTF-8.*0xf6.*line 1",
+    ),
     "an array cut off": (b'[{"verb": "imagine"},\n {"verb"', "not JSON: .*line 2"),
     "an array without an end": (b'[{"verb": "imagine"}\n', "closing bracket, is missing"),
     "an array that stops after a comma": (b'[{"verb": "imagine"},\n', "closing bracket is missing.*line 2"),
     "an array without commas": (b'[{"verb": "imagine"}\n{"verb": "imagine"}]', "comma between items"),
     "something after an array": (b"[]\n{}", "something after the array.*line 2"),
     "an array in Windows-1252": (b'[\n{"prompt": "caf\xe9"}]', "Windows-1252, not UTF-8: byte 0xe9.*line 2"),
-    "damaged utf-16": (b"\xff\xfe" + "verb,prompt\nimagine,a\n".encode("utf-16-le") + b"\x00\xd8\x00", "UTF-16"),
+    "damaged utf-16": (
+        b"\xff\xfe" + "verb,prompt\nimagine,a\n".encode("utf-16-le") + b"\x00\xd8\x00",
+        "UTF-16",
+    ),
 }
 
 
@@ -219,7 +225,9 @@ def test_an_item_without_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None
 # -- whatever people write ------------------------------------------------------------------------------------------
 
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\ufeff"), max_size=12)
-objects = st.dictionaries(st.sampled_from(sorted(KNOWN)), texts | st.integers() | st.none(), min_size=1, max_size=4)
+objects = st.dictionaries(
+    st.sampled_from(sorted(KNOWN)), texts | st.integers() | st.none(), min_size=1, max_size=4
+)
 encodings = st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "utf-32"])
 
 
@@ -231,13 +239,17 @@ def test_json_lines_come_back_as_they_were(values: list[dict[str, Any]], encodin
 
 
 @given(st.lists(objects), encodings, st.sampled_from([None, 1]))
-def test_an_array_comes_back_as_it_was(values: list[dict[str, Any]], encoding: str, indent: int | None) -> None:
+def test_an_array_comes_back_as_it_was(
+    values: list[dict[str, Any]], encoding: str, indent: int | None
+) -> None:
     data = json.dumps(values, ensure_ascii=False, indent=indent).encode(encoding)
 
     assert cells(data) == list(enumerate(values, 1))
 
 
-lines = st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="\ufeff"), min_size=1, max_size=12)
+lines = st.text(
+    st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="\ufeff"), min_size=1, max_size=12
+)
 
 
 @given(
@@ -246,9 +258,13 @@ lines = st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_character
     st.sampled_from(",;\t"),
     st.sampled_from(["all", "minimal"]),
 )
-def test_csv_comes_back_as_it_was(rows: list[tuple[str, str]], encoding: str, delimiter: str, quotes: str) -> None:
+def test_csv_comes_back_as_it_was(
+    rows: list[tuple[str, str]], encoding: str, delimiter: str, quotes: str
+) -> None:
     file = io.StringIO(newline="")
-    writer = csv.writer(file, delimiter=delimiter, quoting=csv.QUOTE_ALL if quotes == "all" else csv.QUOTE_MINIMAL)
+    writer = csv.writer(
+        file, delimiter=delimiter, quoting=csv.QUOTE_ALL if quotes == "all" else csv.QUOTE_MINIMAL
+    )
     writer.writerow(["prompt", "note"])
     for row in rows:
         writer.writerow(row)

@@ -109,7 +109,10 @@ def test_what_ends_the_program_comes_out_of_the_loop_as_itself_and_then_reaches_
         raise error
 
     async def read() -> list[Any]:
-        async with serving(**WIDE) as (_, piapi), BatchRunner(piapi, concurrency=3).stream(items()) as outcomes:
+        async with (
+            serving(**WIDE) as (_, piapi),
+            BatchRunner(piapi, concurrency=3).stream(items()) as outcomes,
+        ):
             return [outcome async for outcome in outcomes]
 
     reading = loop.create_task(read())

@@ -84,7 +84,9 @@ def test_without_a_ledger_nothing_is_known_to_have_failed(host: Host) -> None:
 
 
 def films(count: int) -> str:
-    lines = [{"verb": "luma/video_generation", "prompt": f"a cat, number {number}"} for number in range(count)]
+    lines = [
+        {"verb": "luma/video_generation", "prompt": f"a cat, number {number}"} for number in range(count)
+    ]
     Path("in.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     return "in.jsonl"
 

@@ -78,7 +78,9 @@ def mix_in(emulator: Emulator, rate: float) -> None:
     emulator.fail("create", Huge(17 * 2**20), nth=50)
 
 
-async def check_a_stormy_run(reroll: Callable[[str], Any], count: int, rate: float, seed: int, path: Path) -> None:
+async def check_a_stormy_run(
+    reroll: Callable[[str], Any], count: int, rate: float, seed: int, path: Path
+) -> None:
     client: dict[str, Any] = {"ledger": Ledger(path / "run.db"), "poll": PollPolicy.every(5.0)}
     async with serving(client, durations=30.0, seed=seed, **WIDE) as (emulator, piapi):
         mix_in(emulator, rate)
@@ -110,7 +112,9 @@ async def test_rerolls_in_a_storm_are_accounted_for_and_paid_once(tmp_path: Path
     await check_a_stormy_run(case.reroll, 300, 0.05, 1, tmp_path)
 
 
-async def test_a_run_that_is_left_in_a_storm_again_and_again_pays_once(tmp_path: Path, case: FamilyCase) -> None:
+async def test_a_run_that_is_left_in_a_storm_again_and_again_pays_once(
+    tmp_path: Path, case: FamilyCase
+) -> None:
     client: dict[str, Any] = {"ledger": Ledger(tmp_path / "run.db"), "poll": PollPolicy.every(5.0)}
     async with serving(client, durations=30.0, seed=4, **WIDE) as (emulator, piapi):
         mix_in(emulator, 0.05)

@@ -90,10 +90,14 @@ def test_a_table_has_the_rows_of_every_run_and_so_has_its_page(host: Host, suffi
     assert {"report": "later.html", "results": 3, "left_out": 0} == json.loads(later.stdout)
 
 
-def test_what_stands_in_the_way_is_said_before_anything_is_sent(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_stands_in_the_way_is_said_before_anything_is_sent(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
     Path("own.csv").write_text("mine")
     kept = run(host, "--out", "own.csv")
-    assert "own.csv exists, and own.csv.jsonl, from which a run goes on, does not" in " ".join(kept.stderr.split())
+    assert "own.csv exists, and own.csv.jsonl, from which a run goes on, does not" in " ".join(
+        kept.stderr.split()
+    )
 
     Path("in.csv.jsonl").write_bytes(Path("in.jsonl").read_bytes())
     both = CliRunner().invoke(cli, ["batch", "in.csv.jsonl", "--out", "in.csv"], env=host[1])
@@ -117,8 +121,9 @@ def test_a_table_that_cannot_be_written_is_told_and_its_rows_are_kept(
     result = run(host, "--out", "results.csv")
 
     assert 1 == result.exit_code
-    assert "results.csv could not be written (No space left on device). Its rows are in results.csv.jsonl." in (
-        " ".join(result.stderr.split())
+    assert (
+        "results.csv could not be written (No space left on device). Its rows are in results.csv.jsonl."
+        in (" ".join(result.stderr.split()))
     )
     assert 1 == len(Path("results.csv.jsonl").read_text().splitlines())
 
@@ -126,9 +131,25 @@ def test_a_table_that_cannot_be_written_is_told_and_its_rows_are_kept(
 def test_any_lines_become_a_table(tmp_path: Path) -> None:
     odd = [
         {"request": {f"field {number}": number for number in range(300)}, "final": True},
-        {"key": "\ud800", "images": "none", "files": [{"saved_as": 7}, 8], "cost": {"amount": 10**400}, "line": True},
-        {"created_at": "0001-01-01T00:00:00+09:00", "ended_at": "2026-01-01T00:00:00", "cost": [], "ok": "yes"},
-        {"created_at": "2026-01-01T01:00:00+01:00", "cost": {"amount": 1.5}, "files": None, "images": ["a", None]},
+        {
+            "key": "\ud800",
+            "images": "none",
+            "files": [{"saved_as": 7}, 8],
+            "cost": {"amount": 10**400},
+            "line": True,
+        },
+        {
+            "created_at": "0001-01-01T00:00:00+09:00",
+            "ended_at": "2026-01-01T00:00:00",
+            "cost": [],
+            "ok": "yes",
+        },
+        {
+            "created_at": "2026-01-01T01:00:00+01:00",
+            "cost": {"amount": 1.5},
+            "files": None,
+            "images": ["a", None],
+        },
     ]
     for suffix in (".csv", ".parquet"):
         out = tmp_path / f"odd{suffix}"

@@ -31,7 +31,9 @@ async def a_ledger(path: Path, **rows: str | None) -> None:
     """Write a ledger with these keys, each accepted under an id or, for None, unknown."""
     ledger = Ledger(path)
     for key, task_id in rows.items():
-        identity = SubmissionKey(key=key.replace("_", "-"), origin=ORIGIN, family="legacy", request="/mj/v2/imagine {}")
+        identity = SubmissionKey(
+            key=key.replace("_", "-"), origin=ORIGIN, family="legacy", request="/mj/v2/imagine {}"
+        )
         assert await writer_of(ledger).claim(identity) is None
         if task_id is None:
             await writer_of(ledger).mark_unknown(identity)
@@ -61,7 +63,9 @@ async def test_books_and_ledgers_that_agree_leave_nothing_to_complain_of(tmp_pat
     ],
     ids=["twice", "lost", "another id", "never made"],
 )
-async def test_what_is_lost_or_doubled_is_found(tmp_path: Path, made: dict[str, list[str]], complaint: str) -> None:
+async def test_what_is_lost_or_doubled_is_found(
+    tmp_path: Path, made: dict[str, list[str]], complaint: str
+) -> None:
     await a_ledger(tmp_path / "one.db", soak_1="a")
 
     account = await settle_accounts(made, [tmp_path / "one.db"])
@@ -85,12 +89,19 @@ def test_memory_that_grows_is_noticed_when_the_run_was_long_enough(seconds: int,
     ("create", "id_field", "read", "words"),
     [
         ("/v1/predictions", "id", "/v1/predictions/{}", ["processing", "succeeded"]),
-        ("/mj/reroll", "request_id", "/mj/reroll/requests/{}/status?logs=false", ["IN_PROGRESS", "COMPLETED"]),
+        (
+            "/mj/reroll",
+            "request_id",
+            "/mj/reroll/requests/{}/status?logs=false",
+            ["IN_PROGRESS", "COMPLETED"],
+        ),
         ("/v1/reroll", "job_id", "/v1/job/{}", ["processing", "completed"]),
     ],
     ids=["replicate", "fal", "legnext"],
 )
-async def test_the_host_speaks_as_other_sdks_expect(create: str, id_field: str, read: str, words: list[str]) -> None:
+async def test_the_host_speaks_as_other_sdks_expect(
+    create: str, id_field: str, read: str, words: list[str]
+) -> None:
     server = await serve(looks=[2])
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     async with server, aiohttp.ClientSession(url) as session:
@@ -129,7 +140,9 @@ def test_a_file_keeps_what_was_not_measured_again(tmp_path: Path) -> None:
 def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A README with all the places."""
     path = tmp_path / "README.md"
-    places = [f"<!-- measured: {name} -->\n\nold\n\n<!-- end -->\n" for name in ("summary", "picture", "duplicates")]
+    places = [
+        f"<!-- measured: {name} -->\n\nold\n\n<!-- end -->\n" for name in ("summary", "picture", "duplicates")
+    ]
     path.write_text("before\n" + "between\n".join(places) + "after\n")
     monkeypatch.setattr(readme, "README", path)
     monkeypatch.setattr(readme, "there", lambda: ["duplicates", "soak"])
@@ -167,7 +180,9 @@ def test_a_soak_that_found_something_is_told_in_full(page: Path, tmp_path: Path)
     assert "| tasks lost | 1.05 |  | <= 1.10 | **no** |" in page.read_text()
 
 
-def test_there_is_no_summary_of_a_part(page: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_there_is_no_summary_of_a_part(
+    page: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     readme.main(measured(tmp_path, duplicates=DUPLICATES))
 
     assert page.read_text().count("old") == 2
@@ -192,7 +207,9 @@ def test_the_readme_has_all_the_places() -> None:
 
 @pytest.mark.storm
 @pytest.mark.parametrize(("package", "made"), [("piapi_async", 1), ("legnext", 4)])
-def test_a_gateways_502_is_paid_once_by_us_and_four_times_by_legnexts_package(package: str, made: int) -> None:
+def test_a_gateways_502_is_paid_once_by_us_and_four_times_by_legnexts_package(
+    package: str, made: int
+) -> None:
     fault = on_legnext.FAULTS["502 after the job was made"]
 
     assert made == run_virtual(on_legnext.submit_under(fault, on_legnext.PACKAGES[package]))

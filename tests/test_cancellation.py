@@ -308,7 +308,9 @@ async def test_every_way_to_give_up_leaves_the_submit_to_the_client(kind: str) -
         assert emulator.seen.creates == 1
 
 
-async def test_a_caller_cancelled_in_the_very_moment_of_the_answer_loses_no_connection(case: FamilyCase) -> None:
+async def test_a_caller_cancelled_in_the_very_moment_of_the_answer_loses_no_connection(
+    case: FamilyCase,
+) -> None:
     async with strictly(Act(wait=1.0, say=http(case.accepted))) as (server, piapi):
         server.usual = Act(say=http(case.accepted.replace(b"t1", b"t2")))
         task = asyncio.create_task(piapi.submit(case.reroll("p")))

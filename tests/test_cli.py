@@ -67,7 +67,9 @@ def host() -> Iterator[tuple[Emulator, dict[str, str]]]:
 @pytest.mark.parametrize(
     "words", [("--emulator", "reroll", PARENT), pytest.param(("reroll", PARENT, "--emulator"), marks=STORM)]
 )
-def test_a_reroll_on_the_embedded_emulator_saves_four_pictures(words: tuple[str, ...], tmp_path: Path) -> None:
+def test_a_reroll_on_the_embedded_emulator_saves_four_pictures(
+    words: tuple[str, ...], tmp_path: Path
+) -> None:
     result = run(*words, "--prompt", "a cute cat", "--download", str(tmp_path))
 
     assert result.exit_code == 0
@@ -82,7 +84,16 @@ def test_a_reroll_on_the_embedded_emulator_saves_four_pictures(words: tuple[str,
 
 
 MORE: dict[str, tuple[str, ...]] = {
-    "imagine": ("a cat", "--process-mode", "turbo", "--aspect-ratio", "4:3", "--skip-prompt-check", "--bot-id", "3"),
+    "imagine": (
+        "a cat",
+        "--process-mode",
+        "turbo",
+        "--aspect-ratio",
+        "4:3",
+        "--skip-prompt-check",
+        "--bot-id",
+        "3",
+    ),
     "reroll": (PARENT, "--no-skip-prompt-check"),
     "upscale": (PARENT, "--index", "2"),
     "variation": (PARENT, "--index", "3", "--prompt", "a dog"),
@@ -100,7 +111,9 @@ def test_every_verb_is_a_command() -> None:
 
 
 @pytest.mark.parametrize("verb", MORE)
-def test_a_verb_is_submitted_and_only_its_id_is_printed(verb: str, host: tuple[Emulator, dict[str, str]]) -> None:
+def test_a_verb_is_submitted_and_only_its_id_is_printed(
+    verb: str, host: tuple[Emulator, dict[str, str]]
+) -> None:
     emulator, environment = host
 
     result = run(verb, *MORE[verb], "--no-wait", **environment)
@@ -114,7 +127,9 @@ def test_a_mask_is_read_from_a_file(host: tuple[Emulator, dict[str, str]], tmp_p
     _, environment = host
     (tmp_path / "mask.png").write_bytes(b"\x89PNG\r\n\x1a\n")
 
-    assert run("inpaint", PARENT, "--mask", f"@{tmp_path}/mask.png", "--no-wait", **environment).exit_code == 0
+    assert (
+        run("inpaint", PARENT, "--mask", f"@{tmp_path}/mask.png", "--no-wait", **environment).exit_code == 0
+    )
     refused = run("inpaint", PARENT, "--mask", "@nowhere.png", "--no-wait", **environment)
     assert refused.exit_code == 2
     assert "nowhere.png: No such file" in refused.stderr
@@ -186,7 +201,9 @@ def test_a_failed_task_is_exit_code_4() -> None:
     assert " failed: " in result.stderr
 
 
-def test_a_refusal_is_exit_code_3_and_says_that_nothing_was_paid(host: tuple[Emulator, dict[str, str]]) -> None:
+def test_a_refusal_is_exit_code_3_and_says_that_nothing_was_paid(
+    host: tuple[Emulator, dict[str, str]],
+) -> None:
     _, environment = host
 
     result = run("reroll", PARENT, **environment | {"PIAPI_API_KEY": "wrong"})
@@ -203,7 +220,15 @@ def test_a_time_out_is_exit_code_5_and_prints_the_command_that_resumes(
     with threaded_emulator(durations=1000.0) as (_, base_url):
         environment = {"PIAPI_API_KEY": KEY}
         result = run(
-            "--base-url", base_url, "reroll", PARENT, "--timeout", "0", "--download", "my pictures", **environment
+            "--base-url",
+            base_url,
+            "reroll",
+            PARENT,
+            "--timeout",
+            "0",
+            "--download",
+            "my pictures",
+            **environment,
         )
         task_id = re.findall(r"submitted (\S+)", result.stderr)[0]
 
@@ -213,7 +238,9 @@ def test_a_time_out_is_exit_code_5_and_prints_the_command_that_resumes(
     assert "again" not in result.stderr
 
 
-def test_waits_for_several_tasks_that_time_out_speak_the_shells_language(host: tuple[Emulator, dict[str, str]]) -> None:
+def test_waits_for_several_tasks_that_time_out_speak_the_shells_language(
+    host: tuple[Emulator, dict[str, str]],
+) -> None:
     emulator, environment = host
     emulator.fail("read", Status(500), times=None)
 
@@ -226,7 +253,9 @@ def test_waits_for_several_tasks_that_time_out_speak_the_shells_language(host: t
     assert "attach" not in result.stderr
 
 
-def test_an_unknown_submit_is_exit_code_6_and_never_advises_to_repeat(host: tuple[Emulator, dict[str, str]]) -> None:
+def test_an_unknown_submit_is_exit_code_6_and_never_advises_to_repeat(
+    host: tuple[Emulator, dict[str, str]],
+) -> None:
     emulator, environment = host
     emulator.fail("reroll", Drop(after_body=True))
 
@@ -300,7 +329,9 @@ def test_a_damaged_state_of_the_embedded_emulator_is_named(tmp_path: Path) -> No
     result = run("--emulator", "--ledger", str(tmp_path / "run.db"), "reroll", PARENT)
 
     assert result.exit_code == 2
-    assert f"{state} is not an emulator's state file, or is damaged: task 1: " in " ".join(result.stderr.split())
+    assert f"{state} is not an emulator's state file, or is damaged: task 1: " in " ".join(
+        result.stderr.split()
+    )
 
 
 def test_a_host_that_would_see_the_key_in_the_clear_is_refused() -> None:
@@ -311,7 +342,9 @@ def test_a_host_that_would_see_the_key_in_the_clear_is_refused() -> None:
     assert "allow_insecure" not in result.stderr
 
 
-def test_a_directory_that_cannot_be_used_is_told_before_anything_is_paid(host: tuple[Emulator, dict[str, str]]) -> None:
+def test_a_directory_that_cannot_be_used_is_told_before_anything_is_paid(
+    host: tuple[Emulator, dict[str, str]],
+) -> None:
     emulator, environment = host
 
     result = run("imagine", "a cat", "--download", "/dev/null", **environment)
@@ -333,12 +366,16 @@ def test_a_time_out_that_is_none_is_told_before_anything_is_paid(
     assert not emulator.seen.requests
 
 
-def test_the_key_may_stand_in_a_file_and_is_never_shown(host: tuple[Emulator, dict[str, str]], tmp_path: Path) -> None:
+def test_the_key_may_stand_in_a_file_and_is_never_shown(
+    host: tuple[Emulator, dict[str, str]], tmp_path: Path
+) -> None:
     _, environment = host
     (tmp_path / "key").write_text(f"{KEY}\n")
     del environment["PIAPI_API_KEY"]
 
-    result = run("imagine", "a cat", "--no-wait", "-v", "--api-key-file", str(tmp_path / "key"), **environment)
+    result = run(
+        "imagine", "a cat", "--no-wait", "-v", "--api-key-file", str(tmp_path / "key"), **environment
+    )
 
     assert result.exit_code == 0
     assert KEY not in result.output
@@ -357,7 +394,9 @@ def test_one_is_told_why_it_takes_long(host: tuple[Emulator, dict[str, str]]) ->
 # -- ledger ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_key_and_a_ledger_make_a_command_repeatable(host: tuple[Emulator, dict[str, str]], tmp_path: Path) -> None:
+def test_a_key_and_a_ledger_make_a_command_repeatable(
+    host: tuple[Emulator, dict[str, str]], tmp_path: Path
+) -> None:
     emulator, environment = host
     words = ("--ledger", str(tmp_path / "run.db"), "--key", "order 17")
 
@@ -365,7 +404,9 @@ def test_a_key_and_a_ledger_make_a_command_repeatable(host: tuple[Emulator, dict
     assert emulator.seen.requests["imagine"] == 1
 
 
-def test_an_unknown_submit_is_shown_and_resolved(host: tuple[Emulator, dict[str, str]], tmp_path: Path) -> None:
+def test_an_unknown_submit_is_shown_and_resolved(
+    host: tuple[Emulator, dict[str, str]], tmp_path: Path
+) -> None:
     emulator, environment = host
     file = str(tmp_path / "run.db")
     emulator.fail("imagine", Drop(after_body=True))
@@ -484,7 +525,9 @@ def test_a_submit_that_is_accepted_in_the_turn_of_the_interrupt_tells_the_id(
     assert "Nothing was sent" not in said
 
 
-def test_a_submit_that_is_refused_in_the_turn_of_the_interrupt_tells_why(host: tuple[Emulator, dict[str, str]]) -> None:
+def test_a_submit_that_is_refused_in_the_turn_of_the_interrupt_tells_why(
+    host: tuple[Emulator, dict[str, str]],
+) -> None:
     host[0].fail("imagine", Status(200, body={"status": "failed", "message": "no cats"}))
     said = interrupt(InterruptedImagine, host[1])
 
@@ -501,7 +544,9 @@ def test_a_submit_that_is_interrupted_before_it_leaves_is_not_sent(
     assert not host[0].seen.requests
 
 
-def test_a_submit_that_is_put_off_is_not_sent_again_after_an_interrupt(host: tuple[Emulator, dict[str, str]]) -> None:
+def test_a_submit_that_is_put_off_is_not_sent_again_after_an_interrupt(
+    host: tuple[Emulator, dict[str, str]],
+) -> None:
     host[0].fail("imagine", Status(200, body={"code": 429, "message": "slow down"}, retry_after=0.5))
     said = interrupt(InterruptedImagine, host[1])
 
@@ -514,7 +559,9 @@ def test_the_emulator_command_serves_until_it_is_interrupted(tmp_path: Path) -> 
     faults = tmp_path / "faults.toml"
     faults.write_text('[[fault]]\nroute = "imagine"\nkind = "status"\nstatus = 400\n')
     words = ("--port", "0", "--faults", str(faults), "--state", str(tmp_path / "state.json"), "--key", "mine")
-    with start("emulator", *words, "--dialect", "multi_fetch=false", "--dialect", "multi_fetch_max=5") as process:
+    with start(
+        "emulator", *words, "--dialect", "multi_fetch=false", "--dialect", "multi_fetch_max=5"
+    ) as process:
         names = ("PIAPI_BASE_URL", "PIAPI_API_KEY")
         environment: dict[str, Any] = {name: process.says(rf"{name}=(\S+)")[1] for name in names}
         refused = run("imagine", "a cat", "--no-wait", **environment)

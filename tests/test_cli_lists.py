@@ -25,13 +25,16 @@ async def many(tmp_path: Path) -> Path:
     ledger = Ledger(tmp_path / "l.db")
     for number in range(3):
         request = Imagine("a cat " * 10_000).to_http()
-        await writer_of(ledger).claim(SubmissionKey.of(request, key=f"k{number}", origin="https://a", family="legacy"))
+        await writer_of(ledger).claim(
+            SubmissionKey.of(request, key=f"k{number}", origin="https://a", family="legacy")
+        )
     await ledger.close()
     return tmp_path / "l.db"
 
 
 @pytest.mark.parametrize(
-    ("command", "lines"), [(["ledger", "show", "l.db"], 1), pytest.param(["models"], 0, marks=pytest.mark.storm)]
+    ("command", "lines"),
+    [(["ledger", "show", "l.db"], 1), pytest.param(["models"], 0, marks=pytest.mark.storm)],
 )
 def test_a_list_whose_reader_leaves_says_nothing(many: Path, command: list[str], lines: int) -> None:
     process = subprocess.Popen(
@@ -76,6 +79,8 @@ def test_a_submission_takes_its_webhook_secret_from_the_environment(
         assert secret in json.dumps(task.given)
 
         alone = CliRunner().invoke(
-            cli, [*(word for word in words if word not in {"--webhook-secret", "mine"}), "--no-wait"], env=environment
+            cli,
+            [*(word for word in words if word not in {"--webhook-secret", "mine"}), "--no-wait"],
+            env=environment,
         )
         assert alone.exit_code == 0, alone.stderr

@@ -46,7 +46,16 @@ def test_json_is_one_object_in_each_line_whatever_is_said(
 ) -> None:
     emulator, environment = host
     emulator.fail("imagine", Status(429))
-    words = ("--ledger", str(tmp_path / "run.db"), "imagine", "a cat", "--key", "order 17", "--log-format", "json")
+    words = (
+        "--ledger",
+        str(tmp_path / "run.db"),
+        "imagine",
+        "a cat",
+        "--key",
+        "order 17",
+        "--log-format",
+        "json",
+    )
     result = run(*words, "-v", **environment)
     assert result.exit_code == 0
 
@@ -59,7 +68,11 @@ def test_json_is_one_object_in_each_line_whatever_is_said(
     ended = by_event["TaskEnded"]
     task = json.loads(result.stdout)
     assert task["task_id"] == ended["task_id"]
-    assert ("Imagine", "order 17", environment["PIAPI_BASE_URL"]) == (ended["request"], ended["key"], ended["origin"])
+    assert ("Imagine", "order 17", environment["PIAPI_BASE_URL"]) == (
+        ended["request"],
+        ended["key"],
+        ended["origin"],
+    )
     assert "done" == ended["state"]
     assert any(line["message"].startswith("submitted ") for line in lines)  # the command's own words, too
 

@@ -60,7 +60,9 @@ async def test_a_host_that_needs_no_proxy_is_asked_itself() -> None:
     async with strict_server() as host, strict_server() as proxy:
         host.usual = CREATED
         environment = {"HTTP_PROXY": proxy.base_url, "NO_PROXY": "127.0.0.1"}
-        code, printed, said = await command("imagine", "a cat", "--no-wait", "--base-url", host.base_url, **environment)
+        code, printed, said = await command(
+            "imagine", "a cat", "--no-wait", "--base-url", host.base_url, **environment
+        )
 
     assert (code, printed) == (0, "t1\n"), said
     assert (len(host.received), len(proxy.received)) == (1, 0)
@@ -89,7 +91,11 @@ async def test_a_tunnel_is_asked_for_where_the_host_speaks_tls() -> None:
     [
         ("https://api.piapi.ai", "http://proxy.corp:3128", True),
         ("http://emulator:8080", "http://proxy.corp:3128", True),
-        ("http://127.0.0.1:8080", "http://proxy.corp:3128", False),  # it would see the key, which stays on this machine
+        (
+            "http://127.0.0.1:8080",
+            "http://proxy.corp:3128",
+            False,
+        ),  # it would see the key, which stays on this machine
         ("http://localhost:8080", "http://proxy.corp:3128", False),
         ("http://127.0.0.1:8080", "http://127.0.0.1:3128", True),
         ("http://[::1]:8080", "http://localhost:3128", True),

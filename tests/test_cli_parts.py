@@ -102,7 +102,11 @@ async def test_without_a_terminal_a_batch_has_a_line_every_few_seconds(
 
 def test_what_a_person_must_look_at_is_said_at_once(capsys: pytest.CaptureFixture[str]) -> None:
     lost = SubmissionUnknown("It is not known.", request=Reroll("p1"), at=0.0)
-    for error, unsaved in ((lost, None), (None, DownloadError("Not saved.")), (TransportError("x", sent=False), None)):
+    for error, unsaved in (
+        (lost, None),
+        (None, DownloadError("Not saved.")),
+        (TransportError("x", sent=False), None),
+    ):
         outcome = SimpleNamespace(error=error, download_error=unsaved)
         _display.Display.say_serious(cast("Any", outcome))
 
@@ -263,7 +267,10 @@ def test_without_a_verb_column_a_quote_that_is_not_closed_is_found_by_the_cells(
 
 
 @pytest.mark.parametrize(("images", "final"), [([], True), (["https://h/a.png"], False)])
-def test_a_row_of_an_older_release_is_final_unless_it_has_pictures_to_save(images: list[str], final: bool) -> None:  # noqa: FBT001 - expected
+def test_a_row_of_an_older_release_is_final_unless_it_has_pictures_to_save(
+    images: list[str],
+    final: bool,  # noqa: FBT001 - expected
+) -> None:
     row = {"key": "k", "final": True, "error": "", "images": images}
 
     assert _is_final(json.loads(json.dumps(row)), Saving(directory=Path())) == final

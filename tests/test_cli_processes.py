@@ -95,7 +95,8 @@ def batch(host: Host, *words: str, tasks: int = 3, **options: Any) -> Iterator[C
 
 
 @pytest.mark.parametrize(
-    "kind", [pytest.param(signal.SIGINT, marks=storm), pytest.param(signal.SIGTERM, marks=storm), signal.SIGHUP]
+    "kind",
+    [pytest.param(signal.SIGINT, marks=storm), pytest.param(signal.SIGTERM, marks=storm), signal.SIGHUP],
 )
 def test_without_a_ledger_the_first_signal_names_what_is_in_flight_and_how_to_wait_for_it(
     kind: signal.Signals, slow: Host
@@ -197,7 +198,9 @@ def test_a_disk_that_is_full_costs_no_outcome(slow: Host) -> None:
 
     rows = [json.loads(line) for line in Path("out.jsonl").read_text("utf-8").splitlines()]  # none is cut off
     untold = [json.loads(line) for line in process.said.splitlines() if line.startswith("{")]
-    told = {row["task_id"] for row in rows + untold} | set(re.findall(r"Task (\S+) is in flight", process.said))
+    told = {row["task_id"] for row in rows + untold} | set(
+        re.findall(r"Task (\S+) is in flight", process.said)
+    )
     assert "could not be written (File too large)" in process.said
     assert made(slow) <= told | set(re.findall(r"[0-9a-f-]{36}", process.said))
 
@@ -321,7 +324,9 @@ C_LOCALE = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
         pytest.param(["batch", "in.jsonl"], C_LOCALE, marks=storm),
     ],
 )
-def test_a_stdout_of_few_letters_gets_escapes(words: list[str], encoding: Mapping[str, str], host: Host) -> None:
+def test_a_stdout_of_few_letters_gets_escapes(
+    words: list[str], encoding: Mapping[str, str], host: Host
+) -> None:
     Path("in.jsonl").write_text('{"verb": "imagine", "prompt": "猫 😀 ключ"}\n', "utf-8")
     done = ended(*quick(*words), env=environment(host, **encoding))
 
@@ -419,11 +424,19 @@ def screen(shown: str) -> str:
     return "\n".join(line.rstrip() for line in lines).strip("\n")
 
 
-def on_terminal(host: Host, *words: str, columns: int, shows: str, stdout: int | None = None) -> tuple[str, str]:
+def on_terminal(
+    host: Host, *words: str, columns: int, shows: str, stdout: int | None = None
+) -> tuple[str, str]:
     """Run a command on a terminal until it shows a pattern, let its tasks end; return all it wrote and what is left."""
     with closing(Terminal(columns)) as terminal:
-        pipes = {"stdin": terminal.end, "stdout": terminal.end if stdout is None else stdout, "stderr": terminal.end}
-        env = {name: value for name, value in environment(host).items() if name not in {"COLUMNS", "NO_COLOR"}}
+        pipes = {
+            "stdin": terminal.end,
+            "stdout": terminal.end if stdout is None else stdout,
+            "stderr": terminal.end,
+        }
+        env = {
+            name: value for name, value in environment(host).items() if name not in {"COLUMNS", "NO_COLOR"}
+        }
         with started(*quick(*words), env={**env, "TERM": "xterm"}, **pipes) as process:
             os.close(terminal.end)
             terminal.show(shows)
@@ -443,14 +456,19 @@ def test_on_a_terminal_the_json_stands_alone(columns: int, slow: Host) -> None:
     assert printed.startswith("{\n  ")  # pretty, and at the beginning of its line
     assert json.loads(printed)["task_id"] == task_id
     assert "0:00:0" in shown
-    frames = [line for line in re.split(r"[\r\n]", re.sub(r"\x1b\[\??[\d;]*[A-Za-z]", "", shown)) if "━" in line]
+    frames = [
+        line for line in re.split(r"[\r\n]", re.sub(r"\x1b\[\??[\d;]*[A-Za-z]", "", shown)) if "━" in line
+    ]
     assert frames
     assert all(len(frame) <= columns for frame in frames), frames
 
 
 @storm
 def test_the_results_of_several_waits_are_not_wiped_away(slow: Host) -> None:
-    ids = [CliRunner().invoke(cli, ["imagine", "a cat", "--no-wait"], env=slow[1]).stdout.strip() for _ in range(3)]
+    ids = [
+        CliRunner().invoke(cli, ["imagine", "a cat", "--no-wait"], env=slow[1]).stdout.strip()
+        for _ in range(3)
+    ]
     _, left = on_terminal(slow, "wait", *ids, columns=80, shows="(?s)(pending.*|processing.*|staged.*){3}")
 
     decoder, rest, told = json.JSONDecoder(), left, []
@@ -466,7 +484,9 @@ def test_the_results_of_several_waits_are_not_wiped_away(slow: Host) -> None:
 def test_stdout_is_for_results_alone_though_bars_are_on_the_terminal(words: list[str], slow: Host) -> None:
     five(1)
     with Path("results").open("wb") as file:
-        _, left = on_terminal(slow, *words, columns=80, shows="(pending|processing|waiting 1)", stdout=file.fileno())
+        _, left = on_terminal(
+            slow, *words, columns=80, shows="(pending|processing|waiting 1)", stdout=file.fileno()
+        )
 
     [line] = Path("results").read_text("utf-8").splitlines()
     assert json.loads(line)["state"] == "done"
@@ -476,7 +496,9 @@ def test_stdout_is_for_results_alone_though_bars_are_on_the_terminal(words: list
 @storm
 @pytest.mark.parametrize("columns", [80, 40])
 def test_a_batch_shows_how_far_it_is_in_any_width(columns: int, slow: Host) -> None:
-    shown, left = on_terminal(slow, "batch", five(3), "--out", "out.jsonl", columns=columns, shows="submitted 3")
+    shown, left = on_terminal(
+        slow, "batch", five(3), "--out", "out.jsonl", columns=columns, shows="submitted 3"
+    )
 
     assert re.search(r"━.* 0/3 0\.00/s \? left", re.sub(r"\x1b\[[\d;]*m", "", shown))
     assert "staged" not in shown
@@ -487,7 +509,9 @@ def test_what_the_host_says_reaches_no_terminal_as_an_escape(host: Host) -> None
     nasty = "no cats \x1b]0;gone\x07\x1b[2J\x9b2J\u202e\rError: paid"
     host[0].fail("imagine", Status(400, body={"message": nasty}), times=2)
     refused = CliRunner().invoke(cli, ["imagine", "a cat"], env=host[1])
-    host[0].fail("imagine", Status(200, body={"task_id": "t\x1b[31m\x9b1m", "status": "success", "message": ""}))
+    host[0].fail(
+        "imagine", Status(200, body={"task_id": "t\x1b[31m\x9b1m", "status": "success", "message": ""})
+    )
     accepted = CliRunner().invoke(cli, ["imagine", "a cat", "--no-wait"], env=host[1])
 
     assert refused.exit_code == 3

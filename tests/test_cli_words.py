@@ -84,7 +84,9 @@ def test_the_list_of_commands_needs_no_client() -> None:
         "try:\n    cli(['--help'])\nexcept SystemExit:\n    pass\n"
         "print(sorted({'aiohttp', 'rich', 'anyio', 'sqlite3', 'asyncio', 'attr', 'orjson'} & sys.modules.keys()))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=unmeasured())
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=unmeasured()
+    )
 
     assert done.stdout.splitlines()[-1] == "[]"
 
@@ -103,7 +105,10 @@ def test_the_help_has_all_exit_codes() -> None:
 @pytest.mark.parametrize(
     ("words", "hint"),
     [
-        (("imagine", "a cat", "--ar", "3:2"), 'belong in the prompt, as in "a cat --ar 3:2"; or use --aspect-ratio.'),
+        (
+            ("imagine", "a cat", "--ar", "3:2"),
+            'belong in the prompt, as in "a cat --ar 3:2"; or use --aspect-ratio.',
+        ),
         (("imagine", "a cat", "--ar=3:2"), 'as in "a cat --ar 3:2"'),
         (("imagine", "a cat", "-ar", "3:2"), 'as in "a cat --ar 3:2"'),
         (("imagine", "a cat", "\u2014ar 3:2"), 'as in "a cat --ar 3:2"'),
@@ -121,7 +126,8 @@ def test_a_prompt_as_discord_wants_it_gets_a_hint(words: tuple[str, ...], hint: 
 
 
 @pytest.mark.parametrize(
-    "words", [("imagine", "a cat", "--nonsense"), ("upscale", "p", "--index", "1", "--ar", "3:2"), ("imagine",)]
+    "words",
+    [("imagine", "a cat", "--nonsense"), ("upscale", "p", "--index", "1", "--ar", "3:2"), ("imagine",)],
 )
 def test_other_slips_get_no_such_hint(words: tuple[str, ...], host: Host) -> None:
     result = run(*words, **host[1])
@@ -147,10 +153,15 @@ def test_a_task_that_nobody_has_seen_does_not_go_on(host: Host) -> None:
 
     assert result.exit_code == 5
     assert "goes on" not in result.stderr
-    assert "No response told of task nope: check the id and --family. To wait for it: piapi-async" in result.stderr
+    assert (
+        "No response told of task nope: check the id and --family. To wait for it: piapi-async"
+        in result.stderr
+    )
 
 
-def test_a_task_that_the_host_does_not_know_does_not_go_on(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_task_that_the_host_does_not_know_does_not_go_on(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(setup, "PiAPI", partial(PiAPI, poll=PollPolicy.every(0.01)))
     monkeypatch.setattr("piapi_async._wait.faults.NOT_FOUND_GRACE", 0.05)
     result = run("wait", "nope", **host[1])
@@ -182,7 +193,9 @@ def test_a_key_file_may_be_as_an_editor_saves_it(encoding: str, host: Host, tmp_
         (b"\xff\xfek", "is not UTF-16-LE text"),
     ],
 )
-def test_a_key_file_that_cannot_be_read_says_how_it_is_written(content: bytes, said: str, tmp_path: Path) -> None:
+def test_a_key_file_that_cannot_be_read_says_how_it_is_written(
+    content: bytes, said: str, tmp_path: Path
+) -> None:
     (tmp_path / "key").write_bytes(content)
     result = run("account", "--api-key-file", str(tmp_path / "key"))
 
@@ -209,7 +222,9 @@ def test_control_characters_are_shown_and_not_sent() -> None:
     assert harmless("a\tb\nc\r\x1b[2J\x9b1m\x7f\u202e") == "a\tb\nc\\x0d\\x1b[2J\\x9b1m\\x7f\\u202e"
 
 
-def test_talk_to_nobody_ends_nothing_and_what_matters_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_talk_to_nobody_ends_nothing_and_what_matters_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     reading, writing = os.pipe()
     os.close(reading)
@@ -228,7 +243,9 @@ def test_talk_to_nobody_ends_nothing_and_what_matters_is_kept(tmp_path: Path, mo
     assert _stderr.say("now there is")
 
 
-@pytest.mark.parametrize(("seconds", "shown"), [(0, "0:00:00"), (59.9, "0:00:59"), (3725, "1:02:05"), (-1, "0:00:00")])
+@pytest.mark.parametrize(
+    ("seconds", "shown"), [(0, "0:00:00"), (59.9, "0:00:59"), (3725, "1:02:05"), (-1, "0:00:00")]
+)
 def test_a_length_of_time_is_shown_as_on_a_clock(seconds: float, shown: str) -> None:
     assert clock(seconds) == shown
 

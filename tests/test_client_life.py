@@ -214,7 +214,8 @@ async def test_a_closed_client_sends_nothing_and_says_why() -> None:
             with pytest.raises(ClientClosed):
                 await call
         with pytest.raises(
-            ClientClosed, match=f"^Stopped waiting for task {handle.task_id}, which goes on.*: The client is closed"
+            ClientClosed,
+            match=f"^Stopped waiting for task {handle.task_id}, which goes on.*: The client is closed",
         ):
             await handle.wait()
         assert emulator.seen.requests.total() == sent
@@ -273,7 +274,13 @@ def test_a_second_event_loop_is_told_so() -> None:
         await piapi.close()
 
     async def use_again(piapi: PiAPI, handle: TaskHandle[Any]) -> None:
-        calls: list[Any] = [piapi.submit(REROLL), piapi.fetch("x"), handle.wait(), piapi.__aenter__(), piapi.close()]
+        calls: list[Any] = [
+            piapi.submit(REROLL),
+            piapi.fetch("x"),
+            handle.wait(),
+            piapi.__aenter__(),
+            piapi.close(),
+        ]
         for call in calls:
             with pytest.raises(RuntimeError, match="event loop"):
                 await call
@@ -309,7 +316,10 @@ def open_files() -> int:
 def test_a_hundred_loops_one_after_another_leave_nothing() -> None:
     async def one() -> None:
         emulator = Emulator(api_keys=[KEY], adopt_parents=True, durations=2.0, speed=1000.0)
-        async with emulator.run() as base_url, PiAPI(KEY, base_url=base_url, poll=PollPolicy.every(0.002)) as piapi:
+        async with (
+            emulator.run() as base_url,
+            PiAPI(KEY, base_url=base_url, poll=PollPolicy.every(0.002)) as piapi,
+        ):
             handle = await piapi.submit(REROLL)
             task = await handle.wait(timeout=10.0)
 

@@ -44,7 +44,9 @@ def test_a_client_that_was_not_made_goes_without_a_noise(
 
 @pytest.mark.storm
 def test_a_client_that_was_not_made_tells_nothing_on_stderr() -> None:
-    program = "import piapi_async\ntry: piapi_async.PiAPI(nonsense=1)\nexcept TypeError as error: print(error)"
+    program = (
+        "import piapi_async\ntry: piapi_async.PiAPI(nonsense=1)\nexcept TypeError as error: print(error)"
+    )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, text=True)
 
     assert "nonsense" in done.stdout
@@ -125,7 +127,11 @@ def steps_in(caplog: pytest.LogCaptureFixture) -> list[tuple[str, Any, Any]]:
     """Return what is said of tasks, by its telling word, with the attributes."""
     records = [record.__dict__ for record in caplog.records if record.levelno == logging.INFO]
     return [
-        (re.findall("submitted|accepted|refused|ended", record["message"])[0], record["task_id"], record["request"])
+        (
+            re.findall("submitted|accepted|refused|ended", record["message"])[0],
+            record["task_id"],
+            record["request"],
+        )
         for record in records
     ]
 

@@ -37,7 +37,10 @@ async def test_fetch_gives_the_task_whatever_its_state(case: FamilyCase) -> None
         emulator.fail("create", TaskFails("bad luck"))
         handle = await piapi.submit(case.reroll("p"))
 
-        assert (await piapi.fetch(handle.task_id, family=case.family)).state in {TaskState.WAITING, TaskState.RUNNING}
+        assert (await piapi.fetch(handle.task_id, family=case.family)).state in {
+            TaskState.WAITING,
+            TaskState.RUNNING,
+        }
         await asyncio.sleep(40)
         task = await piapi.fetch(handle.task_id, family=case.family)
         assert (task.state, task.error) == (TaskState.FAILED, "bad luck")
@@ -124,7 +127,11 @@ async def test_fetch_many_reads_any_number_in_chunks_and_gives_none_for_the_unkn
 
         assert list(found) == ["nope", *ids]
         assert found["nope"] is None
-        assert all(task is not None and task.task_id == task_id for task_id, task in found.items() if task_id != "nope")
+        assert all(
+            task is not None and task.task_id == task_id
+            for task_id, task in found.items()
+            if task_id != "nope"
+        )
         assert emulator.seen.ids_per_request == {20: 2, 6: 1}
 
 
@@ -136,7 +143,10 @@ async def test_fetch_many_of_nothing_asks_nobody() -> None:
 
 @pytest.mark.parametrize("status", [404, 405, 501])
 async def test_fetch_many_of_a_host_without_multi_fetch_asks_singly_and_remembers(status: int) -> None:
-    async with serving(dialect=Dialect(multi_fetch=False, multi_fetch_off_status=status)) as (emulator, piapi):
+    async with serving(dialect=Dialect(multi_fetch=False, multi_fetch_off_status=status)) as (
+        emulator,
+        piapi,
+    ):
         for task_id in "abc":
             emulator.adopt(task_id)
         began = now()
@@ -173,7 +183,10 @@ async def test_fetch_many_of_a_host_that_takes_fewer_learns_how_many() -> None:
         assert None not in (await piapi.fetch_many(ids)).values()
         assert None not in (await piapi.fetch_many(ids)).values()
 
-        assert emulator.seen.refused == {"too many task_ids: 20, at most 6": 1, "too many task_ids: 10, at most 6": 1}
+        assert emulator.seen.refused == {
+            "too many task_ids: 20, at most 6": 1,
+            "too many task_ids: 10, at most 6": 1,
+        }
 
 
 async def test_fetch_many_of_a_host_that_refuses_all_for_one_that_is_unknown_finds_the_others() -> None:
@@ -223,8 +236,13 @@ async def test_fetch_many_of_a_family_without_multi_fetch_asks_for_eight_at_a_ti
         assert now() - began == pytest.approx(3.0, abs=0.1)
 
 
-async def test_fetch_many_of_a_family_without_multi_fetch_ends_with_the_first_error_and_leaves_no_task() -> None:
-    async with no_leaks(), serving({"retry": RetryPolicy.never()}, latency={"task_read": 1.0}) as (emulator, piapi):
+async def test_fetch_many_of_a_family_without_multi_fetch_ends_with_the_first_error_and_leaves_no_task() -> (
+    None
+):
+    async with (
+        no_leaks(),
+        serving({"retry": RetryPolicy.never()}, latency={"task_read": 1.0}) as (emulator, piapi),
+    ):
         emulator.fail("task_read", Status(502))
 
         with pytest.raises(ServerError):

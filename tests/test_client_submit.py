@@ -50,7 +50,13 @@ async def test_a_submit_gives_the_handle_of_the_task_it_made() -> None:
         assert emulator.seen.requests == {"reroll": 1}
 
 
-BUSY = ["No available bot", "the bot is inactive", "server overloaded", "rate limit reached", "Too many requests"]
+BUSY = [
+    "No available bot",
+    "the bot is inactive",
+    "server overloaded",
+    "rate limit reached",
+    "Too many requests",
+]
 
 
 @pytest.mark.parametrize(
@@ -93,7 +99,10 @@ RAISED: list[tuple[Any, type[APIError]]] = [
     (Status(500, body={"status": "failed"}), ServerError),
     (Status(503, body={"code": 503, "message": "this model is switched off"}), ServerError),
     (Status(502, body={"status": "failed", "message": "bad day"}), ServerError),
-    (Status(200, body={"task_id": "", "status": "failed", "message": "banned prompt words: x"}), InvalidRequestError),
+    (
+        Status(200, body={"task_id": "", "status": "failed", "message": "banned prompt words: x"}),
+        InvalidRequestError,
+    ),
     (Status(200, body={"status": "failed"}), APIError),
     (Status(200, body={"success": False}), APIError),
     (Status(200, body={"success": False, "message": "no credit"}), InsufficientCreditError),
@@ -160,7 +169,9 @@ UNKNOWN: list[Any] = [
 
 
 @pytest.mark.parametrize("fault", UNKNOWN, ids=str)
-async def test_a_submit_that_may_have_made_a_task_is_unknown_and_never_repeated(fault: Any, case: FamilyCase) -> None:
+async def test_a_submit_that_may_have_made_a_task_is_unknown_and_never_repeated(
+    fault: Any, case: FamilyCase
+) -> None:
     request = case.reroll("p")
     async with serving() as (emulator, piapi):
         emulator.fail("create", fault, times=None)

@@ -92,7 +92,9 @@ class Server:
 
 
 @asynccontextmanager
-async def scripted(script: Callable[[Server], Script], tls: ssl.SSLContext | None = None) -> AsyncIterator[Server]:
+async def scripted(
+    script: Callable[[Server], Script], tls: ssl.SSLContext | None = None
+) -> AsyncIterator[Server]:
     server = Server(lambda *_: asyncio.sleep(0), tls)
     server.script = script(server)
     listening = await asyncio.start_server(server.connected, "127.0.0.1", 0, ssl=tls)
@@ -117,7 +119,9 @@ async def client_of(server: Server, session: str, authority: trustme.CA) -> Asyn
         if session == "the user's":
             connector = aiohttp.TCPConnector(ssl=known)
             users = await stack.enter_async_context(aiohttp.ClientSession(connector=connector))
-        piapi = await stack.enter_async_context(PiAPI(KEY, base_url=server.url, session=users, multi_fetch_size=1))
+        piapi = await stack.enter_async_context(
+            PiAPI(KEY, base_url=server.url, session=users, multi_fetch_size=1)
+        )
         if users is None and server.tls is not None:  # our own sessions trust what the system trusts
             for keep_alive in (2.0, 15.0):
                 own = piapi._runtime.sender.transport._own_session(keep_alive)
@@ -177,7 +181,9 @@ async def test_what_is_said_on_an_idle_connection_is_nobodys_answer(  # noqa: PL
 
 
 @every_session
-async def test_what_is_said_unasked_is_no_answer_to_a_fetch_either(session: str, authority: trustme.CA) -> None:
+async def test_what_is_said_unasked_is_no_answer_to_a_fetch_either(
+    session: str, authority: trustme.CA
+) -> None:
     case = CASES["unified"]
 
     def script(server: Server) -> Script:

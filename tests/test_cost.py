@@ -41,7 +41,9 @@ class TestCost:
     def test_of_a_legacy_task_is_its_quota(self, amount: Any, cost: Cost) -> None:
         assert LEGACY.read(legacy(amount), ID).cost == cost
 
-    @pytest.mark.parametrize("family", [FACE_SWAP, DREAM_MACHINE, LEGACY_KLING], ids=lambda family: family.name)
+    @pytest.mark.parametrize(
+        "family", [FACE_SWAP, DREAM_MACHINE, LEGACY_KLING], ids=lambda family: family.name
+    )
     def test_of_the_older_protocols_is_a_quota_too(self, family: Family[Any]) -> None:
         data = {"task_id": ID, "status": "completed", "metadata": {"quota_frozen": 0, "quota_usage": 300}}
 
@@ -60,7 +62,11 @@ class TestCost:
 
     @given(JSON, JSON)
     def test_of_anything_is_no_error(self, usage: Any, amount: Any) -> None:
-        for data in (unified(usage), unified({"type": usage, "consume": amount}), {**unified(None), "meta": usage}):
+        for data in (
+            unified(usage),
+            unified({"type": usage, "consume": amount}),
+            {**unified(None), "meta": usage},
+        ):
             assert isinstance(UNIFIED.read(data, ID).cost, Cost | None)
         assert isinstance(LEGACY.read(legacy(amount), ID).cost, Cost | None)
 
@@ -95,14 +101,19 @@ class TestWhatACreateIsExpectedToCost:
     def test_is_not_told_by_every_host(self, usage: Any) -> None:
         assert created(usage) == ID
 
-    @pytest.mark.parametrize("data", [{"task_id": ID}, {"task_id": ID, "meta": None}, {"task_id": ID, "meta": []}])
+    @pytest.mark.parametrize(
+        "data", [{"task_id": ID}, {"task_id": ID, "meta": None}, {"task_id": ID, "meta": []}]
+    )
     def test_is_not_in_the_way_of_an_id(self, data: Any) -> None:
         assert kling.Video("a cat").parse(answer(data)) == ID
 
     @pytest.mark.looptime
     async def test_is_what_the_handle_tells(self) -> None:
         async with serving({"poll": PollPolicy.every(15.0)}, picture_size=32) as (_, piapi):
-            video, picture = await piapi.submit(kling.Video("a cat")), await piapi.submit(flux.TextToImage("a cat"))
+            video, picture = (
+                await piapi.submit(kling.Video("a cat")),
+                await piapi.submit(flux.TextToImage("a cat")),
+            )
             again, legacy_ = piapi.attach(video.ref, family=UNIFIED), await piapi.submit(Imagine("a cat"))
             ended = await video.wait(timeout=600)
 

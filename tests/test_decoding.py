@@ -18,8 +18,14 @@ from piapi_async._protocol.reading import join, read_flag, read_int, read_number
 SHAPES: list[Any] = [{}, {"a": 1}, [], [1]]
 
 any_json = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8),
-    lambda children: st.lists(children, max_size=3) | st.dictionaries(st.text(max_size=4), children, max_size=3),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=8),
+    lambda children: (
+        st.lists(children, max_size=3) | st.dictionaries(st.text(max_size=4), children, max_size=3)
+    ),
     max_leaves=8,
 )
 
@@ -98,7 +104,8 @@ class TestReadNumber:
         assert read_number(value) == expected
 
     @pytest.mark.parametrize(
-        "value", [None, "", "  ", "%", "many", "0x10", "4 2", "nan", "inf", "-inf", "1e400", "2024-02-27T12:02:41Z"]
+        "value",
+        [None, "", "  ", "%", "many", "0x10", "4 2", "nan", "inf", "-inf", "1e400", "2024-02-27T12:02:41Z"],
     )
     def test_is_none_of_what_is_no_number(self, value: object) -> None:
         assert read_number(value) is None
@@ -108,7 +115,9 @@ class TestReadNumber:
         with pytest.raises(TypeError, match="expected a number"):
             read_number(value)
 
-    @pytest.mark.parametrize(("value", "expected"), [("42", "int"), ("42.0", "int"), ("42.5", "float"), (True, "int")])
+    @pytest.mark.parametrize(
+        ("value", "expected"), [("42", "int"), ("42.0", "int"), ("42.5", "float"), (True, "int")]
+    )
     def test_gives_a_whole_number_as_an_int_and_never_a_bool(self, value: object, expected: str) -> None:
         assert type(read_number(value)).__name__ == expected
 
@@ -122,7 +131,16 @@ class TestReadNumber:
 class TestReadInt:
     @pytest.mark.parametrize(
         ("value", "expected"),
-        [(42, 42), ("42", 42), ("42%", 42), (42.9, 42), (-0.9, 0), ("99.9", 99), (1e300, int(1e300)), (True, 1)],
+        [
+            (42, 42),
+            ("42", 42),
+            ("42%", 42),
+            (42.9, 42),
+            (-0.9, 0),
+            ("99.9", 99),
+            (1e300, int(1e300)),
+            (True, 1),
+        ],
     )
     def test_rounds_towards_zero(self, value: object, expected: int) -> None:
         assert read_int(value) == expected
@@ -204,13 +222,22 @@ class TestStructure:
         assert structure({"camelCase": 5}).camel_case == "5"
 
     def test_reads_what_is_spelt_otherwise(self) -> None:
-        data = {"word": 5, "count": "7", "share": "50%", "flag": "true", "words": "b", "inner": {"words": [1]}}
+        data = {
+            "word": 5,
+            "count": "7",
+            "share": "50%",
+            "flag": "true",
+            "words": "b",
+            "inner": {"words": [1]},
+        }
 
         assert structure(data) == Outer("5", 7, 50, flag=True, words=("b",), inner=Inner("", ("1",)))
 
     def test_takes_null_for_unset_in_every_field(self) -> None:
         assert (
-            structure(dict.fromkeys(("word", "count", "share", "flag", "words", "inner", "many", "camelCase")))
+            structure(
+                dict.fromkeys(("word", "count", "share", "flag", "words", "inner", "many", "camelCase"))
+            )
             == Outer()
         )
 
@@ -252,7 +279,9 @@ class TestStructure:
         assert excerpt in str(caught.value)
 
     def test_puts_the_place_below_where_the_data_was_found(self) -> None:
-        with pytest.raises(UnexpectedAnswer, match=r"at data\.c0d3\.inner\.words\[0\]: expected a string") as caught:
+        with pytest.raises(
+            UnexpectedAnswer, match=r"at data\.c0d3\.inner\.words\[0\]: expected a string"
+        ) as caught:
             structure({"inner": {"words": [[]]}}, "data.c0d3")
 
         assert caught.value.path == "data.c0d3.inner.words[0]"
@@ -269,7 +298,8 @@ class TestStructure:
 
     @given(
         st.dictionaries(
-            st.sampled_from(["word", "count", "share", "flag", "words", "inner", "many", "camelCase"]), any_json
+            st.sampled_from(["word", "count", "share", "flag", "words", "inner", "many", "camelCase"]),
+            any_json,
         )
         | any_json
     )

@@ -24,7 +24,8 @@ VIDEO = ("run", "kling/video_generation", "prompt=a cat")
 
 @pytest.fixture(autouse=True)
 def poll_now(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(_session, "PiAPI", partial(PiAPI, poll=PollPolicy.every(0.01)))  # real seconds pass here
+    # real seconds pass here
+    monkeypatch.setattr(_session, "PiAPI", partial(PiAPI, poll=PollPolicy.every(0.01)))
     monkeypatch.chdir(tmp_path)
 
 
@@ -72,7 +73,10 @@ def test_clean_files_are_saved_and_the_rest_with_all_files(host: Host) -> None:
 
     assert (clean.exit_code, every.exit_code) == (0, 0), clean.stderr + every.stderr
     assert [path.suffix for path in Path("clean").iterdir()] == [".mp4"]
-    assert sorted(path.stem.rpartition("-")[2] for path in Path("all").iterdir())[-2:] == ["cover", "watermarked"]
+    assert sorted(path.stem.rpartition("-")[2] for path in Path("all").iterdir())[-2:] == [
+        "cover",
+        "watermarked",
+    ]
     row = json.loads(clean.stdout)
     assert [(file["role"], file["saved_as"] is not None) for file in row["files"]] == [
         ("result", True),
@@ -87,7 +91,14 @@ EMPTY = Status(200, body={"code": 200, "message": "success", "data": {"status": 
 def test_a_task_that_is_done_without_a_file_is_unsaved_and_tried_again_by_the_next_run(host: Host) -> None:
     host[0].fail("read", EMPTY, times=None)
     single = run(host, "run", "flux/txt2img", "prompt=x", "--download", "out")
-    words = ("batch", write({"verb": "flux/txt2img", "prompt": "x"}), "--out", "out.jsonl", "--ledger", "run.db")
+    words = (
+        "batch",
+        write({"verb": "flux/txt2img", "prompt": "x"}),
+        "--out",
+        "out.jsonl",
+        "--ledger",
+        "run.db",
+    )
     batch = run(host, *words, "--download", "out")
     [row] = results()
 

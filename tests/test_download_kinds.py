@@ -16,7 +16,18 @@ from support.picture_tasks import PNG, files, picture_task
 from support.serving import no_leaks
 from support.strict_server import Act, http, strict_server
 
-from piapi_async import LEGACY, UNIFIED, BatchRunner, CreateTask, FileKind, FileRole, PiAPI, RetryPolicy, Task, download
+from piapi_async import (
+    LEGACY,
+    UNIFIED,
+    BatchRunner,
+    CreateTask,
+    FileKind,
+    FileRole,
+    PiAPI,
+    RetryPolicy,
+    Task,
+    download,
+)
 from piapi_async._protocol.result_files import ends_in_words
 from piapi_async._protocol.signatures import HEAD, SUFFIXES, Body, suffix_of_link
 from piapi_async.downloads._names import saved_files
@@ -85,7 +96,9 @@ FILES: dict[str, list[bytes]] = {
     ".gz": [b"\x1f\x8b\x08" + REST],
 }
 EACH = [
-    pytest.param(suffix, body, id=f"{suffix}-{n}") for suffix, bodies in FILES.items() for n, body in enumerate(bodies)
+    pytest.param(suffix, body, id=f"{suffix}-{n}")
+    for suffix, bodies in FILES.items()
+    for n, body in enumerate(bodies)
 ]
 
 PAGES: dict[str, tuple[bytes, str]] = {
@@ -96,7 +109,10 @@ PAGES: dict[str, tuple[bytes, str]] = {
     "a piece of html": (b"<h1>Not Found</h1>", "application/octet-stream"),
     "a text called html": (b"Sorry.", "text/html; charset=utf-8"),
     "xhtml": (b'<?xml version="1.0"?><html xmlns="x">', "application/xml"),
-    "s3": (b'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>AccessDenied</Code></Error>', "application/xml"),
+    "s3": (
+        b'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>AccessDenied</Code></Error>',
+        "application/xml",
+    ),
     "gcs": (b"<Error><Code>ExpiredToken</Code></Error>", "image/png"),
     "azure": ('\ufeff<?xml version="1.0"?><Error><Code>Blob'.encode(), "video/mp4"),
     "soap": (b"<soap:Fault><code/></soap:Fault>", ""),
@@ -157,7 +173,9 @@ class TestSuffix:
         assert Body(body, len(body), "application/zip", "https://h/a.3mf").suffix == ".3mf"
         assert Body(body, len(body), "application/zip", "https://h/a.png").suffix == ".zip"
 
-    @pytest.mark.parametrize("url", ["", "x", "https://h/.png", "https://h/a.", "https://h/a.%70ng", "https://h/a.\n"])
+    @pytest.mark.parametrize(
+        "url", ["", "x", "https://h/.png", "https://h/a.", "https://h/a.%70ng", "https://h/a.\n"]
+    )
     def test_of_an_odd_link_leads_nowhere(self, url: str) -> None:
         assert suffix_of_link(url) in {"", ".png"}
 
@@ -195,7 +213,8 @@ class TestPages:
         assert not Body(body, len(body), "application/octet-stream", "").fault
 
     @pytest.mark.parametrize(
-        "start", [b'{"error": "', b'{"asset": {"version": "2.0"}, "buffers": "', b"<!--", b"<!-- a -->" * 9_000]
+        "start",
+        [b'{"error": "', b'{"asset": {"version": "2.0"}, "buffers": "', b"<!--", b"<!-- a -->" * 9_000],
     )
     def test_are_decided_fast_however_long_they_are(self, start: bytes) -> None:
         body = start + b"x" * 200_000
@@ -207,7 +226,10 @@ class TestPages:
 class TestDownload:
     @pytest.mark.parametrize(("suffix", "body"), EACH)
     async def test_saves_every_kind(self, suffix: str, body: bytes, tmp_path: Path) -> None:
-        async with no_leaks(), strict_server(Act(say=http(body, "Content-Type: application/octet-stream"))) as server:
+        async with (
+            no_leaks(),
+            strict_server(Act(say=http(body, "Content-Type: application/octet-stream"))) as server,
+        ):
             [path] = await download(picture_task(f"{server.base_url}/a.mp4"), tmp_path)
 
         assert path.name == f"t1{suffix}"
@@ -275,10 +297,16 @@ class TestRoles:
 
     @pytest.mark.parametrize("raw", [None, "", {}, {"url": ""}, []])
     def test_a_video_whose_raw_form_is_missing_is_the_result(self, raw: Any) -> None:
-        assert told(unified({"video": {"url": f"{H}/v.mp4"}, "video_raw": raw})) == [("v.mp4", "result", "video")]
+        assert told(unified({"video": {"url": f"{H}/v.mp4"}, "video_raw": raw})) == [
+            ("v.mp4", "result", "video")
+        ]
 
     def test_of_a_name_that_speaks_of_a_watermark(self) -> None:
-        output = {"watermarked_video_url": f"{H}/w.mp4", "video_url": f"{H}/v.mp4", "image_watermark": f"{H}/i.png"}
+        output = {
+            "watermarked_video_url": f"{H}/w.mp4",
+            "video_url": f"{H}/v.mp4",
+            "image_watermark": f"{H}/i.png",
+        }
 
         assert told(unified(output)) == [
             ("v.mp4", "result", "video"),
@@ -328,7 +356,9 @@ class TestLastResort:
 
         assert told(legacy) == [("a.png", "result", "image")]
 
-    @pytest.mark.parametrize("output", [None, {}, [], "", "a text", {"text": "see https://h.test/a"}, 5, {"n": [1]}])
+    @pytest.mark.parametrize(
+        "output", [None, {}, [], "", "a text", {"text": "see https://h.test/a"}, 5, {"n": [1]}]
+    )
     def test_finds_nothing_where_there_is_no_link(self, output: Any) -> None:
         assert unified(output).files == ()
 
@@ -363,7 +393,11 @@ class TestUnsaved:
 
     @pytest.mark.looptime
     async def test_a_batch_counts_it_as_done_and_unsaved(self, tmp_path: Path) -> None:
-        answer = {"code": 200, "data": {"task_id": "t1", "status": "completed", "output": None}, "message": "success"}
+        answer = {
+            "code": 200,
+            "data": {"task_id": "t1", "status": "completed", "output": None},
+            "message": "success",
+        }
         async with no_leaks(), strict_server() as server:
             server.usual = Act(say=http(orjson.dumps(answer)))
             async with PiAPI("key-of-tests", base_url=server.base_url) as piapi:
@@ -379,7 +413,9 @@ class TestUnsaved:
 @pytest.mark.looptime
 class TestChoice:
     @pytest.mark.parametrize("names", [["t1.png"], ["t1-cover.jpg", "t1-watermarked.gif", "t1.png"]])
-    async def test_clean_files_are_saved_and_the_rest_on_demand(self, names: list[str], tmp_path: Path) -> None:
+    async def test_clean_files_are_saved_and_the_rest_on_demand(
+        self, names: list[str], tmp_path: Path
+    ) -> None:
         all_files = len(names) > 1
         async with no_leaks(), strict_server() as server:
             server.by_path = {
@@ -399,7 +435,9 @@ class TestChoice:
             assert [file.saved_as is not None for file in known] == [True, all_files, all_files]
 
     @pytest.mark.parametrize("name", ["cover_url", "watermarked_image_url"])
-    async def test_what_is_not_clean_is_saved_where_there_is_nothing_better(self, name: str, tmp_path: Path) -> None:
+    async def test_what_is_not_clean_is_saved_where_there_is_nothing_better(
+        self, name: str, tmp_path: Path
+    ) -> None:
         async with no_leaks(), strict_server(Act(say=http(PNG))) as server:
             paths = await download(unified({name: f"{server.base_url}/a"}), tmp_path)
 

@@ -61,7 +61,9 @@ async def test_a_redirect_is_asked_for_byte_for_byte(target: str, tmp_path: Path
 @pytest.mark.parametrize("target", TARGETS)
 async def test_a_whole_location_is_asked_for_byte_for_byte(target: str, tmp_path: Path) -> None:
     async with no_leaks(), strict_server() as server:
-        server.play(Act(say=http(b"", f"Location: {server.base_url}{target}", status=307)), Act(say=http(PNG)))
+        server.play(
+            Act(say=http(b"", f"Location: {server.base_url}{target}", status=307)), Act(say=http(PNG))
+        )
         await download(picture_task(f"{server.base_url}/elsewhere"), tmp_path)
 
         assert server.received[-1].line == f"GET {target} HTTP/1.1"
@@ -213,7 +215,9 @@ def made(link: str, task_id: str = "t1") -> bytes:
 @pytest.mark.parametrize(
     "link", ["http://127.0.0.1:{port}/a", "http://localhost:{port}/a", "http://[::ffff:127.0.0.1]:{port}/a"]
 )
-async def test_a_link_to_this_machine_is_refused_where_the_api_is_elsewhere(link: str, tmp_path: Path) -> None:
+async def test_a_link_to_this_machine_is_refused_where_the_api_is_elsewhere(
+    link: str, tmp_path: Path
+) -> None:
     async with no_leaks(), strict_server() as inner:
         with pytest.raises(DownloadError, match="where the API is not"):
             await download(task_of("https://1.1.1.1", link.format(port=inner.port)), tmp_path)

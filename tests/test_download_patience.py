@@ -110,7 +110,9 @@ async def test_a_page_in_the_place_of_a_fresh_file_gets_two_minutes(body: bytes,
 
 
 @pytest.mark.parametrize("status", [403, 404])
-async def test_a_link_that_is_still_unknown_after_two_minutes_has_expired(status: int, tmp_path: Path) -> None:
+async def test_a_link_that_is_still_unknown_after_two_minutes_has_expired(
+    status: int, tmp_path: Path
+) -> None:
     async with no_leaks(), strict_server() as server:
         server.usual = Act(say=http(b"", status=status))
         with pytest.raises(DownloadError, match="has expired"):
@@ -132,7 +134,9 @@ async def test_a_link_of_an_older_task_or_one_that_is_gone_has_expired_at_once(
 
 
 async def test_a_task_that_a_batch_saw_end_is_fresh_though_its_host_tells_no_time(tmp_path: Path) -> None:
-    answer = b'{"code": 200, "data": {"task_id": "t1", "status": "completed", "output": {"image_url": "%b/a"}}}'
+    answer = (
+        b'{"code": 200, "data": {"task_id": "t1", "status": "completed", "output": {"image_url": "%b/a"}}}'
+    )
     async with no_leaks(), strict_server() as server:
         server.usual = Act(say=http(answer % server.base_url.encode()))
         server.by_path = {"/a": Act(say=http(b"", status=404))}
@@ -152,7 +156,9 @@ async def test_a_task_that_a_batch_saw_end_is_fresh_though_its_host_tells_no_tim
 
 _BEGUN = http(BIG, 'ETag: "v1"')[:600_000]
 BREAKS: dict[str, Act] = {
-    "reset": Act(say=_BEGUN, pause=1.0, then="reset"),  # a pause, for the kernel forgets what was not read by then
+    "reset": Act(
+        say=_BEGUN, pause=1.0, then="reset"
+    ),  # a pause, for the kernel forgets what was not read by then
     "closed": Act(say=_BEGUN, then="close"),
     "silent": Act(say=_BEGUN, then="stall"),
 }
@@ -225,10 +231,17 @@ async def test_a_range_that_does_not_fit_is_not_believed(how: str, tmp_path: Pat
 
 @pytest.mark.parametrize(
     "headers",
-    [[], ['ETag: W/"weak"'], ['ETag: "v1"', "Accept-Ranges: none"], ['ETag: "v1"', "Content-Encoding: identity"]],
+    [
+        [],
+        ['ETag: W/"weak"'],
+        ['ETag: "v1"', "Accept-Ranges: none"],
+        ['ETag: "v1"', "Content-Encoding: identity"],
+    ],
     ids=["no validator", "weak", "no ranges", "encoded"],
 )
-async def test_where_a_server_cannot_resume_the_file_is_begun_anew(headers: list[str], tmp_path: Path) -> None:
+async def test_where_a_server_cannot_resume_the_file_is_begun_anew(
+    headers: list[str], tmp_path: Path
+) -> None:
     async with no_leaks(), strict_server(Act(say=http(BIG, *headers)[:600_000], then="close")) as server:
         server.usual = Act(say=http(BIG))
         [path] = await download(picture_task(f"{server.base_url}/a"), tmp_path)
@@ -237,7 +250,9 @@ async def test_where_a_server_cannot_resume_the_file_is_begun_anew(headers: list
         assert ranges(server) == [None, None]
 
 
-async def test_a_line_that_breaks_again_and_again_gets_there_as_long_as_it_gets_further(tmp_path: Path) -> None:
+async def test_a_line_that_breaks_again_and_again_gets_there_as_long_as_it_gets_further(
+    tmp_path: Path,
+) -> None:
     def some() -> Iterator[bytes]:
         asked = dict(server.received[-1].headers).get("range")
         start = int(re.findall(r"\d+", asked)[0]) if asked else 0
@@ -293,7 +308,9 @@ async def test_ten_videos_over_one_slow_line_are_all_saved(tmp_path: Path) -> No
     """Each moves always, at a tenth of the line, for longer than two minutes."""
     async with no_leaks(), strict_server() as server:
         server.usual = evolve(pieces(http(BIG), 8192), pause=1.0)
-        paths = await download(picture_task(*(f"{server.base_url}/{number}" for number in range(10))), tmp_path)
+        paths = await download(
+            picture_task(*(f"{server.base_url}/{number}" for number in range(10))), tmp_path
+        )
 
         assert len(server.received) == 10
     assert len(paths) == 10
@@ -316,7 +333,14 @@ async def test_a_timeout_bounds_all_tries_of_a_file_together(tmp_path: Path) -> 
 
 @pytest.mark.parametrize(
     ("knob", "value"),
-    [("timeout", 0), ("timeout", math.nan), ("timeout", True), ("max_bytes", 0), ("max_bytes", 1.5), ("parallel", 0)],
+    [
+        ("timeout", 0),
+        ("timeout", math.nan),
+        ("timeout", True),
+        ("max_bytes", 0),
+        ("max_bytes", 1.5),
+        ("parallel", 0),
+    ],
 )
 async def test_a_knob_that_makes_no_sense_is_refused(knob: str, value: Any, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=knob):

@@ -55,7 +55,8 @@ def descriptors(count: int) -> Iterator[None]:
     """Let this process have no more than so many beside those that it has."""
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(
-        resource.RLIMIT_NOFILE, (max(int(path.name) for path in Path("/proc/self/fd").iterdir()) + count, before[1])
+        resource.RLIMIT_NOFILE,
+        (max(int(path.name) for path in Path("/proc/self/fd").iterdir()) + count, before[1]),
     )
     try:
         yield
@@ -64,7 +65,9 @@ def descriptors(count: int) -> Iterator[None]:
 
 
 @pytest.mark.parametrize(("allowed", "expected"), [(16, 4), (256, 64), (100, 25), (1024, 64), (10**9, 64)])
-def test_a_quarter_of_the_descriptors_may_be_files_under_way_and_no_more_than_64(allowed: int, expected: int) -> None:
+def test_a_quarter_of_the_descriptors_may_be_files_under_way_and_no_more_than_64(
+    allowed: int, expected: int
+) -> None:
     assert _places_of(allowed) == expected
 
 
@@ -213,7 +216,9 @@ async def test_a_file_waits_for_room_that_is_promised_to_others(tmp_path: Path) 
             "/2": Act(say=third, wait=1.0, then="close"),
         }
         with pytest.raises(DownloadError):
-            await download(picture_task(*links(server, 3)), tmp_path, retry=RetryPolicy.never(), max_bytes=2 * half)
+            await download(
+                picture_task(*links(server, 3)), tmp_path, retry=RetryPolicy.never(), max_bytes=2 * half
+            )
 
     assert len(asked) == 4  # though it is tried once only
     assert files(tmp_path) == ["t1-3.png"]
@@ -228,7 +233,10 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
         folder = tmp_path / f"disk{len(made)}"
         folder.mkdir()
         command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
-        if shutil.which("mount") is None or subprocess.run(command, capture_output=True, check=False).returncode:
+        if (
+            shutil.which("mount") is None
+            or subprocess.run(command, capture_output=True, check=False).returncode
+        ):
             pytest.skip("needs the right to mount")
         made.append(folder)
         return folder
@@ -238,7 +246,9 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
         subprocess.run(["umount", str(folder)], check=True)  # noqa: S607 - wherever it is
 
 
-async def test_as_many_files_are_saved_as_have_room_and_the_reserve_stays(small_disk: Callable[[int], Path]) -> None:
+async def test_as_many_files_are_saved_as_have_room_and_the_reserve_stays(
+    small_disk: Callable[[int], Path],
+) -> None:
     folder = small_disk(170 * MB)
     body = PNG + bytes(8 * MB - len(PNG))
     async with no_leaks(), strict_server() as server:
@@ -293,7 +303,13 @@ async def test_partial_files_of_dead_processes_are_cleared_by_the_next_download(
     async with no_leaks(), strict_server(Act(say=http(PNG))) as server:
         await download(picture_task(f"{server.base_url}/a"), tmp_path)
 
-    assert files(tmp_path) == [".d.0123abcd.part", ".mine.part", ".x.0123abcd.part.txt", "mine.part", "t1.png"]
+    assert files(tmp_path) == [
+        ".d.0123abcd.part",
+        ".mine.part",
+        ".x.0123abcd.part.txt",
+        "mine.part",
+        "t1.png",
+    ]
 
 
 def test_those_of_a_process_that_lives_stay_until_it_is_killed(tmp_path: Path) -> None:
@@ -356,7 +372,10 @@ def test_a_saved_file_is_found_under_the_suffix_of_its_link_or_any_known(tmp_pat
 @pytest.mark.parametrize("spoil", ["directory", "empty", "gone"])
 async def test_a_resumed_batch_saves_again_what_is_no_saved_picture(spoil: str, tmp_path: Path) -> None:
     folder = tmp_path / "pictures"
-    async with serving({"ledger": Ledger(tmp_path / "run.db")}, durations=5.0, picture_size=32) as (emulator, piapi):
+    async with serving({"ledger": Ledger(tmp_path / "run.db")}, durations=5.0, picture_size=32) as (
+        emulator,
+        piapi,
+    ):
         items: list[Any] = [BatchItem(REROLL, "one")]
         [first] = await BatchRunner(piapi, download=folder).run(items)
         path = Path(first.files[1])
@@ -378,7 +397,10 @@ async def test_a_resumed_batch_saves_again_what_is_no_saved_picture(spoil: str, 
 
 async def test_files_of_a_batch_that_are_there_are_not_asked_for_again(tmp_path: Path) -> None:
     folder = tmp_path / "pictures"
-    async with serving({"ledger": Ledger(tmp_path / "run.db")}, durations=5.0, picture_size=32) as (emulator, piapi):
+    async with serving({"ledger": Ledger(tmp_path / "run.db")}, durations=5.0, picture_size=32) as (
+        emulator,
+        piapi,
+    ):
         items: list[Any] = [BatchItem(REROLL, "one")]
         [first] = await BatchRunner(piapi, download=folder).run(items)
         asked = emulator.seen.requests["image"]

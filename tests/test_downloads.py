@@ -59,10 +59,14 @@ async def test_a_single_picture_is_named_for_its_task(tmp_path: Path) -> None:
     assert files(tmp_path) == ["t1.png"]
 
 
-async def test_the_pictures_of_a_grid_are_named_for_their_quadrants_and_given_in_order(tmp_path: Path) -> None:
+async def test_the_pictures_of_a_grid_are_named_for_their_quadrants_and_given_in_order(
+    tmp_path: Path,
+) -> None:
     bodies = {f"/{number}": PNG + bytes([number]) for number in (1, 2, 3, 4)}
     async with no_leaks(), strict_server() as server:
-        server.by_path = {path: Act(say=http(body), wait=5.0 - int(path[1:])) for path, body in bodies.items()}
+        server.by_path = {
+            path: Act(say=http(body), wait=5.0 - int(path[1:])) for path, body in bodies.items()
+        }
         paths = await download(picture_task(*[server.base_url + path for path in bodies]), tmp_path)
 
     assert [path.name for path in paths] == ["t1-1.png", "t1-2.png", "t1-3.png", "t1-4.png"]
@@ -100,7 +104,9 @@ async def test_the_suffix_is_that_of_what_the_file_holds(suffix: str, tmp_path: 
 def test_no_task_id_leads_out_of_the_directory(task_id: str, stem: str) -> None:
     found = safe_stem(task_id)
 
-    assert found == stem if stem and task_id == stem else re.fullmatch(re.escape(stem) + "-[0-9a-f]{8}", found)
+    assert (
+        found == stem if stem and task_id == stem else re.fullmatch(re.escape(stem) + "-[0-9a-f]{8}", found)
+    )
 
 
 def test_two_task_ids_never_share_a_name() -> None:
@@ -133,7 +139,10 @@ async def test_the_directory_is_made_and_may_be_a_text(tmp_path: Path) -> None:
 
 async def test_an_older_file_of_that_name_is_replaced_only_by_a_whole_one(tmp_path: Path) -> None:
     (tmp_path / "t1.png").write_bytes(b"old")
-    async with no_leaks(), strict_server(Act(say=http(PNG, length=10**6), then="close"), Act(say=http(PNG))) as server:
+    async with (
+        no_leaks(),
+        strict_server(Act(say=http(PNG, length=10**6), then="close"), Act(say=http(PNG))) as server,
+    ):
         task = picture_task(f"{server.base_url}/a")
         with pytest.raises(DownloadError):
             await download(task, tmp_path, retry=ONCE)
@@ -184,7 +193,9 @@ BROKEN = {
     "a short body": Act(say=http(PNG, length=len(PNG) + 1), then="close"),
     "a reset body": Act(say=http(PNG, length=len(PNG) + 1), then="reset"),
     "a short chunk": Act(say=http(b"ffff\r\n" + PNG, "Transfer-Encoding: chunked"), then="close"),
-    "no end of chunks": Act(say=http(b"%x\r\n%b\r\n" % (len(PNG), PNG), "Transfer-Encoding: chunked"), then="close"),
+    "no end of chunks": Act(
+        say=http(b"%x\r\n%b\r\n" % (len(PNG), PNG), "Transfer-Encoding: chunked"), then="close"
+    ),
     "no answer": Act(then="close"),
     "no HTTP": Act(say=b"SSH-2.0\r\n", then="close"),
     "bad gzip": Act(say=http(PNG, "Content-Encoding: gzip")),
@@ -198,7 +209,9 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("what", BROKEN)
-async def test_a_failure_that_may_pass_leaves_nothing_and_another_try_mends_it(what: str, tmp_path: Path) -> None:
+async def test_a_failure_that_may_pass_leaves_nothing_and_another_try_mends_it(
+    what: str, tmp_path: Path
+) -> None:
     async with no_leaks(), strict_server(BROKEN[what]) as server:
         await refused(tmp_path, f"{server.base_url}/a", timeout=9.0)
         assert len(server.received) <= 2  # aiohttp itself repeats a GET that got no answer at all
@@ -426,7 +439,9 @@ async def test_a_redirect_is_followed_to_the_picture(tmp_path: Path) -> None:
     assert files(tmp_path) == ["t1.png"]
 
 
-@pytest.mark.parametrize("location", ["file:///etc/passwd", "ftp://127.0.0.1/a", "http://[bad", "http://a..b/"])
+@pytest.mark.parametrize(
+    "location", ["file:///etc/passwd", "ftp://127.0.0.1/a", "http://[bad", "http://a..b/"]
+)
 async def test_a_redirect_to_what_is_no_link_is_a_download_error(location: str, tmp_path: Path) -> None:
     moved = Act(say=http(b"", f"Location: {location}", status=302))
     async with no_leaks(), strict_server(moved) as server:
@@ -460,7 +475,9 @@ async def test_a_users_session_that_is_closed_is_a_download_error(tmp_path: Path
     await session.close()
 
     with pytest.raises(DownloadError):
-        await download(picture_task("http://127.0.0.1:9/a", "http://127.0.0.1:9/b"), tmp_path, session=session)
+        await download(
+            picture_task("http://127.0.0.1:9/a", "http://127.0.0.1:9/b"), tmp_path, session=session
+        )
 
 
 # -- from the service ---------------------------------------------------------------------------------------------
@@ -478,7 +495,9 @@ async def test_the_four_pictures_of_a_reroll_are_saved(tmp_path: Path) -> None:
 
 
 async def test_links_that_have_expired_can_be_read_again_but_stay_expired(tmp_path: Path) -> None:
-    emulator = Emulator(api_keys=[KEY], adopt_parents=True, durations=5.0, links_expire_after=60.0, expired_status=403)
+    emulator = Emulator(
+        api_keys=[KEY], adopt_parents=True, durations=5.0, links_expire_after=60.0, expired_status=403
+    )
     async with no_leaks(), emulator.run() as base_url, PiAPI(KEY, base_url=base_url) as piapi:
         task = await (await piapi.submit(Reroll("x", prompt="a cute cat"))).wait()
         await asyncio.sleep(100.0)
@@ -537,10 +556,19 @@ LINK = "https://h.test/in"
 PROMPT = {"prompt": "a cat"}
 GRID = ["-1.png", "-2.png", "-3.png", "-4.png", "-copy-1.png", "-copy-2.png"]
 MADE: dict[str, tuple[CreateTask, list[str]]] = {
-    "pictures": (CreateTask("Qubico/flux1-dev", "txt2img", {**PROMPT, "batch_size": 2}), ["-1.png", "-2.png"]),
+    "pictures": (
+        CreateTask("Qubico/flux1-dev", "txt2img", {**PROMPT, "batch_size": 2}),
+        ["-1.png", "-2.png"],
+    ),
     "video": (CreateTask("kling", "video_generation", PROMPT), [".mp4", "-watermarked.mp4", "-cover.png"]),
-    "sound": (CreateTask("Qubico/tts", "zero-shot", {"gen_text": "hi", "ref_audio": f"{LINK}.wav"}), [".wav"]),
-    "model": (CreateTask("Qubico/trellis", "image-to-3d", {"image": f"{LINK}.png"}), ["-1.glb", "-2.mp4", "-3.png"]),
+    "sound": (
+        CreateTask("Qubico/tts", "zero-shot", {"gen_text": "hi", "ref_audio": f"{LINK}.wav"}),
+        [".wav"],
+    ),
+    "model": (
+        CreateTask("Qubico/trellis", "image-to-3d", {"image": f"{LINK}.png"}),
+        ["-1.glb", "-2.mp4", "-3.png"],
+    ),
     "grid": (CreateTask("midjourney", "imagine", PROMPT), GRID),
 }
 
@@ -562,7 +590,9 @@ NOUNS = {"image_url": "picture", "video_url": "video", "audio_url": "sound", "mo
 
 
 @pytest.mark.parametrize("name", NOUNS)
-async def test_a_page_in_place_of_a_file_of_any_kind_is_refused_by_its_kind(name: str, tmp_path: Path) -> None:
+async def test_a_page_in_place_of_a_file_of_any_kind_is_refused_by_its_kind(
+    name: str, tmp_path: Path
+) -> None:
     async with no_leaks(), strict_server(Act(say=http(b"<!doctype html><html>sorry</html>"))) as server:
         answer = {"status": "completed", "output": {name: f"{server.base_url}/a.mp4"}}
         task = UNIFIED.read(answer, TaskId("t1"))

@@ -90,7 +90,9 @@ def until(seconds: float, answer: bytes) -> Callable[[str, Any], bytes | None]:
 @pytest.mark.parametrize("family", [LEGACY, UNIFIED], ids=["legacy", "unified"])
 async def test_one_page_of_an_edge_ends_none_of_ten_waits(status: int, family: Any) -> None:
     async with behind(Host(edge=once(status))) as (_, piapi):
-        tasks = await wait_all([piapi.attach(f"t{number}", family=family) for number in range(10)], timeout=60)
+        tasks = await wait_all(
+            [piapi.attach(f"t{number}", family=family) for number in range(10)], timeout=60
+        )
 
         assert [type(task) for task in tasks] == [Task] * 10
 
@@ -106,7 +108,9 @@ async def test_one_page_of_an_edge_stops_no_batch(status: int) -> None:
         assert host.made == 12
 
 
-@pytest.mark.parametrize("body", [{"message": "invalid key"}, {"code": 401, "message": "invalid key", "data": None}])
+@pytest.mark.parametrize(
+    "body", [{"message": "invalid key"}, {"code": 401, "message": "invalid key", "data": None}]
+)
 async def test_the_hosts_own_word_ends_every_wait_at_once(body: Any) -> None:
     async with behind(Host(edge=until(1e9, said(body, 401)))) as (_, piapi):
         began = now()
@@ -206,7 +210,11 @@ each_entry = pytest.mark.parametrize("entry", ENTRIES.values(), ids=list(ENTRIES
 @each_entry
 async def test_an_entry_that_cannot_be_read_is_asked_for_singly_at_once(entry: Callable[[str], Any]) -> None:
     def edge(path: str, body: Any) -> bytes | None:
-        return said({"data": {task_id: entry(task_id) for task_id in body["task_ids"]}}) if path == MULTI else None
+        return (
+            said({"data": {task_id: entry(task_id) for task_id in body["task_ids"]}})
+            if path == MULTI
+            else None
+        )
 
     async with behind(Host(ends=0.0, edge=edge)) as (server, piapi):
         began = now()
@@ -223,7 +231,9 @@ async def test_one_such_entry_costs_its_neighbours_nothing(entry: Callable[[str]
         if path != MULTI:
             return None
         ids = body["task_ids"]
-        return said({"data": {each: entry(each) if each == "t0" else legacy(each, done=now() >= 30) for each in ids}})
+        return said(
+            {"data": {each: entry(each) if each == "t0" else legacy(each, done=now() >= 30) for each in ids}}
+        )
 
     async with behind(Host(edge=edge)) as (server, piapi):
         tasks = await wait_all([piapi.attach(f"t{number}") for number in range(5)], timeout=60)
@@ -250,7 +260,9 @@ async def test_fetch_many_reads_such_entries_singly_and_keeps_the_order(entry: C
         if path != MULTI:
             return None
         ids = body["task_ids"]
-        return said({"data": {each: entry(each) if each == "t1" else legacy(each, done=True) for each in ids}})
+        return said(
+            {"data": {each: entry(each) if each == "t1" else legacy(each, done=True) for each in ids}}
+        )
 
     async with behind(Host(ends=0.0, edge=edge)) as (_, piapi):
         found = await piapi.fetch_many(["t0", "t1", "t2"])
@@ -268,7 +280,11 @@ async def test_a_task_of_which_nothing_can_be_read_is_told_of_after_a_minute(
     def edge(path: str, body: Any) -> bytes | None:
         if path == MULTI:
             return said(
-                {"data": {each: "?" if each == "t0" else legacy(each, done=False) for each in body["task_ids"]}}
+                {
+                    "data": {
+                        each: "?" if each == "t0" else legacy(each, done=False) for each in body["task_ids"]
+                    }
+                }
             )
         return said("?") if path == SINGLE and body["task_id"] == "t0" else None
 
@@ -289,7 +305,9 @@ async def test_words_that_a_host_makes_up_all_the_time_are_told_of_a_hundred_tim
 ) -> None:
     def edge(path: str, body: Any) -> bytes | None:
         word = f"{now()}-" + "x" * 100_000
-        return said({"task_id": body["task_id"], "status": word}) if path == SINGLE and now() < 300.0 else None
+        return (
+            said({"task_id": body["task_id"], "status": word}) if path == SINGLE and now() < 300.0 else None
+        )
 
     async with behind(Host(edge=edge)) as (_, piapi):
         await piapi.attach("t1").wait()

@@ -26,7 +26,9 @@ ID = TaskId("c0d39b5a-11b4")
 LINK = "https://img.test/1.png"
 
 TYPED = {"unified, pictures": family_of(ImageOutput), "unified, Kling": family_of(kling.KlingOutput)}
-each_family = pytest.mark.parametrize("family", [*FAMILIES.values(), *TYPED.values()], ids=[*FAMILIES, *TYPED])
+each_family = pytest.mark.parametrize(
+    "family", [*FAMILIES.values(), *TYPED.values()], ids=[*FAMILIES, *TYPED]
+)
 
 ENDS = {
     "finished": TaskState.DONE,
@@ -40,11 +42,16 @@ ENDS = {
 
 texts = st.text(max_size=8) | st.sampled_from([LINK, "nsfw", "42"])
 any_json = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.floats(allow_nan=False, allow_infinity=False) | texts,
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | texts,
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.dictionaries(
-            st.sampled_from(["url", "href", "message", "reason", "detail", "code", "image_urls", "logs"]) | texts,
+            st.sampled_from(["url", "href", "message", "reason", "detail", "code", "image_urls", "logs"])
+            | texts,
             inner,
             max_size=4,
         )
@@ -55,7 +62,9 @@ FIELDS = [
     *("task_result", "output", "works", "generation", "image", "meta", "metadata", "error", "logs", "detail"),
     *("message", "code", "success", "progress", "task_type", "model", "config", "input", "data"),
 ]
-details = st.fixed_dictionaries({}, optional={"image_urls": any_json, "error_messages": any_json, "progress": any_json})
+details = st.fixed_dictionaries(
+    {}, optional={"image_urls": any_json, "error_messages": any_json, "progress": any_json}
+)
 beside = st.dictionaries(
     st.sampled_from(FIELDS) | texts.filter(lambda name: name not in {"status", "task_id"}),
     any_json | details,
@@ -63,7 +72,9 @@ beside = st.dictionaries(
 )
 
 
-def fetched(family: Family[Any], data: Mapping[str, Any], around: Mapping[str, Any] | None = None) -> Task[Any]:
+def fetched(
+    family: Family[Any], data: Mapping[str, Any], around: Mapping[str, Any] | None = None
+) -> Task[Any]:
     """Return the task of a plain fetch; `around` are more fields of the envelope, None for no envelope."""
     body = data if around is None else {"code": 200, "message": "success", **around, "data": data}
     return family.fetch(ID).parse(HTTPResponse(200, orjson.dumps(body)))
@@ -125,8 +136,14 @@ def test_no_json_beside_it_ends_a_task_that_is_waiting(beside: dict[str, Any]) -
 
 @each_family
 @pytest.mark.parametrize("status", [200, 400, 500])
-def test_a_failed_task_is_one_whatever_status_and_code_it_is_told_with(family: Family[Any], status: int) -> None:
-    data = {"task_id": ID, "status": "failed", "error": {"code": 10000, "raw_message": "no quota", "message": ""}}
+def test_a_failed_task_is_one_whatever_status_and_code_it_is_told_with(
+    family: Family[Any], status: int
+) -> None:
+    data = {
+        "task_id": ID,
+        "status": "failed",
+        "error": {"code": 10000, "raw_message": "no quota", "message": ""},
+    }
     body = orjson.dumps({"code": 500, "data": data, "message": "failed to pre-process task runtime"})
 
     task = family.fetch(ID).parse(HTTPResponse(status, body))
@@ -163,8 +180,12 @@ LINKS: list[Any] = [
 
 @pytest.mark.parametrize("value", LINKS, ids=str)
 @pytest.mark.parametrize("name", ["image_urls", "image_url", "temporary_image_urls"])
-@pytest.mark.parametrize(("family", "place"), [(LEGACY, "task_result"), (UNIFIED, "output")], ids=["legacy", "unified"])
-def test_links_are_taken_out_of_objects_and_lists(family: Family[Any], place: str, name: str, value: Any) -> None:
+@pytest.mark.parametrize(
+    ("family", "place"), [(LEGACY, "task_result"), (UNIFIED, "output")], ids=["legacy", "unified"]
+)
+def test_links_are_taken_out_of_objects_and_lists(
+    family: Family[Any], place: str, name: str, value: Any
+) -> None:
     task = fetched(family, {"task_id": ID, "status": "finished", place: {name: value}})
 
     assert task.images == (LINK,)
@@ -174,7 +195,8 @@ def test_links_are_taken_out_of_objects_and_lists(family: Family[Any], place: st
 @pytest.mark.parametrize("value", LINKS[1:], ids=str)
 def test_a_typed_result_has_them_too(value: Any) -> None:
     legacy = fetched(
-        LEGACY, {"task_id": ID, "status": "finished", "task_result": {"image_urls": value, "image_url": value}}
+        LEGACY,
+        {"task_id": ID, "status": "finished", "task_result": {"image_urls": value, "image_url": value}},
     )
     unified = fetched(
         TYPED["unified, pictures"],
@@ -198,7 +220,12 @@ def test_a_legacy_result_that_is_no_object_may_be_the_links_themselves(value: An
 
 @pytest.mark.parametrize("output", [[LINK], LINK, 7, True, None, [], {}], ids=str)
 def test_an_output_that_is_no_object_gives_an_empty_result_in_every_protocol(output: Any) -> None:
-    places = {"legacy": "task_result", "dream-machine": "generation", "legacy-kling": "works", "face-swap": "image"}
+    places = {
+        "legacy": "task_result",
+        "dream-machine": "generation",
+        "legacy-kling": "works",
+        "face-swap": "image",
+    }
     for name, family in [*FAMILIES.items(), *TYPED.items()]:
         if name == "face-swap" or (name == "legacy-kling" and isinstance(output, list)):
             continue  # there the result is a text, or a list
@@ -239,9 +266,15 @@ def test_reasons_are_taken_out_of_any_shape(reasons: Any, text: str) -> None:
     ("fields", "text"),
     [
         ({"error": {"code": 1, "message": "", "raw_message": "", "detail": {"reason": "nsfw"}}}, "nsfw"),
-        ({"error": {"code": 1, "message": "general", "raw_message": "nsfw", "detail": None}}, "general; nsfw"),
         (
-            {"error": {"message": "general"}, "logs": ["Attempt 1 failed, retrying.", "Rejected: copyright."]},
+            {"error": {"code": 1, "message": "general", "raw_message": "nsfw", "detail": None}},
+            "general; nsfw",
+        ),
+        (
+            {
+                "error": {"message": "general"},
+                "logs": ["Attempt 1 failed, retrying.", "Rejected: copyright."],
+            },
             "general; Rejected: copyright.",
         ),
         ({"logs": [{"time": 5, "message": "nsfw"}]}, "nsfw"),
@@ -316,7 +349,10 @@ async def test_a_wait_ends_with_the_links(task: dict[str, Any], beside: int) -> 
         "/mj/v2/fetch": {"task_id": "t0", **task},
         "/mj/v2/multi_fetch": {"data": {f"t{n}": task for n in range(2)}},
     }
-    async with strict_server() as server, PiAPI(KEY, base_url=server.base_url, poll=PollPolicy.every(1.0)) as piapi:
+    async with (
+        strict_server() as server,
+        PiAPI(KEY, base_url=server.base_url, poll=PollPolicy.every(1.0)) as piapi,
+    ):
         server.by_path = {path: Act(say=http(orjson.dumps(body))) for path, body in bodies.items()}
         handles = [piapi.attach(f"t{number}") for number in range(1 + beside)]
 
@@ -327,7 +363,11 @@ async def test_a_wait_ends_with_the_links(task: dict[str, Any], beside: int) -> 
 
 @pytest.mark.looptime
 async def test_a_wait_ends_with_the_reason() -> None:
-    task = {"task_id": "t0", "status": "failed", "task_result": {"error_messages": [{"code": 7, "message": "nsfw"}]}}
+    task = {
+        "task_id": "t0",
+        "status": "failed",
+        "task_result": {"error_messages": [{"code": 7, "message": "nsfw"}]},
+    }
     async with strict_server() as server, PiAPI(KEY, base_url=server.base_url) as piapi:
         server.usual = Act(say=http(orjson.dumps(task)))
 

@@ -83,7 +83,9 @@ EXAMPLES: list[PiAPIError] = [
             ServerError,
         )
     ),
-    RateLimitError("went wrong", status=429, message="slow down", body="{…}", request=REQUEST, retry_after=2.5),
+    RateLimitError(
+        "went wrong", status=429, message="slow down", body="{…}", request=REQUEST, retry_after=2.5
+    ),
     UnexpectedAnswer("went wrong", path="task_result.image_urls[2]", excerpt="{}"),
     SubmissionUnknown("went wrong", request=REQUEST, at=1709035361.5, key="mine", ref=REF),
     TaskFailed("went wrong", task=TASK),
@@ -104,7 +106,9 @@ COPIERS: list[Callable[[PiAPIError], PiAPIError]] = [
 ]
 
 each_example = pytest.mark.parametrize("error", EXAMPLES, ids=lambda error: type(error).__name__)
-each_copier = pytest.mark.parametrize("copied", COPIERS, ids=["copy", "deepcopy", *(f"pickle {n}" for n in PROTOCOLS)])
+each_copier = pytest.mark.parametrize(
+    "copied", COPIERS, ids=["copy", "deepcopy", *(f"pickle {n}" for n in PROTOCOLS)]
+)
 
 
 def public_errors() -> set[type[PiAPIError]]:
@@ -183,7 +187,9 @@ class TestEveryClass:
 
     @each_example
     @each_copier
-    def test_is_the_same_when_copied(self, error: PiAPIError, copied: Callable[[PiAPIError], PiAPIError]) -> None:
+    def test_is_the_same_when_copied(
+        self, error: PiAPIError, copied: Callable[[PiAPIError], PiAPIError]
+    ) -> None:
         mine = copy.deepcopy(error)
         mine.add_note("in batch 7")  # what was added later is kept, too
         twin = copied(mine)

@@ -119,7 +119,9 @@ UNKNOWN: list[Status] = [
 
 
 @pytest.mark.parametrize("answer", UNKNOWN, ids=str)
-async def test_a_code_that_leaves_open_whether_a_task_was_made_is_unknown_and_never_repeated(answer: Status) -> None:
+async def test_a_code_that_leaves_open_whether_a_task_was_made_is_unknown_and_never_repeated(
+    answer: Status,
+) -> None:
     async with serving() as (emulator, piapi):
         emulator.fail("create", answer, times=None)
         with pytest.raises(SubmissionUnknown) as caught:
@@ -246,7 +248,9 @@ async def test_one_that_has_begun_is_no_reason_not_to_cancel_the_others() -> Non
         await asyncio.sleep(10.0)
 
         with pytest.raises(InvalidRequestError, match="already started") as caught:
-            await piapi.cancel(running.task_id, "nope", *[handle.task_id for handle in staged], family=UNIFIED)
+            await piapi.cancel(
+                running.task_id, "nope", *[handle.task_id for handle in staged], family=UNIFIED
+            )
 
         assert running.task_id in str(caught.value)  # the first that was refused
         assert emulator.seen.requests["task_cancel"] == 5
@@ -255,7 +259,9 @@ async def test_one_that_has_begun_is_no_reason_not_to_cancel_the_others() -> Non
 
 
 @pytest.mark.parametrize("fault", [Status(502), Status(401)], ids=str)
-async def test_a_host_that_is_away_or_a_key_that_is_wrong_is_not_asked_again_for_each_of_many(fault: Status) -> None:
+async def test_a_host_that_is_away_or_a_key_that_is_wrong_is_not_asked_again_for_each_of_many(
+    fault: Status,
+) -> None:
     async with serving() as (emulator, piapi):
         emulator.fail("task_cancel", fault, times=None)
         with pytest.raises((ServerError, AuthenticationError)):
@@ -301,10 +307,17 @@ async def test_the_secret_that_the_host_echoes_is_in_no_task_error_log_or_file(
     tmp_path: Path, everything_logged: pytest.LogCaptureFixture
 ) -> None:
     request = CreateTask(
-        "midjourney", "imagine", {"prompt": "a cat"}, webhook_endpoint="https://h.test/", webhook_secret=SECRET
+        "midjourney",
+        "imagine",
+        {"prompt": "a cat"},
+        webhook_endpoint="https://h.test/",
+        webhook_secret=SECRET,
     )
     shown = [repr(request)]
-    async with serving({"ledger": Ledger(tmp_path / "run.db"), "retry": RetryPolicy.never()}) as (emulator, piapi):
+    async with serving({"ledger": Ledger(tmp_path / "run.db"), "retry": RetryPolicy.never()}) as (
+        emulator,
+        piapi,
+    ):
         handle = await piapi.submit(request, key="k")
         with pytest.raises(WaitTimeout) as late:
             await handle.wait(timeout=10.0)
@@ -312,10 +325,17 @@ async def test_the_secret_that_the_host_echoes_is_in_no_task_error_log_or_file(
         assert task.raw["config"]["webhook_config"] == {"endpoint": "https://h.test/", "secret": ""}
         echo = '{"code":400,"data":{"config":{"webhook_config":{"secret": "' + SECRET + '"}}},"message":'
         errors: list[BaseException] = [late.value]
-        for body in (echo + '"no"}', echo, echo.replace("400", "200") + '"success"}', echo.replace("400", "500")):
+        for body in (
+            echo + '"no"}',
+            echo,
+            echo.replace("400", "200") + '"success"}',
+            echo.replace("400", "500"),
+        ):
             for status in (200, 400, 500):
                 emulator.fail("*", Status(status, body=body), times=2)
-                errors += await asyncio.gather(piapi.submit(request), handle.refresh(), return_exceptions=True)  # type: ignore[arg-type]  # all are errors
+                errors += await asyncio.gather(
+                    piapi.submit(request), handle.refresh(), return_exceptions=True
+                )  # type: ignore[arg-type]  # all are errors
         assert all(isinstance(error, PiAPIError) for error in errors)
         shown += ["".join(traceback.format_exception(error)) + repr(vars(error)) for error in errors]
         shown += [str(task), repr(task), str(task.raw), repr(handle), repr(piapi)]
@@ -349,14 +369,21 @@ async def test_an_odd_id_stays_one_part_of_the_path() -> None:
 # -- what is known of a task travels ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("family", [*FAMILIES.values(), family_of(ImageOutput)], ids=lambda family: family.name)
+@pytest.mark.parametrize(
+    "family", [*FAMILIES.values(), family_of(ImageOutput)], ids=lambda family: family.name
+)
 def test_a_task_and_the_errors_about_it_pickle_in_every_family(family: Family[Any]) -> None:
     task = family.read({"task_id": "t1", "status": "failed"}, TaskId("t1"))
     failure = end_error(task)
     refusal = NotFoundError("no", status=404, request=family.fetch(TaskId("t1")))
     twin, other = pickle.loads(pickle.dumps((failure, refusal)))  # noqa: S301 - our own
 
-    assert (str(twin), twin.task, twin.task.result, twin.task.files) == (str(failure), task, task.result, task.files)
+    assert (str(twin), twin.task, twin.task.result, twin.task.files) == (
+        str(failure),
+        task,
+        task.result,
+        task.files,
+    )
     assert other.request.to_http() == family.fetch(TaskId("t1")).to_http()
 
 

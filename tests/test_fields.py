@@ -56,10 +56,21 @@ MAKERS: dict[str, tuple[Any, list[Any], list[Any]]] = {
     "urls": (fields.urls(2, 3), [(URL, URL)], [(URL,), (URL,) * 4, (URL, Path("a.png")), URL, None]),
     "link": (
         fields.link(),
-        [URL, "http://a.b", "data:image/png;base64,AAAA", "asset://a1", Path("a.PNG"), PureWindowsPath(r"c:\a.mp4")],
+        [
+            URL,
+            "http://a.b",
+            "data:image/png;base64,AAAA",
+            "asset://a1",
+            Path("a.PNG"),
+            PureWindowsPath(r"c:\a.mp4"),
+        ],
         ["a.png", "ftp://a.b/c", "//a.b/c", 5, None, Path("a.gif"), Path("a"), b"http://a.b", "data:\ud800"],
     ),
-    "links": (fields.links(1, 2), [(URL,), (URL, Path("a.png"))], [(), (URL, URL, URL), URL, None, 5, ("a.png",)]),
+    "links": (
+        fields.links(1, 2),
+        [(URL,), (URL, Path("a.png"))],
+        [(), (URL, URL, URL), URL, None, 5, ("a.png",)],
+    ),
     "many links": (fields.links(), [(URL,) * 50], [()]),
     "item": (fields.item(Settings), [Settings(), {"a": 1}, {}], [None, "a", [Settings()], {"a": object()}]),
     "items": (fields.items(Settings), [(Settings(), {"a": 1}), ()], [None, "a", Settings(), {"a": 1}, (5,)]),
@@ -89,7 +100,10 @@ class TestFields:
         with pytest.raises(TypeError):
             make(MAKERS[kind][0])("positional")
 
-    @given(st.sampled_from(sorted(MAKERS)), st.text() | st.integers() | st.floats() | st.none() | st.lists(st.text()))
+    @given(
+        st.sampled_from(sorted(MAKERS)),
+        st.text() | st.integers() | st.floats() | st.none() | st.lists(st.text()),
+    )
     def test_take_a_value_or_raise_a_value_error(self, kind: str, value: object) -> None:
         with contextlib.suppress(ValueError):
             make(MAKERS[kind][0])(it=value)
@@ -131,12 +145,14 @@ class TestFields:
         def facts(field: Any) -> Any:
             return attrs.fields(make(field)).it.metadata
 
-        assert facts(fields.choice("a", "b", names=True)).items() >= {"names": True, "words": ("a", "b")}.items()
+        assert (
+            facts(fields.choice("a", "b", names=True)).items() >= {"names": True, "words": ("a", "b")}.items()
+        )
         assert facts(fields.link())["link"] is facts(fields.links())["link"] is True
         assert "link" not in facts(fields.text())
-        assert [facts(field)["files"] for field in (fields.link(), fields.items(Settings), fields.json_object())] == [
-            *(True, True, True)
-        ]
+        assert [
+            facts(field)["files"] for field in (fields.link(), fields.items(Settings), fields.json_object())
+        ] == [*(True, True, True)]
         assert facts(fields.text())["files"] is facts(fields.url())["files"] is False
 
 

@@ -43,7 +43,9 @@ CAT = CreateTask("Qubico/flux1-dev", "txt2img", {"prompt": "a cat"})
 
 
 def task(status: str = "completed") -> Any:
-    return UNIFIED.read({"task_id": "t-1", "status": status, "output": {"image_url": "https://x/1.png"}}, REF.task_id)
+    return UNIFIED.read(
+        {"task_id": "t-1", "status": status, "output": {"image_url": "https://x/1.png"}}, REF.task_id
+    )
 
 
 def skip_without_sqlite() -> None:
@@ -158,7 +160,9 @@ def test_a_token_is_good_once_in_the_process_that_minted_it() -> None:
     assert intents.take(token) is None
 
 
-@pytest.mark.parametrize("ages", [(6.0, 0.0), (0.0, 6.0), (0.0, -1.0)], ids=["slept", "stood", "clock set back"])
+@pytest.mark.parametrize(
+    "ages", [(6.0, 0.0), (0.0, 6.0), (0.0, -1.0)], ids=["slept", "stood", "clock set back"]
+)
 def test_who_stood_still_by_either_clock_may_not_send(ages: tuple[float, float]) -> None:
     clocks = [100.0, 1000.0]
     intents = Intents(5.0, lambda: (clocks[0], clocks[1]))
@@ -193,7 +197,9 @@ async def database(tmp_path: Path) -> AsyncIterator[Database]:
 
 def test_of_two_who_see_a_worker_stand_still_one_takes_over(database: Database) -> None:
     times = iter(range(100))
-    one, other = (Presence(database, name, 8.0, clock=lambda: float(next(times))) for name in ("one", "other"))
+    one, other = (
+        Presence(database, name, 8.0, clock=lambda: float(next(times))) for name in ("one", "other")
+    )
     database.beat("dead")
     for _ in range(5):
         one.beat()
@@ -249,7 +255,9 @@ async def test_a_key_is_one_job_and_stands_for_one_request(fleet: Fleet) -> None
         await fleet.submit(Reroll("p"), key="k")
 
 
-async def test_a_queued_job_that_is_cancelled_ends_without_a_task_and_may_be_submitted_again(fleet: Fleet) -> None:
+async def test_a_queued_job_that_is_cancelled_ends_without_a_task_and_may_be_submitted_again(
+    fleet: Fleet,
+) -> None:
     job = await fleet.submit(CAT, key="k")
     assert await job.cancel()
     outcome = await job.wait(10)
@@ -272,7 +280,9 @@ async def test_a_wait_that_is_over_leaves_the_work_going(fleet: Fleet) -> None:
         await job.wait(0.05)
 
 
-async def test_a_file_of_this_machine_is_refused_where_it_cannot_be_uploaded(fleet: Fleet, tmp_path: Path) -> None:
+async def test_a_file_of_this_machine_is_refused_where_it_cannot_be_uploaded(
+    fleet: Fleet, tmp_path: Path
+) -> None:
     request = CreateTask("m", "t", {"image": PurePath(tmp_path / "cat.png")})
 
     with pytest.raises(ValueError, match=r"cat.png is a file of this machine.*uploads=piapi"):

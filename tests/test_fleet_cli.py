@@ -21,7 +21,9 @@ from piapi_async.cli._fleet_options import file_of, shown
 from piapi_async.cli._setup import Setup
 from piapi_async.fleet._database import CAN_SQLITE
 
-pytestmark = pytest.mark.skipif(not CAN_SQLITE, reason="the engine needs SQLite 3.42 on Python 3.12 and later")
+pytestmark = pytest.mark.skipif(
+    not CAN_SQLITE, reason="the engine needs SQLite 3.42 on Python 3.12 and later"
+)
 
 URL = "sqlite:///run.db"
 
@@ -44,7 +46,17 @@ def rows(path: str = "out.jsonl") -> list[dict[str, Any]]:
 
 @pytest.mark.storm
 def test_a_batch_on_a_file_has_a_worker_of_its_own_and_goes_on_where_it_was() -> None:
-    words = ("--emulator", "batch", "cats.jsonl", "--database", URL, "--out", "out.jsonl", "--download", "pictures")
+    words = (
+        "--emulator",
+        "batch",
+        "cats.jsonl",
+        "--database",
+        URL,
+        "--out",
+        "out.jsonl",
+        "--download",
+        "pictures",
+    )
     first = command(*words)
 
     assert first.exit_code == 0, first.stderr
@@ -71,13 +83,21 @@ def test_a_batch_on_a_file_has_a_worker_of_its_own_and_goes_on_where_it_was() ->
         (("batch", "cats.jsonl", "--database", URL, "--ledger", "l.db"), "exclude each other"),
         (("worker", "--database", URL, "--ledger", "l.db"), "exclude each other"),
         (("worker", "--database", URL, "--rate-limit", "fast"), "not tasks per seconds"),
-        (("batch", "cats.jsonl", "--database", URL, "--max-submits", "3"), "--max-submits is not for a fleet"),
-        (("batch", "cats.jsonl", "--database", "postgresql://h/d", "--download", "x"), "--download is the workers'"),
+        (
+            ("batch", "cats.jsonl", "--database", URL, "--max-submits", "3"),
+            "--max-submits is not for a fleet",
+        ),
+        (
+            ("batch", "cats.jsonl", "--database", "postgresql://h/d", "--download", "x"),
+            "--download is the workers'",
+        ),
         (("batch", "status"), "give a LEDGER, or --database URL"),
         (("ledger", "resolve", URL, "nobody", "--resubmit"), "is not an unknown job"),
     ],
 )
-def test_what_does_not_fit_a_fleet_is_refused_before_anything_is_done(words: tuple[str, ...], said: str) -> None:
+def test_what_does_not_fit_a_fleet_is_refused_before_anything_is_done(
+    words: tuple[str, ...], said: str
+) -> None:
     result = command(*words)
 
     assert result.exit_code == 2
@@ -127,7 +147,9 @@ def test_a_run_over_a_fleet_counts_what_its_jobs_came_to(capsys: pytest.CaptureF
         DownloadError("no room"),
     ):
         download_error = error if isinstance(error, DownloadError) else None
-        run._take(Outcome(index=0, request=line.request, key="k", error=error, download_error=download_error), line)
+        run._take(
+            Outcome(index=0, request=line.request, key="k", error=error, download_error=download_error), line
+        )
 
     assert (run.done, run.failed, run.unknown, run.unsaved) == (2, 1, 1, 1)
     with pytest.raises(SystemExit) as caught:

@@ -85,11 +85,15 @@ def creates_by_prompt(emulator: Any) -> Counter[str]:
 
 
 @pytest.mark.parametrize(("kind", "history"), [("sqlite", False), ("postgresql", True)])
-async def test_killed_workers_pay_nothing_twice_and_lose_nothing(kind: str, tmp_path: Path, *, history: bool) -> None:
+async def test_killed_workers_pay_nothing_twice_and_lose_nothing(
+    kind: str, tmp_path: Path, *, history: bool
+) -> None:
     killer = Killer(8, 24)
     with ExitStack() as stack:
         url = stack.enter_context(database(kind, tmp_path))
-        emulator, host = stack.enter_context(threaded_emulator(durations=killer, dialect=Dialect(history=history)))
+        emulator, host = stack.enter_context(
+            threaded_emulator(durations=killer, dialect=Dialect(history=history))
+        )
         emulator.fail("create", SlowFirstByte(HELD_BACK), times=None)
 
         def start() -> Child:

@@ -39,7 +39,9 @@ class Client:
     async def call(self, method: str, order: str, **params: str) -> tuple[int, Any]:
         while True:
             try:
-                async with self._session.request(method, f"{self.bases[0]}/pictures/{order}", params=params) as answer:
+                async with self._session.request(
+                    method, f"{self.bases[0]}/pictures/{order}", params=params
+                ) as answer:
                     return answer.status, await answer.json()
             except aiohttp.ClientConnectionError:  # gone, or not there yet
                 self.bases = self.bases[1:] + self.bases[:1]
@@ -63,11 +65,15 @@ async def test_its_client_sees_neither_the_kill_of_a_replica_nor_of_a_worker(tmp
         url = stack.enter_context(postgres())
         emulator, host = stack.enter_context(threaded_emulator(durations=3600.0))
         workers = [
-            stack.enter_context(started(sys.executable, fleet_worker.__file__, url, host, emulator.api_key, "4"))
+            stack.enter_context(
+                started(sys.executable, fleet_worker.__file__, url, host, emulator.api_key, "4")
+            )
             for _ in range(2)
         ]
         ports = [free_port(), free_port()]
-        replicas = {f"http://127.0.0.1:{port}": stack.enter_context(replica(port, url, tmp_path)) for port in ports}
+        replicas = {
+            f"http://127.0.0.1:{port}": stack.enter_context(replica(port, url, tmp_path)) for port in ports
+        }
         database = Database.open(url)
         stack.callback(database.close)
         for worker in workers:
@@ -95,7 +101,17 @@ async def test_its_client_sees_neither_the_kill_of_a_replica_nor_of_a_worker(tmp
 
 
 def replica(port: int, url: str, folder: Path) -> Any:
-    words = ("-m", "uvicorn", "service:app", "--port", str(port), "--log-level", "warning", "--app-dir", str(folder))
+    words = (
+        "-m",
+        "uvicorn",
+        "service:app",
+        "--port",
+        str(port),
+        "--log-level",
+        "warning",
+        "--app-dir",
+        str(folder),
+    )
     return started(sys.executable, *words, env={**unmeasured(), "DATABASE_URL": url})
 
 

@@ -80,7 +80,10 @@ async def test_a_delivery_finds_the_lost_submission_of_a_worker_that_is_gone(tmp
 
 async def test_a_job_that_was_left_unknown_is_resolved_by_a_delivery(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'run.db'}"
-    async with host({**IMPATIENT}, webhook_faults=SILENT) as (emulator, piapi), Fleet(url, poll=0.05) as fleet:
+    async with (
+        host({**IMPATIENT}, webhook_faults=SILENT) as (emulator, piapi),
+        Fleet(url, poll=0.05) as fleet,
+    ):
         receiver = receiver_of(piapi, adopt_timeout=0.1)
         emulator.fail("create", LOST, times=1)
         job = await fleet.submit(Imagine("a cat"), key="order 17")

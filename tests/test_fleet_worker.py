@@ -42,7 +42,9 @@ def items_with(task_id: str, url: str) -> list[Any]:
 
 async def test_each_job_has_the_outcome_that_a_batch_would_give(url: str, tmp_path: Path) -> None:
     async with host(dialect=Dialect(history=False)) as (emulator, piapi), Fleet(url, poll=0.05) as fleet:
-        async with at_work(url, piapi, concurrency=1, per_worker=1, rate_limit=(100, 1), download=tmp_path / "pics"):
+        async with at_work(
+            url, piapi, concurrency=1, per_worker=1, rate_limit=(100, 1), download=tmp_path / "pics"
+        ):
             done = await (await fleet.submit(cat("done"), key="done")).wait(30)
             assert done.ok
             assert [Path(path).parent.name for path in done.files] == ["pics"]
@@ -51,13 +53,16 @@ async def test_each_job_has_the_outcome_that_a_batch_would_give(url: str, tmp_pa
             assert (await (await fleet.submit(cat("later"))).wait(30)).ok
 
             emulator.fail(
-                "create", Status(400, body={"data": {"task_id": "named"}, "message": "no"}, made=False), times=1
+                "create",
+                Status(400, body={"data": {"task_id": "named"}, "message": "no"}, made=False),
+                times=1,
             )
             refused = await fleet.submit(cat("refused"), key="refused")
             outcome = await refused.wait(30)
             assert isinstance(outcome.error, InvalidRequestError)
             assert (await fleet.counts())["refused"] == 1
-            assert items_with("named", url) == [("",)]  # nobody's: no worker finds it for the key's next attempt
+            # nobody's: no worker finds it for the key's next attempt
+            assert items_with("named", url) == [("",)]
             await fleet.submit(cat("refused"), key="refused")
             assert (await refused.wait(30)).ok
 
@@ -140,7 +145,10 @@ async def test_a_refused_key_ends_the_worker_and_no_job(url: str) -> None:
     async with host() as (emulator, piapi), Fleet(url, poll=0.05) as fleet:
         job = await fleet.submit(cat("patient"))
         base_url = piapi.origin
-        async with PiAPI("wrong", base_url=base_url, timeout=1.0) as stranger, at_work(url, stranger) as working:
+        async with (
+            PiAPI("wrong", base_url=base_url, timeout=1.0) as stranger,
+            at_work(url, stranger) as working,
+        ):
             with pytest.raises(AuthenticationError):
                 await working
 
@@ -151,7 +159,13 @@ async def test_a_refused_key_ends_the_worker_and_no_job(url: str) -> None:
 
 async def test_a_worker_says_what_it_cannot_be(url: str, tmp_path: Path) -> None:
     async with host() as (_, piapi):
-        for options in ({"concurrency": 0}, {"per_worker": True}, {"rate_limit": (0, 1)}, {"lease": 0}, {"poll": -1}):
+        for options in (
+            {"concurrency": 0},
+            {"per_worker": True},
+            {"rate_limit": (0, 1)},
+            {"lease": 0},
+            {"poll": -1},
+        ):
             with pytest.raises(ValueError, match="is not allowed"):
                 Worker(url, piapi, **options)
         with pytest.raises(RuntimeError, match="async with Worker"):

@@ -95,7 +95,9 @@ def test_a_ledger_that_was_open_raises_at_once_and_one_that_was_not_starts_afres
     ).splitlines()
 
     assert all(line.startswith("LedgerError: ") and "forked" in line for line in said[:3]), said
-    assert ["None", "None", "None", "['after', 'before', 'by a new one', 'by one that was closed']"] == said[3:]
+    assert ["None", "None", "None", "['after', 'before', 'by a new one', 'by one that was closed']"] == said[
+        3:
+    ]
 
 
 def test_a_client_that_was_used_raises_at_once(tmp_path: Path) -> None:

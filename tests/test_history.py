@@ -72,7 +72,9 @@ class TestPage:
 
     def test_is_asked_for_by_model_and_time(self) -> None:
         half_past = NOON + timedelta(seconds=0.5)
-        request = GetHistory(2, 10, "Qubico/flux1-dev", half_past.astimezone(timezone(timedelta(hours=2))), half_past)
+        request = GetHistory(
+            2, 10, "Qubico/flux1-dev", half_past.astimezone(timezone(timedelta(hours=2))), half_past
+        )
         query = parse_qs(urlsplit(request.to_http().path).query)
 
         assert query == {
@@ -177,7 +179,9 @@ async def ids(piapi: PiAPI, *args: Any) -> list[str]:
 
 
 class TestHistory:
-    @pytest.mark.parametrize(("count", "pages"), [(0, 1), (1, 1), (99, 1), (100, 1), (101, 2), (250, 3)], ids=str)
+    @pytest.mark.parametrize(
+        ("count", "pages"), [(0, 1), (1, 1), (99, 1), (100, 1), (101, 2), (250, 3)], ids=str
+    )
     async def test_pages_by_itself_a_hundred_rows_at_a_time(self, count: int, pages: int) -> None:
         async with hosting(paged(rows(count))) as (piapi, asked):
             assert await ids(piapi) == [f"t{number}" for number in range(count)]

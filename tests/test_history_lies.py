@@ -147,7 +147,9 @@ async def test_a_task_that_cannot_be_read_for_now_is_read_again() -> None:
     assert isinstance(await told(liar), SubmissionUnknown)
 
 
-@pytest.mark.parametrize("refusal", [said({"code": 401, "message": "no such plan"}, 401), page(403), page(500)])
+@pytest.mark.parametrize(
+    "refusal", [said({"code": 401, "message": "no such plan"}, 401), page(403), page(500)]
+)
 async def test_a_history_that_is_refused_ends_the_search_if_the_host_says_so(refusal: bytes) -> None:
     async with (
         scripted(lambda path, _: page(502) if path == "/api/v1/task" else refusal) as host,
@@ -199,7 +201,11 @@ async def test_a_later_process_finds_what_was_sent_with_uploads_and_with_webhook
     picture.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(64))
     client = {"ledger": Ledger(path), "recover": 1.0}
     dialect = Dialect(history_lag=30.0)
-    async with hooked(client, {"adopt_timeout": 1.0}, dialect=dialect, durations=600.0) as (emulator, piapi, _):
+    async with hooked(client, {"adopt_timeout": 1.0}, dialect=dialect, durations=600.0) as (
+        emulator,
+        piapi,
+        _,
+    ):
         emulator.fail("create", LOST, times=2)
         requests = {"uploads": flux.ImageToImage("a dog", image=picture), "webhooks": cat()}
         for key, request in requests.items():
@@ -215,7 +221,10 @@ async def test_a_later_process_finds_what_was_sent_with_uploads_and_with_webhook
 async def test_too_many_that_fit_are_told_by_the_report(tmp_path: Path) -> None:
     path = tmp_path / "run.db"
     async with (
-        serving({"ledger": Ledger(path), "recover": 1.0}, dialect=Dialect(history_lag=30.0)) as (emulator, piapi),
+        serving({"ledger": Ledger(path), "recover": 1.0}, dialect=Dialect(history_lag=30.0)) as (
+            emulator,
+            piapi,
+        ),
         PiAPI(KEY, base_url=emulator.base_url, recover=0) as other,
     ):
         other._runtime.submitter.finder._peers = Peers()

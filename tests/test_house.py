@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from support.measure_house import import_circles, measure, sources
 
-TO_BE_MENDED = {"lines over 110 columns"}
-"""What misses its goal; whoever mends it takes it out."""
-
 
 def test_the_numbers_of_the_house_keep_their_goals() -> None:
-    missed = {found.name: (found.value, found.goal, found.places) for found in measure(sources()) if not found.met}
+    missed = {
+        found.name: (found.value, found.goal, found.places) for found in measure(sources()) if not found.met
+    }
 
-    assert {} == {name: what for name, what in missed.items() if name not in TO_BE_MENDED}
+    assert {} == missed
 
 
 def test_a_circle_is_found_though_only_type_checkers_see_it() -> None:

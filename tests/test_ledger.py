@@ -155,7 +155,11 @@ async def test_only_an_unknown_submit_can_be_resolved(ledger: Ledger) -> None:
     await make_accepted(ledger, "accepted")
     await writer_of(ledger).claim(identity("sending"))
 
-    for key, complaint in (("accepted", "is accepted"), ("sending", "is sending"), ("missing", "no key 'missing'")):
+    for key, complaint in (
+        ("accepted", "is accepted"),
+        ("sending", "is sending"),
+        ("missing", "no key 'missing'"),
+    ):
         with pytest.raises(LedgerError, match=complaint):
             await ledger.resolve(key, resubmit=True)
     for contradiction in ({}, {"task_id": "t", "resubmit": True}):
@@ -181,7 +185,9 @@ async def test_only_the_first_end_counts(ledger: Ledger) -> None:
     assert (await entries_of(ledger))["k"].outcome == "done"
 
 
-async def test_an_answer_too_deep_to_be_written_does_not_keep_an_end_from_being_recorded(ledger: Ledger) -> None:
+async def test_an_answer_too_deep_to_be_written_does_not_keep_an_end_from_being_recorded(
+    ledger: Ledger,
+) -> None:
     await make_accepted(ledger, "k")
     writer_of(ledger).end(ref("task of k"), "done", json.loads("[" * 400 + "]" * 400))
 
@@ -208,7 +214,9 @@ async def test_any_text_can_be_a_key(ledger: Ledger, key: str) -> None:
 @pytest.mark.parametrize("books", [1, 2, 3])
 async def test_of_many_who_claim_a_key_at_once_one_gets_it(path: Path, books: int) -> None:
     ledgers = [Ledger(path) for _ in range(books)]
-    claims = await asyncio.gather(*(writer_of(ledger).claim(identity()) for ledger in ledgers for _ in range(20)))
+    claims = await asyncio.gather(
+        *(writer_of(ledger).claim(identity()) for ledger in ledgers for _ in range(20))
+    )
     for ledger in ledgers:
         await ledger.close()
 
@@ -277,7 +285,9 @@ async def test_a_key_stands_for_one_request(ledger: Ledger) -> None:
 
     with pytest.raises(ValueError, match=r"key: 'k' is not allowed.*another request, /mj/v2/imagine.*a cat"):
         await writer_of(ledger).claim(identity(prompt="a dog"))
-    other_verb = SubmissionKey.of(post("/mj/v2/describe", {"prompt": "a cat"}), key="k", origin=ORIGIN, family=FAMILY)
+    other_verb = SubmissionKey.of(
+        post("/mj/v2/describe", {"prompt": "a cat"}), key="k", origin=ORIGIN, family=FAMILY
+    )
     with pytest.raises(ValueError, match="another request"):
         await writer_of(ledger).claim(other_verb)
     assert {"k": ACCEPTED} == await states_of(ledger)
@@ -303,9 +313,15 @@ async def test_a_key_belongs_to_one_host_and_family(ledger: Ledger, fields: dict
 async def test_where_the_answer_is_delivered_does_not_make_another_request(ledger: Ledger) -> None:
     plain = Reroll("parent", prompt="a cat").to_http()
     hooked = Reroll(
-        "parent", prompt="a cat", webhook_endpoint="https://h.test/x", webhook_secret="s3cret", notify_progress=True
+        "parent",
+        prompt="a cat",
+        webhook_endpoint="https://h.test/x",
+        webhook_secret="s3cret",
+        notify_progress=True,
     ).to_http()
-    first, second = (SubmissionKey.of(request, key="k", origin=ORIGIN, family=FAMILY) for request in (plain, hooked))
+    first, second = (
+        SubmissionKey.of(request, key="k", origin=ORIGIN, family=FAMILY) for request in (plain, hooked)
+    )
 
     assert first == second
     assert await writer_of(ledger).claim(first) is None
@@ -315,7 +331,8 @@ async def test_where_the_answer_is_delivered_does_not_make_another_request(ledge
 async def test_the_order_of_the_fields_does_not_make_another_request() -> None:
     bodies = b'{"a":1,"b":{"c":2,"d":3}}', b'{"b":{"d":3,"c":2},"a":1}'
     first, second = (
-        SubmissionKey.of(HTTPRequest("POST", "/x", body), key="k", origin=ORIGIN, family=FAMILY) for body in bodies
+        SubmissionKey.of(HTTPRequest("POST", "/x", body), key="k", origin=ORIGIN, family=FAMILY)
+        for body in bodies
     )
 
     assert first.digest == second.digest
@@ -361,7 +378,9 @@ async def test_a_closed_ledger_opens_again_when_it_is_used(path: Path) -> None:
 
 async def test_what_is_queued_when_it_is_closed_is_written(path: Path) -> None:
     async with opened(path) as ledger:
-        works = [asyncio.ensure_future(writer_of(ledger).claim(identity(f"k{number}"))) for number in range(50)]
+        works = [
+            asyncio.ensure_future(writer_of(ledger).claim(identity(f"k{number}"))) for number in range(50)
+        ]
         await asyncio.sleep(0)
         await ledger.close()
         assert [None] * 50 == await asyncio.gather(*works)
@@ -474,7 +493,9 @@ def test_an_id_that_could_not_be_recorded_is_logged_though_the_loop_is_gone(
     assert not writer_of(ledger)._store._owned
 
 
-async def test_a_file_that_is_held_fails_all_who_ask_at_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_file_that_is_held_fails_all_who_ask_at_once(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("piapi_async.ledger._store._BUSY_SECONDS", 0.05)
     groups: list[int] = []
 
@@ -588,8 +609,14 @@ async def test_a_ledger_of_a_newer_version_is_left_alone(path: Path) -> None:
         file.execute("PRAGMA user_version = 3")
     before = path.read_bytes()
     async with opened(path) as ledger:
-        for work in (writer_of(ledger).claim(identity()), ledger.pending(), ledger.resolve("k", resubmit=True)):
-            with pytest.raises(LedgerError, match=r"newer piapi_async \(its version is 3.*upgrade piapi_async"):
+        for work in (
+            writer_of(ledger).claim(identity()),
+            ledger.pending(),
+            ledger.resolve("k", resubmit=True),
+        ):
+            with pytest.raises(
+                LedgerError, match=r"newer piapi_async \(its version is 3.*upgrade piapi_async"
+            ):
                 await work
 
     assert before == path.read_bytes()
@@ -660,7 +687,9 @@ async def spoil(path: Path, content: bytes) -> tuple[set[str], set[str]]:
     return known, new
 
 
-async def test_a_truncated_file_is_an_error_and_never_takes_a_known_key_for_new(path: Path, content: bytes) -> None:
+async def test_a_truncated_file_is_an_error_and_never_takes_a_known_key_for_new(
+    path: Path, content: bytes
+) -> None:
     lengths = {0, 1, *range(2, 200, 49), *range(200, len(content), 7_591), *range(4_096, len(content), 8_192)}
     for length in sorted(lengths):
         assert (length, set(), set()) == (length, *await spoil(path, content[:length]))
@@ -675,7 +704,9 @@ async def test_a_hole_in_the_file_is_an_error_or_harmless(path: Path, content: b
         assert new == set()
 
 
-async def test_garbage_in_the_file_is_an_error_or_a_key_that_reads_as_another(path: Path, content: bytes) -> None:
+async def test_garbage_in_the_file_is_an_error_or_a_key_that_reads_as_another(
+    path: Path, content: bytes
+) -> None:
     rng = random.Random(1)  # noqa: S311 - reproducible garbage
     for _ in range(15):
         garbage = bytearray(content)
@@ -736,7 +767,9 @@ async def test_on_a_full_disk_nothing_that_was_committed_is_lost(path: Path) -> 
                 await writer_of(ledger).claim(identity("k9999", prompt="p" * 9_000))
         assert len(told) > 5
     async with opened(path) as ledger:
-        assert told == {key: entry.task_id for key, entry in (await entries_of(ledger)).items() if entry.task_id}
+        assert told == {
+            key: entry.task_id for key, entry in (await entries_of(ledger)).items() if entry.task_id
+        }
         await make_accepted(ledger, "there is room again")
 
 
@@ -744,7 +777,9 @@ async def test_an_id_that_finds_no_room_is_told_in_the_error(path: Path) -> None
     async with opened(path) as ledger:
         mine = [identity(f"mine {number}") for number in range(100)]
         await asyncio.gather(*(writer_of(ledger).claim(each) for each in mine))
-        await writer_of(ledger).run(lambda connection: connection.execute("PRAGMA max_page_count = 1").fetchall())
+        await writer_of(ledger).run(
+            lambda connection: connection.execute("PRAGMA max_page_count = 1").fetchall()
+        )
         task_id = "t" * 5_000
         results = await asyncio.gather(
             *(writer_of(ledger).accept(each, ref(task_id)) for each in mine), return_exceptions=True
@@ -754,14 +789,18 @@ async def test_an_id_that_finds_no_room_is_told_in_the_error(path: Path) -> None
         assert lost
         assert {ref(task_id)} == {error.ref for error in lost}
         assert "was accepted, and is paid for, but could not be recorded" in str(lost[0])
-        await writer_of(ledger).run(lambda connection: connection.execute("PRAGMA max_page_count = 100000").fetchall())
+        await writer_of(ledger).run(
+            lambda connection: connection.execute("PRAGMA max_page_count = 100000").fetchall()
+        )
         assert len(lost) == len(await ledger.unknown())  # nobody waits for whom the disk has failed
 
 
 async def test_an_end_that_finds_no_room_is_logged(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async with opened(path) as ledger:
         await make_accepted(ledger, "k")
-        await writer_of(ledger).run(lambda connection: connection.execute("PRAGMA max_page_count = 1").fetchall())
+        await writer_of(ledger).run(
+            lambda connection: connection.execute("PRAGMA max_page_count = 1").fetchall()
+        )
         writer_of(ledger).end(ref("task of k"), "done", ["a long answer" * 1_000])
         assert {"k": ACCEPTED} == await states_of(ledger)
 
@@ -797,7 +836,9 @@ async def test_when_the_system_refuses_to_write_nothing_that_was_committed_is_lo
     assert "cannot be used" in told.pop("complaint")
     assert len(told) > 5
     async with opened(path) as ledger:
-        assert told == {key: entry.task_id for key, entry in (await entries_of(ledger)).items() if entry.task_id}
+        assert told == {
+            key: entry.task_id for key, entry in (await entries_of(ledger)).items() if entry.task_id
+        }
 
 
 @pytest.fixture

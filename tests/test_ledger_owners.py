@@ -47,7 +47,9 @@ async def let_go_of_lock(ledger: Ledger, *, keep_file: bool) -> None:
 
 
 async def make_older(ledger: Ledger, seconds: float) -> None:
-    await writer_of(ledger).run(lambda connection: connection.execute("UPDATE submits SET at = at - ?", (seconds,)))
+    await writer_of(ledger).run(
+        lambda connection: connection.execute("UPDATE submits SET at = at - ?", (seconds,))
+    )
 
 
 @asynccontextmanager
@@ -83,7 +85,9 @@ async def sending_elsewhere(path: Path) -> AsyncIterator[tuple[asyncio.subproces
 # -- one ledger by two names --------------------------------------------------------------------------------------
 
 
-async def test_a_ledger_that_is_reached_by_a_link_has_its_lock_beside_the_file(path: Path, tmp_path: Path) -> None:
+async def test_a_ledger_that_is_reached_by_a_link_has_its_lock_beside_the_file(
+    path: Path, tmp_path: Path
+) -> None:
     folder = tmp_path / "elsewhere"
     folder.mkdir()
     link = folder / "link.db"
@@ -198,7 +202,9 @@ async def test_another_owner_is_waited_for_no_longer_than_the_time_out(path: Pat
     async with strict_server() as server, opened(path) as other:
         async with a_client(server, path) as piapi:
             await claim_for(other, piapi)
-            with pytest.raises(LedgerError, match=r"'k' has been under way elsewhere.*within 0.3 s.*nothing was paid"):
+            with pytest.raises(
+                LedgerError, match=r"'k' has been under way elsewhere.*within 0.3 s.*nothing was paid"
+            ):
                 await piapi.submit(REROLL, key="k", timeout=0.3)
 
         assert [] == server.received

@@ -153,7 +153,9 @@ async def test_nothing_is_sent_any_more(lose: Callable[[Path], None], path: Path
 
 
 @each_way_that_leaves_the_content
-async def test_what_was_recorded_is_in_the_file_that_the_error_names(lose: Callable[[Path], None], path: Path) -> None:
+async def test_what_was_recorded_is_in_the_file_that_the_error_names(
+    lose: Callable[[Path], None], path: Path
+) -> None:
     async with opened(path) as ledger:
         await accept(ledger, "late")
         lose(path)
@@ -163,7 +165,9 @@ async def test_what_was_recorded_is_in_the_file_that_the_error_names(lose: Calla
             await ledger.find("late")
 
     assert str(caught.value) == str(again.value)
-    named = re.search(r"All that was recorded is in ([^:,]+?)(?:, where it is now)?(?::|\. Then)", str(caught.value))
+    named = re.search(
+        r"All that was recorded is in ([^:,]+?)(?:, where it is now)?(?::|\. Then)", str(caught.value)
+    )
     assert named is not None, str(caught.value)
     assert dict.fromkeys([*KEYS, "late"], LedgerState.ACCEPTED) == await states_of(Path(named[1]))
 
@@ -188,7 +192,9 @@ async def test_where_the_system_keeps_no_names_of_open_files_a_copy_is_made(
     assert dict.fromkeys([*KEYS, "late"], LedgerState.ACCEPTED) == await states_of(saved)
 
 
-async def test_a_file_that_is_moved_in_the_midst_of_a_transaction_is_noticed_before_it_ends(path: Path) -> None:
+async def test_a_file_that_is_moved_in_the_midst_of_a_transaction_is_noticed_before_it_ends(
+    path: Path,
+) -> None:
     async with opened(path) as ledger:
         claimed = asyncio.ensure_future(writer_of(ledger).claim(identity("next")))
         moved = asyncio.ensure_future(writer_of(ledger).run(lambda _: move_database(path)))
@@ -344,7 +350,9 @@ async def test_nothing_is_sent_once_the_log_is_damaged(damage: Callable[[Path], 
             await piapi.submit(REROLL, key="first")
             damage(path)
             for key in ("second", KEYS[0], "third"):
-                with pytest.raises(LedgerError, match=r"run\.db-wal.*in use.*Nothing was sent, nothing was paid"):
+                with pytest.raises(
+                    LedgerError, match=r"run\.db-wal.*in use.*Nothing was sent, nothing was paid"
+                ):
                     await piapi.submit(REROLL, key=key)
 
         assert 1 == len(server.received)
@@ -377,7 +385,9 @@ async def test_what_a_damaged_log_had_is_written_anew(damage: Callable[[Path], N
 
 
 @each_way_to_damage_the_log
-async def test_where_the_rest_of_a_damaged_log_is_said_to_be_it_is(damage: Callable[[Path], None], path: Path) -> None:
+async def test_where_the_rest_of_a_damaged_log_is_said_to_be_it_is(
+    damage: Callable[[Path], None], path: Path
+) -> None:
     async with opened(path) as ledger, opened(path) as other:
         await accept(ledger, *(f"late {number}" for number in range(19)))
         await accept(other, "late 19")  # and the pages that our connection remembers are out of date
@@ -483,7 +493,9 @@ async def test_a_log_that_was_damaged_when_the_ledger_was_opened_is_replaced(pat
     assert {*KEYS, "first", "second"} == set(await states_of(path))
 
 
-async def test_a_log_that_was_damaged_before_a_second_ledger_is_opened_is_noticed_by_that_too(path: Path) -> None:
+async def test_a_log_that_was_damaged_before_a_second_ledger_is_opened_is_noticed_by_that_too(
+    path: Path,
+) -> None:
     async with opened(path) as first:
         await accept(first, "mine")
         garble_log(path)
@@ -494,7 +506,9 @@ async def test_a_log_that_was_damaged_before_a_second_ledger_is_opened_is_notice
 
 
 @pytest.mark.storm
-async def test_processes_that_come_and_go_on_one_ledger_take_each_other_for_no_other_program(path: Path) -> None:
+async def test_processes_that_come_and_go_on_one_ledger_take_each_other_for_no_other_program(
+    path: Path,
+) -> None:
     hammers = [
         await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "support.hammering", str(path), "5"),

@@ -33,7 +33,16 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "INSERT INTO submits (key, state, origin, family, digest, request, task_id, at, outcome, answer) "
             "VALUES (?, 'ended', ?, ?, ?, ?, ?, ?, 'done', ?)",
             (
-                (f"key {number:09}", ORIGIN, FAMILY, b"d" * 32, "/mj/v2/imagine {}", f"t{number}", 1.0, b"{}" * 150)
+                (
+                    f"key {number:09}",
+                    ORIGIN,
+                    FAMILY,
+                    b"d" * 32,
+                    "/mj/v2/imagine {}",
+                    f"t{number}",
+                    1.0,
+                    b"{}" * 150,
+                )
                 for number in range(ROWS)
             ),
         )
@@ -139,7 +148,9 @@ async def test_a_file_of_an_older_release_gets_its_index_when_it_is_opened(tmp_p
 async def test_entries_come_in_the_order_in_which_they_were_recorded(tmp_path: Path) -> None:
     keys = [f"key {(number * 7) % 1_201:04}" for number in range(1_201)]
     async with opened(tmp_path / "run.db") as ledger:
-        await writer_of(ledger).run(lambda it: [writer_of(ledger)._store.claim(it, identity(key)) for key in keys])
+        await writer_of(ledger).run(
+            lambda it: [writer_of(ledger)._store.claim(it, identity(key)) for key in keys]
+        )
         assert keys == [entry.key async for entry in ledger.entries()]
         assert keys == [entry.key async for entry in ledger.entries(LedgerState.SENDING)]
         assert [] == [entry async for entry in ledger.entries(LedgerState.ENDED)]
@@ -149,7 +160,9 @@ async def test_entries_come_in_the_order_in_which_they_were_recorded(tmp_path: P
 async def test_an_entry_that_has_moved_on_meanwhile_is_not_given_for_what_it_was(tmp_path: Path) -> None:
     keys = [f"key {number:04}" for number in range(600)]
     async with opened(tmp_path / "run.db") as ledger:
-        await writer_of(ledger).run(lambda it: [writer_of(ledger)._store.claim(it, identity(key)) for key in keys])
+        await writer_of(ledger).run(
+            lambda it: [writer_of(ledger)._store.claim(it, identity(key)) for key in keys]
+        )
         given = []
         async for entry in ledger.entries(LedgerState.SENDING):
             given.append(entry.key)

@@ -43,9 +43,9 @@ PRAGMA journal_mode = WAL;
 HOST = "https://host.test"
 PARENT = "6886fc4d-11b4-4bbe-9f2c-1f0e7b1b8a2d"
 
-INSERT = (
-    "INSERT INTO submits (key, state, origin, family, digest, request, task_id, at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
-)
+INSERT = """
+INSERT INTO submits (key, state, origin, family, digest, request, task_id, at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+"""
 
 
 def identity_of(key: str) -> SubmissionKey:
@@ -72,7 +72,9 @@ def tables_of(path: Path) -> dict[str, list[tuple[object, ...]]]:
     with contextlib.closing(sqlite3.connect(path)) as file:
         names = [name for (name,) in file.execute("SELECT name FROM sqlite_master ORDER BY name")]
         # The place of a column in its table, its name, type, whether it may be NULL, its default.
-        return {name: [tuple(row[:5]) for row in file.execute(f"PRAGMA table_info({name})")] for name in names}
+        return {
+            name: [tuple(row[:5]) for row in file.execute(f"PRAGMA table_info({name})")] for name in names
+        }
 
 
 async def test_an_old_ledger_is_upgraded_and_its_keys_stand_for_what_they_stood_for(old_file: Path) -> None:

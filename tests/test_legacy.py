@@ -52,7 +52,9 @@ Build = Callable[..., Any]
 
 FAMILY: list[Family[Any]] = [FACE_SWAP, DREAM_MACHINE, LEGACY_KLING]
 
-each = pytest.mark.parametrize("build", [build for build, *_ in BARE], ids=["face swap", "dream machine", "kling"])
+each = pytest.mark.parametrize(
+    "build", [build for build, *_ in BARE], ids=["face swap", "dream machine", "kling"]
+)
 each_family = pytest.mark.parametrize("family", FAMILY, ids=lambda family: family.name)
 
 
@@ -78,7 +80,9 @@ class TestCreate:
 
     def test_sends_what_else_was_said(self) -> None:
         luma = DreamMachine("a cat", image_url=URL, image_end_url=URL_2, expand_prompt=True, loop=False)
-        kling = LegacyKling(image_url=URL, professional_mode=True, creativity=0.5, camera_control={"type": "empty"})
+        kling = LegacyKling(
+            image_url=URL, professional_mode=True, creativity=0.5, camera_control={"type": "empty"}
+        )
 
         assert orjson.loads(luma.to_http().body) == {
             "prompt": "a cat",
@@ -120,7 +124,9 @@ class TestCreate:
         request = FaceSwap(Path("me.png"), swap_image=URL)
 
         assert request.local_files() == (Path("me.png"),)
-        assert orjson.loads(request.with_links({Path("me.png"): URL_2}).to_http().body)["target_image"] == URL_2
+        assert (
+            orjson.loads(request.with_links({Path("me.png"): URL_2}).to_http().body)["target_image"] == URL_2
+        )
 
     @each
     def test_gives_the_new_tasks_id(self, build: Build) -> None:
@@ -171,7 +177,9 @@ class TestFetch:
             generation={"id": "g1", "prompt": "a cat", "state": "completed", "video": video, "liked": None},
         )
 
-        assert task.result == DreamMachineResult(Generation("g1", "a cat", "completed", Clip(VIDEO, 1360, 752)))
+        assert task.result == DreamMachineResult(
+            Generation("g1", "a cat", "completed", Clip(VIDEO, 1360, 752))
+        )
         assert [(file.url, file.path, file.kind) for file in task.files] == [
             (VIDEO, "generation.video.url", FileKind.VIDEO)
         ]
@@ -184,7 +192,12 @@ class TestFetch:
             "workId": 5,
             "type": "m2v_txt2video",
             "contentType": "video",
-            "resource": {"resource": VIDEO, "resourceWithoutWatermark": VIDEO + "?w", "width": 1280, "duration": 5100},
+            "resource": {
+                "resource": VIDEO,
+                "resourceWithoutWatermark": VIDEO + "?w",
+                "width": 1280,
+                "duration": 5100,
+            },
             "cover": {"resource": URL, "width": 1280},
         }
         task = fetched(LEGACY_KLING, task_id=ID, status="completed", works=[work], task={"id": 5})
@@ -218,7 +231,9 @@ class TestFetch:
             ("unheard of", TaskState.WAITING),
         ],
     )
-    def test_keeps_the_word_and_tells_what_it_means(self, family: Family[Any], word: str, state: TaskState) -> None:
+    def test_keeps_the_word_and_tells_what_it_means(
+        self, family: Family[Any], word: str, state: TaskState
+    ) -> None:
         task = fetched(family, status=word)
 
         assert (task.status, task.state, task.files, task.images) == (word, state, (), ())
@@ -234,7 +249,9 @@ class TestFetch:
             ({}, ""),
         ],
     )
-    def test_of_a_failed_task_gives_the_reasons(self, family: Family[Any], data: dict[str, Any], text: str) -> None:
+    def test_of_a_failed_task_gives_the_reasons(
+        self, family: Family[Any], data: dict[str, Any], text: str
+    ) -> None:
         assert fetched(family, status="failed", **data).error == text
         assert fetched(family, status="success", **data).error == ""
 
@@ -258,7 +275,9 @@ class TestFetch:
 class TestFamily:
     @each_family
     def test_says_that_nothing_can_be_cancelled(self, family: Family[Any]) -> None:
-        with pytest.raises(PiAPIError, match=f"{ID} cannot be cancelled: its protocol, {family.name}, has no call"):
+        with pytest.raises(
+            PiAPIError, match=f"{ID} cannot be cancelled: its protocol, {family.name}, has no call"
+        ):
             family.cancel([ID])
 
     @each_family
@@ -274,9 +293,14 @@ class TestFamily:
     def test_are_known_by_name(self) -> None:
         assert [FAMILIES[name] for name in ("face-swap", "dream-machine", "legacy-kling")] == FAMILY
 
-    @pytest.mark.parametrize("call", [*(build() for build, *_ in BARE), *(family.fetch(ID) for family in FAMILY)])
+    @pytest.mark.parametrize(
+        "call", [*(build() for build, *_ in BARE), *(family.fetch(ID) for family in FAMILY)]
+    )
     @settings(max_examples=50, deadline=None)
-    @given(body=(NEAR | JSON).map(orjson.dumps) | st.binary(max_size=200), status=st.sampled_from([200, 400, 404, 500]))
+    @given(
+        body=(NEAR | JSON).map(orjson.dumps) | st.binary(max_size=200),
+        status=st.sampled_from([200, 400, 404, 500]),
+    )
     @example(body=b'{"data":{"status":"success","works":' + b"[" * 900 + b"]" * 900 + b"}}", status=200)
     def test_makes_of_anything_a_value_or_an_error_of_ours(self, call: Any, body: bytes, status: int) -> None:
         with contextlib.suppress(PiAPIError):

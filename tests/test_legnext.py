@@ -134,7 +134,10 @@ async def test_every_verb_is_what_the_vendors_pages_say() -> None:
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: legnext.Upscale(JOB, 0), "Upscale.index: 0 is not allowed; it must be a whole number from 1 to 24"),
+        (
+            lambda: legnext.Upscale(JOB, 0),
+            "Upscale.index: 0 is not allowed; it must be a whole number from 1 to 24",
+        ),
         (lambda: legnext.Pan(JOB, 1, direction=cast("Any", 2)), "use one of 'up', 'down', 'left', 'right'"),
         (lambda: legnext.Pan(JOB, 1, direction="up", scale=1), "from 1.1 to 3"),
         (lambda: legnext.Inpaint(JOB, 1, mask=cast("Any", b"PNG")), "a list of Area, or an http"),
@@ -220,7 +223,10 @@ async def test_both_shapes_of_a_refusal_are_understood(
 ) -> None:
     body = json.loads(json.dumps(shape).replace("400", str(status)).replace("why it was refused", said))
 
-    async with raw_host(lambda _: json_answer(status, body)) as host, legnext.client(KEY, base_url=host.url) as piapi:
+    async with (
+        raw_host(lambda _: json_answer(status, body)) as host,
+        legnext.client(KEY, base_url=host.url) as piapi,
+    ):
         with pytest.raises(error, match=said) as caught:
             await piapi.submit(legnext.Reroll(JOB))
 
@@ -234,7 +240,10 @@ async def test_both_shapes_of_a_refusal_are_understood(
 async def test_a_refusal_with_a_good_status_is_a_refusal() -> None:
     body = {"error": {"code": 402, "message": "Please top up"}}
 
-    async with raw_host(lambda _: json_answer(200, body)) as host, legnext.client(KEY, base_url=host.url) as piapi:
+    async with (
+        raw_host(lambda _: json_answer(200, body)) as host,
+        legnext.client(KEY, base_url=host.url) as piapi,
+    ):
         with pytest.raises(InsufficientCreditError):
             await piapi.submit(legnext.Reroll(JOB))
 
@@ -296,19 +305,27 @@ class TestTheClient:
     def test_without_a_key_says_which_variable_it_would_read(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("LEGNEXT_API_KEY", raising=False)
 
-        with pytest.raises(ValueError, match=r"pass piapi_async\.legnext\.client\(api_key\) or .* LEGNEXT_API_KEY"):
+        with pytest.raises(
+            ValueError, match=r"pass piapi_async\.legnext\.client\(api_key\) or .* LEGNEXT_API_KEY"
+        ):
             legnext.client()
 
     @pytest.mark.parametrize(
         ("piapi", "request_", "other"),
         [
             (PiAPI(KEY), legnext.Reroll(JOB), r"spoken by LegNext alone.*PiAPI.*legnext\.client\(\)"),
-            (PiAPI(KEY, base_url="https://api.legnext.ai"), Imagine("a cat"), r"spoken by PiAPI alone.*LegNext"),
+            (
+                PiAPI(KEY, base_url="https://api.legnext.ai"),
+                Imagine("a cat"),
+                r"spoken by PiAPI alone.*LegNext",
+            ),
             (legnext.client(KEY, base_url="http://127.0.0.1:9"), Imagine("a cat"), r"PiAPI alone.*PiAPI\(\)"),
         ],
         ids=["to PiAPI", "to LegNext", "to its proxy"],
     )
-    async def test_a_request_of_another_vendor_does_not_leave(self, piapi: PiAPI, request_: Any, other: str) -> None:
+    async def test_a_request_of_another_vendor_does_not_leave(
+        self, piapi: PiAPI, request_: Any, other: str
+    ) -> None:
         calls = [
             piapi.submit(request_),
             piapi.fetch(JOB, family=request_.family),
@@ -329,7 +346,9 @@ class TestTheClient:
                     await call
             with pytest.raises(PiAPIError, match="history: LegNext has no such call"):
                 await anext(piapi.history())
-            with pytest.raises(PiAPIError, match=f"The task {JOB} cannot be cancelled: its protocol, legnext"):
+            with pytest.raises(
+                PiAPIError, match=f"The task {JOB} cannot be cancelled: its protocol, legnext"
+            ):
                 await piapi.cancel(JOB)
 
     async def test_a_batch_has_six_tasks_in_flight_unless_told(self) -> None:

@@ -33,7 +33,9 @@ def run(host: StrictLegNext, *words: str, **environment: str) -> Result:
 
 
 def test_every_verb_has_a_name() -> None:
-    assert {"legnext/imagine", "legnext/reroll", "legnext/remove_background", "legnext/video_diffusion"} < {*LEGNEXT}
+    assert {"legnext/imagine", "legnext/reroll", "legnext/remove_background", "legnext/video_diffusion"} < {
+        *LEGNEXT
+    }
     assert len(LEGNEXT) == 19
 
 

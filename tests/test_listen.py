@@ -87,7 +87,10 @@ def test_a_task_is_told_of_as_it_goes_along(tmp_path: Path) -> None:
     # The file is meant, whatever the environment says.
     with (
         threaded_emulator(durations=0.05) as (emulator, base_url),
-        listener("--secret-file", str(tmp_path / "secret"), PIAPI_WEBHOOK_SECRET="another") as (process, port),
+        listener("--secret-file", str(tmp_path / "secret"), PIAPI_WEBHOOK_SECRET="another") as (
+            process,
+            port,
+        ),
     ):
         request = Reroll(
             PARENT, webhook_endpoint=f"http://127.0.0.1:{port}/", webhook_secret=SECRET, notify_progress=True

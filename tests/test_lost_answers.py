@@ -102,7 +102,9 @@ async def test_it_is_found_among_hundreds_of_others_of_the_same_seconds() -> Non
 
 
 @pytest.mark.parametrize("wrong", [3600.0, -3600.0])
-async def test_a_wrong_clock_does_no_harm(wrong: float, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+async def test_a_wrong_clock_does_no_harm(
+    wrong: float, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     true_time = time.time
     async with serving({"recover": 60.0, "ledger": Ledger(tmp_path / "run.db")}) as (emulator, piapi):
         monkeypatch.setattr(time, "time", lambda: true_time() + wrong)
@@ -110,14 +112,20 @@ async def test_a_wrong_clock_does_no_harm(wrong: float, monkeypatch: pytest.Monk
 
 
 async def test_rows_that_appear_only_at_the_end_are_waited_for() -> None:
-    async with serving({"recover": 60.0}, dialect=Dialect(history_from="end"), durations=20.0) as (emulator, piapi):
+    async with serving({"recover": 60.0}, dialect=Dialect(history_from="end"), durations=20.0) as (
+        emulator,
+        piapi,
+    ):
         assert [await lose(emulator, piapi)] == made(emulator)
         assert now() == pytest.approx(31.0, abs=0.5)
 
 
 async def test_a_caller_who_leaves_does_not_end_the_search(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "run.db")
-    async with serving({"recover": 60.0, "ledger": ledger}, dialect=Dialect(history_lag=3.0)) as (emulator, piapi):
+    async with serving({"recover": 60.0, "ledger": ledger}, dialect=Dialect(history_lag=3.0)) as (
+        emulator,
+        piapi,
+    ):
         emulator.fail("create", LOST)
         caller = asyncio.create_task(piapi.submit(cat(), key="k"))
         await asyncio.sleep(0.5)
@@ -226,7 +234,9 @@ async def test_none_is_taken_where_more_fit_than_were_lost() -> None:
         stranger._runtime.submitter.finder._peers = Peers()  # as if it were in another process
         piapi._runtime.submitter.finder._peers = None
         emulator.fail("create", LOST)
-        ours, theirs = await asyncio.gather(piapi.submit(cat()), stranger.submit(cat()), return_exceptions=True)
+        ours, theirs = await asyncio.gather(
+            piapi.submit(cat()), stranger.submit(cat()), return_exceptions=True
+        )
 
         assert not isinstance(theirs, BaseException)
         assert {ref.task_id for ref in one_unknown(ours).candidates} == set(made(emulator))  # type: ignore[arg-type]
@@ -249,7 +259,10 @@ async def test_two_clients_of_one_loop_share_no_task_though_they_have_no_ledger(
 async def test_two_processes_on_one_ledger_share_no_task(tmp_path: Path) -> None:
     path = tmp_path / "run.db"
     async with (
-        serving({"recover": 60.0, "ledger": Ledger(path)}, dialect=Dialect(history_lag=2.0)) as (emulator, one),
+        serving({"recover": 60.0, "ledger": Ledger(path)}, dialect=Dialect(history_lag=2.0)) as (
+            emulator,
+            one,
+        ),
         PiAPI(KEY, base_url=emulator.base_url, ledger=Ledger(path)) as other,
     ):
         other._runtime.submitter.finder._peers = Peers()  # as in another process
@@ -284,7 +297,10 @@ async def test_an_identical_task_of_a_day_later_is_not_taken(tmp_path: Path) -> 
 
 
 async def test_a_task_that_ended_long_ago_is_taken_by_nobody_else(tmp_path: Path) -> None:
-    async with serving({"recover": 60.0, "ledger": Ledger(tmp_path / "run.db")}, durations=1.0) as (emulator, piapi):
+    async with serving({"recover": 60.0, "ledger": Ledger(tmp_path / "run.db")}, durations=1.0) as (
+        emulator,
+        piapi,
+    ):
         first = await piapi.submit(cat(), key="first")
         emulator.fail("create", Drop(after_body=True, made=False))
         second = asyncio.create_task(piapi.submit(cat(), key="second"))
@@ -300,7 +316,10 @@ async def test_a_task_that_ended_long_ago_is_taken_by_nobody_else(tmp_path: Path
 
 async def test_an_unknown_key_is_looked_for_when_it_is_submitted_again(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "run.db")
-    async with serving({"recover": 2.0, "ledger": ledger}, dialect=Dialect(history_lag=30.0)) as (emulator, piapi):
+    async with serving({"recover": 2.0, "ledger": ledger}, dialect=Dialect(history_lag=30.0)) as (
+        emulator,
+        piapi,
+    ):
         emulator.fail("create", LOST)
         with pytest.raises(SubmissionUnknown):
             await piapi.submit(cat(), key="k")

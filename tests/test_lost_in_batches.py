@@ -95,7 +95,9 @@ async def test_what_the_last_look_does_not_find_is_unknown(tmp_path: Path) -> No
 
 
 @pytest.mark.looptime
-async def test_leaving_a_stream_tells_what_was_held_back(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_leaving_a_stream_tells_what_was_held_back(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     client = {"ledger": Ledger(tmp_path / "run.db"), "recover": 1.0}
     async with serving(client, dialect=Dialect(history_lag=99.0), **WIDE) as (emulator, piapi):
         emulator.fail("create", LOST)
@@ -168,7 +170,9 @@ def test_a_ledger_is_recovered_by_hand_and_shows_how_each_was_found(host: Emulat
     async def nothing_made() -> None:
         async with PiAPI(KEY, base_url=host.base_url, ledger=Ledger("run.db"), recover=0) as piapi:
             with pytest.raises(SubmissionUnknown):
-                await piapi.submit(CreateTask("kling", "video_generation", {"prompt": "it yawns"}), key="none")
+                await piapi.submit(
+                    CreateTask("kling", "video_generation", {"prompt": "it yawns"}), key="none"
+                )
 
     asyncio.run(nothing_made())
     result = run("ledger", "recover", "run.db")
@@ -177,7 +181,9 @@ def test_a_ledger_is_recovered_by_hand_and_shows_how_each_was_found(host: Emulat
     assert set(host.engine.tasks) == {said[key]["task_id"] for key in ("k0", "k1")}
     assert said["none"] == {"key": "none", "task_id": None, "candidates": []}
     assert (result.exit_code, "2 found, 1 still unknown" in result.stderr) == (6, True)
-    assert {"k0": "history", "k1": "history", "none": ""} == {key: row["found"] for key, row in shown().items()}
+    assert {"k0": "history", "k1": "history", "none": ""} == {
+        key: row["found"] for key, row in shown().items()
+    }
 
 
 def test_a_submission_is_looked_for_before_it_may_be_sent_again(host: Emulator) -> None:

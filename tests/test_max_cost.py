@@ -115,7 +115,10 @@ async def test_of_a_kind_without_a_price_one_goes_first() -> None:
         emulator.engine.tasks.clear()
         emulator.fail("create", Drop(after_body=True))  # the first is lost: the next one is first
         runner = BatchRunner(
-            piapi, concurrency=30, max_cost=3 * price, on_progress=lambda totals: in_flight.append(totals.submitted)
+            piapi,
+            concurrency=30,
+            max_cost=3 * price,
+            on_progress=lambda totals: in_flight.append(totals.submitted),
         )
         outcomes = await runner.run(pictures(30))
 
@@ -217,7 +220,9 @@ def test_what_the_price_depends_on_makes_a_kind() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.floats(0, 10)), max_size=60), st.floats(0, 50))
-def test_the_limit_holds_whatever_happens_in_whatever_order(steps: list[tuple[int, float]], limit: float) -> None:
+def test_the_limit_holds_whatever_happens_in_whatever_order(
+    steps: list[tuple[int, float]], limit: float
+) -> None:
     """Prices are as they were told; what was spent or is frozen never passes the limit."""
     budget, price = Budget(limit), 3.0
     alive: list[int] = []

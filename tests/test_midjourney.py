@@ -91,14 +91,18 @@ def sent(request: Verb) -> Any:
 
 class TestWhatGoesOut:
     @each_body
-    def test_is_a_post_to_the_verbs_path(self, make: Callable[..., Verb], verb: str, body: dict[str, Any]) -> None:
+    def test_is_a_post_to_the_verbs_path(
+        self, make: Callable[..., Verb], verb: str, body: dict[str, Any]
+    ) -> None:
         request = make().to_http()
 
         assert (request.method, request.path, request.headers) == ("POST", f"/mj/v2/{verb}", {})
         assert orjson.loads(request.body) == body
 
     @each_body
-    def test_holds_every_field_that_was_set(self, make: Callable[..., Verb], verb: str, body: dict[str, Any]) -> None:
+    def test_holds_every_field_that_was_set(
+        self, make: Callable[..., Verb], verb: str, body: dict[str, Any]
+    ) -> None:
         said = OPTIONAL[verb] | WEBHOOK
 
         assert sent(make(**said)) == body | said
@@ -135,7 +139,12 @@ class TestWhatGoesOut:
         assert sent(Imagine(prompt)) == {"prompt": prompt}
 
     @given(st.text(min_size=1).filter(str.strip), st.none() | st.text(), st.none() | st.booleans())
-    def test_of_a_reroll_is_exactly_what_was_said(self, parent: str, prompt: str | None, skip: bool | None) -> None:  # noqa: FBT001 - drawn
+    def test_of_a_reroll_is_exactly_what_was_said(
+        self,
+        parent: str,
+        prompt: str | None,
+        skip: bool | None,  # noqa: FBT001 - drawn
+    ) -> None:
         said = {"origin_task_id": parent, "prompt": prompt, "skip_prompt_check": skip}
         expected = {name: value for name, value in said.items() if value is not None}
 
@@ -183,7 +192,9 @@ class TestWords:
         assert Pan(PARENT, direction=direction).direction == direction
 
     @pytest.mark.parametrize("mode", [None, "", "relax", "fast", "turbo", "mixed", "draft"])
-    @pytest.mark.parametrize("make", [partial(Imagine, "cat"), partial(Describe, URL), partial(Blend, [URL, URL_2])])
+    @pytest.mark.parametrize(
+        "make", [partial(Imagine, "cat"), partial(Describe, URL), partial(Blend, [URL, URL_2])]
+    )
     def test_of_the_process_mode(self, make: Callable[..., Any], mode: str | None) -> None:
         assert make(process_mode=mode).process_mode == mode
 
@@ -194,7 +205,11 @@ class TestWords:
     @pytest.mark.parametrize("ratio", [None, "", "1:1", "4:3", "16:9", "1024:768", "04:03"])
     @pytest.mark.parametrize(
         "make",
-        [partial(Imagine, "cat"), partial(Variation, PARENT, index="1"), partial(Outpaint, PARENT, zoom_ratio="1")],
+        [
+            partial(Imagine, "cat"),
+            partial(Variation, PARENT, index="1"),
+            partial(Outpaint, PARENT, zoom_ratio="1"),
+        ],
     )
     def test_of_an_aspect_ratio(self, make: Callable[..., Any], ratio: str | None) -> None:
         assert make(aspect_ratio=ratio).aspect_ratio == ratio
@@ -274,7 +289,9 @@ class TestWhatIsRefused:
         assert refusal_of(make, prompt=value) == expected
 
     @pytest.mark.parametrize(
-        "value", [None, True, False, 0, 5, -1, 1.5, "", "0", "5", "01", " 1", "2X", "upscale1", b"1", ["1"]], ids=repr
+        "value",
+        [None, True, False, 0, 5, -1, 1.5, "", "0", "5", "01", " 1", "2X", "upscale1", b"1", ["1"]],
+        ids=repr,
     )
     def test_an_upscale_by_another_index(self, value: Any) -> None:
         shown = f"{value:g}" if type(value) in {int, float} else value
@@ -301,7 +318,10 @@ class TestWhatIsRefused:
 
     @pytest.mark.parametrize("value", [None, "", "UP", "north", "upwards", 1, True], ids=repr)
     def test_a_pan_in_another_direction(self, value: Any) -> None:
-        assert refusal_of(Pan, PARENT, direction=value) == f"Pan.direction: {value!r} is not allowed; {PAN_WORDS}"
+        assert (
+            refusal_of(Pan, PARENT, direction=value)
+            == f"Pan.direction: {value!r} is not allowed; {PAN_WORDS}"
+        )
 
     @pytest.mark.parametrize("value", [1, True, False, b"fast", ["fast"]], ids=repr)
     @pytest.mark.parametrize(
@@ -325,7 +345,11 @@ class TestWhatIsRefused:
     )
     @pytest.mark.parametrize(
         "make",
-        [partial(Imagine, "cat"), partial(Variation, PARENT, index="1"), partial(Outpaint, PARENT, zoom_ratio="1")],
+        [
+            partial(Imagine, "cat"),
+            partial(Variation, PARENT, index="1"),
+            partial(Outpaint, PARENT, zoom_ratio="1"),
+        ],
         ids=name_of,
     )
     def test_an_aspect_ratio_that_is_none(self, make: Callable[..., Any], value: Any) -> None:
@@ -375,7 +399,10 @@ class TestWhatIsRefused:
 
     @pytest.mark.parametrize("value", ["cat.png", "", None, 5, b"https://a.b"], ids=repr)
     def test_a_blend_with_something_that_is_no_url(self, value: Any) -> None:
-        assert refusal_of(Blend, [URL, value]) == f"Blend.image_urls: {(URL, value)!r} is not allowed; {URLS_WANTED}"
+        assert (
+            refusal_of(Blend, [URL, value])
+            == f"Blend.image_urls: {(URL, value)!r} is not allowed; {URLS_WANTED}"
+        )
 
     def test_a_blend_of_a_lone_text(self) -> None:
         lone: Any = URL
@@ -484,7 +511,10 @@ class TestMask:
         assert base64.b64decode(sent(Inpaint(PARENT, mask=mask))["mask"]) == image
 
     def test_is_not_printed_in_full(self) -> None:
-        assert repr(Inpaint(PARENT, mask=MASK)) == f"Inpaint({PARENT!r}, mask='<{len(MASK)} characters of base64>')"
+        assert (
+            repr(Inpaint(PARENT, mask=MASK))
+            == f"Inpaint({PARENT!r}, mask='<{len(MASK)} characters of base64>')"
+        )
 
 
 class TestWebhook:
@@ -534,10 +564,17 @@ class TestWebhook:
 
     @pytest.mark.parametrize(
         "endpoint",
-        ["https://bot.example:8443/hook", "http://bot.example:8080", "https://10.0.0.1:444", "https://a.b:22"],
+        [
+            "https://bot.example:8443/hook",
+            "http://bot.example:8080",
+            "https://10.0.0.1:444",
+            "https://a.b:22",
+        ],
     )
     def test_may_use_no_other_port_on_another_machine(self, endpoint: str) -> None:
-        expected = f"Reroll.webhook_endpoint: {endpoint!r} is not allowed; the host delivers to port 80 or 443 only"
+        expected = (
+            f"Reroll.webhook_endpoint: {endpoint!r} is not allowed; the host delivers to port 80 or 443 only"
+        )
 
         assert refusal_of(Reroll, PARENT, webhook_endpoint=endpoint) == expected
 
@@ -589,7 +626,9 @@ class TestAsValues:
         assert len(differing) == 1 + len(OPTIONAL[verb])
 
     @each_body
-    def test_survive_pickling_and_copying(self, make: Callable[..., Any], verb: str, body: dict[str, Any]) -> None:
+    def test_survive_pickling_and_copying(
+        self, make: Callable[..., Any], verb: str, body: dict[str, Any]
+    ) -> None:
         request = make(**OPTIONAL[verb], **WEBHOOK)
 
         for twin in (pickle.loads(pickle.dumps(request)), copy.copy(request), copy.deepcopy(request)):
@@ -617,7 +656,9 @@ class TestAsValues:
             (Reroll(PARENT), f"Reroll({PARENT!r})"),
             (Reroll(PARENT, prompt=""), f"Reroll({PARENT!r}, prompt='')"),
             (
-                Reroll(PARENT, prompt="cat", skip_prompt_check=False, webhook_endpoint=HOOK, webhook_secret="x"),
+                Reroll(
+                    PARENT, prompt="cat", skip_prompt_check=False, webhook_endpoint=HOOK, webhook_secret="x"
+                ),
                 f"Reroll({PARENT!r}, prompt='cat', skip_prompt_check=False, webhook_endpoint={HOOK!r})",
             ),
             (Imagine("cat", bot_id=0), "Imagine('cat', bot_id=0)"),
@@ -657,7 +698,11 @@ class TestCallsAboutTasks:
     def test_a_fetch_asks_for_one_id(self) -> None:
         request = Fetch(TaskId("c0d39b5a")).to_http()
 
-        assert (request.method, request.path, request.body) == ("POST", "/mj/v2/fetch", b'{"task_id":"c0d39b5a"}')
+        assert (request.method, request.path, request.body) == (
+            "POST",
+            "/mj/v2/fetch",
+            b'{"task_id":"c0d39b5a"}',
+        )
 
     def test_a_multi_fetch_asks_for_many(self) -> None:
         request = MultiFetch([TaskId("a"), TaskId("b")]).to_http()
@@ -671,7 +716,11 @@ class TestCallsAboutTasks:
     def test_a_cancel_names_them_too(self) -> None:
         request = Cancel([TaskId("a")]).to_http()
 
-        assert (request.method, request.path, request.body) == ("POST", "/mj/v2/cancel", b'{"task_ids":["a"]}')
+        assert (request.method, request.path, request.body) == (
+            "POST",
+            "/mj/v2/cancel",
+            b'{"task_ids":["a"]}',
+        )
 
     def test_the_family_is_made_of_them(self) -> None:
         assert (LEGACY.name, LEGACY.fetch, LEGACY.fetch_many) == ("legacy", Fetch, MultiFetch)
@@ -719,7 +768,13 @@ FINISHED: dict[str, Any] = {
             "webhook_endpoint": HOOK,
             "webhook_secret": "hush-hush",
         },
-        "task_param": {"prompt": "a cute cat", "index": "", "zoom_ratio": "", "aspect_ratio": "", "direction": ""},
+        "task_param": {
+            "prompt": "a cute cat",
+            "index": "",
+            "zoom_ratio": "",
+            "aspect_ratio": "",
+            "direction": "",
+        },
     },
     "task_result": {
         "discord_image_url": "",
@@ -858,13 +913,20 @@ class TestImages:
         assert images_of(**{name: nothing if name.endswith("urls") else blank for name in LINKS}) == ()
 
     def test_are_never_invented_from_other_fields(self) -> None:
-        assert images_of(intermediate_image_urls=["https://a.b/0.png"], actions=["upscale1"], image_id="1f0a") == ()
+        assert (
+            images_of(intermediate_image_urls=["https://a.b/0.png"], actions=["upscale1"], image_id="1f0a")
+            == ()
+        )
 
     @given(
-        st.dictionaries(st.sampled_from(list(LINKS)), st.text(max_size=3) | st.lists(st.text(max_size=3), max_size=3))
+        st.dictionaries(
+            st.sampled_from(list(LINKS)), st.text(max_size=3) | st.lists(st.text(max_size=3), max_size=3)
+        )
     )
     def test_are_always_links_of_the_wire_and_never_blank(self, links: dict[str, Any]) -> None:
-        links = {name: value for name, value in links.items() if name.endswith("urls") or isinstance(value, str)}
+        links = {
+            name: value for name, value in links.items() if name.endswith("urls") or isinstance(value, str)
+        }
         on_the_wire = {link for value in links.values() for link in as_tuple(value)}
 
         images = images_of(**links)

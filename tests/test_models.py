@@ -57,7 +57,10 @@ from piapi_async.unified import ModelRequest, known_names
 # The vendor's kinds of tasks: models, task types.
 KINDS: list[tuple[tuple[str, ...], str]] = [
     (FLUX, "txt2img img2img"),
-    (FLUX[2:], "txt2img-lora img2img-lora controlnet-lora fill-inpaint fill-outpaint redux-variation kontext"),
+    (
+        FLUX[2:],
+        "txt2img-lora img2img-lora controlnet-lora fill-inpaint fill-outpaint redux-variation kontext",
+    ),
     (("music-u",), "generate_music generate_lyrics"),
     (("kling", "kling-turbo"), "video_generation"),
     (("kling",), "extend_video lip_sync effects ai_try_on sound avatar motion_control omni_video_generation"),
@@ -80,7 +83,10 @@ KINDS: list[tuple[tuple[str, ...], str]] = [
     (VIDEOS, "upscale background-remove"),
     (("midjourney",), "imagine reroll upscale variation describe seed blend inpaint outpaint pan"),
     (("gemini",), "gemini-2.5-flash-image nano-banana-pro nano-banana-2"),
-    (("seedream",), "seedream-5-lite seedream-5-pro seedream-5-lite-less-restriction seedream-5-pro-less-restriction"),
+    (
+        ("seedream",),
+        "seedream-5-lite seedream-5-pro seedream-5-lite-less-restriction seedream-5-pro-less-restriction",
+    ),
     (("byteaudio",), "seed-audio-1.0"),
     (("Qubico/pixal3d",), "image-to-3d"),
     (("seedance",), "seedance-2 seedance-2-fast seedance-2-preview seedance-2.5 remove-watermark"),
@@ -116,7 +122,9 @@ each_build = pytest.mark.parametrize(
 class TestCatalog:
     @pytest.mark.parametrize(("model", "task_type"), ROWS)
     def test_has_every_kind_of_task_of_the_vendors_pages(self, model: str, task_type: str) -> None:
-        assert (model, task_type) in {pair for entry in catalog().values() for pair in known_names(entry.request)}
+        assert (model, task_type) in {
+            pair for entry in catalog().values() for pair in known_names(entry.request)
+        }
 
     def test_gives_every_kind_of_task_of_every_class_a_name_of_its_own(self) -> None:
         made = [pair for build, *_ in BARE for pair in known_names(class_of(build))]
@@ -183,7 +191,9 @@ class TestBody:
 
     @each_build
     def test_has_the_webhook_beside_the_inputs(self, build: Build) -> None:
-        request = build(webhook_endpoint="https://bot.example/hook", webhook_secret="hush-hush", service_mode="public")
+        request = build(
+            webhook_endpoint="https://bot.example/hook", webhook_secret="hush-hush", service_mode="public"
+        )
 
         assert body_of(request)["config"] == {
             "service_mode": "public",
@@ -249,7 +259,9 @@ class TestRefusal:
     def test_of_a_value_names_class_field_value_and_what_is_allowed(self, build: Build) -> None:
         cls = class_of(build)
         for f in inputs_of(cls):
-            with pytest.raises(ValueError, match=rf"^{cls.__name__}\.{f.name}: .*None.* is not allowed; \w+") as caught:
+            with pytest.raises(
+                ValueError, match=rf"^{cls.__name__}\.{f.name}: .*None.* is not allowed; \w+"
+            ) as caught:
                 say(build, f.name, [None])
             assert len(str(caught.value)) < 1000
 
@@ -315,10 +327,16 @@ class TestRefusal:
             (wrong(flux.TextToImage, "a cat", width=0), "a whole number of at least 1, or None"),
             (wrong(flux.TextToImage, "a cat", width=True), "TextToImage.width: True"),
             (wrong(flux.TextToImage, "a cat", steps=2**63), "TextToImage.steps"),
-            (wrong(flux.TextToImage, "a cat", guidance_scale=float("nan")), "TextToImage.guidance_scale: nan"),
+            (
+                wrong(flux.TextToImage, "a cat", guidance_scale=float("nan")),
+                "TextToImage.guidance_scale: nan",
+            ),
             (wrong(flux.TextToImage, "a cat", model="Qubico/flux2"), "use one of 'Qubico/flux1-schnell', "),
             (wrong(flux.ImageToImage, "a cat", image=URL, denoise=1.5), "a number from 0 to 1, or None"),
-            (wrong(flux.ImageToImage, "a cat", image="cat.png"), "an http(s) URL, a data: URI or a pathlib.Path"),
+            (
+                wrong(flux.ImageToImage, "a cat", image="cat.png"),
+                "an http(s) URL, a data: URI or a pathlib.Path",
+            ),
             (wrong(flux.ImageToImage, "a cat", image=Path("cat.gif")), "jpeg, jpg, mp3, mp4, png, wav, webp"),
             (wrong(flux.TextToImageWithLora, "a", lora_settings=["ghibli"]), "a list of Lora or of dicts"),
             (wrong(flux.TextToImageWithLora, "a", lora_settings={"lora_type": "x"}), "a list of Lora"),
@@ -341,7 +359,10 @@ class TestRefusal:
             (wrong(midjourney.Upscale, PARENT, index=True), "Upscale.index: True is not allowed"),
             (wrong(midjourney.Blend, [URL]), "a list of 2 to 5 files"),
             (wrong(midjourney.Blend, URL), "a list of 2 to 5 files"),
-            (wrong(midjourney.Inpaint, PARENT, mask="no base64!"), "base64, a data: URI or the image's bytes"),
+            (
+                wrong(midjourney.Inpaint, PARENT, mask="no base64!"),
+                "base64, a data: URI or the image's bytes",
+            ),
             (wrong(gemini.Image, "a", image_urls=[5]), "a list of at least 1 files"),
             (wrong(faceswap.FaceSwap, "cat.png", swap_image=URL), "a data: URI, base64 or a pathlib.Path"),
             (wrong(veo3.Video, "a", duration=8), "a string such as '4s', '6s', '8s'"),
@@ -380,7 +401,8 @@ class TestFiles:
             ),
             (
                 flux.WithControlNet(
-                    "a", control_net_settings=[flux.ControlNet(control_type="hed", control_image=Path("a.png"))]
+                    "a",
+                    control_net_settings=[flux.ControlNet(control_type="hed", control_image=Path("a.png"))],
                 ),
                 lambda given: given["control_net_settings"][0]["control_image"],
             ),
@@ -440,7 +462,11 @@ OUTPUTS: list[tuple[Any, dict[str, Any], dict[str, Any], str]] = [
             "combined_video": f"{FILE}a.mp4",
             "model_file": f"{FILE}a.glb",
         },
-        {"model_file": f"{FILE}a.glb", "combined_video": f"{FILE}a.mp4", "no_background_image": f"{FILE}a.png"},
+        {
+            "model_file": f"{FILE}a.glb",
+            "combined_video": f"{FILE}a.mp4",
+            "no_background_image": f"{FILE}a.png",
+        },
         "image video model",
     ),
     (
@@ -483,7 +509,13 @@ OUTPUTS: list[tuple[Any, dict[str, Any], dict[str, Any], str]] = [
                 }
             ]
         },
-        {"songs": (udio.Song("s1", "Rain", f"{FILE}a.mp3", f"{FILE}a.png", "", "", ("folk",), 32.8, finished=True),)},
+        {
+            "songs": (
+                udio.Song(
+                    "s1", "Rain", f"{FILE}a.mp3", f"{FILE}a.png", "", "", ("folk",), 32.8, finished=True
+                ),
+            )
+        },
         "audio image",
     ),
     (
@@ -498,7 +530,11 @@ OUTPUTS: list[tuple[Any, dict[str, Any], dict[str, Any], str]] = [
             "works": [
                 {
                     "content_type": "image",
-                    "image": {"resource": f"{FILE}w.png", "resource_without_watermark": f"{FILE}a.png", "width": 768},
+                    "image": {
+                        "resource": f"{FILE}w.png",
+                        "resource_without_watermark": f"{FILE}a.png",
+                        "width": 768,
+                    },
                 }
             ]
         },
@@ -526,7 +562,9 @@ OUTPUTS: list[tuple[Any, dict[str, Any], dict[str, Any], str]] = [
 
 
 class TestResult:
-    @pytest.mark.parametrize(("cls", "output", "fields", "kinds"), OUTPUTS, ids=[name_of(cls) for cls, *_ in OUTPUTS])
+    @pytest.mark.parametrize(
+        ("cls", "output", "fields", "kinds"), OUTPUTS, ids=[name_of(cls) for cls, *_ in OUTPUTS]
+    )
     def test_has_the_fields_and_files_of_the_output(
         self, cls: Any, output: dict[str, Any], fields: dict[str, Any], kinds: str
     ) -> None:
@@ -554,4 +592,6 @@ class TestResult:
         assert read(hailuo.Video, {"percent": 40}, "processing").progress == 40
 
     def test_is_empty_where_it_cannot_be_read(self) -> None:
-        assert read(kling.Video, {"works": [{}, 5]}).result == kling.KlingOutput(works=(kling.Work(), kling.Work()))
+        assert read(kling.Video, {"works": [{}, 5]}).result == kling.KlingOutput(
+            works=(kling.Work(), kling.Work())
+        )

@@ -18,7 +18,12 @@ pytestmark = pytest.mark.looptime
 
 BUILDS = [*(build for build, *_ in BARE), *(build for build, *_ in LEGACY_BARE)]
 ENDS_IN_WORDS = (joycaption.Caption, udio.GenerateLyrics, midjourney.Describe, midjourney.Seed)
-SUFFIXES = {FileKind.IMAGE: {".png"}, FileKind.VIDEO: {".mp4"}, FileKind.AUDIO: {".wav"}, FileKind.MODEL: {".glb"}}
+SUFFIXES = {
+    FileKind.IMAGE: {".png"},
+    FileKind.VIDEO: {".mp4"},
+    FileKind.AUDIO: {".wav"},
+    FileKind.MODEL: {".glb"},
+}
 
 
 async def parent_of(piapi: Any, cls: type[Any]) -> str:
@@ -45,16 +50,18 @@ class TestEachRequest:
 
             assert task.state is TaskState.DONE
             assert task.result is not None
-            assert [path.suffix in SUFFIXES[file.kind] for path, file in zip(paths, task.files, strict=True)] == [
-                True for _ in task.files
-            ]
+            assert [
+                path.suffix in SUFFIXES[file.kind] for path, file in zip(paths, task.files, strict=True)
+            ] == [True for _ in task.files]
             assert bool(task.files) is (class_of(build) not in ENDS_IN_WORDS)
 
 
 class TestResults:
     async def test_of_songs_have_their_links_and_words(self) -> None:
         async with serving(picture_size=64) as (_, piapi):
-            songs = (await (await piapi.submit(udio.GenerateMusic("a sea ballad"))).wait(timeout=600)).result.songs
+            songs = (
+                await (await piapi.submit(udio.GenerateMusic("a sea ballad"))).wait(timeout=600)
+            ).result.songs
 
         assert len(songs) == 2
         assert all(song.song_path.endswith(".wav") and song.duration and song.finished for song in songs)

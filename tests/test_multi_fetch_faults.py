@@ -26,7 +26,9 @@ async def test_tasks_are_read_singly_where_multi_fetch_always_fails(fault: bytes
     polls: list[str] = []
 
     def read(_: int) -> bytes:
-        return fault if MULTI in host.reads[-1] else json_answer(200, {"status": "finished", "task_result": {}})
+        return (
+            fault if MULTI in host.reads[-1] else json_answer(200, {"status": "finished", "task_result": {}})
+        )
 
     async with (
         raw_host(lambda number: json_answer(200, {"task_id": f"t{number}"}), read) as host,

@@ -77,7 +77,11 @@ def judged(status: int, body: object) -> Verdict:
 @pytest.mark.parametrize("status", [200, 302, 400, 429, 500, 521])
 @pytest.mark.parametrize("name", OTHER_NAMES, ids=str)
 def test_what_may_be_a_tasks_id_leaves_nothing_certain(status: int, name: dict[str, Any]) -> None:
-    no = {"code": status, "message": "too many requests"} if status >= 400 else {"status": "failed", "message": "no"}
+    no = (
+        {"code": status, "message": "too many requests"}
+        if status >= 400
+        else {"status": "failed", "message": "no"}
+    )
     assert judged(status, {**no, **name}) in (Verdict.UNKNOWN, Verdict.NAMED)
 
 
@@ -94,7 +98,9 @@ def test_what_names_no_new_task_is_a_no_as_before(extra: dict[str, Any]) -> None
 
 
 @pytest.mark.storm
-@pytest.mark.parametrize("body", [b'{"task_id": ' * 200_000, b"task_id:" * 500_000, b"task_id" + b">" * 4_000_000])
+@pytest.mark.parametrize(
+    "body", [b'{"task_id": ' * 200_000, b"task_id:" * 500_000, b"task_id" + b">" * 4_000_000]
+)
 def test_a_long_answer_is_searched_in_no_time(body: bytes) -> None:
     began = time.process_time()
     judged(429, body)
@@ -102,7 +108,8 @@ def test_a_long_answer_is_searched_in_no_time(body: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [{"status": "success", "message": ""}, {"success": True}, {"message": "Success."}, {"status": "queued"}]
+    "body",
+    [{"status": "success", "message": ""}, {"success": True}, {"message": "Success."}, {"status": "queued"}],
 )
 @pytest.mark.parametrize("status", [302, 400, 403, 422, 429])
 def test_a_yes_with_the_status_of_a_no_is_neither(status: int, body: dict[str, Any]) -> None:
@@ -154,7 +161,9 @@ def test_who_gave_up_waiting_for_the_host_does_not_know() -> None:
     assert judged(499, {"code": 499, "message": "client closed request"}) is Verdict.UNKNOWN
 
 
-@pytest.mark.parametrize("body", [*OTHER_FORMS[:4], b'{"taskID":"T1"}', b'{"status":"success"}'], ids=range(6))
+@pytest.mark.parametrize(
+    "body", [*OTHER_FORMS[:4], b'{"taskID":"T1"}', b'{"status":"success"}'], ids=range(6)
+)
 async def test_an_answer_that_may_have_made_a_task_is_not_sent_again(
     body: bytes, case: FamilyCase, tmp_path: Path
 ) -> None:

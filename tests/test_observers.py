@@ -252,12 +252,21 @@ class Tracing(Recorder):
         return None if self.text is None else f"{self.text} {submission}"
 
 
-async def test_what_an_observer_has_to_say_reaches_the_process_that_submits_the_key_again(tmp_path: Path) -> None:
+async def test_what_an_observer_has_to_say_reaches_the_process_that_submits_the_key_again(
+    tmp_path: Path,
+) -> None:
     first, silent, later = Tracing("trace of"), Tracing(None), Recorder()
     path = tmp_path / "run.db"
-    async with serving({"observers": [silent, first], "ledger": Ledger(path)}, durations=5.0) as (emulator, piapi):
+    async with serving({"observers": [silent, first], "ledger": Ledger(path)}, durations=5.0) as (
+        emulator,
+        piapi,
+    ):
         await piapi.submit(Reroll("p"), key="k")
-        settings: dict[str, Any] = {"base_url": emulator.base_url, "observers": [later], "ledger": Ledger(path)}
+        settings: dict[str, Any] = {
+            "base_url": emulator.base_url,
+            "observers": [later],
+            "ledger": Ledger(path),
+        }
         async with PiAPI(emulator.api_key, **settings) as again:
             await (await again.submit(Reroll("p"), key="k")).wait()
 
@@ -352,7 +361,9 @@ async def test_files_that_a_batch_saves_are_told_with_their_places(tmp_path: Pat
         [outcome] = await BatchRunner(piapi, download=tmp_path).run([Imagine("a cat")])
 
     assert set(outcome.files) == {event.path for event in recorder.of(FileSaved)}
-    assert {outcome.task.task_id if outcome.task else ""} == {event.task_id for event in recorder.of(FileSaved)}
+    assert {outcome.task.task_id if outcome.task else ""} == {
+        event.task_id for event in recorder.of(FileSaved)
+    }
     assert "legacy" == recorder.of(FileSaved)[0].family
     [retried] = recorder.of(Notice)
     assert "It is tried again in" in retried.text

@@ -76,7 +76,9 @@ def with_field(build: Any, field: attrs.Attribute[Any], value: Any) -> Any:
     return cls(*args, **{**given.keywords, field.name: value})
 
 
-@pytest.mark.parametrize("build", BUILDS, ids=lambda build: f"{class_of(build).__module__}.{class_of(build).__name__}")
+@pytest.mark.parametrize(
+    "build", BUILDS, ids=lambda build: f"{class_of(build).__module__}.{class_of(build).__name__}"
+)
 def test_whatever_a_request_takes_can_be_sent(build: Any) -> None:
     taken = []
     for field in attrs.fields(class_of(build)):

@@ -116,7 +116,9 @@ async def test_a_hundred_rerolls_have_a_hundred_spans_with_times_states_and_pare
     fate = Fate(emulator)
     async with (
         emulator.run() as base_url,
-        aiohttp.ClientSession(trace_configs=[create_trace_config(tracer_provider=telemetry.provider)]) as session,
+        aiohttp.ClientSession(
+            trace_configs=[create_trace_config(tracer_provider=telemetry.provider)]
+        ) as session,
         emulator.client(observers=[fate, telemetry.observer], session=session, base_url=base_url) as piapi,
     ):
         emulator.fail("reroll", LOST, nth=50)
@@ -136,8 +138,12 @@ async def test_a_hundred_rerolls_have_a_hundred_spans_with_times_states_and_pare
         assert {"done": 97, "failed": 1, "cancelled": 1, "unknown": 1} == {
             outcome: len(spans) for outcome, spans in by_outcome.items()
         }
-        assert {StatusCode.UNSET} == {span.status.status_code for span in by_outcome["done"] + by_outcome["cancelled"]}
-        assert {StatusCode.ERROR} == {span.status.status_code for span in by_outcome["failed"] + by_outcome["unknown"]}
+        assert {StatusCode.UNSET} == {
+            span.status.status_code for span in by_outcome["done"] + by_outcome["cancelled"]
+        }
+        assert {StatusCode.ERROR} == {
+            span.status.status_code for span in by_outcome["failed"] + by_outcome["unknown"]
+        }
         assert "out of memory" == by_outcome["failed"][0].status.description
 
         # Each span is as long as its task, and what it takes to see its end.
@@ -148,7 +154,8 @@ async def test_a_hundred_rerolls_have_a_hundred_spans_with_times_states_and_pare
             assert span.end_time is not None
             assert 30.0 <= (span.end_time - span.start_time) / SECOND <= 40.0
             assert ["task running"] == [event.name for event in span.events][-1:]
-            assert attributes_of(span)["piapi.task.run_seconds"] == pytest.approx(30.0, abs=4.0)  # the host rounds
+            # the host rounds
+            assert attributes_of(span)["piapi.task.run_seconds"] == pytest.approx(30.0, abs=4.0)
             assert task.task_id in fate.accepted
 
         # HTTP requests: a POST is its task's, polls are nobody's.
@@ -170,7 +177,9 @@ async def test_a_hundred_rerolls_have_a_hundred_spans_with_times_states_and_pare
         assert seconds == pytest.approx(98 * 32, rel=0.1)
         polled = [attributes_of(span).get("piapi.task.polls", 0) for span in telemetry.tasks]
         assert (99, sum(polled)) == sums(telemetry, "piapi.task.polls")
-        assert piapi.stats.detection_seconds == pytest.approx(sums(telemetry, "piapi.task.detection_delay")[1])
+        assert piapi.stats.detection_seconds == pytest.approx(
+            sums(telemetry, "piapi.task.detection_delay")[1]
+        )
         assert piapi.stats.polls == sum(telemetry.by("piapi.family", "piapi.polls").values())
 
 
@@ -295,7 +304,10 @@ async def test_spans_of_tasks_that_nobody_waits_for_do_not_pile_up(monkeypatch: 
 async def test_what_is_resumed_links_to_the_span_under_which_it_was_submitted(tmp_path: Path) -> None:
     first, second = Telemetry(), Telemetry()
     ledger = tmp_path / "run.db"
-    async with serving({"observers": [first.observer], "ledger": Ledger(ledger)}, durations=5.0) as (emulator, piapi):
+    async with serving({"observers": [first.observer], "ledger": Ledger(ledger)}, durations=5.0) as (
+        emulator,
+        piapi,
+    ):
         await piapi.submit(Reroll("p"), key="k")
         await piapi.submit(Reroll("p"), key="k")
 
@@ -336,7 +348,10 @@ async def test_a_text_in_the_ledger_that_is_no_trace_is_no_link(tmp_path: Path, 
 
     telemetry = Telemetry()
     ledger = tmp_path / "run.db"
-    async with serving({"observers": [Other()], "ledger": Ledger(ledger)}, durations=5.0) as (emulator, piapi):
+    async with serving({"observers": [Other()], "ledger": Ledger(ledger)}, durations=5.0) as (
+        emulator,
+        piapi,
+    ):
         await piapi.submit(Reroll("p"), key="k")
         async with emulator.client(observers=[telemetry.observer], ledger=Ledger(ledger)) as again:
             await again.submit(Reroll("p"), key="k")

@@ -25,7 +25,9 @@ HIDDEN = Dialect(account="flat")
 TAKES = Lognormal(40.0, 80.0, 15.0, 150.0)
 
 
-async def most_in_flight(emulator: Emulator, piapi: PiAPI, count: int, **options: Any) -> tuple[list[Any], int]:
+async def most_in_flight(
+    emulator: Emulator, piapi: PiAPI, count: int, **options: Any
+) -> tuple[list[Any], int]:
     """Run a batch; return its outcomes, and the most tasks that were in flight at any time of its second half."""
     most = 0
 
@@ -140,8 +142,12 @@ def test_it_goes_beyond_what_was_refused_late_and_then_ever_faster() -> None:
     assert starts == [125, 11, 14, 20]  # to get there from 5, and then to stay for 120
 
 
-@given(st.lists(st.tuples(st.sampled_from(["start", "queue", "off"]), st.integers(0, 99))), st.integers(1, 90))
-def test_the_limit_is_never_below_one_nor_above_what_was_asked_for(steps: list[tuple[str, int]], cap: int) -> None:
+@given(
+    st.lists(st.tuples(st.sampled_from(["start", "queue", "off"]), st.integers(0, 99))), st.integers(1, 90)
+)
+def test_the_limit_is_never_below_one_nor_above_what_was_asked_for(
+    steps: list[tuple[str, int]], cap: int
+) -> None:
     controller = Controller(cap, min(cap, 10))
     for word, number in steps:
         if word == "off":

@@ -45,7 +45,9 @@ class Fixed(Random):
         return self.share
 
 
-def waits(policy: RetryPolicy, *, tries: int, rng: Random, retry_after: float | None = None) -> list[float | None]:
+def waits(
+    policy: RetryPolicy, *, tries: int, rng: Random, retry_after: float | None = None
+) -> list[float | None]:
     """Return the waits of a call whose every try fails at once."""
     elapsed, found = 0.0, []
     for n in range(1, tries + 1):
@@ -59,7 +61,8 @@ class TestRetryPolicyWaitsTwiceAsLongEachTime:
     """Between two tries it waits ``min(maximum, initial · 2ⁿ) · (1 + jitter · random)`` seconds."""
 
     @pytest.mark.parametrize(
-        ("tries", "expected"), [(1, 0.5), (2, 1.0), (3, 2.0), (4, 4.0), (5, 8.0), (6, 16.0), (7, 16.0), (60, 16.0)]
+        ("tries", "expected"),
+        [(1, 0.5), (2, 1.0), (3, 2.0), (4, 4.0), (5, 8.0), (6, 16.0), (7, 16.0), (60, 16.0)],
     )
     def test_up_to_the_maximum(self, tries: int, expected: float) -> None:
         assert UNBOUNDED.delay(tries, elapsed=0.0, retry_after=None, rng=Random(0)) == expected
@@ -92,12 +95,15 @@ class TestRetryPolicyHeedsTheServer:
     """…or what the server asked for if that is longer."""
 
     @pytest.mark.parametrize(
-        ("retry_after", "expected"), [(None, 0.5), (0.0, 0.5), (0.1, 0.5), (0.5, 0.5), (7.0, 7.0), (900.0, 900.0)]
+        ("retry_after", "expected"),
+        [(None, 0.5), (0.0, 0.5), (0.1, 0.5), (0.5, 0.5), (7.0, 7.0), (900.0, 900.0)],
     )
     def test_when_it_asks_for_longer(self, retry_after: float | None, expected: float) -> None:
         assert UNBOUNDED.delay(1, elapsed=0.0, retry_after=retry_after, rng=Random(0)) == expected
 
-    @given(policy=retry_policies, tries=st.integers(1, 10**6), elapsed=seconds, retry_after=seconds, seed=seeds)
+    @given(
+        policy=retry_policies, tries=st.integers(1, 10**6), elapsed=seconds, retry_after=seconds, seed=seeds
+    )
     def test_and_never_waits_less(
         self, policy: RetryPolicy, tries: int, elapsed: float, retry_after: float, seed: int
     ) -> None:
@@ -167,7 +173,9 @@ class TestRetryPolicyJitter:
     """Jitter only lengthens: a server that names a time means it."""
 
     @given(policy=retry_policies, tries=st.integers(1, 100), retry_after=st.none() | seconds, seed=seeds)
-    def test_only_lengthens(self, policy: RetryPolicy, tries: int, retry_after: float | None, seed: int) -> None:
+    def test_only_lengthens(
+        self, policy: RetryPolicy, tries: int, retry_after: float | None, seed: int
+    ) -> None:
         plain = attrs.evolve(policy, jitter=0.0, total=math.inf)
         base = plain.delay(tries, elapsed=0.0, retry_after=retry_after, rng=Random(seed))
         wait = policy.delay(tries, elapsed=0.0, retry_after=retry_after, rng=Random(seed))
@@ -198,7 +206,9 @@ class TestBackoff:
     """A back-off counts the tries of one call, and asks its policy for each pause."""
 
     @given(policy=retry_policies, seed=seeds, retry_after=st.none() | seconds)
-    def test_pauses_as_the_policy_says(self, policy: RetryPolicy, seed: int, retry_after: float | None) -> None:
+    def test_pauses_as_the_policy_says(
+        self, policy: RetryPolicy, seed: int, retry_after: float | None
+    ) -> None:
         backoff = Backoff(policy, Random(seed), started_at=100.0)
         rng = Random(seed)
 
@@ -220,7 +230,9 @@ class TestRetryPolicyNever:
     @settings(deadline=None, max_examples=50)
     @given(tries=st.integers(1, 10**6), retry_after=st.none() | seconds, seed=seeds)
     def test_never_waits(self, tries: int, retry_after: float | None, seed: int) -> None:
-        assert RetryPolicy.never().delay(tries, elapsed=0.0, retry_after=retry_after, rng=Random(seed)) is None
+        assert (
+            RetryPolicy.never().delay(tries, elapsed=0.0, retry_after=retry_after, rng=Random(seed)) is None
+        )
 
     def test_is_a_policy_like_another(self) -> None:
         assert RetryPolicy.never() == RetryPolicy(attempts=1)
@@ -283,14 +295,18 @@ class TestTokenBucketRate:
                 assert last - first + 1 <= requests + requests * window / seconds + 1e-4
 
     @given(requests=st.integers(1, 20), seconds=st.floats(0.05, 100.0), times=arrivals)
-    def test_serves_in_order_and_never_in_the_past(self, requests: int, seconds: float, times: list[float]) -> None:
+    def test_serves_in_order_and_never_in_the_past(
+        self, requests: int, seconds: float, times: list[float]
+    ) -> None:
         goes = drained(TokenBucket(requests, seconds), times)
 
         assert goes == sorted(goes)
         assert all(go >= time for go, time in zip(goes, times, strict=True))
 
     @given(requests=st.integers(1, 20), seconds=st.floats(0.05, 100.0), count=st.integers(1, 200))
-    def test_makes_no_request_wait_longer_than_the_rate_asks(self, requests: int, seconds: float, count: int) -> None:
+    def test_makes_no_request_wait_longer_than_the_rate_asks(
+        self, requests: int, seconds: float, count: int
+    ) -> None:
         goes = drained(TokenBucket(requests, seconds), [0.0] * count)
 
         assert goes[-1] == pytest.approx(max(0.0, count - requests) * seconds / requests, abs=1e-9)
@@ -361,7 +377,9 @@ class TestPollPolicyDelay:
     ) -> None:
         often, seldom = PollPolicy(delay), PollPolicy(delay * factor)
 
-        assert often.next_poll(Fixed(0.5), age=age, pace=pace) <= seldom.next_poll(Fixed(0.5), age=age, pace=pace)
+        assert often.next_poll(Fixed(0.5), age=age, pace=pace) <= seldom.next_poll(
+            Fixed(0.5), age=age, pace=pace
+        )
 
 
 class TestPollPolicyAtSpeed:
@@ -466,7 +484,9 @@ class TestArguments:
     @pytest.mark.parametrize("value", [0, 0.5, 1.5, 2.0, -1, math.inf, math.nan, *NOT_NUMBERS], ids=repr)
     @pytest.mark.parametrize(("make", "name"), COUNTERS, ids=[name for _, name in COUNTERS])
     def test_that_are_counted_must_be_whole(self, make: Callable[..., Any], name: str, value: object) -> None:
-        assert refusal_of(make, value) == f"{name}: {value!r} is not allowed; it must be a whole number above 0"
+        assert (
+            refusal_of(make, value) == f"{name}: {value!r} is not allowed; it must be a whole number above 0"
+        )
 
     @pytest.mark.parametrize("make", ENDLESS)
     def test_that_would_never_end_must_be_finite(self, make: Callable[..., Any]) -> None:

@@ -51,5 +51,6 @@ async def test_a_lost_submission_is_looked_for_at_that_speed(monkeypatch: pytest
             handle = await piapi.submit(CreateTask("Qubico/flux1-schnell", "txt2img", {"prompt": "a cat"}))
 
             assert [handle.task_id] == list(emulator.engine.tasks)
-            assert asyncio.get_running_loop().time() == pytest.approx(63 / 20, abs=0.3)  # after 1, 3, 7 … 63 seconds
+            # after 1, 3, 7 … 63 seconds
+            assert asyncio.get_running_loop().time() == pytest.approx(63 / 20, abs=0.3)
     assert emulator.seen.requests["history"] == 7  # one to learn the time

@@ -105,7 +105,9 @@ async def test_a_last_poll_is_made_before_the_timeout_however_rare_the_polls() -
         assert emulator.seen.polls[handle.task_id] == 1
 
 
-@pytest.mark.parametrize("fault", [SlowFirstByte(500.0), Refuse(500.0), Status(429, retry_after=100)], ids=str)
+@pytest.mark.parametrize(
+    "fault", [SlowFirstByte(500.0), Refuse(500.0), Status(429, retry_after=100)], ids=str
+)
 async def test_a_timeout_is_kept_whatever_the_host_does(fault: Any, case: FamilyCase) -> None:
     async with serving({"timeout": 300.0}) as (emulator, piapi):
         handle = await piapi.submit(case.reroll("p"))
@@ -227,7 +229,9 @@ async def test_a_half_open_connection_does_not_stall_other_waits() -> None:
 
 
 @pytest.mark.parametrize("connections", [2, 4, 7])
-async def test_few_connections_do_not_make_one_half_open_connection_stall_other_waits(connections: int) -> None:
+async def test_few_connections_do_not_make_one_half_open_connection_stall_other_waits(
+    connections: int,
+) -> None:
     async with serving({"connections": connections}, concurrency=100) as (emulator, piapi):
         handles = await asyncio.gather(*[piapi.submit(REROLL) for _ in range(60)])
         emulator.fail("multi_fetch", SlowFirstByte(1000.0))
@@ -283,7 +287,9 @@ async def test_a_wrong_key_ends_every_wait_each_with_an_error_of_its_own(case: F
         assert all(isinstance(handle.error, AuthenticationError) for handle in handles)
         for handle, error in zip(handles, errors, strict=True):
             said = str(error)
-            assert said.startswith(f"Stopped waiting for task {handle.task_id}, which goes on; this cost nothing: ")
+            assert said.startswith(
+                f"Stopped waiting for task {handle.task_id}, which goes on; this cost nothing: "
+            )
             assert said.count("goes on") == 1
             assert said == str(handle.error) == str(pickle.loads(pickle.dumps(error)))  # noqa: S301 - our own
         assert now() - began < 1.0
@@ -291,7 +297,9 @@ async def test_a_wrong_key_ends_every_wait_each_with_an_error_of_its_own(case: F
         assert_at_rest(piapi)
 
 
-@pytest.mark.parametrize("fault", [*PASSING, SlowFirstByte(200.0), Refuse(40.0), UnknownStatus("dreaming")], ids=str)
+@pytest.mark.parametrize(
+    "fault", [*PASSING, SlowFirstByte(200.0), Refuse(40.0), UnknownStatus("dreaming")], ids=str
+)
 async def test_a_fault_that_passes_never_ends_a_wait(fault: Any, case: FamilyCase) -> None:
     async with serving() as (emulator, piapi):
         handles = [await piapi.submit(case.reroll("p")) for _ in range(2)]

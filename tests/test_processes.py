@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 from support.processes import Child, ended, started, wait_until
 
-HANGS = "import sys, threading; print('out', flush=True); print('err', file=sys.stderr); threading.Event().wait()"
+HANGS = (
+    "import sys, threading; print('out', flush=True); print('err', file=sys.stderr); threading.Event().wait()"
+)
 
 
 def child_of(code: str) -> tuple[str, ...]:
@@ -67,7 +69,9 @@ def test_one_that_is_left_ends_with_its_children() -> None:
 
 
 def test_one_that_ends_by_itself_has_said_all() -> None:
-    done = ended(*child_of("import sys; print(sys.stdin.read(), 'ö'); print('e', file=sys.stderr); sys.exit(3)"))
+    done = ended(
+        *child_of("import sys; print(sys.stdin.read(), 'ö'); print('e', file=sys.stderr); sys.exit(3)")
+    )
 
     assert (done.code, done.printed, done.said) == (3, " ö\n", "e\n")
 

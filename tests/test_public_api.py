@@ -22,11 +22,36 @@ NAMES = {
     *("PiAPI", "TaskHandle", "as_completed", "wait_all", "download", "read", "Ledger", "Stats"),
     *("Imagine", "Reroll", "Upscale", "Variation", "Inpaint", "Outpaint", "Pan", "Describe", "Blend", "Seed"),
     *("BatchItem", "BatchRunner", "Outcome", "WebhookEvent", "WebhookReceiver"),
-    *("LEGACY", "Family", "FileKind", "FileRole", "MidjourneyResult", "Task", "TaskFile", "TaskRef", "TaskState"),
+    *(
+        "LEGACY",
+        "Family",
+        "FileKind",
+        "FileRole",
+        "MidjourneyResult",
+        "Task",
+        "TaskFile",
+        "TaskRef",
+        "TaskState",
+    ),
     *("UNIFIED", "CreateTask", "Account", "ActiveTasks", "Cost", "Created", "Credits", "HistoryEntry"),
-    *("PollPolicy", "RetryPolicy", "InsufficientCreditError", "KeyReused", "LedgerEntry", "LedgerState", "Totals"),
+    *(
+        "PollPolicy",
+        "RetryPolicy",
+        "InsufficientCreditError",
+        "KeyReused",
+        "LedgerEntry",
+        "LedgerState",
+        "Totals",
+    ),
     *("TaskRequest", "Request", "HTTPRequest", "HTTPResponse"),
-    *("PiAPIError", "TransportError", "APIError", "AuthenticationError", "InvalidRequestError", "NotFoundError"),
+    *(
+        "PiAPIError",
+        "TransportError",
+        "APIError",
+        "AuthenticationError",
+        "InvalidRequestError",
+        "NotFoundError",
+    ),
     *(
         "ParentOutdatedError",
         "RateLimitError",
@@ -35,7 +60,15 @@ NAMES = {
         "UnexpectedAnswer",
         "SubmissionUnknown",
     ),
-    *("TaskFailed", "TaskCancelled", "WaitTimeout", "ClientClosed", "LedgerError", "WebhookRejected", "DownloadError"),
+    *(
+        "TaskFailed",
+        "TaskCancelled",
+        "WaitTimeout",
+        "ClientClosed",
+        "LedgerError",
+        "WebhookRejected",
+        "DownloadError",
+    ),
     "__version__",
 }
 
@@ -47,7 +80,9 @@ def run(program: str) -> str:
     """Run a program in a fresh interpreter, with warnings as errors, and give what it prints."""
     root = str(Path(piapi_async.__file__).parent.parent)
     # A measured run would load what coverage needs, which is more than what we load.
-    environment = {name: value for name, value in os.environ.items() if "COVERAGE" not in name} | {"PYTHONPATH": root}
+    environment = {name: value for name, value in os.environ.items() if "COVERAGE" not in name} | {
+        "PYTHONPATH": root
+    }
     done = ended(sys.executable, "-W", "error", "-c", program, env=environment)
     assert done.said == ""
     return done.printed.strip()
@@ -65,7 +100,9 @@ class TestNames:
         assert piapi_async.__all__ == [*constants, *classes, *sorted(set(others) - set(classes))]
 
     def test_can_each_be_had_from_the_package(self) -> None:
-        assert [name for name in sorted(NAMES) if not hasattr(importlib.import_module("piapi_async"), name)] == []
+        assert [
+            name for name in sorted(NAMES) if not hasattr(importlib.import_module("piapi_async"), name)
+        ] == []
 
     def test_can_all_be_had_by_a_star(self) -> None:
         printed = run("from piapi_async import *; print(len([n for n in dir() if not n.startswith('__')]))")
@@ -149,7 +186,9 @@ for name in {names}:
 def shape(function: Callable[..., Any]) -> str:
     """Give the names, kinds and defaults of what a function takes, without the types."""
     signature = inspect.signature(function)
-    bare = [parameter.replace(annotation=inspect.Parameter.empty) for parameter in signature.parameters.values()]
+    bare = [
+        parameter.replace(annotation=inspect.Parameter.empty) for parameter in signature.parameters.values()
+    ]
     return str(signature.replace(parameters=bare, return_annotation=inspect.Signature.empty))
 
 
@@ -209,7 +248,18 @@ SIGNATURES: list[tuple[str, Callable[..., Any], str]] = [
     ("Blend", piapi_async.Blend, "(image_urls, *, process_mode=None, dimension=None)"),
     ("Seed", piapi_async.Seed, "(origin_task_id)"),
 ]
-VERBS = {"Imagine", "Reroll", "Upscale", "Variation", "Inpaint", "Outpaint", "Pan", "Describe", "Blend", "Seed"}
+VERBS = {
+    "Imagine",
+    "Reroll",
+    "Upscale",
+    "Variation",
+    "Inpaint",
+    "Outpaint",
+    "Pan",
+    "Describe",
+    "Blend",
+    "Seed",
+}
 WEBHOOK_FIELDS = ("webhook_endpoint", "webhook_secret", "notify_progress")
 
 
@@ -218,11 +268,15 @@ def verb_shape(cls: Callable[..., Any]) -> str:
     signature = inspect.signature(cls)
     kept = [parameter for name, parameter in signature.parameters.items() if name not in WEBHOOK_FIELDS]
     assert len(signature.parameters) - len(kept) == len(WEBHOOK_FIELDS)
-    return str(inspect.Signature([parameter.replace(annotation=inspect.Parameter.empty) for parameter in kept]))
+    return str(
+        inspect.Signature([parameter.replace(annotation=inspect.Parameter.empty) for parameter in kept])
+    )
 
 
 class TestSignatures:
-    @pytest.mark.parametrize(("name", "function", "expected"), SIGNATURES, ids=[name for name, _, _ in SIGNATURES])
+    @pytest.mark.parametrize(
+        ("name", "function", "expected"), SIGNATURES, ids=[name for name, _, _ in SIGNATURES]
+    )
     def test_are_as_documented(self, name: str, function: Callable[..., Any], expected: str) -> None:
         assert (verb_shape(function) if name in VERBS else shape(function)) == expected
 
@@ -240,16 +294,38 @@ class TestSignatures:
             (
                 PiAPI,
                 {
-                    *("submit", "run", "attach", "fetch", "fetch_many", "cancel", "cancel_pending", "close", "origin"),
+                    *(
+                        "submit",
+                        "run",
+                        "attach",
+                        "fetch",
+                        "fetch_many",
+                        "cancel",
+                        "cancel_pending",
+                        "close",
+                        "origin",
+                    ),
                     *("stats", "upload", "account", "active_tasks", "history", "recover", "ledger"),
                 },
             ),
-            (TaskHandle, {"task_id", "ref", "task", "frozen", "error", "wait", "refresh", "updates", "cancel"}),
+            (
+                TaskHandle,
+                {"task_id", "ref", "task", "frozen", "error", "wait", "refresh", "updates", "cancel"},
+            ),
             (TaskRef, {"origin", "family", "task_id", "to_json", "from_json", "to_token", "from_token"}),
             (
                 Task,
                 {
-                    *("task_id", "status", "state", "progress", "task_type", "created_at", "started_at", "ended_at"),
+                    *(
+                        "task_id",
+                        "status",
+                        "state",
+                        "progress",
+                        "task_type",
+                        "created_at",
+                        "started_at",
+                        "ended_at",
+                    ),
                     *("error", "result", "images", "files", "raw", "cost", "ref"),
                     *("done", "ok", "to_dict", "to_json", "action"),
                 },
@@ -321,13 +397,22 @@ class TestCompletion:
 
 class TestDocstrings:
     def test_are_there_and_are_sentences(self) -> None:
-        first = {name: (inspect.getdoc(member) or "").partition("\n\n")[0].rstrip() for name, member in MEMBERS.items()}
+        first = {
+            name: (inspect.getdoc(member) or "").partition("\n\n")[0].rstrip()
+            for name, member in MEMBERS.items()
+        }
 
         assert [name for name, text in first.items() if not text[:1].isupper()] == []
         assert [name for name, text in first.items() if not text.endswith((".", "::", "?"))] == []
 
     def test_are_looked_for_in_many_places(self) -> None:
-        assert {"PiAPI", "PiAPI.submit", "TaskHandle.task", "Task.created_at", "TaskRef.from_json"} <= MEMBERS.keys()
+        assert {
+            "PiAPI",
+            "PiAPI.submit",
+            "TaskHandle.task",
+            "Task.created_at",
+            "TaskRef.from_json",
+        } <= MEMBERS.keys()
 
     @pytest.mark.parametrize("name", ["to_http", "parse"])
     def test_of_what_all_requests_do_stand_in_their_protocol(self, name: str) -> None:

@@ -36,7 +36,9 @@ SET_UP = [line for line in TEXT.splitlines() if line.startswith("python3 -m venv
 
 @pytest.mark.looptime
 @pytest.mark.parametrize("code", [code for code in PYTHON if "def test_" not in code])
-async def test_a_python_block_runs_as_it_stands(code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_python_block_runs_as_it_stands(
+    code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     async with Emulator(adopt_parents=True, picture_size=32).run() as base_url:
         monkeypatch.setenv("PIAPI_BASE_URL", base_url)
@@ -64,7 +66,9 @@ def test_the_commands_run_as_they_stand(tmp_path: Path, monkeypatch: pytest.Monk
     with threaded_emulator() as (_, base_url):
         monkeypatch.setenv("PIAPI_BASE_URL", base_url)
         monkeypatch.setenv("PIAPI_API_KEY", "emulator-key")
-        lines = [{"verb": "reroll", "origin_task_id": "6886fc4d", "prompt": f"cat {number}"} for number in range(5)]
+        lines = [
+            {"verb": "reroll", "origin_task_id": "6886fc4d", "prompt": f"cat {number}"} for number in range(5)
+        ]
         Path("cats.jsonl").write_text("\n".join(map(json.dumps, lines)))
         for command in COMMANDS:
             result = CliRunner().invoke(cli, shlex.split(command.replace(" ID", f" {task_id}"))[1:])

@@ -64,11 +64,16 @@ def at(text: str) -> datetime:
 class TestFlux:
     def test_kontext_that_is_finished(self) -> None:
         """A sample, without its input."""
-        times = ("2025-06-30T07:11:30.719851187Z", "2025-06-30T07:11:31.891665902Z", "2025-06-30T07:12:03.388312371Z")
+        times = (
+            "2025-06-30T07:11:30.719851187Z",
+            "2025-06-30T07:11:31.891665902Z",
+            "2025-06-30T07:12:03.388312371Z",
+        )
         output = {"image_base64": "", "image_url": f"{FILE}temp/a.png"}
         usage = {"type": "llm", "frozen": 0, "consume": 200000}
         task = fetched(
-            flux.Kontext("a hat", image=f"{FILE}a.png"), data_of("completed", output, usage=usage, times=times)
+            flux.Kontext("a hat", image=f"{FILE}a.png"),
+            data_of("completed", output, usage=usage, times=times),
         )
 
         assert (task.state, task.error, task.progress) == (TaskState.DONE, "", None)
@@ -87,7 +92,11 @@ class TestFlux:
         task = fetched(flux.TextToImage("a cat"), data_of("pending", None, usage=usage, times=times))
 
         assert (task.state, task.files, task.cost) == (TaskState.WAITING, (), Cost(0, "quota"))
-        assert (task.created_at, task.started_at, task.ended_at) == (at("2024-09-25T07:40:08.333962"), None, None)
+        assert (task.created_at, task.started_at, task.ended_at) == (
+            at("2024-09-25T07:40:08.333962"),
+            None,
+            None,
+        )
 
     def test_with_another_word_for_its_end(self) -> None:
         """A sample, which says "success" where others say "completed", and tells nothing in `meta`."""
@@ -101,7 +110,11 @@ class TestFlux:
 class TestKling:
     def test_turbo_as_it_was_delivered(self) -> None:
         """As it was."""
-        times = ("2025-12-24T10:08:00.260200381Z", "2025-12-24T10:08:01.091506008Z", "2025-12-24T10:10:18.112349385Z")
+        times = (
+            "2025-12-24T10:08:00.260200381Z",
+            "2025-12-24T10:08:01.091506008Z",
+            "2025-12-24T10:10:18.112349385Z",
+        )
         usage = {"type": "llm", "frozen": 0, "consume": 2800000}
         data = data_of("completed", {"video": f"{FILE}ephemeral/a.mp4"}, usage=usage, times=times)
         task = delivered(kling.Video("a cat", model="kling-turbo"), data)
@@ -153,8 +166,17 @@ class TestKling:
         work = {
             "status": 99,
             "type": "m2v_txt2video_hq",
-            "cover": {"resource": "https://xxx.png", "resource_without_watermark": "", "height": 1440, "width": 1440},
-            "video": {"resource": "https://xxx.mp4", "resource_without_watermark": f"{CLIPS}2.mp4", "duration": 5100},
+            "cover": {
+                "resource": "https://xxx.png",
+                "resource_without_watermark": "",
+                "height": 1440,
+                "width": 1440,
+            },
+            "video": {
+                "resource": "https://xxx.mp4",
+                "resource_without_watermark": f"{CLIPS}2.mp4",
+                "duration": 5100,
+            },
         }
         output = {"type": "m2v_txt2video_hq", "status": 99, "works": [work]}
         task = fetched(kling.Video("a cat"), data_of("completed", output))
@@ -172,17 +194,27 @@ class TestKling:
             (
                 kling.Video("a cat", version="3.0"),
                 7500000,
-                ("2026-02-13T03:20:33.392553085Z", "2026-02-13T03:20:34.305168282Z", "2026-02-13T03:22:24.64542152Z"),
+                (
+                    "2026-02-13T03:20:33.392553085Z",
+                    "2026-02-13T03:20:34.305168282Z",
+                    "2026-02-13T03:22:24.64542152Z",
+                ),
             ),
             (
                 kling.OmniVideo("a cat", version="o1"),
                 3900000,
-                ("2026-02-07T00:14:45.539719292Z", "2026-02-07T00:14:45.759947942Z", "2026-02-07T00:16:08.628146393Z"),
+                (
+                    "2026-02-07T00:14:45.539719292Z",
+                    "2026-02-07T00:14:45.759947942Z",
+                    "2026-02-07T00:16:08.628146393Z",
+                ),
             ),
         ],
         ids=["3.0", "omni"],
     )
-    def test_newer_as_they_were_delivered(self, request_: Any, consume: int, times: tuple[str, str, str]) -> None:
+    def test_newer_as_they_were_delivered(
+        self, request_: Any, consume: int, times: tuple[str, str, str]
+    ) -> None:
         """As they were."""
         usage = {"type": "point", "frozen": 0, "consume": consume}
         task = delivered(request_, data_of("completed", {"video": f"{CLIPS}3.mp4"}, usage=usage, times=times))
@@ -303,11 +335,15 @@ class TestOthers:
 class TestRefusal:
     def test_of_a_song_tells_its_reason_in_one_place_only(self) -> None:
         """As its author copied it: HTTP 500, a task that failed at once, the reason in `data.error.raw_message`."""
-        reason = "failed to freeze account point quota: account point quota not enough; account credit not enough"
+        reason = (
+            "failed to freeze account point quota: account point quota not enough; account credit not enough"
+        )
         data = data_of(
             "failed", {"generation_id": "", "songs": None}, usage={"type": "", "frozen": 500000, "consume": 0}
         )
-        data |= {"error": {"code": 10000, "raw_message": reason, "message": "failed to pre-process task runtime"}}
+        data |= {
+            "error": {"code": 10000, "raw_message": reason, "message": "failed to pre-process task runtime"}
+        }
         body = {"code": 500, "data": data, "message": "failed to pre-process task runtime"}
 
         with pytest.raises(PiAPIError):

@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 from support.families import FamilyCase
 from support.serving import serving
 
-from piapi_async import APIError, DownloadError, LedgerError, NotFoundError, PiAPIError, TaskFailed, WaitTimeout, errors
+from piapi_async import (
+    APIError,
+    DownloadError,
+    LedgerError,
+    NotFoundError,
+    PiAPIError,
+    TaskFailed,
+    WaitTimeout,
+    errors,
+)
 from piapi_async._text import plain
 
 
@@ -27,7 +36,12 @@ def test_every_error_has_a_sentence_of_its_own(cls: type[PiAPIError]) -> None:
     inherited = [base._for_users for base in cls.__mro__[1:] if issubclass(base, PiAPIError)]
 
     assert cls._for_users.endswith(".")
-    assert cls is PiAPIError or cls is APIError or cls._for_users not in inherited or cls is errors.InvalidRequestError
+    assert (
+        cls is PiAPIError
+        or cls is APIError
+        or cls._for_users not in inherited
+        or cls is errors.InvalidRequestError
+    )
 
 
 def test_what_operators_are_told_is_kept_from_users() -> None:

@@ -35,7 +35,9 @@ async def emulator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIter
 
 def test_no_program_is_longer_than_a_page() -> None:
     assert 7 == len(PROGRAMS)
-    longest = max(len(list(filter(str.strip, code.splitlines()))) for codes in PROGRAMS.values() for code in codes)
+    longest = max(
+        len(list(filter(str.strip, code.splitlines()))) for codes in PROGRAMS.values() for code in codes
+    )
 
     assert 45 >= longest
 
@@ -80,7 +82,9 @@ async def press(recipe: Any, custom_id: str, interaction: Interaction) -> None:
     await item.callback(interaction)
 
 
-async def test_a_discord_bot_shows_progress_and_has_buttons_that_survive_a_restart(emulator: Emulator) -> None:
+async def test_a_discord_bot_shows_progress_and_has_buttons_that_survive_a_restart(
+    emulator: Emulator,
+) -> None:
     recipe = program("A Discord bot")
     first, second = await started(recipe), await started(recipe)
     asked = Interaction(first, 1)
@@ -165,7 +169,11 @@ def message(bot: Any, number: int, text: str) -> Any:
 
     person = User(id=5, is_bot=False, first_name="Ann")
     made = Message(
-        message_id=number, date=datetime.now(UTC), chat=Chat(id=5, type="private"), from_user=person, text=text
+        message_id=number,
+        date=datetime.now(UTC),
+        chat=Chat(id=5, type="private"),
+        from_user=person,
+        text=text,
     )
     return made.as_(bot)
 
@@ -183,12 +191,16 @@ async def test_a_telegram_bot_draws_once_for_an_update_and_its_buttons_work(emul
         dispatcher = Dispatcher(piapi=piapi)
         dispatcher.include_router(recipe.router)
         for number in (1, 2):  # the same update, delivered twice
-            await dispatcher.feed_update(bot, Update(update_id=number, message=message(bot, 9, "/imagine a cute cat")))
+            await dispatcher.feed_update(
+                bot, Update(update_id=number, message=message(bot, 9, "/imagine a cute cat"))
+            )
         photos = [call for call in calls if type(call).__name__ == "SendPhoto"]
         keys = [key for row in photos[0].reply_markup.inline_keyboard for key in row]
         ann = User(id=5, is_bot=False, first_name="Ann")
         upscale = next(key.callback_data for key in keys if key.text == "U2")
-        query = CallbackQuery(id="q1", from_user=ann, chat_instance="c", data=upscale, message=message(bot, 10, "x"))
+        query = CallbackQuery(
+            id="q1", from_user=ann, chat_instance="c", data=upscale, message=message(bot, 10, "x")
+        )
         await dispatcher.feed_update(bot, Update(update_id=3, callback_query=query))
         under_way = await piapi.submit(recipe.Imagine("a dog"), note=5)
         for entry in await ledger.pending():
@@ -216,7 +228,9 @@ async def test_a_bulk_job_that_is_run_again_pays_no_more(
     emulator: Emulator, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with Path("orders.csv").open("w", newline="") as file:  # noqa: ASYNC230 - a small one
-        csv.writer(file).writerows([["order", "prompt", "aspect_ratio"], ["a1", "a cat", "16:9"], ["a2", "a dog", ""]])
+        csv.writer(file).writerows(
+            [["order", "prompt", "aspect_ratio"], ["a1", "a cat", "16:9"], ["a2", "a dog", ""]]
+        )
     recipe = program("A bulk job")
     await recipe.main()
     await recipe.main()

@@ -59,9 +59,20 @@ async def test_a_service_of_several_workers_pays_once_streams_and_stops(
             "WEBHOOK_URL": f"{base}/piapi",
         }.items():
             monkeypatch.setenv(name, value)
-        words = ["-m", "uvicorn", "service:app", "--workers", "2", "--port", str(port), "--log-level", "warning"]
+        words = [
+            "-m",
+            "uvicorn",
+            "service:app",
+            "--workers",
+            "2",
+            "--port",
+            str(port),
+            "--log-level",
+            "warning",
+        ]
         with serving(words, tmp_path) as server:
-            connector = aiohttp.TCPConnector(force_close=True)  # so that every request may meet another worker
+            # so that every request may meet another worker
+            connector = aiohttp.TCPConnector(force_close=True)
             async with aiohttp.ClientSession(base, connector=connector) as session, asyncio.timeout(PATIENCE):
                 await until_it_answers(f"{base}/tasks/none")
                 await use(emulator, session)

@@ -39,7 +39,9 @@ def lost(key: str = "A", *, at: float = 1000.0, nonce: str = "", config: Any = N
     return Lost(key, body_as_sent(body), at, at + 30.0, nonce)
 
 
-def found(task_id: str = "T1", *, at: float = 1001.0, nonce: str = "", key_id: str = "", **changes: Any) -> Found:
+def found(
+    task_id: str = "T1", *, at: float = 1001.0, nonce: str = "", key_id: str = "", **changes: Any
+) -> Found:
     trace = Trace(model=MODEL, task_type=TASK_TYPE, input={"prompt": "a cat", "steps": 4}, created_at=at)
     return Found(task_id, evolve(trace, **changes), at, nonce, key_id)
 
@@ -120,7 +122,9 @@ class TestWhetherATaskMayBelongToASubmission:
         assert may_belong(found(endpoint="https://mine.example.org/"), lost(config=config))
         assert not may_belong(found(endpoint="https://other.example.org/"), lost(config=config))
 
-    @pytest.mark.parametrize("body", [{}, {"model": MODEL, "task_type": TASK_TYPE, "input": {}}, {"input": {"a": 1}}])
+    @pytest.mark.parametrize(
+        "body", [{}, {"model": MODEL, "task_type": TASK_TYPE, "input": {}}, {"input": {"a": 1}}]
+    )
     def test_a_body_that_says_too_little_finds_nothing(self, body: dict[str, Any]) -> None:
         assert not may_belong(found(), Lost("A", body_as_sent(body), 0.0, 9000.0))
 
@@ -171,7 +175,9 @@ class TestAssigning:
         assert len(assigned(members, tasks).taken) == count - 1
 
     @given(st.lists(st.integers(0, 100), max_size=6), st.lists(st.integers(0, 130), max_size=6))
-    def test_never_gives_a_task_twice_nor_one_outside_of_the_window(self, starts: list[int], made: list[int]) -> None:
+    def test_never_gives_a_task_twice_nor_one_outside_of_the_window(
+        self, starts: list[int], made: list[int]
+    ) -> None:
         members = {str(number): lost(str(number), at=float(start)) for number, start in enumerate(starts)}
         tasks = {f"T{number}": found(f"T{number}", at=float(at)) for number, at in enumerate(made)}
 

@@ -89,7 +89,9 @@ async def be_refused(piapi: PiAPI, request: Any = CAT, key: str | None = "k") ->
 
 
 @pytest.mark.parametrize("with_ledger", [True, False])
-async def test_the_history_gives_the_next_submission_its_own_task(tmp_path: Path, *, with_ledger: bool) -> None:
+async def test_the_history_gives_the_next_submission_its_own_task(
+    tmp_path: Path, *, with_ledger: bool
+) -> None:
     ledger, key = (Ledger(tmp_path / "run.db"), "k") if with_ledger else (None, None)
     async with (
         scripted(Host().answer) as host,

@@ -29,7 +29,12 @@ WIDE, NARROW = ViewportSize(width=1300, height=900), ViewportSize(width=400, hei
 def row(line: int, **changes: Any) -> dict[str, Any]:
     """Return a line of results: a grid whose four pictures are saved."""
     files = [
-        {"url": f"https://cdn.example/{n}.png", "kind": "image", "role": "result", "saved_as": f"pictures/{n}.png"}
+        {
+            "url": f"https://cdn.example/{n}.png",
+            "kind": "image",
+            "role": "result",
+            "saved_as": f"pictures/{n}.png",
+        }
         for n in (1, 2, 3, 4)
     ]
     return {
@@ -93,7 +98,9 @@ def press(page: Page, *keys: str) -> None:
 def test_a_choice_by_keyboard_is_exported_as_lines_that_a_batch_takes(page: Page, tmp_path: Path) -> None:
     page.goto(page_of(tmp_path, [row(1), row(2), failed(3)]))
     expect(page.locator(".quads img")).to_have_count(8)
-    assert 8 == page.evaluate("Promise.all([...document.images].map((one) => one.decode())).then((all) => all.length)")
+    assert 8 == page.evaluate(
+        "Promise.all([...document.images].map((one) => one.decode())).then((all) => all.length)"
+    )
     page.locator(".card").first.focus()
     press(page, "2", "4", "4", "ArrowRight", "r", "ArrowRight", "r", "e")
     with page.expect_download() as saving:
@@ -117,10 +124,20 @@ def test_a_choice_by_keyboard_is_exported_as_lines_that_a_batch_takes(page: Page
 
 
 def test_what_a_host_or_a_prompt_says_is_text_and_leads_nowhere(page: Page, tmp_path: Path) -> None:
-    evil_file = {"url": "javascript:document.title='owned'", "kind": "model", "role": "result", "saved_as": None}
+    evil_file = {
+        "url": "javascript:document.title='owned'",
+        "kind": "model",
+        "role": "result",
+        "saved_as": None,
+    }
     rows = [
         row(1, request={"verb": "imagine", "prompt": EVIL}, files=[evil_file], extra={EVIL: EVIL}),
-        row(2, files=[{**evil_file, "url": "https://cdn.example/a.glb?x=\"><script>document.title='owned'</script>"}]),
+        row(
+            2,
+            files=[
+                {**evil_file, "url": "https://cdn.example/a.glb?x=\"><script>document.title='owned'</script>"}
+            ],
+        ),
         failed(3),
     ]
     page.goto(page_of(tmp_path, rows))
@@ -134,7 +151,9 @@ def test_what_a_host_or_a_prompt_says_is_text_and_leads_nowhere(page: Page, tmp_
     assert "noopener noreferrer" == page.locator("#feed a").first.get_attribute("rel")
     # Even markup that were let in would not run: the policy names one script.
     page.evaluate("document.body.insertAdjacentHTML('beforeend', '<img src=x onerror=\"document.title=1\">')")
-    page.evaluate("document.body.append(Object.assign(document.createElement('script'), {text: 'document.title=2'}))")
+    page.evaluate(
+        "document.body.append(Object.assign(document.createElement('script'), {text: 'document.title=2'}))"
+    )
     assert "results.jsonl" == page.title()
 
 

@@ -58,7 +58,12 @@ def test_a_grid_has_its_quadrants_its_cost_its_times_and_what_can_be_chosen() ->
     found = entry()
 
     assert [1, 2, 3, 4] == [file["quadrant"] for file in found["media"]]
-    assert (7, "done", "a cute cat", [3, "quota"]) == (found["line"], found["state"], found["prompt"], found["cost"])
+    assert (7, "done", "a cute cat", [3, "quota"]) == (
+        found["line"],
+        found["state"],
+        found["prompt"],
+        found["cost"],
+    )
     assert (40.5, 36.5) == (found["seconds"], found["worked"])
     assert {"upscale": [1, 2, 3, 4], "reroll": True, "again": True, "system": ""} == found["actions"]
 
@@ -98,7 +103,11 @@ def test_a_request_in_the_hosts_own_words_an_older_row_and_a_cover_are_understoo
     (tmp_path / "1.png").write_bytes(b"1")
     locate = SavedFiles(tmp_path, (tmp_path,)).locate
     cover = {"url": "https://cdn.example/c.png", "kind": "image", "role": "cover", "saved_as": None}
-    long = {"verb": "flux/txt2img", "images": ["a", {"mask": "x… (20000 characters)"}], "input": {"prompt": "a fox"}}
+    long = {
+        "verb": "flux/txt2img",
+        "images": ["a", {"mask": "x… (20000 characters)"}],
+        "input": {"prompt": "a fox"},
+    }
 
     older = entry_of({**GRID, "files": ["1.png", cover, 5], "request": long}, 1, locate)
 
@@ -122,7 +131,14 @@ def test_a_page_that_cannot_be_written_is_told_and_fails_nothing(
 
 @pytest.mark.parametrize(
     "link",
-    ["javascript:alert(1)", "data:text/html,<script>", " javascript:1", "file:///etc/passwd", "//x/y", "https://"],
+    [
+        "javascript:alert(1)",
+        "data:text/html,<script>",
+        " javascript:1",
+        "file:///etc/passwd",
+        "//x/y",
+        "https://",
+    ],
 )
 def test_a_link_that_is_not_http_is_none(link: str) -> None:
     file = {"url": link, "kind": "image", "role": "result", "saved_as": None}
@@ -139,7 +155,9 @@ def test_a_saved_file_stands_before_its_link_and_is_quoted(tmp_path: Path) -> No
     gone = {**file, "saved_as": "pictures/gone.png"}
     in_a_bucket = {**file, "saved_as": "s3://bucket/a.png"}
 
-    media = entry_of({**GRID, "files": [file, gone, in_a_bucket, {**file, "saved_as": "a\0b"}]}, 1, locate)["media"]
+    media = entry_of({**GRID, "files": [file, gone, in_a_bucket, {**file, "saved_as": "a\0b"}]}, 1, locate)[
+        "media"
+    ]
 
     assert ["../pictures/a%231%20%3F%C3%A9.png", link, link, link] == [found["at"] for found in media]
     assert {link} == {found["link"] for found in media}
@@ -162,16 +180,22 @@ def test_a_batch_writes_its_page_with_or_without_a_file_of_results(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(session, "PiAPI", partial(PiAPI, poll=PollPolicy.every(0.01)))  # real seconds pass here
+    # real seconds pass here
+    monkeypatch.setattr(session, "PiAPI", partial(PiAPI, poll=PollPolicy.every(0.01)))
     hostile = "</script><script>alert(1)</script>\u2028<!--"
-    lines = [{"verb": "imagine", "prompt": hostile}, {"verb": "describe", "image_url": "https://example.com/a.png"}]
+    lines = [
+        {"verb": "imagine", "prompt": hostile},
+        {"verb": "describe", "image_url": "https://example.com/a.png"},
+    ]
     Path("in.jsonl").write_text("\n".join(map(json.dumps, lines)))
     with threaded_emulator() as (_, base_url):
         monkeypatch.setenv("PIAPI_BASE_URL", base_url)
         monkeypatch.setenv("PIAPI_API_KEY", "emulator-key")
         common = ["batch", "in.jsonl", "--download", "pictures"]
         first = CliRunner().invoke(cli, [*common, "--report", "page.html"])
-        second = CliRunner().invoke(cli, [*common, "--out", "out.jsonl", "--report", "page.html", "--ledger", "l.db"])
+        second = CliRunner().invoke(
+            cli, [*common, "--out", "out.jsonl", "--report", "page.html", "--ledger", "l.db"]
+        )
 
     assert (0, 0) == (first.exit_code, second.exit_code), (first.stderr, second.stderr)
     assert "Report: page.html" in second.stderr

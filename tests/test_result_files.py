@@ -92,8 +92,11 @@ def test_a_midjourney_result_has_each_picture_once_and_copies_beside() -> None:
         "actions": ["reroll"],
     }
     files = find_files(grid, "output")
-    single = find_files({"discord_image_url": f"{URL}/discord.png", "image_url": URL, "image_urls": None}, "output")
-    other = find_files({"image_url": f"{URL}.png", "image_urls": crops}, "output")  # not Midjourney's: all is saved
+    single = find_files(
+        {"discord_image_url": f"{URL}/discord.png", "image_url": URL, "image_urls": None}, "output"
+    )
+    # not Midjourney's: all is saved
+    other = find_files({"image_url": f"{URL}.png", "image_urls": crops}, "output")
 
     assert crops == [file.url for file in files_to_save(files)]
     assert 10 == len(files) == len(files_to_save(files, all_files=True))

@@ -75,7 +75,9 @@ async def test_what_failed_or_was_cancelled_is_submitted_anew_under_its_key(
         first = await BatchRunner(piapi, concurrency=1).run(rerolls(3, cancelling_case.reroll)[:1])
         start_at_most(emulator, 0)
         waiting = asyncio.ensure_future(BatchRunner(piapi).run(rerolls(3, cancelling_case.reroll)[1:2]))
-        while not (staged := [task for task in emulator.engine.tasks.values() if task.stage.value == "staged"]):
+        while not (
+            staged := [task for task in emulator.engine.tasks.values() if task.stage.value == "staged"]
+        ):
             await asyncio.sleep(0.1)
         await piapi.cancel(staged[0].task_id, family=cancelling_case.family)
         [cancelled] = await waiting
@@ -242,7 +244,9 @@ async def test_a_delivery_finds_the_second_attempt_whose_response_was_lost(tmp_p
         while len(made(emulator)) < 2:
             await asyncio.sleep(0.1)
         second = made(emulator)[1]
-        await receiver.handle(HEADERS, delivery(second), query=f"{NONCE}={nonce_of('order 17', SECRET, attempt=2)}")
+        await receiver.handle(
+            HEADERS, delivery(second), query=f"{NONCE}={nonce_of('order 17', SECRET, attempt=2)}"
+        )
         outcome = await retrying
 
         assert outcome.ok

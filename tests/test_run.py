@@ -31,7 +31,9 @@ def created(emulator: Emulator) -> list[Any]:
     return [task for task in emulator.engine.tasks.values() if task.origin]
 
 
-async def test_returns_the_finished_task_and_says_where_its_files_are(case: FamilyCase, tmp_path: Path) -> None:
+async def test_returns_the_finished_task_and_says_where_its_files_are(
+    case: FamilyCase, tmp_path: Path
+) -> None:
     shown: list[Task[Any]] = []
     async with serving() as (emulator, piapi):
         request = case.reroll("6886fc4d")
@@ -127,7 +129,9 @@ async def test_a_caller_who_leaves_the_wait_has_the_task_cancelled_if_that_was_a
     async with serving(concurrency=1) as (emulator, piapi):
         busy = await piapi.submit(cancelling_case.reroll("other"))
         on_update = (lambda _: None) if watched else None
-        run = asyncio.create_task(piapi.run(cancelling_case.reroll("p"), on_update=on_update, on_cancel=on_cancel))
+        run = asyncio.create_task(
+            piapi.run(cancelling_case.reroll("p"), on_update=on_update, on_cancel=on_cancel)
+        )
         await asyncio.sleep(5.0)
         run.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -148,7 +152,8 @@ async def test_an_id_that_arrives_after_the_caller_left_is_cancelled_at_the_host
     cancelling_case: FamilyCase, *, closes: bool
 ) -> None:
     async with serving(concurrency=1) as (emulator, piapi):
-        await piapi.submit(cancelling_case.reroll("other"))  # so that the next one waits, and can be cancelled
+        # so that the next one waits, and can be cancelled
+        await piapi.submit(cancelling_case.reroll("other"))
         emulator.fail(cancelling_case.create, SlowFirstByte(10.0))
         run = asyncio.create_task(piapi.run(cancelling_case.reroll("p"), on_cancel="cancel_remote"))
         await asyncio.sleep(2.0)
@@ -224,6 +229,10 @@ async def test_a_folder_that_goes_while_one_waits_costs_no_task(tmp_path: Path) 
 
 
 def test_every_argument_is_checked_by_the_client_alone() -> None:
-    for wrong, kind in (({"connections": 0}, ValueError), ({"retry": 5}, TypeError), ({"recover": -1}, ValueError)):
+    for wrong, kind in (
+        ({"connections": 0}, ValueError),
+        ({"retry": 5}, TypeError),
+        ({"recover": -1}, ValueError),
+    ):
         with pytest.raises(kind, match=next(iter(wrong))):
             PiAPI("k", **wrong)  # type: ignore[arg-type]

@@ -68,7 +68,9 @@ def creates(host: Host) -> int:
 
 
 def test_a_typed_request_is_made_waited_for_and_saved(host: Host) -> None:
-    result = run(host, "run", "flux/txt2img", "prompt=a cat", "width:=512", "height=256", "--download", "out/")
+    result = run(
+        host, "run", "flux/txt2img", "prompt=a cat", "width:=512", "height=256", "--download", "out/"
+    )
 
     assert result.exit_code == 0, result.stderr
     task = json.loads(result.stdout)
@@ -80,7 +82,13 @@ def test_a_typed_request_is_made_waited_for_and_saved(host: Host) -> None:
 
 
 def test_any_model_is_made_by_its_names(host: Host) -> None:
-    words = ("run", "kling:video_generation", "prompt=a=b", "image_url=@cat.png", 'images:=["@cat.png", {"a": 1}]')
+    words = (
+        "run",
+        "kling:video_generation",
+        "prompt=a=b",
+        "image_url=@cat.png",
+        'images:=["@cat.png", {"a": 1}]',
+    )
     result = run(host, *words, "camera-control:={}", "--no-wait")
 
     assert result.exit_code == 0, result.stderr
@@ -119,10 +127,22 @@ WRONG = {
     ("flux/txt2img", "prompt=x", "prompt=y"): "prompt: given twice",
     ("flux/txt2img", "prompt=x", "wdith:=3"): "did you mean width?",
     ("flux/txt2img", "prompt=x", "width:=3,"): "width:= '3,' is not JSON",
-    ("flux/txt2img", "prompt=x", "width:=0"): "width: 0 is not allowed; it must be a whole number of at least 1",
+    (
+        "flux/txt2img",
+        "prompt=x",
+        "width:=0",
+    ): "width: 0 is not allowed; it must be a whole number of at least 1",
     ("flux/txt2img", "prompt=x", "width=wide"): "width: 'wide' is not allowed; it must be a whole number",
-    ("flux/txt2img", "prompt=x", "model=nope"): "model: 'nope' is not allowed; use one of 'Qubico/flux1-schnell'",
-    ("flux/txt2img", "prompt=x", 'extra:={"prompt": 1}'): "extra: prompt is not allowed; there is a field of that name",
+    (
+        "flux/txt2img",
+        "prompt=x",
+        "model=nope",
+    ): "model: 'nope' is not allowed; use one of 'Qubico/flux1-schnell'",
+    (
+        "flux/txt2img",
+        "prompt=x",
+        'extra:={"prompt": 1}',
+    ): "extra: prompt is not allowed; there is a field of that name",
     ("flux/txt2im", "prompt=x"): "'flux/txt2im' is not allowed; did you mean flux/txt2img",
     ("nope",): "'nope' is not allowed; use one of imagine",
     ("nope:", "prompt=x"): "task_type: '' is not allowed",
@@ -135,7 +155,9 @@ WRONG = {
 
 
 @pytest.mark.parametrize(("words", "says"), WRONG.items(), ids=" ".join)
-def test_what_is_wrong_is_said_in_one_sentence_and_costs_nothing(words: tuple[str, ...], says: str, host: Host) -> None:
+def test_what_is_wrong_is_said_in_one_sentence_and_costs_nothing(
+    words: tuple[str, ...], says: str, host: Host
+) -> None:
     result = run(host, "run", *words)
 
     assert result.exit_code == 2
@@ -229,7 +251,10 @@ def test_a_task_that_waits_is_cancelled_by_its_family() -> None:
 
 def test_models_are_listed_and_searched(host: Host) -> None:
     rows = [json.loads(line) for line in run(host, "models").stdout.splitlines()]
-    found = [json.loads(line)["name"] for line in run(host, "models", "--search", "FLUX1-schnell").stdout.splitlines()]
+    found = [
+        json.loads(line)["name"]
+        for line in run(host, "models", "--search", "FLUX1-schnell").stdout.splitlines()
+    ]
     nothing = run(host, "models", "--search", "n o p e")
 
     assert {row["name"] for row in rows} == catalog().keys() | LEGNEXT.keys()
@@ -302,7 +327,8 @@ def test_lines_of_both_families_make_one_batch(host: Host) -> None:
 
 def test_csv_cells_become_what_their_fields_are(host: Host) -> None:
     Path("in.csv").write_text(
-        "verb,prompt,width,guidance_scale,origin_task_id\nflux/txt2img,a cat,512,3.5,\nreroll,,,,p\n", encoding="ascii"
+        "verb,prompt,width,guidance_scale,origin_task_id\nflux/txt2img,a cat,512,3.5,\nreroll,,,,p\n",
+        encoding="ascii",
     )
     result, rows = batch(host, "in.csv", "--out", "out.jsonl", "--ledger", "run.db")
 
@@ -324,7 +350,12 @@ def test_lines_that_are_wrong_are_all_told_before_anything_is_sent(host: Host) -
 
     assert result.exit_code == 2
     said = " ".join(result.stderr.split())
-    for line, text in ((2, "did you mean flux/txt2img"), (3, "prompt: missing"), (4, "width"), (5, "mean width?")):
+    for line, text in (
+        (2, "did you mean flux/txt2img"),
+        (3, "prompt: missing"),
+        (4, "width"),
+        (5, "mean width?"),
+    ):
         assert f"line {line}: " in said
         assert text in said
     assert not host[0].seen.requests
@@ -334,9 +365,15 @@ def video(file: str, **more: Any) -> dict[str, Any]:
     return {"verb": "kling/video_generation", "prompt": "it yawns", "image_url": f"@{file}", **more}
 
 
-@pytest.mark.parametrize("more", [(), ("--dry-run",), ("--ledger", "run.db"), ("--ledger", "run.db", "--dry-run")])
-def test_a_line_whose_file_is_not_there_is_told_before_anything_is_sent(more: tuple[str, ...], host: Host) -> None:
-    Path("in.jsonl").write_text("\n".join(map(json.dumps, [video("cat.png"), video("nowhere.png")])), encoding="ascii")
+@pytest.mark.parametrize(
+    "more", [(), ("--dry-run",), ("--ledger", "run.db"), ("--ledger", "run.db", "--dry-run")]
+)
+def test_a_line_whose_file_is_not_there_is_told_before_anything_is_sent(
+    more: tuple[str, ...], host: Host
+) -> None:
+    Path("in.jsonl").write_text(
+        "\n".join(map(json.dumps, [video("cat.png"), video("nowhere.png")])), encoding="ascii"
+    )
     result, _ = batch(host, "in.jsonl", *more)
 
     assert result.exit_code == 2
@@ -360,6 +397,12 @@ def test_what_was_submitted_needs_its_file_no_more_and_what_was_not_does(host: H
 
     assert (resumed.exit_code, [row["resumed"] for row in rows]) == (0, [True, True]), resumed.stderr
     assert refused.exit_code == 2
-    assert [f"line {number}: cat.png" in refused.stderr for number in range(1, 6)] == [False, False, True, True, False]
+    assert [f"line {number}: cat.png" in refused.stderr for number in range(1, 6)] == [
+        False,
+        False,
+        True,
+        True,
+        False,
+    ]
     assert (skipped.exit_code, [row["line"] for row in after]) == (0, [1, 2, 5]), skipped.stderr
     assert creates(host) == 2

@@ -68,7 +68,9 @@ def test_due_tasks_share_requests_up_to_the_size() -> None:
 
     assert [len(poll.watches) for poll in polls] == [20, 20, 5]
     assert all(poll.multi for poll in polls)
-    assert Counter(task_id for poll in polls for task_id in ids(poll)) == Counter(f"t{number}" for number in range(45))
+    assert Counter(task_id for poll in polls for task_id in ids(poll)) == Counter(
+        f"t{number}" for number in range(45)
+    )
     assert schedule.due_polls(0.0, EVERYTHING) == []
 
 
@@ -100,7 +102,10 @@ def test_families_are_never_mixed_and_one_without_multi_fetch_is_asked_singly() 
 
     polls = schedule.due_polls(0.0, EVERYTHING)
 
-    assert sorted((poll.family.name, len(poll.watches)) for poll in polls) == [("legacy", 3), *[("singly", 1)] * 3]
+    assert sorted((poll.family.name, len(poll.watches)) for poll in polls) == [
+        ("legacy", 3),
+        *[("singly", 1)] * 3,
+    ]
     assert len(schedule) == 6
 
 

@@ -38,7 +38,16 @@ from piapi_async.tasks import TaskId
 TASKS = [TaskId(name) for name in "abcde"]
 FAMILIES = [LEGACY, SINGLY]
 SIZE = 3
-OUTCOMES = ["pending", "processing", "finished", "failed", "cancelled", "strange", None, UnexpectedAnswer("entry")]
+OUTCOMES = [
+    "pending",
+    "processing",
+    "finished",
+    "failed",
+    "cancelled",
+    "strange",
+    None,
+    UnexpectedAnswer("entry"),
+]
 ERRORS: list[PiAPIError] = [
     FAULT,
     DENIED,
@@ -76,7 +85,14 @@ class Interleavings(RuleBasedStateMachine):
         changes=st.booleans(),
     )
     def start(
-        self, task: TaskId, family: Family[Any], due: float, timeout: float | None, *, known: bool, changes: bool
+        self,
+        task: TaskId,
+        family: Family[Any],
+        due: float,
+        timeout: float | None,
+        *,
+        known: bool,
+        changes: bool,
     ) -> None:
         kept = self.watches[family.name, task]
         if known and kept:
@@ -86,7 +102,9 @@ class Interleavings(RuleBasedStateMachine):
         else:
             watch = self.schedule.find(family, task) or Watch(family, task, self.now + due)
         deadline = self.now + timeout if timeout else math.inf
-        wait = self.schedule.start(watch, object(), self.now, deadline=deadline, changes=changes, once=timeout == 0.0)
+        wait = self.schedule.start(
+            watch, object(), self.now, deadline=deadline, changes=changes, once=timeout == 0.0
+        )
         self.everybody.append(wait)
         watch = wait.watch
         kept.append(watch)
@@ -188,7 +206,8 @@ class Interleavings(RuleBasedStateMachine):
             assert wait.deadline == self.now
             if self.room == EVERYTHING:
                 assert watch.polling or any(
-                    wait.deadline - LAST_POLL_LEAD <= begun <= wait.deadline for begun in self.began[id(watch)]
+                    wait.deadline - LAST_POLL_LEAD <= begun <= wait.deadline
+                    for begun in self.began[id(watch)]
                 )
 
     def check(self, poll: Poll, queued: dict[int, float]) -> None:
@@ -203,7 +222,11 @@ class Interleavings(RuleBasedStateMachine):
             assert not (poll.multi and (watch.poll_singly or poll.family is SINGLY))
             self.began[id(watch)].append(self.now)
         chosen = [queued.pop(id(watch), -math.inf) for watch in poll.watches]
-        rest = [queued[id(watch)] for watch in self.watched() if watch.family is poll.family and id(watch) in queued]
+        rest = [
+            queued[id(watch)]
+            for watch in self.watched()
+            if watch.family is poll.family and id(watch) in queued
+        ]
         if poll.multi and rest:
             assert max(chosen) <= min(rest)
 

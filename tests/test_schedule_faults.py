@@ -40,7 +40,9 @@ from piapi_async.tasks import TaskId
 # -- tasks the host does not know ---------------------------------------------------------------------------------
 
 
-def test_a_task_missing_from_a_multi_fetch_is_asked_for_singly_at_once_then_after_the_grace_and_ends_alone() -> None:
+def test_a_task_missing_from_a_multi_fetch_is_asked_for_singly_at_once_then_after_the_grace_and_ends_alone() -> (
+    None
+):
     schedule = schedule_of()
     missing, wait = start(schedule, "a")
     start(schedule, "b")
@@ -89,7 +91,9 @@ def test_an_entry_that_cannot_be_read_is_asked_for_singly_at_once() -> None:
     start(schedule, "b")
 
     woken = schedule.succeeded(
-        take_one(schedule, 0.0), {TaskId("a"): UnexpectedAnswer("x"), TaskId("b"): reading("b", "finished")}, 0.0
+        take_one(schedule, 0.0),
+        {TaskId("a"): UnexpectedAnswer("x"), TaskId("b"): reading("b", "finished")},
+        0.0,
     )
 
     assert [wait.woken for wait in woken] == ["b"]
@@ -236,14 +240,19 @@ def test_an_edges_page_with_that_status_passes(status: int) -> None:
     watches = [start(schedule, name)[0] for name in "ab"]
     schedule.start(watch_of("c", SINGLY, due=1e6), "c", 0.0)
 
-    assert schedule.failed(schedule.due_polls(0.0, EVERYTHING)[0], AuthenticationError("x", status=status), 0.0) == []
+    assert (
+        schedule.failed(schedule.due_polls(0.0, EVERYTHING)[0], AuthenticationError("x", status=status), 0.0)
+        == []
+    )
 
     assert [watch.ended for watch in watches] == [False, False]
     assert len(schedule) == 3
 
 
 @pytest.mark.parametrize("good", [False, True], ids=["nothing else", "good answers between"])
-def test_a_refusal_of_the_key_that_lasts_a_minute_is_believed_unless_good_answers_come_between(*, good: bool) -> None:
+def test_a_refusal_of_the_key_that_lasts_a_minute_is_believed_unless_good_answers_come_between(
+    *, good: bool
+) -> None:
     schedule = schedule_of(1)
     start(schedule, "a")
     start(schedule, "b")
@@ -416,7 +425,9 @@ def sizes_over_time(error: APIError) -> list[int]:
 
 @pytest.mark.parametrize("message", ["", "no such route"], ids=["an edge's page", "the host's own"])
 @pytest.mark.parametrize("status", [404, 405, 501])
-def test_a_host_that_seems_to_have_no_multi_fetch_is_asked_again_in_ten_minutes(status: int, message: str) -> None:
+def test_a_host_that_seems_to_have_no_multi_fetch_is_asked_again_in_ten_minutes(
+    status: int, message: str
+) -> None:
     assert [20, 1, 20] == sizes_over_time(NotFoundError("x", status=status, message=message))
 
 
@@ -431,7 +442,9 @@ def test_one_task_that_is_not_found_makes_the_host_no_smaller_and_each_is_asked_
     for number in range(5):
         start(schedule, f"t{number}")
 
-    schedule.failed(take_one(schedule, 0.0), NotFoundError("task not found", status=400, message="task not found"), 0.0)
+    schedule.failed(
+        take_one(schedule, 0.0), NotFoundError("task not found", status=400, message="task not found"), 0.0
+    )
 
     assert schedule.size(LEGACY) == 20
     assert [1] * 5 == [len(poll.watches) for poll in schedule.due_polls(0.0, EVERYTHING)]

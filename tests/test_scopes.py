@@ -121,7 +121,9 @@ async def test_a_client_that_is_left_waits_for_the_id(scope: Callable[..., Any],
 
 
 @each_scope
-async def test_a_client_that_is_closed_by_hand_waits_for_the_id(scope: Callable[..., Any], tmp_path: Path) -> None:
+async def test_a_client_that_is_closed_by_hand_waits_for_the_id(
+    scope: Callable[..., Any], tmp_path: Path
+) -> None:
     async with host(latency={"reroll": ANSWER}) as (emulator, client):
 
         async def work() -> None:
@@ -169,7 +171,9 @@ async def test_a_client_that_is_left_waits_no_longer_than_the_time_out(
         assert 20.0 <= now() <= 26.0
 
 
-async def test_what_fails_in_closing_keeps_nothing_else_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_fails_in_closing_keeps_nothing_else_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def fail(*_: object) -> None:
         raise OSError("as it is")
 

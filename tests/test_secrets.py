@@ -47,9 +47,13 @@ def test_a_secret_is_found_however_json_spells_it(spelt: str) -> None:
 
 
 @given(st.text(min_size=8, max_size=24), st.data())
-def test_a_secret_of_any_characters_is_found_in_any_mixture_of_spellings(secret: str, data: st.DataObject) -> None:
+def test_a_secret_of_any_characters_is_found_in_any_mixture_of_spellings(
+    secret: str, data: st.DataObject
+) -> None:
     spelt = "".join(
-        data.draw(st.sampled_from([json.dumps(character)[1:-1], json.dumps(character, ensure_ascii=False)[1:-1]]))
+        data.draw(
+            st.sampled_from([json.dumps(character)[1:-1], json.dumps(character, ensure_ascii=False)[1:-1]])
+        )
         for character in secret
     )
     secrets = Secrets()
@@ -101,7 +105,9 @@ async def test_a_host_that_echoes_secrets_brings_them_into_no_error(
     status: int, place: int, secret_case: FamilyCase
 ) -> None:
     key, hush = escaped(KEY)[place], escaped(HUSH)[place]
-    words = f'"message": "no: {key} {hush}", "error": {{"raw_message": "{hush}"}}, "hook": "{hush}", "{key}": 1'
+    words = (
+        f'"message": "no: {key} {hush}", "error": {{"raw_message": "{hush}"}}, "hook": "{hush}", "{key}": 1'
+    )
     said = json_answer(status, f"{{{words}}}".encode(), f"X-Echo: {KEY}")
     request = secret_case.reroll("p", webhook_endpoint="https://h.test/", webhook_secret=HUSH)
     async with (
@@ -118,14 +124,18 @@ async def test_a_host_that_echoes_secrets_brings_them_into_no_error(
 
 @pytest.mark.looptime
 @pytest.mark.parametrize("place", range(5))
-async def test_a_host_that_echoes_secrets_brings_them_into_no_result(place: int, secret_case: FamilyCase) -> None:
+async def test_a_host_that_echoes_secrets_brings_them_into_no_result(
+    place: int, secret_case: FamilyCase
+) -> None:
     key, hush = escaped(KEY)[place], escaped(HUSH)[place]
     echo = f'"config": {{"hook": "{hush}"}}, "echo": ["{key}", "{hush}"]'
     task = f'{{"task_id": "t1", "status": "failed", "message": "{key} {hush}", {echo}}}'
     said = f'{{"code": 200, "data": {task}}}' if secret_case.family.name == "unified" else task
     request = secret_case.reroll("p", webhook_endpoint="https://h.test/", webhook_secret=HUSH)
     async with (
-        raw_host(lambda _: json_answer(200, secret_case.accepted), lambda _: json_answer(200, said.encode())) as host,
+        raw_host(
+            lambda _: json_answer(200, secret_case.accepted), lambda _: json_answer(200, said.encode())
+        ) as host,
         PiAPI(KEY, base_url=host.url) as piapi,
     ):
         task_ = await (await piapi.submit(request)).refresh()

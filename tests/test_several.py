@@ -35,7 +35,10 @@ async def test_as_completed_takes_two_thousand_handles() -> None:
         for number in range(2000):
             emulator.adopt(f"t{number}")
 
-        ended = [handle.task_id async for handle in as_completed(piapi.attach(f"t{number}") for number in range(2000))]
+        ended = [
+            handle.task_id
+            async for handle in as_completed(piapi.attach(f"t{number}") for number in range(2000))
+        ]
 
         assert sorted(ended) == sorted(f"t{number}" for number in range(2000))
         assert emulator.seen.requests == {"multi_fetch": 100}
@@ -126,7 +129,14 @@ async def test_wait_all_gives_everything_in_order_and_raises_nothing() -> None:
 
         outcomes = await wait_all([slow, bad, piapi.attach("nope"), quick, endless, quick], timeout=100.0)
 
-        assert [type(outcome) for outcome in outcomes] == [Task, TaskFailed, NotFoundError, Task, WaitTimeout, Task]
+        assert [type(outcome) for outcome in outcomes] == [
+            Task,
+            TaskFailed,
+            NotFoundError,
+            Task,
+            WaitTimeout,
+            Task,
+        ]
         assert outcomes[0] is slow.task
         assert isinstance(outcomes[4], WaitTimeout)
         assert outcomes[4].ref == endless.ref
@@ -174,7 +184,9 @@ async def test_wait_all_keeps_an_error_though_somebody_waits_for_that_task_anew(
             await again
 
 
-async def test_a_handle_that_was_made_before_another_waited_shares_its_polls_once_it_has_read_the_task() -> None:
+async def test_a_handle_that_was_made_before_another_waited_shares_its_polls_once_it_has_read_the_task() -> (
+    None
+):
     async with serving() as (emulator, piapi):
         task_id = (await piapi.submit(REROLL)).task_id
         first, second = piapi.attach(task_id), piapi.attach(task_id)

@@ -72,7 +72,11 @@ def object_store() -> Iterator[None]:
     server.start()
     host, port = server.get_host_and_port()
     before = dict(fsspec.config.conf)
-    fsspec.config.conf["s3"] = {"endpoint_url": f"http://{host}:{port}", "key": "testing", "secret": "testing"}
+    fsspec.config.conf["s3"] = {
+        "endpoint_url": f"http://{host}:{port}",
+        "key": "testing",
+        "secret": "testing",
+    }
     try:
         yield
     finally:
@@ -152,7 +156,9 @@ async def test_a_batch_saves_at_a_url_and_saves_nothing_twice(store: FileSystem,
         assert [str(path).rpartition("/")[2] for path in first.files] == store.names()
 
 
-async def test_a_sink_that_cannot_be_written_to_is_told_before_anything_is_paid_for(object_store: None) -> None:
+async def test_a_sink_that_cannot_be_written_to_is_told_before_anything_is_paid_for(
+    object_store: None,
+) -> None:
     async with serving() as (emulator, piapi):
         with pytest.raises(DownloadError, match="cannot be written to"):
             await BatchRunner(piapi, download="s3://NO_such_bucket!/run").run([REROLL])
@@ -276,7 +282,9 @@ async def test_a_grid_without_a_picture_of_its_own_keeps_its_quadrants() -> None
 
 
 async def test_what_is_read_into_memory_is_checked_as_what_is_saved() -> None:
-    async with strict_server(Act(say=http(b"<html>gone", "Content-Type: text/html")), Act(say=http(BIG))) as server:
+    async with strict_server(
+        Act(say=http(b"<html>gone", "Content-Type: text/html")), Act(say=http(BIG))
+    ) as server:
         with pytest.raises(DownloadError, match="web page"):
             await read(picture_task(f"{server.base_url}/a"), retry=ONCE)
         with pytest.raises(DownloadError, match="limit"):

@@ -159,7 +159,10 @@ def test_any_other_text_is_refused_as_a_value(text: str) -> None:
 
 def test_a_token_of_another_host_or_one_that_was_cut_off_is_refused() -> None:
     token = REF.to_token()
-    for origin, given_ in [("https://other.test", token), *((ORIGIN, token[:end]) for end in range(len(token)))]:
+    for origin, given_ in [
+        ("https://other.test", token),
+        *((ORIGIN, token[:end]) for end in range(len(token))),
+    ]:
         with pytest.raises(ValueError, match="no token of a task"):
             TaskRef.from_token(given_, origin=origin)
 

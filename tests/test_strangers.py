@@ -42,7 +42,9 @@ async def test_a_strangers_task_alone_is_taken_and_without_the_history_it_is_not
     ):
         stranger._runtime.submitter.finder._peers = Peers()  # as in another process
         emulator.fail("create", NOT_MADE)
-        ours, theirs = await asyncio.gather(piapi.submit(cat()), stranger.submit(cat()), return_exceptions=True)
+        ours, theirs = await asyncio.gather(
+            piapi.submit(cat()), stranger.submit(cat()), return_exceptions=True
+        )
 
         assert not isinstance(theirs, BaseException)
         if taken:
@@ -92,7 +94,13 @@ class OldAndNew:
             rows = [{"id": 1, "task_id": "T1", "task_model": "midjourney", "created_at": created}]
             return said({"code": 200, "data": {"data": rows, "page": 1, "size": 100, "total": 1}})
         inputs = {"prompt": "a cat", "process_mode": "fast"}
-        task = {"task_id": "T1", "model": "midjourney", "task_type": "imagine", "status": "pending", "input": inputs}
+        task = {
+            "task_id": "T1",
+            "model": "midjourney",
+            "task_type": "imagine",
+            "status": "pending",
+            "input": inputs,
+        }
         return said({"code": 200, "data": task})
 
 
@@ -145,7 +153,9 @@ def test_a_task_is_known_by_its_row_whatever_has_become_of_that() -> None:
             "VALUES (?, ?, 'o', 'unified', x'00', '', ?, ?)",
             (key, state, f"task of {key}", at),
         )
-    connection.execute("INSERT INTO earlier VALUES ('o', 'task of retried', 'unified', 'retried', 1, 1.0, 'failed')")
+    connection.execute(
+        "INSERT INTO earlier VALUES ('o', 'task of retried', 'unified', 'retried', 1, 1.0, 'failed')"
+    )
     ids = [f"task of {key}" for key in ("now", "clock", "old", "retried", "nobody")]
 
     known = keys_of(connection, "o", ids, 1e9 - 30, 1e9)

@@ -76,7 +76,11 @@ WORDS = (*REFUSING, *BUSY, *STOCK, *NEUTRAL)
 NO_ID: dict[str, Any] = {}
 NAMING: tuple[dict[str, Any], ...] = ({"task_id": "T-77"}, {"taskId": "T-77"}, {"job_id": "T-77"})
 NAMING += ({"data": {"task_id": "T-77"}}, {"data": {"task": {"task_id": "T-77"}}})
-BARE: tuple[dict[str, Any], ...] = ({"id": "T-77"}, {"data": [{"task_id": "T-77"}]}, {"data": [{"id": "T-77"}]})
+BARE: tuple[dict[str, Any], ...] = (
+    {"id": "T-77"},
+    {"data": [{"task_id": "T-77"}]},
+    {"data": [{"id": "T-77"}]},
+)
 BARE += ({"data": {"id": "T-77"}},)
 
 ENVELOPES: tuple[dict[str, Any], ...] = ({}, {"status": "success"}, {"status": "failed"}, {"status": "error"})
@@ -140,7 +144,9 @@ def claims_success(body: dict[str, Any]) -> bool:
     """Tell whether an answer with the status of a no says yes, and says nothing that is a no or "busy"."""
     words = body.get("message", "")
     no = body.get("status") in ("failed", "error") or body.get("success") is False
-    return (body.get("status") == "success" or words == "success") and not no and words not in (*REFUSING, *BUSY)
+    return (
+        (body.get("status") == "success" or words == "success") and not no and words not in (*REFUSING, *BUSY)
+    )
 
 
 def is_own(body: dict[str, Any]) -> bool:
@@ -223,7 +229,12 @@ def check_judgement(table: Iterable[Answer], case: FamilyCase) -> None:
     assert not wrong, "\n".join(wrong[:20])
 
 
-JUDGED = {Verdict.NAMED: "named", Verdict.RETRY: "retried", Verdict.RAISE: "refused", Verdict.UNKNOWN: "unknown"}
+JUDGED = {
+    Verdict.NAMED: "named",
+    Verdict.RETRY: "retried",
+    Verdict.RAISE: "refused",
+    Verdict.UNKNOWN: "unknown",
+}
 
 
 def judged(response: HTTPResponse, request: TaskRequest[Any]) -> str:
@@ -233,7 +244,9 @@ def judged(response: HTTPResponse, request: TaskRequest[Any]) -> str:
     return JUDGED[judge_create(response, request).verdict]
 
 
-async def test_an_answer_does_to_client_and_ledger_what_the_table_says(case: FamilyCase, tmp_path: Path) -> None:
+async def test_an_answer_does_to_client_and_ledger_what_the_table_says(
+    case: FamilyCase, tmp_path: Path
+) -> None:
     await check(list(itertools.islice(answers(STATUSES), 0, None, 397)), case, tmp_path)
 
 
@@ -353,7 +366,9 @@ UNREADABLE = [
     json_answer(429, {"message": "slow down"}),
     json_answer(401, {"error": "Unauthorized"}),
     json_answer(200, {"task_id": "T1"}),
-    json_answer(200, {"task_id": "another", "status": "failed", "data": {"task_id": "another", "status": "failed"}}),
+    json_answer(
+        200, {"task_id": "another", "status": "failed", "data": {"task_id": "another", "status": "failed"}}
+    ),
 ]
 
 

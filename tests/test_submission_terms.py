@@ -64,7 +64,9 @@ async def test_whether_it_may_leave_is_asked_after_a_pause() -> None:
         answers = [True, False]
 
         with pytest.raises(TransportError, match="was not sent"):
-            await runtime_of(piapi).submit(Reroll("p"), None, None, terms=Terms(may_leave=lambda: answers.pop(0)))
+            await runtime_of(piapi).submit(
+                Reroll("p"), None, None, terms=Terms(may_leave=lambda: answers.pop(0))
+            )
 
         assert emulator.seen.requests["reroll"] == 1
         assert answers == []
@@ -85,5 +87,7 @@ async def test_whether_it_may_leave_is_asked_after_a_pause() -> None:
         (False, APIError("no", status=400)),
     ],
 )
-def test_only_a_reason_that_passes_by_itself_is_worth_another_submission(error: PiAPIError, *, passes: bool) -> None:
+def test_only_a_reason_that_passes_by_itself_is_worth_another_submission(
+    error: PiAPIError, *, passes: bool
+) -> None:
     assert may_pass(error) is passes

@@ -82,7 +82,9 @@ async def test_many_submits_of_one_key_at_once_make_one_task(path: Path, case: F
         assert emulator.seen.requests[case.create] == 1
 
 
-async def test_a_key_gives_its_task_in_a_later_run_and_after_the_task_has_ended(path: Path, case: FamilyCase) -> None:
+async def test_a_key_gives_its_task_in_a_later_run_and_after_the_task_has_ended(
+    path: Path, case: FamilyCase
+) -> None:
     async with host() as (emulator, url):
         for _ in range(3):
             async with client(url, path) as piapi:
@@ -91,7 +93,9 @@ async def test_a_key_gives_its_task_in_a_later_run_and_after_the_task_has_ended(
         assert {"k": (LedgerState.ENDED, tasks_of(emulator)[0])} == await states_of(path)
 
 
-async def test_submits_without_a_key_are_recorded_too_and_are_all_their_own(path: Path, case: FamilyCase) -> None:
+async def test_submits_without_a_key_are_recorded_too_and_are_all_their_own(
+    path: Path, case: FamilyCase
+) -> None:
     async with host() as (emulator, url):
         async with client(url, path) as piapi:
             await asyncio.gather(*(piapi.submit(case.reroll("p")) for _ in range(5)))
@@ -132,7 +136,9 @@ async def test_a_key_whose_submit_was_refused_is_free_again(path: Path, case: Fa
         assert [handle.task_id] == tasks_of(emulator)
 
 
-async def test_who_waits_for_a_key_sends_it_when_the_one_before_could_not(path: Path, case: FamilyCase) -> None:
+async def test_who_waits_for_a_key_sends_it_when_the_one_before_could_not(
+    path: Path, case: FamilyCase
+) -> None:
     async with host(latency=1.0) as (emulator, url), client(url, path) as piapi, client(url, path) as other:
         emulator.fail("create", Status(400))
         first = asyncio.ensure_future(piapi.submit(case.reroll("p"), key="k"))
@@ -251,13 +257,17 @@ async def test_a_request_without_a_body_that_may_have_arrived_is_not_sent_again(
         assert emulator.seen.requests["reroll"] == 1
 
 
-async def test_a_connection_that_closes_between_being_taken_and_being_written_to_is_never_sent(path: Path) -> None:
+async def test_a_connection_that_closes_between_being_taken_and_being_written_to_is_never_sent(
+    path: Path,
+) -> None:
     closed: list[asyncio.Transport] = []
 
     async def close_once(session: aiohttp.ClientSession, *_: object) -> None:
         if not closed:
             assert isinstance(session.connector, aiohttp.TCPConnector)
-            closed.extend(taken.transport for taken in session.connector._acquired if taken.transport is not None)
+            closed.extend(
+                taken.transport for taken in session.connector._acquired if taken.transport is not None
+            )
             for connection in closed:
                 connection.close()
 
@@ -296,7 +306,9 @@ class Wordy(Reroll):
         return TaskId(LONG_ID)
 
 
-async def test_an_id_that_cannot_be_recorded_is_in_the_error_and_the_key_is_not_sent_again(path: Path) -> None:
+async def test_an_id_that_cannot_be_recorded_is_in_the_error_and_the_key_is_not_sent_again(
+    path: Path,
+) -> None:
     ledger = Ledger(path)
     async with host(latency=1.0) as (emulator, url), client(url, ledger) as piapi:
         submit = asyncio.ensure_future(piapi.submit(Wordy("p"), key="k"))
@@ -348,7 +360,9 @@ async def test_without_a_ledger_that_works_nothing_is_sent(tmp_path: Path) -> No
         assert emulator.seen.requests["reroll"] == 0
 
 
-async def test_a_client_that_closes_leaves_the_submits_of_another_one_on_the_same_ledger_alone(path: Path) -> None:
+async def test_a_client_that_closes_leaves_the_submits_of_another_one_on_the_same_ledger_alone(
+    path: Path,
+) -> None:
     ledger = Ledger(path)
     async with host(latency=1.0) as (emulator, url), client(url, ledger) as piapi:
         async with client(url, ledger) as other:
@@ -406,7 +420,9 @@ async def test_a_submit_that_waits_is_not_under_way_in_the_ledger(path: Path, ca
         emulator.fail("create", Status(429, retry_after=30))
         first = asyncio.ensure_future(piapi.submit(case.reroll("p"), key="refused"))
         await asyncio.sleep(1.0)
-        others = [asyncio.ensure_future(piapi.submit(case.reroll("p"), key=f"k{number}")) for number in range(5)]
+        others = [
+            asyncio.ensure_future(piapi.submit(case.reroll("p"), key=f"k{number}")) for number in range(5)
+        ]
         await asyncio.sleep(5.0)
 
         assert {} == await states_of(path)
@@ -442,7 +458,10 @@ async def test_a_file_that_fails_while_a_submit_waits_fails_the_submit_and_pays_
         emulator.fail("create", Status(429, retry_after=30))
         submit = asyncio.ensure_future(piapi.submit(case.reroll("p"), key="k"))
         await asyncio.sleep(moment)
-        with locked(path), pytest.raises(LedgerError, match=r"holds it\. (Nothing was sent, n|N)othing was paid"):
+        with (
+            locked(path),
+            pytest.raises(LedgerError, match=r"holds it\. (Nothing was sent, n|N)othing was paid"),
+        ):
             await submit
         await asyncio.sleep(60.0)
         assert emulator.seen.creates == 0
@@ -496,7 +515,9 @@ async def test_an_id_that_could_not_be_recorded_is_raised_though_the_client_was_
         assert not writer_of(ledger)._store._owned
 
 
-async def test_whoever_has_left_is_told_by_the_log_that_a_task_may_exist(caplog: pytest.LogCaptureFixture) -> None:
+async def test_whoever_has_left_is_told_by_the_log_that_a_task_may_exist(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     async with host(latency=1.0) as (emulator, url), PiAPI(KEY, base_url=url) as piapi:
         emulator.fail("reroll", Drop(after_body=True))
         submit = asyncio.ensure_future(piapi.submit(Reroll("p")))
@@ -521,7 +542,9 @@ async def test_an_unknown_submit_whose_key_was_minted_names_it(path: Path) -> No
 
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="loops start tasks eagerly since Python 3.12")
-async def test_a_loop_that_starts_tasks_eagerly_is_no_trouble(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_loop_that_starts_tasks_eagerly_is_no_trouble(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     asyncio.get_running_loop().set_task_factory(getattr(asyncio, "eager_task_factory"))  # noqa: B009 - of newer Pythons
     async with host() as (emulator, url), client(url, path) as piapi, PiAPI(KEY, base_url=url) as plain:
         handles = [await piapi.submit(Reroll("p"), key="k"), await piapi.submit(Reroll("p"), key="k")]
@@ -533,7 +556,9 @@ async def test_a_loop_that_starts_tasks_eagerly_is_no_trouble(path: Path, caplog
 
 
 async def test_a_middleware_of_the_users_session_sends_nothing_twice(case: FamilyCase) -> None:
-    async def again(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    async def again(
+        request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
         try:
             return await handler(request)
         except aiohttp.ClientError:
@@ -553,7 +578,9 @@ async def test_a_middleware_of_the_users_session_sends_nothing_twice(case: Famil
         await piapi.submit(case.reroll("p"))
 
 
-async def test_a_client_that_was_closed_before_it_was_used_lets_go_of_a_ledger_it_never_had(path: Path) -> None:
+async def test_a_client_that_was_closed_before_it_was_used_lets_go_of_a_ledger_it_never_had(
+    path: Path,
+) -> None:
     ledger = Ledger(path)
     async with host() as (_, url):
         idle = client(url, ledger)

@@ -25,7 +25,9 @@ from piapi_async.tasks import TaskId, check_task_id
 WORDS = {
     **dict.fromkeys(["staged", "pending", "retry", "queued", "cancelling"], TaskState.WAITING),
     **dict.fromkeys(["starting", "processing", "running", "in_progress"], TaskState.RUNNING),
-    **dict.fromkeys(["succeeded", "succeed", "success", "complete", "completed", "finished", "done"], TaskState.DONE),
+    **dict.fromkeys(
+        ["succeeded", "succeed", "success", "complete", "completed", "finished", "done"], TaskState.DONE
+    ),
     **dict.fromkeys(
         ["failure", "fail", "failed", "error", "timeout", "timed_out", "expired", "aborted", "rejected"],
         TaskState.FAILED,
@@ -33,7 +35,11 @@ WORDS = {
     **dict.fromkeys(["cancelled", "canceled"], TaskState.CANCELLED),
 }
 
-COPIERS: list[Callable[[Any], Any]] = [copy.copy, copy.deepcopy, lambda value: pickle.loads(pickle.dumps(value))]
+COPIERS: list[Callable[[Any], Any]] = [
+    copy.copy,
+    copy.deepcopy,
+    lambda value: pickle.loads(pickle.dumps(value)),
+]
 each_copier = pytest.mark.parametrize("copied", COPIERS, ids=["copy", "deepcopy", "pickle"])
 
 
@@ -62,7 +68,9 @@ class TestStates:
 class TestClassify:
     @pytest.mark.parametrize("spell", [str.lower, str.upper, str.title, str.swapcase, "  {}\n".format])
     @pytest.mark.parametrize(("word", "state"), WORDS.items())
-    def test_knows_the_words_in_any_case(self, word: str, state: TaskState, spell: Callable[[str], str]) -> None:
+    def test_knows_the_words_in_any_case(
+        self, word: str, state: TaskState, spell: Callable[[str], str]
+    ) -> None:
         assert classify(spell(word)) is state
         assert is_known_status(spell(word))
 
@@ -176,7 +184,9 @@ class TestTaskRef:
         assert str(self.ref) == "c0d39b5a"
 
     def test_is_written_as_one_line_of_json(self) -> None:
-        assert self.ref.to_json() == '{"origin":"https://api.piapi.ai","family":"legacy","task_id":"c0d39b5a"}'
+        assert (
+            self.ref.to_json() == '{"origin":"https://api.piapi.ai","family":"legacy","task_id":"c0d39b5a"}'
+        )
 
     @given(refs)
     def test_is_the_same_after_a_round_trip_through_json(self, ref: TaskRef) -> None:

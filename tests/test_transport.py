@@ -23,10 +23,24 @@ from yarl import URL
 
 from piapi_async import PiAPI, Reroll, RetryPolicy
 from piapi_async._calls.secrets import Hidden
-from piapi_async._calls.transport import USER_AGENT, SendState, Transport, check_base_url, check_key, origin_of
+from piapi_async._calls.transport import (
+    USER_AGENT,
+    SendState,
+    Transport,
+    check_base_url,
+    check_key,
+    origin_of,
+)
 from piapi_async._http import HTTPRequest, HTTPResponse
 from piapi_async._version import __version__
-from piapi_async.errors import APIError, ClientClosed, PiAPIError, SubmissionUnknown, TransportError, UnexpectedAnswer
+from piapi_async.errors import (
+    APIError,
+    ClientClosed,
+    PiAPIError,
+    SubmissionUnknown,
+    TransportError,
+    UnexpectedAnswer,
+)
 
 pytestmark = pytest.mark.looptime
 
@@ -37,13 +51,21 @@ MIB = 2**20
 
 
 def transport_to(
-    base_url: str, session: aiohttp.ClientSession | None = None, *, connections: int = 10, trust_env: bool = False
+    base_url: str,
+    session: aiohttp.ClientSession | None = None,
+    *,
+    connections: int = 10,
+    trust_env: bool = False,
 ) -> Transport:
     return Transport(base_url, KEY, connections, trust_env, session)
 
 
 async def send(
-    base_url: str, request: HTTPRequest = POST, *, session: aiohttp.ClientSession | None = None, timeout: float = 5.0
+    base_url: str,
+    request: HTTPRequest = POST,
+    *,
+    session: aiohttp.ClientSession | None = None,
+    timeout: float = 5.0,
 ) -> HTTPResponse:
     """Send one request with a transport of its own."""
     transport = transport_to(base_url, session)
@@ -54,7 +76,11 @@ async def send(
 
 
 async def failure(
-    base_url: str, request: HTTPRequest = POST, *, session: aiohttp.ClientSession | None = None, timeout: float = 5.0
+    base_url: str,
+    request: HTTPRequest = POST,
+    *,
+    session: aiohttp.ClientSession | None = None,
+    timeout: float = 5.0,
 ) -> TransportError:
     with pytest.raises(TransportError) as caught:
         await send(base_url, request, session=session, timeout=timeout)
@@ -65,7 +91,13 @@ async def failure(
 def told(error: BaseException) -> str:
     """Give all that a log or a terminal may come to show of an error."""
     return "".join(
-        [*traceback.format_exception(error), str(error), repr(error), repr(error.__cause__), repr(vars(error))]
+        [
+            *traceback.format_exception(error),
+            str(error),
+            repr(error),
+            repr(error.__cause__),
+            repr(vars(error)),
+        ]
     )
 
 
@@ -90,7 +122,11 @@ async def test_a_post_is_on_the_wire_exactly_what_it_should_be() -> None:
             ("content-length", str(len(BODY))),
         ]
     )
-    assert (answer.status, answer.body, answer.headers["content-type"]) == (200, b'{"a": 1}', "application/json")
+    assert (answer.status, answer.body, answer.headers["content-type"]) == (
+        200,
+        b'{"a": 1}',
+        "application/json",
+    )
 
 
 async def test_a_get_has_no_body_and_its_query_is_not_touched() -> None:
@@ -343,8 +379,12 @@ AFTER_SENDING = {
     "reset inside the body": Act(say=HALF, then="reset"),
     "closed inside a chunk": Act(say=http(b"8\r\n{}", "Transfer-Encoding: chunked"), then="close"),
     "closed between chunks": Act(say=http(b"2\r\n{}\r\n", "Transfer-Encoding: chunked"), then="close"),
-    "chunks that are none": Act(say=http(b"zz\r\n{}\r\n0\r\n\r\n", "Transfer-Encoding: chunked"), then="close"),
-    "a chunk longer than it says": Act(say=http(b"1\r\n{}\r\n0\r\n\r\n", "Transfer-Encoding: chunked"), then="close"),
+    "chunks that are none": Act(
+        say=http(b"zz\r\n{}\r\n0\r\n\r\n", "Transfer-Encoding: chunked"), then="close"
+    ),
+    "a chunk longer than it says": Act(
+        say=http(b"1\r\n{}\r\n0\r\n\r\n", "Transfer-Encoding: chunked"), then="close"
+    ),
     "silence": Act(then="stall"),
     "silence after the status line": Act(say=b"HTTP/1.1 200 OK\r\n", then="stall"),
     "silence inside the body": Act(say=HALF, then="stall"),
@@ -356,7 +396,9 @@ AFTER_SENDING = {
     "a status that is none": Act(say=b"HTTP/1.1 abc OK\r\nContent-Length: 2\r\n\r\n{}", then="close"),
     "a length that is none": Act(say=b"HTTP/1.1 200 OK\r\nContent-Length: two\r\n\r\n{}", then="close"),
     "a negative length": Act(say=b"HTTP/1.1 200 OK\r\nContent-Length: -2\r\n\r\n{}", then="close"),
-    "two lengths": Act(say=b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 5\r\n\r\n{}", then="close"),
+    "two lengths": Act(
+        say=b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 5\r\n\r\n{}", then="close"
+    ),
     "a header without end": Act(say=b"HTTP/1.1 200 OK\r\nX: " + b"x" * 100_000, then="close"),
     "gzip that is none": Act(say=http(b"no gzip at all", "Content-Encoding: gzip")),
 }
@@ -389,7 +431,12 @@ async def test_a_zero_in_a_header_is_an_answer_or_none_and_never_another_request
 
 @pytest.mark.parametrize(
     "act",
-    [Act(then="stall"), Act(say=HALF, then="stall"), Act(wait=7.0, say=http()), Act(read="nothing", then="stall")],
+    [
+        Act(then="stall"),
+        Act(say=HALF, then="stall"),
+        Act(wait=7.0, say=http()),
+        Act(read="nothing", then="stall"),
+    ],
 )
 async def test_the_timeout_bounds_the_whole_attempt_to_the_tick(act: Act) -> None:
     async with no_leaks(), strict_server(act) as server:
@@ -478,7 +525,9 @@ async def test_a_proxy_that_is_not_there_was_sent_nothing() -> None:
         assert (await failure("https://api.piapi.example", session=session)).sent is False
 
 
-async def test_a_proxy_of_the_environment_is_used_only_when_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_proxy_of_the_environment_is_used_only_when_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     async with strict_server() as proxy:
         monkeypatch.setenv("http_proxy", proxy.base_url)
         assert (await failure("http://piapi-test.invalid")).sent is False
@@ -517,7 +566,9 @@ def make(kind: type[BaseException]) -> BaseException:
     """Make an aiohttp error the way aiohttp does, with the request's headers where it has them."""
     url = URL("http://127.0.0.1/x")
     info = RequestInfo(url, "POST", CIMultiDictProxy(CIMultiDict({"X-API-Key": KEY})), url)
-    key = ConnectionKey("127.0.0.1", 80, is_ssl=False, ssl=True, proxy=None, proxy_auth=None, proxy_headers_hash=None)
+    key = ConnectionKey(
+        "127.0.0.1", 80, is_ssl=False, ssl=True, proxy=None, proxy_auth=None, proxy_headers_hash=None
+    )
     os_error = OSError(111, "refused")
     recipes: list[tuple[type[BaseException], tuple[Any, ...]]] = [
         (aiohttp.ClientResponseError, (info, ())),
@@ -570,7 +621,12 @@ def test_the_tree_is_walked_whole() -> None:
     names = {kind.__name__ for kind in AIOHTTP_ERRORS}
 
     assert len(names) >= 25
-    assert {"ClientConnectorDNSError", "TooManyRedirects", "ClientPayloadError", "SocketTimeoutError"} <= names
+    assert {
+        "ClientConnectorDNSError",
+        "TooManyRedirects",
+        "ClientPayloadError",
+        "SocketTimeoutError",
+    } <= names
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before sending", "after sending"])

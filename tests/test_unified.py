@@ -172,7 +172,9 @@ class TestCreateTask:
         assert linked == request
 
     def test_shows_itself_as_it_is_written(self) -> None:
-        assert repr(CREATE) == "CreateTask('Qubico/flux1-dev', task_type='txt2img', input={'prompt': 'a cat'})"
+        assert (
+            repr(CREATE) == "CreateTask('Qubico/flux1-dev', task_type='txt2img', input={'prompt': 'a cat'})"
+        )
         assert repr(flux.TextToImage("a cat", width=512)) == (
             "TextToImage('a cat', model='Qubico/flux1-schnell', width=512)"
         )
@@ -277,7 +279,9 @@ class TestFetched:
     @pytest.mark.parametrize("name", ["image_urls", "temporary_image_urls"])
     def test_takes_either_list_of_images(self, name: str) -> None:
         other = {"image_urls", "temporary_image_urls"} - {name}
-        task = finished(**{name: ["https://a.b/1.png", " "], other.pop(): None}, image_url="https://a.b/0.png")
+        task = finished(
+            **{name: ["https://a.b/1.png", " "], other.pop(): None}, image_url="https://a.b/0.png"
+        )
 
         assert task.images == ("https://a.b/1.png",)
 
@@ -309,7 +313,17 @@ class TestFetched:
 
     @pytest.mark.parametrize(
         "time",
-        ["0001-01-01T00:00:00Z", "", None, 0, 5, [], "soon", "0000-00-00T00:00:00Z", "0001-01-01T00:00:00+23:59"],
+        [
+            "0001-01-01T00:00:00Z",
+            "",
+            None,
+            0,
+            5,
+            [],
+            "soon",
+            "0000-00-00T00:00:00Z",
+            "0001-01-01T00:00:00+23:59",
+        ],
     )
     def test_has_no_time_where_the_wire_has_none(self, time: object) -> None:
         meta = dict.fromkeys(("created_at", "started_at", "ended_at"), time)
@@ -382,7 +396,10 @@ class TestFetched:
 
     def test_holds_no_webhooks_secret(self) -> None:
         body = copy.deepcopy(FINISHED)
-        body["data"]["config"]["webhook_config"] = {"endpoint": "https://bot.example/hook", "secret": "hush-hush"}
+        body["data"]["config"]["webhook_config"] = {
+            "endpoint": "https://bot.example/hook",
+            "secret": "hush-hush",
+        }
 
         assert "hush-hush" not in repr(UNIFIED.fetch(ID).parse(response(body)).raw)
 
@@ -423,14 +440,18 @@ class TestCancel:
     def test_of_what_is_pending_says_since_when_and_of_which_model(self) -> None:
         request = CancelPending(NOON.astimezone(timezone(timedelta(hours=2))), "kling")
 
-        assert request.to_http() == HTTPRequest("DELETE", "/api/v1/tasks?created_before=1753099200&model=kling")
+        assert request.to_http() == HTTPRequest(
+            "DELETE", "/api/v1/tasks?created_before=1753099200&model=kling"
+        )
         request.parse(response({"code": 200, "message": "success"}))
 
     def test_of_what_is_pending_is_refused_as_anything_else(self) -> None:
         with pytest.raises(AuthenticationError):
             CancelPending(NOON).parse(response({"message": "invalid api key"}, 401))
 
-    @pytest.mark.parametrize("args", [(NOON.replace(tzinfo=None),), (1753099200,), (NOON, "flux"), (NOON, ["kling"])])
+    @pytest.mark.parametrize(
+        "args", [(NOON.replace(tzinfo=None),), (1753099200,), (NOON, "flux"), (NOON, ["kling"])]
+    )
     def test_of_what_is_pending_refuses_what_no_host_takes(self, args: tuple[Any, ...]) -> None:
         with pytest.raises(ValueError, match="CancelPending"):
             CancelPending(*args)
@@ -530,12 +551,18 @@ CALLS: list[Any] = [
 class TestAnything:
     @pytest.mark.parametrize("call", CALLS, ids=lambda call: type(call).__name__)
     @settings(max_examples=50, deadline=None)
-    @given(body=(NEAR | JSON).map(orjson.dumps) | st.binary(max_size=200), status=st.sampled_from([200, 400, 404, 500]))
+    @given(
+        body=(NEAR | JSON).map(orjson.dumps) | st.binary(max_size=200),
+        status=st.sampled_from([200, 400, 404, 500]),
+    )
     @example(body=b"[" * 2000, status=200)
     @example(
-        body=b'{"data":{"status":"completed","output":{"image_urls":' + b"[" * 900 + b"]" * 900 + b"}}}", status=200
+        body=b'{"data":{"status":"completed","output":{"image_urls":' + b"[" * 900 + b"]" * 900 + b"}}}",
+        status=200,
     )
-    @example(body=b'{"data":{"status":"completed","output":' + b'{"video":' * 900 + b"5" + b"}" * 902, status=200)
+    @example(
+        body=b'{"data":{"status":"completed","output":' + b'{"video":' * 900 + b"5" + b"}" * 902, status=200
+    )
     def test_gives_a_value_or_an_error_of_ours(self, call: Any, body: bytes, status: int) -> None:
         with contextlib.suppress(PiAPIError):
             look_at_all_of(call.parse(HTTPResponse(status, body)))

@@ -77,7 +77,11 @@ async def test_a_path_is_uploaded_under_its_own_name_and_bytes_under_one_that_is
     ("file", "name", "problem"),
     [
         (PNG, None, "bytes need a name"),
-        (PNG, "cat.gif", "'cat.gif' is not allowed; it must end in one of jpeg, jpg, mp3, mp4, png, wav, webp"),
+        (
+            PNG,
+            "cat.gif",
+            "'cat.gif' is not allowed; it must end in one of jpeg, jpg, mp3, mp4, png, wav, webp",
+        ),
         (PNG, "png", "'png' is not allowed"),
         (PNG, "", "'' is not allowed"),
         (PNG, "c" * 125 + ".png", "a name of 129 characters is not allowed; 128 at most"),
@@ -132,7 +136,9 @@ async def test_what_never_ends_is_not_read(tmp_path: Path) -> None:
 
 async def test_a_plan_without_uploads_and_a_refused_file_are_clear_errors(cat: Path) -> None:
     async with serving(plan="free-hya") as (emulator, piapi):
-        with pytest.raises(AuthenticationError, match=r"Upload\('cat.png'\) was refused: HTTP 403: Insufficient plan"):
+        with pytest.raises(
+            AuthenticationError, match=r"Upload\('cat.png'\) was refused: HTTP 403: Insufficient plan"
+        ):
             await piapi.upload(cat)
         emulator.fail("upload", Status(400))
         with pytest.raises(InvalidRequestError):
@@ -163,7 +169,9 @@ RUBBISH: list[Any] = [
 @pytest.mark.parametrize("data", RUBBISH, ids=str)
 async def test_an_answer_without_a_link_is_not_believed(data: Any, cat: Path) -> None:
     async with serving({"retry": RetryPolicy.never()}) as (emulator, piapi):
-        emulator.fail("upload", Status(200, body={"code": 200, "data": data, "message": "success"}), times=None)
+        emulator.fail(
+            "upload", Status(200, body={"code": 200, "data": data, "message": "success"}), times=None
+        )
         with pytest.raises(UnexpectedAnswer, match="Upload"):
             await piapi.upload(cat)
         with pytest.raises(UnexpectedAnswer, match="Nothing was submitted"):
@@ -186,13 +194,18 @@ async def two_hosts(**options: Any) -> AsyncIterator[tuple[StrictServer, StrictS
             yield base, aside, piapi
 
 
-async def test_the_key_goes_to_the_base_origin_and_the_upload_host_and_what_is_sent_is_as_documented(cat: Path) -> None:
+async def test_the_key_goes_to_the_base_origin_and_the_upload_host_and_what_is_sent_is_as_documented(
+    cat: Path,
+) -> None:
     async with two_hosts() as (base, aside, piapi):
         await piapi.submit(with_image(cat))
 
         [upload], [create] = aside.received, base.received
         assert upload.line == "POST /put/here HTTP/1.1"
-        assert json.loads(upload.body) == {"file_name": "cat.png", "file_data": base64.b64encode(PNG).decode()}
+        assert json.loads(upload.body) == {
+            "file_name": "cat.png",
+            "file_data": base64.b64encode(PNG).decode(),
+        }
         assert json.loads(create.body)["input"]["image_url"] == "https://img.test/1.png"
         assert [dict(received.headers)["x-api-key"] for received in (upload, create)] == [KEY] * 2
 
@@ -206,7 +219,9 @@ async def test_a_redirect_of_an_upload_is_not_followed(cat: Path) -> None:
         assert base.received == []
 
 
-@pytest.mark.parametrize("url", ["http://upload.example.org/x", "ftp://h.test", "//h.test", "https://u:p@h.test/"])
+@pytest.mark.parametrize(
+    "url", ["http://upload.example.org/x", "ftp://h.test", "//h.test", "https://u:p@h.test/"]
+)
 def test_an_upload_host_that_the_key_must_not_go_to_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match="upload_url"):
         PiAPI(KEY, upload_url=url)
@@ -278,7 +293,9 @@ async def test_whoever_is_cancelled_does_not_spoil_the_upload_of_the_other(leave
 async def test_a_failed_upload_fails_all_who_wanted_it_and_is_not_remembered(cat: Path) -> None:
     async with serving({"retry": RetryPolicy.never()}, latency={"upload": 1.0}) as (emulator, piapi):
         emulator.fail("upload", Status(400))
-        outcomes = await asyncio.gather(*[piapi.submit(with_image(cat)) for _ in range(3)], return_exceptions=True)
+        outcomes = await asyncio.gather(
+            *[piapi.submit(with_image(cat)) for _ in range(3)], return_exceptions=True
+        )
         assert [type(outcome) for outcome in outcomes] == [InvalidRequestError] * 3
         assert [str(outcome).count("Nothing was submitted") for outcome in outcomes] == [1] * 3
         await piapi.submit(with_image(cat))
@@ -330,7 +347,12 @@ async def test_files_are_uploaded_before_the_submit_wherever_they_stand(cat: Pat
     request = CreateTask(
         "kling",
         "effects",
-        {"effect": "hug", "image_url": cat, "images": [cat, {"deep": (dog,)}], "elements": [{"image_url": dog}]},
+        {
+            "effect": "hug",
+            "image_url": cat,
+            "images": [cat, {"deep": (dog,)}],
+            "elements": [{"image_url": dog}],
+        },
     )
     async with serving(latency={"upload": 1.0}) as (emulator, piapi):
         handle = await piapi.submit(request)
@@ -342,7 +364,9 @@ async def test_files_are_uploaded_before_the_submit_wherever_they_stand(cat: Pat
         assert request.local_files() == (cat, dog)  # as it was: it can be submitted again
 
 
-async def test_a_file_that_cannot_be_uploaded_costs_nothing_and_leaves_no_row(tmp_path: Path, cat: Path) -> None:
+async def test_a_file_that_cannot_be_uploaded_costs_nothing_and_leaves_no_row(
+    tmp_path: Path, cat: Path
+) -> None:
     ledger = Ledger(tmp_path / "run.db")
     (tmp_path / "cat.gif").write_bytes(b"GIF89a")
     async with serving({"ledger": ledger, "retry": RetryPolicy.never()}) as (emulator, piapi):
@@ -365,7 +389,9 @@ async def test_a_file_that_cannot_be_uploaded_costs_nothing_and_leaves_no_row(tm
         assert (await piapi.submit(with_image(cat), key="k")).task_id  # the key is free
 
 
-async def test_a_key_that_has_its_task_needs_no_upload_though_the_file_is_gone(tmp_path: Path, cat: Path) -> None:
+async def test_a_key_that_has_its_task_needs_no_upload_though_the_file_is_gone(
+    tmp_path: Path, cat: Path
+) -> None:
     path = tmp_path / "run.db"
     async with serving({"ledger": Ledger(path)}) as (emulator, piapi):
         handle = await piapi.submit(with_image(cat), key="k")
@@ -476,7 +502,12 @@ async def test_an_account_told_in_other_words_is_read_too() -> None:
         emulator.fail("account_info", Status(200, body={"code": 200, "data": data, "message": "success"}))
         account = await piapi.account()
 
-        assert (account.id, account.name, account.plan, account.equivalent_in_usd) == ("7", "me", "creator", 1.5)
+        assert (account.id, account.name, account.plan, account.equivalent_in_usd) == (
+            "7",
+            "me",
+            "creator",
+            1.5,
+        )
 
 
 async def test_active_tasks_are_counted_by_provider() -> None:
@@ -491,12 +522,17 @@ async def test_active_tasks_are_counted_by_provider() -> None:
         counts = active["kling"]
         assert (counts.staged_count, counts.pending_count + counts.processing_count) == (2, 1)
         assert len(counts.active_tasks) == 3
-        emulator.fail("active_tasks", Status(200, body={"code": 200, "data": {"x": None, "y": {"pending_count": 1}}}))
+        emulator.fail(
+            "active_tasks", Status(200, body={"code": 200, "data": {"x": None, "y": {"pending_count": 1}}})
+        )
         assert (await piapi.active_tasks())["y"].pending_count == 1
 
 
 async def test_a_wrong_key_is_told_by_both() -> None:
-    async with serving() as (_, first), PiAPI("wrong", base_url=first._runtime.sender.transport.base_url) as piapi:
+    async with (
+        serving() as (_, first),
+        PiAPI("wrong", base_url=first._runtime.sender.transport.base_url) as piapi,
+    ):
         for call in (piapi.account(), piapi.active_tasks(), piapi.upload(PNG, name="cat.png")):
             with pytest.raises(AuthenticationError):
                 await call
@@ -504,7 +540,9 @@ async def test_a_wrong_key_is_told_by_both() -> None:
 
 async def test_what_is_pending_can_be_cancelled_by_age_and_model() -> None:
     async with serving(concurrency=1, epoch=1_700_000_000.0) as (_, piapi):
-        kling = [await piapi.submit(CreateTask("kling", "video_generation", {"prompt": "a cat"})) for _ in range(3)]
+        kling = [
+            await piapi.submit(CreateTask("kling", "video_generation", {"prompt": "a cat"})) for _ in range(3)
+        ]
         luma = await piapi.submit(CreateTask("luma", "video_generation", {"prompt": "a cat"}))
         await asyncio.sleep(10.0)
         at = datetime.fromtimestamp(1_700_000_000 + 5, UTC)
@@ -532,12 +570,19 @@ async def test_a_time_without_a_zone_and_a_model_that_cannot_be_are_refused() ->
 async def test_closing_under_these_is_told(cat: Path) -> None:
     async with serving() as (_, piapi):
         await piapi.close()
-        for call in (piapi.account(), piapi.active_tasks(), piapi.upload(cat), piapi.cancel_pending(datetime.now(UTC))):
+        for call in (
+            piapi.account(),
+            piapi.active_tasks(),
+            piapi.upload(cat),
+            piapi.cancel_pending(datetime.now(UTC)),
+        ):
             with pytest.raises(ClientClosed):
                 await call
 
 
-async def test_an_unknown_state_of_the_ledger_is_not_made_by_a_closed_upload(tmp_path: Path, cat: Path) -> None:
+async def test_an_unknown_state_of_the_ledger_is_not_made_by_a_closed_upload(
+    tmp_path: Path, cat: Path
+) -> None:
     path = tmp_path / "run.db"
     async with serving({"ledger": Ledger(path)}, latency={"upload": 1000.0}) as (_, piapi):
         submit = asyncio.create_task(piapi.submit(with_image(cat), key="k"))

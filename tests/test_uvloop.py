@@ -13,7 +13,17 @@ import pytest
 from support.hooking import receiving
 from support.serving import KEY, REROLL, assert_at_rest, no_leaks
 
-from piapi_async import BatchRunner, ClientClosed, Ledger, PiAPI, PollPolicy, Reroll, Task, TaskState, wait_all
+from piapi_async import (
+    BatchRunner,
+    ClientClosed,
+    Ledger,
+    PiAPI,
+    PollPolicy,
+    Reroll,
+    Task,
+    TaskState,
+    wait_all,
+)
 from piapi_async.emulator import Emulator
 
 uvloop = pytest.importorskip("uvloop")

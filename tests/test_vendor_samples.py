@@ -15,7 +15,9 @@ from piapi_async import CreateTask
 from piapi_async.models import faceswap, kling, luma, seedance, trellis, udio
 
 each_sample = pytest.mark.parametrize(
-    ("model", "task_type", "given_"), SAMPLES, ids=[f"{number}-{sample[1]}" for number, sample in enumerate(SAMPLES)]
+    ("model", "task_type", "given_"),
+    SAMPLES,
+    ids=[f"{number}-{sample[1]}" for number, sample in enumerate(SAMPLES)],
 )
 
 
@@ -36,8 +38,20 @@ NEW_WORDS = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size
 VERSIONS = ("1.0", "1.5", "1.6", "2.0", "2.1", "2.1-master", "2.5", "2.6", "3.0", "o1")
 LORAS = (
     *("anime", "art", "disney", "furry", "mjv6", "realism", "scenery", "collage-artstyle", "creepcute"),
-    *("cyberpunk-anime-style", "deco-pulse", "deep-sea-particle-enhencer", "faetastic-details", "fractal-geometry"),
-    *("galactixy-illustrations-style", "geometric-woman", "graphic-portrait", "mat-miller-art", "moebius-style"),
+    *(
+        "cyberpunk-anime-style",
+        "deco-pulse",
+        "deep-sea-particle-enhencer",
+        "faetastic-details",
+        "fractal-geometry",
+    ),
+    *(
+        "galactixy-illustrations-style",
+        "geometric-woman",
+        "graphic-portrait",
+        "mat-miller-art",
+        "moebius-style",
+    ),
     *("ob3d-isometric-3d-room", "paper-quilling-and-layering-style"),
 )
 SHOWN: dict[str, st.SearchStrategy[Any]] = {
@@ -63,7 +77,14 @@ SHOWN: dict[str, st.SearchStrategy[Any]] = {
     "task_type": NEW_WORDS,
 }
 PRESETS = (
-    *("Cute Baby Dance", "Nezha", "Heart Gesture Dance", "Motorcycle Dance", "Subject 3 Dance", "Ghost Step Dance"),
+    *(
+        "Cute Baby Dance",
+        "Nezha",
+        "Heart Gesture Dance",
+        "Motorcycle Dance",
+        "Subject 3 Dance",
+        "Ghost Step Dance",
+    ),
     *("Martial Arts", "Running", "Poping"),
 )
 ENCODED = {
@@ -87,7 +108,9 @@ def variations(draw: st.DrawFn) -> tuple[str, str, dict[str, Any], str]:
     model, task_type, given_ = draw(st.sampled_from(SAMPLES))
     inputs, cls = dict(given_), cast("Any", entry_of(model, task_type).request)
     fields = attrs.fields_dict(cls)
-    for name in draw(st.sets(st.sampled_from(sorted(SHOWN.keys() & fields.keys() - {"task_type"} or {""})))) - {""}:
+    for name in draw(
+        st.sets(st.sampled_from(sorted(SHOWN.keys() & fields.keys() - {"task_type"} or {""})))
+    ) - {""}:
         inputs[name] = draw(SHOWN[name])
     for name in ENCODED.get((model, task_type), ()):
         inputs[name] = draw(ENCODED_BYTES)
@@ -109,7 +132,9 @@ class TestWhateverASourceShows:
     def test_of_motions(self, preset: str) -> None:
         assert kling.MotionControl(LINK, preset_motion=preset, video_url="").preset_motion == preset
 
-    @pytest.mark.parametrize("cls", [luma.Video, trellis.ImageTo3D, kling.Video, udio.GenerateMusic, seedance.Video])
+    @pytest.mark.parametrize(
+        "cls", [luma.Video, trellis.ImageTo3D, kling.Video, udio.GenerateMusic, seedance.Video]
+    )
     def test_of_nothing_set_is_nothing_given(self, cls: Any) -> None:
         first = next(f.name for f in attrs.fields(cls) if not f.kw_only)
 

@@ -26,12 +26,18 @@ def spelt(given_: Any) -> str:
 class TestEverySample:
     @pytest.mark.looptime
     async def test_ends_well_at_the_emulator(self) -> None:
-        async with serving({"poll": PollPolicy.every(60.0)}, picture_size=32, queue=1000) as (emulator, piapi):
+        async with serving({"poll": PollPolicy.every(60.0)}, picture_size=32, queue=1000) as (
+            emulator,
+            piapi,
+        ):
             emulator.adopt(PARENT, kind="files")
             handles = [await piapi.submit(typed(*sample)) for sample in SAMPLES]
             tasks = await wait_all(handles, timeout=24 * 3600)
 
-            ended = {(*sample[:2], getattr(task, "state", task)) for sample, task in zip(SAMPLES, tasks, strict=True)}
+            ended = {
+                (*sample[:2], getattr(task, "state", task))
+                for sample, task in zip(SAMPLES, tasks, strict=True)
+            }
             assert {state for *_, state in ended} == {TaskState.DONE}, ended
 
     def test_is_a_line_of_a_batch(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -41,7 +47,8 @@ class TestEverySample:
         ]
         lines = tmp_path / "samples.jsonl"
         lines.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        monkeypatch.setattr(session, "PiAPI", partial(PiAPI, poll=PollPolicy.every(0.01)))  # real seconds pass here
+        # real seconds pass here
+        monkeypatch.setattr(session, "PiAPI", partial(PiAPI, poll=PollPolicy.every(0.01)))
 
         with threaded_emulator(queue=1000) as (emulator, base_url):
             emulator.adopt(PARENT, kind="files")

@@ -34,7 +34,14 @@ from piapi_async._protocol.answers import read_object
 from piapi_async._protocol.refusals import read_answer, refusal
 from piapi_async._protocol.words import says_failed
 from piapi_async._text import excerpt
-from piapi_async._verdict import Judgement, Verdict, judge_create, judge_multi_fetch, judge_read, judge_unanswered
+from piapi_async._verdict import (
+    Judgement,
+    Verdict,
+    judge_create,
+    judge_multi_fetch,
+    judge_read,
+    judge_unanswered,
+)
 from piapi_async.midjourney import Fetch
 from piapi_async.tasks import TaskId
 
@@ -54,13 +61,34 @@ BUSY = [
 ]
 STOCK = [
     *("timeout", "request time-out", "Gateway Time out", "upstream timed out", "context deadline exceeded"),
-    *("Internal server error", "Service Unavailable", "Endpoint request timed out", "unexpected EOF", "Bad Gateway"),
-    *("Forbidden", "Missing Authentication Token", "connection reset by peer", "context canceled", "Canceled"),
-    *("An invalid response was received from the upstream server", "read: connection reset", "no healthy upstream"),
+    *(
+        "Internal server error",
+        "Service Unavailable",
+        "Endpoint request timed out",
+        "unexpected EOF",
+        "Bad Gateway",
+    ),
+    *(
+        "Forbidden",
+        "Missing Authentication Token",
+        "connection reset by peer",
+        "context canceled",
+        "Canceled",
+    ),
+    *(
+        "An invalid response was received from the upstream server",
+        "read: connection reset",
+        "no healthy upstream",
+    ),
     *("upstream connect error or disconnect/reset before headers", "An unexpected error occurred"),
     *("runtime error: nil pointer dereference", "ServiceUnavailable: please retry"),
 ]
-MONEY = ["account credit not enough", "failed to freeze credit", "insufficient credits", "Insufficient account balance"]
+MONEY = [
+    "account credit not enough",
+    "failed to freeze credit",
+    "insufficient credits",
+    "Insufficient account balance",
+]
 
 
 def refused(text: str) -> bytes:
@@ -90,7 +118,9 @@ class TestReadAnswer:
     def test_gives_the_object_of_any_good_answer(self, status: int) -> None:
         assert read_answer(answer(status, {"status": "pending"}), FETCH) == {"status": "pending"}
 
-    @pytest.mark.parametrize("body", [b"", b"null", b"[]", b'"finished"', b"42", b"true", HTML, b"\xff\xfe", b'{"a":'])
+    @pytest.mark.parametrize(
+        "body", [b"", b"null", b"[]", b'"finished"', b"42", b"true", HTML, b"\xff\xfe", b'{"a":']
+    )
     def test_does_not_understand_a_good_answer_without_an_object(self, body: bytes) -> None:
         with pytest.raises(UnexpectedAnswer) as caught:
             read_answer(answer(200, body), FETCH)
@@ -156,7 +186,8 @@ class TestRefusal:
 
             assert type(error) is cls, text
             assert (error.status, error.request) == (status, FETCH)
-            assert error.message == ("" if text in STOCK else text)  # what a gateway says is not the host's word
+            # what a gateway says is not the host's word
+            assert error.message == ("" if text in STOCK else text)
 
     @pytest.mark.parametrize("status", [300, 400, 401, 404, 418, 429, 500, 503])
     def test_without_the_hosts_json_shows_how_the_body_begins(self, status: int) -> None:
@@ -272,7 +303,8 @@ class TestCreateErrors:
         assert "No task was made, nothing was paid." in str(judgement.error)
 
     @pytest.mark.parametrize(
-        "response", [answer(408), answer(303), answer(502, HTML), answer(403), answer(504, refused("timeout"))]
+        "response",
+        [answer(408), answer(303), answer(502, HTML), answer(403), answer(504, refused("timeout"))],
     )
     def test_promise_nothing_and_give_no_advice_when_it_is_not(self, response: HTTPResponse) -> None:
         judgement = judge_create(response, REROLL)
@@ -290,7 +322,9 @@ class TestCreateErrors:
         assert type(judgement.error) is InsufficientCreditError
         assert "Buy credit" in str(judgement.error)
 
-    @pytest.mark.parametrize("text", ["Insufficient plan level", "not enough bots", "banned: insufficient credits"])
+    @pytest.mark.parametrize(
+        "text", ["Insufficient plan level", "not enough bots", "banned: insufficient credits"]
+    )
     def test_about_anything_else_are_not(self, text: str) -> None:
         assert not isinstance(judged(400, refused(text)).error, InsufficientCreditError)
 
@@ -305,7 +339,14 @@ class TestCreateErrors:
                 },
                 "1",
             ),
-            ({"data": {"error": {"raw_message": "", "message": "2"}}, "error": {"message": "3"}, "message": "4"}, "2"),
+            (
+                {
+                    "data": {"error": {"raw_message": "", "message": "2"}},
+                    "error": {"message": "3"},
+                    "message": "4",
+                },
+                "2",
+            ),
             ({"data": None, "error": {"message": "3"}, "message": "4"}, "3"),
             ({"data": {"error": {}}, "error": {"message": " "}, "message": "4"}, "4"),
             ({"error": "5", "description": "6"}, "5"),
@@ -323,14 +364,20 @@ class TestCreateErrors:
         assert text in str(error)
 
     def test_of_a_real_refusal_tell_the_cause_and_not_what_stands_on_top(self) -> None:
-        cause = "failed to freeze account point quota: account point quota not enough; account credit not enough"
+        cause = (
+            "failed to freeze account point quota: account point quota not enough; account credit not enough"
+        )
         body = {
             "code": 500,
             "data": {
                 "task_id": "805b",
                 "status": "failed",
                 "input": None,
-                "error": {"code": 10000, "raw_message": cause, "message": "failed to pre-process task runtime"},
+                "error": {
+                    "code": 10000,
+                    "raw_message": cause,
+                    "message": "failed to pre-process task runtime",
+                },
             },
             "message": "failed to pre-process task runtime",
         }
@@ -387,14 +434,22 @@ class TestAnyAnswer:
         assert judged(status, body).verdict is Verdict.UNKNOWN
 
     json = st.recursive(
-        st.none() | st.booleans() | st.integers(-(2**31), 2**31) | st.text(max_size=8) | st.sampled_from(STOCK + BUSY),
+        st.none()
+        | st.booleans()
+        | st.integers(-(2**31), 2**31)
+        | st.text(max_size=8)
+        | st.sampled_from(STOCK + BUSY),
         lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=5), inner, max_size=2),
         max_leaves=6,
     )
-    names = st.sampled_from(["status", "code", "data", "error", "message", "task_id", "id", "success", "description"])
+    names = st.sampled_from(
+        ["status", "code", "data", "error", "message", "task_id", "id", "success", "description"]
+    )
 
     @given(status=st.integers(0, 700), body=st.dictionaries(names, json, max_size=5))
-    def test_whatever_it_holds_is_judged_once_and_named_or_not(self, status: int, body: dict[str, Any]) -> None:
+    def test_whatever_it_holds_is_judged_once_and_named_or_not(
+        self, status: int, body: dict[str, Any]
+    ) -> None:
         judgement = judged(status, body)
 
         assert (judgement.named is not None) == (judgement.verdict is Verdict.NAMED)

@@ -234,7 +234,11 @@ async def test_a_delivery_that_comes_too_late_for_the_caller_still_reaches_the_l
     tmp_path: Path, case: FamilyCase
 ) -> None:
     ledger = Ledger(tmp_path / "ledger")
-    async with hooked({"ledger": ledger}, {"adopt_timeout": 5.0}, durations=30.0) as (emulator, piapi, receiver):
+    async with hooked({"ledger": ledger}, {"adopt_timeout": 5.0}, durations=30.0) as (
+        emulator,
+        piapi,
+        receiver,
+    ):
         emulator.fail("create", LOST)
         with pytest.raises(SubmissionUnknown):
             await piapi.submit(case.reroll("p"), key="k")
@@ -264,12 +268,16 @@ async def test_a_receiver_in_a_later_process_gives_unknown_submits_their_tasks(t
             assert emulator.seen.creates == 10
 
 
-async def test_a_delivery_to_another_worker_is_adopted_for_the_one_that_waits(tmp_path: Path, case: FamilyCase) -> None:
+async def test_a_delivery_to_another_worker_is_adopted_for_the_one_that_waits(
+    tmp_path: Path, case: FamilyCase
+) -> None:
     path = tmp_path / "run.db"
     ledger = Ledger(path)
     async with (
         hooked({"ledger": ledger}, durations=5.0) as (emulator, second, receiver),
-        PiAPI(KEY, base_url=second._runtime.sender.transport.base_url, ledger=Ledger(path), recover=0) as first,
+        PiAPI(
+            KEY, base_url=second._runtime.sender.transport.base_url, ledger=Ledger(path), recover=0
+        ) as first,
     ):
         WebhookReceiver(first, secret=SECRET, url=receiver.url, adopt_timeout=60.0)
         emulator.fail("create", Drop(after_body=True))
@@ -311,7 +319,9 @@ async def test_a_receiver_with_another_secret_gives_nothing_to_anybody(tmp_path:
         ledger = Ledger(tmp_path / "ledger")
         async with later_process(emulator, port, ledger, "another") as (_, receiver):
             (task_id,) = made(emulator)
-            await receiver.handle({"x-webhook-secret": "another"}, delivery(task_id), query=nonce_of(emulator, task_id))
+            await receiver.handle(
+                {"x-webhook-secret": "another"}, delivery(task_id), query=nonce_of(emulator, task_id)
+            )
             await asyncio.sleep(100.0)
 
             assert receiver.counts["adopted"] == 0
@@ -328,7 +338,9 @@ async def test_several_deliveries_at_once_for_one_unknown_submit_give_it_its_tas
             (task_id,) = made(emulator)
             for progress in (10, 20, 30, 40):
                 await receiver.handle(
-                    HEADERS, delivery(task_id, "processing", progress=progress), query=nonce_of(emulator, task_id)
+                    HEADERS,
+                    delivery(task_id, "processing", progress=progress),
+                    query=nonce_of(emulator, task_id),
                 )
             await asyncio.sleep(1.0)
 

@@ -97,12 +97,20 @@ OTHERS: dict[str, Callable[[str, str], Any]] = {
 
 @pytest.mark.parametrize("other", OTHERS.values(), ids=list(OTHERS))
 @pytest.mark.parametrize("confirm", [True, False])
-async def test_a_task_whose_echo_does_not_is_nobodys(other: Callable[[str, str], Any], *, confirm: bool) -> None:
+async def test_a_task_whose_echo_does_not_is_nobodys(
+    other: Callable[[str, str], Any], *, confirm: bool
+) -> None:
     host = ForgetfulHost(other)
-    async with scripted(host) as server, PiAPI(KEY, base_url=server.base_url, retry=RetryPolicy.never()) as piapi:
+    async with (
+        scripted(host) as server,
+        PiAPI(KEY, base_url=server.base_url, retry=RetryPolicy.never()) as piapi,
+    ):
         receiver = WebhookReceiver(piapi, secret=SECRET, url=URL, confirm=confirm, adopt_timeout=60.0)
         submit = await lose(host, receiver, piapi)
-        for status in ("processing", "finished"):  # whoever holds a task's id has secret and URL, and so the nonce
+        for status in (
+            "processing",
+            "finished",
+        ):  # whoever holds a task's id has secret and URL, and so the nonce
             await receiver.handle(HEADERS, delivery("stolen", status), query=host.query)
 
         with pytest.raises(SubmissionUnknown):
@@ -138,8 +146,13 @@ async def test_thousands_of_wrong_ones_are_not_kept() -> None:
 @pytest.mark.parametrize("fault", [page(403), page(404), page(502), said({"nothing": "known"})])
 async def test_a_read_that_fails_is_made_again(fault: bytes) -> None:
     began = now()
-    host = ForgetfulHost(lambda task_id, endpoint: fault if now() < began + 40.0 else legacy(task_id, endpoint))
-    async with scripted(host) as server, PiAPI(KEY, base_url=server.base_url, retry=RetryPolicy(attempts=2)) as piapi:
+    host = ForgetfulHost(
+        lambda task_id, endpoint: fault if now() < began + 40.0 else legacy(task_id, endpoint)
+    )
+    async with (
+        scripted(host) as server,
+        PiAPI(KEY, base_url=server.base_url, retry=RetryPolicy(attempts=2)) as piapi,
+    ):
         receiver = WebhookReceiver(piapi, secret=SECRET, url=URL)
         submit = await lose(host, receiver, piapi)
         await receiver.handle(HEADERS, delivery("t1"), query=host.query)
@@ -286,7 +299,9 @@ async def test_a_delivery_that_echoes_a_mask_of_twelve_megabytes_is_read() -> No
         handle = await piapi.submit(REROLL)
         wait = asyncio.create_task(handle.wait())
         await asyncio.sleep(10.0)
-        body = json.dumps({"task_id": handle.task_id, "status": "processing", "mask": "x" * 12 * 2**20}).encode()
+        body = json.dumps(
+            {"task_id": handle.task_id, "status": "processing", "mask": "x" * 12 * 2**20}
+        ).encode()
 
         async def pieces() -> AsyncIterator[bytes]:
             """Read the body without a thread, for which the virtual clock would not wait."""

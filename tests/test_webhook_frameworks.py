@@ -96,7 +96,9 @@ def through_asgi(application: FastAPI) -> web.Application:
             "server": ("127.0.0.1", request.url.port),
         }
         await application(scope, receive, send)
-        return web.Response(status=sent[0]["status"], body=b"".join(message.get("body", b"") for message in sent[1:]))
+        return web.Response(
+            status=sent[0]["status"], body=b"".join(message.get("body", b"") for message in sent[1:])
+        )
 
     served = web.Application()
     served.router.add_route("*", "/{path:.*}", serve)
@@ -110,7 +112,9 @@ EXAMPLES: list[Make] = [
     lambda receiver: through_asgi(with_fastapi(receiver)),
     lambda receiver: through_asgi(with_fastapi_that_keeps_the_query(receiver)),
 ]
-everywhere = pytest.mark.parametrize("make", EXAMPLES, ids=["aiohttp", "fastapi", "fastapi without the query"])
+everywhere = pytest.mark.parametrize(
+    "make", EXAMPLES, ids=["aiohttp", "fastapi", "fastapi without the query"]
+)
 
 
 @asynccontextmanager

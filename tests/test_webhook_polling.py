@@ -99,7 +99,11 @@ async def test_an_end_that_is_not_told_where_all_others_were_is_found_by_the_saf
 
 
 async def test_a_long_task_is_looked_at_now_and_then() -> None:
-    async with hooked({"poll": PollPolicy()}, webhook_faults=SILENT, durations=1000.0) as (emulator, piapi, _):
+    async with hooked({"poll": PollPolicy()}, webhook_faults=SILENT, durations=1000.0) as (
+        emulator,
+        piapi,
+        _,
+    ):
         await (await piapi.submit(REROLL)).wait()
         assert now() < 1050.0
         assert asked(emulator) < 25
@@ -107,7 +111,11 @@ async def test_a_long_task_is_looked_at_now_and_then() -> None:
 
 @pytest.mark.parametrize("timeout", [0.5, 1.0, 20.0, 100.0, 600.0])
 async def test_every_deadline_is_met_to_the_tick(timeout: float) -> None:
-    async with hooked({"poll": PollPolicy()}, webhook_faults=SILENT, durations=10_000.0) as (emulator, piapi, _):
+    async with hooked({"poll": PollPolicy()}, webhook_faults=SILENT, durations=10_000.0) as (
+        emulator,
+        piapi,
+        _,
+    ):
         handle = await piapi.submit(REROLL)
         with pytest.raises(WaitTimeout):
             await handle.wait(timeout)
@@ -220,7 +228,9 @@ async def test_ends_that_were_told_before_anybody_waited_are_no_reason_for_doubt
 
 
 async def test_many_that_end_together_are_confirmed_together_and_cast_no_doubt() -> None:
-    async with hooked({"poll": PollPolicy()}, durations=30.0, concurrency=200, latency={"multi_fetch": 0.2}) as (
+    async with hooked(
+        {"poll": PollPolicy()}, durations=30.0, concurrency=200, latency={"multi_fetch": 0.2}
+    ) as (
         emulator,
         piapi,
         _,
@@ -296,7 +306,11 @@ async def test_a_delivery_for_a_task_that_is_being_looked_at_is_not_forgotten() 
 
 
 async def test_a_delivery_for_a_task_that_is_being_confirmed_is_another_look_at_most() -> None:
-    async with hooked({"poll": PollPolicy()}, webhook_faults=SILENT, durations=20.0) as (emulator, piapi, receiver):
+    async with hooked({"poll": PollPolicy()}, webhook_faults=SILENT, durations=20.0) as (
+        emulator,
+        piapi,
+        receiver,
+    ):
         handle = await piapi.submit(REROLL)
         wait = asyncio.create_task(handle.wait())
         await asyncio.sleep(19.0)
@@ -388,7 +402,11 @@ async def test_closing_the_client_while_deliveries_come_leaves_nothing_behind(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     client = {"ledger": Ledger(tmp_path / "ledger")}
-    async with hooked(client, {"adopt_timeout": 1.0}, durations=30.0, concurrency=50) as (emulator, piapi, receiver):
+    async with hooked(client, {"adopt_timeout": 1.0}, durations=30.0, concurrency=50) as (
+        emulator,
+        piapi,
+        receiver,
+    ):
         emulator.fail("reroll", LOST, times=10)
         submits = [piapi.submit(request, key=f"k{number}") for number, request in enumerate(rerolls(50))]
         results = await asyncio.gather(*submits, return_exceptions=True)

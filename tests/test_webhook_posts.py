@@ -56,7 +56,9 @@ async def test_a_lie_with_the_right_secret_ends_no_wait(status: str, case: Famil
         handle = await piapi.submit(case.reroll("p"))
         wait = asyncio.create_task(handle.wait())
         await asyncio.sleep(10.0)
-        assert await post(receiver.url, DELIVERY[str(case)](handle.task_id, status, error_messages=["lies"])) == (
+        assert await post(
+            receiver.url, DELIVERY[str(case)](handle.task_id, status, error_messages=["lies"])
+        ) == (
             200,
             b"",
         )
@@ -71,7 +73,11 @@ async def test_a_lie_with_the_right_secret_ends_no_wait(status: str, case: Famil
 
 
 async def test_a_liar_cannot_make_the_host_be_asked_more_than_once_per_lie() -> None:
-    async with hooked({"poll": PollPolicy()}, webhook_faults=SILENT, durations=1000.0) as (emulator, piapi, receiver):
+    async with hooked({"poll": PollPolicy()}, webhook_faults=SILENT, durations=1000.0) as (
+        emulator,
+        piapi,
+        receiver,
+    ):
         handle = await piapi.submit(REROLL)
         wait = asyncio.create_task(handle.wait(timeout=40.0))
         await asyncio.sleep(1.0)
@@ -86,7 +92,11 @@ async def test_a_liar_cannot_make_the_host_be_asked_more_than_once_per_lie() -> 
 
 
 async def test_what_is_delivered_twice_is_done_once() -> None:
-    async with hooked(durations=30.0, webhook_faults=WebhookFaults(duplicated=1.0)) as (emulator, piapi, receiver):
+    async with hooked(durations=30.0, webhook_faults=WebhookFaults(duplicated=1.0)) as (
+        emulator,
+        piapi,
+        receiver,
+    ):
         handle = await piapi.submit(REROLL)
         await handle.wait()
         await asyncio.sleep(10.0)
@@ -115,7 +125,9 @@ async def test_deliveries_about_tasks_of_others_are_counted_and_nothing_is_said(
         assert emulator.seen.requests.total() == 0
 
 
-async def test_an_odd_end_is_looked_at_even_where_deliveries_are_believed(caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_odd_end_is_looked_at_even_where_deliveries_are_believed(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     async with hooked(receiver={"confirm": False}, webhook_faults=SILENT) as (emulator, piapi, receiver):
         handle = await piapi.submit(REROLL)
         wait = asyncio.create_task(handle.wait())
@@ -132,9 +144,22 @@ async def test_an_odd_end_is_looked_at_even_where_deliveries_are_believed(caplog
 @pytest.mark.parametrize("confirm", [True, False])
 @pytest.mark.parametrize(
     "result",
-    [None, [], "x", 7, {"task_progress": "x"}, {"task_progress": [1]}, {"image_url": {}}, {"error_messages": 3}],
+    [
+        None,
+        [],
+        "x",
+        7,
+        {"task_progress": "x"},
+        {"task_progress": [1]},
+        {"image_url": {}},
+        {"error_messages": 3},
+    ],
 )
-async def test_an_odd_delivery_does_no_harm(confirm: bool, result: object, caplog: pytest.LogCaptureFixture) -> None:  # noqa: FBT001 - a table's column
+async def test_an_odd_delivery_does_no_harm(
+    confirm: bool,  # noqa: FBT001 - a table's column
+    result: object,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     async with hooked(receiver={"confirm": confirm}, webhook_faults=SILENT) as (_, piapi, receiver):
         handle = await piapi.submit(REROLL)
         updates = asyncio.create_task(read(handle.updates(timeout=5.0)))
@@ -153,7 +178,9 @@ async def test_a_deeply_nested_delivery_does_no_harm(caplog: pytest.LogCaptureFi
         wait = asyncio.create_task(handle.wait(timeout=5.0))
         await turns()
         for status in ("processing", "finished"):
-            start = f'{{"task_id": "{handle.task_id}", "status": "{status}", "task_result": {{"deep": '.encode()
+            start = (
+                f'{{"task_id": "{handle.task_id}", "status": "{status}", "task_result": {{"deep": '.encode()
+            )
             await deliver(receiver, start + b"[" * 1000 + b"]" * 1000 + b"}}")
 
         with pytest.raises(WaitTimeout):
@@ -278,7 +305,9 @@ async def test_broken_posts_are_no_errors_of_ours(
         ]
 
 
-async def test_a_post_that_breaks_off_is_rejected_and_nothing_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_post_that_breaks_off_is_rejected_and_nothing_is_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     async with hooked() as (_, _, receiver):
         to = URL(receiver.url)
         _, writer = await asyncio.open_connection(to.host, to.port)

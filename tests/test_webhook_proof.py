@@ -44,7 +44,10 @@ def test_a_url_that_we_have_signed_is_proof() -> None:
     [
         ({"X-Legnext-Signature": signature(BODY)}, BODY),
         ({"x-legnext-signature": signature(BODY).upper()}, BODY),
-        ({"X-Legnext-Timestamp": "1764000000", "X-Legnext-Signature": signature(b"1764000000." + BODY)}, BODY),
+        (
+            {"X-Legnext-Timestamp": "1764000000", "X-Legnext-Signature": signature(b"1764000000." + BODY)},
+            BODY,
+        ),
         ({"X-Webhook-Secret": SECRET}, BODY),
     ],
     ids=["body", "upper case", "time and body", "secret"],
@@ -85,7 +88,10 @@ def test_a_signed_delivery_must_name_a_job_and_its_status(wrong: dict[str, Any])
 
 @pytest.mark.looptime
 async def test_a_signed_delivery_to_an_endpoint_of_the_users_own_ends_the_wait() -> None:
-    async with serving(durations=30.0, legnext_secret=SECRET) as (emulator, piapi), receiving(piapi) as receiver:
+    async with (
+        serving(durations=30.0, legnext_secret=SECRET) as (emulator, piapi),
+        receiving(piapi) as receiver,
+    ):
         rely_on_webhooks(piapi)
         request = legnext.Imagine("a cat", webhook_endpoint=receiver.url)  # without a MAC of ours
         task = await (await piapi.submit(request)).wait()

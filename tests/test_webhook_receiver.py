@@ -149,7 +149,9 @@ async def test_the_request_stays_as_the_caller_made_it() -> None:
         assert REROLL.webhook_endpoint is REROLL.webhook_secret is None
 
 
-async def test_the_key_of_a_ledger_stands_for_the_same_request_with_and_without_webhooks(tmp_path: Path) -> None:
+async def test_the_key_of_a_ledger_stands_for_the_same_request_with_and_without_webhooks(
+    tmp_path: Path,
+) -> None:
     async with serving({"ledger": Ledger(tmp_path / "ledger")}) as (emulator, piapi):
         plain = await piapi.submit(REROLL, key="k")
         async with receiving(piapi):
@@ -251,7 +253,11 @@ async def test_a_delivery_after_the_end_changes_nothing() -> None:
 
 
 async def test_as_completed_and_wait_all_end_by_deliveries_too() -> None:
-    async with hooked(durations={"reroll": Lognormal(30.0, 60.0, 10.0, 100.0)}, concurrency=20) as (emulator, piapi, _):
+    async with hooked(durations={"reroll": Lognormal(30.0, 60.0, 10.0, 100.0)}, concurrency=20) as (
+        emulator,
+        piapi,
+        _,
+    ):
         handles = [await piapi.submit(request) for request in rerolls(20)]
         waits = asyncio.create_task(wait_all(handles))
         ended = [handle async for handle in as_completed(handles)]
@@ -323,7 +329,10 @@ async def test_the_secret_is_in_no_repr_log_error_or_file(
             await piapi.submit(REROLL, key="refused")
         with pytest.raises(WebhookRejected) as rejected:
             await receiver.handle(HEADERS, b'{"webhook_secret": "hook-5eCr3t')
-        echo = {"meta": {"task_request": {"webhook_secret": SECRET}}, "config": {"webhook_config": {"secret": SECRET}}}
+        echo = {
+            "meta": {"task_request": {"webhook_secret": SECRET}},
+            "config": {"webhook_config": {"secret": SECRET}},
+        }
         odd = {"task_id": handle.task_id, "status": "processing", "task_result": ["odd"], **echo}
         wait = asyncio.create_task(handle.wait())
         await turns()

@@ -108,8 +108,12 @@ async def test_a_receiver_that_is_down_for_a_while_loses_nothing(case: FamilyCas
         assert 0 < receiver.counts["accepted"] < 60
 
 
-async def test_a_process_that_starts_again_in_the_middle_loses_nothing(tmp_path: Path, case: FamilyCase) -> None:
-    emulator = Emulator(api_keys=(KEY,), adopt_parents=True, durations={"reroll": SPREAD}, concurrency=50, seed=5)
+async def test_a_process_that_starts_again_in_the_middle_loses_nothing(
+    tmp_path: Path, case: FamilyCase
+) -> None:
+    emulator = Emulator(
+        api_keys=(KEY,), adopt_parents=True, durations={"reroll": SPREAD}, concurrency=50, seed=5
+    )
     async with no_leaks(), emulator.run():
         port = free_port()
         async with later_process(emulator, port, Ledger(tmp_path / "ledger")) as (piapi, receiver):
@@ -125,7 +129,8 @@ async def test_a_process_that_starts_again_in_the_middle_loses_nothing(tmp_path:
         async with later_process(emulator, port, Ledger(tmp_path / "ledger")) as (piapi, receiver):
             await asyncio.sleep(200.0)
             handles = [
-                await piapi.submit(request, key=f"k{number}") for number, request in enumerate(rerolls(50, case.reroll))
+                await piapi.submit(request, key=f"k{number}")
+                for number, request in enumerate(rerolls(50, case.reroll))
             ]
             tasks = await wait_all(handles)
 

@@ -293,14 +293,46 @@ def test_a_larger_body_is_rejected() -> None:
 
 
 ODD: list[Any] = [
-    *({}, {"task_id": "t1"}, {"status": "finished"}, {"data": {}}, {"data": None}, {"data": []}, {"data": "t1"}),
-    *({"data": {"task_id": "t1"}}, {"data": {"status": "finished"}}, {"data": {"task_id": " ", "status": "finished"}}),
-    *({"task_id": odd, "status": "finished"} for odd in ("", " ", "\t\n", None, 7, True, ["t1"], {"id": "t1"})),
+    *(
+        {},
+        {"task_id": "t1"},
+        {"status": "finished"},
+        {"data": {}},
+        {"data": None},
+        {"data": []},
+        {"data": "t1"},
+    ),
+    *(
+        {"data": {"task_id": "t1"}},
+        {"data": {"status": "finished"}},
+        {"data": {"task_id": " ", "status": "finished"}},
+    ),
+    *(
+        {"task_id": odd, "status": "finished"}
+        for odd in ("", " ", "\t\n", None, 7, True, ["t1"], {"id": "t1"})
+    ),
     *({"task_id": "t1", "status": odd} for odd in ("", None, 7, True, ["finished"], {"is": "finished"})),
 ]
 MALFORMED: list[bytes] = [
-    *(b"", b" ", b"null", b"true", b"7", b'"t1"', b"[]", b"{", b"\xff\xfe", b"\x00", b"NaN", b"\xef\xbb\xbf{}"),
-    *(b'{"task_id": "t1", "status": "finished"', b'{"task_id": "\xff", "status": "finished"}', b"[" * 100_000),
+    *(
+        b"",
+        b" ",
+        b"null",
+        b"true",
+        b"7",
+        b'"t1"',
+        b"[]",
+        b"{",
+        b"\xff\xfe",
+        b"\x00",
+        b"NaN",
+        b"\xef\xbb\xbf{}",
+    ),
+    *(
+        b'{"task_id": "t1", "status": "finished"',
+        b'{"task_id": "\xff", "status": "finished"}',
+        b"[" * 100_000,
+    ),
     b'{"task_id": "t1", "status": "finished"}{}',
     b'{"task_id": "t1", "status": "finished", "task_result": ' + b"[" * 5_000 + b"]" * 5_000 + b"}",
     b"task_id=t1&status=finished",
@@ -341,7 +373,16 @@ def test_any_headers_give_an_event_or_a_rejection(headers: dict[str, str], body:
 
 NAMES = st.sampled_from(
     [
-        *("task_id", "status", "data", "meta", "config", "task_request", "webhook_config", "webhook_endpoint"),
+        *(
+            "task_id",
+            "status",
+            "data",
+            "meta",
+            "config",
+            "task_request",
+            "webhook_config",
+            "webhook_endpoint",
+        ),
         *("endpoint", "secret", "webhook_secret", "task_result", "output", "timestamp"),
     ]
 )

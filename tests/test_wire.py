@@ -86,7 +86,10 @@ class TestRetryAfter:
             {"retry-after": DATE, "date": "yesterday"},
             {"retry-after": "Wed, 21 Oct 2015 07:28:00", "date": DATE},
             {"retry-after": "Wed, 99 Oct 2015 07:28:00 GMT", "date": DATE},
-            *({"retry-after": value} for value in ("", "  ", "soon", "5 s", "0x10", "inf", "-inf", "nan", "1e400")),
+            *(
+                {"retry-after": value}
+                for value in ("", "  ", "soon", "5 s", "0x10", "inf", "-inf", "nan", "1e400")
+            ),
             {"retry-after": f"Wed, 21 Oct {10**20} 07:28:00 GMT", "date": DATE},
             {"retry-after": f"21 Oct 2015 {10**20}:28:00 GMT", "date": DATE},
             {"retry-after": DATE, "date": f"Wed, 21 Oct 2015 07:28:00 +{10**20}"},
@@ -110,8 +113,14 @@ class TestRetryAfter:
 
 # A JSON document with secrets here and there.  Keys hold no quotes: a key such as `x"webhook_secret` would be blanked
 # too, which does no harm.
-keys = st.just("webhook_secret") | st.sampled_from(["secret", "webhook_secrets", "a"]) | st.text("abc é", max_size=3)
-texts = st.text() | st.sampled_from(["", '"webhook_secret":"no secret"', "\\", '\\"', '"', "\\\\", '","', "}"])
+keys = (
+    st.just("webhook_secret")
+    | st.sampled_from(["secret", "webhook_secrets", "a"])
+    | st.text("abc é", max_size=3)
+)
+texts = st.text() | st.sampled_from(
+    ["", '"webhook_secret":"no secret"', "\\", '\\"', '"', "\\\\", '","', "}"]
+)
 leaves = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | texts
 
 
@@ -121,7 +130,9 @@ def objects(children: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     return st.builds(lambda a, b: {**a, **b}, secrets, others)
 
 
-documents = st.recursive(leaves, lambda children: st.lists(children, max_size=3) | objects(children), max_leaves=12)
+documents = st.recursive(
+    leaves, lambda children: st.lists(children, max_size=3) | objects(children), max_leaves=12
+)
 
 
 def is_secret(key: str, value: Any) -> bool:
@@ -139,7 +150,10 @@ class TestBlankSecrets:
         ("body", "expected"),
         [
             (b'{"webhook_secret":"x"}', b'{"webhook_secret":""}'),
-            (b'{"webhook_config":{"endpoint":"","secret":"x"}}', b'{"webhook_config":{"endpoint":"","secret":""}}'),
+            (
+                b'{"webhook_config":{"endpoint":"","secret":"x"}}',
+                b'{"webhook_config":{"endpoint":"","secret":""}}',
+            ),
             (b'{"my_secret":"x"}', b'{"my_secret":"x"}'),
             (b'{"webhook_secret" : "x"}', b'{"webhook_secret" : ""}'),
             (b'{"webhook_secret":\r\n\t"x"}', b'{"webhook_secret":\r\n\t""}'),
@@ -232,7 +246,10 @@ class TestLabel:
             (FETCH, "Fetch('c0d39b5a')"),
             (MultiFetch([TaskId("a"), TaskId("b")]), "MultiFetch('a, b')"),
             (Cancel([TaskId("a")]), "Cancel('a')"),
-            (Blend(["https://a.b/1.png", "https://a.b/2.png"]), "Blend('https://a.b/1.png, https://a.b/2.png')"),
+            (
+                Blend(["https://a.b/1.png", "https://a.b/2.png"]),
+                "Blend('https://a.b/1.png, https://a.b/2.png')",
+            ),
             (Keyworded(page=2), "Keyworded('')"),
             (Plain(), "Plain"),
         ],

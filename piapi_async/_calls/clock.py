@@ -42,7 +42,7 @@ class HostClock:
         return noted + (moment - self._noted_at) * self.speed
 
     def offset(self) -> float | None:
-        """Return the seconds by which the host's clock is ahead of this machine's, None if it is not known."""
+        """Return the seconds by which the host's clock is ahead of this machine's, None if unknown."""
         host = self.at(now())
         if host is None:
             return None

@@ -117,7 +117,9 @@ class _Body(aiohttp.BytesPayload):
 
         # A middleware of the user's session may try again: it knows nothing of money.
         if self._submission is not None and self._state.begun:
-            raise aiohttp.ClientConnectionError("it had left once already, and is not sent again by a middleware")
+            raise aiohttp.ClientConnectionError(
+                "it had left once already, and is not sent again by a middleware"
+            )
 
         # Once the connection is lost there is no transport, and nothing will leave.
         transport: Any = getattr(writer, "transport", None)
@@ -290,7 +292,10 @@ class Transport:
 
         text = f"Nothing was sent to {self.base_url}: {what}"
         if begun:
-            text = f"The request to {self.base_url} had begun to leave and may have arrived; its answer is lost: {what}"
+            text = (
+                f"The request to {self.base_url} had begun to leave and may have arrived; its "
+                f"answer is lost: {what}"
+            )
 
         untrusted = isinstance(error, ssl.SSLCertVerificationError)
         if untrusted:

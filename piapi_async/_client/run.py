@@ -72,7 +72,9 @@ class Run(Generic[R]):
 
     # -- waiting ----------------------------------------------------------------------------------
 
-    async def _end_of(self, handle: TaskHandle[R], entry: LedgerEntry | None, request: TaskRequest[R]) -> Task[R]:
+    async def _end_of(
+        self, handle: TaskHandle[R], entry: LedgerEntry | None, request: TaskRequest[R]
+    ) -> Task[R]:
         if entry is not None and entry.state is LedgerState.ENDED:
             task = await read_ended(handle, entry, request.family)
             await self._show(task, None)
@@ -146,6 +148,6 @@ async def _bounded(shown: Awaitable[object], deadline: float | None) -> None:
 
 
 def _is_being_cancelled() -> bool:
-    """Return whether the running task has been asked to stop, so that a cancellation is not the callback's own."""
+    """Return whether the running task was asked to stop: then a cancellation is not the callback's own."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0

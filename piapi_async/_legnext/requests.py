@@ -148,7 +148,7 @@ _REPAINT = {"subtle": 0, "strong": 1}
 
 @request
 class Imagine(_Verb):
-    """Draw a grid of four; `text` has the prompt and every switch of Midjourney: ``--ar 16:9 --v 7 --turbo``."""
+    """Draw a grid of four; `text` has the prompt and Midjourney's switches: ``--ar 16:9 --v 7 --turbo``."""
 
     verb = "diffusion"
     text: str = text(most=_LONGEST_PROMPT, kw_only=False)
@@ -176,14 +176,16 @@ class Blend(_Verb):
 
 @request
 class Upscale(_Verb):
-    """Enlarge one picture of a grid, `index` 1 to 4: by little or freely, or to twice or four times the size."""
+    """Enlarge one picture of a grid, `index` 1 to 4: by little, freely, or to two or four times the size."""
 
     verb = "upscale"
     # 0 and 1 are documented; 2 and 3 are what the vendor's n8n node sends.
     _numbers: ClassVar[_Numbers] = {"type": {"subtle": 0, "creative": 1, "2x": 2, "4x": 3}}
     job_id: Converted[TaskLike, str] = parent(kw_only=False)
     index: int = whole(1, _MOST_PICTURES, kw_only=False)
-    type: Literal["subtle", "creative", "2x", "4x"] = choice("subtle", "creative", "2x", "4x", default="subtle")
+    type: Literal["subtle", "creative", "2x", "4x"] = choice(
+        "subtle", "creative", "2x", "4x", default="subtle"
+    )
 
 
 @request
@@ -239,7 +241,7 @@ class Outpaint(_Verb):
 
 @request
 class Inpaint(_Verb):
-    """Draw parts of one picture anew; `mask` is a list of `Area`, or the URL of an image that is white there."""
+    """Draw parts of one picture anew; `mask` is a list of `Area`, or the URL of an image, white there."""
 
     verb = "inpaint"
     job_id: Converted[TaskLike, str] = parent(kw_only=False)
@@ -371,7 +373,19 @@ class VideoUpscale(_Verb):
 
 _DERIVED: Mapping[str, type[_Verb]] = {
     cls.verb: cls
-    for cls in (Reroll, Upscale, Variation, Remix, Pan, Outpaint, Inpaint, Edit, Enhance, ExtendVideo, VideoUpscale)
+    for cls in (
+        Reroll,
+        Upscale,
+        Variation,
+        Remix,
+        Pan,
+        Outpaint,
+        Inpaint,
+        Edit,
+        Enhance,
+        ExtendVideo,
+        VideoUpscale,
+    )
 }
 """What can be made from a finished job, by the name that begins a word of `actions`."""
 

@@ -1,4 +1,4 @@
-"""What an API is to the client: the vendor's service, and how tasks are created, read and cancelled.  Pure."""
+"""What an API is to the client: a vendor's service, and how tasks are created, read, cancelled.  Pure."""
 
 from __future__ import annotations
 

@@ -201,7 +201,7 @@ class Correlation:
         return endpoint or None
 
     def patience(self, request: TaskRequest[Any]) -> float:
-        """Return the seconds for which a delivery may name a request's task, 0 if it gets no endpoint of ours."""
+        """Return for how many seconds a delivery may name a request's task; 0 without an endpoint of ours."""
         if self._settings is None or getattr(request, "webhook_endpoint", _NO_ENDPOINT_FIELD) is not None:
             return 0.0
         return self._settings.adopt_timeout
@@ -347,7 +347,10 @@ class Correlation:
         try:
             return family.read(dict(delivery.raw), delivery.task_id)
         except UnexpectedAnswer as error:
-            self._warn(f"a delivery about task {delivery.task_id} is not understood: {error}", task_id=delivery.task_id)
+            self._warn(
+                f"a delivery about task {delivery.task_id} is not understood: {error}",
+                task_id=delivery.task_id,
+            )
             return None
 
     def _claim(self, delivery: Delivery) -> None:
@@ -384,7 +387,7 @@ class Correlation:
     # -- open submissions -------------------------------------------------------------------------
 
     async def _attach_all(self) -> None:
-        """Give open submissions, of an earlier process or of one that still waits, the tasks that deliveries name.
+        """Give open submissions, of an earlier process or one that still waits, the tasks that deliveries name.
 
         One look serves all deliveries that have come meanwhile, however many they are.
         """

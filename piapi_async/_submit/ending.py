@@ -68,7 +68,9 @@ class Ending:
         except NotFoundError as denial:
             if not denial.message:  # an edge's page, not the host's word
                 return await self.look_for(submission, error, ref, f"; reading it failed: {denial}")
-            raise self._refusal(submission, error, ref, "which the host does not know: nothing was paid") from None
+            raise self._refusal(
+                submission, error, ref, "which the host does not know: nothing was paid"
+            ) from None
         except Exception as failure:  # noqa: BLE001 - a user's family may raise anything
             return await self.look_for(submission, error, ref, f"; reading it failed: {failure}")
 
@@ -98,7 +100,8 @@ class Ending:
             keys = await submission.claim.take_back(task_id)
         others = ", ".join(map(repr, keys)) or "another submission"
         text = (
-            f"task {task_id}, which was found in the history for {others}, is another's: its own response names it. "
+            f"task {task_id}, which was found in the history for {others}, is another's: its own "
+            "response names it. "
             "What it was found for is unknown again"
         )
         self._sender.events.notice(logging.WARNING, text, task_id=task_id)

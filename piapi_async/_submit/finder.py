@@ -63,7 +63,7 @@ class Finder:
     _history: History = field(init=False)
     _rows: UnknownRows = field(init=False)
     _taken: OrderedDict[str, None] = field(factory=OrderedDict, init=False)
-    """Tasks that were taken from the history: a response that names one of them is right, and this was not."""
+    """Tasks taken from the history: if a response names one of them, that is right and the taking was not."""
 
     def __attrs_post_init__(self) -> None:
         self._history = History(self._sender, self._was_answered, self._is_known)
@@ -242,7 +242,9 @@ class Finder:
         for search in searches:
             search.candidates = assignment.ambiguous.get(search.mark, ())
         pairs = [
-            (search, TaskId(assignment.taken[search.mark])) for search in searches if search.mark in assignment.taken
+            (search, TaskId(assignment.taken[search.mark]))
+            for search in searches
+            if search.mark in assignment.taken
         ]
         if not complete:  # what could not be read may be the one, too
             proved = {one.key for one in wanted for task in found if one.nonce and task.nonce == one.nonce}
@@ -296,7 +298,7 @@ class Finder:
         return self._ids.has(task_id) or (self._peers is not None and self._peers.ids.has(task_id))
 
     async def _rows_of_others(self, keys: set[str]) -> tuple[list[Lost], list[Lost]]:
-        """Return the other submissions of the ledger that are lost, and those that are being sent elsewhere."""
+        """Return the ledger's other submissions that are lost, and those that are being sent elsewhere."""
         lost, sending = await self._rows.others(keys)
         here = {submission.claim.key for submission in self._all_under_way()}
         return [one for one in lost if one.key not in here], [one for one in sending if one.key not in here]
@@ -307,12 +309,16 @@ class Finder:
         return list(self._peers.under_way())
 
     def _being_sent(self) -> list[Lost]:
-        """Return the submissions of all clients here whose tasks are yet to be told by others than the history."""
+        """Return all clients' submissions whose tasks are yet to be told by others than the history."""
         return [self.lost_of(submission) for submission in self._all_under_way() if _may_be_told(submission)]
 
     def _looked_for_by_peers(self, marks: set[str]) -> list[Lost]:
-        searches: Iterable[Search] = self._searches.values() if self._peers is None else self._peers.searches()
-        return [search.lost() for search in searches if search.mark not in marks and not search.finding.done()]
+        searches: Iterable[Search] = (
+            self._searches.values() if self._peers is None else self._peers.searches()
+        )
+        return [
+            search.lost() for search in searches if search.mark not in marks and not search.finding.done()
+        ]
 
     def open_searches(self) -> list[Search]:
         """Return what is looked for now."""

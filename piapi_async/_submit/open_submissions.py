@@ -1,4 +1,4 @@
-"""Submissions without a task, wherever they are written down: a delivery may be for one of another process."""
+"""Submissions without a task, wherever they are recorded: a delivery may be for one of another process."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class OpenSubmissions(Protocol):
     """The records of submissions, of any process, that have no task yet."""
 
     async def names(self, task_ids: Sequence[TaskId], secret: str) -> Mapping[str, str]:
-        """Return what they are called here, by the nonces of their endpoints; `task_ids` are those delivered."""
+        """Return their names here, by the nonces of their endpoints; `task_ids` are those delivered."""
         ...
 
     async def family_of(self, name: str) -> Family[Any] | None:

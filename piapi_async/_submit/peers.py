@@ -1,4 +1,4 @@
-"""The clients of one event loop that speak to the same host: their submissions are no strangers' to each other."""
+"""The clients of one event loop that speak to one host: their submissions are no strangers to each other."""
 
 from __future__ import annotations
 

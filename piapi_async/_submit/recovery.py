@@ -272,7 +272,9 @@ def assign(
     ambiguous: dict[str, tuple[str, ...]] = {}
     for members in _components(rest, fits):
         matching = {task.task_id: task for one in members for task in fits[one.key]}
-        if any(may_belong(task, other, api_key_id=api_key_id) for task in matching.values() for other in sending):
+        if any(
+            may_belong(task, other, api_key_id=api_key_id) for task in matching.values() for other in sending
+        ):
             continue
 
         owners = _match(sorted(members, key=lambda one: (-_size(one.body), one.key not in wanted)), fits)

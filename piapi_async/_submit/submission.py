@@ -258,7 +258,9 @@ class Submission:
         path = self.claim.ledger_path
         if path is not None:
             command = ["piapi-async", "ledger", "resolve", path, self.claim.key or ""]
-            advice += f", then tell the ledger: {shlex.join(command)} --task-id ID, or --resubmit if there is none"
+            advice += (
+                f", then tell the ledger: {shlex.join(command)} --task-id ID, or --resubmit if there is none"
+            )
 
         if candidates:
             ids = ", ".join(map(str, candidates[:_NAMED]))

@@ -320,7 +320,11 @@ class Submitter:
         Raises `SubmissionUnknown` if nothing has.
         """
         candidates: tuple[TaskRef, ...] = ()
-        if submission.terms.looks_again and self.finder.can_find(submission.family) and self._ledger is not None:
+        if (
+            submission.terms.looks_again
+            and self.finder.can_find(submission.family)
+            and self._ledger is not None
+        ):
             submission.enter(SubmissionState.LOOKING)
             findings = await self.finder.look_again({entry.key})
             candidates = findings.get(entry.key, NOTHING).refs(self._origin, submission.family.name)
@@ -379,7 +383,9 @@ class Submitter:
 
         claim = submission.claim
         nonce_key = claim.key or submission.terms.nonce_key
-        addressed, submission.expected = self._correlation.address(submission.request, nonce_key, claim.attempt)
+        addressed, submission.expected = self._correlation.address(
+            submission.request, nonce_key, claim.attempt
+        )
         if links:
             addressed = cast("TaskRequest[Any]", cast("Attaching", addressed).with_links(links))
             submission.has_links = True

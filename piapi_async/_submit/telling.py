@@ -27,8 +27,10 @@ def tell_accepted(events: Events, submission: Submission, result: SubmitResult) 
 
 
 def tell_found(events: Events, submission: Submission, task_id: TaskId, how: str) -> None:
-    """Tell that the task of a submission whose response was lost has been found; see `SubmissionRecovered`."""
-    events.recovered(task_id, submission.family.name, how, key=submission.claim.key, subject=submission.subject)
+    """Tell that the task of a submission whose response was lost is found; see `SubmissionRecovered`."""
+    events.recovered(
+        task_id, submission.family.name, how, key=submission.claim.key, subject=submission.subject
+    )
 
 
 def tell_failed(events: Events, submission: Submission, error: BaseException) -> None:
@@ -41,11 +43,15 @@ def tell_failed(events: Events, submission: Submission, error: BaseException) ->
         )
         return
 
-    unknown = state is SubmissionState.UNKNOWN or (state is SubmissionState.SENDING and submission.send_state.begun)
+    unknown = state is SubmissionState.UNKNOWN or (
+        state is SubmissionState.SENDING and submission.send_state.begun
+    )
     events.not_accepted(submission.subject, error, now(), unknown=unknown)
 
 
-def report_left(events: Events, submission: Submission, end: SubmitResult | BaseException, *, recorded: bool) -> None:
+def report_left(
+    events: Events, submission: Submission, end: SubmitResult | BaseException, *, recorded: bool
+) -> None:
     """Log the end of a submission whose caller has gone: its task may have been paid for.
 
     `recorded`: a ledger has it.

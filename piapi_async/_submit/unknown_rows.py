@@ -36,13 +36,15 @@ class RecoveryReport:
 
 
 class Records(Protocol):
-    """Where submissions without a task, and the tasks of others, are on record: a ledger, or a fleet's database."""
+    """Where submissions without a task, and others' tasks, are on record: a ledger, or a fleet's database."""
 
     async def open_rows(self, origin: str, family: str) -> list[OpenRow]:
         """Return the submissions without a task of one family of a host."""
         ...
 
-    async def known_ids(self, origin: str, ids: Sequence[TaskId], since: float, until: float) -> dict[str, str]:
+    async def known_ids(
+        self, origin: str, ids: Sequence[TaskId], since: float, until: float
+    ) -> dict[str, str]:
         """Return the key of each id that any submission to a host is known by.
 
         The tasks were made between these Unix times of this machine.
@@ -139,7 +141,7 @@ class UnknownRows:
         await asyncio.gather(*self._passes, return_exceptions=True)
 
     async def others(self, keys: Collection[str]) -> tuple[list[Lost], list[Lost]]:
-        """Return the submissions but these that are lost, and those whose tasks the history is not to tell."""
+        """Return the other submissions that are lost, and those whose tasks the history is not to tell."""
         lost: list[Lost] = []
         sending: list[Lost] = []
         if self._records is None:
@@ -167,7 +169,7 @@ def _row_search(records: Records, family: str, row: OpenRow) -> Search:
 
 
 def lost_of_row(row: OpenRow, family: Family[Any]) -> Lost:
-    """Return a submission of the ledger as it was sent, with the times at the host in which its task was made."""
+    """Return a submission of the ledger as it was sent, with the host's times between which its task was made."""
     offset, margin = row.offset, KNOWN_CLOCK_MARGIN
     if offset is None:  # what it is now says nothing of then: the clock may have been set
         margin = UNKNOWN_CLOCK_MARGIN

@@ -130,7 +130,8 @@ class Uploader:
             return await self.links(paths)
         except (OSError, ValueError) as error:
             raise TransportError(
-                f"{label(request)}: a file could not be uploaded: {error}. Nothing was submitted, nothing was paid.",
+                f"{label(request)}: a file could not be uploaded: {error}. Nothing was submitted, "
+                "nothing was paid.",
                 sent=False,
             ) from error
         except PiAPIError as error:

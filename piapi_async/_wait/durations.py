@@ -136,7 +136,7 @@ class KindDurations:
         self._ends += len(earlier)
 
     def latest(self) -> list[float]:
-        """Return how long the last tasks took, in seconds, to three digits; [] if none has ended in this run."""
+        """Return how long the last tasks took, in seconds, to three digits; [] if none has ended."""
         if not self._has_news:
             return []
         ended = [run.seconds for run in self._cohort if run.ended and run.seconds is not None]
@@ -175,7 +175,9 @@ class KindDurations:
     def _age(run: _Run, now: float) -> float:
         return now - run.began_at if run.seconds is None else run.seconds
 
-    def _improve(self, ends: Iterable[float], ages: Iterable[float], mean: float, spread: float) -> tuple[float, float]:
+    def _improve(
+        self, ends: Iterable[float], ages: Iterable[float], mean: float, spread: float
+    ) -> tuple[float, float]:
         """Return a better mean and spread of the logarithms: one round of expectation and maximisation."""
         number, total, squares = 0.0, 0.0, 0.0
         reach = _OUTLIER * spread

@@ -242,9 +242,8 @@ class Poller:
         if now - record.failing_since >= FAULT_WARNING_AFTER:
             how_long = " for a minute"
         what = record.fault or "the host does not show it"
-        text = (
-            f"no readable answer about task {watch.task_id}{how_long}, still waiting for {len(self.schedule)}: {what}"
-        )
+        others = len(self.schedule)
+        text = f"no readable answer about task {watch.task_id}{how_long}, still waiting for {others}: {what}"
         self._warn_of(watch.task_id, watch.family.name, text)
 
     def _warn_of(self, task_id: TaskId, family: str, text: str) -> None:
@@ -262,7 +261,8 @@ class Poller:
             level = logging.WARNING
         self._events.notice(
             level,
-            f"webhooks have reported {100 * trust.share:.0f} % of the ends of this client's tasks to it (several "
+            f"webhooks have reported {100 * trust.share:.0f} % of the ends of this client's tasks "
+            "to it (several "
             "processes behind one URL, or lost deliveries); it polls for the others as if there were none",
         )
 

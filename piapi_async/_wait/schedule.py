@@ -163,7 +163,9 @@ class PollSchedule:
         """Return what is known of how long tasks of a kind take."""
         return self.kinds.of(family.name, kind, self.policy.guess(kind.usual))
 
-    def first_poll(self, now: float, durations: KindDurations | None = None, *, has_webhook: bool = False) -> float:
+    def first_poll(
+        self, now: float, durations: KindDurations | None = None, *, has_webhook: bool = False
+    ) -> float:
         """Return when to poll a task first that is submitted now: not before anything can have ended."""
         self._judge_reports(now)
         usual = durations.usual(now) if durations is not None else None

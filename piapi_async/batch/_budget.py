@@ -51,7 +51,8 @@ class Budget:
     _kinds: dict[int, Hashable] = field(factory=dict, init=False)  # of the items that may cost something yet
     _prices: dict[Hashable, Cost] = field(factory=dict, init=False)
     _going_first: dict[Hashable, int] = field(factory=dict, init=False)
-    _priceless: set[Hashable] = field(factory=set, init=False)  # kinds of which a task ended, and no figure came
+    # kinds of which a task ended, and no figure came
+    _priceless: set[Hashable] = field(factory=set, init=False)
     _changed: asyncio.Event = field(factory=asyncio.Event, init=False)
     _closed: bool = field(default=False, init=False)
 
@@ -101,7 +102,7 @@ class Budget:
         self._notify()
 
     def consume(self, index: int, cost: Cost | None, *, is_done: bool) -> None:
-        """Note what an item's task, which has ended, has cost: without a word of the host's, what was frozen."""
+        """Note what an item's ended task has cost: what was frozen, if the host says nothing."""
         frozen = self._frozen.pop(index, None)
         if cost is not None and (is_done or cost.amount):  # one that failed may cost nothing
             self._learn(index, cost)
@@ -115,7 +116,7 @@ class Budget:
         self._release(index)
 
     def keep(self, index: int) -> Cost | None:
-        """Go on to count an item's price, and return it: its task goes on unwatched, or may have been made."""
+        """Keep an item's price counted, and return it: its task goes on unwatched, or may have been made."""
         cost = self._frozen.pop(index, None) or self._prices.get(self._kinds.get(index))
         if cost is not None:
             self._kept[cost.unit] += cost.amount
@@ -181,12 +182,14 @@ class Budget:
         units = {price.unit for price in self._prices.values()}
         if len(units) > 1:
             raise LimitError(
-                f"max_cost: the tasks of this run cost {' and '.join(sorted(units))}, which cannot be added: run "
+                f"max_cost: the tasks of this run cost {' and '.join(sorted(units))}, which cannot be "
+                "added: run "
                 "them one after the other. Nothing more is submitted"
             )
         if kind in self._priceless:
             raise LimitError(
-                f"max_cost: the host does not tell what {label(request)} costs, so it cannot be kept. Nothing more "
+                f"max_cost: the host does not tell what {label(request)} costs, so it cannot be kept. "
+                "Nothing more "
                 "is submitted"
             )
 
@@ -223,7 +226,8 @@ def why_no_price(request: TaskRequest[Any]) -> str:
     if family.tells_price:
         return ""
     return (
-        f"max_cost: the protocol {family.name!r} counts a quota, and does not tell what {label(request)} costs. "
+        f"max_cost: the protocol {family.name!r} counts a quota, and does not tell what "
+        f"{label(request)} costs. "
         "Nothing was submitted for it: run it without max_cost, or bound it by max_submits"
     )
 

@@ -1,4 +1,4 @@
-"""What an error means to a batch: whose it is, what its outcome says, and whether there is any use in going on."""
+"""What an error means to a batch: whose it is, what its outcome says, and whether to go on."""
 
 from __future__ import annotations
 

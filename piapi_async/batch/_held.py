@@ -74,7 +74,7 @@ class HeldItems:
         return list(self._by_index.values())
 
     async def find(self, item: Held) -> tuple[Watch, InFlight[Any]] | None:
-        """Return an item whose task the ledger has by now, and its watch; None for one that is *unknown* still."""
+        """Return an item whose task the ledger has by now, and its watch; None while it is *unknown*."""
         try:
             return await self._find(item)
         except Exception:  # noqa: BLE001 - of the ledger or a user's request; the item is unknown still
@@ -103,7 +103,9 @@ async def look_for_unknown(runtime: Runtime) -> None:
         runtime.enter()
         findings = await runtime.submitter.finder.look_again()
     except (PiAPIError, RuntimeError) as error:  # which the items hear of as well
-        runtime.events.notice(logging.INFO, f"the unknown submissions of the ledger could not be looked for: {error}")
+        runtime.events.notice(
+            logging.INFO, f"the unknown submissions of the ledger could not be looked for: {error}"
+        )
         return
 
     found = sum(finding.task_id is not None for finding in findings.values())

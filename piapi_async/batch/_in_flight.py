@@ -135,5 +135,8 @@ def log_left(events: Events, outcomes: Iterable[Outcome[Any]], *, recorded: bool
     if recorded:
         level, where = logging.INFO, "; the ledger has them"
     tasks = ", ".join(map(str, refs))
-    text = f"the batch was left before the outcomes of {len(refs)} tasks were taken; they go on and stay paid for"
+    text = (
+        f"the batch was left before the outcomes of {len(refs)} tasks were taken; they go "
+        "on and stay paid for"
+    )
     events.notice(level, f"{text}{where}: {tasks}")

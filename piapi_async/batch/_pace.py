@@ -144,7 +144,7 @@ class Starts:
 
 @define(eq=False)
 class Slots:
-    """A semaphore of `cap` slots, of which those beyond `limit` are withheld: at once if free, else when released."""
+    """A semaphore of `cap` slots; those beyond `limit` are withheld: at once if free, else when released."""
 
     cap: int
     limit: int
@@ -191,7 +191,8 @@ class Pace:
     _starts: Starts = field(factory=Starts, init=False)
     _accepted: int = field(default=0, init=False)  # of this run, in flight
     _put_off: int = field(init=False)  # submissions of the client that were, as far as is known
-    _put_off_here: deque[asyncio.Future[None]] = field(factory=deque, init=False)  # of items that wait for room
+    # of items that wait for room
+    _put_off_here: deque[asyncio.Future[None]] = field(factory=deque, init=False)
     _looking: asyncio.Task[None] | None = field(default=None, init=False)
     _begun: asyncio.Event = field(factory=asyncio.Event, init=False)
 
@@ -202,7 +203,7 @@ class Pace:
         self._put_off = self._runtime.counters.put_off
 
     async def begin(self) -> None:
-        """Return once the first limit is known: what the account tells, if the host does within some seconds."""
+        """Return once the first limit is known: the account's, if the host tells it within some seconds."""
         if self._looking is None:
             self._looking = asyncio.create_task(self._look_again_and_again(), name="piapi_async batch pace")
         if not self._begun.is_set():

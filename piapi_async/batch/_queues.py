@@ -57,10 +57,14 @@ class ItemSource(Generic[T]):
         await asyncio.wait([self._reader], timeout=patience)
         if not self._reader.done():
             self._reader.cancel()
-            text = f"the input of a batch was still busy {patience:g} s after it was closed, and is left alone"
+            text = (
+                f"the input of a batch was still busy {patience:g} s after it was closed, and is left alone"
+            )
             events.notice(logging.WARNING, text)
         elif self._failure is not None:
-            events.notice(logging.WARNING, f"the input of a batch failed when it was closed: {self._failure!r}")
+            events.notice(
+                logging.WARNING, f"the input of a batch failed when it was closed: {self._failure!r}"
+            )
 
     async def next(self) -> tuple[int, T] | None:
         """Return the next item and its position; None at the end of the input, or after `close`.

@@ -385,7 +385,7 @@ class BatchRun:
         outcome: Outcome[R],
         failed: EndedAttempt,
     ) -> InFlight[R] | Outcome[R] | None:
-        """Submit an item anew, in the place of an attempt that failed; return its outcome if it may not be."""
+        """Submit an item anew, in place of an attempt that failed; return its outcome if it may not be."""
         index, request, key = item.index, item.request, item.key
         try:
             identity = await self._identify(BatchItem(request, key))

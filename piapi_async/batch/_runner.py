@@ -111,7 +111,8 @@ class BatchRunner:
             raise _not_allowed("max_cost", self.max_cost, "0 or more, in the host's unit, or None")
         if self.retry_failed and self._runtime.ledger is None:
             raise ValueError(
-                "retry_failed: only a ledger knows what has failed: use a client with one, PiAPI(ledger=Ledger(path))"
+                "retry_failed: only a ledger knows what has failed: use a client with one, "
+                "PiAPI(ledger=Ledger(path))"
             )
 
         check_seconds("download_timeout", self.download_timeout)

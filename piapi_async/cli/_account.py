@@ -35,7 +35,11 @@ def models(search: str | None) -> None:
     wanted = (search or "").lower()
     entries = [*catalog().values(), *_legnexts()]
     abouts = {entry.name: short(entry.request.__doc__) for entry in entries}
-    found = [entry for entry in entries if wanted in " ".join((entry.name, *entry.models, abouts[entry.name])).lower()]
+    found = [
+        entry
+        for entry in entries
+        if wanted in " ".join((entry.name, *entry.models, abouts[entry.name])).lower()
+    ]
     if not found:
         say(f"No model has {search!r} in its name or description; a newer one is MODEL:TASK_TYPE.")
 

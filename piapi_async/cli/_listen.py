@@ -89,7 +89,9 @@ class _Listener:
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         try:
             body = await read_delivery(request, self._secret)
-            event = WebhookEvent.from_http(request.headers, body, secret=self._secret, query=request.query_string)
+            event = WebhookEvent.from_http(
+                request.headers, body, secret=self._secret, query=request.query_string
+            )
         except WebhookRejected as error:
             say(f"rejected: {error}")
             return web.Response(status=403)

@@ -202,7 +202,7 @@ def missing_file(request: TaskRequest[Any]) -> str:
 
 @cache
 def recipes() -> Mapping[str, Recipe]:
-    """Return every verb that creates a task: Midjourney's, ``system/task_type``, the older ones, LegNext's."""
+    """Return all verbs that create a task: Midjourney's, ``system/task_type``, the older ones, LegNext's."""
     found = {cls.__name__.lower(): Recipe(cls.__name__.lower(), cls, {}) for cls in VERBS}
 
     for name, entry in catalog().items():

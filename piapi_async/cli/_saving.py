@@ -72,7 +72,9 @@ class Saving:
             "parallel_files": self.parallel_files,
         }
 
-    async def save(self, piapi: PiAPI, task: Task[Any], *, verb: str = "", just_ended: bool = False) -> Task[Any]:
+    async def save(
+        self, piapi: PiAPI, task: Task[Any], *, verb: str = "", just_ended: bool = False
+    ) -> Task[Any]:
         """Return a finished task, its files saved if that was asked for; raise `DownloadError`."""
         if self.directory is None:
             return task

@@ -200,7 +200,9 @@ async def _submit(
         raise click.UsageError(str(error)) from None
 
 
-async def _tell_outcome(setup: Setup, piapi: PiAPI, submitting: asyncio.Task[TaskHandle[Any]], saving: Saving) -> None:
+async def _tell_outcome(
+    setup: Setup, piapi: PiAPI, submitting: asyncio.Task[TaskHandle[Any]], saving: Saving
+) -> None:
     """See an interrupted submission to its end: what is being sent arrives, the rest is not sent."""
     submitter = runtime_of(piapi).submitter  # the client has no other caller now
     try:

@@ -41,9 +41,15 @@ class _Rate(OptionType[tuple[int, float]]):
 @click.command("worker")
 @database_option(required=True)
 @click.option(
-    "--concurrency", default=30, show_default=True, type=click.IntRange(min=1), help="Of all workers together."
+    "--concurrency",
+    default=30,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Of all workers together.",
 )
-@click.option("--per-worker", type=click.IntRange(min=1), help="The most of them at this one. Default: no limit.")
+@click.option(
+    "--per-worker", type=click.IntRange(min=1), help="The most of them at this one. Default: no limit."
+)
 @click.option("--rate-limit", type=_Rate(), help="Tasks begun by all workers in so many seconds.")
 @download_option
 @click.option("--all-files", is_flag=True, help="Save watermarked copies and covers, too.")
@@ -59,7 +65,9 @@ def worker(*, database: str, directory: Any, **options: Any) -> None:  # noqa: A
     """
     setup = read_setup()
     if setup.ledger is not None:
-        raise click.UsageError("--database and --ledger exclude each other: the database takes the ledger's place")
+        raise click.UsageError(
+            "--database and --ledger exclude each other: the database takes the ledger's place"
+        )
     logging.getLogger("dbos").setLevel(logging.ERROR)
     make = fleet_module().Worker
 

@@ -181,7 +181,7 @@ async def _save(
 
 
 async def _finished(given: Task[Any] | Awaited) -> Task[Any]:
-    """Return the task that is given, or that of a handle once it has ended; raise `TypeError` for anything else."""
+    """Return the given task, or that of a handle once it has ended; raise `TypeError` for anything else."""
     if isinstance(given, Task):
         return given
     if hasattr(given, "wait"):

@@ -57,7 +57,9 @@ def safe_stem(task_id: str) -> str:
     return f"{stem}-{digest[:8]}"
 
 
-def saved_files(task: Task[Any], place: Place | Path, *, all_files: bool = False) -> tuple[TaskFile, ...] | None:
+def saved_files(
+    task: Task[Any], place: Place | Path, *, all_files: bool = False
+) -> tuple[TaskFile, ...] | None:
     """Return a task's files as an earlier `download` has saved them.
 
     None unless every file that is wanted is there.

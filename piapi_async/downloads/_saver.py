@@ -88,7 +88,9 @@ class Downloads:
         return await _save_all(task, wanted, transfer)
 
 
-async def _save_all(task: Task[Any], wanted: tuple[TaskFile, ...], transfer: Transfer) -> tuple[TaskFile, ...]:
+async def _save_all(
+    task: Task[Any], wanted: tuple[TaskFile, ...], transfer: Transfer
+) -> tuple[TaskFile, ...]:
     saved: dict[str, Path | str] = {}
     failures: dict[str, DownloadError] = {}
 

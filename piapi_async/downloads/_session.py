@@ -179,7 +179,9 @@ class FileSession:
         await self._session.close()
 
     @contextlib.asynccontextmanager
-    async def get(self, link: str, headers: Mapping[str, str]) -> AsyncGenerator[aiohttp.ClientResponse, None]:
+    async def get(
+        self, link: str, headers: Mapping[str, str]
+    ) -> AsyncGenerator[aiohttp.ClientResponse, None]:
         """Request a link, follow its redirects, and yield the response.
 
         Raises `LinkError` for links and redirects that cannot be requested, or must not be; aiohttp's
@@ -291,7 +293,9 @@ class _Checked(aiohttp.BaseConnector):
         self.watch: FileSession | None = None
         self._owned = owned
 
-    async def connect(self, req: ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout) -> Connection:
+    async def connect(
+        self, req: ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
+    ) -> Connection:
         connection = await self.inner.connect(req, traces, timeout)
         peer = None
         if connection.transport is not None:

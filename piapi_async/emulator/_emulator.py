@@ -50,7 +50,15 @@ _LIVE = frozenset(
 _AT_START = frozenset(
     (
         *("speed", "latency", "links_expire_after", "expired_status", "links_live_after"),
-        *("early_status", "webhook_faults", "webhook_hosts", "legnext_secret", "epoch", "state", "public_url"),
+        *(
+            "early_status",
+            "webhook_faults",
+            "webhook_hosts",
+            "legnext_secret",
+            "epoch",
+            "state",
+            "public_url",
+        ),
     )
 )
 _SIGNED_LINKS = ("no", "links", "redirects")
@@ -265,7 +273,9 @@ class Emulator:
         from ._client import client  # noqa: PLC0415 - nothing else here needs the client
 
         if not self.base_url:
-            raise RuntimeError("this emulator is not running: make its client inside `async with emulator.run()`")
+            raise RuntimeError(
+                "this emulator is not running: make its client inside `async with emulator.run()`"
+            )
         return client(self.api_key, self.base_url, self.speed, options)
 
     def fail(

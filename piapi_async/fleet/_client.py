@@ -56,7 +56,8 @@ class FleetJob(Generic[R_co]):
                 return await self._fleet.outcome_of(self)
         except TimeoutError:
             raise WaitTimeout(
-                f"{self.key} has no outcome after {timeout:g} s. The fleet goes on with it; wait for it again."
+                f"{self.key} has no outcome after {timeout:g} s. The fleet goes on with it; wait for "
+                "it again."
             ) from None
 
     async def cancel(self) -> bool:
@@ -115,7 +116,9 @@ class Fleet:
 
     # -- submitting -------------------------------------------------------------------------------
 
-    async def submit(self, request: TaskRequest[R], *, key: str | None = None, batch: str | None = None) -> FleetJob[R]:
+    async def submit(
+        self, request: TaskRequest[R], *, key: str | None = None, batch: str | None = None
+    ) -> FleetJob[R]:
         """Put a request into the fleet, and return its job; a worker will submit it, which costs money.
 
         The same key and request are the same job however often they are submitted, from any process;
@@ -176,7 +179,8 @@ class Fleet:
             return request
         if self.uploads is None:
             raise ValueError(
-                f"{type(request).__name__}: {files[0]} is a file of this machine, which workers cannot read. Upload it "
+                f"{type(request).__name__}: {files[0]} is a file of this machine, which workers cannot "
+                "read. Upload it "
                 "first (PiAPI.upload), or make the fleet with uploads=piapi"
             )
         runtime = runtime_of(self.uploads)
@@ -191,7 +195,9 @@ class Fleet:
         """Return the outcome of a job, once it has one."""
         end = await self._end_of(job.key)
         if isinstance(end, KeyNote):
-            return decode_outcome(orjson.loads(end.kept or ""), key=job.key, index=job.index, request=job.request)
+            return decode_outcome(
+                orjson.loads(end.kept or ""), key=job.key, index=job.index, request=job.request
+            )
         return _jobs.outcome_of(end, job.request, job.index)
 
     async def _end_of(self, key: str) -> _jobs.End:
@@ -230,7 +236,8 @@ class Fleet:
         """Return how many jobs are queued, running, done, failed, cancelled, refused and unknown."""
         by_status, by_state, pruned = await in_thread(self._database.count_states)
         ends = {
-            state: by_state.get(state, 0) for state in (codec.FAILED, codec.CANCELLED, codec.REFUSED, codec.UNKNOWN)
+            state: by_state.get(state, 0)
+            for state in (codec.FAILED, codec.CANCELLED, codec.REFUSED, codec.UNKNOWN)
         }
         ended = by_status.get("SUCCESS", 0) + pruned
         broken = by_status.get("ERROR", 0) + by_status.get("MAX_RECOVERY_ATTEMPTS_EXCEEDED", 0)
@@ -246,7 +253,9 @@ class Fleet:
     async def unknown(self) -> list[Outcome[Any]]:
         """Return the jobs of which nobody can tell whether they made a task: resolve them."""
         database = self._database
-        notes = [note for note in await in_thread(partial(database.notes_in, codec.UNKNOWN)) if note.kept is None]
+        notes = [
+            note for note in await in_thread(partial(database.notes_in, codec.UNKNOWN)) if note.kept is None
+        ]
         items = [item_of(note.key, note.attempt) for note in notes]
         found: list[Outcome[Any]] = []
         for few in chunks(items):
@@ -257,7 +266,7 @@ class Fleet:
     # -- what a person does -----------------------------------------------------------------------
 
     async def resolve(self, key: str, *, task_id: str | None = None, resubmit: bool = False) -> None:
-        """Say what became of an unknown job: the id of its task, or that it made none, so that it is submitted again.
+        """Say what became of an unknown job: the id of its task, or that it made none and is to be submitted again.
 
         Raises `ValueError` for a job that is not unknown, and for a task that is another job's.
         """

@@ -86,7 +86,8 @@ def encode_request(request: TaskRequest[Any]) -> Json:
         raise ValueError(f"{name}: its family, {family.name!r}, is not one that workers know")
     if getattr(request, "webhook_secret", None):
         raise ValueError(
-            f"{name}.webhook_secret: a secret has no place in a shared database. Leave it out, and give the worker's "
+            f"{name}.webhook_secret: a secret has no place in a shared database. Leave it out, and "
+            "give the worker's "
             "client a WebhookReceiver, which adds its own"
         )
 
@@ -226,7 +227,9 @@ def without_answer(outcome: Mapping[str, Any]) -> Json:
     return {**outcome, "raw": None}
 
 
-def decode_outcome(data: Mapping[str, Any], *, key: str, index: int, request: TaskRequest[Any]) -> Outcome[Any]:
+def decode_outcome(
+    data: Mapping[str, Any], *, key: str, index: int, request: TaskRequest[Any]
+) -> Outcome[Any]:
     """Return the outcome of `encode_outcome`."""
     ref = None
     if data["ref"] is not None:
@@ -261,7 +264,8 @@ def decode_outcome(data: Mapping[str, Any], *, key: str, index: int, request: Ta
 def _with_places(task: Task[Any], saved: Mapping[str, str]) -> Task[Any]:
     if saved:
         files = tuple(
-            evolve(file, saved_as=_place(saved[file.url])) if file.url in saved else file for file in task.files
+            evolve(file, saved_as=_place(saved[file.url])) if file.url in saved else file
+            for file in task.files
         )
         task.__dict__["files"] = files
     return task

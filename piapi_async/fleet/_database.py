@@ -76,7 +76,7 @@ class Owner:
 
 @frozen
 class KeyNote:
-    """What `piapi_keys` says of a key: its last attempt, how that ended ("" for not yet, or done), and its digest.
+    """What `piapi_keys` says of a key: its last attempt, how that ended ("": not yet, or done), and its digest.
 
     `kept` is the outcome of a pruned item, `nonce` that of the endpoint with which an unknown one was sent.
     """
@@ -91,13 +91,16 @@ class KeyNote:
 
 def check_url(url: object) -> str:
     """Return the URL of a database; raise `ValueError` for what cannot be one."""
-    if isinstance(url, str) and url.startswith(("sqlite:///", "postgresql://", "postgres://", "postgresql+psycopg://")):
+    if isinstance(url, str) and url.startswith(
+        ("sqlite:///", "postgresql://", "postgres://", "postgresql+psycopg://")
+    ):
         return url
     shown = url
     if isinstance(url, str):
         shown = url.partition("://")[0]  # the rest may hold a password
     raise ValueError(
-        f"url: {shown!r} is not allowed; it must begin with sqlite:/// (a file on this machine) or postgresql://"
+        f"url: {shown!r} is not allowed; it must begin with sqlite:/// (a file on this "
+        "machine) or postgresql://"
     )
 
 
@@ -124,7 +127,8 @@ class Database:
         is_sqlite = url.startswith("sqlite")
         if is_sqlite and not CAN_SQLITE:
             raise RuntimeError(
-                f"The engine needs SQLite 3.42 on Python 3.12 and later, and this Python has {sqlite3.sqlite_version}: "
+                "The engine needs SQLite 3.42 on Python 3.12 and later, and this Python has "
+                f"{sqlite3.sqlite_version}: "
                 "use PostgreSQL, or another Python"
             )
         engine_url = sa.make_url(url)
@@ -200,7 +204,13 @@ class Database:
         A response that names a task wins over a finding in the host's history.
         """
         tasks = self._tasks
-        row = {"origin": ref.origin, "family": ref.family, "task_id": ref.task_id, "item": item, "found": found}
+        row = {
+            "origin": ref.origin,
+            "family": ref.family,
+            "task_id": ref.task_id,
+            "item": item,
+            "found": found,
+        }
         if self._run(self._insert(tasks).values(**row).on_conflict_do_nothing()):
             return True
 
@@ -229,7 +239,7 @@ class Database:
         return TaskRef(origin, family, task_id), bool(found)
 
     def unknown_with_task(self) -> list[tuple[str, str]]:
-        """Return the unknown keys whose task has become known, each with that: one by a response comes first."""
+        """Return the unknown keys whose task has become known, with it: one named by a response comes first."""
         keys, tasks = self._keys.c, self._tasks.c
         item = keys.key + "#" + sa.cast(keys.attempt, sa.Text())
         query = sa.select(keys.key, tasks.task_id).join(self._tasks, tasks.item == item)
@@ -286,7 +296,9 @@ class Database:
         insert = self._insert(self._keys).values(**values)
         return insert.on_conflict_do_update(index_elements=["key"], set_=values, where=where)
 
-    def begin_attempt(self, note: KeyNote, enqueue: Callable[[sa.Connection], object], *, ref: TaskRef | None) -> bool:
+    def begin_attempt(
+        self, note: KeyNote, enqueue: Callable[[sa.Connection], object], *, ref: TaskRef | None
+    ) -> bool:
         """Enqueue another attempt of a key, and note it; return False if another process was first.
 
         `ref` is its task, if a person has named one.  Raises `ValueError` if that is another's.
@@ -304,12 +316,14 @@ class Database:
     # -- counts -----------------------------------------------------------------------------------
 
     def count_states(self) -> tuple[dict[str, int], dict[str, int], int]:
-        """Return how many items the engine has in each status, how many keys are noted in each state, and pruned ones.
+        """Return the number of the engine's items by status, of noted keys by state, and of pruned keys.
 
         The status is read from the engine's table, because its client can only list every item.
         """
         status = self._statuses.c
-        by_status = sa.select(status.status, sa.func.count()).where(status.name == ITEM).group_by(status.status)
+        by_status = (
+            sa.select(status.status, sa.func.count()).where(status.name == ITEM).group_by(status.status)
+        )
         state = self._keys.c.state
         by_state = sa.select(state, sa.func.count()).group_by(state)
         pruned = sa.select(sa.func.count()).where(self._keys.c.kept.is_not(None))
@@ -363,7 +377,9 @@ class Database:
 
     def holders(self) -> set[str]:
         """Return the workers that hold items."""
-        held = self.client.list_workflows(status="PENDING", queue_name=QUEUE, load_input=False, load_output=False)
+        held = self.client.list_workflows(
+            status="PENDING", queue_name=QUEUE, load_input=False, load_output=False
+        )
         return {each.executor_id for each in held if each.executor_id}
 
     def release(self, worker: str, *, is_late: Callable[[], bool] = lambda: False) -> int:

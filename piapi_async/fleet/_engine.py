@@ -35,7 +35,9 @@ def launch(url: str, worker: str, process: Process) -> None:
     Raises `RuntimeError` if it runs in this process already.
     """
     if _PROCESSES:
-        raise RuntimeError("A Worker runs in this process already, and there can be one only: start another process")
+        raise RuntimeError(
+            "A Worker runs in this process already, and there can be one only: start another process"
+        )
 
     _quieten()
     DBOS(
@@ -52,7 +54,8 @@ def launch(url: str, worker: str, process: Process) -> None:
     )
     if DBOS.executor_id != worker:
         raise RuntimeError(
-            "This process has a DBOS application of its own, and there can be one only: run the Worker in another "
+            "This process has a DBOS application of its own, and there can be one only: run the "
+            "Worker in another "
             "process. A Fleet needs no DBOS runtime, and is welcome here"
         )
     _PROCESSES.append(process)

@@ -82,7 +82,7 @@ def enqueue(database: Database, entries: Sequence[Entry]) -> None:
 
 
 def _enqueue_new(database: Database, entries: Sequence[Entry], leave: frozenset[str]) -> list[Entry] | None:
-    """Return the entries that the queue has already; None, and nothing is written, if a key is noted elsewhere."""
+    """Return the entries that the queue has already; None, with nothing written, if a key is noted elsewhere."""
     known: list[Entry] = []
     with database.engine.connect() as connection, connection.begin() as transaction:
         fresh: list[str] = []
@@ -125,7 +125,11 @@ def _meet_again(database: Database, entry: Entry) -> None:
 
 
 def _next_attempt(
-    database: Database, note: KeyNote, payload: dict[str, Any], options: EnqueueOptions, ref: TaskRef | None = None
+    database: Database,
+    note: KeyNote,
+    payload: dict[str, Any],
+    options: EnqueueOptions,
+    ref: TaskRef | None = None,
 ) -> bool:
     """Begin the attempt after the one that is noted; return False if another process was first."""
     database.note_end(note)  # a queued one that was cancelled has no note of its own
@@ -145,14 +149,16 @@ def list_batch(database: Database, batch: str | None) -> list[WorkflowStatus]:
     attributes = None
     if batch is not None and not database.is_sqlite:  # which cannot look into JSON
         attributes = {"batch": batch}
-    listed = database.client.list_workflows(name=ITEM, attributes=attributes, load_input=False, load_output=False)
+    listed = database.client.list_workflows(
+        name=ITEM, attributes=attributes, load_input=False, load_output=False
+    )
     if batch is None:
         return listed
     return [each for each in listed if (each.attributes or {}).get("batch") == batch]
 
 
 def listed_item(database: Database, item: str, *, load: bool = False) -> WorkflowStatus | None:
-    """Return what the engine has of an item, with its contents if asked to `load` them; None if it has none."""
+    """Return what the engine has of an item, with its contents if asked to `load` them; None if nothing."""
     found = database.client.list_workflows(workflow_ids=[item], load_input=load, load_output=load)
     return found[0] if found else None
 
@@ -261,10 +267,14 @@ def outcome_of(ended: WorkflowStatus, request: TaskRequest[Any] | None, index: i
     data = ended.output
     if ended.status == "CANCELLED":
         data = encode_outcome(
-            codec.CANCELLED, error=PiAPIError(f"{key} was cancelled before it was submitted; nothing was paid.")
+            codec.CANCELLED,
+            error=PiAPIError(f"{key} was cancelled before it was submitted; nothing was paid."),
         )
     elif ended.status != "SUCCESS" or not isinstance(data, dict):
-        text = f"{key} ended with a fault of the worker: {ended.error!r}. Look at its log; a task may have been made"
+        text = (
+            f"{key} ended with a fault of the worker: {ended.error!r}. Look at its log; a task "
+            "may have been made"
+        )
         failure = SubmissionUnknown(text, request=request, at=(ended.created_at or 0) / 1000, key=key)
         data = encode_outcome(codec.FAILED, error=encode_error(failure))
     return decode_outcome(data, key=key, index=index, request=request)

@@ -30,7 +30,7 @@ def key_of(item: str) -> tuple[str, int]:
 
 
 def nonce_key_of(item: str) -> str:
-    """Return what the nonce of an item's webhook endpoint is made from; no key of a ledger has a line feed."""
+    """Return what the nonce of an item's webhook endpoint is made from; no ledger's key has a line feed."""
     return f"fleet\n{item}"
 
 

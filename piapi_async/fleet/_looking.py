@@ -48,7 +48,9 @@ class FleetRecords:
             return []
         return await in_thread(self._read)
 
-    async def known_ids(self, origin: str, ids: Sequence[TaskId], since: float, until: float) -> dict[str, str]:
+    async def known_ids(
+        self, origin: str, ids: Sequence[TaskId], since: float, until: float
+    ) -> dict[str, str]:
         """Return which tasks are somebody's, whenever they were made."""
         del since, until
         known = await in_thread(partial(self.database.known_tasks, origin, ids))
@@ -170,4 +172,6 @@ class Lookout:
         runtime = self.runtime
         lifetime = self.lease / 2 + runtime.sender.timeout
         records = FleetRecords(self.database, digest, family, lifetime)
-        return Finder(runtime.sender, runtime.origin, records, runtime.submitter.finder.patience, KnownIds(), set())
+        return Finder(
+            runtime.sender, runtime.origin, records, runtime.submitter.finder.patience, KnownIds(), set()
+        )

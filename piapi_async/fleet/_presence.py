@@ -102,7 +102,10 @@ class Presence:
     def _take_over(self, worker: str, now: float) -> None:
         released = self.database.release(worker, is_late=lambda: self._clock() - now >= self.lease)
         if released:
-            text = f"worker {worker} has stood still for {self.lease:g} s; {released} items of its are taken over"
+            text = (
+                f"worker {worker} has stood still for {self.lease:g} s; {released} items of its "
+                "are taken over"
+            )
             self.events.notice(logging.WARNING, text)
 
 

@@ -1,4 +1,4 @@
-"""Our five small tables beside the engine's: a row only where there is something that the engine does not know.
+"""Our five small tables beside the engine's: they have rows only for what the engine does not know.
 
 | table | a row |
 |---|---|
@@ -52,10 +52,16 @@ def make_tables(schema: str | None) -> dict[str, sa.Table]:
         ),
         "cancels": sa.Table("piapi_cancels", meta, sa.Column("item", text, primary_key=True)),
         "workers": sa.Table(
-            "piapi_workers", meta, sa.Column("id", text, primary_key=True), sa.Column("beat", number, nullable=False)
+            "piapi_workers",
+            meta,
+            sa.Column("id", text, primary_key=True),
+            sa.Column("beat", number, nullable=False),
         ),
         "fleet": sa.Table(
-            "piapi_fleet", meta, sa.Column("name", text, primary_key=True), sa.Column("value", text, nullable=False)
+            "piapi_fleet",
+            meta,
+            sa.Column("name", text, primary_key=True),
+            sa.Column("value", text, nullable=False),
         ),
         "statuses": sa.Table("workflow_status", meta, sa.Column("name", text), sa.Column("status", text)),
     }

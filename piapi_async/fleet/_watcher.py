@@ -19,7 +19,7 @@ Woken = asyncio.Future[End]
 
 @define(eq=False)
 class Watcher:
-    """Tells those who wait for keys how the last attempt of these has ended; asks only while somebody waits."""
+    """Tells those who wait for keys how their last attempts have ended; asks only while somebody waits."""
 
     database: Database
     interval: float

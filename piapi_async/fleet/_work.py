@@ -158,12 +158,15 @@ class Work:
             await _for_ever()
         self.sending.add(item)
 
-    async def _send(self, item: str, request: RecordedRequest, intent: Json, tries: int, began: float) -> Json:
+    async def _send(
+        self, item: str, request: RecordedRequest, intent: Json, tries: int, began: float
+    ) -> Json:
         """Return what came of one POST."""
         permit = self.intents.take(intent["token"])
         if permit is None:
             error = SubmissionUnknown(
-                f"{item} may have been accepted: the worker that was to send it was lost before it had written down "
+                f"{item} may have been accepted: the worker that was to send it was lost before it had "
+                "written down "
                 "what came of it. It will not be retried automatically",
                 request=request,
                 at=intent["at"],
@@ -194,7 +197,9 @@ class Work:
         """
         if isinstance(error, APIError) and error.ref is not None:
             take = partial(self.database.take_task, error.ref, NOBODY, found=True)
-            await in_thread(partial(insist, take, f"task {error.ref}, which a refusal names,", self.runtime.events))
+            await in_thread(
+                partial(insist, take, f"task {error.ref}, which a refusal names,", self.runtime.events)
+            )
 
     @staticmethod
     def _terms(item: str, permit: Permit) -> Terms:
@@ -243,7 +248,10 @@ class Work:
         ref = codec.decode_ref(got["ref"])
         outcome = await self._awaited(item, request, ref)
         if got.get("found") and await in_thread(partial(self.database.task_of, item)) is None:
-            text = f"{item} is unknown again: task {ref}, which was found for it, is another's by its own response"
+            text = (
+                f"{item} is unknown again: task {ref}, which was found for it, is another's by its "
+                "own response"
+            )
             lost = SubmissionUnknown(text, request=request, at=time.time(), key=key_of(item)[0])
             return encode_outcome(codec.UNKNOWN, error=lost)
         return outcome
@@ -286,7 +294,7 @@ class Work:
         return encode_outcome(codec.DONE, ref=ref, task=task, saved=saved)
 
     async def settle_found(self) -> None:
-        """Resolve what stayed unknown and whose task has become known since: an answer came very late, say."""
+        """Resolve what stayed unknown and whose task is known by now: an answer came very late, say."""
         await in_thread(partial(jobs.settle_found, self.database))
 
     async def cancel_asked(self) -> None:

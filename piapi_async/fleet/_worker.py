@@ -88,7 +88,8 @@ class Worker:
     def __attrs_post_init__(self) -> None:
         if runtime_of(self._piapi).ledger is not None:
             raise ValueError(
-                "piapi: its ledger is not allowed, as the fleet's database takes its place; make a client without one"
+                "piapi: its ledger is not allowed, as the fleet's database takes its place; make a "
+                "client without one"
             )
         for name in ("concurrency", "per_worker"):
             value = getattr(self, name)
@@ -96,7 +97,8 @@ class Worker:
                 raise ValueError(f"{name}: {value!r} is not allowed; it must be a whole number above 0")
         if self.rate_limit is not None and not (self.rate_limit[0] >= 1 and self.rate_limit[1] > 0):
             raise ValueError(
-                f"rate_limit: {self.rate_limit!r} is not allowed; it must be (tasks, seconds), such as (10, 2)"
+                f"rate_limit: {self.rate_limit!r} is not allowed; it must be (tasks, seconds), such as "
+                "(10, 2)"
             )
         check_seconds("lease", self.lease)
         check_seconds("poll", self.poll)
@@ -194,7 +196,9 @@ class Worker:
         runtime.correlation.look_in(FleetSubmissions(database, runtime.origin))
         downloads = None
         if self._target is not None:
-            downloads = Downloads(self._target, runtime.file_session(), DownloadOptions(all_files=self.all_files))
+            downloads = Downloads(
+                self._target, runtime.file_session(), DownloadOptions(all_files=self.all_files)
+            )
             stack.push_async_callback(downloads.close)
         return Work(
             runtime=runtime,

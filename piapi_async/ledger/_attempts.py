@@ -1,4 +1,4 @@
-"""The attempts of one key: a new one takes the place of one that failed, and gives it back if nothing was made.
+"""The attempts of one key: a new one takes the place of one that failed, or gives it back if it made nothing.
 
 `submits` has the last attempt of each key, which is what `submit(key)` means; `earlier` has the ids
 and ends of those before it, so that no task is ever taken for another attempt's.  It also has the
@@ -54,7 +54,7 @@ def replace(
     *,
     trace: str | None = None,
 ) -> bool:
-    """Begin a new attempt in the place of one that was seen to end; return whether that was still the last."""
+    """Begin a new attempt in place of one that was seen to end; return whether that was still the last."""
     values: dict[str, Any] = {
         "key": identity.key,
         "origin": identity.origin,
@@ -83,7 +83,7 @@ def replace(
 
 
 def withdraw(connection: sqlite3.Connection, key: str) -> None:
-    """Take back the last attempt of a key, which made no task: the one before it is the last again, if any."""
+    """Take back the last attempt of a key, which made no task: the one before it, if any, is the last again."""
     before = connection.execute(_LATEST, (key,)).fetchone()
     if before is None:
         connection.execute("DELETE FROM submits WHERE key = ?", (key,))
@@ -94,7 +94,7 @@ def withdraw(connection: sqlite3.Connection, key: str) -> None:
 
 
 def refuse(connection: sqlite3.Connection, identity: SubmissionKey, task_id: str) -> None:
-    """Note the task that the refusal of a key's present attempt has named, so that no later one is given it."""
+    """Note the task that the refusal of a key's present attempt named, so that no later one is given it."""
     connection.execute(_REFUSE, {"key": identity.key, "task_id": task_id, "outcome": _REFUSED})
 
 
@@ -107,7 +107,7 @@ def earlier_key(connection: sqlite3.Connection, origin: str, task_id: str) -> st
 
 
 def spent_key(connection: sqlite3.Connection, origin: str, task_id: str) -> str | None:
-    """Return the key of which a task is an earlier attempt or was named by a refusal; None if it is neither."""
+    """Return the key of which a task is an earlier attempt or was named by a refusal; None if neither."""
     query = "SELECT key FROM earlier WHERE origin = ? AND task_id = ?"
     row = connection.execute(query, (origin, task_id)).fetchone()
     if row is None:

@@ -33,5 +33,7 @@ def write_durations(
 ) -> None:
     """Keep the last durations at a host, by family and kind."""
     now = time.time()
-    rows = [(origin, family, kind, orjson.dumps(seconds), now) for (family, kind), seconds in durations.items()]
+    rows = [
+        (origin, family, kind, orjson.dumps(seconds), now) for (family, kind), seconds in durations.items()
+    ]
     connection.executemany(_WRITE, rows)

@@ -65,7 +65,7 @@ class LedgerEntry:
 
 @frozen
 class EndedAttempt:
-    """An attempt of which the end was seen, for a new one to take its place; `outcome` as in `LedgerEntry`."""
+    """An attempt that was seen to end, for a new one to take its place; `outcome` as in `LedgerEntry`."""
 
     number: int
     task_id: TaskId
@@ -74,7 +74,7 @@ class EndedAttempt:
 
 @frozen
 class Kept:
-    """What stands beside a submission for those who come later: its caller's note, as JSON, and an observer's text."""
+    """What stands beside a submission for those who come later: a caller's note, as JSON, an observer's text."""
 
     note: str | None = None
     trace: str | None = None
@@ -134,7 +134,9 @@ def check_key(key: object) -> None:
 
 
 _LONGEST_NOTE = 16 * 1024  # bytes
-_PLAIN_JSON = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_SUBCLASS
+_PLAIN_JSON = (
+    orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_SUBCLASS
+)
 
 
 def note_as_json(note: object) -> str | None:

@@ -169,4 +169,6 @@ def take_back(connection: sqlite3.Connection, identity: SubmissionKey, task_id: 
         "UPDATE submits SET state = 'unknown', task_id = NULL, found = NULL, outcome = NULL, answer = NULL "
         "WHERE task_id = ? AND origin = ? AND key <> ? AND found IS NOT NULL RETURNING key"
     )
-    return [row["key"] for row in connection.execute(query, (task_id, identity.origin, identity.key)).fetchall()]
+    return [
+        row["key"] for row in connection.execute(query, (task_id, identity.origin, identity.key)).fetchall()
+    ]

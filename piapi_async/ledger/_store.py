@@ -37,7 +37,7 @@ from ._schema import prepare, require_or_make
 _BUSY_SECONDS = 20.0  # for which a transaction waits for another process's
 
 _UNREADABLE = frozenset({sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
-"""Errors of a transaction that cannot begin because its pages cannot be read, perhaps as the log was cut off."""
+"""Errors of a transaction that cannot begin: its pages cannot be read, perhaps as the log was cut off."""
 
 FORKED = "open it in the new process only, or start that with multiprocessing's 'spawn' and not with 'fork'."
 
@@ -321,7 +321,9 @@ class LedgerStore:
         row = self._row_of(connection, identity.key)
         assert row is not None  # noqa: S101 - it is what the insertion met with
         _require_same(row, identity)
-        if replaces is not None and replace(connection, identity, replaces, self.owner, sent_as, trace=kept.trace):
+        if replaces is not None and replace(
+            connection, identity, replaces, self.owner, sent_as, trace=kept.trace
+        ):
             self._owned[identity.key] = identity
             return None
         return self._current(connection, row)
@@ -394,8 +396,10 @@ class LedgerStore:
             return None
         return entry_of(row).task_id
 
-    def attach_task(self, connection: sqlite3.Connection, key: str, task_id: str, found: str = "webhook") -> None:
-        """Record the task of a submission that is being sent, by any process, or is unknown, and how it was found."""
+    def attach_task(
+        self, connection: sqlite3.Connection, key: str, task_id: str, found: str = "webhook"
+    ) -> None:
+        """Record the task of a submission of any process that is being sent or unknown, and how it was found."""
         connection.execute(_ATTACH_TASK, (task_id, found, key))
 
     def lose(
@@ -411,10 +415,13 @@ class LedgerStore:
         """Return the submissions without a task of one family of a host."""
         rows = read_open_rows(connection, origin, family)
         return [
-            open_row_of(row, alive=row["state"] == LedgerState.SENDING.value and self._is_alive(row)) for row in rows
+            open_row_of(row, alive=row["state"] == LedgerState.SENDING.value and self._is_alive(row))
+            for row in rows
         ]
 
-    def give_lost(self, connection: sqlite3.Connection, identity: SubmissionKey, task_id: str, found: str) -> Taken:
+    def give_lost(
+        self, connection: sqlite3.Connection, identity: SubmissionKey, task_id: str, found: str
+    ) -> Taken:
         """Record the task of a submission of ours whose response was lost, if no other has it."""
         row = self._row_of(connection, identity.key)
         is_ours = row is not None and row["owner"] == self.owner and self._owns(identity)
@@ -463,7 +470,9 @@ class LedgerStore:
         else:
             other_key = spent_key(connection, row["origin"], task_id)
             if other_key is not None:
-                raise LedgerError(f"Task {task_id} was made by an earlier attempt of the submission {other_key!r}")
+                raise LedgerError(
+                    f"Task {task_id} was made by an earlier attempt of the submission {other_key!r}"
+                )
             self.attach_task(connection, key, task_id, "hand")
 
     # -- reading ----------------------------------------------------------------------------------

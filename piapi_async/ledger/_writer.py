@@ -86,7 +86,7 @@ class LedgerWriter:
     # -- life -------------------------------------------------------------------------------------
 
     def join(self, events: Events) -> None:
-        """Count one client more that uses the ledger, in the running loop; its observers are told of commits."""
+        """Count one more client of the ledger, in the running loop; its observers are told of commits."""
         self._clients.append(_Client(running_loop(), events))
 
     async def leave(self, events: Events) -> None:
@@ -163,7 +163,9 @@ class LedgerWriter:
         """Return the submissions without a task of one family of a host, of any process."""
         return await self.run(self.store.open_rows, origin, family)
 
-    async def known_ids(self, origin: str, ids: Sequence[TaskId], since: float, until: float) -> dict[str, str]:
+    async def known_ids(
+        self, origin: str, ids: Sequence[TaskId], since: float, until: float
+    ) -> dict[str, str]:
         """Return the key of each id that any submission to a host is known by, ended ones included.
 
         The tasks were made between these Unix times of this machine.
@@ -171,17 +173,19 @@ class LedgerWriter:
         return await self.run(keys_of, origin, ids, since, until)
 
     async def is_spent(self, origin: str, task_id: TaskId) -> bool:
-        """Return whether a task is an earlier attempt, or was named by a refusal: no later one has made it."""
+        """Return whether a task is an earlier attempt's, or was named by a refusal: no later one made it."""
         return await self.run(spent_key, origin, task_id) is not None
 
     async def give_lost(self, identity: SubmissionKey, task_id: TaskId, found: str) -> Taken:
-        """Record the task of a submission of ours whose response was lost; if that fails, `LedgerError.ref` has it."""
+        """Record the task of a submission whose response was lost; if that fails, `LedgerError.ref` has it."""
         loss = f"Task {task_id} was found, and is paid for, but could not be recorded"
         operation = Operation(self.store.give_lost, (identity, task_id, found))
         try:
             taken: Taken = await self._enqueue(operation, loss=loss)
         except LedgerError as error:
-            raise LedgerError(f"{loss}: {error}", ref=TaskRef(identity.origin, identity.family, task_id)) from error
+            raise LedgerError(
+                f"{loss}: {error}", ref=TaskRef(identity.origin, identity.family, task_id)
+            ) from error
         return taken
 
     async def give_unknown(self, row: OpenRow, task_id: TaskId, found: str) -> Taken:
@@ -221,7 +225,7 @@ class LedgerWriter:
         return await self.run(self.store.counts)
 
     async def open_keys(self) -> list[tuple[str, int]]:
-        """Return the keys of the submissions without a task, of any process, each with its attempt's number."""
+        """Return the keys of submissions without a task, of any process, each with its attempt's number."""
         return await self.run(open_keys)
 
     async def occurrence_numbers(self, run: str, identities: Sequence[SubmissionKey]) -> list[int]:
@@ -370,13 +374,17 @@ class LedgerWriter:
 
     # -- back in the loop -------------------------------------------------------------------------
 
-    def _deliver(self, loop: asyncio.AbstractEventLoop, group: list[_Job], results: list[Any], seconds: float) -> None:
+    def _deliver(
+        self, loop: asyncio.AbstractEventLoop, group: list[_Job], results: list[Any], seconds: float
+    ) -> None:
         for job, result in zip(group, results, strict=True):
             job.deliver(result)
         self._tell(loop, group, results, seconds)
         loop.call_soon(self._resumed.set)  # after the callers, which have been scheduled by now
 
-    def _tell(self, loop: asyncio.AbstractEventLoop, group: list[_Job], results: list[Any], seconds: float) -> None:
+    def _tell(
+        self, loop: asyncio.AbstractEventLoop, group: list[_Job], results: list[Any], seconds: float
+    ) -> None:
         """Tell the observers of the clients in a loop that a group was committed."""
         for client in self._clients:
             if client.loop is loop and client.events.heard_in_detail:

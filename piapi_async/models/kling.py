@@ -14,7 +14,20 @@ from typing import Any, Literal
 from attrs import field, frozen
 
 from .._protocol.checks import Converted
-from .._protocol.fields import choice, flag, item, items, link, links, number, open_choice, parent, ratio, text, whole
+from .._protocol.fields import (
+    choice,
+    flag,
+    item,
+    items,
+    link,
+    links,
+    number,
+    open_choice,
+    parent,
+    ratio,
+    text,
+    whole,
+)
 from ..tasks import TaskLike
 from ..unified import ModelRequest, request
 

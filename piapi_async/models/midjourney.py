@@ -91,7 +91,9 @@ class Upscale(_Midjourney):
 
     _task_type = "upscale"
     origin_task_id: Converted[TaskLike, str] = parent(kw_only=False)
-    index: Converted[UpscaleIndex, str] = word("1", "2", "3", "4", "2x", "4x", "subtle", "creative", kw_only=False)
+    index: Converted[UpscaleIndex, str] = word(
+        "1", "2", "3", "4", "2x", "4x", "subtle", "creative", kw_only=False
+    )
 
 
 @request
@@ -100,7 +102,9 @@ class Variation(_Midjourney):
 
     _task_type = "variation"
     origin_task_id: Converted[TaskLike, str] = parent(kw_only=False)
-    index: Converted[VariationIndex, str] = word("1", "2", "3", "4", "high_variation", "low_variation", kw_only=False)
+    index: Converted[VariationIndex, str] = word(
+        "1", "2", "3", "4", "high_variation", "low_variation", kw_only=False
+    )
     prompt: str | None = text(default=None)
     aspect_ratio: str | None = whole_ratio(default=None)
     skip_prompt_check: bool | None = flag(default=None)

@@ -111,13 +111,17 @@ class Events:
 
     # -- submissions ------------------------------------------------------------------------------
 
-    def started(self, request: TaskRequest[Any], name: str, family: str, now: float, key: str | None) -> Subject | None:
+    def started(
+        self, request: TaskRequest[Any], name: str, family: str, now: float, key: str | None
+    ) -> Subject | None:
         """Tell that `submit` was called; return what later events name it by, None if nobody listens."""
         if not self.heard:
             return None
 
         subject = Subject(next(_NUMBERS), name, family, now, key)
-        self.emit(SubmissionStarted(origin=self.origin, client=self.client, task_request=request, **_of(subject)))
+        self.emit(
+            SubmissionStarted(origin=self.origin, client=self.client, task_request=request, **_of(subject))
+        )
         return subject
 
     def trace_of(self, subject: Subject | None) -> str | None:
@@ -143,7 +147,9 @@ class Events:
         if subject is not None and self._observers:
             subject.attempts += 1
             self.emit(
-                SubmissionSending(origin=self.origin, client=self.client, attempt=subject.attempts, **_of(subject))
+                SubmissionSending(
+                    origin=self.origin, client=self.client, attempt=subject.attempts, **_of(subject)
+                )
             )
 
     def accepted(
@@ -174,17 +180,31 @@ class Events:
             )
         )
 
-    def not_accepted(self, subject: Subject | None, error: BaseException, now: float, *, unknown: bool) -> None:
+    def not_accepted(
+        self, subject: Subject | None, error: BaseException, now: float, *, unknown: bool
+    ) -> None:
         """Tell that a submission has made no task or, if `unknown`, may have."""
         if subject is None:
             return
         kind = SubmissionBecameUnknown if unknown else SubmissionRefused
         self.emit(
-            kind(origin=self.origin, client=self.client, error=error, seconds=now - subject.started_at, **_of(subject))
+            kind(
+                origin=self.origin,
+                client=self.client,
+                error=error,
+                seconds=now - subject.started_at,
+                **_of(subject),
+            )
         )
 
     def recovered(
-        self, task_id: TaskId, family: str, how: str, *, key: str | None = None, subject: Subject | None = None
+        self,
+        task_id: TaskId,
+        family: str,
+        how: str,
+        *,
+        key: str | None = None,
+        subject: Subject | None = None,
     ) -> None:
         """Tell that the task of a submission whose response was lost was found.
 
@@ -195,11 +215,15 @@ class Events:
         known: dict[str, Any] = {"family": family, "key": key}
         if subject is not None:
             known = _of(subject)
-        self.emit(SubmissionRecovered(origin=self.origin, client=self.client, task_id=task_id, how=how, **known))
+        self.emit(
+            SubmissionRecovered(origin=self.origin, client=self.client, task_id=task_id, how=how, **known)
+        )
 
     # -- tasks ------------------------------------------------------------------------------------
 
-    def state_changed(self, subject: Subject | None, family: str, task: Task[Any], previous: TaskState | None) -> None:
+    def state_changed(
+        self, subject: Subject | None, family: str, task: Task[Any], previous: TaskState | None
+    ) -> None:
         """Tell that a wait has seen a task in another state."""
         self.emit(
             TaskStateChanged(
@@ -250,10 +274,14 @@ class Events:
         for task in tasks:
             if task is not None:
                 self.emit(
-                    TaskRead(origin=self.origin, client=self.client, task_id=task.task_id, family=family, task=task)
+                    TaskRead(
+                        origin=self.origin, client=self.client, task_id=task.task_id, family=family, task=task
+                    )
                 )
 
-    def webhook(self, task_id: TaskId, family: str, state: TaskState, *, waited: bool, duplicate: bool = False) -> None:
+    def webhook(
+        self, task_id: TaskId, family: str, state: TaskState, *, waited: bool, duplicate: bool = False
+    ) -> None:
         """Tell that a delivery has come."""
         if not self.heard_in_detail:
             return
@@ -276,7 +304,12 @@ class Events:
         family = "" if task.ref is None else task.ref.family
         self.emit(
             FileSaved(
-                origin=self.origin, client=self.client, task_id=task.task_id, family=family, file=file, seconds=seconds
+                origin=self.origin,
+                client=self.client,
+                task_id=task.task_id,
+                family=family,
+                file=file,
+                seconds=seconds,
             )
         )
 
@@ -303,7 +336,9 @@ class Events:
         if self.heard_in_detail:
             self.emit(RateLimited(origin=self.origin, client=self.client, pause=pause, error=error))
 
-    def retried(self, request: Request[Any], error: PiAPIError, pause: float, attempt: int, attempts: int) -> None:
+    def retried(
+        self, request: Request[Any], error: PiAPIError, pause: float, attempt: int, attempts: int
+    ) -> None:
         """Tell that a call is tried again."""
         if not self.heard:
             return
@@ -325,7 +360,12 @@ class Events:
         """Tell that the ledger has committed."""
         if self.heard_in_detail:
             event = LedgerWritten(
-                origin=self.origin, client=self.client, path=path, operations=operations, failed=failed, seconds=seconds
+                origin=self.origin,
+                client=self.client,
+                path=path,
+                operations=operations,
+                failed=failed,
+                seconds=seconds,
             )
             self.emit(event)
 

@@ -102,7 +102,11 @@ def _accepted(event: SubmissionAccepted) -> Line:
 def _refused(event: SubmissionRefused) -> Line:
     error = event.error
     if isinstance(error, APIError):
-        return logging.INFO, "%s was refused: HTTP %s (%s)", (event.request, error.status, type(error).__name__)
+        return (
+            logging.INFO,
+            "%s was refused: HTTP %s (%s)",
+            (event.request, error.status, type(error).__name__),
+        )
     return logging.INFO, "%s was not submitted (%s)", (event.request, type(error).__name__)
 
 

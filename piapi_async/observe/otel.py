@@ -243,7 +243,10 @@ class OpenTelemetryObserver:
         life = self._tasks.get(_key(event))
         if life is None:
             return
-        attributes: dict[str, str | int] = {"piapi.task.state": event.state.value, "piapi.task.status": event.status}
+        attributes: dict[str, str | int] = {
+            "piapi.task.state": event.state.value,
+            "piapi.task.status": event.status,
+        }
         if event.progress is not None:
             attributes["piapi.task.progress"] = event.progress
         life.span.add_event(f"task {event.state.value}", attributes, self._clock())
@@ -385,9 +388,13 @@ class _Meters:
             "Polls that asked for a task.",
             explicit_bucket_boundaries_advisory=_POLLS,
         )
-        self.cost = meter.create_counter("piapi.task.cost", "", "What the host says that tasks have consumed.")
+        self.cost = meter.create_counter(
+            "piapi.task.cost", "", "What the host says that tasks have consumed."
+        )
         self.polls = meter.create_counter("piapi.polls", "{request}", "Requests made for waits.")
-        self.rate_limited = meter.create_counter("piapi.rate_limited", "{time}", "Times a host asked to slow down.")
+        self.rate_limited = meter.create_counter(
+            "piapi.rate_limited", "{time}", "Times a host asked to slow down."
+        )
 
 
 # -- attributes ------------------------------------------------------------------------------------
@@ -450,7 +457,7 @@ def _facts_of(task: Task[Any]) -> dict[str, str | int | float]:
 
 
 def _between(earlier: datetime | None, later: datetime | None) -> float | None:
-    """Return the seconds between two of the host's times, None if one is missing or they contradict each other."""
+    """Return the seconds between two of the host's times; None if one is missing or they are reversed."""
     if earlier is None or later is None or later < earlier:
         return None
     return (later - earlier).total_seconds()

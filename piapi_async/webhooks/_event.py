@@ -45,7 +45,9 @@ class WebhookEvent:
         return classify(self.status)
 
     @classmethod
-    def from_http(cls, headers: Mapping[str, str], body: bytes, *, secret: str, query: str = "") -> WebhookEvent:
+    def from_http(
+        cls, headers: Mapping[str, str], body: bytes, *, secret: str, query: str = ""
+    ) -> WebhookEvent:
         """Return the event of a delivery, of whatever family; pure.
 
         The secret is a header's, or it has signed the body (LegNext's ``X-Legnext-Signature``) or
@@ -80,7 +82,8 @@ def read_event(body: bytes, *, secret: str) -> WebhookEvent:
     status = task.get("status")
     if not task_id or not isinstance(status, str) or not status.strip():
         raise WebhookRejected(
-            "The delivery names no task: it needs a str task_id or job_id, of at most 200 characters, and a str status."
+            "The delivery names no task: it needs a str task_id or job_id, of at most 200 "
+            "characters, and a str status."
         )
 
     return WebhookEvent(

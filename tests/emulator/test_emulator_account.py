@@ -108,7 +108,11 @@ async def test_the_account_counts_what_its_tasks_cost() -> None:
             for each in (first, running, last)
         ]
         assert counts == [(0, 0), (2_000_000, 200_000), (0, 2_200_000)]
-        assert last["wallet"]["point_remain"] == last["credit_pack_info"]["available_credits"] == 10**9 - 2_200_000
+        assert (
+            last["wallet"]["point_remain"]
+            == last["credit_pack_info"]["available_credits"]
+            == 10**9 - 2_200_000
+        )
         assert first["equivalent_in_usd"] > last["equivalent_in_usd"]
         other = await account(**{"X-API-Key": "other"})
         assert (other["wallet"]["point_used"], other["id"] == first["id"]) == (0, False)
@@ -128,7 +132,8 @@ async def test_active_tasks_are_counted_as_the_machine_has_them() -> None:
             "pending_count": 0,
             "processing_count": 2,
             "active_tasks": [
-                {"task_id": task_id, "task_type": "video_generation", "status": "processing"} for task_id in ids
+                {"task_id": task_id, "task_type": "video_generation", "status": "processing"}
+                for task_id in ids
             ],
         }
         assert answer["data"]["midjourney"]["staged_count"] == 1
@@ -137,7 +142,10 @@ async def test_active_tasks_are_counted_as_the_machine_has_them() -> None:
 
 
 OLD: dict[str, tuple[str, dict[str, Any]]] = {
-    "face_swap": ("/api/face_swap/v1/async", {"target_image": LINK, "swap_image": LINK, "result_type": "url"}),
+    "face_swap": (
+        "/api/face_swap/v1/async",
+        {"target_image": LINK, "swap_image": LINK, "result_type": "url"},
+    ),
     "luma": ("/api/luma/v1/video", {"prompt": "a cat", "expand_prompt": False, "image_url": LINK}),
     "kling": ("/api/kling/v1/video", {"prompt": "a cat", "duration": 5}),
 }
@@ -157,7 +165,10 @@ class TestOlderProtocols:
             hook = {"endpoint": inbox.url, "secret": "hush"}
             status, answer = await caller.call("POST", path, {**body, "webhook_config": hook})
             task_id = answer["data"]["task_id"]
-            assert (status, answer) == (200, {"code": 200, "data": {"task_id": task_id}, "message": "success"})
+            assert (status, answer) == (
+                200,
+                {"code": 200, "data": {"task_id": task_id}, "message": "success"},
+            )
             _, waiting = await _old(caller, protocol, task_id)
             await asyncio.sleep(100)
             _, ended = await _old(caller, protocol, task_id)
@@ -293,7 +304,10 @@ def _cube(content: bytes) -> None:
     parts = {"VEC3": 3, "VEC4": 4, "SCALAR": 1}
     for accessor in scene["accessors"]:
         view = scene["bufferViews"][accessor["bufferView"]]
-        assert accessor["count"] * sizes[accessor["componentType"]] * parts[accessor["type"]] == view["byteLength"]
+        assert (
+            accessor["count"] * sizes[accessor["componentType"]] * parts[accessor["type"]]
+            == view["byteLength"]
+        )
         assert view["byteOffset"] + view["byteLength"] <= scene["buffers"][0]["byteLength"]
     corners = struct.unpack_from("<36H", content, 28 + size + scene["bufferViews"][2]["byteOffset"])
     assert set(corners) == set(range(8))

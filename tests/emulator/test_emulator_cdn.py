@@ -19,8 +19,14 @@ pytestmark = pytest.mark.looptime
 
 async def asked(caller: Caller, target: str, **headers: str) -> tuple[int, dict[str, str], bytes]:
     """Return status, headers and body of a GET whose target goes out as it stands."""
-    async with caller.session.get(URL(target, encoded=True), headers=headers, allow_redirects=False) as answer:
-        return answer.status, {name.lower(): value for name, value in answer.headers.items()}, await answer.read()
+    async with caller.session.get(
+        URL(target, encoded=True), headers=headers, allow_redirects=False
+    ) as answer:
+        return (
+            answer.status,
+            {name.lower(): value for name, value in answer.headers.items()},
+            await answer.read(),
+        )
 
 
 async def files(caller: Caller) -> list[str]:
@@ -30,7 +36,11 @@ async def files(caller: Caller) -> list[str]:
     while (read := await caller.read(made["task_id"]))["status"] != "completed":
         await asyncio.sleep(1)
     result = task["task_result"]
-    return [result["image_url"], result["temporary_image_urls"][1], read["output"]["works"][0]["cover"]["resource"]]
+    return [
+        result["image_url"],
+        result["temporary_image_urls"][1],
+        read["output"]["works"][0]["cover"]["resource"],
+    ]
 
 
 class TestLate:
@@ -50,9 +60,17 @@ class TestSigned:
     async def test_a_link_holds_byte_for_byte(self) -> None:
         async with emulating(durations=1.0, signed_links="links") as caller:
             for link in await files(caller):
-                assert all(escape in link for escape in ("%2F", "%28", "%2C", "%27", "%7E", "%40", "%E7%8C%AB", "%3D"))
+                assert all(
+                    escape in link
+                    for escape in ("%2F", "%28", "%2C", "%27", "%7E", "%40", "%E7%8C%AB", "%3D")
+                )
                 assert (await asked(caller, link))[0] == 200
-                rewritten = [link.replace("%2F", "/"), str(URL(link)), link.replace("%7E", "~"), link.partition("?")[0]]
+                rewritten = [
+                    link.replace("%2F", "/"),
+                    str(URL(link)),
+                    link.replace("%7E", "~"),
+                    link.partition("?")[0],
+                ]
                 assert link not in rewritten
                 for other in (*rewritten, f"{link}&"):
                     status, headers, body = await asked(caller, other)
@@ -90,7 +108,9 @@ class TestParts:
             for link in await files(caller):
                 _, headers, whole = await asked(caller, link)
                 half = len(whole) // 2
-                status, part, rest = await asked(caller, link, Range=f"bytes={half}-", **{"If-Range": headers["etag"]})
+                status, part, rest = await asked(
+                    caller, link, Range=f"bytes={half}-", **{"If-Range": headers["etag"]}
+                )
 
                 assert (headers["accept-ranges"], status) == ("bytes", 206)
                 assert part["content-range"] == f"bytes {half}-{len(whole) - 1}/{len(whole)}"

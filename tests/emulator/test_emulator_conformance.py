@@ -47,7 +47,9 @@ EVERY = [
 
 
 @pytest.mark.parametrize(("verb", "body", "parent"), EVERY)
-async def test_every_create_verb_answers_an_id_and_the_task_finishes(verb: str, body: Any, parent: str) -> None:
+async def test_every_create_verb_answers_an_id_and_the_task_finishes(
+    verb: str, body: Any, parent: str
+) -> None:
     async with emulating() as caller:
         if parent:
             caller.emulator.adopt("parent", kind=parent, prompt="a cute cat")
@@ -116,7 +118,10 @@ async def test_a_failed_task_answers_200_with_its_texts() -> None:
 
         result = fetched["task_result"]
         assert (fetched["status"], result["image_url"], len(result["error_messages"])) == ("failed", "", 1)
-        assert result["error_messages"][0] in ("the job was stopped by Midjourney", "no image came back from the bot")
+        assert result["error_messages"][0] in (
+            "the job was stopped by Midjourney",
+            "no image came back from the bot",
+        )
 
 
 async def test_the_key_is_needed_to_create_and_not_to_fetch() -> None:
@@ -133,7 +138,9 @@ async def test_the_key_is_needed_to_create_and_not_to_fetch() -> None:
 async def test_a_host_may_want_the_key_for_a_fetch() -> None:
     async with emulating(dialect=Dialect(fetch_needs_key=True)) as caller:
         assert _said(await caller.post("fetch", task_id="x")) == (400, "task not found")
-        async with caller.session.post("/mj/v2/fetch", json={"task_id": "x"}, headers={"X-API-Key": "no"}) as answer:
+        async with caller.session.post(
+            "/mj/v2/fetch", json={"task_id": "x"}, headers={"X-API-Key": "no"}
+        ) as answer:
             assert answer.status == 401
 
 
@@ -148,40 +155,120 @@ def _said(answer: tuple[int, Any]) -> tuple[int, str]:
         ("imagine", {"prompt": ""}, "prompt is required"),
         ("imagine", {"prompt": 3}, "invalid prompt: must be a string"),
         ("imagine", {"prompt": "  "}, "invalid prompt: must not be blank"),
-        ("imagine", {"prompt": "a", "process_mode": "slow"}, "invalid process_mode: must be one of relax, fast, "),
+        (
+            "imagine",
+            {"prompt": "a", "process_mode": "slow"},
+            "invalid process_mode: must be one of relax, fast, ",
+        ),
         ("imagine", {"prompt": "a", "aspect_ratio": "wide"}, 'invalid aspect_ratio: must look like "4:3"'),
         ("imagine", {"prompt": "a", "aspect_ratio": "0:3"}, 'invalid aspect_ratio: must look like "4:3"'),
-        ("imagine", {"prompt": "a", "skip_prompt_check": "yes"}, "invalid skip_prompt_check: must be true or false"),
+        (
+            "imagine",
+            {"prompt": "a", "skip_prompt_check": "yes"},
+            "invalid skip_prompt_check: must be true or false",
+        ),
         ("imagine", {"prompt": "a", "bot_id": "1"}, "invalid bot_id: must be an integer"),
-        ("imagine", {"prompt": "a", "webhook_endpoint": "ftp://x"}, "invalid webhook_endpoint: must be an http or "),
-        ("imagine", {"prompt": "a", "webhook_endpoint": "http://x.org:81/"}, "invalid webhook_endpoint: port must be"),
-        ("imagine", {"prompt": "a", "webhook_endpoint": "http://x.org:x/"}, "invalid webhook_endpoint: must be a URL"),
-        ("imagine", {"prompt": "a", "webhook_endpoint": "http://[x/"}, "invalid webhook_endpoint: must be a URL"),
+        (
+            "imagine",
+            {"prompt": "a", "webhook_endpoint": "ftp://x"},
+            "invalid webhook_endpoint: must be an http or ",
+        ),
+        (
+            "imagine",
+            {"prompt": "a", "webhook_endpoint": "http://x.org:81/"},
+            "invalid webhook_endpoint: port must be",
+        ),
+        (
+            "imagine",
+            {"prompt": "a", "webhook_endpoint": "http://x.org:x/"},
+            "invalid webhook_endpoint: must be a URL",
+        ),
+        (
+            "imagine",
+            {"prompt": "a", "webhook_endpoint": "http://[x/"},
+            "invalid webhook_endpoint: must be a URL",
+        ),
         ("imagine", {"prompt": "a", "webhook_endpoint": 1}, "invalid webhook_endpoint: must be a string"),
         ("reroll", {}, "origin_task_id is required"),
         ("upscale", {"origin_task_id": "grid", "index": "5"}, "invalid index: must be one of 1, 2, 3, 4, 2x"),
         ("upscale", {"origin_task_id": "grid", "index": True}, "invalid index: must be a string"),
-        ("variation", {"origin_task_id": "grid", "index": "2x"}, "invalid index: must be one of 1, 2, 3, 4, high_"),
-        ("inpaint", {"origin_task_id": "single", "mask": "data:x"}, "invalid mask: must be base64 without a data:"),
+        (
+            "variation",
+            {"origin_task_id": "grid", "index": "2x"},
+            "invalid index: must be one of 1, 2, 3, 4, high_",
+        ),
+        (
+            "inpaint",
+            {"origin_task_id": "single", "mask": "data:x"},
+            "invalid mask: must be base64 without a data:",
+        ),
         ("inpaint", {"origin_task_id": "single", "mask": "%"}, "invalid mask: must be base64"),
         ("inpaint", {"origin_task_id": "single", "mask": 1}, "invalid mask: must be a string"),
-        ("outpaint", {"origin_task_id": "single", "zoom_ratio": "3"}, "invalid zoom_ratio: must be a string from"),
-        ("outpaint", {"origin_task_id": "single", "zoom_ratio": 2}, "invalid zoom_ratio: must be a string from"),
-        ("pan", {"origin_task_id": "single", "direction": "north"}, "invalid direction: must be one of up, down, "),
+        (
+            "outpaint",
+            {"origin_task_id": "single", "zoom_ratio": "3"},
+            "invalid zoom_ratio: must be a string from",
+        ),
+        (
+            "outpaint",
+            {"origin_task_id": "single", "zoom_ratio": 2},
+            "invalid zoom_ratio: must be a string from",
+        ),
+        (
+            "pan",
+            {"origin_task_id": "single", "direction": "north"},
+            "invalid direction: must be one of up, down, ",
+        ),
         ("describe", {"image_url": "cat.png"}, "invalid image_url: must be an http or https URL"),
         ("blend", {"image_urls": [LINK]}, "invalid image_urls: must be a list of 2 to 5 URLs"),
         ("blend", {"image_urls": [LINK, "x"]}, "invalid image_urls: must be an http or https URL"),
-        ("blend", {"image_urls": [LINK, LINK], "dimension": "round"}, "invalid dimension: must be one of square, "),
+        (
+            "blend",
+            {"image_urls": [LINK, LINK], "dimension": "round"},
+            "invalid dimension: must be one of square, ",
+        ),
         ("imagine", {"prompt": "much gore here"}, "banned prompt words: gore"),
-        ("upscale", {"origin_task_id": "nobody", "index": "1"}, "derive from origin task: parent task not found"),
-        ("upscale", {"origin_task_id": "old", "index": "1"}, "derive from origin task: parent task is outdated"),
-        ("upscale", {"origin_task_id": "grid", "index": "2x"}, "derive from origin task: index 2x needs an upscaled"),
-        ("upscale", {"origin_task_id": "single", "index": "1"}, "derive from origin task: index 1 needs a grid"),
-        ("variation", {"origin_task_id": "single", "index": 2}, "derive from origin task: index 2 needs a grid"),
+        (
+            "upscale",
+            {"origin_task_id": "nobody", "index": "1"},
+            "derive from origin task: parent task not found",
+        ),
+        (
+            "upscale",
+            {"origin_task_id": "old", "index": "1"},
+            "derive from origin task: parent task is outdated",
+        ),
+        (
+            "upscale",
+            {"origin_task_id": "grid", "index": "2x"},
+            "derive from origin task: index 2x needs an upscaled",
+        ),
+        (
+            "upscale",
+            {"origin_task_id": "single", "index": "1"},
+            "derive from origin task: index 1 needs a grid",
+        ),
+        (
+            "variation",
+            {"origin_task_id": "single", "index": 2},
+            "derive from origin task: index 2 needs a grid",
+        ),
         ("reroll", {"origin_task_id": "single"}, "derive from origin task: reroll needs a grid image task"),
-        ("inpaint", {"origin_task_id": "grid", "mask": MASK}, "derive from origin task: inpaint needs a single image"),
-        ("outpaint", {"origin_task_id": "grid", "zoom_ratio": "2"}, "derive from origin task: outpaint needs a single"),
-        ("pan", {"origin_task_id": "grid", "direction": "up"}, "derive from origin task: pan needs a single image"),
+        (
+            "inpaint",
+            {"origin_task_id": "grid", "mask": MASK},
+            "derive from origin task: inpaint needs a single image",
+        ),
+        (
+            "outpaint",
+            {"origin_task_id": "grid", "zoom_ratio": "2"},
+            "derive from origin task: outpaint needs a single",
+        ),
+        (
+            "pan",
+            {"origin_task_id": "grid", "direction": "up"},
+            "derive from origin task: pan needs a single image",
+        ),
         ("fetch", {}, "task_id is required"),
         ("fetch", {"task_id": ["x"]}, "task_id is required"),
         ("fetch", {"task_id": "nobody"}, "task not found"),
@@ -225,7 +312,9 @@ async def test_what_is_not_json_is_refused() -> None:
 async def test_unset_strings_numbers_for_an_index_and_the_older_seed_field_are_accepted() -> None:
     async with emulating() as caller:
         caller.emulator.adopt("grid", prompt="a cat")
-        await caller.create("imagine", prompt="a", aspect_ratio="", webhook_endpoint="", webhook_secret="", unknown=1)
+        await caller.create(
+            "imagine", prompt="a", aspect_ratio="", webhook_endpoint="", webhook_secret="", unknown=1
+        )
         await caller.create("imagine", prompt="such gore", skip_prompt_check=True)
         await caller.create("imagine", prompt="a", webhook_endpoint="https://example.com:443/x")
         await caller.create("seed", task_id="grid")
@@ -318,7 +407,9 @@ async def test_a_task_is_cancelled_by_its_own_account_only() -> None:
 
 
 async def test_beyond_the_limit_tasks_are_staged_and_beyond_the_queue_refused() -> None:
-    async with emulating(concurrency=2, durations=60.0, dialect=Dialect(queue_full_retry_after="7")) as caller:
+    async with emulating(
+        concurrency=2, durations=60.0, dialect=Dialect(queue_full_retry_after="7")
+    ) as caller:
         ids = [await caller.create("imagine", prompt="a cat") for _ in range(52)]
         async with caller.session.post("/mj/v2/imagine", json={"prompt": "one more"}) as answer:
             assert (answer.status, answer.headers["Retry-After"]) == (429, "7")
@@ -384,7 +475,11 @@ async def test_the_standard_library_is_client_enough() -> None:
 
     def call(port: int, path: str, body: dict[str, str]) -> Any:
         connection = http.client.HTTPConnection("127.0.0.1", port)
-        headers = {"X-API-Key": "emulator-key", "Content-Type": "application/json", "Accept": "application/json"}
+        headers = {
+            "X-API-Key": "emulator-key",
+            "Content-Type": "application/json",
+            "Accept": "application/json",
+        }
         connection.request("POST", path, json.dumps(body), headers)
         answer = json.loads(connection.getresponse().read().decode("utf-8"))
         connection.close()
@@ -396,5 +491,7 @@ async def test_the_standard_library_is_client_enough() -> None:
         body = {"origin_task_id": "9c6796dd", "index": "1", "webhook_endpoint": "", "webhook_secret": ""}
         created = await loop.run_in_executor(None, call, port, "/mj/v2/upscale", body)
         await asyncio.sleep(61)
-        fetched = await loop.run_in_executor(None, call, port, "/mj/v2/fetch", {"task_id": created["task_id"]})
+        fetched = await loop.run_in_executor(
+            None, call, port, "/mj/v2/fetch", {"task_id": created["task_id"]}
+        )
         assert (fetched["status"], fetched["meta"]["task_type"]) == ("finished", "upscale")

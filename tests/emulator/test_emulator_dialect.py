@@ -98,7 +98,10 @@ def test_the_crops_stand_in_either_field(crops_in: str, filled: list[bool]) -> N
 
 
 def test_multi_fetch_may_be_off_smaller_or_leave_the_unknown_out() -> None:
-    assert _ask(_router(multi_fetch=False, multi_fetch_off_status=405), "multi_fetch", {"task_ids": ["x"]})[0] == 405
+    assert (
+        _ask(_router(multi_fetch=False, multi_fetch_off_status=405), "multi_fetch", {"task_ids": ["x"]})[0]
+        == 405
+    )
     assert _ask(_router(multi_fetch_max=1), "multi_fetch", {"task_ids": ["x", "y"]})[0] == 400
     assert _ask(_router(multi_unknown="missing"), "multi_fetch", {"task_ids": ["x"]}) == (200, {"data": {}})
 
@@ -111,7 +114,11 @@ def test_other_decisions_of_ours_can_be_changed() -> None:
     status, unknown = _ask(odd, "fetch", {"task_id": "x"})
     assert (status, unknown["message"]) == (404, "nope")
     waiting = _fetched(odd, 1)
-    assert (waiting["status"], waiting["retry_count"], waiting["task_result"]["credit"]) == ("starting", "0", "0")
+    assert (waiting["status"], waiting["retry_count"], waiting["task_result"]["credit"]) == (
+        "starting",
+        "0",
+        "0",
+    )
     assert False is waiting["task_result"]["need_retry"]
     described = _ask(odd, "describe", {"image_url": "https://x.org/a.png"}, 2)[1]["task_id"]
     assert "--ar" in _ask(odd, "fetch", {"task_id": described}, 300)[1]["task_result"]["prompt"]
@@ -122,7 +129,9 @@ def test_the_seed_of_a_task_is_the_same_whoever_asks() -> None:
     router = _router()
     grid = _ask(router, "imagine", {"prompt": "a cat"})[1]["task_id"]
     asked = [_ask(router, "seed", {"origin_task_id": grid}, 100)[1]["task_id"] for _ in range(2)]
-    first, second = (_ask(router, "fetch", {"task_id": task_id}, 200)[1]["task_result"]["seed"] for task_id in asked)
+    first, second = (
+        _ask(router, "fetch", {"task_id": task_id}, 200)[1]["task_result"]["seed"] for task_id in asked
+    )
     assert first == second
     assert first.isdigit()
 
@@ -132,7 +141,16 @@ JSONISH = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=5,
 )
-UNIFIED = {"model", "task_type", "input", "config", "webhook_config", "file_name", "file_data", "target_image"}
+UNIFIED = {
+    "model",
+    "task_type",
+    "input",
+    "config",
+    "webhook_config",
+    "file_name",
+    "file_data",
+    "target_image",
+}
 NAMES = st.sampled_from(
     sorted({name for verb in VERBS.values() for name in verb.fields} | {"task_id", "task_ids"} | UNIFIED)
 )

@@ -37,9 +37,13 @@ def _play(engine: TaskEngine, steps: list[tuple[str, int, float]]) -> list[tuple
             if what == "wait":
                 now += seconds
             elif what == "imagine":
-                engine.create(midjourney_request("imagine", {"prompt": "a cat"}), account=str(number % 2), now=now)
+                engine.create(
+                    midjourney_request("imagine", {"prompt": "a cat"}), account=str(number % 2), now=now
+                )
             elif what == "reroll":
-                engine.create(midjourney_request("reroll", {"origin_task_id": target or "x"}), account="0", now=now)
+                engine.create(
+                    midjourney_request("reroll", {"origin_task_id": target or "x"}), account="0", now=now
+                )
             elif target and what == "cancel":
                 engine.cancel(target, now=now)
             elif target:
@@ -56,7 +60,8 @@ def test_the_same_seed_and_the_same_calls_give_the_same_run(
     steps: Any, seed: int, failure_rate: float, retry_rate: float
 ) -> None:
     machines = [
-        TaskEngine(seed=seed, concurrency=3, queue=2, failure_rate=failure_rate, retry_rate=retry_rate) for _ in "12"
+        TaskEngine(seed=seed, concurrency=3, queue=2, failure_rate=failure_rate, retry_rate=retry_rate)
+        for _ in "12"
     ]
     assert _play(machines[0], steps) == _play(machines[1], steps)
 
@@ -127,7 +132,9 @@ def test_progress_never_falls_within_an_attempt_and_says_100_only_at_the_end(
 
 def test_reported_progress_misleads_by_about_the_asked_share() -> None:
     engine = TaskEngine(durations={"fast": Constant(100)}, progress_error=0.1, concurrency=500)
-    tasks = [engine.create(midjourney_request("imagine", {"prompt": "a"}), account="", now=0) for _ in range(300)]
+    tasks = [
+        engine.create(midjourney_request("imagine", {"prompt": "a"}), account="", now=0) for _ in range(300)
+    ]
     engine.advance(51.5)
 
     shares = [task.progress(51.5) / 50 for task in tasks]
@@ -146,13 +153,19 @@ def test_durations_have_the_median_and_the_tail_they_were_given() -> None:
     assert pytest.approx(sorted(DURATIONS["turbo"](rng) for _ in range(1001))[500], rel=0.1) == 15
 
 
-@pytest.mark.parametrize(("mode", "seconds"), [("turbo", 15.0), ("relax", 200.0), ("", 40.0), ("mixed", 40.0)])
+@pytest.mark.parametrize(
+    ("mode", "seconds"), [("turbo", 15.0), ("relax", 200.0), ("", 40.0), ("mixed", 40.0)]
+)
 def test_the_duration_follows_verb_and_mode(mode: str, seconds: float) -> None:
     durations = {"fast": 40.0, "mixed": 40.0, "turbo": 15.0, "relax": 200.0, "upscale": 3.0}
     engine = TaskEngine(durations={name: Constant(value) for name, value in durations.items()})
-    task = engine.create(midjourney_request("imagine", {"prompt": "a", "process_mode": mode}), account="", now=0)
+    task = engine.create(
+        midjourney_request("imagine", {"prompt": "a", "process_mode": mode}), account="", now=0
+    )
     engine.advance(1000)
-    child = engine.create(midjourney_request("reroll", {"origin_task_id": task.task_id}), account="", now=1000)
+    child = engine.create(
+        midjourney_request("reroll", {"origin_task_id": task.task_id}), account="", now=1000
+    )
     upscale = midjourney_request("upscale", {"origin_task_id": task.task_id, "index": "1"})
     upscaled = engine.create(upscale, account="", now=1000)
     engine.advance(2000)

@@ -38,7 +38,9 @@ async def test_without_pillow_pictures_are_refused_in_words(caplog: pytest.LogCa
 @pytest.mark.usefixtures("without_pyav")
 async def test_without_pyav_only_videos_are_refused(caplog: pytest.LogCaptureFixture) -> None:
     async with emulating(durations=1.0) as caller:
-        assert [record.message.partition(",")[0] for record in caplog.records] == ["The emulator cannot make videos"]
+        assert [record.message.partition(",")[0] for record in caplog.records] == [
+            "The emulator cannot make videos"
+        ]
         made = await caller.ask("kling", "video_generation", {"prompt": "a cat"})
         await asyncio.sleep(5)
         output = (await caller.read(made["task_id"]))["output"]

@@ -113,7 +113,9 @@ async def test_an_emulator_may_stop_while_its_port_is_closed() -> None:
         (Status(504, made=True), "text/html", "504 Gateway Time-out"),
     ],
 )
-async def test_a_status_comes_with_the_body_of_whoever_would_send_it(fault: Status, kind: str, body: str) -> None:
+async def test_a_status_comes_with_the_body_of_whoever_would_send_it(
+    fault: Status, kind: str, body: str
+) -> None:
     async with emulating() as caller:
         caller.emulator.fail("imagine", fault)
         async with caller.session.post("/mj/v2/imagine", json={"prompt": "a cat"}) as answer:
@@ -149,7 +151,10 @@ async def test_a_client_that_leaves_a_slow_body_is_no_error(caplog: pytest.LogCa
     async with emulating() as caller:
         caller.emulator.fail("imagine", SlowBody(20.0, pieces=4))
         with pytest.raises(TimeoutError):
-            async with asyncio.timeout(1.0), caller.session.post("/mj/v2/imagine", json={"prompt": "a cat"}) as answer:
+            async with (
+                asyncio.timeout(1.0),
+                caller.session.post("/mj/v2/imagine", json={"prompt": "a cat"}) as answer,
+            ):
                 await answer.read()
         await asyncio.sleep(30.0)
         assert caller.emulator.seen.statuses == {444: 1}
@@ -327,10 +332,22 @@ def test_faults_are_read_from_toml(tmp_path: Path) -> None:
         ),
         ("[[fault]]\nkind = 'huge'\nrate = 3", "fault 1: rate must lie in 0..1: 3"),
         ("[[fault]]\nkind = 'huge'\nnth = 0", "fault 1: nth and times count from 1: nth=0, times=1"),
-        ("[[fault]]\nkind = 'drop'", "fault 1: exactly one of before_body, after_body, inside_answer must be true"),
-        ("[[fault]]\nkind = 'drop'\nbefore_body = true\nmade = true", "fault 1: made cannot be true before the body"),
-        ("[[fault]]\nkind = 'drop'\ninside_answer = true\nmade = false", "fault 1: made cannot be false inside the"),
-        ("[[fault]]\nkind = 'slow_body'", "fault 1: SlowBody.__init__() missing 1 required positional argument"),
+        (
+            "[[fault]]\nkind = 'drop'",
+            "fault 1: exactly one of before_body, after_body, inside_answer must be true",
+        ),
+        (
+            "[[fault]]\nkind = 'drop'\nbefore_body = true\nmade = true",
+            "fault 1: made cannot be true before the body",
+        ),
+        (
+            "[[fault]]\nkind = 'drop'\ninside_answer = true\nmade = false",
+            "fault 1: made cannot be false inside the",
+        ),
+        (
+            "[[fault]]\nkind = 'slow_body'",
+            "fault 1: SlowBody.__init__() missing 1 required positional argument",
+        ),
     ],
 )
 def test_a_mistake_in_the_file_is_named_with_its_place(tmp_path: Path, text: str, message: str) -> None:

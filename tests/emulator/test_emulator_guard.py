@@ -64,7 +64,9 @@ class TestHosts:
         async with emulator.run(exposed=True) as base_url:
             port = URL(base_url).port
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            writer.write(b"GET /_emulator/tasks HTTP/1.1\r\nHost: emulator.lan\r\nOrigin: http://a.lan\r\n\r\n")
+            writer.write(
+                b"GET /_emulator/tasks HTTP/1.1\r\nHost: emulator.lan\r\nOrigin: http://a.lan\r\n\r\n"
+            )
             assert (await reader.readline()).startswith(b"HTTP/1.1 200")
             writer.close()
             await writer.wait_closed()
@@ -89,13 +91,17 @@ class TestHosts:
 
 
 class TestOrigins:
-    @pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://127.0.0.1.evil.example", "http://["])
+    @pytest.mark.parametrize(
+        "origin", ["https://evil.example", "null", "http://127.0.0.1.evil.example", "http://["]
+    )
     async def test_a_page_from_elsewhere_is_refused(self, origin: str) -> None:
         async with emulating() as caller:
             assert await _statuses(caller, Origin=origin) == [403] * 5
             assert caller.emulator.seen.creates == 0
 
-    @pytest.mark.parametrize("origin", ["http://localhost:3000", "http://127.0.0.1:8080", "https://emulator.test"])
+    @pytest.mark.parametrize(
+        "origin", ["http://localhost:3000", "http://127.0.0.1:8080", "https://emulator.test"]
+    )
     async def test_a_page_of_this_machine_is_served(self, origin: str) -> None:
         async with emulating(public_url="https://emulator.test") as caller:
             assert (await caller.call("POST", "/mj/v2/imagine", CREATE, Origin=origin))[0] == 200
@@ -105,7 +111,9 @@ class TestThePage:
     async def test_runs_only_what_stands_in_it(self) -> None:
         async with emulating() as caller, caller.session.get("/_emulator/") as answer:
             html = await answer.read()
-            policy = dict(part.split(" ", 1) for part in answer.headers["content-security-policy"].split("; "))
+            policy = dict(
+                part.split(" ", 1) for part in answer.headers["content-security-policy"].split("; ")
+            )
 
             assert (policy["default-src"], policy["connect-src"]) == ("'none'", "'self'")
             for tag in ("script", "style"):
@@ -118,7 +126,12 @@ class TestThePage:
     async def test_nothing_is_taken_for_another_type(self) -> None:
         async with emulating() as caller:
             task = await caller.done("imagine", prompt="a cat")
-            for path in ("/_emulator/", "/_emulator/tasks", "/_emulator/stats", task["task_result"]["image_url"]):
+            for path in (
+                "/_emulator/",
+                "/_emulator/tasks",
+                "/_emulator/stats",
+                task["task_result"]["image_url"],
+            ):
                 async with caller.session.get(path) as answer:
                     assert (answer.status, answer.headers["x-content-type-options"]) == (200, "nosniff")
 
@@ -126,14 +139,20 @@ class TestThePage:
 class TestWebhooks:
     async def test_go_to_this_machine_alone(self, caplog: pytest.LogCaptureFixture) -> None:
         async with emulating() as caller:
-            for endpoint in ("http://169.254.169.254/latest", "http://db.internal/", "http://localhost.evil.example/"):
+            for endpoint in (
+                "http://169.254.169.254/latest",
+                "http://db.internal/",
+                "http://localhost.evil.example/",
+            ):
                 task = await caller.done("imagine", prompt="a cat", webhook_endpoint=endpoint)
                 assert task["status"] == "finished"
             deliveries = caller.emulator.seen.deliveries
             assert [(delivery.lost, delivery.kept_back, delivery.answer) for delivery in deliveries] == [
                 (True, True, 0)
             ] * 3
-        assert [record.message.partition(":")[0] for record in caplog.records] == ["No webhook is posted to http"]
+        assert [record.message.partition(":")[0] for record in caplog.records] == [
+            "No webhook is posted to http"
+        ]
 
     async def test_go_to_named_hosts_too(self) -> None:
         async with Inbox().open() as inbox, emulating(webhook_hosts=[ANY]) as caller:
@@ -144,14 +163,18 @@ class TestWebhooks:
 
             assert inbox.words == ["finished"]
             assert (first.answer, first.lost) == (200, False)
-            assert [(delivery.kept_back, delivery.lost) for delivery in others] == [(False, False)] * 3  # its tries
+            assert [(delivery.kept_back, delivery.lost) for delivery in others] == [
+                (False, False)
+            ] * 3  # its tries
 
     def test_go_anywhere_from_an_exposed_one(self) -> None:
         assert Guard.of(exposed=True, public_url="", hooks=()).allows_webhook("http://db.internal/")
         assert not Guard.of(exposed=False, public_url="", hooks=()).allows_webhook("http://[")
 
     def test_names_are_compared_without_case(self) -> None:
-        assert Guard.of(exposed=False, public_url="", hooks=["Bot.test"]).allows_webhook("http://bot.TEST/hook")
+        assert Guard.of(exposed=False, public_url="", hooks=["Bot.test"]).allows_webhook(
+            "http://bot.TEST/hook"
+        )
 
     def test_hosts_are_a_list(self) -> None:
         with pytest.raises(ValueError, match="webhook_hosts must be a list"):

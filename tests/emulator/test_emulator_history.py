@@ -129,7 +129,9 @@ async def test_a_host_may_have_none() -> None:
         assert (await caller.call("GET", PATH, **{"X-API-Key": "wrong"}))[0] == 401
 
 
-@pytest.mark.parametrize("query", ["page=0", "page=x", "page_size=-1", "page=²", "start_time=now", "end_time=1.5"])
+@pytest.mark.parametrize(
+    "query", ["page=0", "page=x", "page_size=-1", "page=²", "start_time=now", "end_time=1.5"]
+)
 async def test_a_query_that_makes_no_sense_is_refused(query: str) -> None:
     async with emulating() as caller:
         status, answer = await caller.call("GET", f"{PATH}?{query}")

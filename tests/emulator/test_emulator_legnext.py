@@ -94,13 +94,38 @@ REFUSED: list[tuple[str, dict[str, Any], int, str]] = [
     ("diffusion", {"text": "x" * 8193}, 400, "invalid text: must have at most 8192 characters"),
     ("diffusion", {"text": "a gore cat"}, 403, "The prompt contains sensitive content"),
     ("reroll", {"jobId": "nobody"}, 404, "job not found or expired"),
-    ("upscale", {"jobId": "PARENT", "imageNo": 4, "type": 0}, 400, "invalid imageNo: must be an integer from 0 to 3"),
-    ("upscale", {"jobId": "PARENT", "imageNo": "1", "type": 0}, 400, "invalid imageNo: must be an integer from 0 to 3"),
+    (
+        "upscale",
+        {"jobId": "PARENT", "imageNo": 4, "type": 0},
+        400,
+        "invalid imageNo: must be an integer from 0 to 3",
+    ),
+    (
+        "upscale",
+        {"jobId": "PARENT", "imageNo": "1", "type": 0},
+        400,
+        "invalid imageNo: must be an integer from 0 to 3",
+    ),
     ("extend-video", {"jobId": "PARENT", "videoNo": 0}, 400, "needs a files image task"),
     ("video-diffusion", {"jobId": "PARENT"}, 400, "prompt, or jobId and imageNo, are required"),
-    ("blend", {"imgUrls": ["https://x.org/1.png"], "aspect_ratio": "1:1"}, 400, "must be a list of 2 to 5 URLs"),
-    ("blend", {"imgUrls": ["https://x.org/1.png"] * 2, "aspect_ratio": "16:9"}, 400, "must be one of 2:3, 1:1, 3:2"),
-    ("inpaint", {"jobId": "PARENT", "imageNo": 0, "mask": "iVBORw0KGgo="}, 400, "invalid mask: must be an object"),
+    (
+        "blend",
+        {"imgUrls": ["https://x.org/1.png"], "aspect_ratio": "1:1"},
+        400,
+        "must be a list of 2 to 5 URLs",
+    ),
+    (
+        "blend",
+        {"imgUrls": ["https://x.org/1.png"] * 2, "aspect_ratio": "16:9"},
+        400,
+        "must be one of 2:3, 1:1, 3:2",
+    ),
+    (
+        "inpaint",
+        {"jobId": "PARENT", "imageNo": 0, "mask": "iVBORw0KGgo="},
+        400,
+        "invalid mask: must be an object",
+    ),
     ("inpaint", {"jobId": "PARENT", "imageNo": 0, "mask": {}}, 400, "invalid mask: must have areas or a url"),
     ("inpaint", {"jobId": "PARENT", "imageNo": 0, "mask": {"areas": [{}]}}, 400, "areas must have width"),
 ]
@@ -120,7 +145,9 @@ async def test_refusals_have_the_status_and_the_shape_of_the_vendors_pages(shape
 
         wrong = {"X-API-Key": "wrong"}
         assert (await caller.call("POST", "/api/v1/reroll", {"jobId": parent}, **wrong))[0] == 401
-        assert (await caller.call("GET", f"/api/v1/job/{parent}", **wrong))[0] == 200  # the id is all that it takes
+        assert (await caller.call("GET", f"/api/v1/job/{parent}", **wrong))[
+            0
+        ] == 200  # the id is all that it takes
         assert (await caller.call("GET", "/api/v1/job/nobody"))[0] == 404
 
 

@@ -69,7 +69,9 @@ async def test_many_pictures_do_not_hold_it_up() -> None:
         assert len((await caller.read(made["task_id"]))["output"]["image_urls"]) == 8
 
 
-@pytest.mark.parametrize("value", [LINK, "data:image/png;base64,AAAA", "AAAA", "iVBORw0KGgo=", "A" * 10_000_000])
+@pytest.mark.parametrize(
+    "value", [LINK, "data:image/png;base64,AAAA", "AAAA", "iVBORw0KGgo=", "A" * 10_000_000]
+)
 def test_a_source_is_a_link_or_base64(value: str) -> None:
     assert checks.source(value) == ""
 

@@ -50,7 +50,11 @@ async def test_it_counts_creates_reads_and_delays() -> None:
         stats = orjson.loads(body)
         assert (200, stats) == (status, orjson.loads(orjson.dumps(stats | seen.stats())))
         assert stats["tasks"] == {"finished": 3}
-        assert {key: stats["statuses"][key] for key in ("200", "400", "503")} == {"200": 5, "400": 1, "503": 1}
+        assert {key: stats["statuses"][key] for key in ("200", "400", "503")} == {
+            "200": 5,
+            "400": 1,
+            "503": 1,
+        }
         assert stats["detection"]["tasks"] == 2
 
 
@@ -58,7 +62,10 @@ async def test_a_picture_asked_for_with_the_key_is_noticed() -> None:
     async with emulating() as caller:
         caller.emulator.adopt("grid")
         await caller.get("/mj/grid.png")
-        async with aiohttp.ClientSession(caller.session._base_url) as stranger, stranger.get("/mj/grid.png") as answer:
+        async with (
+            aiohttp.ClientSession(caller.session._base_url) as stranger,
+            stranger.get("/mj/grid.png") as answer,
+        ):
             assert answer.status == 200
         assert caller.emulator.seen.keys_to_images == 1
 
@@ -108,7 +115,9 @@ def test_a_task_costs_less_than_five_kilobytes() -> None:
     try:
         for number in range(2_000):
             body = orjson.dumps({"origin_task_id": "p", "prompt": f"a cute cat, number {number}"})
-            answer = router.respond(HTTPRequest("POST", "/mj/v2/reroll", body, {"x-api-key": "k"}), number / 100)
+            answer = router.respond(
+                HTTPRequest("POST", "/mj/v2/reroll", body, {"x-api-key": "k"}), number / 100
+            )
             body = orjson.dumps({"task_id": orjson.loads(answer.body)["task_id"]})
             router.respond(HTTPRequest("POST", "/mj/v2/fetch", body), number / 100)
         held, _ = tracemalloc.get_traced_memory()
@@ -121,7 +130,9 @@ def test_a_task_costs_less_than_five_kilobytes() -> None:
 
 async def test_the_same_seed_and_requests_give_the_same_answers() -> None:
     async def run() -> list[Any]:
-        async with emulating(seed=7, epoch=1e9, failure_rate=0.3, retry_rate=0.3, public_url="http://d") as caller:
+        async with emulating(
+            seed=7, epoch=1e9, failure_rate=0.3, retry_rate=0.3, public_url="http://d"
+        ) as caller:
             ids = [await caller.create("imagine", prompt=f"cat {number}") for number in range(6)]
             await asyncio.sleep(40)
             return [await caller.fetch(task_id) for task_id in ids]
@@ -190,7 +201,9 @@ async def test_what_clients_make_up_is_counted_without_bound_but_not_remembered(
     async with emulating() as caller:
         known = await caller.create("imagine", prompt="a cat")
         for start in range(0, 3000, 20):
-            await caller.post("multi_fetch", task_ids=[f"unknown-{number}" for number in range(start, start + 20)])
+            await caller.post(
+                "multi_fetch", task_ids=[f"unknown-{number}" for number in range(start, start + 20)]
+            )
         await caller.post("fetch", task_id="x" * 201)
         await caller.fetch(known)
         await caller.post("fetch", task_id="unknown-0")

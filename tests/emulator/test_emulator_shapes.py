@@ -31,10 +31,15 @@ pytestmark = pytest.mark.looptime
 
 REASON = "the prompt is nsfw"
 UNIFIED = {"model": "kling", "task_type": "video_generation", "input": PROMPT}
-CREATES: dict[str, tuple[str, Any]] = {"imagine": ("/mj/v2/imagine", PROMPT), "task_create": ("/api/v1/task", UNIFIED)}
+CREATES: dict[str, tuple[str, Any]] = {
+    "imagine": ("/mj/v2/imagine", PROMPT),
+    "task_create": ("/api/v1/task", UNIFIED),
+}
 
 
-async def raw(caller: Caller, method: str, path: str, body: Any = None) -> tuple[int, str, str, dict[str, str]]:
+async def raw(
+    caller: Caller, method: str, path: str, body: Any = None
+) -> tuple[int, str, str, dict[str, str]]:
     """Return status, text, content type and headers, redirects not followed."""
     async with caller.session.request(method, path, json=body, allow_redirects=False) as answer:
         return answer.status, await answer.text(), answer.content_type, dict(answer.headers)
@@ -97,9 +102,9 @@ async def ended(caller: Caller, *faults: Fault, error: str = "") -> dict[str, An
     if error:
         caller.emulator.fail("create", TaskFails(error), times=2)
     legacy = await caller.create("imagine", **PROMPT)
-    unified = (await caller.ask("kling", "ai_try_on", {"model_input": "https://x.org/a.png", "dress_input": "QQ=="}))[
-        "task_id"
-    ]
+    unified = (
+        await caller.ask("kling", "ai_try_on", {"model_input": "https://x.org/a.png", "dress_input": "QQ=="})
+    )["task_id"]
     await asyncio.sleep(100)
     for fault in faults:
         caller.emulator.fail("read", fault, times=None)
@@ -219,7 +224,9 @@ class TestUnasked:
             caller.emulator.fail("imagine", Unasked(2.0, again=again))
             reader, writer = await asyncio.open_connection("127.0.0.1", URL(caller.emulator.base_url).port)
             body = json.dumps(PROMPT).encode()
-            head = f"POST /mj/v2/imagine HTTP/1.1\r\nHost: localhost\r\nX-API-Key: {caller.emulator.api_key}\r\n"
+            head = (
+                f"POST /mj/v2/imagine HTTP/1.1\r\nHost: localhost\r\nX-API-Key: {caller.emulator.api_key}\r\n"
+            )
             writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
 
             async def answer() -> tuple[bytes, bytes]:
@@ -241,7 +248,9 @@ class TestUnasked:
     async def test_one_who_has_gone_hears_nothing(self, caplog: pytest.LogCaptureFixture) -> None:
         async with emulating() as caller:
             caller.emulator.fail("imagine", Unasked(2.0))
-            async with caller.session.post("/mj/v2/imagine", json=PROMPT, headers={"Connection": "close"}) as answer:
+            async with caller.session.post(
+                "/mj/v2/imagine", json=PROMPT, headers={"Connection": "close"}
+            ) as answer:
                 await answer.read()
             await asyncio.sleep(5)
         assert not caplog.records
@@ -266,7 +275,9 @@ def test_a_word_must_be_for_a_stage_that_there_is() -> None:
 
 def test_shapes_are_named_in_a_file(tmp_path: Path) -> None:
     path = tmp_path / "faults.toml"
-    path.write_text("[[fault]]\nkind = 'unclear'\nshape = 'eof'\nroute = 'create'\n[[fault]]\nkind = 'reasons_as'\n")
+    path.write_text(
+        "[[fault]]\nkind = 'unclear'\nshape = 'eof'\nroute = 'create'\n[[fault]]\nkind = 'reasons_as'\n"
+    )
     assert [rule.fault for rule in load_faults(path)] == [Unclear("eof"), ReasonsAs()]
     path.write_text("[[fault]]\nkind = 'unclear'\nshape = 'odd'")
     with pytest.raises(ValueError, match="fault 1: 'shape' must be in "):

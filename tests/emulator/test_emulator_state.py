@@ -56,7 +56,13 @@ async def test_a_restart_goes_on_where_it_stood(tmp_path: Path) -> None:
                 ("image_url", "discord_image_url", "temporary_image_urls", "intermediate_image_urls")
             )
         assert before == after
-        assert [task["status"] for task in after] == ["processing", "processing", "staged", "staged", "finished"]
+        assert [task["status"] for task in after] == [
+            "processing",
+            "processing",
+            "staged",
+            "staged",
+            "finished",
+        ]
         await asyncio.sleep(120)
         assert [(await caller.fetch(task_id))["status"] for task_id in ids] == ["finished"] * 4
         assert await caller.create("imagine", prompt="new") not in ids
@@ -66,7 +72,9 @@ async def test_time_passes_while_it_is_down_unless_the_epoch_is_fixed(tmp_path: 
     path = tmp_path / "state.json"
     async with Inbox().open() as inbox:
         async with emulating(state=path, durations=60.0) as caller:
-            task_id = await caller.create("imagine", prompt="a cat", webhook_endpoint=inbox.url, notify_progress=True)
+            task_id = await caller.create(
+                "imagine", prompt="a cat", webhook_endpoint=inbox.url, notify_progress=True
+            )
         saved = json.loads(path.read_bytes())
         path.write_text(json.dumps(saved | {"saved_at": time.time() - 100}))
 
@@ -182,7 +190,11 @@ class TestDamage:
         for task in content["tasks"]:
             task["given"] |= {"prompt": f"sha256:{'0' * 64}"}
         assert is_answered(tmp_path / "state.json", content)
-        for name, digest in (("direction", f"sha256:{'0' * 64}"), ("mask", "sha256:x"), ("mask", f"sha256:{'0' * 65}")):
+        for name, digest in (
+            ("direction", f"sha256:{'0' * 64}"),
+            ("mask", "sha256:x"),
+            ("mask", f"sha256:{'0' * 65}"),
+        ):
             content = saved()
             (task,) = [task for task in content["tasks"] if name in task["given"]]
             task["given"][name] = digest
@@ -196,7 +208,10 @@ class TestDamage:
         [
             ({"stage": "dreaming"}, "task 1: stage: 'dreaming' is unknown"),
             ({"ended": None}, "task 1: ended: None does not go with the stage finished"),
-            ({"stage": "processing", "ended": None, "started": None}, "started: None does not go with the stage"),
+            (
+                {"stage": "processing", "ended": None, "started": None},
+                "started: None does not go with the stage",
+            ),
             ({"stage": "processing", "ended": None}, "script: it has no end"),
             ({"script": [[1, "START"]]}, "script: START cannot follow finished"),
             ({"script": [[2, "ADMIT"], [1, "START"]]}, "script: its times do not rise"),
@@ -231,7 +246,10 @@ class TestDamage:
             StateFile(path).load()
 
     async def test_a_place_where_no_file_can_be_is_said_at_the_start(self, tmp_path: Path) -> None:
-        for path, message in ((tmp_path, "it is a directory"), (tmp_path / "no" / "s.json", "no is not a directory")):
+        for path, message in (
+            (tmp_path, "it is a directory"),
+            (tmp_path / "no" / "s.json", "no is not a directory"),
+        ):
             with pytest.raises(StateError, match=message):
                 async with Emulator(state=path).run():
                     raise AssertionError

@@ -21,7 +21,12 @@ FIELDS = {
     "task_id", "model", "task_type", "status", "config", "input", "output", "meta", "detail", "logs", "error",
 }  # fmt: skip
 NO_ERROR = {"code": 0, "raw_message": "", "message": "", "detail": None}
-SIGNATURES = {PNG: b"\x89PNG\r\n", "video/mp4": b"ftyp", "audio/wav": b"WAVE", "model/gltf-binary": b"glTF\2\0\0\0"}
+SIGNATURES = {
+    PNG: b"\x89PNG\r\n",
+    "video/mp4": b"ftyp",
+    "audio/wav": b"WAVE",
+    "model/gltf-binary": b"glTF\2\0\0\0",
+}
 
 
 def links(value: Any) -> list[str]:
@@ -39,7 +44,9 @@ async def done(caller: Caller, model: str, task_type: str, given: dict[str, Any]
     return await caller.read(made["task_id"])
 
 
-async def refused(caller: Caller, body: Any, method: str = "POST", path: str = "/api/v1/task") -> tuple[int, str]:
+async def refused(
+    caller: Caller, body: Any, method: str = "POST", path: str = "/api/v1/task"
+) -> tuple[int, str]:
     """Return status and text of a refusal, which must look like one."""
     status, answer = await caller.call(method, path, body)
     assert {"code", "data", "message"} == answer.keys()
@@ -112,7 +119,10 @@ async def test_midjourney_is_the_same_service_by_another_door(verb: str, given: 
             result["image_url"],
         )
         assert (output["progress"], output["actions"]) == (100, result["actions"])
-        assert (output["image_urls"], output["temporary_image_urls"]) == (result["temporary_image_urls"], None)
+        assert (output["image_urls"], output["temporary_image_urls"]) == (
+            result["temporary_image_urls"],
+            None,
+        )
         assert (verb == "seed", verb == "describe") == (bool(output.get("seed")), bool(output.get("message")))
         for link in links(output)[:2]:
             assert (await caller.get(link))[2] == PNG
@@ -153,7 +163,12 @@ async def test_the_finished_example_of_the_vendor_has_the_same_fields() -> None:
 
 async def test_progress_is_where_the_vendor_reports_it_and_nothing_is_null_or_empty_until_the_end() -> None:
     async with emulating(durations=100.0) as caller:
-        names = ("midjourney", "imagine"), ("hailuo", "video_generation"), ("luma", "video_generation"), ("kling",) * 2
+        names = (
+            ("midjourney", "imagine"),
+            ("hailuo", "video_generation"),
+            ("luma", "video_generation"),
+            ("kling",) * 2,
+        )
         ids = [
             (await caller.ask(model, kind if kind != "kling" else "video_generation", PROMPT))["task_id"]
             for model, kind in names
@@ -180,13 +195,31 @@ async def test_progress_is_where_the_vendor_reports_it_and_nothing_is_null_or_em
         ({"model": "flux", "task_type": "txt2img", "input": {}}, "invalid model: 'flux'"),
         ({"model": "kling", "input": {}}, "task_type is required"),
         ({"model": "kling", "task_type": "imagine", "input": {}}, "invalid task_type for kling: 'imagine'"),
-        ({"model": "midjourney", "task_type": "txt2img", "input": {}}, "invalid task_type for midjourney: 'txt2img'"),
+        (
+            {"model": "midjourney", "task_type": "txt2img", "input": {}},
+            "invalid task_type for midjourney: 'txt2img'",
+        ),
         ({"model": "kling", "task_type": "sound"}, "input is required and must be an object"),
-        ({"model": "kling", "task_type": "video_generation", "input": {"prompt": ""}}, "prompt or image_url is "),
-        ({"model": "kling", "task_type": "video_generation", "input": {"prompt": "x" * 2501}}, "invalid prompt: must"),
-        ({"model": "Qubico/wanx", "task_type": "txt2video-14b", "input": {"prompt": 1}}, "invalid prompt: must be a"),
-        ({"model": "kling", "task_type": "effects", "input": {"effect": "x", "image_url": 1}}, "invalid image_url: "),
-        ({"model": "Qubico/flux1-dev", "task_type": "kontext", "input": {}}, "invalid task_type for Qubico/flux1-dev"),
+        (
+            {"model": "kling", "task_type": "video_generation", "input": {"prompt": ""}},
+            "prompt or image_url is ",
+        ),
+        (
+            {"model": "kling", "task_type": "video_generation", "input": {"prompt": "x" * 2501}},
+            "invalid prompt: must",
+        ),
+        (
+            {"model": "Qubico/wanx", "task_type": "txt2video-14b", "input": {"prompt": 1}},
+            "invalid prompt: must be a",
+        ),
+        (
+            {"model": "kling", "task_type": "effects", "input": {"effect": "x", "image_url": 1}},
+            "invalid image_url: ",
+        ),
+        (
+            {"model": "Qubico/flux1-dev", "task_type": "kontext", "input": {}},
+            "invalid task_type for Qubico/flux1-dev",
+        ),
         (
             {"model": "Qubico/flux1-dev", "task_type": "txt2img", "input": {**PROMPT, "denoise": 2}},
             "invalid denoise: must lie in 0..1",
@@ -208,7 +241,10 @@ async def test_progress_is_where_the_vendor_reports_it_and_nothing_is_null_or_em
             "invalid key_frames: must be an object",
         ),
         ({"model": "midjourney", "task_type": "imagine", "input": {}}, "prompt is required"),
-        ({"model": "gemini", "task_type": "x", "input": {"prompt": "some gore"}}, "banned prompt words: gore"),
+        (
+            {"model": "gemini", "task_type": "x", "input": {"prompt": "some gore"}},
+            "banned prompt words: gore",
+        ),
         (
             {"model": "kling", "task_type": "extend_video", "input": {"origin_task_id": "gone"}},
             "derive from origin task: parent task not found",
@@ -217,10 +253,21 @@ async def test_progress_is_where_the_vendor_reports_it_and_nothing_is_null_or_em
             {"model": "kling", "task_type": "extend_video", "input": {"origin_task_id": "grid"}},
             "derive from origin task: extend_video needs a video task, the parent task is a grid",
         ),
-        ({"model": "sora2", "task_type": "x", "input": {}, "config": []}, "invalid config: must be an object"),
-        ({"model": "sora2", "task_type": "x", "input": {}, "config": {"service_mode": 1}}, "invalid service_mode: "),
         (
-            {"model": "sora2", "task_type": "x", "input": {}, "config": {"webhook_config": {"endpoint": "x"}}},
+            {"model": "sora2", "task_type": "x", "input": {}, "config": []},
+            "invalid config: must be an object",
+        ),
+        (
+            {"model": "sora2", "task_type": "x", "input": {}, "config": {"service_mode": 1}},
+            "invalid service_mode: ",
+        ),
+        (
+            {
+                "model": "sora2",
+                "task_type": "x",
+                "input": {},
+                "config": {"webhook_config": {"endpoint": "x"}},
+            },
             "invalid webhook endpoint: must be an http or https URL",
         ),
         ([], "invalid JSON: an object is expected"),
@@ -237,7 +284,11 @@ async def test_what_makes_no_sense_is_refused_in_words(body: Any, message: str) 
 async def test_keys_ids_methods_and_paths_are_looked_at() -> None:
     async with emulating() as caller:
         caller.session.headers.update({"X-API-Key": "wrong"})
-        for method, path in (("POST", "/api/v1/task"), ("GET", "/api/v1/task/x"), ("DELETE", "/api/v1/task/x")):
+        for method, path in (
+            ("POST", "/api/v1/task"),
+            ("GET", "/api/v1/task/x"),
+            ("DELETE", "/api/v1/task/x"),
+        ):
             assert await refused(caller, {}, method, path) == (401, "Invalid API key")
         caller.session.headers.update({"X-API-Key": caller.emulator.api_key})
         assert await refused(caller, None, "GET", "/api/v1/task/x%20y") == (400, "task not found")
@@ -251,7 +302,9 @@ async def test_the_queue_is_bounded_for_all_protocols_together() -> None:
     async with emulating(concurrency=1, queue=1) as caller:
         await caller.create("imagine", prompt="a cat")
         assert (await caller.ask("sora2", "sora2-video", PROMPT))["status"] == "staged"
-        status, text = await refused(caller, {"model": "kling", "task_type": "video_generation", "input": PROMPT})
+        status, text = await refused(
+            caller, {"model": "kling", "task_type": "video_generation", "input": PROMPT}
+        )
         assert (429, True) == (status, text.startswith("too many requests"))
 
 
@@ -265,7 +318,9 @@ async def test_a_failure_is_an_answer_with_an_error_in_it(error_in: Any) -> None
         assert (task["status"], task["output"], task["meta"]["usage"]["consume"]) == ("failed", None, 0)
         texts = {name: task["error"][name] for name in ("message", "raw_message")}
         assert task["error"] == {"code": 10_000, "detail": None, **texts}
-        assert {name for name, text in texts.items() if text} == ({*texts} if error_in == "both" else {error_in})
+        assert {name for name, text in texts.items() if text} == (
+            {*texts} if error_in == "both" else {error_in}
+        )
 
 
 async def test_a_host_may_write_status_words_with_a_capital_and_numbers_as_strings() -> None:
@@ -303,10 +358,15 @@ async def test_what_has_not_started_can_be_taken_back() -> None:
 
 
 async def test_many_can_be_taken_back_by_time_and_model() -> None:
-    async with emulating(durations=100.0, concurrency=1, epoch=1000.0, api_keys=("emulator-key", "other")) as caller:
+    async with emulating(
+        durations=100.0, concurrency=1, epoch=1000.0, api_keys=("emulator-key", "other")
+    ) as caller:
         models = ["sora2", "kling", "kling-turbo", "luma", "midjourney"]
         types = ["x", "video_generation", "video_generation", "video_generation", "imagine"]
-        ids = [(await caller.ask(model, kind, PROMPT))["task_id"] for model, kind in zip(models, types, strict=True)]
+        ids = [
+            (await caller.ask(model, kind, PROMPT))["task_id"]
+            for model, kind in zip(models, types, strict=True)
+        ]
         body = {"model": "kling", "task_type": "video_generation", "input": PROMPT}
         _, other = await caller.call("POST", "/api/v1/task", body, **{"X-API-Key": "other"})
         await asyncio.sleep(20)
@@ -321,12 +381,31 @@ async def test_many_can_be_taken_back_by_time_and_model() -> None:
             ]
 
         assert await cancelled("created_before=1000&model=all") == [False] * 7
-        assert await cancelled("created_before=1010&model=kling") == [False, True, True, False, False, False, False]
+        assert await cancelled("created_before=1010&model=kling") == [
+            False,
+            True,
+            True,
+            False,
+            False,
+            False,
+            False,
+        ]
         assert await cancelled("created_before=1010") == [False, True, True, True, True, False, False]
-        assert await cancelled("created_before=1100&model=all") == [False, True, True, True, True, False, True]
+        assert await cancelled("created_before=1100&model=all") == [
+            False,
+            True,
+            True,
+            True,
+            True,
+            False,
+            True,
+        ]
         for query, message in (
             ("model=all", "created_before is required and must be a unix time in seconds"),
-            ("created_before=1&model=flux", "invalid model: must be one of all, kling, midjourney, luma, suno"),
+            (
+                "created_before=1&model=flux",
+                "invalid model: must be one of all, kling, midjourney, luma, suno",
+            ),
         ):
             assert await refused(caller, None, "DELETE", f"/api/v1/tasks?{query}") == (400, message)
 
@@ -360,7 +439,9 @@ async def test_a_restart_goes_on_where_it_stood(tmp_path: Path) -> None:
     async with Inbox().open() as inbox:
         async with emulating(**options) as caller:
             hook = {"endpoint": inbox.url, "secret": ""}
-            made = await caller.ask("kling", "video_generation", PROMPT, service_mode="private", webhook_config=hook)
+            made = await caller.ask(
+                "kling", "video_generation", PROMPT, service_mode="private", webhook_config=hook
+            )
             ended = await done(caller, "Qubico/trellis", "image-to-3d", {"image": LINK})
             swap = {"target_image": LINK, "swap_image": LINK}
             _, old = await caller.call("POST", "/api/face_swap/v1/async", swap)

@@ -48,7 +48,9 @@ class TestSettings:
             caller.emulator.adopt_parents = True
             assert (await caller.post("reroll", origin_task_id="x"))[0] == 200
 
-    @pytest.mark.parametrize("name", ["speed", "latency", "public_url", "links_expire_after", "state", "webhook_hosts"])
+    @pytest.mark.parametrize(
+        "name", ["speed", "latency", "public_url", "links_expire_after", "state", "webhook_hosts"]
+    )
     async def test_of_a_run_are_refused_in_it(self, name: str) -> None:
         async with emulating() as caller:
             with pytest.raises(AttributeError, match=f"{name} of an emulator is set before it runs"):
@@ -87,7 +89,10 @@ class TestIds:
         for _ in range(2):
             async with emulating(adopt_parents=True) as caller:
                 ids.append(
-                    [await caller.create("imagine", **PROMPT), await caller.create("reroll", origin_task_id="x")]
+                    [
+                        await caller.create("imagine", **PROMPT),
+                        await caller.create("reroll", origin_task_id="x"),
+                    ]
                 )
         assert ids[0] == ids[1]
 

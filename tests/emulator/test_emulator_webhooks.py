@@ -75,11 +75,20 @@ async def test_a_receiver_that_is_not_there_counts_as_no_answer() -> None:
     ("faults", "words", "lost"),
     [
         (WebhookFaults(lost=1.0), [], 5),
-        (WebhookFaults(duplicated=1.0), [word for word in ["processing"] * 4 + ["finished"] for _ in "12"], 0),
+        (
+            WebhookFaults(duplicated=1.0),
+            [word for word in ["processing"] * 4 + ["finished"] for _ in "12"],
+            0,
+        ),
     ],
 )
-async def test_posts_are_lost_and_duplicated_on_request(faults: WebhookFaults, words: list[str], lost: int) -> None:
-    async with Inbox().open() as inbox, emulating(durations=60.0, progress_step=25, webhook_faults=faults) as caller:
+async def test_posts_are_lost_and_duplicated_on_request(
+    faults: WebhookFaults, words: list[str], lost: int
+) -> None:
+    async with (
+        Inbox().open() as inbox,
+        emulating(durations=60.0, progress_step=25, webhook_faults=faults) as caller,
+    ):
         await _create(caller, inbox, notify_progress=True)
         await asyncio.sleep(100)
         assert words == inbox.words
@@ -88,7 +97,10 @@ async def test_posts_are_lost_and_duplicated_on_request(faults: WebhookFaults, w
 
 async def test_posts_are_delayed_by_emulated_seconds_on_request() -> None:
     faults = WebhookFaults(delayed=1.0, delay=30.0)
-    async with Inbox().open() as inbox, emulating(durations=60.0, speed=10.0, webhook_faults=faults) as caller:
+    async with (
+        Inbox().open() as inbox,
+        emulating(durations=60.0, speed=10.0, webhook_faults=faults) as caller,
+    ):
         began = asyncio.get_running_loop().time()
         await _create(caller, inbox)
         await asyncio.sleep(30)

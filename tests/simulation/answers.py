@@ -81,7 +81,9 @@ ANSWERS = (
     _makes("names it bare", 200, '{"task_id":"ID","status":"success","message":"success"}', names=True),
     _makes("names it in a list", 200, '{"message":"success","data":[{"task_id":"ID"}]}'),
     _makes("is busy and names a task", 429, '{"code":429,"data":{"task_id":"ID"}}', names=True),
-    _makes("is overloaded and names a task", 400, '{"data":{"task_id":"ID"},"message":"overloaded"}', names=True),
+    _makes(
+        "is overloaded and names a task", 400, '{"data":{"task_id":"ID"},"message":"overloaded"}', names=True
+    ),
     _makes("answers nothing", 200, ""),
     _makes("answers what nobody understands", 200, '{"received":true}'),
     _makes("redirects elsewhere", 303, ""),

@@ -162,7 +162,9 @@ class Host:
     def make(self, intent: int, prompt: str, model: str, endpoint: str, *, unified: bool) -> HostTask:
         """Make a task: from here on it costs money."""
         seconds, end = self.lives.get(intent, (20.0, "done"))
-        task = HostTask(self._new_id(), intent, unified, prompt, self.world.now, seconds, end, model, endpoint)
+        task = HostTask(
+            self._new_id(), intent, unified, prompt, self.world.now, seconds, end, model, endpoint
+        )
         self.tasks[task.task_id] = task
         self.by_intent.setdefault(intent, []).append(task)
         if self.deliver is not None and endpoint:
@@ -173,7 +175,14 @@ class Host:
     def have_stranger(self, prompt: str, model: str, at: float, seconds: float = 20.0) -> None:
         """Have somebody else make a task with the same account: it is in the history, and no user's here."""
         task = HostTask(
-            self._new_id(), STRANGER, unified=True, prompt=prompt, made_at=at, seconds=seconds, end="done", model=model
+            self._new_id(),
+            STRANGER,
+            unified=True,
+            prompt=prompt,
+            made_at=at,
+            seconds=seconds,
+            end="done",
+            model=model,
         )
         self.tasks[task.task_id] = task
 
@@ -186,7 +195,9 @@ class Host:
         """Return the rows of the history that were made in a time, the latest first."""
         rows = []
         for number, task in enumerate(reversed(self.tasks.values())):
-            visible_at = task.made_at + {"late": 20.0, "at the end": task.seconds, "gaps": 2.0}.get(self.history, 0.0)
+            visible_at = task.made_at + {"late": 20.0, "at the end": task.seconds, "gaps": 2.0}.get(
+                self.history, 0.0
+            )
             if self.world.now < visible_at or (self.history == "gaps" and task.intent % 3 == 0):
                 continue
             row = self._row(number, task, task.made_at)
@@ -216,7 +227,9 @@ class Host:
     def delivery(self, task: HostTask) -> bytes:
         """Return the body of a webhook about a task."""
         shown = self.show(task)
-        return json.dumps({"timestamp": int(self.world.wall_time()), "data": shown} if task.unified else shown).encode()
+        return json.dumps(
+            {"timestamp": int(self.world.wall_time()), "data": shown} if task.unified else shown
+        ).encode()
 
     def weather_now(self) -> str | None:
         """Return what is wrong with reads at the moment, if anything."""
@@ -237,7 +250,9 @@ class Host:
                 "status": task.word(now),
                 "input": None if self.history == "hides inputs" else {"prompt": task.prompt, "steps": 4},
                 "meta": {"created_at": written(task.made_at)},
-                "config": {"webhook_config": {"endpoint": task.endpoint, "secret": SECRET if task.endpoint else ""}},
+                "config": {
+                    "webhook_config": {"endpoint": task.endpoint, "secret": SECRET if task.endpoint else ""}
+                },
                 "output": {"image_url": links[0], "image_urls": links} if links else None,
                 "error": error,
             }
@@ -287,7 +302,8 @@ class Line:
             return None
         lines = head.decode("latin-1").split("\r\n")
         headers = {
-            name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:])
+            name.strip().lower(): value.strip()
+            for name, _, value in (line.partition(":") for line in lines[1:])
         }
         length = int(headers.get("content-length", "0"))
         if len(rest) < length:
@@ -338,13 +354,22 @@ class Line:
             return
 
         answer = BY_WORD[plan.answer]
-        task = host.make(intent, prompt, str(data.get("model", "")), endpoint, unified=unified) if answer.made else None
+        task = (
+            host.make(intent, prompt, str(data.get("model", "")), endpoint, unified=unified)
+            if answer.made
+            else None
+        )
         if task is not None and intent in host.copied:
             host.have_stranger(prompt, task.model, task.made_at, task.seconds)
         task_id = task.task_id if task is not None else ""
         raw = http(answer.status, answer.body(task_id, unified=unified))
         in_time = plan.delay < IN_TIME
-        if task is not None and answer.names and in_time and plan.travel in {"whole", "split", "twice", "408 after"}:
+        if (
+            task is not None
+            and answer.names
+            and in_time
+            and plan.travel in {"whole", "split", "twice", "408 after"}
+        ):
             task.named = True
         self._travel(raw, plan)
 
@@ -381,7 +406,9 @@ class Line:
             self._answer(404 if unified else 400, json.dumps(text))
             return
         shown: Any = host.show(task)
-        self._answer(200, json.dumps({"code": 200, "data": shown, "message": "success"} if unified else shown))
+        self._answer(
+            200, json.dumps({"code": 200, "data": shown, "message": "success"} if unified else shown)
+        )
 
     def _history(self, query: dict[str, str]) -> None:
         host = self.host

@@ -29,9 +29,8 @@ class Finding:
 
     def __str__(self) -> str:
         what = "\n".join(f"-> {violation}" for violation in self.violations)
-        return (
-            f"{self.story.words}\n{what}\nreplay: pytest tests/test_simulation.py --simulation-seed={self.story.seed}"
-        )
+        replay = f"pytest tests/test_simulation.py --simulation-seed={self.story.seed}"
+        return f"{self.story.words}\n{what}\nreplay: {replay}"
 
 
 @frozen
@@ -59,7 +58,9 @@ def look_for_faults(seed: int, *, short: bool = True) -> tuple[Finding | None, C
     found = life.violations
     if short:
         kind = kind_of(found[0])
-        story = shrink(story, lambda candidate: any(kind == kind_of(other) for other in live(candidate).violations))
+        story = shrink(
+            story, lambda candidate: any(kind == kind_of(other) for other in live(candidate).violations)
+        )
         found = live(story).violations
     return Finding(story, found), life.counts
 
@@ -73,7 +74,10 @@ def kind_of(violation: str) -> str:
 def _no_pauses() -> Iterator[None]:
     modules = [module for name, module in list(sys.modules.items()) if name.startswith("piapi_async.")]
     before = [
-        (module, name, getattr(module, name)) for module in modules for name in _THREAD_PAUSES if hasattr(module, name)
+        (module, name, getattr(module, name))
+        for module in modules
+        for name in _THREAD_PAUSES
+        if hasattr(module, name)
     ]
     for module, name, _ in before:
         setattr(module, name, 0.0)

@@ -97,21 +97,25 @@ class Record:
     host: Host
     attempts: list[Attempt] = field(factory=list)
     resent: dict[int, int] = field(factory=dict)  # how often a person allowed an intent to be sent again
-    retries: Counter[int] = field(factory=Counter)  # how often somebody asked for another attempt if it failed
+    # how often somebody asked for another attempt if it failed
+    retries: Counter[int] = field(factory=Counter)
     delivered: defaultdict[str, set[tuple[int, int]]] = field(factory=lambda: defaultdict(set))
     """To which lives of which processes the end of a task was delivered."""
     log: list[str] = field(factory=list)
     wrong: list[str] = field(factory=list)  # what was seen to be wrong while it was played
     dead_lives: set[tuple[int, int]] = field(factory=set)
     ledger_rows: dict[str, tuple[str, str | None]] | None = None
-    ledger_attempts: dict[str, list[str]] = field(factory=dict)  # by key the tasks of the attempts before the last
+    # by key the tasks of the attempts before the last
+    ledger_attempts: dict[str, list[str]] = field(factory=dict)
     ledger_moved: bool = False
     healed_at: float = 0.0
 
     def has_twin(self, intent: int) -> bool:
         """Return whether another intent asks for the same."""
         subject_of = self.story.subject
-        return any(other != intent and subject_of(other) == subject_of(intent) for other in self.story.intents)
+        return any(
+            other != intent and subject_of(other) == subject_of(intent) for other in self.story.intents
+        )
 
 
 class SourceError(Exception):
@@ -248,7 +252,10 @@ class Player:
                 for intent, plan in step.plans:
                     self.host.plans.setdefault(subject_of(intent), _queue()).append(plan)
                 for intent in step.intents:
-                    self.host.lives[subject_of(intent)] = (20.0, "failed" if intent in step.failing else "done")
+                    self.host.lives[subject_of(intent)] = (
+                        20.0,
+                        "failed" if intent in step.failing else "done",
+                    )
                     self.record.retries[intent] += step.retry_failed
                 self._user(step.process, partial(self._batch, step), step.leave)
             case OtherRequest():
@@ -294,13 +301,17 @@ class Player:
         if self.processes[process.number] is process:
             self.kill(process.number)
 
-    def _user(self, number: int, work: Callable[[Process], Coroutine[Any, Any, None]], leave: Leave | None) -> None:
+    def _user(
+        self, number: int, work: Callable[[Process], Coroutine[Any, Any, None]], leave: Leave | None
+    ) -> None:
         process = self.processes[number]
         if leave is None:
             self.spawn(process, work(process))
             return
         scopes: list[anyio.CancelScope] = []
-        wrapped = {"cancel": _plainly, "scope": _in_scope, "group": _in_group}[leave.how](work(process), scopes)
+        wrapped = {"cancel": _plainly, "scope": _in_scope, "group": _in_group}[leave.how](
+            work(process), scopes
+        )
         task = self.spawn(process, wrapped)
         leaving = partial(_stop, task, scopes)
         alarm = partial(process.loop.call_soon, leaving)
@@ -352,7 +363,9 @@ class Player:
             retry_failed=step.retry_failed,
             on_progress=_raise if step.progress_fails else None,
         )
-        attempts = {intent: self._attempt(intent, process, keyed=self.record.story.ledger) for intent in step.intents}
+        attempts = {
+            intent: self._attempt(intent, process, keyed=self.record.story.ledger) for intent in step.intents
+        }
         outcomes: list[Any] = []
         try:
             async with runner.stream(self._items(step)) as stream:
@@ -369,7 +382,9 @@ class Player:
                 self._note_outcome(attempts[step.intents[outcome.index]], outcome)
             for attempt in attempts.values():
                 if attempt.state == "started":
-                    attempt.state = "cancelled"  # not handed over: known through the log or the ledger, or not made
+                    attempt.state = (
+                        "cancelled"  # not handed over: known through the log or the ledger, or not made
+                    )
 
     async def _items(self, step: Batch) -> AsyncIterator[BatchItem[Any]]:
         for intent in step.intents:
@@ -456,7 +471,9 @@ def failure_state(error: BaseException) -> str:
         return "unknown"
     if isinstance(error, PiAPIError):
         name = type(error).__name__
-        return {"TransportError": "not sent", "ClientClosed": "closed", "LedgerError": "ledger"}.get(name, "refused")
+        return {"TransportError": "not sent", "ClientClosed": "closed", "LedgerError": "ledger"}.get(
+            name, "refused"
+        )
     return "reused" if isinstance(error, ValueError) else "odd"
 
 
@@ -507,7 +524,9 @@ async def _in_group(work: Coroutine[Any, Any, None], scopes: list[anyio.CancelSc
 def play(story: Story, folder: Path) -> Record:
     """Play a story to its end and return what is known of it."""
     world = World()
-    host = Host(world, Random(f"host {story.seed}"), history=Random(f"history {story.seed}").choice(HISTORIES))
+    host = Host(
+        world, Random(f"host {story.seed}"), history=Random(f"history {story.seed}").choice(HISTORIES)
+    )
     world.accept = host.connect
     host.shows_models = story.shows_models
     if story.strangers:
@@ -527,7 +546,9 @@ def play(story: Story, folder: Path) -> Record:
             _run(player)
         except StuckError as error:
             waiting = [attempt for attempt in record.attempts if attempt.waiting]
-            record.wrong.append(f"stuck: {error}; {len(waiting)} waits are still on: {[a.task_id for a in waiting]}")
+            record.wrong.append(
+                f"stuck: {error}; {len(waiting)} waits are still on: {[a.task_id for a in waiting]}"
+            )
             for process in player.processes:
                 process.die()
             return record
@@ -643,7 +664,13 @@ class _Connection(sqlite3.Connection):
         self._world = world
 
     def execute(self, sql: str, *args: Any) -> sqlite3.Cursor:
-        if self._world.disk_full and sql.lstrip()[:6].upper() in {"INSERT", "UPDATE", "DELETE", "COMMIT", "CREATE"}:
+        if self._world.disk_full and sql.lstrip()[:6].upper() in {
+            "INSERT",
+            "UPDATE",
+            "DELETE",
+            "COMMIT",
+            "CREATE",
+        }:
             raise sqlite3.OperationalError("database or disk is full")
         return super().execute(sql, *args)
 
@@ -655,7 +682,9 @@ def _opened_by(player: Player) -> Iterator[None]:
     connect = sqlite3.connect
 
     def tracked(*args: Any, **options: Any) -> sqlite3.Connection:
-        connection: sqlite3.Connection = connect(*args, **{**options, "factory": partial(_Connection, player.world)})
+        connection: sqlite3.Connection = connect(
+            *args, **{**options, "factory": partial(_Connection, player.world)}
+        )
         if player.current is not None:
             player.current.connections.append(connection)
         return connection

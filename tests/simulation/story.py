@@ -29,7 +29,11 @@ class Leave:
     @property
     def words(self) -> str:
         """The leaving as the end of a sentence."""
-        name = {"cancel": "is cancelled", "scope": "is in a cancelled scope", "group": "is in a failing task group"}
+        name = {
+            "cancel": "is cancelled",
+            "scope": "is in a cancelled scope",
+            "group": "is in a failing task group",
+        }
         return f", but {name[self.how]} after {self.turns} turns"
 
 
@@ -315,10 +319,14 @@ class _Author:
 
     def write(self) -> list[Step]:
         """Return the steps, in no order."""
-        kinds: list[Callable[[float], Step | None]] = [self._submit] * 8 + [self._batch] * 2 + [self._weather] * 2
+        kinds: list[Callable[[float], Step | None]] = (
+            [self._submit] * 8 + [self._batch] * 2 + [self._weather] * 2
+        )
         kinds += [self._down, self._freeze, self._jump, self._close]
         if self.ledger:
-            kinds += [self._again] * 3 + [self._kill] * 2 + [self._resolve, self._other_request, self._full_disk]
+            kinds += (
+                [self._again] * 3 + [self._kill] * 2 + [self._resolve, self._other_request, self._full_disk]
+            )
             kinds += [self._batch_again] * 3
 
         steps = [self.rng.choice(kinds)(self._time()) for _ in range(self.rng.randint(2, 12))]
@@ -347,7 +355,9 @@ class _Author:
             return None
         before = self.rng.choice(keyed)
         later = round(before.at + self.rng.uniform(0, 40), 2)
-        return evolve(before, at=later, process=self._process(), plans=_plans(self.rng), leave=_leave(self.rng))
+        return evolve(
+            before, at=later, process=self._process(), plans=_plans(self.rng), leave=_leave(self.rng)
+        )
 
     def _batch(self, at: float) -> Step:
         first = self.intents + 1

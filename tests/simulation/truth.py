@@ -117,7 +117,9 @@ def _forgotten(record: Record) -> Iterator[str]:
 
 def _not_kept(record: Record) -> Iterator[str]:
     """An id that the host gave in time reaches the user, the ledger or the log, whoever has left meanwhile."""
-    if any(isinstance(step, (Kill, Close, Freeze, Down, FullDisk, MoveLedger)) for step in record.story.steps):
+    if any(
+        isinstance(step, (Kill, Close, Freeze, Down, FullDisk, MoveLedger)) for step in record.story.steps
+    ):
         return
     if any(plan.travel in {"twice", "408 after"} for plan in _plans(record)):
         return  # what crosses the next request on its connection takes that one's answer with it: unknown
@@ -143,7 +145,9 @@ def _not_recorded(record: Record) -> Iterator[str]:
 
 def _paid_into_a_moved_ledger(record: Record) -> Iterator[str]:
     """A client that has used a ledger pays no more once its file is gone."""
-    moved_at = min((step.at for step in record.story.steps if isinstance(step, MoveLedger)), default=float("inf"))
+    moved_at = min(
+        (step.at for step in record.story.steps if isinstance(step, MoveLedger)), default=float("inf")
+    )
     users = {attempt.client for attempt in record.attempts if 0.0 < attempt.accepted_at < moved_at}
     for attempt in record.attempts:
         if attempt.client in users and attempt.accepted_at > moved_at + STILL_ON_ITS_WAY:

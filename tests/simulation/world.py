@@ -171,7 +171,9 @@ class SimLoop(asyncio.SelectorEventLoop):
         """Run one turn."""
         hooks = sys.get_asyncgen_hooks()
         loop = self._inside
-        sys.set_asyncgen_hooks(firstiter=loop._asyncgen_firstiter_hook, finalizer=loop._asyncgen_finalizer_hook)
+        sys.set_asyncgen_hooks(
+            firstiter=loop._asyncgen_firstiter_hook, finalizer=loop._asyncgen_finalizer_hook
+        )
         events._set_running_loop(self)
         loop._thread_id = threading.get_ident()
         try:

@@ -10,11 +10,17 @@ ID = "ba8d80d2-4b1c"
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.floats(allow_nan=False, allow_infinity=False) | TEXT,
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | TEXT,
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=4),
     max_leaves=12,
 )
-WORDS = st.sampled_from(["pending", "processing", "completed", "failed", "canceled", "success", "unheard of", ""])
+WORDS = st.sampled_from(
+    ["pending", "processing", "completed", "failed", "canceled", "success", "unheard of", ""]
+)
 NEAR = st.fixed_dictionaries(
     {},
     optional={
@@ -27,7 +33,9 @@ NEAR = st.fixed_dictionaries(
                 "task_id": st.just(ID) | JSON,
                 "status": WORDS | JSON,
                 "output": JSON
-                | st.dictionaries(st.sampled_from(["image_url", "image_urls", "progress", "video", "actions"]), JSON),
+                | st.dictionaries(
+                    st.sampled_from(["image_url", "image_urls", "progress", "video", "actions"]), JSON
+                ),
                 "meta": JSON | st.dictionaries(st.sampled_from(["created_at", "ended_at"]), JSON),
                 "error": JSON | st.dictionaries(st.sampled_from(["message", "detail"]), JSON),
                 "url": JSON,

@@ -50,7 +50,9 @@ class RawHost:
         try:
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
-                lengths = [line.partition(":")[2] for line in head.lower().split("\r\n") if "content-length:" in line]
+                lengths = [
+                    line.partition(":")[2] for line in head.lower().split("\r\n") if "content-length:" in line
+                ]
                 body = await reader.readexactly(int(lengths[0]) if lengths else 0)
                 line = head.split("\r\n", 1)[0]
                 if is_read(line):

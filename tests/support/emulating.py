@@ -58,7 +58,12 @@ class Caller:
 
     async def ask(self, model: str, task_type: str, given: dict[str, Any], **config: Any) -> Any:
         """Return the data of a new task of the unified protocol."""
-        body = {"model": model, "task_type": task_type, "input": given, **({"config": config} if config else {})}
+        body = {
+            "model": model,
+            "task_type": task_type,
+            "input": given,
+            **({"config": config} if config else {}),
+        }
         status, answer = await self.call("POST", "/api/v1/task", body)
         assert (200, 200, "success") == (status, answer["code"], answer["message"]), answer
         return answer["data"]

@@ -71,7 +71,9 @@ UNIFIED_CASE = FamilyCase(
     create="task_create",
     read="task_read",
     cancel="task_cancel",
-    accepted=json.dumps({"code": 200, "data": {"task_id": "t1", "status": "pending"}, "message": "success"}).encode(),
+    accepted=json.dumps(
+        {"code": 200, "data": {"task_id": "t1", "status": "pending"}, "message": "success"}
+    ).encode(),
     busy=json.dumps({"code": 400, "data": None, "message": "no available bot"}).encode(),
     files=4,
     done="completed",

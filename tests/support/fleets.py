@@ -14,7 +14,9 @@ from piapi_async.emulator import Emulator
 from piapi_async.fleet import Worker
 from piapi_async.fleet._database import CAN_SQLITE
 
-NEEDS_SQLITE = pytest.mark.skipif(not CAN_SQLITE, reason="the engine needs SQLite 3.42 on Python 3.12 and later")
+NEEDS_SQLITE = pytest.mark.skipif(
+    not CAN_SQLITE, reason="the engine needs SQLite 3.42 on Python 3.12 and later"
+)
 
 
 def cat(number: int | str) -> CreateTask:
@@ -25,7 +27,12 @@ def cat(number: int | str) -> CreateTask:
 async def host(client: dict[str, Any] | None = None, **options: Any) -> AsyncIterator[tuple[Emulator, PiAPI]]:
     """Give an emulator and a client of it; `options` are the emulator's."""
     emulator = Emulator(**{"durations": 0.2, "picture_size": 32, **options})
-    settings: dict[str, Any] = {"poll": PollPolicy.every(0.05), "timeout": 1.0, "recover": 2.0, **(client or {})}
+    settings: dict[str, Any] = {
+        "poll": PollPolicy.every(0.05),
+        "timeout": 1.0,
+        "recover": 2.0,
+        **(client or {}),
+    }
     async with emulator.run() as url, PiAPI(emulator.api_key, base_url=url, **settings) as piapi:
         yield emulator, piapi
 

@@ -31,7 +31,9 @@ async def hammer(path: Path, seconds: float) -> int:
 async def work(ledger: Ledger, until: float) -> int:
     count = 0
     while time.monotonic() < until:
-        mine = SubmissionKey.of(post("/x", {"prompt": "p" * 400}), key=None, origin="https://o.test", family="f")
+        mine = SubmissionKey.of(
+            post("/x", {"prompt": "p" * 400}), key=None, origin="https://o.test", family="f"
+        )
         await writer_of(ledger).claim(mine)
         ref = TaskRef("https://o.test", "f", TaskId(secrets.token_hex(16)))
         await writer_of(ledger).accept(mine, ref)

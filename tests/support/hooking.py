@@ -123,7 +123,10 @@ async def hooked(
 
     `relied_on`: the client has been told of so many ends that it leaves looking to a safety net.
     """
-    async with serving(client, **options) as (emulator, piapi), receiving(piapi, **(receiver or {})) as receives:
+    async with (
+        serving(client, **options) as (emulator, piapi),
+        receiving(piapi, **(receiver or {})) as receives,
+    ):
         if relied_on:
             rely_on_webhooks(piapi)
         yield emulator, piapi, receives

@@ -44,7 +44,9 @@ def urls(value: Any) -> bool:
 
 
 def pixels(*names: str) -> Check:
-    return lambda value: type(value) is dict and {*names} == value.keys() and all(map(whole(0, 4096), value.values()))
+    return lambda value: (
+        type(value) is dict and {*names} == value.keys() and all(map(whole(0, 4096), value.values()))
+    )
 
 
 def polygon(value: Any) -> bool:

@@ -59,7 +59,10 @@ class _Tally:
 
 def sources(package: Path = PACKAGE) -> dict[str, str]:
     """Return the text of each file of the package, by its path below the package."""
-    return {str(path.relative_to(package)): path.read_text(encoding="utf-8") for path in sorted(package.rglob("*.py"))}
+    return {
+        str(path.relative_to(package)): path.read_text(encoding="utf-8")
+        for path in sorted(package.rglob("*.py"))
+    }
 
 
 def measure(files: dict[str, str]) -> list[Measure]:
@@ -76,7 +79,9 @@ def measure(files: dict[str, str]) -> list[Measure]:
         Measure("function lines, longest", lengths[-1]),
         Measure("blank lines in function bodies, %", 100 * tally.blank_lines / tally.body_lines, at_least=4),
         Measure(
-            "conditional expressions per 1,000 lines", 1000 * tally.conditional_expressions / tally.lines, at_most=8
+            "conditional expressions per 1,000 lines",
+            1000 * tally.conditional_expressions / tally.lines,
+            at_most=8,
         ),
         Measure("lines over 110 columns", len(tally.long_lines), at_most=60, places=tuple(tally.long_lines)),
         Measure(
@@ -85,9 +90,16 @@ def measure(files: dict[str, str]) -> list[Measure]:
             at_most=8,
             places=tuple(tally.foreign_privates),
         ),
-        Measure("circles of imports", len(circles), at_most=0, places=tuple(" - ".join(circle) for circle in circles)),
+        Measure(
+            "circles of imports",
+            len(circles),
+            at_most=0,
+            places=tuple(" - ".join(circle) for circle in circles),
+        ),
         Measure("files in the package's root", len(root_files), at_most=22),
-        Measure("README lines", len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()), at_most=330),
+        Measure(
+            "README lines", len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()), at_most=330
+        ),
     ]
 
 

@@ -29,8 +29,11 @@ def postgres() -> Iterator[str]:
             pytest.fail("the gate needs a PostgreSQL: apt-get install postgresql")
         pytest.skip("no PostgreSQL is installed")
 
-    user = "postgres" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name  # it refuses to run as root
-    with tempfile.TemporaryDirectory(prefix="piapi-pg-") as name:  # short: a socket's path may have 107 characters
+    # it refuses to run as root
+    user = "postgres" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
+    with tempfile.TemporaryDirectory(
+        prefix="piapi-pg-"
+    ) as name:  # short: a socket's path may have 107 characters
         folder = Path(name)
         shutil.chown(folder, user)
 

@@ -112,7 +112,9 @@ class Child:
         for name, stream in (("stdout", self.process.stdout), ("stderr", self.process.stderr)):
             if stream is not None:
                 self._open += 1
-                self._listeners.append(threading.Thread(target=self._listen, args=(name, stream), daemon=True))
+                self._listeners.append(
+                    threading.Thread(target=self._listen, args=(name, stream), daemon=True)
+                )
         for listener in self._listeners:
             listener.start()
 
@@ -212,4 +214,6 @@ class Child:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(5)
         self.kill()
-        raise AssertionError(f"{self.process.args!r} {complaint}.\n-- stdout:\n{self.printed}\n-- stderr:\n{self.said}")
+        raise AssertionError(
+            f"{self.process.args!r} {complaint}.\n-- stdout:\n{self.printed}\n-- stderr:\n{self.said}"
+        )

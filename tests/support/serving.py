@@ -84,7 +84,9 @@ def assert_at_rest(piapi: PiAPI) -> None:
 
 
 @asynccontextmanager
-async def serving(client: dict[str, Any] | None = None, **options: Any) -> AsyncIterator[tuple[Emulator, PiAPI]]:
+async def serving(
+    client: dict[str, Any] | None = None, **options: Any
+) -> AsyncIterator[tuple[Emulator, PiAPI]]:
     """Give an emulator and its client, which looks every second; tasks take 30 s unless told otherwise.
 
     Pictures are small, because nobody looks at them.

@@ -47,7 +47,9 @@ def busy(count: int, nice: int) -> Iterator[None]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--loops", type=int, default=4, help="per core (default: %(default)s)")
-    parser.add_argument("--nice", type=int, default=0, help="19 lets the tests go first (default: %(default)s)")
+    parser.add_argument(
+        "--nice", type=int, default=0, help="19 lets the tests go first (default: %(default)s)"
+    )
     parser.add_argument("--runs", type=int, default=1, help="how often; stops at the first that fails")
     parser.add_argument("pytest", nargs="*", help="arguments of pytest, after --")
     given = parser.parse_args()
@@ -57,7 +59,10 @@ def main() -> int:
         began = time.monotonic()
         with busy(given.loops * (os.cpu_count() or 1), given.nice):
             code = subprocess.call([sys.executable, "-m", "pytest", *PYTEST, *given.pytest])
-        print(f"starved run {run} of {given.runs}: exit code {code} after {time.monotonic() - began:.0f} s", flush=True)
+        print(
+            f"starved run {run} of {given.runs}: exit code {code} after {time.monotonic() - began:.0f} s",
+            flush=True,
+        )
         if code:
             return code
     return 0

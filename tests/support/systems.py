@@ -23,7 +23,12 @@ EVERY: list[tuple[str, str, dict[str, Any], list[str]]] = [
         (ADVANCED, task_type, SCENE, [PNG])
         for task_type in ("img2img-lora", "fill-inpaint", "fill-outpaint", "redux-variation", "kontext")
     ),
-    ("music-u", "generate_music", {"gpt_description_prompt": "night jazz", "lyrics_type": "generate"}, [WAV, PNG] * 2),
+    (
+        "music-u",
+        "generate_music",
+        {"gpt_description_prompt": "night jazz", "lyrics_type": "generate"},
+        [WAV, PNG] * 2,
+    ),
     ("music-u", "generate_lyrics", {"gpt_description_prompt": "rain"}, []),
     *((model, "video_generation", PROMPT, [MP4, PNG, MP4, MP4]) for model in ("kling", "kling-turbo")),
     ("kling", "video_generation", {"image_url": LINK, "duration": 10, "mode": "pro"}, [MP4, PNG, MP4, MP4]),
@@ -40,7 +45,12 @@ EVERY: list[tuple[str, str, dict[str, Any], list[str]]] = [
     ("kling", "omni_video_generation", {**PROMPT, "images": [LINK]}, [MP4]),
     ("hailuo", "video_generation", {**PROMPT, "model": "t2v-02", "duration": 6}, [PNG, MP4, MP4]),
     ("luma", "video_generation", {**PROMPT, "aspect_ratio": "16:9"}, [MP4, MP4, PNG, PNG]),
-    ("luma", "extend_video", {"key_frames": {"frame0": {"type": "image", "url": LINK}}}, [MP4, MP4, PNG, PNG]),
+    (
+        "luma",
+        "extend_video",
+        {"key_frames": {"frame0": {"type": "image", "url": LINK}}},
+        [MP4, MP4, PNG, PNG],
+    ),
     ("Qubico/hug-video", "image_to_video", {"image_url": LINK}, [MP4]),
     *(("Qubico/image-toolkit", task_type, SWAP, [PNG]) for task_type in ("face-swap", "multi-face-swap")),
     ("Qubico/video-toolkit", "face-swap", {"target_video": CLIP, "swap_image": LINK}, [MP4]),
@@ -51,7 +61,12 @@ EVERY: list[tuple[str, str, dict[str, Any], list[str]]] = [
         ("Qubico/wanx", task_type, {**SCENE, "first_frame": LINK}, [MP4])
         for task_type in (
             *("txt2video-1.3b", "txt2video-14b", "img2video-14b", "txt2video-14b-lora", "img2video-14b-lora"),
-            *("img2video-14b-keyframe", "img2video-14b-control-camera", "wan22-txt2video-14b", "wan22-img2video-14b"),
+            *(
+                "img2video-14b-keyframe",
+                "img2video-14b-control-camera",
+                "wan22-txt2video-14b",
+                "wan22-img2video-14b",
+            ),
         )
     ),
     *(("Wan", task_type, SCENE, [MP4]) for task_type in ("wan26-txt2video", "wan26-img2video")),
@@ -65,10 +80,16 @@ EVERY: list[tuple[str, str, dict[str, Any], list[str]]] = [
     ("Qubico/image-toolkit", "upscale", {"image": LINK, "scale": 2, "face_enhance": True}, [PNG]),
     ("Qubico/image-toolkit", "background-remove", {"image": LINK}, [PNG]),
     ("Qubico/image-toolkit", "segment", {"image": LINK, "prompt": "the cat", "segment_factor": -15}, [PNG]),
-    *(("Qubico/video-toolkit", task_type, {"video": CLIP}, [MP4]) for task_type in ("upscale", "background-remove")),
+    *(
+        ("Qubico/video-toolkit", task_type, {"video": CLIP}, [MP4])
+        for task_type in ("upscale", "background-remove")
+    ),
     *((model, "of-next-month", {"anything": [1]}, [PNG, PNG]) for model in ("gemini", "seedream")),
     *((model, "txt2img", PROMPT, [PNG, PNG]) for model in ("Qubico/qwen-image", "Qubico/z-image")),
-    *((model, f"{model}-video", PROMPT, [MP4]) for model in ("sora2", "veo3", "veo3.1", "seedance", "omni-human")),
+    *(
+        (model, f"{model}-video", PROMPT, [MP4])
+        for model in ("sora2", "veo3", "veo3.1", "seedance", "omni-human")
+    ),
     ("Qubico/ace-step", "txt2audio", {"style_prompt": "folk"}, [WAV]),
     ("byteaudio", "seed-audio-1.0", {"text": "hello", "sample_rate": 24000}, [WAV]),
     ("Qubico/pixal3d", "image-to-3d", {"image": LINK, "seed": 0}, [MESH]),

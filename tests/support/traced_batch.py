@@ -29,7 +29,11 @@ class Teller(SpanProcessor):
         say("began", text_of(span.get_span_context()))
 
     def on_end(self, span: ReadableSpan) -> None:
-        say("ended", str((span.attributes or {})["piapi.key"]), *[text_of(link.context) for link in span.links])
+        say(
+            "ended",
+            str((span.attributes or {})["piapi.key"]),
+            *[text_of(link.context) for link in span.links],
+        )
 
     def on_event(self, event: Event) -> None:
         if isinstance(event, SubmissionAccepted):

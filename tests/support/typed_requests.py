@@ -103,7 +103,12 @@ BARE: list[tuple[Build, str, str, dict[str, Any]]] = [
         partial(kling.LipSync, PARENT, tts_text="hello"),
         *("kling", "lip_sync", {"origin_task_id": PARENT, "tts_text": "hello"}),
     ),
-    (partial(kling.Effects, URL, effect="squish"), "kling", "effects", {"image_url": URL, "effect": "squish"}),
+    (
+        partial(kling.Effects, URL, effect="squish"),
+        "kling",
+        "effects",
+        {"image_url": URL, "effect": "squish"},
+    ),
     (
         partial(kling.TryOn, URL, dress_input=URL_2),
         *("kling", "ai_try_on", {"model_input": URL, "dress_input": URL_2}),
@@ -166,14 +171,23 @@ BARE: list[tuple[Build, str, str, dict[str, Any]]] = [
     ),
     (
         partial(wan.KeyFrames, "it runs", first_frame=URL, last_frame=URL_2),
-        *("Qubico/wanx", "img2video-14b-keyframe", {"prompt": "it runs", "first_frame": URL, "last_frame": URL_2}),
+        *(
+            "Qubico/wanx",
+            "img2video-14b-keyframe",
+            {"prompt": "it runs", "first_frame": URL, "last_frame": URL_2},
+        ),
     ),
     (
         partial(wan.CameraControl, "it runs", image=URL),
         *("Qubico/wanx", "img2video-14b-control-camera", {"prompt": "it runs", "image": URL}),
     ),
     (partial(wan.TextToVideo26, "a cat"), "Wan", "wan26-txt2video", {"prompt": "a cat"}),
-    (partial(wan.ImageToVideo26, "it runs", image=URL), "Wan", "wan26-img2video", {"prompt": "it runs", "image": URL}),
+    (
+        partial(wan.ImageToVideo26, "it runs", image=URL),
+        "Wan",
+        "wan26-img2video",
+        {"prompt": "it runs", "image": URL},
+    ),
     (
         partial(skyreels.ImageToVideo, "it runs", image=URL),
         *("Qubico/skyreels", "img2video", {"prompt": "it runs", "image": URL}),
@@ -192,7 +206,12 @@ BARE: list[tuple[Build, str, str, dict[str, Any]]] = [
         *("Qubico/hunyuan", "img2video-concat", {"prompt": "it runs", "image": URL}),
     ),
     (partial(mmaudio.VideoToAudio, VIDEO), "Qubico/mmaudio", "video2audio", {"video": VIDEO}),
-    (partial(diffrhythm.Song, "[00:10.00] la"), "Qubico/diffrhythm", "txt2audio-base", {"lyrics": "[00:10.00] la"}),
+    (
+        partial(diffrhythm.Song, "[00:10.00] la"),
+        "Qubico/diffrhythm",
+        "txt2audio-base",
+        {"lyrics": "[00:10.00] la"},
+    ),
     (partial(midjourney.Imagine, "a cat"), "midjourney", "imagine", {"prompt": "a cat"}),
     (partial(midjourney.Reroll, PARENT), "midjourney", "reroll", {"origin_task_id": PARENT}),
     (

@@ -43,7 +43,9 @@ SAMPLES: list[tuple[str, str, dict[str, Any]]] = [
             "denoise": 0.5,
             "batch_size": 2,
             "lora_settings": [],
-            "control_net_settings": [{**_CONTROL, "control_strength": 0.45, "return_preprocessed_image": True}],
+            "control_net_settings": [
+                {**_CONTROL, "control_strength": 0.45, "return_preprocessed_image": True}
+            ],
         },
     ),
     (_ADVANCED, "controlnet-lora", {**CAT, "lora_settings": [], "control_net_settings": [_CONTROL]}),
@@ -57,9 +59,17 @@ SAMPLES: list[tuple[str, str, dict[str, Any]]] = [
     (_ADVANCED, "redux-variation", {"image": LINK, "prompt": ""}),
     (_ADVANCED, "kontext", {**CAT, "image": BASE64, "width": 1024, "height": 1024, "steps": 28, "seed": -1}),
     # Udio
-    ("music-u", "generate_music", {"gpt_description_prompt": "a ballad", "lyrics_type": "generate", "seed": -1}),
+    (
+        "music-u",
+        "generate_music",
+        {"gpt_description_prompt": "a ballad", "lyrics_type": "generate", "seed": -1},
+    ),
     ("music-u", "generate_music", {"gpt_description_prompt": "night breeze", "lyrics_type": "instrumental"}),
-    ("music-u", "generate_music", {"lyrics": "la la", "lyrics_type": "user", "title": "Night", "negative_tags": ""}),
+    (
+        "music-u",
+        "generate_music",
+        {"lyrics": "la la", "lyrics_type": "user", "title": "Night", "negative_tags": ""},
+    ),
     ("music-u", "generate_music", {"prompt": "la la", "lyrics_type": "user"}),
     (
         "music-u",
@@ -91,8 +101,16 @@ SAMPLES: list[tuple[str, str, dict[str, Any]]] = [
     ),
     ("kling", "video_generation", {**CAT, "version": "2.5", "mode": "turbo", "duration": 10}),
     ("kling", "video_generation", {**CAT, "version": "2.1-master", "image_url": LINK, "image_tail_url": ""}),
-    ("kling", "video_generation", {**CAT, "version": "3.0", "mode": "std", "enable_audio": False, "duration": 15}),
-    ("kling", "video_generation", {**CAT, "version": "1.6", "elements": [{"image_url": LINK}, {"image_url": LINK_2}]}),
+    (
+        "kling",
+        "video_generation",
+        {**CAT, "version": "3.0", "mode": "std", "enable_audio": False, "duration": 15},
+    ),
+    (
+        "kling",
+        "video_generation",
+        {**CAT, "version": "1.6", "elements": [{"image_url": LINK}, {"image_url": LINK_2}]},
+    ),
     (
         "kling",
         "video_generation",
@@ -103,13 +121,23 @@ SAMPLES: list[tuple[str, str, dict[str, Any]]] = [
         },
     ),
     ("kling-turbo", "video_generation", {**CAT, "aspect_ratio": "16:9", "duration": 5}),
-    ("kling", "omni_video_generation", {**CAT, "version": "o1", "resolution": "720p", "aspect_ratio": "auto"}),
+    (
+        "kling",
+        "omni_video_generation",
+        {**CAT, "version": "o1", "resolution": "720p", "aspect_ratio": "auto"},
+    ),
     ("kling", "omni_video_generation", {**CAT, "images": [LINK, LINK_2], "video": "", "duration": 5}),
     ("kling", "extend_video", {"origin_task_id": PARENT, **CAT}),
     (
         "kling",
         "lip_sync",
-        {"video_url": CLIP, "tts_text": "hello", "tts_timbre": "Rock", "tts_speed": 0.8, "local_dubbing_url": ""},
+        {
+            "video_url": CLIP,
+            "tts_text": "hello",
+            "tts_timbre": "Rock",
+            "tts_speed": 0.8,
+            "local_dubbing_url": "",
+        },
     ),
     ("kling", "lip_sync", {"origin_task_id": PARENT, "local_dubbing_url": SOUND}),
     *(
@@ -120,10 +148,20 @@ SAMPLES: list[tuple[str, str, dict[str, Any]]] = [
     (
         "kling",
         "ai_try_on",
-        {"model_input": LINK, "dress_input": "", "upper_input": LINK_2, "lower_input": LINK_2, "batch_size": 4},
+        {
+            "model_input": LINK,
+            "dress_input": "",
+            "upper_input": LINK_2,
+            "lower_input": LINK_2,
+            "batch_size": 4,
+        },
     ),
     ("kling", "sound", {"prompt": "rain", "duration": 5}),
-    ("kling", "avatar", {"image_url": LINK, "local_dubbing_url": SOUND, "prompt": "", "mode": "pro", "batch_size": 1}),
+    (
+        "kling",
+        "avatar",
+        {"image_url": LINK, "local_dubbing_url": SOUND, "prompt": "", "mode": "pro", "batch_size": 1},
+    ),
     (
         "kling",
         "motion_control",
@@ -156,7 +194,10 @@ SAMPLES: list[tuple[str, str, dict[str, Any]]] = [
             **CAT,
             "model_name": "ray-v2",
             "duration": 5,
-            "key_frames": {"frame0": {"type": "image", "url": LINK}, "frame1": {"type": "image", "url": LINK_2}},
+            "key_frames": {
+                "frame0": {"type": "image", "url": LINK},
+                "frame1": {"type": "image", "url": LINK_2},
+            },
         },
     ),
     ("luma", "extend_video", {**CAT, "key_frames": {"frame0": {"type": "video", "url": CLIP}}}),
@@ -177,8 +218,16 @@ SAMPLES: list[tuple[str, str, dict[str, Any]]] = [
     (_VIDEOS, "background-remove", {"video": CLIP, "invert_output": False}),
     # Sounds
     ("Qubico/tts", "zero-shot", {"gen_text": "hello", "ref_text": "", "ref_audio": SOUND}),
-    ("Qubico/mmaudio", "video2audio", {"prompt": "", "negative_prompt": "", "steps": 25, "seed": 0, "video": CLIP}),
-    ("Qubico/diffrhythm", "txt2audio-base", {"lyrics": "[00:10.00] la", "style_prompt": "pop", "style_audio": ""}),
+    (
+        "Qubico/mmaudio",
+        "video2audio",
+        {"prompt": "", "negative_prompt": "", "steps": 25, "seed": 0, "video": CLIP},
+    ),
+    (
+        "Qubico/diffrhythm",
+        "txt2audio-base",
+        {"lyrics": "[00:10.00] la", "style_prompt": "pop", "style_audio": ""},
+    ),
     ("Qubico/diffrhythm", "txt2audio-full", {"lyrics": "", "style_prompt": "", "style_audio": BASE64}),
     ("Qubico/ace-step", "txt2audio", {"style_prompt": "folk", "lyrics": "[inst]", "duration": 60}),
     (
@@ -200,10 +249,18 @@ SAMPLES: list[tuple[str, str, dict[str, Any]]] = [
     ("Qubico/pixal3d", "image-to-3d", {"image": LINK, "seed": 0}),
     # Wan and its kin
     ("Qubico/wanx", "txt2video-1.3b", {**CAT, "negative_prompt": "", "aspect_ratio": "16:9"}),
-    ("Qubico/wanx", "txt2video-14b-lora", {**CAT, "lora_settings": [{"lora_type": "ghibli", "lora_strength": 1.0}]}),
+    (
+        "Qubico/wanx",
+        "txt2video-14b-lora",
+        {**CAT, "lora_settings": [{"lora_type": "ghibli", "lora_strength": 1.0}]},
+    ),
     ("Qubico/wanx", "img2video-14b", {"image": LINK}),
     ("Qubico/wanx", "img2video-14b", {**CAT, "image": BASE64, "negative_prompt": ""}),
-    ("Qubico/wanx", "img2video-14b-lora", {**CAT, "image": LINK, "lora_settings": [{"lora_type": "fighting"}]}),
+    (
+        "Qubico/wanx",
+        "img2video-14b-lora",
+        {**CAT, "image": LINK, "lora_settings": [{"lora_type": "fighting"}]},
+    ),
     ("Qubico/wanx", "img2video-14b-keyframe", {"image": BASE64, "start_image": BASE64, "end_image": BASE64}),
     ("Qubico/wanx", "img2video-14b-keyframe", {**CAT, "first_frame": LINK, "last_frame": LINK_2}),
     (
@@ -216,7 +273,14 @@ SAMPLES: list[tuple[str, str, dict[str, Any]]] = [
     (
         "Wan",
         "wan26-txt2video",
-        {**CAT, "resolution": "720P", "duration": 5, "prompt_extend": True, "shot_type": "multi", "watermark": False},
+        {
+            **CAT,
+            "resolution": "720P",
+            "duration": 5,
+            "prompt_extend": True,
+            "shot_type": "multi",
+            "watermark": False,
+        },
     ),
     ("Wan", "wan26-img2video", {**CAT, "image": BASE64, "audio": True, "audio_url": ""}),
     ("Qubico/skyreels", "img2video", {**CAT, "image": LINK, "aspect_ratio": "16:9", "guidance_scale": 3.5}),
@@ -225,13 +289,25 @@ SAMPLES: list[tuple[str, str, dict[str, Any]]] = [
     ("Qubico/hunyuan", "img2video-concat", {**CAT, "image": LINK}),
     ("Qubico/hunyuan", "txt2video-lora", {**CAT, "lora_settings": [{"lora_type": "ghibli"}], "steps": 20}),
     # The newer ones
-    ("gemini", "gemini-2.5-flash-image", {**CAT, "aspect_ratio": "16:9", "output_format": "png", "image_urls": []}),
+    (
+        "gemini",
+        "gemini-2.5-flash-image",
+        {**CAT, "aspect_ratio": "16:9", "output_format": "png", "image_urls": []},
+    ),
     ("gemini", "nano-banana-pro", {**CAT, "image_urls": [LINK], "resolution": "2K", "safety_level": "high"}),
-    ("gemini", "nano-banana-2", {**CAT, "image_urls": [LINK] * 14, "enable_web_search": True, "aspect_ratio": "auto"}),
+    (
+        "gemini",
+        "nano-banana-2",
+        {**CAT, "image_urls": [LINK] * 14, "enable_web_search": True, "aspect_ratio": "auto"},
+    ),
     ("seedream", "seedream-5-lite", {**CAT, "aspect_ratio": "16:9", "output_format": "png", "size": "2K"}),
     *(
         ("seedream", task_type, {**CAT, "size": "1K", "image_urls": [LINK]})
-        for task_type in ("seedream-5-pro", "seedream-5-lite-less-restriction", "seedream-5-pro-less-restriction")
+        for task_type in (
+            "seedream-5-pro",
+            "seedream-5-lite-less-restriction",
+            "seedream-5-pro-less-restriction",
+        )
     ),
     ("seedance", "seedance-2-preview", {"prompt": "she sings", "duration": 5, "aspect_ratio": "16:9"}),
     ("seedance", "seedance-2", {**CAT, "duration": -1, "aspect_ratio": "auto", "video_urls": [CLIP]}),
@@ -270,7 +346,11 @@ SAMPLES: list[tuple[str, str, dict[str, Any]]] = [
         "veo3.1-video-fast",
         {**CAT, "tail_image_url": "", "reference_image_urls": [LINK], "aspect_ratio": "auto"},
     ),
-    ("omni-human", "omni-human-1.5", {"image_url": LINK, "audio_url": SOUND, "prompt": "", "fast_mode": True}),
+    (
+        "omni-human",
+        "omni-human-1.5",
+        {"image_url": LINK, "audio_url": SOUND, "prompt": "", "fast_mode": True},
+    ),
     ("Qubico/qwen-image", "txt2img", {**CAT, "width": 1024, "height": 1024, "flow_shift": 3, "seed": -1}),
     ("Qubico/qwen-image", "image-edit", {**CAT, "image1": LINK, "image2": ""}),
     ("Qubico/z-image", "txt2img", {**CAT, "batch_size": 2}),

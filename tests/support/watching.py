@@ -31,7 +31,9 @@ class Recorder:
     @property
     def story(self) -> list[str]:
         """The names of the events, but for polls and commits, of which there are many."""
-        return [type(event).__name__ for event in self.events if not isinstance(event, (PollMade, LedgerWritten))]
+        return [
+            type(event).__name__ for event in self.events if not isinstance(event, (PollMade, LedgerWritten))
+        ]
 
     @property
     def counts(self) -> Counter[str]:

@@ -77,7 +77,9 @@ async def submit_each_verb(piapi: PiAPI) -> None:
     assert_type(await piapi.submit(Outpaint("6886fc4d", zoom_ratio="2")), TaskHandle[MidjourneyResult])
     assert_type(await piapi.submit(Pan("6886fc4d", direction="up")), TaskHandle[MidjourneyResult])
     assert_type(await piapi.submit(Describe("https://a.b/c.png")), TaskHandle[MidjourneyResult])
-    assert_type(await piapi.submit(Blend(["https://a.b/1.png", "https://a.b/2.png"])), TaskHandle[MidjourneyResult])
+    assert_type(
+        await piapi.submit(Blend(["https://a.b/1.png", "https://a.b/2.png"])), TaskHandle[MidjourneyResult]
+    )
     assert_type(await piapi.submit(Seed("6886fc4d"), key="mine", timeout=5), TaskHandle[MidjourneyResult])
 
 
@@ -96,7 +98,11 @@ def what_a_request_takes_besides_the_words_of_the_wire(image: bytes, urls: Seque
 
 
 async def whatever_stands_for_a_task(
-    piapi: PiAPI, task: Task[MidjourneyResult], handle: TaskHandle[ImageOutput], ref: TaskRef, entry: LedgerEntry
+    piapi: PiAPI,
+    task: Task[MidjourneyResult],
+    handle: TaskHandle[ImageOutput],
+    ref: TaskRef,
+    entry: LedgerEntry,
 ) -> None:
     assert_type(Upscale(task, 2).origin_task_id, str)
     Upscale(handle, index="subtle")
@@ -126,7 +132,9 @@ async def in_one_call(piapi: PiAPI) -> None:
         print(task.progress)
 
     request = Reroll("6886fc4d")
-    task = await piapi.run(request, timeout=600, on_update=show, download=Path("pictures"), key="k", note={"a": 1})
+    task = await piapi.run(
+        request, timeout=600, on_update=show, download=Path("pictures"), key="k", note={"a": 1}
+    )
     assert_type(task, Task[MidjourneyResult])
     assert_type(await piapi.run(request, on_update=edit, on_cancel="cancel_remote"), Task[MidjourneyResult])
     assert_type(task.to_dict(), dict[str, Any])
@@ -284,7 +292,9 @@ async def values_are_not_changed(request: Reroll, task: Task[MidjourneyResult], 
     ref.origin = "https://a.b"  # type: ignore[misc]
 
 
-async def words_and_types_are_checked(piapi: PiAPI, handle: TaskHandle[MidjourneyResult], songs: Family[Song]) -> None:
+async def words_and_types_are_checked(
+    piapi: PiAPI, handle: TaskHandle[MidjourneyResult], songs: Family[Song]
+) -> None:
     await handle.wait(on_cancel="drop")  # type: ignore[arg-type]
     await handle.wait(5, "leave")  # type: ignore[call-arg]
     piapi.attach(5)  # type: ignore[call-overload]

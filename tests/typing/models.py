@@ -24,7 +24,18 @@ from piapi_async.legacy import (
     LegacyKling,
     LegacyKlingResult,
 )
-from piapi_async.models import flux, hailuo, image_tools, joycaption, kling, luma, midjourney, trellis, udio, wan
+from piapi_async.models import (
+    flux,
+    hailuo,
+    image_tools,
+    joycaption,
+    kling,
+    luma,
+    midjourney,
+    trellis,
+    udio,
+    wan,
+)
 from piapi_async.models._outputs import ImageOutput, VideoOutput
 from piapi_async.unified import Output, family_of
 
@@ -41,7 +52,9 @@ async def what_is_told_of_money(piapi: PiAPI) -> None:
 async def submit_some_of_each_system(piapi: PiAPI) -> None:
     assert_type(await piapi.submit(CreateTask("m", "t", {"prompt": "a cat"})), TaskHandle[Output])
     assert_type(await piapi.submit(flux.TextToImage("a cat")), TaskHandle[ImageOutput])
-    assert_type(await piapi.submit(flux.ImageToImage("a cat", image=Path("cat.png"))), TaskHandle[ImageOutput])
+    assert_type(
+        await piapi.submit(flux.ImageToImage("a cat", image=Path("cat.png"))), TaskHandle[ImageOutput]
+    )
     assert_type(await piapi.submit(image_tools.Upscale("https://a.b/c.png")), TaskHandle[ImageOutput])
     assert_type(await piapi.submit(kling.Video("a cat", duration=5)), TaskHandle[kling.KlingOutput])
     assert_type(await piapi.submit(hailuo.Video("a cat")), TaskHandle[hailuo.HailuoOutput])

@@ -40,7 +40,7 @@ class InputError(click.ClickException):
 def check(
     setup: Setup, requests: BatchInput, out: Path | None, *, skip_invalid: bool, limited: bool = False
 ) -> tuple[Setup, BatchInput, int]:
-    """Return the good lines, their number and the setup for them; report the others, and exit if there are any.
+    """Return the good lines, their number and their setup; report the others, and exit if there are any.
 
     `limited` tells that what the lines cost has a limit.
     """
@@ -81,7 +81,7 @@ def _check(setup: Setup, survey: _Survey, *, skip_invalid: bool) -> tuple[Setup,
 
 
 def _only_vendors_family(survey: _Survey) -> Family[Any]:
-    """Return a family of the one vendor whose host the lines are for; raise `InputError` if there are several."""
+    """Return a family of the vendor whose host the lines are for; raise `InputError` if they are several."""
     if len(survey.families) > 1:
         names = " and ".join(survey.families)
         raise InputError(
@@ -175,7 +175,9 @@ def _say_errors(wrong: Mapping[int, BadLineError], noun: str) -> None:
         say(f"… and {rest} more errors")
 
 
-async def identified(piapi: PiAPI, requests: BatchInput) -> AsyncGenerator[tuple[Line, IdentifiedItem[Any]], None]:
+async def identified(
+    piapi: PiAPI, requests: BatchInput
+) -> AsyncGenerator[tuple[Line, IdentifiedItem[Any]], None]:
     """Yield every good line with its item; a key that it lacks is minted as the runner would."""
     run_id = token_hex(8)
     for lines in chunks(requests):

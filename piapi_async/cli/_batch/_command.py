@@ -224,7 +224,9 @@ def run_batch(
         saving.prepare()
         keeping = Keeping(saving, retry_failed)
         with (
-            Results.at(lines, keep=setup.ledger is not None or database is not None, keeping=keeping) as results,
+            Results.at(
+                lines, keep=setup.ledger is not None or database is not None, keeping=keeping
+            ) as results,
             reported(report, results, lines, setup.ledger),
             tabulated(out),
         ):
@@ -257,7 +259,9 @@ def _without_defaults(runner: dict[str, Any]) -> dict[str, Any]:
 def _check_fleet(database: str, setup: Setup, saving: Saving, **unfit: object) -> None:
     """Raise `click.UsageError` for options that a fleet does not have."""
     if setup.ledger is not None:
-        raise click.UsageError("--database and --ledger exclude each other: the database takes the ledger's place")
+        raise click.UsageError(
+            "--database and --ledger exclude each other: the database takes the ledger's place"
+        )
     for name, value in unfit.items():
         if value:
             raise click.UsageError(f"--{name.replace('_', '-')} is not for a fleet")

@@ -123,7 +123,7 @@ def sniff(stream: BinaryIO, suffix: str, known: Collection[str], text_field: str
 
 
 def _decoded(head: bytes) -> tuple[str, str]:
-    """Return the encoding of a file and the text of its beginning; raise `FileRefusedError` if it is no text."""
+    """Return a file's encoding and the text of its beginning; raise `FileRefusedError` if it is no text."""
     for magic, what in _FOREIGN:
         if head.startswith(magic):
             raise FileRefusedError(f"it is {what}")
@@ -213,7 +213,8 @@ def _check_names(found: Format, known: Collection[str]) -> None:
         shown = ", ".join(map(repr, names[:8])) or "nothing"
         raise FileRefusedError(
             "its first line must name the columns, as in verb,prompt or, with --verb imagine, just "
-            f"prompt; it has {shown[:200]} (a file of prompts without a header is one whose name ends in .txt)"
+            f"prompt; it has {shown[:200]} (a file of prompts without a header is one whose name "
+            "ends in .txt)"
         )
 
     twice = sorted({name for name in names if names.count(name) > 1})

@@ -69,7 +69,11 @@ class FleetRun:
                 yield fleet
             return
 
-        async with client(self.setup) as piapi, make.Fleet(self.database, uploads=piapi) as fleet, self._worked(piapi):
+        async with (
+            client(self.setup) as piapi,
+            make.Fleet(self.database, uploads=piapi) as fleet,
+            self._worked(piapi),
+        ):
             yield fleet
 
     @contextlib.asynccontextmanager
@@ -139,7 +143,10 @@ class FleetRun:
         try:
             self.results.write(outcome, line.origin)
         except (OSError, ValueError) as error:
-            say(f"Error: outcomes cannot be written ({reason_of(error)}). The work goes on, and nothing is lost.")
+            say(
+                f"Error: outcomes cannot be written ({reason_of(error)}). The work goes on, and "
+                "nothing is lost."
+            )
             sys.exit(ExitCode.OTHER)
 
         if outcome.error is None or outcome.download_error is not None:
@@ -160,7 +167,8 @@ class FleetRun:
 
     def _say_totals(self) -> None:
         say(
-            f"{self.done} done, {self.failed} failed, {self.unknown} unknown, {self.results.skipped} in the results "
+            f"{self.done} done, {self.failed} failed, {self.unknown} unknown, "
+            f"{self.results.skipped} in the results "
             f"already, {self._left} left"
         )
         if self._left and self.resume:

@@ -74,7 +74,9 @@ class Job:
                 self._say_totals(runner.totals)
         self._exit(runner.totals)
 
-    async def _take(self, runner: BatchRunner, outcomes: AsyncIterator[Outcome[Any]], display: Display) -> None:
+    async def _take(
+        self, runner: BatchRunner, outcomes: AsyncIterator[Outcome[Any]], display: Display
+    ) -> None:
         """Write outcomes as they come; whatever ends that prints what is in flight."""
         try:
             async for outcome in outcomes:

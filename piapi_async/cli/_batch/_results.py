@@ -310,7 +310,7 @@ def _is_final(row: dict[str, Any], saving: Saving) -> bool:
 
 
 def _is_there(name: str, target: Target) -> bool:
-    """Return whether a row's file is saved; what a row says of a sink is believed, to ask would take hours."""
+    """Return whether a row's file is saved; what it says of a sink is believed: to ask would take hours."""
     if isinstance(target, Path):
         return is_saved(Path(name))
     return name.startswith(f"{target.url}/")

@@ -31,7 +31,9 @@ report_option = click.option(
 
 @click.command("report")
 @click.argument("results", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--out", type=_PAGE_FILE, metavar="FILE", help="The page. Default: RESULTS with the suffix .html.")
+@click.option(
+    "--out", type=_PAGE_FILE, metavar="FILE", help="The page. Default: RESULTS with the suffix .html."
+)
 def report(results: Path, out: Path | None) -> None:
     """Make an HTML page of a run: pictures, players, costs, errors; search, filter, choose.
 
@@ -58,7 +60,9 @@ def check_page(target: Path, *others: Path | None) -> None:
     if not target.parent.is_dir():
         raise click.UsageError(f"{target}: there is no directory {target.parent}")
     if target.exists() and not (target.is_file() and is_ours(target)):
-        raise click.UsageError(f"{target} exists and is not such a page: move it away, or choose another name")
+        raise click.UsageError(
+            f"{target} exists and is not such a page: move it away, or choose another name"
+        )
 
 
 def write_page_of(lines: ResultLines, target: Path, ledger: Path | None = None) -> None:

@@ -102,7 +102,9 @@ def _no_credit(task_id: str) -> dict[str, Any]:
 
 # -- pages of an edge -----------------------------------------------------------------------------
 
-_PAGE = "<html>\r\n<head><title>{0}</title></head>\r\n<body><center><h1>{0}</h1></center></body>\r\n</html>\r\n"
+_PAGE = (
+    "<html>\r\n<head><title>{0}</title></head>\r\n<body><center><h1>{0}</h1></center></body>\r\n</html>\r\n"
+)
 _CHALLENGE = "<noscript>Enable JavaScript and cookies to continue</noscript></body>"
 _TITLES: Mapping[int, str] = {
     403: "Just a moment...",
