@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
 import time
 from pathlib import Path
@@ -144,24 +145,28 @@ def test_what_was_sent_in_other_words_may_be_any_task_whose_texts_are_the_same()
 
 def test_a_task_is_known_by_its_row_whatever_has_become_of_that() -> None:
     """Rows that have ended are read only around the time at which the task was made."""
-    connection = sqlite3.connect(":memory:", isolation_level=None)
-    connection.row_factory = sqlite3.Row
-    connection.executescript(SCHEMA)
-    for key, state, at in (("now", "ended", 1e9), ("clock", "ended", 1e9 + 3600), ("old", "accepted", 1.0)):
+    with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        connection.row_factory = sqlite3.Row
+        connection.executescript(SCHEMA)
+        for key, state, at in (
+            ("now", "ended", 1e9),
+            ("clock", "ended", 1e9 + 3600),
+            ("old", "accepted", 1.0),
+        ):
+            connection.execute(
+                "INSERT INTO submits (key, state, origin, family, digest, request, task_id, at) "
+                "VALUES (?, ?, 'o', 'unified', x'00', '', ?, ?)",
+                (key, state, f"task of {key}", at),
+            )
         connection.execute(
-            "INSERT INTO submits (key, state, origin, family, digest, request, task_id, at) "
-            "VALUES (?, ?, 'o', 'unified', x'00', '', ?, ?)",
-            (key, state, f"task of {key}", at),
+            "INSERT INTO earlier VALUES ('o', 'task of retried', 'unified', 'retried', 1, 1.0, 'failed')"
         )
-    connection.execute(
-        "INSERT INTO earlier VALUES ('o', 'task of retried', 'unified', 'retried', 1, 1.0, 'failed')"
-    )
-    ids = [f"task of {key}" for key in ("now", "clock", "old", "retried", "nobody")]
+        ids = [f"task of {key}" for key in ("now", "clock", "old", "retried", "nobody")]
 
-    known = keys_of(connection, "o", ids, 1e9 - 30, 1e9)
-    assert {f"task of {key}": key for key in ("now", "clock", "old", "retried")} == known
-    assert {} == keys_of(connection, "another host", ids, 1e9 - 30, 1e9)
-    assert {"old", "retried"} == set(keys_of(connection, "o", ids, 1e9 + 86_400, 1e9 + 86_430).values())
+        known = keys_of(connection, "o", ids, 1e9 - 30, 1e9)
+        assert {f"task of {key}": key for key in ("now", "clock", "old", "retried")} == known
+        assert {} == keys_of(connection, "another host", ids, 1e9 - 30, 1e9)
+        assert {"old", "retried"} == set(keys_of(connection, "o", ids, 1e9 + 86_400, 1e9 + 86_430).values())
 
 
 async def test_what_was_read_for_a_look_is_not_forgotten_before_it_is_compared() -> None:
