@@ -106,8 +106,8 @@ MUTANTS = (
     Mutant(
         "a row is taken though a twin is still sent",
         "_submit/recovery.py",
-        "for task in matching.values() for other in sending):",
-        "for task in matching.values() for other in sending[:0]):",
+        "for task in matching.values() for other in sending",
+        "for task in matching.values() for other in sending[:0]",
     ),
     Mutant(
         "a row of another time is taken",
