@@ -168,11 +168,13 @@ async def test_one_items_failure_touches_no_other(tmp_path: Path, case: FamilyCa
                     emulator.fail("create", MISHAPS[parent])
                 if parent == "unsaved":
                     emulator.fail("download", Status(410))
-                yield case.reroll(parent, prompt="gore" if parent == "refused" else "a cat")
+                prompt = "gore" if parent == "refused" else "a cat"
+                yield BatchItem(case.reroll(parent, prompt=prompt), extra=parent)
 
         runner = BatchRunner(piapi, concurrency=1, download=tmp_path)
-        outcomes = dict(zip(parents, await runner.run(requests()), strict=True))
+        outcomes = {outcome.extra: outcome for outcome in await runner.run(requests())}
 
+        assert list(parents) == list(outcomes)
         assert {"good", "busy", "good too"} == {parent for parent, outcome in outcomes.items() if outcome.ok}
         assert {parent: type(outcome.error) for parent, outcome in outcomes.items() if outcome.error} == {
             "refused": InvalidRequestError,

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import threading
+import weakref
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -440,11 +441,17 @@ def test_lines_that_nobody_holds_any_more_take_no_memory() -> None:
     source = BatchInput(Source.of(Path(write("in.jsonl", *(reroll(f"p{number}") for number in range(1000))))))
     job = _job.Job(cast("Any", None), source, 1000, _results.Results.on_stdout(), None, Saving())
 
-    async def read() -> int:
-        return max([len(job._origins) async for _ in job._items(PiAPI(KEY))])
+    held: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
 
-    assert asyncio.run(read()) <= 2 * _check.CHUNK_LINES
-    assert not job._origins
+    async def read() -> int:
+        most = 0
+        async for item in job._items(PiAPI(KEY)):
+            held[item.extra.number] = item.extra
+            most = max(most, len(held))
+        return most
+
+    assert 0 < asyncio.run(read()) <= 2 * _check.CHUNK_LINES
+    assert not held
 
 
 def test_heavy_lines_are_taken_in_small_portions() -> None:

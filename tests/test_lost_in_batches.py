@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from attrs import evolve
 from click.testing import CliRunner, Result
 from support.serving import KEY, serving
 from support.threaded_emulator import threaded_emulator
@@ -122,8 +123,9 @@ async def test_an_attempt_that_takes_a_failed_ones_place_is_looked_for_at_the_en
         emulator.fail("create", LOST)
         seen: list[Totals] = []
         runner = BatchRunner(piapi, retry_failed=True, concurrency=1, on_progress=seen.append)
-        [again, other] = await runner.run(cats(2))
+        [again, other] = await runner.run(evolve(item, extra=item.key) for item in cats(2))
 
+        assert (again.key, other.key) == (again.extra, other.extra)
         assert again.ok
         assert other.ok
         assert (again.recovered, again.ref != first.ref) == ("history", True)

@@ -13,14 +13,13 @@ from typing import Any
 
 from attrs import define, field, frozen
 
-from .._protocol.family import TaskRequest
 from .._runtime import Runtime
 from .._wait.watch import Watch
 from ..errors import PiAPIError, SubmissionUnknown
 from ..handle import TaskHandle
 from ..tasks import Cost
 from ._in_flight import InFlight
-from ._outcome import Outcome
+from ._outcome import BatchItem, Outcome
 
 _MOST_HELD = 1_000  # of one run; more are told at once, and are looked for all the same
 
@@ -33,7 +32,7 @@ class Held:
     """
 
     index: int
-    request: TaskRequest[Any]
+    item: BatchItem[Any]
     key: str
     error: SubmissionUnknown
     kept: Cost | None
@@ -41,7 +40,10 @@ class Held:
 
     def outcome(self) -> Outcome[Any]:
         """Return the outcome of an item that was not found."""
-        return Outcome(index=self.index, request=self.request, key=self.key, error=self.error)
+        item = self.item
+        return Outcome(
+            index=self.index, request=item.request, key=self.key, error=self.error, extra=item.extra
+        )
 
 
 @define(eq=False)
@@ -59,7 +61,7 @@ class HeldItems:
         """Hold an item; return False if looking once more is of no use, or too many are held."""
         can_find = False
         with contextlib.suppress(Exception):  # a request may be of anybody's class
-            can_find = self._runtime.submitter.finder.can_find(item.request.family)
+            can_find = self._runtime.submitter.finder.can_find(item.item.request.family)
         if self._runtime.ledger is None or not can_find or len(self._by_index) >= _MOST_HELD:
             return False
         self._by_index[item.index] = item
@@ -88,13 +90,13 @@ class HeldItems:
         if entry is None or entry.task_id is None:
             return None
 
-        request = item.request
+        request = item.item.request
         watch = self._runtime.watch(request.family, entry.task_id, kind=getattr(request, "kind", None))
         handle: TaskHandle[Any] = TaskHandle(self._runtime, watch)
         found = entry.found
         if item.error.at >= self._began_at:  # this run has submitted it
             entry = None
-        return watch, InFlight(item.index, request, item.key, handle, entry, item.retried, found)
+        return watch, InFlight(item.index, item.item, item.key, handle, entry, item.retried, found)
 
 
 async def look_for_unknown(runtime: Runtime) -> None:

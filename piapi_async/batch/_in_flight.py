@@ -16,7 +16,7 @@ from ..ledger import LedgerEntry, LedgerState
 from ..ledger._entries import EndedAttempt
 from ..observe._emitter import Events
 from ..tasks import Task
-from ._outcome import Outcome
+from ._outcome import BatchItem, Outcome
 
 R = TypeVar("R")
 
@@ -33,12 +33,17 @@ class InFlight(Generic[R]):
     """
 
     index: int
-    request: TaskRequest[R]
+    item: BatchItem[R]
     key: str
     handle: TaskHandle[R]
     entry: LedgerEntry | None
     retried: bool = False
     found: str = ""
+
+    @property
+    def request(self) -> TaskRequest[R]:
+        """What was submitted."""
+        return self.item.request
 
     @property
     def had_ended(self) -> bool:
@@ -56,7 +61,7 @@ class InFlight(Generic[R]):
         """Return the item's outcome."""
         return Outcome(
             index=self.index,
-            request=self.request,
+            request=self.item.request,
             key=self.key,
             ref=self.handle.ref,
             task=task,
@@ -65,6 +70,7 @@ class InFlight(Generic[R]):
             download_error=download_error,
             resumed=self.entry is not None,
             recovered=self.found,
+            extra=self.item.extra,
         )
 
     def failed_attempt(self, outcome: Outcome[R]) -> EndedAttempt | None:

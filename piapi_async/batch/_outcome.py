@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import orjson
-from attrs import asdict, define, frozen
+from attrs import asdict, define, field, frozen
 
 from .._html import task_html
 from .._protocol.family import TaskRequest
@@ -23,11 +23,14 @@ R_co = TypeVar("R_co", covariant=True)
 class BatchItem(Generic[R_co]):
     """A request with a key of its own, which makes it the same item in every run with the same ledger.
 
-    Without a ledger the key is only a label, which is returned on the outcome.
+    Without a ledger the key is only a label, which is returned on the outcome.  `extra` is anything
+    of the caller's that belongs to the item, such as its row in a table: it is neither sent nor
+    kept, and comes back as `Outcome.extra`.
     """
 
     request: TaskRequest[R_co]
     key: str | None = None
+    extra: Any = field(default=None, kw_only=True)
 
 
 @frozen
@@ -46,7 +49,7 @@ class Outcome(Generic[R_co]):
     `error`, too, and `download_error` is the same object: the task is done.  `resumed` says that an
     earlier run submitted it, and not this one; `recovered` how its task was found if the response to
     its submission was lost ("history", "webhook", "read", "hand"), "" if it was not.  `key` is
-    its key in the ledger ("" without a ledger).
+    its key in the ledger ("" without a ledger), `extra` what its `BatchItem` came with.
     """
 
     index: int
@@ -59,6 +62,7 @@ class Outcome(Generic[R_co]):
     download_error: DownloadError | None = None
     resumed: bool = False
     recovered: str = ""
+    extra: Any = None
 
     @property
     def cost(self) -> Cost | None:

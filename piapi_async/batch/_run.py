@@ -272,12 +272,12 @@ class BatchRun:
         except BaseException as error:
             if ends_worker(error):
                 raise
-            return self._not_submitted(index, request, key, error)
+            return self._not_submitted(index, item, key, error)
 
         # From here on a task is paid for: no foreign code may end this before its outcome is
         # offered.
         handle: TaskHandle[R] = TaskHandle(self.runtime, watch, result.frozen)
-        in_flight = InFlight(index, request, key, handle, result.ledger_entry, found=result.found)
+        in_flight = InFlight(index, item, key, handle, result.ledger_entry, found=result.found)
         self._note_submitted(in_flight, watch)
         return in_flight
 
@@ -318,7 +318,7 @@ class BatchRun:
     def _not_submitted(
         self,
         index: int,
-        request: TaskRequest[R],
+        item: BatchItem[R],
         key: str,
         error: BaseException,
         *,
@@ -332,7 +332,7 @@ class BatchRun:
 
         if isinstance(error, SubmissionUnknown):
             kept = self._budget.keep(index)
-            if self._held.take(Held(index, request, key, error, kept, retried)):
+            if self._held.take(Held(index, item, key, error, kept, retried)):
                 self._report()
                 return None
         elif ref is not None:
@@ -340,7 +340,10 @@ class BatchRun:
         else:
             self._budget.release(index)
 
-        outcome = Outcome(index=index, request=request, key=key, error=as_failure(error), ref=ref)
+        failure = as_failure(error)
+        outcome = Outcome(
+            index=index, request=item.request, key=key, error=failure, ref=ref, extra=item.extra
+        )
         return self._concluded(outcome)
 
     def _note_submitted(self, item: InFlight[Any], watch: Watch) -> None:
@@ -399,10 +402,10 @@ class BatchRun:
         except BaseException as error:
             if ends_worker(error):
                 raise
-            return self._not_submitted(index, request, key, error, retried=True)
+            return self._not_submitted(index, item.item, key, error, retried=True)
 
         handle: TaskHandle[R] = TaskHandle(self.runtime, watch, result.frozen)
-        attempt = InFlight(index, request, key, handle, result.ledger_entry, retried=True, found=result.found)
+        attempt = evolve(item, handle=handle, entry=result.ledger_entry, retried=True, found=result.found)
         self._tally.resumed -= 1
         self._tally.retried += attempt.entry is None
         self._note_submitted(attempt, watch)

@@ -146,11 +146,12 @@ class _Survey:
         """Accept the lines whose task the ledger has: it was submitted, and needs its file no longer."""
         async with client(setup) as piapi:
             ledger = runtime_of(piapi).ledger
-            async for line, item in identified(piapi, self.requests):
-                if ledger is None or item.key is None or line.number not in self.fileless:
+            async for item in identified(piapi, self.requests):
+                number = item.extra.number
+                if ledger is None or item.key is None or number not in self.fileless:
                     continue
                 if await ledger.find(item.key) is not None:
-                    del self.fileless[line.number]
+                    del self.fileless[number]
                     self.good += 1
 
 
@@ -175,10 +176,11 @@ def _say_errors(wrong: Mapping[int, BadLineError], noun: str) -> None:
         say(f"… and {rest} more errors")
 
 
-async def identified(
-    piapi: PiAPI, requests: BatchInput
-) -> AsyncGenerator[tuple[Line, IdentifiedItem[Any]], None]:
-    """Yield every good line with its item; a key that it lacks is minted as the runner would."""
+async def identified(piapi: PiAPI, requests: BatchInput) -> AsyncGenerator[IdentifiedItem[Any], None]:
+    """Yield the item of every good line, with the line's `Origin` as its `extra`.
+
+    A key that it lacks is minted as the runner would.
+    """
     run_id = token_hex(8)
     for lines in chunks(requests):
         items = [BatchItem(line.request, line.key) for line in lines]
@@ -191,7 +193,9 @@ async def identified(
             key = line.key
             if identity is not None:
                 key = identity.key
-            yield line, IdentifiedItem(line.request, key, identity)
+            item = IdentifiedItem(line.request, key, identity, extra=line.origin)
+            del line
+            yield item
 
 
 def chunks(requests: BatchInput) -> Iterator[list[Line]]:

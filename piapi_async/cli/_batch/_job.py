@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
-import weakref
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
@@ -31,7 +30,7 @@ from .._setup import Setup
 from .._stderr import say, tell
 from ._check import identified
 from ._display import Display
-from ._lines import BatchInput, Origin
+from ._lines import BatchInput
 from ._results import Results, row_of
 
 
@@ -52,8 +51,6 @@ class Job:
     """Whether an error has ended the run early."""
     _told: set[str] = field(factory=set, init=False)
     """Ids in flight that were printed."""
-    _origins: dict[int, Origin] = field(factory=dict, init=False)
-    """The origins of the requests that are still referenced, by the requests' `id()`."""
 
     async def main(self, options: dict[str, Any]) -> None:
         """Run to the end, and exit with the code for the worst that happened."""
@@ -82,7 +79,7 @@ class Job:
             async for outcome in outcomes:
                 try:
                     with display.aside():
-                        self.results.write(outcome, self._origins[id(outcome.request)])
+                        self.results.write(outcome, outcome.extra)
                 except (OSError, ValueError) as error:
                     await self._give_up_writing(runner, outcomes, outcome, error)
                 display.say_serious(outcome)
@@ -115,10 +112,10 @@ class Job:
         sys.exit(ExitCode.OTHER)
 
     def _tell_outcome(self, outcome: Outcome[Any]) -> None:
-        tell(to_json(row_of(outcome, self._origins[id(outcome.request)])))
+        tell(to_json(row_of(outcome, outcome.extra)))
 
     def _place_of(self, outcome: Outcome[Any]) -> str:
-        return f"{self.requests.found.noun} {self._origins[id(outcome.request)].number}"
+        return f"{self.requests.found.noun} {outcome.extra.number}"
 
     def _note_refusal(self, outcome: Outcome[Any]) -> None:
         """Note that every further submission would be refused."""
@@ -126,15 +123,10 @@ class Job:
             self._refused = True  # the runner drains by itself, and logs it
 
     async def _items(self, piapi: PiAPI) -> AsyncGenerator[BatchItem[Any], None]:
-        async for line, item in identified(piapi, self.requests):
-            if self.results.skips(item.key):
-                continue
-
-            request = line.request
-            self._origins[id(request)] = line.origin
-            weakref.finalize(request, self._origins.pop, id(request)).atexit = False
-            yield item
-            del line, request, item
+        async for item in identified(piapi, self.requests):
+            if not self.results.skips(item.key):
+                yield item
+            del item  # while the next is waited for, which may take long
 
     def _install_signal_handlers(self, runner: BatchRunner) -> None:
         loop, task = asyncio.get_running_loop(), asyncio.current_task()

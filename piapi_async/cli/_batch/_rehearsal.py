@@ -48,11 +48,11 @@ async def rehearse(setup: Setup, requests: BatchInput, good: int, *, retry_faile
             await ledger.counts()  # which also marks what has become unknown
             prices = _prices(await ledger.run(ended_well, piapi.origin, _LATEST))
 
-        async for line, item in identified(piapi, requests):
+        async for item in identified(piapi, requests):
             fate = await _fate_of(item.key, ledger, retry_failed=retry_failed)
             counts[fate] += 1
             if fate in {"submit", "retry"}:
-                price = prices.get(_kind(line.request))
+                price = prices.get(_kind(item.request))
                 unpriced += price is None
                 if price is not None:
                     costs[price.unit] += price.amount
