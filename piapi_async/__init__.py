@@ -171,10 +171,9 @@ _HOMES = {
     "account": "Account ActiveTasks Credits HistoryEntry",
     "errors": (
         "APIError AuthenticationError ClientClosed DownloadError InsufficientCreditError "
-        "InvalidRequestError KeyReused LedgerError NotFoundError ParentOutdatedError "
-        "PiAPIError RateLimitError "
-        "ServerError SubmissionUnknown TaskCancelled TaskFailed TransportError UnexpectedAnswer "
-        "WaitTimeout WebhookRejected"
+        "InvalidRequestError KeyReused LedgerError NotFoundError ParentOutdatedError PiAPIError "
+        "RateLimitError ServerError SubmissionUnknown TaskCancelled TaskFailed TransportError "
+        "UnexpectedAnswer WaitTimeout WebhookRejected"
     ),
     "midjourney": "LEGACY Blend Describe Imagine Inpaint MidjourneyResult Outpaint Pan Reroll Seed Upscale Variation",
     "policy": "PollPolicy RetryPolicy",

@@ -147,8 +147,7 @@ class Runtime:
         if self._pid and self._pid != os.getpid():
             raise RuntimeError(
                 "This PiAPI was used before this process was forked, and its connections are the "
-                "other's: make a new "
-                "one here. Nothing was sent"
+                "other's: make a new one here. Nothing was sent"
             )
 
         loop = running_loop()
@@ -365,8 +364,8 @@ class Runtime:
 
         raise ValueError(
             f"family: {family.name!r} is spoken by {other.name} alone, and this client speaks to "
-            f"{service.name}, at "
-            f"{self.origin}: use a client that {other.client} makes. Nothing was sent, nothing was paid"
+            f"{service.name}, at {self.origin}: use a client that {other.client} makes. Nothing "
+            "was sent, nothing was paid"
         )
 
     def check_call(self, name: str) -> None:

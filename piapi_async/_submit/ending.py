@@ -101,8 +101,7 @@ class Ending:
         others = ", ".join(map(repr, keys)) or "another submission"
         text = (
             f"task {task_id}, which was found in the history for {others}, is another's: its own "
-            "response names it. "
-            "What it was found for is unknown again"
+            "response names it. What it was found for is unknown again"
         )
         self._sender.events.notice(logging.WARNING, text, task_id=task_id)
 

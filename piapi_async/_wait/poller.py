@@ -262,8 +262,8 @@ class Poller:
         self._events.notice(
             level,
             f"webhooks have reported {100 * trust.share:.0f} % of the ends of this client's tasks "
-            "to it (several "
-            "processes behind one URL, or lost deliveries); it polls for the others as if there were none",
+            "to it (several processes behind one URL, or lost deliveries); it polls for the "
+            "others as if there were none",
         )
 
     def _note_unknown_statuses(self, family: Family[Any], readings: Readings) -> None:

@@ -182,15 +182,13 @@ class Budget:
         units = {price.unit for price in self._prices.values()}
         if len(units) > 1:
             raise LimitError(
-                f"max_cost: the tasks of this run cost {' and '.join(sorted(units))}, which cannot be "
-                "added: run "
-                "them one after the other. Nothing more is submitted"
+                f"max_cost: the tasks of this run cost {' and '.join(sorted(units))}, which "
+                "cannot be added: run them one after the other. Nothing more is submitted"
             )
         if kind in self._priceless:
             raise LimitError(
-                f"max_cost: the host does not tell what {label(request)} costs, so it cannot be kept. "
-                "Nothing more "
-                "is submitted"
+                f"max_cost: the host does not tell what {label(request)} costs, so it cannot be "
+                "kept. Nothing more is submitted"
             )
 
     def _learn(self, index: int, cost: Cost) -> None:
@@ -227,8 +225,8 @@ def why_no_price(request: TaskRequest[Any]) -> str:
         return ""
     return (
         f"max_cost: the protocol {family.name!r} counts a quota, and does not tell what "
-        f"{label(request)} costs. "
-        "Nothing was submitted for it: run it without max_cost, or bound it by max_submits"
+        f"{label(request)} costs. Nothing was submitted for it: run it without max_cost, or bound "
+        "it by max_submits"
     )
 
 

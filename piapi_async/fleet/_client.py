@@ -179,9 +179,9 @@ class Fleet:
             return request
         if self.uploads is None:
             raise ValueError(
-                f"{type(request).__name__}: {files[0]} is a file of this machine, which workers cannot "
-                "read. Upload it "
-                "first (PiAPI.upload), or make the fleet with uploads=piapi"
+                f"{type(request).__name__}: {files[0]} is a file of this machine, which workers "
+                "cannot read. Upload it first (PiAPI.upload), or make the fleet with "
+                "uploads=piapi"
             )
         runtime = runtime_of(self.uploads)
         runtime.enter()

@@ -86,9 +86,8 @@ def encode_request(request: TaskRequest[Any]) -> Json:
         raise ValueError(f"{name}: its family, {family.name!r}, is not one that workers know")
     if getattr(request, "webhook_secret", None):
         raise ValueError(
-            f"{name}.webhook_secret: a secret has no place in a shared database. Leave it out, and "
-            "give the worker's "
-            "client a WebhookReceiver, which adds its own"
+            f"{name}.webhook_secret: a secret has no place in a shared database. Leave it out, "
+            "and give the worker's client a WebhookReceiver, which adds its own"
         )
 
     sent = request.to_http()

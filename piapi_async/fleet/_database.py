@@ -128,8 +128,7 @@ class Database:
         if is_sqlite and not CAN_SQLITE:
             raise RuntimeError(
                 "The engine needs SQLite 3.42 on Python 3.12 and later, and this Python has "
-                f"{sqlite3.sqlite_version}: "
-                "use PostgreSQL, or another Python"
+                f"{sqlite3.sqlite_version}: use PostgreSQL, or another Python"
             )
         engine_url = sa.make_url(url)
         schema = None

@@ -55,8 +55,7 @@ def launch(url: str, worker: str, process: Process) -> None:
     if DBOS.executor_id != worker:
         raise RuntimeError(
             "This process has a DBOS application of its own, and there can be one only: run the "
-            "Worker in another "
-            "process. A Fleet needs no DBOS runtime, and is welcome here"
+            "Worker in another process. A Fleet needs no DBOS runtime, and is welcome here"
         )
     _PROCESSES.append(process)
     try:

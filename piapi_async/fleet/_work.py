@@ -165,9 +165,8 @@ class Work:
         permit = self.intents.take(intent["token"])
         if permit is None:
             error = SubmissionUnknown(
-                f"{item} may have been accepted: the worker that was to send it was lost before it had "
-                "written down "
-                "what came of it. It will not be retried automatically",
+                f"{item} may have been accepted: the worker that was to send it was lost before "
+                "it had written down what came of it. It will not be retried automatically",
                 request=request,
                 at=intent["at"],
                 key=key_of(item)[0],

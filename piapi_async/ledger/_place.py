@@ -269,26 +269,24 @@ class Place:
     def _tell_damage(self, connection: sqlite3.Connection) -> str:
         what = (
             f"The log of the ledger {self.path} ({self.real.name}-wal) was overwritten or cut off "
-            "by another program "
-            "while it was in use, so nothing more is recorded"
+            "by another program while it was in use, so nothing more is recorded"
         )
         # The copy comes first, for what our connection sees may be damaged, too.
         saved = self._save_whole(connection)
         if saved is None:
             return (
                 f"{what}. What was recorded last may be missing in it, and its keys would be paid "
-                "again: end this "
-                f"process, restore the ledger from a copy (and remove {self.real.name}-wal and "
-                f"{self.real.name}-shm "
-                "beside it), and compare it with the account's history before you submit again"
+                "again: end this process, restore the ledger from a copy (and remove "
+                f"{self.real.name}-wal and {self.real.name}-shm beside it), and compare it with "
+                "the account's history before you submit again"
             )
         if _write_anew(connection) and self._reads_as(connection, thoroughly=True):
             saved.unlink(missing_ok=True)
             return f"{what}. All that was recorded is in {self.real}. Then start again"
         return (
             f"{what}. All that was recorded is in {saved}: end this process, put that in its "
-            "place, and remove "
-            f"{self.real.name}-wal and {self.real.name}-shm beside it. Then start again"
+            f"place, and remove {self.real.name}-wal and {self.real.name}-shm beside it. Then "
+            "start again"
         )
 
     def _save_whole(self, connection: sqlite3.Connection) -> Path | None:

@@ -69,6 +69,5 @@ def check_secret_text(secret: str) -> None:
     if not secret.isascii() or not secret.isprintable() or len(secret) != len(secret.strip()):
         raise ValueError(
             "secret: it must be printable ASCII without spaces around it, because web frameworks "
-            "decode the header "
-            "that carries it in different ways"
+            "decode the header that carries it in different ways"
         )

@@ -168,8 +168,7 @@ class FleetRun:
     def _say_totals(self) -> None:
         say(
             f"{self.done} done, {self.failed} failed, {self.unknown} unknown, "
-            f"{self.results.skipped} in the results "
-            f"already, {self._left} left"
+            f"{self.results.skipped} in the results already, {self._left} left"
         )
         if self._left and self.resume:
             goes_on = "" if self.database.startswith("sqlite") else "The workers go on with them. "
