@@ -20,10 +20,12 @@ from piapi_async import (
     Ledger,
     PiAPI,
     Reroll,
+    WaitTimeout,
 )
 from piapi_async.emulator import (
     SlowFirstByte,
 )
+from piapi_async.observe import Event, SubmissionAccepted
 
 pytestmark = pytest.mark.looptime
 
@@ -121,6 +123,27 @@ async def test_being_cancelled_while_leaving_leaves_nothing_behind() -> None:
             await leaving
         await asyncio.sleep(10)
         assert [outcome.ok for outcome in await runner.run([REROLL])] == [True]
+
+
+async def test_a_task_that_is_accepted_in_the_turn_in_which_its_batch_is_cancelled_is_told_of() -> None:
+    class Canceller:
+        """Cancels a batch the moment its first task is known, and its worker is yet to hear of it."""
+
+        batch: asyncio.Task[Any]
+
+        def on_event(self, event: Event) -> None:
+            if isinstance(event, SubmissionAccepted):
+                self.batch.cancel()
+
+    canceller = Canceller()
+    async with serving({"observers": [canceller]}, **WIDE) as (emulator, piapi):
+        canceller.batch = asyncio.create_task(BatchRunner(piapi, concurrency=1).run([REROLL]))
+        with pytest.raises(asyncio.CancelledError) as caught:
+            await canceller.batch
+
+    [left] = caught.value.outcomes  # type: ignore[attr-defined]  # what a run got to, on its exception
+    assert [left.ref.task_id] == [task.task_id for task in emulator.engine.tasks.values() if not task.adopted]
+    assert isinstance(left.error, WaitTimeout)
 
 
 async def test_whoever_still_reads_when_the_block_is_left_hears_that_it_is_over() -> None:

@@ -153,7 +153,6 @@ class BatchRun:
 
     async def stop(self, outcomes: AsyncGenerator[Outcome[Any], None]) -> None:
         """Take no more items, stop the workers, and wait for what has begun to leave."""
-        self.left = [item.leave() for item in self.in_flight.values()]
         self.drain()
         try:
             # An anyio scope that is cancelled would cancel each of these awaits again, and not wait
@@ -167,7 +166,11 @@ class BatchRun:
         finally:
             self._seconds = anyio.current_time() - self._began
             self.is_over = True
-            self.left += [*self._queue.untaken(), *(item.outcome() for item in self._held.all())]
+            self.left = [
+                *(item.leave() for item in self.in_flight.values()),
+                *self._queue.untaken(),
+                *(item.outcome() for item in self._held.all()),
+            ]
             self.in_flight.clear()
             log_left(self.runtime.events, self.left, recorded=self.runtime.ledger is not None)
             if self._saving is not None:
@@ -360,12 +363,10 @@ class BatchRun:
 
     async def _follow(self, item: InFlight[R]) -> InFlight[R] | Outcome[R] | None:
         """Return the outcome of an item whose task exists, whatever that meets with, or another attempt."""
-        try:
-            outcome = await self._finish(item)
-        finally:
-            self.in_flight.pop(item.index, None)
-            if self._pace is not None:
-                self._pace.ended(item.index)
+        outcome = await self._finish(item)
+        del self.in_flight[item.index]  # not if this is cancelled: `stop` tells what is in flight then
+        if self._pace is not None:
+            self._pace.ended(item.index)
         if item.entry is None:
             self._account_for(item, outcome)
 
