@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.families import FamilyCase
-from support.serving import now, serving, turns
+from support.serving import REROLL, now, serving, turns
 
 from piapi_async import (
     DownloadError,
@@ -124,7 +125,7 @@ async def test_a_key_runs_once_and_tells_its_end_again(case: FamilyCase, tmp_pat
 @pytest.mark.parametrize("watched", [True, False])
 @pytest.mark.parametrize("on_cancel", ["leave", "cancel_remote"])
 async def test_a_caller_who_leaves_the_wait_has_the_task_cancelled_if_that_was_asked_for(
-    cancelling_case: FamilyCase, on_cancel: Any, *, watched: bool
+    cancelling_case: FamilyCase, on_cancel: Any, caplog: pytest.LogCaptureFixture, *, watched: bool
 ) -> None:
     async with serving(concurrency=1) as (emulator, piapi):
         busy = await piapi.submit(cancelling_case.reroll("other"))
@@ -140,11 +141,35 @@ async def test_a_caller_who_leaves_the_wait_has_the_task_cancelled_if_that_was_a
 
         ref = created(emulator)[-1].task_id
         handle = piapi.attach(ref, family=cancelling_case.family)
+        told = f"run was cancelled; its task {ref} goes on, and stays paid for"
+        assert (told in caplog.text) == (on_cancel == "leave")
         if on_cancel == "leave":
             assert (await handle.wait()).ok
         else:
             with pytest.raises(TaskCancelled):
                 await handle.wait()
+
+
+@pytest.mark.parametrize(("ledger", "level"), [(False, logging.WARNING), (True, logging.INFO)])
+async def test_a_caller_who_leaves_while_files_are_saved_is_told_of_the_task(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    ledger: bool,  # noqa: FBT001 - a table's column
+    level: int,
+) -> None:
+    caplog.set_level(logging.INFO)
+    options = {"ledger": Ledger(tmp_path / "run.db")} if ledger else {}
+    async with serving(options, durations=10.0) as (emulator, piapi):
+        emulator.fail("download", SlowFirstByte(1000.0), times=None)
+        run = asyncio.create_task(piapi.run(REROLL, download=tmp_path / "pictures"))
+        await asyncio.sleep(30.0)
+        run.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await run
+
+        [told] = [record for record in caplog.records if "run was cancelled" in record.getMessage()]
+        assert (told.levelno, told.__dict__["task_id"]) == (level, created(emulator)[-1].task_id)
+        assert "has ended, and its files may not have been saved" in told.getMessage()
 
 
 @pytest.mark.parametrize("closes", [True, False])

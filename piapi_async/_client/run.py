@@ -65,10 +65,37 @@ class Run(Generic[R]):
         watch, accepted = await self.runtime.submit(request, key, None, terms=terms)
         handle: TaskHandle[R] = TaskHandle(self.runtime, watch, accepted.frozen)
 
-        task = await self._end_of(handle, accepted.ledger_entry, request)
+        try:
+            return await self._see_through(handle, accepted.ledger_entry, request)
+        except BaseException as error:
+            if not isinstance(error, Exception):  # an error tells the caller which task it is about
+                self._tell_left(handle)
+            raise
+
+    async def _see_through(
+        self, handle: TaskHandle[R], entry: LedgerEntry | None, request: TaskRequest[R]
+    ) -> Task[R]:
+        """Return the task at its end, saved if that was asked for."""
+        task = await self._end_of(handle, entry, request)
         if self._target is None:
             return task
-        return await self._save(task, self._target, accepted.ledger_entry, getattr(request, "verb", ""))
+        return await self._save(task, self._target, entry, getattr(request, "verb", ""))
+
+    def _tell_left(self, handle: TaskHandle[R]) -> None:
+        """Log the task of a caller who has been cancelled, and has had no other word of its id."""
+        task = handle.task
+        if task is not None and task.state.terminal:
+            what = "has ended, and its files may not have been saved"
+        elif self.on_cancel == "cancel_remote":
+            return
+        else:
+            what = "goes on, and stays paid for"
+
+        level = logging.WARNING
+        if self.runtime.ledger is not None:
+            level, what = logging.INFO, f"{what}; the ledger has it"
+        text = f"run was cancelled; its task {handle.task_id} {what}"
+        self.runtime.events.notice(level, text, task_id=handle.task_id)
 
     # -- waiting ----------------------------------------------------------------------------------
 
