@@ -38,13 +38,13 @@ class Client:
 
     async def call(self, method: str, order: str, **params: str) -> tuple[int, Any]:
         while True:
+            base = self.bases[0]
             try:
-                async with self._session.request(
-                    method, f"{self.bases[0]}/pictures/{order}", params=params
-                ) as answer:
+                async with self._session.request(method, f"{base}/pictures/{order}", params=params) as answer:
                     return answer.status, await answer.json()
             except aiohttp.ClientConnectionError:  # gone, or not there yet
-                self.bases = self.bases[1:] + self.bases[:1]
+                if base == self.bases[0]:  # else another call has turned to the next one already
+                    self.bases = self.bases[1:] + self.bases[:1]
                 await asyncio.sleep(0.05)
 
     async def wait(self, order: str) -> dict[str, Any]:

@@ -73,6 +73,21 @@ for group in alive:
 """
 
 
+@contextmanager
+def _hangups_heeded() -> Iterator[None]:
+    """Have a process that is started here heed SIGHUP, though the tests run under nohup."""
+    inherited = signal.getsignal(signal.SIGHUP)
+    if inherited is not signal.SIG_IGN or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, inherited)
+
+
 @cache
 def _reaper() -> IO[str]:
     """Give what tells a process of ours about children: should we be killed, it sees to it that none is left."""
@@ -99,9 +114,15 @@ class Child:
         streams = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE) | pipes
         # A crash or a SIGABRT shows where every thread stood; a session of its own, so that its children end with it.
         environment = {**(os.environ if env is None else env), "PYTHONFAULTHANDLER": "1"}
-        self.process: subprocess.Popen[str] = subprocess.Popen(
-            command, env=environment, encoding="utf-8", errors="replace", start_new_session=True, **streams
-        )
+        with _hangups_heeded():
+            self.process: subprocess.Popen[str] = subprocess.Popen(
+                command,
+                env=environment,
+                encoding="utf-8",
+                errors="replace",
+                start_new_session=True,
+                **streams,
+            )
         _note("+", self.process.pid)
         self._patience = patience
         self._news = threading.Condition()
