@@ -470,7 +470,7 @@ async def test_the_end_of_a_task_is_found_by_an_index_that_holds_only_tasks_unde
 def test_an_id_that_could_not_be_recorded_is_logged_though_the_loop_is_gone(
     path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("piapi_async.ledger._store._BUSY_SECONDS", 0.2)
+    monkeypatch.setattr("piapi_async.ledger._file._BUSY_SECONDS", 0.2)
     ledger = Ledger(path)
     held: list[sqlite3.Connection] = []
 
@@ -496,7 +496,7 @@ def test_an_id_that_could_not_be_recorded_is_logged_though_the_loop_is_gone(
 async def test_a_file_that_is_held_fails_all_who_ask_at_once(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("piapi_async.ledger._store._BUSY_SECONDS", 0.05)
+    monkeypatch.setattr("piapi_async.ledger._file._BUSY_SECONDS", 0.05)
     groups: list[int] = []
 
     class Counted(LedgerStore):
@@ -522,7 +522,7 @@ async def test_a_file_that_is_held_fails_all_who_ask_at_once(
 async def test_a_lock_that_cannot_be_removed_keeps_nobody_from_closing(path: Path) -> None:
     ledger = Ledger(path)
     await make_accepted(ledger, "k")
-    lock = writer_of(ledger)._store._owners.path_of(writer_of(ledger)._store.owner)
+    lock = writer_of(ledger)._store._file._owners.path_of(writer_of(ledger)._store.owner)
     lock.unlink()
     lock.mkdir()  # which cannot be unlinked, as a file on a disk that has become read-only
 
@@ -991,6 +991,6 @@ TestBooks = pytest.mark.storm(Books.TestCase)
 
 
 def test_users_see_what_they_need_and_not_what_a_client_records_with() -> None:
-    needed = {"entries", "pending", "unknown", "find", "counts", "resolve", "close"}
+    needed = {"entries", "pending", "unknown", "find", "counts", "resolve", "compact", "close"}
 
     assert needed == {name for name in dir(Ledger) if not name.startswith("_")}

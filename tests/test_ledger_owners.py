@@ -38,12 +38,12 @@ def locks_beside(path: Path) -> list[Path]:
 
 def path_of_lock(ledger: Ledger) -> Path:
     store = writer_of(ledger)._store
-    return store._owners.path_of(store.owner)
+    return store._file._owners.path_of(store.owner)
 
 
 async def let_go_of_lock(ledger: Ledger, *, keep_file: bool) -> None:
     """Have an owner's lock free, as when its process was killed, or gone."""
-    await writer_of(ledger).run(lambda _: writer_of(ledger)._store._owners.leave(keep_file=keep_file))
+    await writer_of(ledger).run(lambda _: writer_of(ledger)._store._file._owners.leave(keep_file=keep_file))
 
 
 async def make_older(ledger: Ledger, seconds: float) -> None:

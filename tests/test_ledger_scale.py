@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.hooking import HEADERS, PUBLIC, SECRET, delivery
-from support.ledgers import FAMILY, ORIGIN, accept, identity, opened
+from support.ledgers import FAMILY, ORIGIN, accept, identity, opened, ref
 from support.serving import KEY
 
 from piapi_async import Ledger, LedgerError, PiAPI, WebhookReceiver
 from piapi_async._submit.nonces import NONCE
 from piapi_async.ledger import LedgerState
+from piapi_async.ledger._entries import EndedAttempt
 from piapi_async.ledger._ledger import writer_of
+from piapi_async.ledger._queries import ended_well
 from piapi_async.ledger._schema import SCHEMA
 from piapi_async.ledger._sqlite import make
 from piapi_async.ledger._writer import LedgerWriter
+from piapi_async.tasks import TaskId
 
 ROWS = 30_000  # enough for a file that is not read through when it is opened
 
@@ -92,6 +96,55 @@ async def test_what_is_asked_for_is_found_without_looking_at_the_rest(large: Pat
         "open": ["open: sending", "open: unknown"],
     }
     assert counter.steps < 2_000
+
+
+def plans_of(file: sqlite3.Connection, statements: Sequence[str]) -> dict[str, list[str]]:
+    """Return how SQLite finds the rows of each statement."""
+    return {
+        text: [step["detail"] for step in file.execute(f"EXPLAIN QUERY PLAN {text}")] for text in statements
+    }
+
+
+async def test_no_operation_reads_the_table_through(large: Path) -> None:
+    statements: set[str] = set()
+    mine = identity("again")
+    async with opened(large) as ledger:
+        writer = writer_of(ledger)
+        await writer.run(lambda file: file.set_trace_callback(statements.add))
+        await writer.claim(mine)
+        await writer.accept(mine, ref("task of again"))
+        writer.end(ref("task of again"), "failed", {})
+        ended = EndedAttempt(1, TaskId("task of again"), "failed")
+        await writer.claim(mine, replaces=ended)
+        await writer.lose(mine, (1.0, 2.0, None))
+        await writer.open_rows(ORIGIN, FAMILY)
+        await writer.known_ids(ORIGIN, [TaskId("t")], 5e4, 5e4)
+        await writer.take_back(mine, TaskId("t"))
+        await writer.open_keys()
+        await writer.forget(mine)
+        await writer.run(ended_well, ORIGIN, 5)
+        assert ROWS == (await ledger.counts())["done"]
+        await ledger.pending()
+        await ledger.unknown()
+
+        await writer.run(lambda file: file.set_trace_callback(None))
+        words = ("SELECT", "INSERT", "UPDATE", "DELETE")
+        asked = [text for text in statements if text.strip().startswith(words)]
+        plans = await writer.run(plans_of, asked)
+
+    assert len(asked) > 15
+    assert {} == {text: plan for text, plan in plans.items() if "SCAN submits" in plan}
+
+
+async def test_the_first_of_those_that_ended_comes_at_once(large: Path) -> None:
+    async with opened(large) as ledger:
+        counter = Counter(ledger)
+        await counter.start()
+        async for entry in ledger.entries(LedgerState.ENDED):
+            assert "key 000000000" == entry.key
+            break
+
+    assert counter.steps < 50_000  # of 500 rows with all their columns; the table has 60 times as many
 
 
 async def test_opening_does_not_read_it_through(large: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -452,7 +452,7 @@ async def test_a_key_that_another_has_submitted_meanwhile_is_the_others(path: Pa
 async def test_a_file_that_fails_while_a_submit_waits_fails_the_submit_and_pays_nothing(
     moment: float, path: Path, case: FamilyCase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("piapi_async.ledger._store._BUSY_SECONDS", 0.05)
+    monkeypatch.setattr("piapi_async.ledger._file._BUSY_SECONDS", 0.05)
     ledger = Ledger(path)
     async with host(latency=1.0) as (emulator, url), client(url, ledger) as piapi:
         emulator.fail("create", Status(429, retry_after=30))
@@ -499,7 +499,7 @@ async def test_closing_waits_until_an_id_that_arrived_is_recorded(path: Path, ca
 async def test_an_id_that_could_not_be_recorded_is_raised_though_the_client_was_closed(
     path: Path, case: FamilyCase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("piapi_async.ledger._store._BUSY_SECONDS", 0.1)
+    monkeypatch.setattr("piapi_async.ledger._file._BUSY_SECONDS", 0.1)
     ledger = Ledger(path)
     async with host(latency=1.0) as (emulator, url):
         piapi = client(url, ledger, timeout=2.0)

@@ -59,7 +59,7 @@ _COMMANDS: Mapping[str, Mapping[str, str]] = {
         "history": "Print the tasks that the account has paid for, one JSON object each, the latest first",
     },
     "_ledger": {
-        "ledger": "Show what a ledger holds, and resolve submissions whose outcome is unknown",
+        "ledger": "Show what a ledger holds, resolve submissions whose outcome is unknown, make it smaller",
     },
     "_worker": {
         "worker": "Work on the jobs of a fleet until SIGTERM or Ctrl-C, then hand over what is in flight",

@@ -1,22 +1,23 @@
-"""`piapi-async ledger`: what a ledger holds, and what a person knows of its unknown submissions."""
+"""`piapi-async ledger`: what a ledger holds, what a person knows of its unknown submissions, making it smaller."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import attrs
 import click
 from attrs import evolve
 from rich.console import Console
 
-from ..ledger import Ledger, LedgerEntry, LedgerState
+from ..ledger import CompactionReport, Ledger, LedgerEntry, LedgerState
 from ._exit import ExitCode
 from ._fleet_options import DatabaseURL, fleet_module
 from ._options import shared_options
-from ._output import check_listing, check_stdout, listing, on_terminal, print_line
+from ._output import check_listing, check_stdout, listing, on_terminal, print_json, print_line
 from ._running import run
 from ._session import client
 from ._setup import Setup, read_setup
@@ -44,7 +45,7 @@ class _FileOrDatabase(click.Path):
 
 @click.group("ledger")
 def ledger() -> None:
-    """Show what a ledger holds, and resolve submissions whose outcome is unknown."""
+    """Show what a ledger holds, resolve submissions whose outcome is unknown, make it smaller."""
 
 
 @ledger.command("show")
@@ -157,6 +158,50 @@ def recover(file: Path) -> None:
             sys.exit(ExitCode.UNKNOWN)
 
     run(main())
+
+
+@ledger.command("compact")
+@file_argument
+@click.option(
+    "--older-than",
+    type=click.IntRange(0, 36_500),
+    default=30,
+    show_default=True,
+    metavar="DAYS",
+    help="Only submissions that were made longer ago than this; 0 takes all.",
+)
+def compact(file: Path, older_than: int) -> None:
+    """Make a ledger smaller: of submissions whose task has ended, leave out what was asked and answered.
+
+    Their keys, digests, task ids, outcomes and notes stay: a compacted key still gives the same task, never
+    pays again, and is refused for another request. What its task has made is then known to the host alone.
+    Submissions that are open or unknown stay whole. It may run beside a batch, but the file itself gets
+    smaller only while no other process has it open: that takes seconds, and room for a copy.
+    """
+    check_stdout()
+    before = datetime.now(UTC) - timedelta(days=older_than)
+
+    async def main() -> None:
+        opened = Ledger(file)
+        try:
+            report = await opened.compact(before)
+        finally:
+            await opened.close()
+
+        print_json(attrs.asdict(report))
+        say(f"{report.entries} entries compacted; {_size_told(report)}")
+
+    run(main())
+
+
+def _size_told(report: CompactionReport) -> str:
+    before, after = (f"{size / 1e6:,.1f} MB" for size in (report.bytes_before, report.bytes_after))
+    if report.obstacle:
+        return (
+            f"the file keeps its {before}, as it could not be written anew ({report.obstacle}); what is recorded "
+            "next takes the room, or run this again later"
+        )
+    return f"the file had {before}, and has {after}"
 
 
 def _tell(key: str, what: str, facts: dict[str, object]) -> None:

@@ -19,9 +19,10 @@ _KEEP = """
 INSERT OR REPLACE INTO earlier (origin, task_id, family, key, attempt, at, outcome)
 SELECT origin, task_id, family, key, attempt, at, coalesce(outcome, :outcome) FROM submits WHERE key = :key
 """
-# What was true of the attempt before says nothing of this one; the caller's note does.
+# What was true of the attempt before says nothing of this one; the caller's note does.  The request is the
+# same, but may have been left out when the ledger was compacted.
 _BEGIN = """
-UPDATE submits SET state = 'sending', owner = :owner, at = :at, attempt = attempt + 1,
+UPDATE submits SET state = 'sending', owner = :owner, at = :at, attempt = attempt + 1, request = :request,
     task_id = NULL, outcome = NULL, answer = NULL, trace = :trace, found = NULL,
     body = :body, sent_at = NULL, lost_at = :latest, clock_offset = :offset
 WHERE key = :key AND task_id = :task_id AND origin = :origin AND state IN ('accepted', 'ended')
@@ -58,6 +59,7 @@ def replace(
     values: dict[str, Any] = {
         "key": identity.key,
         "origin": identity.origin,
+        "request": identity.request,
         "task_id": seen.task_id,
         "outcome": seen.outcome,
         "owner": owner,

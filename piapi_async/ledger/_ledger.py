@@ -12,17 +12,23 @@ is `LedgerWriter`.
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+import sqlite3
+from collections.abc import AsyncIterator, Callable
+from datetime import datetime
 from pathlib import Path
+from typing import TypeAlias
 
 from attrs import define, field
 
 from ..tasks import check_task_id
+from ._compaction import CompactionReport, compact_page
 from ._entries import LedgerEntry, LedgerState
-from ._queries import entries_at, entries_by_key, entries_by_place, places_of
+from ._queries import ended_by_place, entries_at, entries_by_key, entries_by_place, places_of, size_of
 from ._writer import LedgerWriter
 
 _PAGE = 500  # entries that are read at a time
+
+_PageReader: TypeAlias = Callable[[sqlite3.Connection, int, int], list[tuple[int, LedgerEntry]]]
 
 
 def _absolute(path: str | os.PathLike[str]) -> Path:
@@ -74,8 +80,11 @@ class Ledger:
         However large the ledger is, only some hundred entries are in memory at a time.
         """
         await self._sweep()
-        pages = self._all_pages()
-        if state is not None:
+        if state is None:
+            pages = self._all_pages(entries_by_place)
+        elif state is LedgerState.ENDED:
+            pages = self._all_pages(ended_by_place)
+        else:
             pages = self._pages_of(state)
 
         async for page in pages:
@@ -122,6 +131,29 @@ class Ledger:
             checked_id = check_task_id(task_id)
         await self._writer.run(self._writer.store.resolve, key, checked_id)
 
+    async def compact(self, before: datetime) -> CompactionReport:
+        """Drop the requests and responses of submissions made before a time, of those whose end was seen.
+
+        Their keys, digests, task ids and outcomes stay, and so do notes, times and numbers of attempts:
+        a compacted key gives the same task as before, never pays again, and is refused for another
+        request.  If its task is asked for, the host is asked, as long as it has it.  Submissions that
+        are open, or whose task was found after its response was lost, stay as they are.
+
+        It may be done at any time, and goes on where it was left if it is cancelled or killed.  The file
+        itself becomes smaller only if no client and no other process has it open; else the room is used
+        for what is recorded next.  Raises `ValueError` for a time without a zone.
+        """
+        if before.tzinfo is None:
+            raise ValueError(f"compact: {before} has no time zone")
+
+        size = await self._writer.run(size_of)
+        count, after = 0, 0
+        while page := await self._writer.run(compact_page, after, _PAGE, before.timestamp()):
+            after = page.last
+            count += page.compacted
+        shrinking = await self._writer.shrink()
+        return CompactionReport(count, size, shrinking.size, shrinking.obstacle)
+
     async def close(self) -> None:
         """Finish what is being recorded and close the file, unless a client uses it.
 
@@ -132,9 +164,9 @@ class Ledger:
     async def _sweep(self) -> None:
         await self._writer.run(self._writer.store.sweep)
 
-    async def _all_pages(self) -> AsyncIterator[list[LedgerEntry]]:
+    async def _all_pages(self, read: _PageReader) -> AsyncIterator[list[LedgerEntry]]:
         after = 0
-        while page := await self._writer.run(entries_by_place, after, _PAGE):
+        while page := await self._writer.run(read, after, _PAGE):
             yield [entry for _, entry in page]
             after, _ = page[-1]
 

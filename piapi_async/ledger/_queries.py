@@ -6,6 +6,7 @@ Each is a function of a connection, run in a transaction of the ledger's thread.
 from __future__ import annotations
 
 import sqlite3
+from array import array
 from collections.abc import Sequence
 
 import orjson
@@ -15,6 +16,12 @@ from ._entries import LedgerEntry, LedgerState, SubmissionKey
 OPEN = "state IN ('sending', 'unknown')"
 """The condition for submissions without a task, worded as in the index, so that SQLite recognises it."""
 
+_COUNT_WORDS = f"""
+SELECT coalesce(outcome, 'ended') AS word, count(*) AS number FROM submits WHERE state = 'ended' GROUP BY outcome
+UNION ALL SELECT 'accepted', count(*) FROM submits WHERE state = 'accepted'
+UNION ALL SELECT state, count(*) FROM submits WHERE {OPEN} GROUP BY state
+ORDER BY word
+"""  # noqa: S608 - our own words
 _CREATE_COUNTS = """
 CREATE TEMP TABLE IF NOT EXISTS counts (
     run TEXT,
@@ -42,18 +49,29 @@ def entries_by_place(connection: sqlite3.Connection, after: int, limit: int) -> 
     return [(row["place"], entry_of(row)) for row in rows]
 
 
-def places_of(connection: sqlite3.Connection, state: LedgerState) -> list[int]:
-    """Return the places of all entries in a state, in the order in which they were recorded.
+def ended_by_place(connection: sqlite3.Connection, after: int, limit: int) -> list[tuple[int, LedgerEntry]]:
+    """Return the next entries of which the end was seen, as `entries_by_place` does: most rows are theirs."""
+    rows = connection.execute(
+        "SELECT rowid AS place, * FROM submits WHERE rowid > ? AND +state = 'ended' ORDER BY rowid LIMIT ?",
+        (after, limit),
+    )
+    return [(row["place"], entry_of(row)) for row in rows]
 
-    Only the rows of that state are read, unless it is *ended*.
+
+def places_of(connection: sqlite3.Connection, state: LedgerState) -> array[int]:
+    """Return the places of all entries in a state other than *ended*, in the order in which they were recorded.
+
+    Only the rows of that state are read.
     """
     # The state is part of the query, not a parameter: that lets SQLite see which index has it.
     condition = f"state = '{state.value}'"
     if state in {LedgerState.SENDING, LedgerState.UNKNOWN}:
         condition = f"{OPEN} AND {condition}"
 
-    rows = connection.execute(f"SELECT rowid FROM submits WHERE {condition}")  # noqa: S608 - our own words
-    return sorted(row[0] for row in rows)
+    rows = connection.execute(
+        f"SELECT rowid FROM submits WHERE {condition} ORDER BY +rowid"  # noqa: S608 - our own words
+    )
+    return array("q", (row[0] for row in rows))
 
 
 def entries_at(
@@ -78,10 +96,24 @@ def open_keys(connection: sqlite3.Connection) -> list[tuple[str, int]]:
     return [(row["key"], row["attempt"]) for row in rows]
 
 
+def count_words(connection: sqlite3.Connection) -> dict[str, int]:
+    """Return the number of submissions by state, of those that ended by outcome, from the indexes alone."""
+    rows = connection.execute(_COUNT_WORDS).fetchall()
+    return {row["word"]: row["number"] for row in rows if row["number"]}
+
+
+def size_of(connection: sqlite3.Connection) -> int:
+    """Return the bytes of the database."""
+    pages: int = connection.execute("PRAGMA page_count").fetchone()[0]
+    bytes_each: int = connection.execute("PRAGMA page_size").fetchone()[0]
+    return pages * bytes_each
+
+
 def ended_well(connection: sqlite3.Connection, origin: str, limit: int) -> list[LedgerEntry]:
     """Return the latest tasks of a host that are done."""
     rows = connection.execute(
-        "SELECT * FROM submits WHERE outcome = 'done' AND origin = ? ORDER BY rowid DESC LIMIT ?",
+        "SELECT * FROM submits WHERE state = 'ended' AND outcome = 'done' AND origin = ? "
+        "ORDER BY rowid DESC LIMIT ?",
         (origin, limit),
     )
     return [entry_of(row) for row in rows]

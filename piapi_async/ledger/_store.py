@@ -1,8 +1,7 @@
 """The ledger's decisions, in SQL: one method per operation, all sync, all of one thread.
 
-`_schema` has the tables, `_queries` what needs no owner, `_place` tells whether the file is still
-the one that was opened, `_owners` who else has it open, and `_writer` runs the operations in
-groups.
+`_file` holds the database and its transactions, `_queries` has what needs no owner, and `_writer` runs
+the operations in groups.
 
 A submission is *owned* by the store that claimed it, until it is accepted, forgotten or unknown.  A
 row that says *sending* counts as *unknown* once its owner is dead, or owns it no more: `_current`
@@ -11,12 +10,9 @@ makes that true for a row that is read, `sweep` for all of them.
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import os
 import sqlite3
 import time
-import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,18 +24,9 @@ from ..errors import KeyReused, LedgerError
 from ..tasks import TaskId, TaskRef
 from ._attempts import EARLIER_ATTEMPT, earlier_key, refuse, replace, spent_key, withdraw
 from ._entries import NOTHING_KEPT, EndedAttempt, Kept, LedgerEntry, LedgerState, SubmissionKey
-from ._owners import Owners
-from ._place import DisplacedError, Place, check_names
-from ._queries import OPEN, entry_of
+from ._file import LedgerFile, Shrinking
+from ._queries import OPEN, count_words, entry_of
 from ._recovery import OpenRow, SentAs, Taken, give_task, lose, open_row_of, read_open_rows
-from ._schema import prepare, require_or_make
-
-_BUSY_SECONDS = 20.0  # for which a transaction waits for another process's
-
-_UNREADABLE = frozenset({sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
-"""Errors of a transaction that cannot begin: its pages cannot be read, perhaps as the log was cut off."""
-
-FORKED = "open it in the new process only, or start that with multiprocessing's 'spawn' and not with 'fork'."
 
 _INSERT_CLAIM = """
 INSERT INTO submits (key, origin, family, digest, request, owner, at, body, lost_at, clock_offset, note, trace, state)
@@ -69,20 +56,6 @@ WHERE task_id = ? AND origin = ? AND family = ? AND state = 'accepted'
 """
 _SENDING = f"SELECT key, owner, at FROM submits WHERE {OPEN} AND state = 'sending'"  # noqa: S608 - ours
 _MAKE_UNKNOWN = "UPDATE submits SET state = 'unknown', owner = NULL WHERE key = ? AND state = 'sending'"
-_MAKE_ALL_UNKNOWN = f"""
-UPDATE submits SET state = 'unknown', owner = NULL WHERE {OPEN} AND state = 'sending' AND owner = ?
-"""  # noqa: S608 - our own words
-
-_HINTS = {
-    "full": " Make room; what was committed is safe.",
-    "readonly": " Make it, and its directory, writable.",
-    "malformed": " It is damaged: keep a copy, and recover what can be with sqlite3's .recover.",
-    "not a database": " It is damaged, or no ledger: keep a copy, and use another path.",
-    "unable to open": " Is it in a directory that exists, and a file that you may write?",
-    "Permission denied": " Is it in a directory that you may enter, and a file that you may write?",
-    "locked": " Another process holds it.",
-}
-"""What to do about an error, by a word of SQLite's or the system's message."""
 
 
 @define(eq=False)
@@ -105,31 +78,33 @@ class LedgerStore:
     """
 
     path: Path
-    _connection: sqlite3.Connection | None = None
-    _place: Place = field(init=False)
-    _owners: Owners = field(init=False)
-    _pid: int = 0  # of the process that has the file open; 0 while none has
+    _file: LedgerFile = field(init=False)
     _owned: dict[str, SubmissionKey] = field(factory=dict)  # the submissions that this store owns, by key
     _to_disown: list[SubmissionKey] = field(factory=list)  # once the present transaction is committed
-    _dead_owners: set[str] = field(factory=set)  # of whom the present transaction leaves nothing
 
     def __attrs_post_init__(self) -> None:
-        self._place = Place(self.path, self.path)
-        self._owners = Owners(self.path)
+        self._file = LedgerFile(self.path)
 
     @property
     def is_open(self) -> bool:
         """Whether the file is open, here or in the process that this one was forked from."""
-        return self._pid != 0
-
-    def was_inherited(self, place: Place) -> bool:
-        """Return whether the file at a place was open here when this process was forked from another."""
-        return self._pid not in {0, os.getpid()} and self._place.is_at(place)
+        return self._file.is_open
 
     @property
     def owner(self) -> str:
         """The name of this owner in the database."""
-        return self._owners.name
+        return self._file.owner
+
+    def close(self) -> None:
+        """Close the file and release the owner's lock."""
+        self._file.close()
+
+    def shrink(self) -> Shrinking:
+        """Give the pages that hold nothing back to the disk, and close the file; see `LedgerFile.shrink`."""
+        try:
+            return self._file.shrink()
+        except Exception as error:
+            raise self._file.explain(error) from error
 
     # -- transactions -----------------------------------------------------------------------------
 
@@ -141,147 +116,36 @@ class LedgerStore:
         waiting for its lock takes long enough.
         """
         try:
-            connection = self._begin()
+            connection = self._file.begin()
         except Exception as error:  # noqa: BLE001 - sqlite3 raises more than its own errors on a damaged file
-            failure = self._explain(error)
+            failure = self._file.explain(error)
             return [copy.copy(failure) for _ in operations]
 
         try:
             return self._run_all(connection, operations)
         except Exception as error:  # noqa: BLE001 - the same
             if len(operations) == 1:
-                return [self._explain(error)]
+                return [self._file.explain(error)]
         return [self.commit([operation])[0] for operation in operations]
-
-    def _begin(self) -> sqlite3.Connection:
-        """Begin a transaction, provided the file is still the one that was opened."""
-        connection = self._open()
-        try:
-            connection.execute("BEGIN IMMEDIATE")
-        except sqlite3.DatabaseError as error:
-            if error.sqlite_errorcode & 0xFF in _UNREADABLE:
-                self._place.check_log(connection)
-            raise
-        try:
-            self._place.check(connection, self._owners.is_alone)
-            self._owners.stay()
-        except BaseException:
-            connection.execute("ROLLBACK")
-            raise
-        return connection
 
     def _run_all(self, connection: sqlite3.Connection, operations: Sequence[Operation]) -> list[Any]:
         """Run operations in the transaction that has begun, and commit it."""
         results: list[Any] = []
         self._to_disown.clear()
-        self._dead_owners.clear()
         try:
             for operation in operations:
                 try:
                     results.append(operation.run(connection))
                 except (LedgerError, ValueError) as error:  # raised before anything was written
                     results.append(error)
-
-            self._place.check_name()
-            connection.execute("COMMIT")
+            self._file.commit(connection)
         except BaseException:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            self._place.note_log()
+            self._file.roll_back(connection)
             raise
 
-        self._place.note_commit()
         for identity in self._to_disown:
             self.disown(identity)
-        self._remove_dead_owners()
         return results
-
-    def _remove_dead_owners(self) -> None:
-        """Remove the locks of dead owners, now that their rows are unknown on the disk."""
-        for owner in self._dead_owners:
-            with contextlib.suppress(OSError):
-                self._owners.path_of(owner).unlink(missing_ok=True)
-        self._dead_owners.clear()
-
-    def _explain(self, error: Exception) -> LedgerError:
-        # A file that is no longer the one that was opened may fail in any way.
-        is_displaced = isinstance(error, DisplacedError) or not self._place.kept
-        if self._connection is not None and is_displaced:
-            return LedgerError(self._place.tell_loss(self._connection))
-
-        if isinstance(error, LedgerError):
-            return copy.copy(error)  # several callers may get it, and each raises its own
-
-        hint = next((hint for word, hint in _HINTS.items() if word in str(error)), "")
-        return LedgerError(f"The ledger {self.path} cannot be used: {error}.{hint}")
-
-    # -- opening and closing ----------------------------------------------------------------------
-
-    def _open(self) -> sqlite3.Connection:
-        if self._connection is not None:
-            return self._connection
-
-        place = Place.of(self.path)
-        check_names(place.real)
-        require_or_make(self.path, place.real)
-        if any(other.was_inherited(place) for other in list(_OPENED)):
-            raise LedgerError(f"The ledger {self.path} was open when this process was forked: {FORKED}")
-
-        self._place = place
-        self._owners = Owners(place.real)
-        self._pid = os.getpid()
-        _OPENED.add(self)
-        try:
-            self._connection = self._connect()
-        except BaseException:
-            self._pid = 0
-            raise
-        return self._connection
-
-    def _connect(self) -> sqlite3.Connection:
-        """Open the file at our place, and become one of its owners."""
-        connection = sqlite3.connect(self._place.real, timeout=_BUSY_SECONDS, isolation_level=None)
-        connection.row_factory = sqlite3.Row
-        try:
-            prepare(connection, self.path, self._place.real)
-
-            connection.execute("BEGIN IMMEDIATE")  # so that nobody finds our lock before we hold it
-            for owner in self._owners.find_dead():
-                self._make_all_unknown(connection, owner)
-            self._owners.join()
-            self._place.settle(connection, alone=self._owners.is_alone())
-            connection.execute("COMMIT")
-
-            self._place.note_commit()
-            self._remove_dead_owners()
-        except BaseException:
-            connection.close()
-            self._owners.leave(keep_file=False)
-            raise
-        return connection
-
-    def close(self) -> None:
-        """Close the file and release the owner's lock."""
-        connection, self._connection = self._connection, None
-        rows_left = False
-        try:
-            if connection is not None:
-                rows_left = not self._leave_nothing(connection)
-                connection.close()
-        finally:
-            self._owners.leave(keep_file=rows_left)
-            self._pid = 0
-
-    def _leave_nothing(self, connection: sqlite3.Connection) -> bool:
-        """Make unknown what this owner has left as *sending*; return whether that was possible."""
-        query = f"SELECT 1 FROM submits WHERE {OPEN} AND owner = ? LIMIT 1"  # noqa: S608 - our own words
-        try:
-            left = connection.execute(query, (self.owner,)).fetchone()
-            if left is not None:
-                self._make_all_unknown(connection, self.owner)
-        except sqlite3.Error:
-            return False  # the file of our lock stays, and shows the others that nobody holds it
-        return True
 
     # -- one submission ---------------------------------------------------------------------------
 
@@ -487,10 +351,7 @@ class LedgerStore:
     def counts(self, connection: sqlite3.Connection) -> dict[str, int]:
         """Return the number of submissions by state, of those that ended by outcome."""
         self.sweep(connection)
-        rows = connection.execute(
-            "SELECT coalesce(outcome, state) AS word, count(*) AS number FROM submits GROUP BY word"
-        )
-        return {row["word"]: row["number"] for row in rows}
+        return count_words(connection)
 
     # -- what dead owners left --------------------------------------------------------------------
 
@@ -509,7 +370,7 @@ class LedgerStore:
     def _is_alive(self, row: sqlite3.Row) -> bool:
         if row["owner"] == self.owner:
             return row["key"] in self._owned
-        return self._owners.alive(row["owner"], row["at"])
+        return self._file.is_alive(row["owner"], row["at"])
 
     def _is_sent_here(self, row: sqlite3.Row | None) -> bool:
         """Return whether a row says that this owner is sending: not that another makes a new attempt."""
@@ -523,19 +384,8 @@ class LedgerStore:
         connection.execute(_MAKE_UNKNOWN, (key,))
         return entry_of(self._row_of(connection, key))
 
-    def _make_all_unknown(self, connection: sqlite3.Connection, owner: str) -> None:
-        """Make *unknown* all that an owner has left; its lock may be removed once that is on the disk."""
-        connection.execute(_MAKE_ALL_UNKNOWN, (owner,))
-        self._dead_owners.add(owner)
-
     def _row_of(self, connection: sqlite3.Connection, key: str) -> Any:  # noqa: ANN401 - as sqlite3 has it
         return connection.execute("SELECT * FROM submits WHERE key = ?", (key,)).fetchone()
-
-
-# SQLite keeps a table of the files that a process has open, and has one per process.  A process that
-# is forked inherits it, with locks that it does not have; so we remember which stores have been
-# open here.
-_OPENED: weakref.WeakSet[LedgerStore] = weakref.WeakSet()
 
 
 def _require_same(row: sqlite3.Row, identity: SubmissionKey) -> None:

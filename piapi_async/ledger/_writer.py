@@ -36,6 +36,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from operator import methodcaller
 from pathlib import Path
 from typing import Any, TypeVar, TypeVarTuple
 
@@ -48,9 +49,10 @@ from ..observe._emitter import Events
 from ..tasks import TaskId, TaskRef
 from ._attempts import spent_key
 from ._entries import NOTHING_KEPT, EndedAttempt, Kept, LedgerEntry, SubmissionKey
-from ._queries import occurrence_numbers, open_keys
+from ._file import FORKED, Shrinking
+from ._queries import occurrence_numbers, open_keys, size_of
 from ._recovery import OpenRow, SentAs, Taken, keys_of, take_back
-from ._store import FORKED, LedgerStore, Operation
+from ._store import LedgerStore, Operation
 
 T = TypeVar("T")
 Arguments = TypeVarTuple("Arguments")
@@ -102,7 +104,14 @@ class LedgerWriter:
         """
         was_used_here = self._thread is not None and self._pid == os.getpid()
         if not self._clients and was_used_here:
-            await self._enqueue(Operation(_nothing), closes_file=True)
+            await self._enqueue(Operation(_nothing), between=methodcaller("close"))
+
+    async def shrink(self) -> Shrinking:
+        """Give the pages that hold nothing back to the disk, unless a client or another process is there."""
+        if self._clients:
+            return Shrinking(await self.run(size_of), "a client uses it")
+        shrinking: Shrinking = await self._enqueue(Operation(_nothing), between=methodcaller("shrink"))
+        return shrinking
 
     # -- one submission ---------------------------------------------------------------------------
 
@@ -257,7 +266,7 @@ class LedgerWriter:
         *,
         settles: SubmissionKey | None = None,
         loss: str = "",
-        closes_file: bool = False,
+        between: Callable[[LedgerStore], Any] | None = None,
     ) -> asyncio.Future[Any]:
         loop = running_loop()
         future: asyncio.Future[Any] = loop.create_future()
@@ -268,7 +277,7 @@ class LedgerWriter:
                 future=future,
                 settles=settles,
                 loss=loss,
-                closes_file=closes_file,
+                between=between,
             )
         )
         return future
@@ -315,7 +324,7 @@ class LedgerWriter:
     def _next_group(self) -> list[_Job]:
         """Take the next group from the queue: all that is queued of one loop.
 
-        A job that closes the file is alone.
+        A job for between transactions is alone.
         """
         with self._mutex:
             if not self._queue:
@@ -323,7 +332,7 @@ class LedgerWriter:
                 return []
 
             size = 1
-            if not self._queue[0].closes_file:
+            if self._queue[0].between is None:
                 size = self._length_of_first_run()
             group, self._queue = self._queue[:size], self._queue[size:]
             return group
@@ -331,13 +340,13 @@ class LedgerWriter:
     def _length_of_first_run(self) -> int:
         loop = self._queue[0].loop
         for index, job in enumerate(self._queue):
-            if job.closes_file or job.loop is not loop:
+            if job.between is not None or job.loop is not loop:
                 return index
         return len(self._queue)
 
     def _run_group(self, group: list[_Job]) -> list[Any]:
-        if group[0].closes_file:
-            return [self._close()]
+        if group[0].between is not None:
+            return [self._run_between(group[0].between)]
 
         results = self._store.commit([job.operation for job in group])
         for job, result in zip(group, results, strict=True):
@@ -345,13 +354,14 @@ class LedgerWriter:
                 self._store.disown(job.settles)
         return results
 
-    def _close(self) -> LedgerError | None:
+    def _run_between(self, method: Callable[[LedgerStore], Any]) -> Any:  # noqa: ANN401 - the method's
         try:
-            self._store.close()
+            return method(self._store)
+        except LedgerError as error:
+            return error
         except Exception as error:  # noqa: BLE001 - whatever it is, the caller of `close` must hear of it
             what = f"The ledger {self.path} could not be closed: {error}"
             return LedgerError(f"{what}. What was committed is safe.")
-        return None
 
     def _deliver_soon(self, group: list[_Job], results: list[Any], seconds: float) -> bool:
         """Have the loop resume the callers of a group; return False if the loop is closed."""
@@ -413,8 +423,8 @@ class _Job:
     """The submission that is no longer owned afterwards, even if the operation fails."""
     loss: str = ""
     """What to log if the operation fails and no caller hears of it."""
-    closes_file: bool = False
-    """Whether the file is closed instead of the operation being run."""
+    between: Callable[[LedgerStore], Any] | None = None
+    """What is done with the store between transactions, instead of the operation: closing the file."""
 
     def deliver(self, result: object) -> None:
         """Hand the result, or the error, to the caller.
