@@ -376,7 +376,7 @@ class TestCompletion:
     @pytest.mark.parametrize(
         ("cls", "names"),
         [
-            (Ledger, {"close", "counts", "entries", "find", "pending", "resolve", "unknown"}),
+            (Ledger, {"close", "compact", "counts", "entries", "find", "pending", "resolve", "unknown"}),
             (
                 piapi_async.WebhookReceiver,
                 {"adopt_timeout", "confirm", "counts", "handle", "routes", "secret", "url"},

@@ -14,6 +14,7 @@ import sys
 from collections import Counter, defaultdict, deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -42,6 +43,7 @@ from .story import (
     OTHER,
     Batch,
     Close,
+    Compact,
     Down,
     Freeze,
     FullDisk,
@@ -284,6 +286,8 @@ class Player:
                 self.world.after(step.seconds, self._disk_freed)
             case Close():
                 self._user(step.process, self._close, None)
+            case Compact():
+                self._user(0, self._compact, None)
             case MoveLedger():
                 self.record.ledger_moved = True
                 for path in self.folder.glob("*run.db*"):
@@ -428,6 +432,17 @@ class Player:
                 await ledger.resolve(key, resubmit=True)
         except (PiAPIError, ValueError):
             return  # somebody was faster, or the ledger is gone
+        finally:
+            with anyio.CancelScope(shield=True), contextlib.suppress(PiAPIError):
+                await ledger.close()
+
+    async def _compact(self, _: Process) -> None:
+        ledger = Ledger(self.folder / "run.db")
+        soon = datetime.fromtimestamp(self.world.wall_time() + 1, UTC)
+        try:
+            await ledger.compact(soon)
+        except PiAPIError:
+            return  # the ledger is gone, or its disk is full
         finally:
             with anyio.CancelScope(shield=True), contextlib.suppress(PiAPIError):
                 await ledger.close()

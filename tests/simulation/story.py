@@ -240,6 +240,15 @@ class MoveLedger(Step):
 
 
 @frozen
+class Compact(Step):
+    """Somebody makes the ledger smaller: all may be left out that ever can be."""
+
+    @property
+    def words(self) -> str:
+        return "somebody compacts the ledger"
+
+
+@frozen
 class Story:
     """A whole life: how many processes there are, what they have, and what happens."""
 
@@ -300,6 +309,9 @@ def make(seed: int) -> Story:
     others = Random(f"others {seed}")
     alike, strangers = others.random() < 0.25, others.random() < 0.3
     shows_models = others.random() < 0.7
+    if ledger and others.random() < 0.4:
+        compact = Compact(round(others.uniform(10, 100), 2))
+        steps = sorted([*steps, compact], key=lambda step: step.at)
     if alike:  # of one protocol, as only then they can be taken for each other
         steps = [evolve(step, unified=True) if isinstance(step, (Submit, Batch)) else step for step in steps]
     return Story(seed, processes, ledger, webhooks, tuple(steps), alike, strangers, shows_models)
