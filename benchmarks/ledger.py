@@ -7,6 +7,9 @@ one, the two entries of a submission alone (claimed before the POST, accepted af
 a reroll (ended, too, with the host's response of 1.8 kB, which is not awaited) take turns in slices.  Each
 entry is in a commit that the disk has confirmed; what is queued during one commit is the next, so in a
 crowd many rerolls share three.
+
+A second table is about a ledger of a million entries (see `_large_ledger`), which takes 2.7 GB of disk for some
+minutes.
 """
 
 from __future__ import annotations
@@ -31,6 +34,7 @@ from piapi_async.ledger._entries import SubmissionKey
 from piapi_async.ledger._ledger import writer_of
 from piapi_async.tasks import TaskId, TaskRef
 
+from . import _large_ledger
 from ._goals import Goal, goals_table
 from ._slices import Slice, Spread, in_flight, take_turns
 from ._table import short, table
@@ -160,6 +164,8 @@ def main(*, smoke: bool = False, json_path: Path | None = None) -> None:
         lines, added = asyncio.run(
             measure(remote.base_url, Path(name), rounds=2 if smoke else 25, seconds=0.05 if smoke else 0.3)
         )
+    with tempfile.TemporaryDirectory() as name:
+        large = asyncio.run(_large_ledger.measure(Path(name), smoke=smoke))
     columns = ("", "in flight", "µs CPU", "µs", "per second")
     print(
         table(
@@ -167,7 +173,8 @@ def main(*, smoke: bool = False, json_path: Path | None = None) -> None:
         )
     )
     print()
-    judged = goals(lines, added, sync)
+    print(_large_ledger.text(large), end="\n\n")
+    judged = goals(lines, added, sync) + _large_ledger.goals(large)
     print(goals_table("ledger", judged), end="\n\n")
     print(f"{time.perf_counter() - begun:.0f} s")
     if json_path is not None:
@@ -175,6 +182,7 @@ def main(*, smoke: bool = False, json_path: Path | None = None) -> None:
             "goals": [asdict(goal) for goal in judged],
             "lines": [asdict(line) for line in lines],
             "sync": sync,
+            "large": asdict(large),
         }
         json_path.write_bytes(orjson.dumps(found, option=orjson.OPT_INDENT_2))
 
