@@ -6,7 +6,8 @@ Everything random about a life is decided here, when its story is made; playing 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from random import Random
 from typing import Any, Literal
 
@@ -312,9 +313,44 @@ def make(seed: int) -> Story:
     if ledger and others.random() < 0.4:
         compact = Compact(round(others.uniform(10, 100), 2))
         steps = sorted([*steps, compact], key=lambda step: step.at)
+    if ledger and others.random() < 0.3:
+        hasty = _all_retry_at_once(others, steps, processes), _asks_again_at_once(others, steps, processes)
+        steps = sorted([*steps, *chain(*hasty)], key=lambda step: step.at)
     if alike:  # of one protocol, as only then they can be taken for each other
         steps = [evolve(step, unified=True) if isinstance(step, (Submit, Batch)) else step for step in steps]
     return Story(seed, processes, ledger, webhooks, tuple(steps), alike, strangers, shows_models)
+
+
+def _all_retry_at_once(rng: Random, steps: Sequence[Step], processes: int) -> Iterator[Step]:
+    """Yield how every process submits anew what failed of a batch, in the same second."""
+    batches = [step for step in steps if isinstance(step, Batch) and step.failing]
+    if not batches:
+        return
+    before = rng.choice(batches)
+    at = before.at + rng.uniform(40, 120)
+    for number in range(2):
+        lost = tuple((intent, _lost(rng)) for intent in before.failing if rng.random() < 0.5)
+        yield evolve(
+            _batch(rng, round(at + rng.uniform(0, 1), 2), number % processes, before.intents),
+            unified=before.unified,
+            retry_failed=True,
+            plans=lost,
+            stop_after=None,
+        )
+
+
+def _asks_again_at_once(rng: Random, steps: Sequence[Step], processes: int) -> Iterator[Step]:
+    """Yield how a key is submitted again right after a refusal that names a task, and the answer is lost."""
+    intents = [step.intent for step in steps if isinstance(step, Submit)]
+    intents += [intent for step in steps if isinstance(step, Batch) for intent in step.intents]
+    at = round(rng.uniform(0, 60), 2)
+    first = _submit(rng, at, rng.randrange(processes), max(intents, default=0) + 1, ledger=True)
+    busy = CreatePlan(rng.choice(("is busy and names a task", "is overloaded and names a task")), 0.2)
+    lost = _lost(rng)
+    first = evolve(first, keyed=True, end="failed", seconds=0.1, leave=None, plans=(busy, lost))
+    yield first
+    later = round(at + rng.uniform(0.3, 3), 2)
+    yield evolve(first, at=later, process=rng.randrange(processes), end="done", seconds=20.0, plans=())
 
 
 @define
@@ -469,6 +505,12 @@ def _plan(rng: Random) -> CreatePlan:
     travel = rng.choice(TRAVELS) if rng.random() < 0.6 else "whole"
     delay = rng.choice((0.0, 0.2, 2.0, 25.0, 40.0)) if rng.random() < 0.5 else 0.2
     return CreatePlan(answer, delay, travel, round(rng.uniform(0.01, 0.99), 2))
+
+
+def _lost(rng: Random) -> CreatePlan:
+    """Return how a task is made and its answer is lost."""
+    delay = rng.choice((0.2, 2.0, 25.0))
+    return CreatePlan("accepts", delay, rng.choice(("dropped", "cut", "stalled")), round(rng.random(), 2))
 
 
 def _leave(rng: Random) -> Leave | None:
