@@ -109,6 +109,8 @@ class Record:
     ledger_rows: dict[str, tuple[str, str | None]] | None = None
     # by key the tasks of the attempts before the last
     ledger_attempts: dict[str, list[str]] = field(factory=dict)
+    # the tasks that refusals have named
+    ledger_refused: set[str] = field(factory=set)
     ledger_moved: bool = False
     healed_at: float = 0.0
 
@@ -647,6 +649,7 @@ def _inspect_ledger(player: Player) -> None:
     record.ledger_rows = rows
     with contextlib.suppress(sqlite3.Error):  # nothing was ever submitted
         record.ledger_attempts = player._earlier_tasks(refused=False)
+        record.ledger_refused.update(*player._earlier_tasks(refused=True).values())
 
 
 @contextmanager

@@ -126,7 +126,7 @@ def _not_kept(record: Record) -> Iterator[str]:
     texts = "\n".join([*record.log, *(attempt.error for attempt in record.attempts)])
     known = {attempt.task_id for attempt in record.attempts}
     known.update(str(task_id) for _, task_id in (record.ledger_rows or {}).values())
-    known.update(*record.ledger_attempts.values())
+    known.update(record.ledger_refused, *record.ledger_attempts.values())
     for task in record.host.tasks.values():
         if task.named and task.task_id not in known and task.task_id not in texts:
             yield f"the id {task.task_id} of intent {task.intent} arrived and was not kept"
@@ -181,7 +181,9 @@ def _is_in_ledger(record: Record, intent: int, task_id: str) -> bool:
     rows = record.ledger_rows or {}
     if any(known == task_id for _, known in rows.values()):
         return True
-    if any(task_id in before for before in record.ledger_attempts.values()):
+    if task_id in record.ledger_refused or any(
+        task_id in before for before in record.ledger_attempts.values()
+    ):
         return True
     keys = {str(attempt.intent % OTHER) for attempt in _attempts_at(record, intent)}
     if any(rows.get(key, ("", None))[0] in {"unknown", "sending"} for key in keys):
