@@ -1,9 +1,10 @@
-"""What an import costs: this package, what it stands on, and others, each in a process of its own.
+"""What an import costs: this package, what it stands on, and others, each in a process of its own; and what help costs.
 
     python -m benchmarks.imports [--smoke] [--json FILE]
 
 The processes take turns.  A figure is CPU seconds of the import statement alone, with the interpreter started and
-compiled files in place; a ratio is the median over the rounds, and where the middle half lies.
+compiled files in place; a ratio is the median over the rounds, and where the middle half lies.  For the command line it
+is that of the import and the run of `piapi-async` with some words, or for completion.
 """
 
 from __future__ import annotations
@@ -27,6 +28,46 @@ GOAL = 1.5
 
 OURS, BASE = "import piapi_async", "import attrs, cattrs, anyio"
 CLIENT, CLIENT_BASE = "from piapi_async import PiAPI, Reroll", "import aiohttp, attrs, cattrs, anyio"
+CLICK = "import click"
+HELP_GOAL = 2.5
+
+_RUN = """import os, sys
+sys.stdout = open(os.devnull, "w")
+os.environ.update({environment})
+sys.argv = ["piapi-async", *{words}]
+try:
+    from piapi_async.__main__ import main
+    main()
+except SystemExit:
+    sys.stdout = sys.__stdout__"""
+
+
+def _completing(line: str) -> str:
+    environment = {
+        "_PIAPI_ASYNC_COMPLETE": "bash_complete",
+        "COMP_WORDS": line,
+        "COMP_CWORD": str(line.count(" ")),
+    }
+    return _RUN.format(environment=environment, words=[])
+
+
+def _running(*words: str) -> str:
+    return _RUN.format(environment={}, words=list(words))
+
+
+COMMANDS = {
+    "piapi-async --help": _running("--help"),
+    "piapi-async --version": _running("--version"),
+    "piapi-async reroll --help": _running("reroll", "--help"),
+    "piapi-async run --help": _running("run", "--help"),
+    "piapi-async batch run --help": _running("batch", "run", "--help"),
+    "piapi-async ledger --help": _running("ledger", "--help"),
+    "piapi-async worker --help": _running("worker", "--help"),
+    "complete: piapi-async re": _completing("piapi-async re"),
+    "complete: piapi-async run flux/": _completing("piapi-async run flux/"),
+}
+"""What people wait for at a terminal, as statements."""
+
 PEERS = ("httpx", "openai", "replicate", "fal_client", "legnext")
 
 _MEASURE = """
@@ -52,7 +93,7 @@ class Line:
 
 def statements() -> list[str]:
     """Give what can be imported here."""
-    found = [OURS, BASE, CLIENT, CLIENT_BASE, "import aiohttp"]
+    found = [OURS, BASE, CLIENT, CLIENT_BASE, "import aiohttp", CLICK, *COMMANDS.values()]
     for name in PEERS:
         if find_spec(name) is None:
             print(f"{name} is not installed: left out")
@@ -68,6 +109,11 @@ def take(statement: str) -> float:
     return float(subprocess.run(words, capture_output=True, check=True, cwd=root).stdout)  # noqa: S603 - our own words
 
 
+def named(statement: str) -> str:
+    """Give what a table calls a statement."""
+    return next((name for name, each in COMMANDS.items() if each == statement), statement)
+
+
 def measure(rounds: int) -> list[Line]:
     """Let all import by turns; a first turn compiles and warms the disk's cache."""
     turns: dict[str, list[float]] = {statement: [] for statement in statements()}
@@ -78,7 +124,7 @@ def measure(rounds: int) -> list[Line]:
                 own.append(seconds)
     return [
         Line(
-            statement,
+            named(statement),
             Spread.of([seconds * 1000 for seconds in own]),
             Spread.of([one / base for one, base in zip(own, turns[BASE], strict=True)]),
         )
@@ -99,7 +145,12 @@ def goals(lines: Sequence[Line]) -> list[Goal]:
     return [
         Goal(f"{OURS} : {BASE}", str(own.ratio), f"<= {GOAL:g}", own.ratio.median <= GOAL, peers),
         Goal(f"{CLIENT} : {CLIENT_BASE}", short(ratio), f"<= {GOAL:g}", ratio <= GOAL),
+        *(_help_goal(name, by_name[name].millis.median / by_name[CLICK].millis.median) for name in COMMANDS),
     ]
+
+
+def _help_goal(name: str, ratio: float) -> Goal:
+    return Goal(f"{name} : {CLICK}", short(ratio), f"<= {HELP_GOAL:g}", ratio <= HELP_GOAL)
 
 
 def main(*, smoke: bool = False, json_path: Path | None = None) -> None:

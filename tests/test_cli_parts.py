@@ -150,14 +150,6 @@ def test_a_letter_that_stdout_lacks_is_escaped(monkeypatch: pytest.MonkeyPatch) 
     assert stdout.getvalue() == "\\u732b\n"
 
 
-def test_a_listing_ends_quietly_when_its_reader_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "stdout", Failing(BrokenPipeError()))
-    with pytest.raises(SystemExit) as left, _output.listing():
-        _output.print_line({})
-
-    assert left.value.code == 1
-
-
 @pytest.fixture
 def pipe() -> Iterator[tuple[int, int]]:
     ends = os.pipe()
@@ -167,6 +159,28 @@ def pipe() -> Iterator[tuple[int, int]]:
             os.close(end)
         except OSError:
             continue
+
+
+def test_a_command_ends_quietly_when_its_reader_leaves_and_tells_of_other_broken_pipes(
+    pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def prints() -> None:
+        _output.print_line({})
+
+    async def loses_a_connection() -> None:
+        raise BrokenPipeError(32, "Broken pipe")
+
+    with pytest.raises(SystemExit) as lost:
+        run(loses_a_connection())
+    assert (1, "Error: [Errno 32] Broken pipe\n") == (lost.value.code, capsys.readouterr().err)
+
+    os.close(pipe[0])
+    with os.fdopen(pipe[1], "w") as unread:
+        monkeypatch.setattr(sys, "stdout", unread)
+        with pytest.raises(SystemExit) as left:
+            run(prints())
+        monkeypatch.undo()
+    assert (1, "") == (left.value.code, capsys.readouterr().err)
 
 
 def test_a_stdout_that_is_of_no_use_is_told_before_anything_is_sent(

@@ -1,7 +1,7 @@
 """The `piapi-async` command: results as JSON on stdout, everything else on stderr.
 
-A command's module is imported when the command is run, so `piapi-async --help` needs no HTTP client
-and none of the request classes.
+A command's declaration (`_commands`) is imported when it is named, its work when it is run: so help and
+completion need no HTTP client and none of the request classes.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 import click
+from click.shell_completion import CompletionItem
 
 from .._version import __version__
 from ._exit import exit_codes_help
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
 _ABOUT = """Tasks on PiAPI, Midjourney's and all others: submitted once, waited for, saved.
 
 The API key comes from the environment (PIAPI_API_KEY) or --api-key-file. Results are JSON on stdout.
+
+Tab completes commands, options and models, as in `run flux/`, after a line in the shell's start file: for bash
+eval "$(_PIAPI_ASYNC_COMPLETE=bash_source piapi-async)", for zsh the same with zsh_source, for fish
+_PIAPI_ASYNC_COMPLETE=fish_source piapi-async | source
 """
 
 # Each command's line in the list, which is the beginning of its own help: module -> name -> line.
@@ -91,9 +96,16 @@ class _Commands(click.Group):
         """Return a command, None if there is none of this name."""
         if cmd_name not in _MODULES:
             return None
-        module = import_module(f".{_MODULES[cmd_name]}", __package__)
+        module = import_module(f"._commands.{_MODULES[cmd_name]}", __package__)
         command: click.Command = module.COMMANDS[cmd_name]
         return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Return the commands that begin so without importing them; else what click completes."""
+        if incomplete.startswith("-"):
+            return super().shell_complete(ctx, incomplete)
+        names = [name for name in self.list_commands(ctx) if name.startswith(incomplete)]
+        return [CompletionItem(name, help=SHORT_HELPS[name]) for name in names]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of commands without importing them."""

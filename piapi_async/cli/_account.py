@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,9 +13,8 @@ import click
 from .._families import FAMILIES
 from ..client import runtime_of
 from ..models import Entry, catalog
-from ._family_option import family_option
-from ._options import shared_options, short
-from ._output import check_listing, check_stdout, echo, listing, on_terminal, print_json, print_line
+from ._options import short
+from ._output import check_listing, check_stdout, echo, on_terminal, print_json, print_line
 from ._requests import AROUND, LEGNEXT, Recipe, recipes
 from ._running import run
 from ._session import client
@@ -27,8 +25,6 @@ if TYPE_CHECKING:
     from ..account import Account
 
 
-@click.command("models")
-@click.option("--search", metavar="TEXT", help="Only those whose name, model or description has this.")
 def models(search: str | None) -> None:
     """List what `run` and `batch` can create, with its inputs: required ones first, marked *."""
     check_listing()
@@ -43,14 +39,13 @@ def models(search: str | None) -> None:
     if not found:
         say(f"No model has {search!r} in its name or description; a newer one is MODEL:TASK_TYPE.")
 
-    with listing():
-        for entry in found:
-            about, inputs = abouts[entry.name], _inputs(recipes()[entry.name])
-            if not on_terminal():
-                print_line({"name": entry.name, "models": entry.models, "about": about, "inputs": inputs})
-                continue
-            click.echo(f"{click.style(entry.name, bold=True)}  {about}  ({', '.join(entry.models)})")
-            click.echo(click.wrap_text(", ".join(inputs), initial_indent="    ", subsequent_indent="    "))
+    for entry in found:
+        about, inputs = abouts[entry.name], _inputs(recipes()[entry.name])
+        if not on_terminal():
+            print_line({"name": entry.name, "models": entry.models, "about": about, "inputs": inputs})
+            continue
+        click.echo(f"{click.style(entry.name, bold=True)}  {about}  ({', '.join(entry.models)})")
+        click.echo(click.wrap_text(", ".join(inputs), initial_indent="    ", subsequent_indent="    "))
 
 
 def _legnexts() -> list[Entry]:
@@ -68,10 +63,6 @@ def _inputs(recipe: Recipe) -> list[str]:
     return marked
 
 
-@click.command("upload")
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--name", help="What to call it there. Default: the file's own name.")
-@shared_options
 def upload(*, file: Path, name: str | None) -> None:
     """Put a file where models can read it, for 24 hours, and print its URL."""
     setup = read_setup()
@@ -87,9 +78,6 @@ def upload(*, file: Path, name: str | None) -> None:
     run(main())
 
 
-@click.command("account")
-@family_option
-@shared_options
 def account(family: str) -> None:
     """Print the account behind the key, and what is active on it."""
     setup = read_setup().to(FAMILIES[family])
@@ -129,35 +117,8 @@ def _amount(value: float | None) -> str:
     return f"{value:,}"
 
 
-def _read_time(_context: click.Context, _parameter: click.Parameter, value: str | None) -> datetime | None:
-    """Return the time that an option names; without a zone it is local."""
-    if value is None:
-        return None
-    try:
-        return datetime.fromisoformat(value).astimezone()
-    except (ValueError, OverflowError):
-        raise click.BadParameter(
-            f"{value!r} is not a time; write 2026-07-31, 2026-07-31T12:00 or 2026-07-31T12:00:00Z"
-        ) from None
-
-
-@click.command("history")
-@click.option("--model", help="Only tasks of this model, as the host calls it.")
-@click.option(
-    "--since",
-    callback=_read_time,
-    metavar="TIME",
-    help="Created then or later, as 2026-07-31T12:00Z.",
-)
-@click.option("--until", callback=_read_time, metavar="TIME", help="Created then or earlier.")
-@click.option("--limit", type=click.IntRange(1), metavar="NUMBER", help="At most this many.")
-@shared_options
 def history(*, model: str | None, since: datetime | None, until: datetime | None, limit: int | None) -> None:
-    """Print the tasks that the account has paid for, one JSON object each, the latest first.
-
-    These are the tasks of the unified API, created with any key of this account. How soon after its
-    creation a task appears here is not documented.
-    """
+    """Print the tasks that the account has paid for, one JSON object each, the latest first."""
     setup = read_setup()
     check_listing()
     if since is not None and until is not None and since > until:
@@ -169,19 +130,10 @@ def history(*, model: str | None, since: datetime | None, until: datetime | None
             contextlib.aclosing(piapi.history(model, since, until)) as entries,
         ):
             count = 0
-            with listing():
-                async for entry in entries:
-                    print_line(entry.to_dict())
-                    count += 1
-                    if count == limit:
-                        break
+            async for entry in entries:
+                print_line(entry.to_dict())
+                count += 1
+                if count == limit:
+                    break
 
     run(main())
-
-
-COMMANDS: Mapping[str, click.Command] = {
-    "models": models,
-    "upload": upload,
-    "account": account,
-    "history": history,
-}

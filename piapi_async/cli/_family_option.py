@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import click
 
-from .._families import FAMILIES
-from ..midjourney import LEGACY
+FAMILY_NAMES = ("legacy", "unified", "face-swap", "dream-machine", "legacy-kling", "legnext")
+"""Those of `FAMILIES`, the default first."""
 
 family_option = click.option(
     "--family",
-    type=click.Choice(list(FAMILIES)),
-    default=LEGACY.name,
+    type=click.Choice(FAMILY_NAMES),
+    default=FAMILY_NAMES[0],
     help="The API of the tasks: legacy (Midjourney's verbs, the default), unified (what `run` "
     "creates), legnext (LegNext's), or one of the older ones.",
 )

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import attrs
 import click
@@ -15,9 +14,8 @@ from rich.console import Console
 
 from ..ledger import CompactionReport, Ledger, LedgerEntry, LedgerState
 from ._exit import ExitCode
-from ._fleet_options import DatabaseURL, fleet_module
-from ._options import shared_options
-from ._output import check_listing, check_stdout, listing, on_terminal, print_json, print_line
+from ._fleet_options import fleet_module
+from ._output import check_listing, check_stdout, on_terminal, print_json, print_line
 from ._running import run
 from ._session import client
 from ._setup import Setup, read_setup
@@ -26,35 +24,7 @@ from ._stderr import harmless, say
 if TYPE_CHECKING:
     from ..fleet import Fleet
 
-file_argument = click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 
-
-class _FileOrDatabase(click.Path):
-    """A ledger's file, or the URL of a fleet's database."""
-
-    def convert(
-        self,
-        value: Any,  # noqa: ANN401 - click's shape
-        param: click.Parameter | None,
-        ctx: click.Context | None,
-    ) -> Any:  # noqa: ANN401 - click's shape
-        if isinstance(value, str) and "://" in value:
-            return DatabaseURL().convert(value, param, ctx)
-        return super().convert(value, param, ctx)
-
-
-@click.group("ledger")
-def ledger() -> None:
-    """Show what a ledger holds, resolve submissions whose outcome is unknown, make it smaller."""
-
-
-@ledger.command("show")
-@file_argument
-@click.option(
-    "--state",
-    type=click.Choice([state.value for state in LedgerState]),
-    help="Only submissions in this state.",
-)
 def show(file: Path, state: str | None) -> None:
     """Print every submission: for reading on a terminal, else one JSON object per line."""
     check_listing()
@@ -65,27 +35,16 @@ def show(file: Path, state: str | None) -> None:
     async def main() -> None:
         opened = Ledger(file)
         try:
-            with listing():
-                async for entry in opened.entries(wanted):
-                    _print(entry)
+            async for entry in opened.entries(wanted):
+                _print(entry)
         finally:
             await opened.close()
 
     run(main())
 
 
-@ledger.command("resolve")
-@click.argument("file", metavar="FILE|URL", type=_FileOrDatabase(exists=True, dir_okay=False, path_type=Path))
-@click.argument("key")
-@click.option("--task-id", metavar="ID", help="It was accepted: the id of its task.")
-@click.option("--resubmit", is_flag=True, help="It created no task: the key may be submitted again.")
-@shared_options
 def resolve(file: Path | str, key: str, task_id: str | None, *, resubmit: bool) -> None:
-    """Record the outcome of an unknown submission, of a ledger's FILE or the URL of a fleet's database.
-
-    With --resubmit its task is looked for in the host's history first, if there is an API key; the
-    workers of a fleet have done so.
-    """
+    """Record the outcome of an unknown submission, of a ledger's FILE or the URL of a fleet's database."""
     if (task_id is None) == (not resubmit):
         raise click.UsageError("give either --task-id ID (it was accepted) or --resubmit (it was not)")
 
@@ -133,9 +92,6 @@ async def _look_for(setup: Setup, key: str) -> str | None:
     return ref.task_id
 
 
-@ledger.command("recover")
-@file_argument
-@shared_options
 def recover(file: Path) -> None:
     """Look for all unknown submissions in the host's task history, and record what is found."""
     setup = evolve(read_setup(), ledger=file)
@@ -160,16 +116,6 @@ def recover(file: Path) -> None:
     run(main())
 
 
-@ledger.command("compact")
-@file_argument
-@click.option(
-    "--older-than",
-    type=click.IntRange(0, 36_500),
-    default=30,
-    show_default=True,
-    metavar="DAYS",
-    help="Only submissions that were made longer ago than this; 0 takes all.",
-)
 def compact(file: Path, older_than: int) -> None:
     """Make a ledger smaller: of submissions whose task has ended, leave out what was asked and answered.
 
@@ -258,6 +204,3 @@ def _as_json(entry: LedgerEntry) -> dict[str, object]:
         "request": entry.request,
         "at": datetime.fromtimestamp(entry.at, UTC).isoformat(timespec="milliseconds"),
     }
-
-
-COMMANDS: Mapping[str, click.Command] = {"ledger": ledger}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 
 import click
@@ -25,20 +24,6 @@ from ._stderr import say, tell
 _NOT_GIVEN = "No secret: set the environment variable PIAPI_WEBHOOK_SECRET or use --secret-file FILE"
 
 
-@click.command("listen")
-@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
-@click.option(
-    "--port",
-    default=8081,
-    show_default=True,
-    type=click.IntRange(0, 65535),
-    help="The port to listen on; 0 finds a free one.",
-)
-@click.option(
-    "--secret-file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Read the webhook secret from this file (default: the environment's PIAPI_WEBHOOK_SECRET).",
-)
 def listen(host: str, port: int, secret_file: Path | None) -> None:
     """Print webhook deliveries as JSON lines, until Ctrl-C."""
     secret = _read_secret(secret_file)
@@ -111,6 +96,3 @@ class _Listener:
             self._stdout_failed.set()
             return web.Response(status=500)
         return web.Response()
-
-
-COMMANDS: Mapping[str, click.Command] = {"listen": listen}

@@ -87,6 +87,10 @@ shared_options = stacked(
 """The options that may stand before or after any command."""
 
 
+page_file = click.Path(dir_okay=False, path_type=Path)
+"""The type of an option that names the HTML page of a run."""
+
+
 class Seconds(click.FloatRange):
     """A finite length of time, 0 or more."""
 

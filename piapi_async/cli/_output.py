@@ -13,7 +13,6 @@ import re
 import select
 import stat
 import sys
-from collections.abc import Iterator
 from typing import Any, NoReturn
 
 import click
@@ -150,19 +149,17 @@ def check_listing() -> None:
     try:
         check_stdout()
     except _NoReaderError:
-        _end_listing()
+        _end_quietly()
 
 
-@contextlib.contextmanager
-def listing() -> Iterator[None]:
-    """Let a listing end quietly when its reader closes the pipe (``| head``)."""
-    try:
-        yield
-    except BrokenPipeError:
-        _end_listing()
+def end_if_unread(error: OSError) -> None:
+    """Exit quietly if an error is that of a pipe whose reader has enough (``| head``)."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # stdout is no file, or closed
+        if isinstance(error, BrokenPipeError) and _fault_of(sys.stdout.fileno()) == _NO_READER:
+            _end_quietly()
 
 
-def _end_listing() -> NoReturn:
+def _end_quietly() -> NoReturn:
     leave_stdout()
     sys.exit(ExitCode.OTHER)
 

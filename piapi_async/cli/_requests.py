@@ -203,7 +203,7 @@ def missing_file(request: TaskRequest[Any]) -> str:
 @cache
 def recipes() -> Mapping[str, Recipe]:
     """Return all verbs that create a task: Midjourney's, ``system/task_type``, the older ones, LegNext's."""
-    found = {cls.__name__.lower(): Recipe(cls.__name__.lower(), cls, {}) for cls in VERBS}
+    found = {name: Recipe(name, cls, {}) for name, cls in VERBS.items()}
 
     for name, entry in catalog().items():
         preset = {}
@@ -233,5 +233,5 @@ def unknown_verb(verb: object) -> str:
     close = difflib.get_close_matches(str(verb), recipes(), 3)
     if close:
         return f"{verb!r} is not allowed; did you mean {' or '.join(close)}?"
-    verbs = ", ".join(cls.__name__.lower() for cls in VERBS)
+    verbs = ", ".join(VERBS)
     return f"{verb!r} is not allowed; use one of {verbs}, or one that `models` lists"

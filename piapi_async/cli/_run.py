@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,7 +14,7 @@ from ._requests import Recipe, missing_file, recipes, unknown_verb, with_files
 from ._running import run
 from ._saving import Saving
 from ._setup import read_setup
-from ._submit import add_webhook_secret, require_key, submit_and_finish, submit_options
+from ._submit import add_webhook_secret, require_key, submit_and_finish
 
 if TYPE_CHECKING:
     from .._protocol.family import TaskRequest
@@ -23,10 +22,6 @@ if TYPE_CHECKING:
 _INPUT = re.compile(r"(?P<name>[A-Za-z_][\w-]*)(?P<sign>:?=)(?P<text>.*)", re.DOTALL)
 
 
-@click.command("run")
-@click.argument("what", metavar="SYSTEM/TASK_TYPE")
-@click.argument("inputs", metavar="[NAME=VALUE]...", nargs=-1)
-@submit_options
 def run_command(
     *,
     what: str,
@@ -36,12 +31,7 @@ def run_command(
     key: str | None,
     saving: Saving,
 ) -> None:
-    """Create any task of the unified API: SYSTEM/TASK_TYPE as `models` lists them, then its inputs.
-
-    NAME=TEXT gives an input, NAME:=JSON one that is not a string, NAME=@FILE a file to upload first.
-    A model that is newer than this release is MODEL:TASK_TYPE, as in Qubico/flux1-dev:txt2img, and
-    takes any inputs; there any string may be a file, so one that begins with @ is NAME=@@TEXT.
-    """
+    """Create any task of the unified API: SYSTEM/TASK_TYPE as `models` lists them, then its inputs."""
     setup = read_setup()
     check_stdout()
     require_key(setup, key)
@@ -100,6 +90,3 @@ def _parse_json(name: str, text: str) -> Any:  # noqa: ANN401 - whatever JSON ho
         return json.loads(text)
     except ValueError as error:
         raise click.UsageError(f"{name}:= {text!r} is not JSON ({error}); NAME=TEXT gives a string") from None
-
-
-COMMANDS: Mapping[str, click.Command] = {"run": run_command}

@@ -11,6 +11,7 @@ from typing import Any
 
 from ..errors import PiAPIError, WaitTimeout
 from ._exit import ExitCode, exit_code
+from ._output import end_if_unread
 from ._stderr import say
 
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
@@ -30,7 +31,7 @@ def stopping_signals() -> tuple[signal.Signals, ...]:
 
 
 def run(main: Coroutine[Any, Any, None]) -> None:
-    """Run a command; SIGTERM and SIGHUP count as Ctrl-C."""
+    """Run a command; SIGTERM and SIGHUP count as Ctrl-C, and a reader that leaves (``| head``) ends it quietly."""
 
     async def stoppable() -> None:
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
@@ -49,6 +50,7 @@ def run(main: Coroutine[Any, Any, None]) -> None:
         say(f"Error: {explain(error)}")
         sys.exit(exit_code(error))
     except OSError as error:
+        end_if_unread(error)
         say(f"Error: {error}")
         sys.exit(ExitCode.OTHER)
 

@@ -1,15 +1,13 @@
-"""The commands of Midjourney's verbs, built from the request classes."""
+"""From a request to its task: what Midjourney's verbs and `run` do."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import shlex
-from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any
 
-import attrs
 import click
 
 from ..client import PiAPI, runtime_of
@@ -17,13 +15,11 @@ from ..errors import ClientClosed
 from ..handle import TaskHandle
 from ..ledger._entries import check_key
 from ._finish import finish
-from ._hints import HintingCommand
 from ._meter import Meter
-from ._options import shared_options, stacked, timeout_option
 from ._output import check_stdout, echo
 from ._resume import how_to_wait
 from ._running import run
-from ._saving import Saving, saving_options
+from ._saving import Saving
 from ._session import client
 from ._setup import Setup, read_setup
 from ._stderr import say, tell
@@ -32,102 +28,32 @@ from ._verbs import VERBS
 if TYPE_CHECKING:
     from .._protocol.family import TaskRequest
 
-_HELP = {
-    "origin_task_id": "The task to derive from.",
-    "prompt": "What to draw.",
-    "process_mode": "relax, fast or turbo.",
-    "aspect_ratio": "Such as 4:3.",
-    "skip_prompt_check": "Ask the host not to check the prompt first.",
-    "bot_id": "A bot of the account.",
-    "index": (
-        "1 to 4 on a grid; of a single picture 2x, 4x, subtle, creative (upscale), "
-        "high_variation or low_variation (variation)."
-    ),
-    "mask": "Base64, a data: URI, or @FILE: white where to draw anew.",
-    "zoom_ratio": "1, 1.5 or 2.",
-    "direction": "up, down, left or right.",
-    "dimension": "square, portrait or landscape.",
-    "webhook_endpoint": "An http(s) URL to which the host posts the outcome.",
-    "webhook_secret": (
-        "What the host sends back with it, as `listen` expects. Other users see a command line: better "
-        "set PIAPI_WEBHOOK_SECRET."
-    ),
-    "notify_progress": "Ask the host to post progress to the webhook too.",
-}
 
-submit_options = stacked(
-    timeout_option,
-    saving_options(),
-    click.option("--no-wait", is_flag=True, help="Print the task's id and exit; `wait` waits for it."),
-    click.option(
-        "--key",
-        help="With --ledger: the same key and request give the same task, however often this is run.",
-    ),
-    shared_options,
-)
-"""The options of every command that creates a task."""
+def submit_verb(
+    name: str,
+    *,
+    timeout: float | None,
+    no_wait: bool,
+    key: str | None,
+    saving: Saving,
+    **values: object,
+) -> None:
+    """Submit the request of a verb, and see its task through."""
+    setup = read_setup()
+    check_stdout()
+    require_key(setup, key)
+    mask = values.get("mask")
+    if isinstance(mask, str):
+        values["mask"] = _read_mask(mask)
 
-
-def verb_command(cls: type[Any]) -> click.Command:
-    """Return the command of one verb, built from its request class."""
-
-    def submit(
-        *,
-        timeout: float | None,
-        no_wait: bool,
-        key: str | None,
-        saving: Saving,
-        **values: object,
-    ) -> None:
-        setup = read_setup()
-        check_stdout()
-        require_key(setup, key)
-        mask = values.get("mask")
-        if isinstance(mask, str):
-            values["mask"] = _read_mask(mask)
-
-        given = {name: value for name, value in values.items() if value not in (None, ())}
-        add_webhook_secret(given)
-        try:
-            request = cls(**given)
-        except ValueError as error:
-            raise click.UsageError(str(error)) from None
-        saving.prepare()
-        run(submit_and_finish(setup, request, key, timeout, saving, wait=not no_wait))
-
-    hints = get_type_hints(cls)
-    fields = [f for f in attrs.fields(cls) if f.init]
-    first, *others = sorted(fields, key=lambda f: (f.kw_only, f.inherited))
-    inputs = [_argument(first, hints[first.name]), *(_option(f, hints[f.name]) for f in others)]
-
-    decorated = stacked(*inputs, submit_options)(submit)
-    return click.command(cls.__name__.lower(), cls=HintingCommand, help=cls.__doc__)(decorated)
-
-
-def _argument(
-    attribute: attrs.Attribute[Any],
-    hint: Any,  # noqa: ANN401 - a type is any object
-) -> Callable[[Any], Any]:
-    name = attribute.name.upper()
-    if get_origin(hint) is tuple:
-        return click.argument(attribute.name, metavar=f"{name}...", nargs=-1, required=True)
-    return click.argument(attribute.name, metavar=name, required=True)
-
-
-def _option(
-    attribute: attrs.Attribute[Any],
-    hint: Any,  # noqa: ANN401 - a type is any object
-) -> Callable[[Any], Any]:
-    name = attribute.name.replace("_", "-")
-    text = _HELP[attribute.name]
-    if bool in get_args(hint):
-        return click.option(f"--{name}/--no-{name}", attribute.name, default=None, help=text)
-
-    kind: type = str
-    if int in get_args(hint):
-        kind = int
-    required = attribute.default is attrs.NOTHING
-    return click.option(f"--{name}", attribute.name, type=kind, help=text, required=required)
+    given = {field: value for field, value in values.items() if value not in (None, ())}
+    add_webhook_secret(given)
+    try:
+        request = VERBS[name](**given)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    saving.prepare()
+    run(submit_and_finish(setup, request, key, timeout, saving, wait=not no_wait))
 
 
 def add_webhook_secret(given: dict[str, Any]) -> None:
@@ -234,6 +160,3 @@ def _give_up(setup: Setup) -> None:
     if setup.ledger is not None:
         ledger = shlex.quote(str(setup.ledger))
         say(f"The ledger has it: piapi-async ledger show {ledger} --state unknown")
-
-
-COMMANDS: Mapping[str, click.Command] = {cls.__name__.lower(): verb_command(cls) for cls in VERBS}

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable, Mapping
+from collections.abc import Coroutine, Iterable
 from functools import partial
-from pathlib import Path
 from typing import Any
-
-import click
 
 from .._families import FAMILIES
 from .._protocol.family import Family
@@ -16,24 +13,16 @@ from ..client import PiAPI
 from ..errors import DownloadError
 from ..midjourney import LEGACY
 from ..tasks import TaskState
-from ._family_option import family_option
 from ._finish import finish, say_saved
 from ._meter import Meter
-from ._options import shared_options, timeout_option
 from ._output import check_stdout, print_task
 from ._running import explain, run
-from ._saving import Folder, Saving, saving_options
+from ._saving import Saving
 from ._session import client
 from ._setup import read_setup
 from ._stderr import say
 
-task_ids_argument = click.argument("task_ids", metavar="TASK_ID...", nargs=-1, required=True)
 
-
-@click.command("fetch")
-@task_ids_argument
-@family_option
-@shared_options
 def fetch(task_ids: tuple[str, ...], family: str) -> None:
     """Print tasks as they are now, one JSON object each."""
     setup = read_setup().to(FAMILIES[family])
@@ -57,12 +46,6 @@ async def _fetch(piapi: PiAPI, task_id: str, family: Family[Any]) -> None:
     print_task(await piapi.fetch(task_id, family=family))
 
 
-@click.command("wait")
-@task_ids_argument
-@timeout_option
-@saving_options()
-@family_option
-@shared_options
 def wait(task_ids: tuple[str, ...], timeout: float | None, family: str, saving: Saving) -> None:
     """Wait for tasks and print them as they end."""
     setup = read_setup().to(FAMILIES[family])
@@ -93,11 +76,6 @@ async def _all(jobs: Iterable[Coroutine[Any, Any, None]]) -> None:
     raise first
 
 
-@click.command("download")
-@click.argument("task_id", metavar="TASK_ID")
-@saving_options(click.argument("directory", type=Folder(), default=Path(), metavar="[DIRECTORY]"))
-@family_option
-@shared_options
 def download(task_id: str, family: str, saving: Saving) -> None:
     """Save the pictures of a finished task (here, or in DIRECTORY) and print it."""
     setup = read_setup().to(FAMILIES[family])
@@ -116,10 +94,6 @@ def download(task_id: str, family: str, saving: Saving) -> None:
     run(main())
 
 
-@click.command("cancel")
-@task_ids_argument
-@family_option
-@shared_options
 def cancel(task_ids: tuple[str, ...], family: str) -> None:
     """Ask the host to cancel tasks; only those that have not started can be."""
     setup = read_setup().to(FAMILIES[family])
@@ -130,11 +104,3 @@ def cancel(task_ids: tuple[str, ...], family: str) -> None:
             say("The host has accepted the request; `fetch` or `wait` shows the outcome.")
 
     run(main())
-
-
-COMMANDS: Mapping[str, click.Command] = {
-    "fetch": fetch,
-    "wait": wait,
-    "download": download,
-    "cancel": cancel,
-}

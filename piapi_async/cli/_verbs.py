@@ -6,15 +6,18 @@ from typing import Any
 
 from .. import midjourney
 
-VERBS: tuple[type[Any], ...] = (
-    midjourney.Imagine,
-    midjourney.Reroll,
-    midjourney.Upscale,
-    midjourney.Variation,
-    midjourney.Inpaint,
-    midjourney.Outpaint,
-    midjourney.Pan,
-    midjourney.Describe,
-    midjourney.Blend,
-    midjourney.Seed,
-)
+VERBS: dict[str, type[Any]] = {
+    cls.__name__.lower(): cls
+    for cls in (
+        midjourney.Imagine,
+        midjourney.Reroll,
+        midjourney.Upscale,
+        midjourney.Variation,
+        midjourney.Inpaint,
+        midjourney.Outpaint,
+        midjourney.Pan,
+        midjourney.Describe,
+        midjourney.Blend,
+        midjourney.Seed,
+    )
+}

@@ -4,13 +4,3 @@
 bytes into rows, `_lines` these into requests, and `_check` reports what is wrong.  `_job` runs them,
 `_display` shows progress, `_results` records the outcome of each.
 """
-
-from __future__ import annotations
-
-from collections.abc import Mapping
-
-import click
-
-from ._command import batch
-
-COMMANDS: Mapping[str, click.Command] = {"batch": batch}

@@ -218,7 +218,7 @@ def _names_of(verb: str) -> frozenset[str]:
     if slash:
         related = [recipe for name, recipe in recipes().items() if name.startswith(f"{system}/")]
     else:
-        related = [recipes()[cls.__name__.lower()] for cls in VERBS]
+        related = [recipes()[name] for name in VERBS]
     return frozenset[str]().union(*(recipe.fields for recipe in related))
 
 

@@ -3,13 +3,3 @@
 `_entries` turns lines of results into what the page shows (pure), `_page` puts them into one file
 with its style and script, and `_command` is the command, and what `batch --report` calls.
 """
-
-from __future__ import annotations
-
-from collections.abc import Mapping
-
-import click
-
-from ._command import report
-
-COMMANDS: Mapping[str, click.Command] = {"report": report}

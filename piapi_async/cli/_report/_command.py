@@ -19,28 +19,9 @@ from .._stderr import say
 from ._entries import entry_of
 from ._page import Page, SavedFiles, is_ours, write_page
 
-_PAGE_FILE = click.Path(dir_okay=False, path_type=Path)
 
-report_option = click.option(
-    "--report",
-    type=_PAGE_FILE,
-    metavar="FILE",
-    help="At the end write an HTML page of the results, to look at and to choose from.",
-)
-
-
-@click.command("report")
-@click.argument("results", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option(
-    "--out", type=_PAGE_FILE, metavar="FILE", help="The page. Default: RESULTS with the suffix .html."
-)
 def report(results: Path, out: Path | None) -> None:
-    """Make an HTML page of a run: pictures, players, costs, errors; search, filter, choose.
-
-    RESULTS is the file of a batch's `--out`. What you choose on the page it saves as lines of
-    `upscale` and `reroll`, for the next `batch`. Saved files are shown from where they are, others
-    from their links, which expire.
-    """
+    """Make an HTML page of a run: pictures, players, costs, errors; search, filter, choose."""
     target = out or results.with_suffix(".html")
     check_page(target, results)
     check_stdout()
