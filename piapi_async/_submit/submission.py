@@ -48,6 +48,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 from attrs import define, field, frozen
 
+from .._calls.throttle import Ticket
 from .._protocol.family import Family, TaskRequest
 from .._text import label
 from ..errors import APIError, PiAPIError, SubmissionUnknown, TransportError
@@ -120,7 +121,8 @@ class Terms:
 
     `retry` takes the place of the client's policy.  `may_leave` is asked each time before it is
     sent: if it says no, nothing is sent, and the submission ends with a `TransportError`
-    (``sent=False``).  `replaces` is an attempt of its key in whose place it is a new one.  With
+    (``sent=False``).  `ticket` is its place in the client's rate limit, if it has waited there already.
+    `replaces` is an attempt of its key in whose place it is a new one.  With
     `cancel_if_left` the task of a caller who is cancelled before it has its id is cancelled at the
     host.  `looks_again` tells whether a key that is *unknown* is looked for, and `recovers` whether
     the task of a lost response is looked for here, in deliveries and in the host's history.  `note`
@@ -131,6 +133,7 @@ class Terms:
 
     retry: RetryPolicy | None = None
     may_leave: Callable[[], bool] | None = None
+    ticket: Ticket | None = None
     replaces: EndedAttempt | None = None
     cancel_if_left: bool = False
     looks_again: bool = True

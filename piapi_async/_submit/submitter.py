@@ -349,7 +349,7 @@ class Submitter:
 
     async def _wait_for_turn(self, submission: Submission) -> SubmitResult | None:
         """Return None once it may be sent under a claim, or the task that its key has come to stand for."""
-        ticket = self._sender.throttle.ticket()
+        ticket = submission.terms.ticket or self._sender.throttle.ticket()
         while True:
             seconds = ticket.seconds_to_wait()
             if seconds > 0:

@@ -5,10 +5,10 @@ database and waits for their outcomes; it needs no API key and starts no engine.
 process that works on them.  Each request is submitted exactly once whatever process is killed, one
 limit holds for all workers, and what a dead one held is taken over.
 
-`_client` and `_watcher` are the service's side, `_worker`, `_work`, `_presence`, `_looking` and
-`_deliveries` the worker's; `_database` holds our `_tables` beside the engine's, `_engine` its one runtime in a process,
-`_codec`, `_keys` and `_intents` are the values.  The engine is DBOS Transact; README.md in this
-folder says what is promised, and what it costs.
+`_client`, `_jobs` and `_watcher` are the service's side, `_worker`, `_work`, `_presence`, `_looking` and
+`_deliveries` the worker's; `_database` holds our `_tables` beside the engine's, `_persistence` repeats
+calls of it, `_engine` is its one runtime in a process, `_codec`, `_keys` and `_intents` are the values.
+The engine is DBOS Transact; README.md in this folder says what is promised, and what it costs.
 
 May import: _http, _text, tasks, errors, policy, _protocol, _verdict, _families, observe, _calls, _submit,
 ledger, downloads, _runtime, handle, client, batch.

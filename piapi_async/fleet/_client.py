@@ -23,9 +23,9 @@ from ..ledger._entries import SubmissionKey, check_key
 from . import _codec as codec
 from . import _jobs
 from ._codec import decode_outcome, encode_request
-from ._database import Database, KeyNote, check_url, chunks
-from ._jobs import AT_ONCE, ENDED, Entry
-from ._keys import Ranks, item_of, key_of, mint_key
+from ._database import Database, KeyNote, check_url
+from ._jobs import AT_ONCE, BROKEN, Entry
+from ._keys import Ranks, key_of, mint_key
 from ._watcher import Watcher
 
 R_co = TypeVar("R_co", covariant=True)
@@ -240,28 +240,20 @@ class Fleet:
             for state in (codec.FAILED, codec.CANCELLED, codec.REFUSED, codec.UNKNOWN)
         }
         ended = by_status.get("SUCCESS", 0) + pruned
-        broken = by_status.get("ERROR", 0) + by_status.get("MAX_RECOVERY_ATTEMPTS_EXCEEDED", 0)
+        broken = sum(by_status.get(status, 0) for status in BROKEN)
         return {
             "queued": by_status.get("ENQUEUED", 0) + by_status.get("DELAYED", 0),
             "running": by_status.get("PENDING", 0),
             "done": ended - sum(ends.values()),
             **ends,
-            codec.FAILED: ends[codec.FAILED] + broken,
             codec.CANCELLED: ends[codec.CANCELLED] + by_status.get("CANCELLED", 0),
+            codec.UNKNOWN: ends[codec.UNKNOWN] + broken,
         }
 
     async def unknown(self) -> list[Outcome[Any]]:
         """Return the jobs of which nobody can tell whether they made a task: resolve them."""
-        database = self._database
-        notes = [
-            note for note in await in_thread(partial(database.notes_in, codec.UNKNOWN)) if note.kept is None
-        ]
-        items = [item_of(note.key, note.attempt) for note in notes]
-        found: list[Outcome[Any]] = []
-        for few in chunks(items):
-            listing = partial(database.client.list_workflows, workflow_ids=list(few), status=ENDED)
-            found += [_jobs.outcome_of(ended, None, 0) for ended in await in_thread(listing)]
-        return found
+        listed = await in_thread(partial(_jobs.list_unknown, self._database))
+        return [_jobs.outcome_of(each, None, 0) for each in listed]
 
     # -- what a person does -----------------------------------------------------------------------
 

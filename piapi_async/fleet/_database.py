@@ -5,10 +5,8 @@ Everything here blocks, and is called in threads.
 
 from __future__ import annotations
 
-import logging
 import sqlite3
 import sys
-import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
@@ -17,11 +15,10 @@ import sqlalchemy as sa
 from attrs import define, field, frozen
 from dbos import DBOS, DBOSClient
 from dbos import Serializer as EngineSerializer
-from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError
+from dbos import error as engine_errors
 
-from ..observe._emitter import Events
 from ..tasks import TaskRef
-from ._tables import create, make_tables, set_up_sqlite
+from ._tables import check_layout, create, insert_into, make_tables, set_up_sqlite
 
 T = TypeVar("T")
 
@@ -40,7 +37,6 @@ CAN_SQLITE = sys.version_info < (3, 12) or sqlite3.sqlite_version_info >= (3, 42
 """Whether the engine can work on a SQLite file here: on Python 3.12 and later it relies on a newer SQLite."""
 
 _CHUNK = 500  # rows of one statement, or of one transaction
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0  # seconds between two tries of a write that must succeed
 
 
 class Serializer(EngineSerializer):
@@ -78,7 +74,7 @@ class Owner:
 class KeyNote:
     """What `piapi_keys` says of a key: its last attempt, how that ended ("": not yet, or done), and its digest.
 
-    `kept` is the outcome of a pruned item, `nonce` that of the endpoint with which an unknown one was sent.
+    `kept` is the outcome of a pruned item.
     """
 
     key: str
@@ -86,7 +82,6 @@ class KeyNote:
     state: str
     digest: str
     kept: str | None = None
-    nonce: str = ""
 
 
 def check_url(url: object) -> str:
@@ -143,6 +138,7 @@ class Database:
             DBOS.migrate(engine_url.render_as_string(hide_password=False), schema=SCHEMA)
             tables = make_tables(schema)
             create(engine, [table for name, table in tables.items() if name != "statuses"])
+            check_layout(engine, tables["fleet"])
         except BaseException:
             engine.dispose()
             raise
@@ -168,11 +164,7 @@ class Database:
         return self.engine.dialect.name == "sqlite"
 
     def _insert(self, table: sa.Table) -> Any:  # noqa: ANN401 - either dialect's
-        if self.is_sqlite:
-            from sqlalchemy.dialects.sqlite import insert  # noqa: PLC0415 - one of two
-        else:
-            from sqlalchemy.dialects.postgresql import insert  # type: ignore[assignment]  # noqa: PLC0415 - the other
-        return insert(table)
+        return insert_into(table, self.engine)
 
     def _run(self, statement: Any) -> Any:  # noqa: ANN401 - any statement
         """Execute one statement by itself, which costs no BEGIN and no COMMIT."""
@@ -220,7 +212,7 @@ class Database:
                 return True
         return bool(self._run(sa.select(tasks.c.item).where(is_it, tasks.c.item == item)))
 
-    def _move_task(self, ref: TaskRef, item: str, to: str) -> bool:
+    def move_task(self, ref: TaskRef, item: str, to: str) -> bool:
         """Return whether a task is an item's now: it was nobody's, or that of the attempt before."""
         tasks = self._tasks.c
         is_it = (tasks.origin == ref.origin) & (tasks.task_id == ref.task_id) & (tasks.item == item)
@@ -274,7 +266,7 @@ class Database:
 
     def _select_notes(self) -> Any:  # noqa: ANN401 - a statement
         keys = self._keys.c
-        return sa.select(keys.key, keys.attempt, keys.state, keys.digest, keys.kept, keys.nonce)
+        return sa.select(keys.key, keys.attempt, keys.state, keys.digest, keys.kept)
 
     def note_end(self, note: KeyNote) -> None:
         """Note how the last attempt of a key has ended; an older attempt says nothing any more."""
@@ -287,7 +279,6 @@ class Database:
             "state": note.state,
             "digest": note.digest,
             "kept": note.kept,
-            "nonce": note.nonce,
         }
         where = self._keys.c.attempt <= note.attempt
         if only_if is not None:
@@ -303,7 +294,7 @@ class Database:
         `ref` is its task, if a person has named one.  Raises `ValueError` if that is another's.
         """
         item = f"{note.key}#{note.attempt}"
-        if ref is not None and not self._move_task(ref, f"{note.key}#{note.attempt - 1}", item):
+        if ref is not None and not self.move_task(ref, f"{note.key}#{note.attempt - 1}", item):
             raise ValueError(f"task {ref.task_id} belongs to another submission of this fleet")
         with self.engine.begin() as connection:
             only_if = self._keys.c.attempt == note.attempt - 1
@@ -399,9 +390,13 @@ class Database:
             if not held:
                 self.forget_worker(worker)
                 break
-            if not is_late():
+            if is_late():
+                break
+            try:
                 self.client.resume_workflows([each.workflow_id for each in held], queue_name=QUEUE)
-                released += len(held)
+            except engine_errors.DBOSNonExistentWorkflowError:
+                continue  # one was removed meanwhile, and nothing was done
+            released += len(held)
         return released
 
     # -- pruning ----------------------------------------------------------------------------------
@@ -409,21 +404,6 @@ class Database:
     def keep(self, note: KeyNote) -> None:
         """Keep what must stay of a pruned item."""
         self._run(self._upsert_note(note))
-
-
-def insist(work: Callable[[], T], what: str, events: Events) -> T:
-    """Return what a write returns, repeated while the database is out of reach: what it says is paid for."""
-    pause = _FIRST_PAUSE
-    while True:
-        try:
-            return work()
-        except DBAPIError as error:
-            if isinstance(error, (IntegrityError, ProgrammingError)):
-                raise
-            text = f"{what} is not recorded yet, trying again in {pause:.1f} s: {error.orig}"
-            events.notice(logging.WARNING, text, error=type(error).__name__)
-            time.sleep(pause)  # noqa: TID251 - in a thread of its own
-            pause = min(2 * pause, _LONGEST_PAUSE)
 
 
 def chunks(values: Sequence[T]) -> Iterable[Sequence[T]]:

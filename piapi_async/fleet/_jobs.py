@@ -22,7 +22,7 @@ from ..errors import KeyReused, PiAPIError, SubmissionUnknown
 from ..tasks import TaskRef, check_task_id
 from . import _codec as codec
 from ._codec import decode_outcome, decode_request, encode_error, encode_outcome, without_answer
-from ._database import APPLICATION, ITEM, QUEUE, VERSION, Database, KeyNote
+from ._database import APPLICATION, ITEM, QUEUE, VERSION, Database, KeyNote, chunks
 from ._keys import item_of, key_of
 
 AT_ONCE = 500
@@ -30,6 +30,9 @@ AT_ONCE = 500
 
 ENDED = ["SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"]
 """The engine's words for an item that has ended."""
+
+BROKEN = ["ERROR", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"]
+"""Those of them for an item that a fault of the worker has ended: nobody can tell what it had made."""
 
 _FREE = (codec.REFUSED, codec.CANCELLED)
 """Ends of an attempt that made nothing, or nothing that is to be had: its key may be submitted again."""
@@ -86,7 +89,8 @@ def _enqueue_new(database: Database, entries: Sequence[Entry], leave: frozenset[
     known: list[Entry] = []
     with database.engine.connect() as connection, connection.begin() as transaction:
         fresh: list[str] = []
-        for entry in entries:
+        # In the order of their keys: two services that put in the same ones would wait for each other.
+        for entry in sorted(entries, key=lambda entry: entry.key):
             if entry.key in leave:
                 continue
             try:
@@ -137,7 +141,7 @@ def _next_attempt(
     def enqueue(connection: sa.Connection) -> object:
         return database.client.enqueue_in_transaction(connection, options, payload)
 
-    after = evolve(note, attempt=note.attempt + 1, state="", nonce="")
+    after = evolve(note, attempt=note.attempt + 1, state="")
     begun = database.begin_attempt(after, enqueue, ref=ref)
     if begun:
         database.client.delete_workflows([item_of(note.key, note.attempt)])
@@ -155,6 +159,17 @@ def list_batch(database: Database, batch: str | None) -> list[WorkflowStatus]:
     if batch is None:
         return listed
     return [each for each in listed if (each.attributes or {}).get("batch") == batch]
+
+
+def list_unknown(database: Database) -> list[WorkflowStatus]:
+    """Return the items of which nobody can tell what they have made."""
+    notes = [note for note in database.notes_in(codec.UNKNOWN) if note.kept is None]
+    found: list[WorkflowStatus] = []
+    for few in chunks([item_of(note.key, note.attempt) for note in notes]):
+        found += database.client.list_workflows(workflow_ids=list(few), status=ENDED)
+    ids = {each.workflow_id for each in found}
+    broken = database.client.list_workflows(name=ITEM, status=BROKEN)
+    return found + [each for each in broken if each.workflow_id not in ids]
 
 
 def listed_item(database: Database, item: str, *, load: bool = False) -> WorkflowStatus | None:
@@ -175,25 +190,45 @@ def find(database: Database, key: str) -> tuple[TaskRequest[Any], int] | None:
 
 
 def resolve(database: Database, key: str, task_id: str | None) -> None:
-    note = database.notes([key]).get(key)
-    listed = None
-    if note is not None and note.state == codec.UNKNOWN:
-        listed = listed_item(database, item_of(key, note.attempt), load=True)
-    if note is None or listed is None or listed.input is None:
-        raise ValueError(f"{key!r} is not an unknown job of this fleet; `unknown()` lists them")
-
-    payload = dict(listed.input["args"][0])
+    note, listed = _find_unknown(database, key)
+    payload = dict(listed.input["args"][0])  # type: ignore[index]  # it is loaded
     payload.pop("ref", None)
     ref = None
     if task_id is not None:
         ref = TaskRef(database.origin(), payload["request"]["family"], check_task_id(task_id))
         payload["ref"] = codec.encode_ref(ref)
+    else:
+        _refuse_if_made(database, note)
 
     attributes = listed.attributes or {}
     batch, index = attributes.get("batch"), attributes.get("index", 0)
     entry = Entry(key, decode_request(payload["request"]), payload, batch, index, listed.priority or 0)
     if not _next_attempt(database, note, payload, entry.options(note.attempt + 1), ref):
         raise ValueError(f"{key!r} was resolved by somebody else just now")
+
+
+def _find_unknown(database: Database, key: str) -> tuple[KeyNote, WorkflowStatus]:
+    """Return what is noted of an unknown job, and its item; raise `ValueError` if it is not unknown."""
+    note = database.notes([key]).get(key)
+    listed = listed_item(database, item_of(key, note.attempt if note is not None else 1), load=True)
+    if listed is not None and listed.input is not None:
+        if note is not None and note.state == codec.UNKNOWN and note.kept is None:
+            return note, listed
+        if listed.status in BROKEN:
+            attempt = note.attempt if note is not None else 1
+            return KeyNote(key, attempt, codec.UNKNOWN, (listed.attributes or {}).get("digest", "")), listed
+    raise ValueError(f"{key!r} is not an unknown job of this fleet; `unknown()` lists them")
+
+
+def _refuse_if_made(database: Database, note: KeyNote) -> None:
+    """Raise `ValueError` for a job whose task is known by now: it would be paid for twice."""
+    known = database.task_of(item_of(note.key, note.attempt))
+    if known is not None:
+        task_id = known[0].task_id
+        raise ValueError(
+            f"{note.key!r} has made task {task_id}, which has become known. Nothing was submitted: resolve it "
+            f"with task_id={task_id!r}, or let the workers do so, which takes them some seconds"
+        )
 
 
 def cancel(database: Database, key: str) -> bool:
@@ -221,26 +256,29 @@ def _was_claimed(database: Database, item: str) -> bool:
     return listed is not None and bool(listed.executor_id)
 
 
-def prune(database: Database, before: datetime) -> int:
-    pruned = 0
+def prune(database: Database, before: datetime, *, at_once: int = AT_ONCE) -> int:
+    pruned = left = 0
     while True:
         ended = database.client.list_workflows(
-            name=ITEM, status=["SUCCESS"], completed_before=before.isoformat(), limit=AT_ONCE, offset=0
+            name=ITEM, status=["SUCCESS"], completed_before=before.isoformat(), limit=at_once, offset=left
         )
+        if not ended:
+            return pruned
+
         gone: list[str] = []
         for each in ended:
             outcome: dict[str, Any] = each.output or {}
             if outcome.get("state", codec.UNKNOWN) == codec.UNKNOWN:
+                left += 1
                 continue
             key, attempt = key_of(each.workflow_id)
             digest = (each.attributes or {}).get("digest", "")
             kept = orjson.dumps(without_answer(outcome)).decode()
             database.keep(KeyNote(key, attempt, outcome["state"], digest, kept))
             gone.append(each.workflow_id)
-        if not gone:
-            return pruned
-        database.client.delete_workflows(gone)
-        pruned += len(gone)
+        if gone:
+            database.client.delete_workflows(gone)
+            pruned += len(gone)
 
 
 def ends_of(database: Database, keys: Sequence[str]) -> dict[str, End]:
@@ -272,11 +310,11 @@ def outcome_of(ended: WorkflowStatus, request: TaskRequest[Any] | None, index: i
         )
     elif ended.status != "SUCCESS" or not isinstance(data, dict):
         text = (
-            f"{key} ended with a fault of the worker: {ended.error!r}. Look at its log; a task "
-            "may have been made"
+            f"{key} ended with a fault of the worker: {ended.error!r}. Look at its log; a task may have been "
+            "made and paid for: resolve it"
         )
         failure = SubmissionUnknown(text, request=request, at=(ended.created_at or 0) / 1000, key=key)
-        data = encode_outcome(codec.FAILED, error=encode_error(failure))
+        data = encode_outcome(codec.UNKNOWN, error=encode_error(failure))
     return decode_outcome(data, key=key, index=index, request=request)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -11,6 +12,7 @@ from typing import Any
 import orjson
 from attrs import define
 from dbos import WorkflowStatus
+from sqlalchemy.exc import DBAPIError
 
 from .._calls.threads import in_thread
 from .._runtime import Runtime
@@ -22,6 +24,7 @@ from . import _codec as codec
 from ._codec import RecordedRequest, encode_ref
 from ._database import ITEM, Database, chunks
 from ._keys import item_of, key_of
+from ._persistence import Persistence
 
 Json = dict[str, Any]
 
@@ -135,6 +138,7 @@ class Lookout:
 
     runtime: Runtime
     database: Database
+    persistence: Persistence
     lease: float
 
     @property
@@ -152,14 +156,16 @@ class Lookout:
         pause = min(1.0, self.lease / 2)
         next_look = pause
         while True:
-            known = await in_thread(partial(self.database.task_of, item))
+            known = await self.persistence.in_thread(
+                partial(self.database.task_of, item), f"the look for {item}", key=key_of(item)[0]
+            )
             if known is not None:
                 return {"ref": encode_ref(known[0]), "found": known[1]}
 
             waited = loop.time() - began
             history = finder.patience if finder.can_find(request.family) else 0.0
             if history and waited >= next_look:
-                await finder.look_again({item})
+                await self._look_in_history(finder, item)
                 next_look = loop.time() - began + min(2 * waited, _LONGEST_PAUSE)
                 if waited >= history:
                     next_look = math.inf
@@ -167,6 +173,13 @@ class Lookout:
             if waited >= max(self.grace, history, intent["hook"]["seconds"]):
                 return {"unknown": unknown}
             await asyncio.sleep(pause)
+
+    async def _look_in_history(self, finder: Finder, item: str) -> None:
+        try:
+            await finder.look_again({item})
+        except DBAPIError as error:  # whose tasks are known: the next look may be luckier
+            text = f"the look for {item} waits for the fleet's database: {error.orig}"
+            self.runtime.events.notice(logging.WARNING, text, key=key_of(item)[0], error=type(error).__name__)
 
     def _finder(self, digest: str, family: str) -> Finder:
         runtime = self.runtime

@@ -6,7 +6,7 @@
 | `piapi_keys` | a key with a second attempt, with an end other than done, or pruned |
 | `piapi_cancels` | a key whose task somebody wants cancelled |
 | `piapi_workers` | a worker that is alive: it counts its own heartbeats |
-| `piapi_fleet` | a fact about the fleet: the origin of its API |
+| `piapi_fleet` | a fact about the fleet: the origin of its API, the number of the tables' layout |
 """
 
 from __future__ import annotations
@@ -15,7 +15,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError
+
+LAYOUT = "1"
+"""The number of this layout of our tables; the engine counts its own."""
 
 
 def set_up_sqlite(connection: Any, _record: object) -> None:  # noqa: ANN401 - the driver's
@@ -48,7 +52,6 @@ def make_tables(schema: str | None) -> dict[str, sa.Table]:
             sa.Column("state", text, nullable=False, index=True),
             sa.Column("digest", text, nullable=False),
             sa.Column("kept", text),
-            sa.Column("nonce", text, nullable=False),
         ),
         "cancels": sa.Table("piapi_cancels", meta, sa.Column("item", text, primary_key=True)),
         "workers": sa.Table(
@@ -67,6 +70,13 @@ def make_tables(schema: str | None) -> dict[str, sa.Table]:
     }
 
 
+def insert_into(table: sa.Table, engine: sa.Engine) -> Any:  # noqa: ANN401 - either dialect's
+    """Return an INSERT that may have an ON CONFLICT clause."""
+    if engine.dialect.name == "sqlite":
+        return sqlite.insert(table)
+    return postgresql.insert(table)
+
+
 def create(engine: sa.Engine, tables: Sequence[sa.Table]) -> None:
     """Create our tables; two processes that do so at once may collide, and the second try finds them."""
     for last in (False, True):
@@ -77,3 +87,19 @@ def create(engine: sa.Engine, tables: Sequence[sa.Table]) -> None:
                 raise
         else:
             return
+
+
+def check_layout(engine: sa.Engine, fleet: sa.Table) -> None:
+    """Note the layout of new tables; raise `RuntimeError` for one of another release."""
+    with engine.begin() as connection:
+        look = sa.select(fleet.c.value).where(fleet.c.name == "layout")
+        found = connection.execute(look).scalar_one_or_none()
+        if found is None:
+            row = {"name": "layout", "value": LAYOUT}
+            connection.execute(insert_into(fleet, engine).values(**row).on_conflict_do_nothing())
+            found = connection.execute(look).scalar_one()
+    if found != LAYOUT:
+        raise RuntimeError(
+            f"This fleet's tables have layout {found}, and this release of piapi_async knows layout {LAYOUT}: "
+            "use the release that made them. Nothing was changed"
+        )

@@ -32,6 +32,7 @@ from attrs import define, field
 from dbos import DBOS
 
 from .._calls.threads import in_thread
+from .._calls.throttle import Ticket
 from .._families import FAMILIES
 from .._runtime import Runtime
 from .._submit.recovery import digest_text
@@ -48,6 +49,7 @@ from ..errors import (
     SubmissionUnknown,
     TaskCancelled,
     TaskFailed,
+    TransportError,
 )
 from ..handle import TaskHandle
 from ..policy import RetryPolicy
@@ -55,10 +57,11 @@ from ..tasks import Task, TaskRef, with_files
 from . import _codec as codec
 from . import _jobs as jobs
 from ._codec import RecordedRequest, decode_request, encode_error, encode_outcome
-from ._database import NOBODY, Database, KeyNote, insist
+from ._database import NOBODY, Database, KeyNote
 from ._intents import Intents, Permit
-from ._keys import key_of, nonce_key_of
+from ._keys import item_of, key_of, nonce_key_of
 from ._looking import Lookout
+from ._persistence import Persistence
 
 T = TypeVar("T")
 Json = dict[str, Any]
@@ -73,6 +76,7 @@ class Work:
 
     runtime: Runtime
     database: Database
+    persistence: Persistence
     intents: Intents
     lookout: Lookout
     downloads: Downloads | None
@@ -83,6 +87,10 @@ class Work:
     """The tasks that are waited for, by their items."""
     sending: set[str] = field(factory=set, init=False)
     """Items between the mint of a token and the record of what became of it."""
+    tickets: dict[str, Ticket] = field(factory=dict, init=False)
+    """The turns of items in the client's rate limit."""
+    unwanted: set[str] = field(factory=set, init=False)
+    """Items that somebody wants cancelled, by the last look."""
     _rng: Random = field(factory=Random, init=False)
 
     # -- the workflow, in the engine's loop -------------------------------------------------------
@@ -99,9 +107,8 @@ class Work:
         if outcome["state"] != codec.DONE:
             key, attempt = key_of(item)
             note = KeyNote(key, attempt, outcome["state"], payload["digest"])
-            await asyncio.to_thread(
-                insist, partial(self.database.note_end, note), f"the end of {key}", self.runtime.events
-            )
+            note_end = partial(self.database.note_end, note)
+            await self.persistence.in_thread(note_end, f"the end of {key}", key=key)
         return outcome
 
     async def _submitted(self, item: str, request: RecordedRequest, digest: str) -> Json:
@@ -116,10 +123,12 @@ class Work:
                 send = partial(self._send, item, request, intent, tries, began)
                 got: Json = await DBOS.run_step_async({"name": "send"}, self._at_home_step, send)
             finally:
-                self.home.call_soon_threadsafe(self.sending.discard, item)
+                self.home.call_soon_threadsafe(self._is_sent, item)
 
             if "later" in got:
                 tries += 1
+                if got.get("late"):  # it has waited here for its turn, and the host was not asked
+                    tries, began = 0, None
                 await DBOS.sleep_async(got["later"])
                 continue
             if "unknown" in got:
@@ -153,10 +162,25 @@ class Work:
     # -- at home ----------------------------------------------------------------------------------
 
     async def _unless_draining(self, item: str) -> None:
-        """Begin a submission, or wait to be stopped if the worker is leaving."""
+        """Begin a submission when it is its turn, or wait to be stopped if the worker is leaving.
+
+        The client's rate limit is waited for here, as a token is good for half a lease only.
+        """
+        throttle = self.runtime.sender.throttle
+        ticket = throttle.ticket()
+        try:
+            while seconds := ticket.seconds_to_wait():
+                await throttle.sleep(seconds)
+        except ClientClosed:
+            await _for_ever()
         if self.draining.is_set():
             await _for_ever()
         self.sending.add(item)
+        self.tickets[item] = ticket
+
+    def _is_sent(self, item: str) -> None:
+        self.sending.discard(item)
+        self.tickets.pop(item, None)
 
     async def _send(
         self, item: str, request: RecordedRequest, intent: Json, tries: int, began: float
@@ -173,20 +197,52 @@ class Work:
             )
             return {"unknown": encode_error(error), "lost": True}
 
+        instead = await self._instead(item)
+        if instead is not None:
+            return instead
         try:
             watch, _ = await self.runtime.submit(request, None, None, terms=self._terms(item, permit))
         except Exception as error:  # noqa: BLE001 - a request that cannot be sent, say: nothing has left
             await self._keep_refused(error)
+            if isinstance(error, TransportError) and not error.sent and not permit.holds():
+                return {"later": 0.0, "late": True}
             return self._not_accepted(item, error, tries, began)
 
         ref = TaskRef(self.runtime.origin, request.family.name, watch.task_id)
-        take = partial(self.database.take_task, ref, item)
-        if await in_thread(partial(insist, take, f"task {ref} of {item}", self.runtime.events)):
+        if await self._take(ref, item):
             return {"ref": codec.encode_ref(ref)}
 
         other = f"{item}: the response names task {ref}, which belongs to another submission of this fleet"
         mixed_up = SubmissionUnknown(other, request=request, at=intent["at"], key=key_of(item)[0], ref=ref)
         return {"unknown": encode_error(mixed_up)}
+
+    async def _instead(self, item: str) -> Json | None:
+        """Return what makes a POST needless: it is not wanted any more, or the attempt before has made a task.
+
+        The latter becomes known of a late answer, after a person has said that it made none.
+        """
+        key, attempt = key_of(item)
+        if item in self.unwanted:
+            error = PiAPIError(f"{key} was cancelled before it was submitted; nothing was paid.")
+            return {"cancelled": encode_error(error)}
+        if attempt == 1:
+            return None
+
+        before = item_of(key, attempt - 1)
+        look = partial(self.database.task_of, before)
+        known = await self.persistence.in_thread(look, f"attempt {attempt} of {key}", key=key)
+        if known is None:
+            return None
+        move = partial(self.database.move_task, known[0], before, item)
+        if not await self.persistence.in_thread(move, f"task {known[0]} of {item}", key=key):
+            return None
+        return {"ref": codec.encode_ref(known[0])}
+
+    async def _take(self, ref: TaskRef, item: str, *, found: bool = False) -> bool:
+        """Return whether a task that a response has named is this item's."""
+        take = partial(self.database.take_task, ref, item, found=found)
+        key = key_of(item)[0] if item else None
+        return await self.persistence.in_thread(take, f"task {ref}", key=key, task_id=ref.task_id)
 
     async def _keep_refused(self, error: Exception) -> None:
         """Write down as nobody's the task that a refusal has named.
@@ -195,17 +251,14 @@ class Work:
         for that one; only a response can give it away.
         """
         if isinstance(error, APIError) and error.ref is not None:
-            take = partial(self.database.take_task, error.ref, NOBODY, found=True)
-            await in_thread(
-                partial(insist, take, f"task {error.ref}, which a refusal names,", self.runtime.events)
-            )
+            await self._take(error.ref, NOBODY, found=True)
 
-    @staticmethod
-    def _terms(item: str, permit: Permit) -> Terms:
+    def _terms(self, item: str, permit: Permit) -> Terms:
         """Return the terms of one POST: what follows from its end is decided, and recorded, here."""
         return Terms(
             retry=_ONCE,
             may_leave=permit.holds,
+            ticket=self.tickets.get(item),
             recovers=False,
             key=key_of(item)[0],
             nonce_key=nonce_key_of(item),
@@ -241,12 +294,14 @@ class Work:
         """Return the outcome of what was submitted: wait for its task, and save its files."""
         if "refused" in got:
             return encode_outcome(codec.REFUSED, error=got["refused"])
+        if "cancelled" in got:
+            return encode_outcome(codec.CANCELLED, error=got["cancelled"])
         if "unknown" in got:
             return encode_outcome(codec.UNKNOWN, error=got["unknown"])
 
         ref = codec.decode_ref(got["ref"])
         outcome = await self._awaited(item, request, ref)
-        if got.get("found") and await in_thread(partial(self.database.task_of, item)) is None:
+        if got.get("found") and await self._is_lost(item):
             text = (
                 f"{item} is unknown again: task {ref}, which was found for it, is another's by its "
                 "own response"
@@ -254,6 +309,11 @@ class Work:
             lost = SubmissionUnknown(text, request=request, at=time.time(), key=key_of(item)[0])
             return encode_outcome(codec.UNKNOWN, error=lost)
         return outcome
+
+    async def _is_lost(self, item: str) -> bool:
+        """Return whether the task that was found for an item has turned out to be another's."""
+        look = partial(self.database.task_of, item)
+        return await self.persistence.in_thread(look, f"the end of {item}", key=key_of(item)[0]) is None
 
     async def _awaited(self, item: str, request: RecordedRequest, ref: TaskRef) -> Json:
         """Return the outcome of a task, once it has ended, and its files are saved."""
@@ -298,7 +358,9 @@ class Work:
 
     async def cancel_asked(self) -> None:
         """Ask the host to cancel the tasks that somebody wants cancelled, of those that are held here."""
-        for item in await in_thread(self.database.cancels):
+        asked = await in_thread(self.database.cancels)
+        self.unwanted = set(asked)
+        for item in asked:
             handle = self.held.get(item)
             if handle is None:
                 continue

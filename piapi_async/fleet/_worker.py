@@ -32,6 +32,7 @@ from ._database import QUEUE, Database, check_url
 from ._deliveries import FleetSubmissions
 from ._intents import Intents
 from ._looking import Lookout
+from ._persistence import Persistence
 from ._presence import Presence, hand_over
 from ._work import Work
 
@@ -79,7 +80,7 @@ class Worker:
     lease: float = field(default=15.0, kw_only=True)
     poll: float = field(default=1.0, kw_only=True)
     name: str = field(init=False)
-    """Its name in the database, which is new for each start."""
+    """Its name in the database, which is new for each start; there is none before."""
     _stopping: asyncio.Event = field(factory=asyncio.Event, init=False)
     _failure: PiAPIError | None = field(default=None, init=False)
     _target: Target | None = field(default=None, init=False)
@@ -104,10 +105,11 @@ class Worker:
         check_seconds("poll", self.poll)
         if self.download is not None:
             self._target = check_target(self.download)
-        self.name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
 
     async def __aenter__(self) -> Self:
         running_loop()
+        # Not before: processes that were forked of one worker's would be one in the database.
+        self.name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         if self._target is not None:
             await prepared(self._target)
         self._database = database = await in_thread(partial(Database.open, self._url))
@@ -200,11 +202,13 @@ class Worker:
                 self._target, runtime.file_session(), DownloadOptions(all_files=self.all_files)
             )
             stack.push_async_callback(downloads.close)
+        persistence = Persistence(self._events)
         return Work(
             runtime=runtime,
             database=database,
+            persistence=persistence,
             intents=Intents(self.lease / 2),
-            lookout=Lookout(runtime, database, self.lease),
+            lookout=Lookout(runtime, database, persistence, self.lease),
             downloads=downloads,
             give_up=self._give_up,
             home=running_loop(),
@@ -240,6 +244,7 @@ class Worker:
         with anyio.move_on_after(work.runtime.sender.timeout + self.lease):
             while work.sending:
                 await asyncio.sleep(_PAUSE)
+        work.persistence.give_up.set()  # else a thread of ours would keep the process from ending
 
         await in_thread(engine.destroy)
         released = await hand_over(database, self.name)

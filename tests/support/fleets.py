@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,11 +15,27 @@ import pytest
 from piapi_async import AuthenticationError, CreateTask, PiAPI, PollPolicy
 from piapi_async.emulator import Emulator
 from piapi_async.fleet import Worker
-from piapi_async.fleet._database import CAN_SQLITE
+from piapi_async.fleet._database import CAN_SQLITE, Database
 
 NEEDS_SQLITE = pytest.mark.skipif(
     not CAN_SQLITE, reason="the engine needs SQLite 3.42 on Python 3.12 and later"
 )
+
+
+@cache
+def _migrated() -> bytes:
+    """Return a database without a job: the engine takes a quarter of a second to make one."""
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name) / "run.db"
+        Database.open(f"sqlite:///{path}").close()
+        return path.read_bytes()
+
+
+def empty_database(folder: Path) -> Path:
+    """Return a new file of a fleet's in a folder."""
+    path = folder / "run.db"
+    path.write_bytes(_migrated())
+    return path
 
 
 def cat(number: int | str) -> CreateTask:

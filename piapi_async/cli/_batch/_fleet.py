@@ -78,19 +78,20 @@ class FleetRun:
 
     @contextlib.asynccontextmanager
     async def _worked(self, piapi: PiAPI) -> AsyncIterator[None]:
-        """Have a worker in this process, whose end by itself ends the run."""
+        """Have a worker in this process, whose end by itself, as by SIGTERM, ends the run."""
         async with fleet_module().Worker(self.database, piapi, poll=0.5, **self.worker) as worker:
             follower = asyncio.current_task()
             working = asyncio.create_task(worker.run(), name="piapi_async worker")
 
-            def over(task: asyncio.Task[None]) -> None:
-                if not task.cancelled() and task.exception() is not None and follower is not None:
+            def over(_: asyncio.Task[None]) -> None:
+                if follower is not None:
                     follower.cancel()
 
             working.add_done_callback(over)
             try:
                 yield
             finally:
+                working.remove_done_callback(over)
                 worker.stop()
                 with anyio.CancelScope(shield=True):
                     await working

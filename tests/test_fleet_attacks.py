@@ -1,0 +1,211 @@
+"""Who wants a key of a fleet to be paid twice, a job to be lost, or another's task for it: one attack each."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.fleets import NEEDS_SQLITE, at_work, cat, empty_database, host
+from support.processes import becomes_true
+
+from piapi_async import PiAPIError, RetryPolicy, SubmissionUnknown, TaskRef
+from piapi_async.batch import BatchItem
+from piapi_async.emulator import Dialect, Drop, Status
+from piapi_async.fleet import Fleet, Worker
+from piapi_async.fleet import _codec as codec
+from piapi_async.fleet import _jobs as jobs
+from piapi_async.fleet._database import Database, KeyNote
+from piapi_async.tasks import TaskId
+
+pytestmark = NEEDS_SQLITE
+
+REF = TaskRef("https://api.piapi.ai", "unified", TaskId("t-1"))
+
+
+@pytest.fixture
+async def url(tmp_path: Path) -> str:
+    return f"sqlite:///{empty_database(tmp_path)}"
+
+
+@pytest.fixture
+async def fleet(url: str) -> AsyncIterator[Fleet]:
+    async with Fleet(url, poll=0.05) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def database(url: str) -> AsyncIterator[Database]:
+    opened = Database.open(url)
+    yield opened
+    opened.close()
+
+
+def rows(url: str, statement: str, *values: object) -> list[Any]:
+    with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection, connection:
+        return connection.execute(statement, values).fetchall()
+
+
+def set_status(url: str, status: str, item: str) -> None:
+    rows(
+        url, "UPDATE workflow_status SET status = ?, executor_id = 'w' WHERE workflow_uuid = ?", status, item
+    )
+
+
+async def left_unknown(fleet: Fleet, database: Database, key: str) -> None:
+    """Have a job that nobody could tell of, without a worker."""
+    await fleet.submit(cat(key), key=key)
+    listed = jobs.listed_item(database, f"{key}#1")
+    assert listed is not None
+    database.note_end(KeyNote(key, 1, codec.UNKNOWN, (listed.attributes or {})["digest"]))
+
+
+async def test_a_job_whose_task_has_become_known_is_not_submitted_again(
+    fleet: Fleet, database: Database
+) -> None:
+    await left_unknown(fleet, database, "k")
+    database.settle_origin(REF.origin)
+    database.take_task(REF, "k#1")  # the late answer of a worker that was given up
+
+    with pytest.raises(ValueError, match="has made task t-1, which has become known"):
+        await fleet.resolve("k", resubmit=True)
+    await fleet.resolve("k", task_id="t-1")
+    assert database.task_of("k#2") == (REF, False)
+    assert jobs.listed_item(database, "k#1") is None
+
+
+async def test_what_a_fault_of_the_worker_has_ended_is_unknown_and_can_be_resolved(
+    fleet: Fleet, url: str
+) -> None:
+    for key in ("broken", "dead"):
+        await fleet.submit(cat(key), key=key)
+    set_status(url, "ERROR", "broken#1")
+    set_status(url, "MAX_RECOVERY_ATTEMPTS_EXCEEDED", "dead#1")
+
+    counts = await fleet.counts()
+    assert (counts["unknown"], counts["failed"]) == (2, 0)
+    unknown = await fleet.unknown()
+    assert {outcome.key for outcome in unknown} == {"broken", "dead"}
+    assert all(isinstance(outcome.error, SubmissionUnknown) for outcome in unknown)
+
+    await fleet.submit(cat("broken"), key="broken")  # a key never pays again by itself
+    assert (await fleet.counts())["queued"] == 0
+    await fleet.resolve("broken", resubmit=True)
+    await fleet.resolve("dead", task_id="t-1")
+    counts = await fleet.counts()
+    assert (counts["unknown"], counts["queued"]) == (0, 2)
+
+
+async def test_jobs_enter_the_database_in_one_order_so_that_two_services_never_wait_for_each_other(
+    fleet: Fleet, url: str
+) -> None:
+    await fleet.submit_many([BatchItem(cat(key), key) for key in "cab"])
+
+    stored = rows(url, "SELECT workflow_uuid FROM workflow_status ORDER BY rowid")
+    assert stored == [("a#1",), ("b#1",), ("c#1",)]
+
+
+async def test_what_is_removed_while_a_worker_is_replaced_stops_neither(
+    fleet: Fleet, database: Database, url: str
+) -> None:
+    await fleet.submit_many([BatchItem(cat(key), key) for key in "ab"])
+    for item in ("a#1", "b#1"):
+        set_status(url, "PENDING", item)
+    looks = iter(range(100))
+
+    def is_late() -> bool:
+        if next(looks) == 1:  # between the list of what the worker held and its release
+            database.client.delete_workflows(["a#1"])
+        return False
+
+    assert database.release("w", is_late=is_late) == 1
+    assert (await fleet.counts())["queued"] == 1
+
+
+async def test_tables_of_another_release_are_left_alone(url: str) -> None:
+    rows(url, "UPDATE piapi_fleet SET value = '2' WHERE name = 'layout'")
+
+    with pytest.raises(RuntimeError, match="have layout 2, and this release"):
+        async with Fleet(url):
+            pass
+
+
+async def test_each_start_of_a_worker_has_a_name_of_its_own(url: str) -> None:
+    async with host() as (_, piapi):
+        worker = Worker(url, piapi)
+        names = set()
+        for _ in range(2):
+            async with worker:
+                names.add(worker.name)
+    assert len(names) == 2
+
+
+# -- with a worker ------------------------------------------------------------------------------------
+
+
+@pytest.mark.storm
+async def test_a_late_answer_makes_the_next_attempt_needless_though_a_person_has_asked_for_it(
+    url: str, fleet: Fleet, database: Database
+) -> None:
+    async with host({"timeout": 0.3}, dialect=Dialect(history=False)) as (emulator, piapi):
+        emulator.fail("create", Drop(after_body=True), times=1)
+        async with at_work(url, piapi, lease=0.3):
+            job = await fleet.submit(cat("late"), key="late")
+            assert isinstance((await job.wait(30)).error, SubmissionUnknown)
+        await fleet.resolve("late", resubmit=True)
+        [task_id] = emulator.engine.tasks
+        database.take_task(TaskRef(piapi.origin, "unified", TaskId(task_id)), "late#1")
+
+        async with at_work(url, piapi):
+            outcome = await job.wait(30)
+        assert outcome.ok, outcome.error
+        assert outcome.ref is not None
+        assert list(emulator.engine.tasks) == [outcome.ref.task_id]
+        assert rows(url, "SELECT item FROM piapi_tasks") == [("late#2",)]
+
+
+@pytest.mark.storm
+async def test_a_slow_rate_limit_of_the_client_refuses_no_job(url: str, fleet: Fleet) -> None:
+    slow = {"rate_limit": (1, 0.2), "retry": RetryPolicy(attempts=2)}
+    async with host(slow, durations=0.1) as (emulator, piapi), at_work(url, piapi, lease=0.5):
+        outcomes = await asyncio.gather(
+            *[job.wait(50) for job in await fleet.submit_many(map(cat, range(5)))]
+        )
+
+    assert [outcome.error for outcome in outcomes] == [None] * 5
+    assert len(emulator.engine.tasks) == 5
+
+
+@pytest.mark.storm
+async def test_a_job_that_is_cancelled_while_the_host_puts_it_off_is_not_sent(url: str, fleet: Fleet) -> None:
+    async with host() as (emulator, piapi), at_work(url, piapi):
+        emulator.fail("create", Status(429, retry_after=1.0), times=1)
+        job = await fleet.submit(cat("unwanted"), key="unwanted")
+        await becomes_true(lambda: piapi.stats.rate_limited)
+        assert not await job.cancel()
+        outcome = await job.wait(30)
+
+        assert isinstance(outcome.error, PiAPIError)
+        assert "nothing was paid" in str(outcome.error)
+        assert (await fleet.counts())["cancelled"] == 1
+        assert not emulator.engine.tasks
+
+
+@pytest.mark.storm
+async def test_jobs_that_are_unknown_stand_in_no_prune_s_way(
+    url: str, fleet: Fleet, database: Database
+) -> None:
+    impatient = host({"timeout": 0.3}, dialect=Dialect(history=False))
+    async with impatient as (emulator, piapi), at_work(url, piapi, lease=0.3):
+        emulator.fail("create", Drop(after_body=True), times=1)
+        assert not (await (await fleet.submit(cat("lost"), key="lost")).wait(30)).ok
+        assert (await (await fleet.submit(cat("done"), key="done")).wait(30)).ok
+
+    later = datetime.now(UTC) + timedelta(days=1)
+    assert jobs.prune(database, later, at_once=1) == 1
+    assert [outcome.key for outcome in await fleet.unknown()] == ["lost"]
