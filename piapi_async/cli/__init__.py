@@ -22,10 +22,14 @@ if TYPE_CHECKING:
 _ABOUT = """Tasks on PiAPI, Midjourney's and all others: submitted once, waited for, saved.
 
 The API key comes from the environment (PIAPI_API_KEY) or --api-key-file. Results are JSON on stdout.
+"""
 
-Tab completes commands, options and models, as in `run flux/`, after a line in the shell's start file: for bash
-eval "$(_PIAPI_ASYNC_COMPLETE=bash_source piapi-async)", for zsh the same with zsh_source, for fish
-_PIAPI_ASYNC_COMPLETE=fish_source piapi-async | source
+_COMPLETION = """\b
+Tab completes commands, options and models, as in `run flux/`, with this line
+in ~/.bashrc (in ~/.zshrc: zsh_source):
+  eval "$(_PIAPI_ASYNC_COMPLETE=bash_source piapi-async)"
+and in ~/.config/fish/completions/piapi-async.fish:
+  _PIAPI_ASYNC_COMPLETE=fish_source piapi-async | source
 """
 
 # Each command's line in the list, which is the beginning of its own help: module -> name -> line.
@@ -124,7 +128,7 @@ def _cut(text: str, width: int) -> str:
 @click.group(
     cls=_Commands,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help=f"{_ABOUT}\n\n{exit_codes_help()}",
+    help=f"{_ABOUT}\n\n{exit_codes_help()}\n\n{_COMPLETION}",
 )
 @shared_options
 @click.version_option(__version__, prog_name="piapi-async")
