@@ -9,7 +9,8 @@ import pytest
 from simulation.host import CreatePlan
 from simulation.life import live, look_for_faults
 from simulation.mutants import MUTANTS
-from simulation.story import Batch, Close, Freeze, Leave, Story, Submit, Weather, make
+from simulation.steps import Batch, Close, Freeze, Leave, Submit, Weather
+from simulation.story import Story, make
 
 import piapi_async
 

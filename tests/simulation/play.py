@@ -39,7 +39,7 @@ from piapi_async import (
 from piapi_async.batch import BatchItem
 
 from .host import HISTORIES, KEY, SECRET, Host, HostTask
-from .story import (
+from .steps import (
     OTHER,
     Batch,
     Close,
@@ -54,10 +54,10 @@ from .story import (
     OtherRequest,
     Resolve,
     Step,
-    Story,
     Submit,
     Weather,
 )
+from .story import Story
 from .world import SimLoop, StuckError, World, wall_clock_of
 
 LONG_AGO = -300.0
@@ -351,8 +351,9 @@ class Player:
         try:
             task = await handle.wait(timeout)
             attempt.ended = task.state.value
-            if task.task_id != attempt.task_id:
-                self.record.wrong.append(f"a wait for {attempt.task_id} returned {task.task_id}")
+            if any(attempt.task_id not in link for link in (task.task_id, *task.images)):
+                wrong = f"a wait for {attempt.task_id} returned {task.task_id}, and {task.images}"
+                self.record.wrong.append(wrong)
         except PiAPIError as error:
             attempt.ended = type(error).__name__
             attempt.error = str(error)

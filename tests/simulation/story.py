@@ -6,247 +6,33 @@ Everything random about a life is decided here, when its story is made; playing 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from itertools import chain
+from collections.abc import Callable, Iterator
 from random import Random
-from typing import Any, Literal
+from typing import Any
 
 from attrs import define, evolve, field, frozen
 
 from .answers import ANSWERS
+from .habits import habits
 from .host import LASTING, TRAVELS, WEATHERS, CreatePlan
-
-OTHER = 500
-"""Added to the number of an intent for another request under its key."""
-
-
-@frozen
-class Leave:
-    """How a user stops listening: after some turns of the loop, by plain cancellation or by a scope's."""
-
-    how: str  # cancel, scope, group
-    turns: int
-
-    @property
-    def words(self) -> str:
-        """The leaving as the end of a sentence."""
-        name = {
-            "cancel": "is cancelled",
-            "scope": "is in a cancelled scope",
-            "group": "is in a failing task group",
-        }
-        return f", but {name[self.how]} after {self.turns} turns"
-
-
-@frozen
-class Step:
-    """One thing that happens at a time."""
-
-    at: float
-
-    @property
-    def over_at(self) -> float:
-        """When what is wrong because of this step is well again."""
-        return self.at
-
-    @property
-    def words(self) -> str:
-        """The step as a sentence."""
-        raise AssertionError(f"{type(self).__name__} has no words")
-
-
-@frozen
-class Spell(Step):
-    """Something that is wrong for so many seconds."""
-
-    seconds: float
-
-    @property
-    def over_at(self) -> float:
-        return self.at + self.seconds
-
-
-@frozen
-class Submit(Step):
-    """A user submits an intent and, unless `wait` is 0, waits for its task (inf: without a time-out)."""
-
-    process: int
-    intent: int
-    keyed: bool
-    unified: bool
-    plans: tuple[CreatePlan, ...] = ()
-    seconds: float = 20.0
-    end: str = "done"
-    wait: float = float("inf")
-    leave: Leave | None = None
-
-    @property
-    def words(self) -> str:
-        key = f" under key {self.intent}" if self.keyed else ""
-        plans = "; ".join(plan.words for plan in self.plans)
-        plans = f" ({plans})" if plans else ""
-        leave = self.leave.words if self.leave else ""
-        wait = "" if self.wait == float("inf") else f", waits {self.wait:g} s"
-        return f"process {self.process} submits intent {self.intent}{key}{plans}{wait}{leave}"
-
-
-@frozen
-class Batch(Step):
-    """A user runs a batch; its source or its progress callback may raise, or its reader may leave."""
-
-    process: int
-    intents: tuple[int, ...]
-    unified: bool
-    concurrency: int | Literal["auto"]
-    plans: tuple[tuple[int, CreatePlan], ...] = ()
-    source_fails: bool = False
-    progress_fails: bool = False
-    stop_after: int | None = None
-    leave: Leave | None = None
-    failing: tuple[int, ...] = ()
-    retry_failed: bool = False
-
-    @property
-    def words(self) -> str:
-        plans = "; ".join(f"{intent}: {plan.words}" for intent, plan in self.plans)
-        notes = [f"{self.concurrency} at once"]
-        if self.failing:
-            notes.append(f"tasks of {list(self.failing)} will fail")
-        notes += ["what failed is submitted anew"] * self.retry_failed
-        notes += ["its source raises at the end"] * self.source_fails
-        notes += ["its progress callback raises"] * self.progress_fails
-        if self.stop_after is not None:
-            notes.append(f"its reader leaves after {self.stop_after}")
-        leave = self.leave.words if self.leave else ""
-        return (
-            f"process {self.process} runs a batch of {list(self.intents)}, {', '.join(notes)}"
-            f"{f' ({plans})' if plans else ''}{leave}"
-        )
-
-
-@frozen
-class OtherRequest(Step):
-    """A user submits another request under a key that is taken."""
-
-    process: int
-    intent: int
-
-    @property
-    def words(self) -> str:
-        return f"process {self.process} submits another request under key {self.intent}"
-
-
-@frozen
-class Resolve(Step):
-    """A person looks at the host and tells the ledger the truth about an unknown submission."""
-
-    process: int
-    intent: int
-
-    @property
-    def words(self) -> str:
-        return f"a person resolves key {self.intent} in process {self.process}"
-
-
-@frozen
-class Weather(Spell):
-    """Reads go wrong for a while; what is wrong with multi-fetches alone may stay so."""
-
-    kind: str
-    lasting: bool = False
-
-    @property
-    def over_at(self) -> float:
-        return self.at if self.lasting else self.at + self.seconds
-
-    @property
-    def words(self) -> str:
-        how_long = "from now on" if self.lasting else f"for {self.seconds:g} s"
-        return f"{how_long} reads meet: {self.kind}"
-
-
-@frozen
-class Down(Spell):
-    """Nothing can be connected for a while."""
-
-    descriptors: bool
-
-    @property
-    def words(self) -> str:
-        why = "no descriptors are left" if self.descriptors else "connections are refused"
-        return f"for {self.seconds:g} s {why}"
-
-
-@frozen
-class Kill(Step):
-    """A process dies at once, and is started again two seconds later."""
-
-    process: int
-    turns: int
-
-    @property
-    def words(self) -> str:
-        return f"process {self.process} is killed, {self.turns} turns of its loop later"
-
-
-@frozen
-class Freeze(Spell):
-    """A process stands still (a suspended machine, a debugger, a long garbage collection)."""
-
-    process: int
-
-    @property
-    def words(self) -> str:
-        return f"process {self.process} stands still for {self.seconds:g} s"
-
-
-@frozen
-class Jump(Step):
-    """The wall clock is set."""
-
-    seconds: float
-
-    @property
-    def words(self) -> str:
-        return f"the wall clock jumps by {self.seconds:+g} s"
-
-
-@frozen
-class Close(Step):
-    """A client is closed, and another is made in its place."""
-
-    process: int
-
-    @property
-    def words(self) -> str:
-        return f"process {self.process} closes its client"
-
-
-@frozen
-class FullDisk(Spell):
-    """Nothing can be written for a while."""
-
-    @property
-    def words(self) -> str:
-        return f"for {self.seconds:g} s the disk is full"
-
-
-@frozen
-class MoveLedger(Step):
-    """Somebody moves the ledger's files away for good."""
-
-    @property
-    def words(self) -> str:
-        return "somebody moves the ledger away"
-
-
-@frozen
-class Compact(Step):
-    """Somebody makes the ledger smaller: all may be left out that ever can be."""
-
-    @property
-    def words(self) -> str:
-        return "somebody compacts the ledger"
+from .steps import (
+    OTHER,
+    Batch,
+    Close,
+    Compact,
+    Down,
+    Freeze,
+    FullDisk,
+    Jump,
+    Kill,
+    Leave,
+    MoveLedger,
+    OtherRequest,
+    Resolve,
+    Step,
+    Submit,
+    Weather,
+)
 
 
 @frozen
@@ -313,44 +99,10 @@ def make(seed: int) -> Story:
     if ledger and others.random() < 0.4:
         compact = Compact(round(others.uniform(10, 100), 2))
         steps = sorted([*steps, compact], key=lambda step: step.at)
-    if ledger and others.random() < 0.3:
-        hasty = _all_retry_at_once(others, steps, processes), _asks_again_at_once(others, steps, processes)
-        steps = sorted([*steps, *chain(*hasty)], key=lambda step: step.at)
+    steps = sorted([*steps, *habits(others, steps, processes, ledger=ledger)], key=lambda step: step.at)
     if alike:  # of one protocol, as only then they can be taken for each other
         steps = [evolve(step, unified=True) if isinstance(step, (Submit, Batch)) else step for step in steps]
     return Story(seed, processes, ledger, webhooks, tuple(steps), alike, strangers, shows_models)
-
-
-def _all_retry_at_once(rng: Random, steps: Sequence[Step], processes: int) -> Iterator[Step]:
-    """Yield how every process submits anew what failed of a batch, in the same second."""
-    batches = [step for step in steps if isinstance(step, Batch) and step.failing]
-    if not batches:
-        return
-    before = rng.choice(batches)
-    at = before.at + rng.uniform(40, 120)
-    for number in range(2):
-        lost = tuple((intent, _lost(rng)) for intent in before.failing if rng.random() < 0.5)
-        yield evolve(
-            _batch(rng, round(at + rng.uniform(0, 1), 2), number % processes, before.intents),
-            unified=before.unified,
-            retry_failed=True,
-            plans=lost,
-            stop_after=None,
-        )
-
-
-def _asks_again_at_once(rng: Random, steps: Sequence[Step], processes: int) -> Iterator[Step]:
-    """Yield how a key is submitted again right after a refusal that names a task, and the answer is lost."""
-    intents = [step.intent for step in steps if isinstance(step, Submit)]
-    intents += [intent for step in steps if isinstance(step, Batch) for intent in step.intents]
-    at = round(rng.uniform(0, 60), 2)
-    first = _submit(rng, at, rng.randrange(processes), max(intents, default=0) + 1, ledger=True)
-    busy = CreatePlan(rng.choice(("is busy and names a task", "is overloaded and names a task")), 0.2)
-    lost = _lost(rng)
-    first = evolve(first, keyed=True, end="failed", seconds=0.1, leave=None, plans=(busy, lost))
-    yield first
-    later = round(at + rng.uniform(0.3, 3), 2)
-    yield evolve(first, at=later, process=rng.randrange(processes), end="done", seconds=20.0, plans=())
 
 
 @define
@@ -505,12 +257,6 @@ def _plan(rng: Random) -> CreatePlan:
     travel = rng.choice(TRAVELS) if rng.random() < 0.6 else "whole"
     delay = rng.choice((0.0, 0.2, 2.0, 25.0, 40.0)) if rng.random() < 0.5 else 0.2
     return CreatePlan(answer, delay, travel, round(rng.uniform(0.01, 0.99), 2))
-
-
-def _lost(rng: Random) -> CreatePlan:
-    """Return how a task is made and its answer is lost."""
-    delay = rng.choice((0.2, 2.0, 25.0))
-    return CreatePlan("accepts", delay, rng.choice(("dropped", "cut", "stalled")), round(rng.random(), 2))
 
 
 def _leave(rng: Random) -> Leave | None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from .host import KEY, SECRET, STRANGER, CreatePlan, HostTask
 from .play import Attempt, Record
-from .story import OTHER, Batch, Close, Down, Freeze, FullDisk, Kill, MoveLedger, Submit
+from .steps import OTHER, Batch, Close, Down, Freeze, FullDisk, Kill, MoveLedger, Submit
 
 LATE = 60.0
 """Seconds after a task's end, or after everything went right again, by which a wait for it must be over."""
