@@ -374,4 +374,4 @@ def test_the_log_is_written_in_one_place() -> None:
         and re.search(r"^logger = ", path.read_text(encoding="utf-8"), re.MULTILINE)
     }
 
-    assert writers == {"observe/_log.py", "_calls/sender.py"}
+    assert writers == {"observe/_log.py"}

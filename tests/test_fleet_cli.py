@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 from pathlib import Path
@@ -10,13 +11,15 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from support.processes import started
+from support.processes import started, wait_until
+from support.threaded_emulator import end_all, threaded_emulator
 
 from piapi_async import DownloadError, Imagine, Outcome, PiAPIError, SubmissionUnknown
 from piapi_async.cli import cli
 from piapi_async.cli._batch._fleet import FleetRun
 from piapi_async.cli._batch._lines import Line, Origin
 from piapi_async.cli._batch._results import Results
+from piapi_async.cli._exit import ExitCode
 from piapi_async.cli._fleet_options import file_of, shown
 from piapi_async.cli._setup import Setup
 from piapi_async.fleet._database import CAN_SQLITE
@@ -113,25 +116,21 @@ def test_a_password_is_not_shown() -> None:
 
 
 @pytest.mark.storm
-def test_a_worker_hands_over_on_sigterm() -> None:
-    words = (
-        "worker",
-        "--database",
-        URL,
-        "--emulator",
-        "--concurrency",
-        "3",
-        "--per-worker",
-        "2",
-        "--rate-limit",
-        "9/2",
-    )
-    with started(sys.executable, "-m", "piapi_async", *words) as child:
-        child.says("is at work for sqlite:///run.db")
-        child.signal(signal.SIGTERM)
+def test_a_batch_whose_own_worker_is_told_to_leave_ends_and_the_next_goes_on_with_its_tasks() -> None:
+    words = ("batch", "cats.jsonl", "--database", URL, "--out", "out.jsonl")
+    with threaded_emulator(durations=3600.0) as (emulator, base_url):
+        environment = {**os.environ, "PIAPI_API_KEY": emulator.api_key, "PIAPI_BASE_URL": base_url}
+        with started(sys.executable, "-m", "piapi_async", *words, env=environment) as child:
+            wait_until(lambda: len(emulator.engine.tasks) == 3)
+            child.signal(signal.SIGTERM)
 
-        assert child.finish() == 0
-        assert "Handed over." in child.said
+            assert child.finish() == ExitCode.INTERRUPTED, child.said
+            assert "3 left\nTo go on: piapi-async" in child.said
+
+        end_all(emulator)
+        again = CliRunner(env=environment).invoke(cli, words)
+        assert again.exit_code == 0, again.stderr
+        assert {row["task_id"] for row in rows()} == set(emulator.engine.tasks)
 
 
 def test_a_run_over_a_fleet_counts_what_its_jobs_came_to(capsys: pytest.CaptureFixture[str]) -> None:

@@ -368,3 +368,21 @@ async def test_files_that_a_batch_saves_are_told_with_their_places(tmp_path: Pat
     [retried] = recorder.of(Notice)
     assert "It is tried again in" in retried.text
     assert {"task_id": outcome.files[0].name[:36]} == retried.details  # type: ignore[union-attr]
+
+
+async def test_the_log_has_a_line_for_every_request_with_its_task_and_none_below_debug_has_a_prompt(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.DEBUG, "piapi_async")
+    async with serving(durations=5.0) as (_, piapi):
+        handle = await piapi.submit(CreateTask("Qubico/flux1-dev", "txt2img", {"prompt": SECRET_PROMPT}))
+        await handle.refresh()
+    lines: list[Any] = [record for record in caplog.records if record.name == "piapi_async"]
+    requests = [line for line in lines if ": HTTP 200 in " in line.getMessage()]
+
+    assert [line.request for line in requests] == ["CreateTask", "GetTask"]
+    assert [line.task_id for line in requests] == [None, handle.task_id]
+    assert all(line.origin == piapi.origin and line.seconds >= 0 for line in requests)
+    told = [line.getMessage() for line in lines if line.levelno == logging.INFO]
+    assert told
+    assert SECRET_PROMPT not in "".join(told)

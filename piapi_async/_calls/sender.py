@@ -7,7 +7,6 @@ it, and the submitter, which knows what the ledger says, decides what follows.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 from random import Random
 from typing import Any, TypeVar
@@ -29,8 +28,6 @@ from .transport import SendState, Transport
 
 A = TypeVar("A")
 E = TypeVar("E", bound=PiAPIError)
-
-logger = logging.getLogger("piapi_async")
 
 
 @define(eq=False)
@@ -157,7 +154,7 @@ class Sender:
     ) -> HTTPResponse:
         """Send a request once, and return the response."""
         self.counters.requests[type(request).__name__] += 1
-        debugging = logger.isEnabledFor(logging.DEBUG)
+        debugging = self.events.logs_requests
         started_at = now() if debugging else 0.0
 
         try:
@@ -172,8 +169,7 @@ class Sender:
 
         self.clock.note(response.headers.get("Date"))
         if debugging:
-            milliseconds = (now() - started_at) * 1000
-            logger.debug("%s: HTTP %d in %.0f ms", label(request), response.status, milliseconds)
+            self.events.answered(request, response.status, now() - started_at)
         return response
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from datetime import datetime
 from functools import partial
 from itertools import islice
@@ -13,6 +13,7 @@ from typing import Any, Generic, Self, TypeVar
 import anyio
 import orjson
 from attrs import define, field
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 from .._calls.threads import in_thread, running_loop
 from .._protocol.family import TaskRequest
@@ -126,7 +127,8 @@ class Fleet:
         jobs for `outcomes`.
 
         Raises `KeyReused` for a key that stands for another request, `ValueError` for a local file
-        without `uploads`, and for a webhook secret.
+        without `uploads`, and for a webhook secret, and `ConnectionError` if the database is out of
+        reach, as all methods do: it may hold the job by then, which only a `key` of your own finds again.
         """
         [job] = await self.submit_many([BatchItem(request, key)], batch=batch)
         return job
@@ -140,7 +142,7 @@ class Fleet:
         source = iter(items)
         while few := list(islice(source, AT_ONCE)):
             entries = [await self._entry(item, batch, len(jobs) + number) for number, item in enumerate(few)]
-            await in_thread(partial(_jobs.enqueue, database, entries))
+            await _ask(partial(_jobs.enqueue, database, entries))
             jobs += [FleetJob(self, entry.key, entry.request, entry.index) for entry in entries]
         return jobs
 
@@ -149,7 +151,7 @@ class Fleet:
 
         Its results are read as those of a request whose class is not known: `task.raw`, `task.files`.
         """
-        found = await in_thread(partial(_jobs.find, self._database, key))
+        found = await _ask(partial(_jobs.find, self._database, key))
         if found is None:
             return None
         request, index = found
@@ -185,7 +187,7 @@ class Fleet:
             )
         runtime = runtime_of(self.uploads)
         runtime.enter()
-        links = await runtime.uploader.links(files)
+        links = await runtime.uploader.links_for(request, files)
         linked: TaskRequest[Any] = request.with_links(links)  # type: ignore[attr-defined]  # it has files
         return linked
 
@@ -211,7 +213,7 @@ class Fleet:
         Those that have ended come first.  `Outcome.index` is the place in the batch.
         """
         database = self._database
-        listed = await in_thread(partial(_jobs.list_batch, database, batch))
+        listed = await _ask(partial(_jobs.list_batch, database, batch))
         keys = {key_of(each.workflow_id)[0] for each in listed}
         waiting = {asyncio.create_task(self._ended(key), name="piapi_async outcome") for key in keys}
         try:
@@ -234,7 +236,7 @@ class Fleet:
 
     async def counts(self) -> dict[str, int]:
         """Return how many jobs are queued, running, done, failed, cancelled, refused and unknown."""
-        by_status, by_state, pruned = await in_thread(self._database.count_states)
+        by_status, by_state, pruned = await _ask(self._database.count_states)
         ends = {
             state: by_state.get(state, 0)
             for state in (codec.FAILED, codec.CANCELLED, codec.REFUSED, codec.UNKNOWN)
@@ -252,7 +254,7 @@ class Fleet:
 
     async def unknown(self) -> list[Outcome[Any]]:
         """Return the jobs of which nobody can tell whether they made a task: resolve them."""
-        listed = await in_thread(partial(_jobs.list_unknown, self._database))
+        listed = await _ask(partial(_jobs.list_unknown, self._database))
         return [_jobs.outcome_of(each, None, 0) for each in listed]
 
     # -- what a person does -----------------------------------------------------------------------
@@ -264,7 +266,7 @@ class Fleet:
         """
         if (task_id is None) == (not resubmit):
             raise ValueError("resolve: give either task_id= (it was accepted) or resubmit=True (it was not)")
-        await in_thread(partial(_jobs.resolve, self._database, key, task_id))
+        await _ask(partial(_jobs.resolve, self._database, key, task_id), again=False)
 
     async def cancel(self, key: str) -> bool:
         """Cancel a job.  Return True if it had not been begun, so that it ends without a task.
@@ -272,7 +274,7 @@ class Fleet:
         Else the worker that holds it asks the host, which cancels only what has not started there:
         the outcome tells.
         """
-        return await in_thread(partial(_jobs.cancel, self._database, key))
+        return await _ask(partial(_jobs.cancel, self._database, key))
 
     async def prune(self, before: datetime) -> int:
         """Drop the host's answers of jobs that ended before a time, and return how many.
@@ -282,4 +284,23 @@ class Fleet:
         """
         if before.tzinfo is None:
             raise ValueError(f"prune: {before} has no time zone")
-        return await in_thread(partial(_jobs.prune, self._database, before))
+        return await _ask(partial(_jobs.prune, self._database, before))
+
+
+async def _ask(work: Callable[[], R], *, again: bool = True) -> R:
+    """Return what a call of the database returns.  Raises `ConnectionError` if that is out of reach.
+
+    Where the connection was lost in the middle, nobody knows what was written: unless told not to, it is
+    asked `again`, which does no harm.
+    """
+    try:
+        return await in_thread(work)
+    except DBAPIError as error:
+        if error.connection_invalidated and again:
+            return await _ask(work, again=False)
+        if not isinstance(error, OperationalError):
+            raise
+        raise ConnectionError(
+            f"the fleet's database is out of reach: {error.orig}. What it holds goes on; what was to be written "
+            "may be there. To repeat it with the same key pays for nothing twice."
+        ) from error

@@ -16,6 +16,7 @@ from attrs import define, field, frozen
 from dbos import DBOS, DBOSClient
 from dbos import Serializer as EngineSerializer
 from dbos import error as engine_errors
+from sqlalchemy.exc import OperationalError
 
 from ..tasks import TaskRef
 from ._tables import check_layout, create, insert_into, make_tables, set_up_sqlite
@@ -118,7 +119,10 @@ class Database:
 
     @classmethod
     def open(cls, url: str) -> Database:
-        """Return the database at a URL, its tables made if they are not there."""
+        """Return the database at a URL, its tables made if they are not there.
+
+        Raises `ConnectionError` if it is out of reach, `RuntimeError` for tables of another release.
+        """
         is_sqlite = url.startswith("sqlite")
         if is_sqlite and not CAN_SQLITE:
             raise RuntimeError(
@@ -139,8 +143,10 @@ class Database:
             tables = make_tables(schema)
             create(engine, [table for name, table in tables.items() if name != "statuses"])
             check_layout(engine, tables["fleet"])
-        except BaseException:
+        except BaseException as error:
             engine.dispose()
+            if isinstance(error, OperationalError):
+                raise ConnectionError(f"the fleet's database is out of reach: {error.orig}") from error
             raise
 
         client = DBOSClient(

@@ -205,6 +205,7 @@ class Work:
         except Exception as error:  # noqa: BLE001 - a request that cannot be sent, say: nothing has left
             await self._keep_refused(error)
             if isinstance(error, TransportError) and not error.sent and not permit.holds():
+                self._tell_late(item)
                 return {"later": 0.0, "late": True}
             return self._not_accepted(item, error, tries, began)
 
@@ -215,6 +216,11 @@ class Work:
         other = f"{item}: the response names task {ref}, which belongs to another submission of this fleet"
         mixed_up = SubmissionUnknown(other, request=request, at=intent["at"], key=key_of(item)[0], ref=ref)
         return {"unknown": encode_error(mixed_up)}
+
+    def _tell_late(self, item: str) -> None:
+        key = key_of(item)[0]
+        text = f"{key} was not sent: since its token was recorded too much time had passed. It is tried again"
+        self.runtime.events.notice(logging.WARNING, text, key=key)
 
     async def _instead(self, item: str) -> Json | None:
         """Return what makes a POST needless: it is not wanted any more, or the attempt before has made a task.

@@ -19,6 +19,7 @@ from typing import Self
 import anyio
 from attrs import define, field
 from dbos import DBOSClient
+from sqlalchemy.exc import DBAPIError
 
 from .._calls.threads import in_thread, running_loop
 from ..client import PiAPI, runtime_of
@@ -247,7 +248,13 @@ class Worker:
         work.persistence.give_up.set()  # else a thread of ours would keep the process from ending
 
         await in_thread(engine.destroy)
-        released = await hand_over(database, self.name)
+        try:
+            released = await hand_over(database, self.name)
+        except DBAPIError as error:
+            text = f"worker {self.name} has left what it held, as the fleet's database is out of reach: {error.orig}"
+            after = f"{text}. Others take it over {self.lease:g} s after it is back"
+            self._events.notice(logging.WARNING, after, error=type(error).__name__)
+            return
         self._events.notice(logging.INFO, f"worker {self.name} has left; {released} items go on elsewhere")
 
     def _give_up(self, error: PiAPIError) -> None:

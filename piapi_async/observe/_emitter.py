@@ -86,6 +86,11 @@ class Events:
         """Whether anybody hears of every poll, commit and change."""
         return bool(self._observers) or logger.isEnabledFor(logging.DEBUG)
 
+    @property
+    def logs_requests(self) -> bool:
+        """Whether the log has a line for every HTTP request; observers are told of what it was for."""
+        return logger.isEnabledFor(logging.DEBUG)
+
     def emit(self, event: Event) -> None:
         """Tell of an event.  Never raises, but for what ends a program."""
         with contextlib.suppress(Exception):  # a log handler must not lose a task that was paid for
@@ -108,6 +113,16 @@ class Events:
         `details` become attributes of the log's line; an `exception` is shown with its traceback.
         """
         self.emit(Notice(origin=self.origin, client=self.client, level=level, text=text, details=details))
+
+    def answered(self, request: Request[Any], status: int, seconds: float) -> None:
+        """Tell the log of one HTTP request; only to be called if it `logs_requests`."""
+        self.notice(
+            logging.DEBUG,
+            f"{label(request)}: HTTP {status} in {seconds * 1000:.0f} ms",
+            request=type(request).__name__,
+            task_id=getattr(request, "task_id", None),
+            seconds=seconds,
+        )
 
     # -- submissions ------------------------------------------------------------------------------
 

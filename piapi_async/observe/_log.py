@@ -1,7 +1,7 @@
 """The log: events as lines that a person can read, with attributes that a machine can filter by.
 
-All lines of the package are written here, but for those of DEBUG about single HTTP requests.  Lines
-below WARNING do not hold prompts: they name the class of a request and not its content.
+All lines of the package are written here.  Those of INFO do not hold prompts: they name the class of a
+request and not its content.
 """
 
 from __future__ import annotations

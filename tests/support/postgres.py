@@ -7,11 +7,12 @@ import pwd
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from attrs import frozen
 
 
 def _program(name: str) -> str | None:
@@ -20,9 +21,33 @@ def _program(name: str) -> str | None:
     return str(found[-1]) if found else shutil.which(name)
 
 
+@frozen
+class Server:
+    """A server with a database that does not exist yet, at `url`; it begins to run when it is started."""
+
+    url: str
+    _run: Callable[..., None]
+    _start: tuple[str, ...]
+    _stop: tuple[str, ...]
+
+    def start(self) -> None:
+        self._run(*self._start)
+
+    def stop(self) -> None:
+        """Stop it at once, as a crash would."""
+        self._run(*self._stop)
+
+
 @contextmanager
 def postgres() -> Iterator[str]:
     """Give the URL of a database that does not exist yet, on a server of its own."""
+    with postgres_server() as server:
+        yield server.url
+
+
+@contextmanager
+def postgres_server() -> Iterator[Server]:
+    """Give a server of its own, which runs."""
     initdb, pg_ctl = _program("initdb"), _program("pg_ctl")
     if initdb is None or pg_ctl is None:
         if os.environ.get("CI"):
@@ -43,8 +68,15 @@ def postgres() -> Iterator[str]:
         data = str(folder / "data")
         run(initdb, "-D", data, "-A", "trust", "-U", "fleet", "--no-sync")
         options = f"-k {folder} -c listen_addresses='' -c fsync=off"
-        run(pg_ctl, "-D", data, "-o", options, "-l", str(folder / "log"), "-w", "start")
+        log = str(folder / "log")
+        server = Server(
+            f"postgresql://fleet@/app?host={folder}",
+            run,
+            (pg_ctl, "-D", data, "-o", options, "-l", log, "-w", "start"),
+            (pg_ctl, "-D", data, "-m", "immediate", "-w", "stop"),
+        )
+        server.start()
         try:
-            yield f"postgresql://fleet@/app?host={folder}"
+            yield server
         finally:
-            run(pg_ctl, "-D", data, "-m", "immediate", "-w", "stop")
+            server.stop()

@@ -11,6 +11,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import click
 from attrs import define, field
 
 from ...batch import BatchItem, Outcome
@@ -65,7 +66,7 @@ class FleetRun:
     async def _fleet(self) -> AsyncIterator[Fleet]:
         make = fleet_module()
         if not self.database.startswith("sqlite"):
-            async with make.Fleet(self.database) as fleet:
+            async with self._uploads() as uploads, make.Fleet(self.database, uploads=uploads) as fleet:
                 yield fleet
             return
 
@@ -75,6 +76,16 @@ class FleetRun:
             self._worked(piapi),
         ):
             yield fleet
+
+    @contextlib.asynccontextmanager
+    async def _uploads(self) -> AsyncIterator[PiAPI | None]:
+        """Have a client for files of this machine; None without an API key, which nothing else here needs."""
+        async with contextlib.AsyncExitStack() as stack:
+            uploads = None
+            if not self.setup.emulator:
+                with contextlib.suppress(click.UsageError):
+                    uploads = await stack.enter_async_context(client(self.setup))
+            yield uploads
 
     @contextlib.asynccontextmanager
     async def _worked(self, piapi: PiAPI) -> AsyncIterator[None]:
