@@ -55,6 +55,7 @@ def _busy_batch(rng: Random, steps: Sequence[Step], processes: int) -> Iterator[
         concurrency="auto",
         plans=((intents[-1], named),),
         failing=intents[-1:],
+        fails_after=0.1,
     )
 
 

@@ -256,10 +256,8 @@ class Player:
                 for intent, plan in step.plans:
                     self.host.plans.setdefault(subject_of(intent), _queue()).append(plan)
                 for intent in step.intents:
-                    self.host.lives[subject_of(intent)] = (
-                        20.0,
-                        "failed" if intent in step.failing else "done",
-                    )
+                    fate = (step.fails_after, "failed") if intent in step.failing else (20.0, "done")
+                    self.host.lives[subject_of(intent)] = fate
                     self.record.retries[intent] += step.retry_failed
                 self._user(step.process, partial(self._batch, step), step.leave)
             case OtherRequest():

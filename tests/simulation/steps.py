@@ -96,6 +96,7 @@ class Batch(Step):
     stop_after: int | None = None
     leave: Leave | None = None
     failing: tuple[int, ...] = ()
+    fails_after: float = 20.0
     retry_failed: bool = False
 
     @property
@@ -103,7 +104,7 @@ class Batch(Step):
         plans = "; ".join(f"{intent}: {plan.words}" for intent, plan in self.plans)
         notes = [f"{self.concurrency} at once"]
         if self.failing:
-            notes.append(f"tasks of {list(self.failing)} will fail")
+            notes.append(f"tasks of {list(self.failing)} will fail after {self.fails_after:g} s")
         notes += ["what failed is submitted anew"] * self.retry_failed
         notes += ["its source raises at the end"] * self.source_fails
         notes += ["its progress callback raises"] * self.progress_fails
