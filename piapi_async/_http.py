@@ -25,11 +25,15 @@ class HTTPRequest:
 
 @frozen(slots=False)  # made for every call, a third faster into a dict
 class HTTPResponse:
-    """One response, not yet judged; the names of `headers` are in lower case."""
+    """One response, not yet judged; the names of `headers` are in lower case.
+
+    `sent` is the body of the request that it answers, None where nobody has noted it.
+    """
 
     status: int
     body: bytes = b""
     headers: Mapping[str, str] = field(default=_NO_HEADERS, repr=False)  # a host may echo the key there
+    sent: bytes | None = field(default=None, repr=False)
 
 
 class Request(Protocol[A_co]):

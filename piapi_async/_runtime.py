@@ -224,14 +224,14 @@ class Runtime:
             key = identity.key
         if key is not None:
             self._check_key(key)
-        if not hasattr(request, "family"):
+        family = getattr(request, "family", None)
+        if family is None:
             raise TypeError(f"{label(request)} makes no task, so it cannot be submitted")
         if timeout is not None:
             check_timeout(timeout)
 
         # Asked for now, as nothing of the request's may fail once it is paid for.
         name = type(request).__name__
-        family = request.family
         self.check_family(family)
         now = asyncio.get_running_loop().time()
         subject = self.events.started(request, name, family.name, now, key or terms.key)

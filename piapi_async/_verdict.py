@@ -78,7 +78,7 @@ def read_created(response: HTTPResponse, request: Request[Any]) -> TaskId | Crea
     if is_good(response.status):
         answer = read_object(response.body)
         task_id = named_task(answer)
-        if task_id is not None and not says_no(answer) and not is_own(task_id, request):
+        if task_id is not None and not says_no(answer) and not is_own(task_id, request, response.sent):
             frozen = _expected_cost(answer)
             if frozen is None:
                 return task_id
@@ -89,6 +89,9 @@ def read_created(response: HTTPResponse, request: Request[Any]) -> TaskId | Crea
 def _expected_cost(answer: Mapping[str, Any]) -> Cost | None:
     """Return what a new task is expected to cost, which is frozen or taken at once (observed)."""
     meta = object_at(answer, "meta") or object_at(object_at(answer, "data"), "meta")
+    if not meta:  # nearly always
+        return None
+
     usage = object_at(meta, "usage")
     for name in ("frozen", "consume"):
         cost = read_cost(usage.get(name), usage.get("type"))
@@ -109,7 +112,7 @@ def judge_create(response: HTTPResponse, request: Request[Any]) -> Judgement:
     words = Words.of(data, request, response.body)
     status = _effective_status(response.status, data)
     named = named_task(data)
-    if named is not None and is_own(named, request):
+    if named is not None and is_own(named, request, response.sent):
         named = None
 
     verdict = Verdict.NAMED

@@ -16,6 +16,7 @@ from support.serving import serving, turns
 from piapi_async import LEGACY, BatchItem, BatchRunner, Ledger, MidjourneyResult, Reroll
 from piapi_async._http import HTTPRequest, HTTPResponse
 from piapi_async._protocol.family import Family
+from piapi_async._verdict import read_created
 from piapi_async.tasks import Created, TaskId
 
 
@@ -32,7 +33,7 @@ class Counted:
         return Reroll(self.origin).to_http()
 
     def parse(self, response: HTTPResponse) -> TaskId | Created:
-        return Reroll(self.origin).parse(response)
+        return read_created(response, self)
 
 
 @pytest.mark.looptime

@@ -256,7 +256,7 @@ class Transport:
 
         # A host that echoes the key must not bring it into errors and logs.
         body_read = self.secrets.hide(await _read(response))
-        return HTTPResponse(response.status, body_read, response.headers)
+        return HTTPResponse(response.status, body_read, response.headers, request.body)
 
     def _has_body(self, request: HTTPRequest, *, submit: bool) -> bool:
         """Return whether a request is sent with a body, even an empty one: only a body notes when it leaves.

@@ -119,9 +119,12 @@ def _bare_ids(place: object, depth: int) -> Iterator[str]:
                 ahead += reversed([(value, depth - 1) for value in inner])
 
 
-def is_own(task_id: str, request: Request[Any]) -> bool:
-    """Return whether a request itself names a task, such as its parent: it is not the new one."""
-    return _is_sent(task_id, sent_words(request))
+def is_own(task_id: str, request: Request[Any], sent: bytes | None = None) -> bool:
+    """Return whether a request itself names a task, such as its parent: it is not the new one.
+
+    `sent` is its body; without it, it is made again.
+    """
+    return _is_sent(task_id, sent_words(request, sent))
 
 
 def _is_sent(name: str, sent: str) -> bool:
@@ -349,10 +352,12 @@ def _is_evidence(pattern: re.Pattern[str], text: str, request: Request[Any]) -> 
     return any(phrase not in sent for phrase in found)
 
 
-def sent_words(request: Request[Any]) -> str:
-    """Return what was sent, in lower case; "" if the request class cannot say."""
+def sent_words(request: Request[Any], sent: bytes | None = None) -> str:
+    """Return what was sent, in lower case; "" if its body is not given and the request class cannot say."""
     try:
-        return request.to_http().body.decode("utf-8", "replace").lower()
+        if sent is None:
+            sent = request.to_http().body
+        return sent.decode("utf-8", "replace").lower()
     except Exception:  # noqa: BLE001 - a user's class may raise anything; its response is judged
         return ""
 

@@ -94,7 +94,8 @@ class Submitter:
         what observers know the submission by.  Raises as `PiAPI.submit`.
         """
         # The caller awaits a future of its own: awaiting the task would cancel it with the caller.
-        result: asyncio.Future[SubmitResult] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        result: asyncio.Future[SubmitResult] = loop.create_future()
         submission = Submission(
             request,
             request.family,
@@ -108,7 +109,7 @@ class Submitter:
         )
         self._under_way.add(submission)
         owner = self._own(submission, key, identity)
-        submission.task = task = asyncio.create_task(owner, name="piapi_async submit")
+        submission.task = task = loop.create_task(owner, name="piapi_async submit")
         if not submission.has_run:  # an eager loop has made the first step already
             task.add_done_callback(self._never_ran)
 

@@ -16,6 +16,9 @@ def tell_accepted(events: Events, submission: Submission, result: SubmitResult) 
     entry = result.ledger_entry
     if entry is None and result.found == "webhook":  # what is found in the history is told there
         tell_found(events, submission, result.task_id, result.found)
+    if submission.subject is None:  # nobody listens
+        return
+
     events.accepted(
         submission.subject,
         result.task_id,
