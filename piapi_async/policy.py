@@ -239,6 +239,11 @@ class PollPolicy:
         return usual
 
     @property
+    def is_plain(self) -> bool:
+        """Whether polls are made at one pace, however long tasks take: the schedule of `every`."""
+        return self._plain
+
+    @property
     def interval(self) -> float:
         """Seconds between two polls of the plain schedule: an end falls evenly between them."""
         return self.delay / _PUNCTUAL

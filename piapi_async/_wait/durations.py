@@ -36,7 +36,8 @@ _CHANGED = 2.0  # ... when on average so many deviations off: by chance, one tim
 _GUESS_WEIGHT = 2.0  # tasks that the guessed spread counts for
 _OUTLIER = 2.5  # deviations: one that ends at once, refused, says little about the others
 _NARROWEST, _WIDEST = 0.05, 1.2
-_ROUNDS = 4  # of fitting, from the last fit on
+_ROUNDS = 4  # of fitting at most, from the last fit on ...
+_FITTED = 0.01  # ... while one changes more than so many deviations
 _UNINFORMATIVE = -2.0  # deviations: a task so young says nothing yet
 _SHORTEST = 1e-3  # seconds; a duration of nothing has no logarithm
 _LONGEST = 1e7  # seconds
@@ -64,6 +65,7 @@ class KindDurations:
     _known: Usual | None = None
     _fitted_at: float = -math.inf
     _ends: int = 0  # since the fit
+    _fitted_to: int = 0  # ends
     _has_news: bool = False  # for the next run
 
     # -- the cohort --------------------------------------------------------------------------------
@@ -81,6 +83,10 @@ class KindDurations:
         self._cohort.append(run)
         if len(self._cohort) > _COHORT:
             self._cohort.popleft()
+
+    def counts(self, watch: object) -> bool:
+        """Return whether the end of a task in flight will be taken in."""
+        return watch in self._in_flight
 
     def ended(self, watch: object, lowest: float, highest: float, *, told: float | None) -> bool:
         """Take in an end between two times; return whether it shows that durations have changed.
@@ -125,6 +131,7 @@ class KindDurations:
         self._known = None
         self._last.clear()
         self._fitted_at = -math.inf
+        self._fitted_to = 0
         return True
 
     # -- for the next run --------------------------------------------------------------------------
@@ -147,7 +154,7 @@ class KindDurations:
     def usual(self, now: float) -> Usual:
         """Return what is known, fitted anew if enough has happened since."""
         known = self._known or self.guess
-        many = sum(run.ended for run in self._cohort) if self._ends else 0
+        many = min(self._fitted_to + self._ends, _COHORT)  # at every poll: counted, not looked for
         new_ends = self._ends > 0 and self._ends >= many // 8
         overdue = bool(self._in_flight) and now - self._fitted_at > max(known.median / 2, _OFTEN)
         if new_ends or overdue:
@@ -159,13 +166,17 @@ class KindDurations:
         ends = [math.log(run.seconds) for run in self._cohort if run.ended and run.seconds is not None]
         lasting = [self._age(run, now) for run in self._cohort if not run.ended]
         ages = [math.log(age) for age in lasting if age > _SHORTEST]
+        self._fitted_to = len(ends)
         if not ends:
             return  # how long tasks take at least does not tell how long they take
 
         start = self._known or self.guess
         mean, spread = math.log(start.median), start.spread
         for _ in range(_ROUNDS):
+            before = mean, spread
             mean, spread = self._improve(ends, ages, mean, spread)
+            if math.dist(before, (mean, spread)) < _FITTED * spread:
+                break
 
         known = len(ends) >= _ENOUGH
         wary = spread * (1.0 + 1.5 / max(1, len(ends)))

@@ -48,6 +48,7 @@ LAST_POLL_LEAD = 1.0
 
 _FAULT_DELAY_MAX = 10.0  # seconds between polls, however many have failed
 _MOST_DOUBLINGS = 10  # a schedule of milliseconds, as for an emulator, does not back off to seconds
+_ROUGH = 0.5  # seconds; hosts tell times in whole ones, which are no better than two looks so close together
 
 
 @define(eq=False)
@@ -168,7 +169,7 @@ class PollSchedule:
     ) -> float:
         """Return when to poll a task first that is submitted now: not before anything can have ended."""
         self._judge_reports(now)
-        usual = durations.usual(now) if durations is not None else None
+        usual = self._usual(durations, now, has_webhook=has_webhook)
         seconds = self.policy.next_poll(self.rng, age=0.0, usual=usual)
         if has_webhook:
             seconds = self._put_off(seconds, 0.0, usual)
@@ -176,8 +177,14 @@ class PollSchedule:
 
     def _in(self, watch: Watch, now: float, *, looked_at: bool = False) -> float:
         """Return the seconds to the next poll of a task, whatever its age."""
-        usual = None if watch.durations is None else watch.durations.usual(now)
+        usual = self._usual(watch.durations, now, has_webhook=watch.has_webhook)
         return self.policy.next_poll(self.rng, usual=usual, looked_at=looked_at)
+
+    def _usual(self, durations: KindDurations | None, now: float, *, has_webhook: bool) -> Usual | None:
+        """Return how long tasks of a kind take; None if that is not known, or nothing depends on it."""
+        if durations is None or (self.policy.is_plain and not has_webhook):
+            return None
+        return durations.usual(now)
 
     def next_event(self, *, polls: bool) -> float:
         """Return when the next deadline comes or, with `polls`, a poll is due; inf for never."""
@@ -308,7 +315,7 @@ class PollSchedule:
         if watch.paced_from == now and task.state is TaskState.WAITING:  # it has not begun yet
             watch.durations.begun(watch, now)
 
-        usual = watch.durations.usual(now)
+        usual = self._usual(watch.durations, now, has_webhook=watch.has_webhook)
         looked_at = any(wait.changes for wait in watch.waits)
         seconds = self.policy.next_poll(self.rng, age=age, pace=pace, usual=usual, looked_at=looked_at)
         if watch.has_webhook and not watch.end_reported:
@@ -320,12 +327,15 @@ class PollSchedule:
         self, watch: Watch, durations: KindDurations, task: AnyTask, now: float, *, reported: bool
     ) -> None:
         """Take in how long a task took; if that is news, poll the others of its kind accordingly."""
+        if not durations.counts(watch):
+            return
+
         earliest = now if reported else max(watch.observed_at, watch.paced_from)
         if math.isnan(earliest):
             earliest = watch.observed_at
 
         told = None
-        if now - earliest > self.policy.interval * 2:  # seen too roughly: the host may know better
+        if now - earliest > max(self.policy.interval * 2, _ROUGH):  # the host may know better
             began, ended = task.started_at, task.ended_at
             if began is not None and ended is not None:
                 told = (ended - began).total_seconds()
