@@ -35,6 +35,8 @@ BENCHMARKS = (
     "batch",
     "concurrency",
     "ledger",
+    "downloads",
+    "emulator",
     "observers",
     "soak",
 )

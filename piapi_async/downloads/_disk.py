@@ -178,7 +178,10 @@ class PartFile:
         self.file.truncate()
 
     def publish(self, path: Path) -> None:
-        """Give the whole file its name, durably."""
+        """Give the whole file its name, once its bytes are on the disk."""
+        # A later run takes a name for a saved file, and its link has expired by then: so a crash of
+        # the machine must not leave one of half its bytes.  The files of a task wait at once, which
+        # a file system answers with few commits, while others still arrive.
         os.fsync(self.file.fileno())
         self.file.close()
         self.path.replace(path)

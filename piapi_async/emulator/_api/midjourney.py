@@ -7,6 +7,7 @@ field of `Dialect`.
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from .._service.geometry import picture_size, trims
@@ -157,11 +158,16 @@ def _add_time(view: View, meta: JSON, name: str, at: float | None) -> None:
     if at is not None:
         seconds = int(view.epoch + at)
         meta[f"{name}_at"] = seconds
-        meta[f"{name}_at_utc"] = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        meta[f"{name}_at_utc"] = _utc(seconds)
     elif view.dialect.unreached == "zero":
         meta[f"{name}_at"], meta[f"{name}_at_utc"] = 0, ""
     elif view.dialect.unreached == "null":
         meta[f"{name}_at"] = meta[f"{name}_at_utc"] = None
+
+
+@lru_cache(maxsize=1024)  # tasks of one second have it in common, and each is read again and again
+def _utc(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _echoed_request(task: Task) -> JSON:

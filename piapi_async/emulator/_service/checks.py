@@ -7,6 +7,7 @@ import binascii
 import ipaddress
 import re
 from collections.abc import Callable
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 Check = Callable[[object], str]
@@ -136,6 +137,7 @@ def endpoint(value: object) -> str:
     return "port must be 80 or 443"
 
 
+@lru_cache(maxsize=256)
 def is_loopback(host: str) -> bool:
     """Return whether `host` names this machine.
 
