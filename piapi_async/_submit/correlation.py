@@ -25,7 +25,7 @@ import logging
 import secrets
 from collections import Counter, OrderedDict
 from collections.abc import Coroutine, Mapping
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from attrs import define, evolve, field, frozen
 
@@ -37,83 +37,18 @@ from .._wait.poller import Poller
 from .._wait.watch import Watch
 from ..errors import ClientClosed, PiAPIError, UnexpectedAnswer
 from ..ledger._writer import LedgerWriter
-from ..tasks import Task, TaskId, TaskState
+from ..tasks import Task, TaskId
+from .deliveries import Delivery, ExpectedDelivery, WebhookSettings
 from .nonces import echoed_nonce, endpoint_with, is_same_nonce, nonce_of, signed_endpoint
 from .open_submissions import LedgerSubmissions, OpenSubmissions
 
 K = TypeVar("K")
 
 _MOST_REMEMBERED = 10_000  # deliveries, nonces; beyond, the oldest are forgotten
-_MOST_CANDIDATES = 8  # tasks that deliveries may name for one lost submission
 _READ_AGAIN_AFTER = 5.0  # seconds
 _READS_AT_ONCE = 8
 
 _NO_ENDPOINT_FIELD = "no such field"
-
-
-class Delivery(Protocol):
-    """What is to be known of a webhook delivery."""
-
-    @property
-    def task_id(self) -> TaskId:
-        """The task it names."""
-        ...
-
-    @property
-    def state(self) -> TaskState:
-        """What its status means."""
-        ...
-
-    @property
-    def family(self) -> str:
-        """The name of the protocol it speaks."""
-        ...
-
-    @property
-    def raw(self) -> Mapping[str, Any]:
-        """The task's JSON."""
-        ...
-
-    @property
-    def nonce(self) -> str:
-        """The nonce it came with, "" if none."""
-        ...
-
-    @property
-    def digest(self) -> bytes:
-        """What tells it from other deliveries."""
-        ...
-
-
-@frozen(kw_only=True)
-class WebhookSettings:
-    """How a client gets its webhooks; see `WebhookReceiver`."""
-
-    secret: str = field(repr=False)
-    url: str
-    confirm: bool
-    adopt_timeout: float
-
-
-@define(eq=False)
-class ExpectedDelivery:
-    """What a submission under way expects: `candidates` are the tasks that deliveries with its nonce name.
-
-    None among them says that there will be no more.
-    """
-
-    family: Family[Any]
-    nonce: str
-    candidates: asyncio.Queue[TaskId | None] = field(factory=asyncio.Queue)
-
-    def name(self, task_id: TaskId) -> None:
-        """Name a task; a host that names more than a few means no good."""
-        if self.candidates.qsize() < _MOST_CANDIDATES:
-            self.candidates.put_nowait(task_id)
-
-    def give_up(self) -> None:
-        """Say that no more will be named."""
-        self.candidates.put_nowait(None)
 
 
 @frozen

@@ -63,7 +63,7 @@ if TYPE_CHECKING:
     from ..ledger._entries import EndedAttempt, LedgerEntry
     from ..observe._emitter import Subject
     from .claim import AnyClaim
-    from .correlation import ExpectedDelivery
+    from .deliveries import ExpectedDelivery
 
 _NAMED = 10  # candidates that a message names
 

@@ -29,7 +29,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 import sqlite3
 import threading
@@ -50,6 +49,7 @@ from ..tasks import TaskId, TaskRef
 from ._attempts import spent_key
 from ._entries import NOTHING_KEPT, EndedAttempt, Kept, LedgerEntry, SubmissionKey
 from ._file import FORKED, Shrinking
+from ._jobs import Job
 from ._queries import occurrence_numbers, open_keys, size_of
 from ._recovery import OpenRow, SentAs, Taken, keys_of, take_back
 from ._store import LedgerStore, Operation
@@ -75,7 +75,7 @@ class LedgerWriter:
     path: Path
     _store: LedgerStore = field(init=False, repr=False)
     _thread: ThreadPoolExecutor | None = field(default=None, init=False, repr=False)
-    _queue: list[_Job] = field(factory=list, init=False, repr=False)
+    _queue: list[Job] = field(factory=list, init=False, repr=False)
     _draining: asyncio.Future[None] | None = field(default=None, init=False, repr=False)
     _mutex: threading.Lock = field(factory=threading.Lock, init=False, repr=False)
     _resumed: threading.Event = field(factory=threading.Event, init=False, repr=False)
@@ -214,7 +214,7 @@ class LedgerWriter:
 
         operation = Operation(self.store.end, (ref, outcome, data))
         loss = f"The end of task {ref.task_id} was not recorded"
-        self._put(_Job(operation=operation, loop=running_loop(), loss=loss))
+        self._put(Job(operation=operation, loop=running_loop(), loss=loss))
 
     async def flush(self) -> None:
         """Return once all ends that were reported until now are on the disk, or have failed."""
@@ -271,7 +271,7 @@ class LedgerWriter:
         loop = running_loop()
         future: asyncio.Future[Any] = loop.create_future()
         self._put(
-            _Job(
+            Job(
                 operation=operation,
                 loop=loop,
                 future=future,
@@ -282,7 +282,7 @@ class LedgerWriter:
         )
         return future
 
-    def _put(self, job: _Job) -> None:
+    def _put(self, job: Job) -> None:
         """Queue a job, and start the thread unless it is at work.
 
         Nothing that is queued can be cancelled.
@@ -321,7 +321,7 @@ class LedgerWriter:
             if self._deliver_soon(group, results, time.monotonic() - began):
                 self._linger(len(group))
 
-    def _next_group(self) -> list[_Job]:
+    def _next_group(self) -> list[Job]:
         """Take the next group from the queue: all that is queued of one loop.
 
         A job for between transactions is alone.
@@ -344,7 +344,7 @@ class LedgerWriter:
                 return index
         return len(self._queue)
 
-    def _run_group(self, group: list[_Job]) -> list[Any]:
+    def _run_group(self, group: list[Job]) -> list[Any]:
         if group[0].between is not None:
             return [self._run_between(group[0].between)]
 
@@ -363,7 +363,7 @@ class LedgerWriter:
             what = f"The ledger {self.path} could not be closed: {error}"
             return LedgerError(f"{what}. What was committed is safe.")
 
-    def _deliver_soon(self, group: list[_Job], results: list[Any], seconds: float) -> bool:
+    def _deliver_soon(self, group: list[Job], results: list[Any], seconds: float) -> bool:
         """Have the loop resume the callers of a group; return False if the loop is closed."""
         loop = group[0].loop
         self._resumed.clear()
@@ -385,7 +385,7 @@ class LedgerWriter:
     # -- back in the loop -------------------------------------------------------------------------
 
     def _deliver(
-        self, loop: asyncio.AbstractEventLoop, group: list[_Job], results: list[Any], seconds: float
+        self, loop: asyncio.AbstractEventLoop, group: list[Job], results: list[Any], seconds: float
     ) -> None:
         for job, result in zip(group, results, strict=True):
             job.deliver(result)
@@ -393,7 +393,7 @@ class LedgerWriter:
         loop.call_soon(self._resumed.set)  # after the callers, which have been scheduled by now
 
     def _tell(
-        self, loop: asyncio.AbstractEventLoop, group: list[_Job], results: list[Any], seconds: float
+        self, loop: asyncio.AbstractEventLoop, group: list[Job], results: list[Any], seconds: float
     ) -> None:
         """Tell the observers of the clients in a loop that a group was committed."""
         for client in self._clients:
@@ -409,43 +409,6 @@ class _Client:
 
     loop: asyncio.AbstractEventLoop
     events: Events
-
-
-@define(eq=False, kw_only=True)
-class _Job:
-    """An operation in the queue, and who hears of its result."""
-
-    operation: Operation
-    loop: asyncio.AbstractEventLoop
-    future: asyncio.Future[Any] | None = None
-    """What a caller awaits, None if nobody does."""
-    settles: SubmissionKey | None = None
-    """The submission that is no longer owned afterwards, even if the operation fails."""
-    loss: str = ""
-    """What to log if the operation fails and no caller hears of it."""
-    between: Callable[[LedgerStore], Any] | None = None
-    """What is done with the store between transactions, instead of the operation: closing the file."""
-
-    def deliver(self, result: object) -> None:
-        """Hand the result, or the error, to the caller.
-
-        Log a loss if there is none, or it was cancelled.
-        """
-        if self.future is None or self.future.done():
-            self.log_loss(result)
-        elif isinstance(result, BaseException):
-            self.future.set_exception(result)
-            self.future.exception()  # if the caller is gone, asyncio would complain that nobody looked
-        else:
-            self.future.set_result(result)
-
-    def log_loss(self, result: object) -> None:
-        """Log an error that nobody else hears of."""
-        if self.loss and isinstance(result, BaseException):
-            _LOG.notice(logging.ERROR, f"{self.loss}: {result}", error=type(result).__name__)
-
-
-_LOG = Events()  # of all processes' clients: a loss may be found where none is left
 
 
 def _nothing(_: sqlite3.Connection) -> None:

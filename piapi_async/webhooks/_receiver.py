@@ -18,7 +18,7 @@ from attrs import define, evolve, field
 
 from .._protocol.fields import webhook_problem
 from .._runtime import Runtime
-from .._submit.correlation import WebhookSettings
+from .._submit.deliveries import WebhookSettings
 from .._submit.nonces import nonce_in
 from ..client import PiAPI, runtime_of
 from ..errors import ClientClosed, WebhookRejected

@@ -1,0 +1,51 @@
+"""An operation in the writer's queue, and who hears of its result."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from attrs import define
+
+from ..observe._emitter import Events
+from ._entries import SubmissionKey
+from ._store import LedgerStore, Operation
+
+
+@define(eq=False, kw_only=True)
+class Job:
+    """An operation in the queue, and who hears of its result."""
+
+    operation: Operation
+    loop: asyncio.AbstractEventLoop
+    future: asyncio.Future[Any] | None = None
+    """What a caller awaits, None if nobody does."""
+    settles: SubmissionKey | None = None
+    """The submission that is no longer owned afterwards, even if the operation fails."""
+    loss: str = ""
+    """What to log if the operation fails and no caller hears of it."""
+    between: Callable[[LedgerStore], Any] | None = None
+    """What is done with the store between transactions, instead of the operation: closing the file."""
+
+    def deliver(self, result: object) -> None:
+        """Hand the result, or the error, to the caller.
+
+        Log a loss if there is none, or it was cancelled.
+        """
+        if self.future is None or self.future.done():
+            self.log_loss(result)
+        elif isinstance(result, BaseException):
+            self.future.set_exception(result)
+            self.future.exception()  # if the caller is gone, asyncio would complain that nobody looked
+        else:
+            self.future.set_result(result)
+
+    def log_loss(self, result: object) -> None:
+        """Log an error that nobody else hears of."""
+        if self.loss and isinstance(result, BaseException):
+            _LOG.notice(logging.ERROR, f"{self.loss}: {result}", error=type(result).__name__)
+
+
+_LOG = Events()  # of all processes' clients: a loss may be found where none is left
