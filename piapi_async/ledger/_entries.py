@@ -109,10 +109,17 @@ class SubmissionKey:
         if request.body:
             body = orjson.loads(request.body)
 
-        text = orjson.dumps(_without_webhooks(body), option=orjson.OPT_SORT_KEYS).decode()
+        # A mask may have megabytes: none of its copies is kept for longer than it is needed.
+        text = request.path.encode() + b" "
+        del request
+        data = orjson.dumps(_without_webhooks(body), option=orjson.OPT_SORT_KEYS)
+        del body
+        text += data
+        del data
         if key is None:
             key = _mint_key()
-        return cls(key=key, origin=origin, family=family, request=f"{request.path} {text}")
+        digest = sha256(text).digest()
+        return cls(key=key, origin=origin, family=family, request=text.decode(), digest=digest)
 
     def with_key(self, key: str) -> SubmissionKey:
         """Return the same submission under another key."""

@@ -24,7 +24,7 @@ from .._setup import Setup
 from .._stderr import harmless, say
 from ._file_format import FileRefusedError
 from ._lines import BadLineError, BatchInput, Line
-from ._results import read_digests, stands_for_another
+from ._results import digest_text, read_digests, stands_for_another
 
 CHUNK_LINES, CHUNK_BYTES = 200, 2**20
 _SHOWN_ERRORS = 50
@@ -190,11 +190,12 @@ async def identified(piapi: PiAPI, requests: BatchInput) -> AsyncGenerator[Ident
 
         while lines:  # taken one by one, so that no request is held longer than it is needed
             line, identity = lines.pop(0), identities.pop()
-            key = line.key
+            key, origin = line.key, line.origin
             if identity is not None:
                 key = identity.key
-            item = IdentifiedItem(line.request, key, identity, extra=line.origin)
-            del line
+                origin = evolve(origin, digest=digest_text(identity))
+            item = IdentifiedItem(line.request, key, identity, extra=origin)
+            del line, origin
             yield item
 
 
@@ -205,7 +206,7 @@ def chunks(requests: BatchInput) -> Iterator[list[Line]]:
     for line in requests.lines():
         if isinstance(line, Line):
             chunk.append(line)
-            weight += len(line.request.to_http().body)
+            weight += line.origin.size
         if len(chunk) >= CHUNK_LINES or weight >= CHUNK_BYTES:
             yield chunk
             chunk, weight = [], 0

@@ -36,12 +36,16 @@ class BadLineError(ValueError):
 
 @frozen
 class Origin:
-    """The row that a request comes from: its number, and what it holds."""
+    """The row that a request comes from: its number, and what it holds.
+
+    `digest` is what the results have of the request's, "" while nobody has asked for it.
+    """
 
     number: int
     verb: str
     fields: Mapping[str, Any]
     extra: Mapping[str, Any]
+    digest: str = ""
 
     def as_given(self) -> dict[str, Any]:
         """Return the request as it was given, without secrets, and long values (a mask) cut short."""
@@ -50,6 +54,11 @@ class Origin:
     def carried(self) -> dict[str, Any]:
         """Return the columns that are not fields, without secrets."""
         return dict(_to_show(self.extra))
+
+    @property
+    def size(self) -> int:
+        """The number of characters of its fields, more or less: a mask makes a row large."""
+        return _size(self.fields)
 
 
 @frozen
@@ -246,6 +255,16 @@ _PATH = re.compile(r"a pathlib\.Path of a file")
 def _for_files(reason: str) -> str:
     """Return an error text in the words of a file's author, not of a programmer."""
     return _PATH.sub("@file for a file", reason)
+
+
+def _size(value: object) -> int:
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, (list, tuple)):
+        return sum(map(_size, value))
+    if isinstance(value, (str, bytes)):
+        return len(value)
+    return 1
 
 
 _SECRET = re.compile(r"secret|password|api_?key", re.IGNORECASE)

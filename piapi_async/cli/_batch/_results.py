@@ -189,7 +189,7 @@ def row_of(outcome: Outcome[Any], origin: Origin) -> dict[str, Any]:
 
     return {
         "line": origin.number,
-        "digest": digest_of(outcome.request),
+        "digest": origin.digest or digest_of(outcome.request),
         **outcome_fields(outcome),
         "final": ended and outcome.download_error is None,
         "request": origin.as_given(),
@@ -234,7 +234,12 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 def digest_of(request: TaskRequest[Any]) -> str:
     """Return 64 bits of a request's digest, which is the ledger's."""
-    return SubmissionKey.of(request.to_http(), key="", origin="", family="").digest.hex()[:16]
+    return digest_text(SubmissionKey.of(request.to_http(), key="", origin="", family=""))
+
+
+def digest_text(identity: SubmissionKey) -> str:
+    """Return 64 bits of an identity's digest, as results have them."""
+    return identity.digest.hex()[:16]
 
 
 def read_digests(out: Path) -> dict[int, int]:

@@ -131,43 +131,46 @@ class _Lines(Iterator[str]):
 # -- a row on each line -------------------------------------------------------------------------
 
 
-def _each(lines: _Lines) -> Iterator[str | BadRow]:
-    """Yield every line that is not blank, stripped."""
+def _each(lines: _Lines, read: Callable[[int, str], Row | BadRow]) -> Iterator[Row | BadRow]:
+    """Yield what is read of every line that is not blank, stripped.
+
+    A line may have megabytes: none is held while its row is worked on, which may take as long as a task.
+    """
     while True:
         lines.begin_row()
         try:
-            line = next(lines)
+            text = next(lines).strip("\ufeff \t\r\n")
         except StopIteration:
             return
         except _TooLongError:
             yield BadRow(lines.number, TOO_LONG)
             continue
 
-        text = line.strip("\ufeff \t\r\n")
         if not text:
             continue
-        if lines.bad_byte is None:
-            yield text
-        else:
-            yield lines.undecoded(lines.number)
+        row = read(lines.number, text)
+        if lines.bad_byte is not None:
+            row = lines.undecoded(lines.number)
+        lines.begin_row()
+        del text
+        yield row
+        del row
 
 
 def _texts(lines: _Lines, name: str) -> Iterator[Row | BadRow]:
-    for text in _each(lines):
-        yield text if isinstance(text, BadRow) else Row(lines.number, {name: text})
+    return _each(lines, lambda number, text: Row(number, {name: text}))
 
 
 def _json_lines(lines: _Lines) -> Iterator[Row | BadRow]:
-    for text in _each(lines):
-        if isinstance(text, BadRow):
-            yield text
-            continue
-        try:
-            value = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            yield BadRow(lines.number, f"it is not JSON ({why_not_json(error)})")
-            continue
-        yield _object(lines.number, value)
+    return _each(lines, _json_row)
+
+
+def _json_row(number: int, text: str) -> Row | BadRow:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        return BadRow(number, f"it is not JSON ({why_not_json(error)})")
+    return _object(number, value)
 
 
 # -- CSV ----------------------------------------------------------------------------------------
