@@ -30,8 +30,6 @@ from ._protocol.fields import (
     text,
     url,
     urls,
-    webhook_secret,
-    webhook_url,
     whole,
     whole_ratio,
     word,
@@ -53,6 +51,7 @@ from ._protocol.reading import (
 from ._protocol.refusals import read_answer, refusal
 from ._protocol.requests import CheckedRequest, request, set_fields
 from ._protocol.result_files import find_files
+from ._protocol.webhook_fields import webhook_secret, webhook_url
 from ._protocol.words import says_failed
 from ._verdict import read_created
 from .account import PIAPI

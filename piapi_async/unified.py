@@ -18,7 +18,7 @@ import attrs
 from attrs import field, frozen
 
 from ._http import HTTPRequest, HTTPResponse
-from ._protocol import fields
+from ._protocol import fields, webhook_fields
 from ._protocol.actions import read_action
 from ._protocol.checks import around
 from ._protocol.decoding import Structure
@@ -59,8 +59,8 @@ class _Create(FileRequest, Generic[R_co]):
     """What all requests of this protocol share: the envelope, the webhook."""
 
     service_mode: str | None = around(fields.choice("", "public", "private", default=None))
-    webhook_endpoint: str | None = around(fields.webhook_url())
-    webhook_secret: str | None = around(fields.webhook_secret())
+    webhook_endpoint: str | None = around(webhook_fields.webhook_url())
+    webhook_secret: str | None = around(webhook_fields.webhook_secret())
 
     @property
     def family(self) -> Family[R_co]:

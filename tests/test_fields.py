@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from piapi_async import Reroll
-from piapi_async._protocol import fields
+from piapi_async._protocol import fields, webhook_fields
 from piapi_async._protocol.checks import around
 from piapi_async._protocol.requests import FileRequest, request, set_fields, set_inputs
 from piapi_async.models.udio import GenerateMusic
@@ -163,7 +163,7 @@ class Painted(FileRequest):
     title: str = fields.text(kw_only=False)
     image: str | PurePath | None = fields.link(default=None)
     more: Any = attrs.field(default=5, kw_only=True)
-    hook: str | None = around(fields.webhook_url())
+    hook: str | None = around(webhook_fields.webhook_url())
 
 
 class TestRequests:

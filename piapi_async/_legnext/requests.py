@@ -32,11 +32,11 @@ from .._protocol.fields import (
     text,
     url,
     urls,
-    webhook_url,
     whole,
 )
 from .._protocol.reading import read_usage
 from .._protocol.requests import CheckedRequest, request, set_fields
+from .._protocol.webhook_fields import webhook_url
 from .._verdict import read_created
 from ..tasks import Created, Reader, Task, TaskId, TaskLike, check_task_id
 from .tasks import SERVICE, LegNextResult, read_files, read_life, read_result, read_task

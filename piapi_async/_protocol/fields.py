@@ -32,10 +32,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any
 
-import attrs
-from attrs import NOTHING, Attribute
+from attrs import NOTHING
 
 from ..tasks import to_task_id
 from .checks import (
@@ -44,8 +43,6 @@ from .checks import (
     bounds_of,
     count_of,
     make_field,
-    place,
-    refusal,
     short,
     within,
 )
@@ -60,7 +57,6 @@ from .values import (
     is_text,
     is_whole,
     is_zoom,
-    takes_webhooks,
     to_mask,
     to_own,
     to_regions,
@@ -411,49 +407,3 @@ def json_object(*, default: Field = NOTHING, kw_only: bool = True) -> Field:
     """Return a field for a dict that is sent as it is; a `pathlib.Path` in it is a file to upload."""
     allowed = "it must be a dict of JSON values"
     return make_field(is_object, allowed, default=default, kw_only=kw_only, converter=to_own, files=True)
-
-
-# -- webhooks --------------------------------------------------------------------------------------
-
-
-def webhook_url(*, any_port: bool = False) -> Field:
-    """Return an optional field for where the host reports the end of a task."""
-
-    def validate(instance: object, attribute: Attribute[Any], value: object) -> None:
-        if value is None or value == "":
-            return
-        problem = webhook_problem(value, any_port=any_port)
-        if problem:
-            raise refusal(instance, attribute, value, problem)
-
-    field: Any = attrs.field
-    return field(default=None, kw_only=True, validator=validate, metadata={"takes": "", "files": False})
-
-
-def webhook_problem(url: object, *, any_port: bool) -> str:
-    """Return why no webhook is delivered to a URL, "" if it may be."""
-    if not is_http_url(url):
-        return f"it must be an {_URL}, or None"
-    if not any_port and not takes_webhooks(url):
-        return "the host delivers to port 80 or 443 only"
-    return ""
-
-
-class _HasWebhook(Protocol):
-    webhook_endpoint: str | None
-
-
-def webhook_secret() -> Field:
-    """Return an optional field for what a webhook brings back in a header; it is never shown."""
-
-    def validate(instance: _HasWebhook, attribute: Attribute[Any], value: object) -> None:
-        if value is not None and not is_text(value):
-            raise ValueError(f"{place(instance, attribute)}: it must be a string, or None")
-        if value is not None and not value.isascii():  # frameworks decode headers differently
-            raise ValueError(f"{place(instance, attribute)}: it must be ASCII")
-        if value and not instance.webhook_endpoint:
-            raise ValueError(f"{place(instance, attribute)}: set webhook_endpoint too, or leave both out")
-
-    field: Any = attrs.field
-    metadata = {"takes": "", "files": False}
-    return field(default=None, kw_only=True, repr=False, validator=validate, metadata=metadata)

@@ -33,7 +33,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from datetime import datetime
 from typing import Any, TypeAlias
 
 from attrs import define, field
@@ -43,7 +42,8 @@ from .._protocol.family import TaskRequest
 from .._text import label
 from .._version import __version__
 from ..errors import APIError, end_error
-from ..tasks import FileKind, Task, TaskState
+from ..tasks import Task, TaskState
+from ._attributes import OPERATION, Labels, facts_of, host_of, labels_of, labels_of_task, seconds_between
 from ._events import (
     ClientShutDown,
     Event,
@@ -70,15 +70,12 @@ except ModuleNotFoundError as error:  # pragma: no cover - the tests have it
         "OpenTelemetryObserver needs opentelemetry: pip install 'piapi_async[otel]'", name=error.name
     ) from error
 
-_OPERATION = "generate_content"  # the conventions have none for pictures
-
 _MOST_OPEN = 100_000  # spans; a task that nobody waits for would keep its own for ever
 
 _SECONDS = (0.5, 1, 2, 5, 10, 20, 30, 45, 60, 90, 120, 180, 300, 600, 1200, 1800, 3600)
 _DELAYS = (0.1, 0.25, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 30, 60)
 _POLLS = (1, 2, 3, 5, 8, 12, 20, 30, 50, 100, 200)
 
-_Labels: TypeAlias = dict[str, str | int]
 _Key: TypeAlias = tuple[str, str, str]  # origin, family, task id
 
 
@@ -89,7 +86,7 @@ class _Life:
     client: int
     submission: int
     request: TaskRequest[Any]
-    labels: _Labels
+    labels: Labels
     span: trace.Span
     attached: bool = False  # whether the task that sends it has the span as its current one
     key: _Key | None = None
@@ -148,13 +145,13 @@ class OpenTelemetryObserver:
     # -- submissions ------------------------------------------------------------------------------
 
     def _started(self, event: SubmissionStarted) -> None:
-        labels = _labels(event)
+        labels = labels_of(event)
         attributes: dict[str, str | int] = {**labels, "piapi.request": event.request}
         if event.key is not None:
             attributes["piapi.key"] = event.key
 
         span = self._tracer.start_span(
-            f"{_OPERATION} {labels['gen_ai.request.model']}",
+            f"{OPERATION} {labels['gen_ai.request.model']}",
             kind=trace.SpanKind.CLIENT,
             attributes=attributes,
             start_time=self._clock(),
@@ -256,7 +253,7 @@ class OpenTelemetryObserver:
         if life is not None:
             self._conclude(life, event.task, event)
         elif event.submission is None:  # attached: submitted by another client, so that there is no span
-            self._measure(_labels_of_task(event), event.task, event)
+            self._measure(labels_of_task(event), event.task, event)
 
     def _read(self, event: TaskRead) -> None:
         life = self._tasks.get(_key(event))
@@ -275,7 +272,7 @@ class OpenTelemetryObserver:
     def _conclude(self, life: _Life, task: Task[Any], ended: TaskEnded | None = None) -> None:
         """Say on a task's span how it ended, and end that."""
         span = life.span
-        span.set_attributes(_facts_of(task))
+        span.set_attributes(facts_of(task))
         if ended is not None:
             span.set_attribute("piapi.task.polls", ended.polls)
             if ended.detection_seconds is not None:
@@ -291,11 +288,11 @@ class OpenTelemetryObserver:
         self._measure(life.labels, task, ended)
         self._end(life)
 
-    def _measure(self, labels: _Labels, task: Task[Any], ended: TaskEnded | None) -> None:
+    def _measure(self, labels: Labels, task: Task[Any], ended: TaskEnded | None) -> None:
         """Count and measure a task that has ended."""
         meters = self._meters
         meters.tasks.add(1, {**labels, "piapi.outcome": task.state.value})
-        queue_seconds = _between(task.created_at, task.started_at)
+        queue_seconds = seconds_between(task.created_at, task.started_at)
         if queue_seconds is not None:
             meters.queue_time.record(queue_seconds, labels)
         if task.cost is not None:
@@ -330,13 +327,13 @@ class OpenTelemetryObserver:
     # -- clients ----------------------------------------------------------------------------------
 
     def _polled(self, event: PollMade) -> None:
-        labels: _Labels = {"piapi.family": event.family, "server.address": _host_of(event.origin)}
+        labels: Labels = {"piapi.family": event.family, "server.address": host_of(event.origin)}
         if event.error is not None:
             labels["error.type"] = type(event.error).__name__
         self._meters.polls.add(1, labels)
 
     def _limited(self, event: RateLimited) -> None:
-        self._meters.rate_limited.add(1, {"server.address": _host_of(event.origin)})
+        self._meters.rate_limited.add(1, {"server.address": host_of(event.origin)})
 
     def _shut_down(self, event: ClientShutDown) -> None:
         for life in [life for life in self._lives.values() if life.client == event.client]:
@@ -395,76 +392,6 @@ class _Meters:
         self.rate_limited = meter.create_counter(
             "piapi.rate_limited", "{time}", "Times a host asked to slow down."
         )
-
-
-# -- attributes ------------------------------------------------------------------------------------
-
-
-def _labels(event: SubmissionStarted) -> _Labels:
-    """Return what a task's span and its metrics have in common: few values, and no prompt."""
-    request = event.task_request
-    model, task_type = _names_of(request)
-    service = request.family.service
-    return {
-        "gen_ai.operation.name": _OPERATION,
-        "gen_ai.provider.name": "piapi" if service is None else service.name.lower(),
-        "gen_ai.request.model": model,
-        "piapi.task.type": task_type,
-        "piapi.family": event.family,
-        "server.address": _host_of(event.origin),
-    }
-
-
-def _labels_of_task(event: TaskEvent) -> _Labels:
-    return {
-        "gen_ai.operation.name": _OPERATION,
-        "piapi.family": event.family,
-        "server.address": _host_of(event.origin),
-    }
-
-
-def _names_of(request: Request[Any]) -> tuple[str, str]:
-    """Return the model and the task type of a request; Midjourney's verbs have one model."""
-    names = getattr(request, "names", None)
-    if isinstance(names, tuple):
-        model, task_type = names
-        return model, task_type
-    verb = getattr(request, "verb", None)
-    if isinstance(verb, str):
-        return "midjourney", verb
-    return type(request).__name__, ""
-
-
-def _facts_of(task: Task[Any]) -> dict[str, str | int | float]:
-    """Return what is known of a task at its end."""
-    facts: dict[str, str | int | float] = {
-        "piapi.task.state": task.state.value,
-        "piapi.task.status": task.status,
-        "piapi.outcome": task.state.value,
-    }
-    queue_seconds = _between(task.created_at, task.started_at)
-    if queue_seconds is not None:
-        facts["piapi.task.queue_seconds"] = queue_seconds
-    run_seconds = _between(task.started_at, task.ended_at)
-    if run_seconds is not None:
-        facts["piapi.task.run_seconds"] = run_seconds
-    if task.cost is not None:
-        facts["piapi.cost.amount"] = task.cost.amount
-        facts["piapi.cost.unit"] = task.cost.unit
-    if task.files and task.files[0].kind is FileKind.IMAGE:
-        facts["gen_ai.output.type"] = "image"
-    return facts
-
-
-def _between(earlier: datetime | None, later: datetime | None) -> float | None:
-    """Return the seconds between two of the host's times; None if one is missing or they are reversed."""
-    if earlier is None or later is None or later < earlier:
-        return None
-    return (later - earlier).total_seconds()
-
-
-def _host_of(origin: str) -> str:
-    return origin.rpartition("/")[2]
 
 
 def _key(event: TaskEvent) -> _Key:

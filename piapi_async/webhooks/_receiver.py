@@ -16,7 +16,7 @@ import aiohttp.http_exceptions
 from aiohttp import web
 from attrs import define, evolve, field
 
-from .._protocol.fields import webhook_problem
+from .._protocol.webhook_fields import webhook_problem
 from .._runtime import Runtime
 from .._submit.deliveries import WebhookSettings
 from .._submit.nonces import nonce_in
