@@ -23,7 +23,7 @@ async def main(database: str, host: str, key: str, limit: str) -> None:
     async with (
         PiAPI(key, base_url=host, poll=PollPolicy.every(0.2), timeout=TIMEOUT, recover=RECOVER) as piapi,
         Worker(
-            database, piapi, concurrency=int(limit), per_worker=int(limit) * 2 // 3, lease=LEASE, poll=0.2
+            database, piapi, concurrency=int(limit), per_worker=int(limit) // 2, lease=LEASE, poll=0.2
         ) as worker,
     ):
         print("ready", flush=True)
