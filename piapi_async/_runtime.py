@@ -35,9 +35,9 @@ from ._wait.poller import Poller
 from ._wait.schedule import PollSchedule
 from ._wait.watch import Watch
 from .downloads._session import FileSession, host_of
-from .errors import ClientClosed, LedgerError, PiAPIError
+from .errors import ClientClosed, PiAPIError
 from .ledger import Ledger
-from .ledger._durations import read_durations, write_durations
+from .ledger._durations import DurationKeeper
 from .ledger._entries import SubmissionKey, check_key, note_as_json
 from .ledger._ledger import writer_of
 from .ledger._writer import LedgerWriter
@@ -75,11 +75,11 @@ class Runtime:
     uploader: Uploader
     ledger: LedgerWriter | None
     counters: Counters
+    durations: DurationKeeper | None
     closed: bool = field(default=False, init=False)
     _loop: asyncio.AbstractEventLoop | None = field(default=None, init=False)
     _pid: int = field(default=0, init=False)  # of the process that uses it
     _joined: bool = field(default=False, init=False)  # the ledger
-    _asked_for_durations: bool = field(default=False, init=False)
     _closing: asyncio.Task[None] | None = field(default=None, init=False)
 
     @classmethod
@@ -98,14 +98,15 @@ class Runtime:
         recover: float,
     ) -> Runtime:
         """Return a runtime whose parts know each other."""
-        writer = None
+        schedule = PollSchedule(policy, rng, multi_fetch_size, sender.counters)
+        writer = keeper = None
         if ledger is not None:
             writer = writer_of(ledger)
+            keeper = DurationKeeper(writer, origin, schedule.kinds)
 
         # The poller does not hold the runtime, so that a client that is dropped open is noticed at
         # once.
-        on_end = partial(_record_end, writer, sender.events)
-        schedule = PollSchedule(policy, rng, multi_fetch_size, sender.counters)
+        on_end = partial(_record_end, writer, keeper, sender.events)
         poller = Poller(schedule, sender, max(1, connections // 4), on_end)
 
         correlation = Correlation(sender, poller, writer, origin)
@@ -124,6 +125,7 @@ class Runtime:
             uploader=uploader,
             ledger=writer,
             counters=sender.counters,
+            durations=keeper,
         )
 
     # -- life -------------------------------------------------------------------------------------
@@ -196,7 +198,8 @@ class Runtime:
             last.callback(self.events.shut_down)
             if self.ledger is not None and self._joined:
                 last.push_async_callback(self.ledger.leave, self.events)
-                last.push_async_callback(self._keep_durations)
+                if self.durations is not None:
+                    last.push_async_callback(self.durations.keep)
             last.push_async_callback(self.sender.transport.close)
             last.push_async_callback(self.uploader.close)
             last.push_async_callback(self.correlation.finish)
@@ -240,7 +243,8 @@ class Runtime:
             request, key, timeout, identity=identity, terms=terms, subject=subject
         )
 
-        self._recall_durations()
+        if self.durations is not None:
+            self.durations.recall()
         watch = self.watch(
             family,
             accepted.task_id,
@@ -268,29 +272,6 @@ class Runtime:
             raise ValueError("key: it needs a ledger, PiAPI(ledger=Ledger(path)), and this client has none")
         check_key(key)
 
-    def _recall_durations(self) -> None:
-        """Ask the ledger, once, how long tasks took before; it answers soon after the first submission."""
-        if self.ledger is None or self._asked_for_durations:
-            return
-
-        self._asked_for_durations = True
-        kinds = self.poller.schedule.kinds
-
-        def take_in(earlier: asyncio.Future[Any]) -> None:
-            if not earlier.cancelled() and earlier.exception() is None:
-                kinds.remember(earlier.result())
-
-        with contextlib.suppress(LedgerError):  # the next submission will say so
-            asyncio.ensure_future(self.ledger.run(read_durations, self.origin)).add_done_callback(take_in)
-
-    async def _keep_durations(self) -> None:
-        """Have the ledger keep how long tasks took, for the next run."""
-        latest = self.poller.schedule.kinds.latest()
-        if self.ledger is None or not self._asked_for_durations or not latest:
-            return
-        with contextlib.suppress(LedgerError):  # it is a hint, and no loss
-            await self.ledger.run(write_durations, self.origin, latest)
-
     def watch(
         self,
         family: Family[Any],
@@ -317,7 +298,7 @@ class Runtime:
             return Watch(family, task_id, due=-math.inf, durations=durations)
 
         now = asyncio.get_running_loop().time()
-        due = schedule.first_poll(now, durations, has_webhook=has_webhook)
+        due = schedule.first_poll(family, now, durations, has_webhook=has_webhook)
         return Watch(family, task_id, due=due, paced_from=now, has_webhook=has_webhook, durations=durations)
 
     def family(self, named: Family[Any] | None) -> Family[Any]:
@@ -409,7 +390,9 @@ def check_timeout(seconds: object) -> None:
         )
 
 
-def _record_end(ledger: LedgerWriter | None, events: Events, watch: Watch) -> None:
+def _record_end(
+    ledger: LedgerWriter | None, durations: DurationKeeper | None, events: Events, watch: Watch
+) -> None:
     task = watch.task
     if task is None:
         return
@@ -419,11 +402,13 @@ def _record_end(ledger: LedgerWriter | None, events: Events, watch: Watch) -> No
     if task.ref is None:
         found_at(task, ref)
 
+    now = asyncio.get_running_loop().time()
     if not watch.end_told:  # an end may be seen again
         watch.end_told = True
-        now = asyncio.get_running_loop().time()
         events.ended(
             watch.subject, family, task, now, polls=watch.polls, detection_seconds=watch.detection_seconds
         )
     if ledger is not None:
         ledger.end(ref, task.state.value, task.raw)
+    if durations is not None:
+        durations.keep_now_and_then(now)

@@ -22,6 +22,7 @@ from ._protocol.decoding import Structure
 from ._protocol.envelope import read_task_object
 from ._protocol.family import Family, no_cancel
 from ._protocol.fields import flag, json_object, link, number, open_choice, ratio, text, whole
+from ._protocol.kinds import Kind, kind_of
 from ._protocol.reading import (
     classify,
     failure_text,
@@ -116,6 +117,15 @@ class _Create(FileRequest):
     """What the three share: the body is the inputs, the response has the new task's id."""
 
     _path: ClassVar[str] = ""
+    _model: ClassVar[str] = ""  # as the history lists its tasks
+
+    @property
+    def kind(self) -> Kind:
+        """The kind of its tasks: all of a protocol, but for Kling's in professional mode."""
+        mode = ""
+        if getattr(self, "professional_mode", None):
+            mode = "professional"
+        return kind_of(self._model, "", mode)
 
     def to_http(self) -> HTTPRequest:
         return HTTPRequest("POST", self._path, self.to_json(set_inputs(self)))
@@ -129,6 +139,7 @@ class FaceSwap(_Create):
     """Give a picture the face of another."""
 
     _path = "/api/face_swap/v1/async"
+    _model = "Qubico/image-toolkit"
     target_image: str | PurePath = link(base64=True, kw_only=False)
     swap_image: str | PurePath = link(base64=True)
     result_type: str = open_choice("url", default="url")
@@ -143,6 +154,7 @@ class DreamMachine(_Create):
     """Make a video from a prompt, or from a picture and perhaps a last one."""
 
     _path = "/api/luma/v1/video"
+    _model = "luma"
     _needs = (("prompt", "image_url"),)
     prompt: str | None = text(default=None, kw_only=False)
     expand_prompt: bool | None = flag(default=None)
@@ -161,6 +173,7 @@ class LegacyKling(_Create):
     """Make a video from a prompt, or from a picture; `duration` in seconds."""
 
     _path = "/api/kling/v1/video"
+    _model = "kling"
     _needs = (("prompt", "image_url"),)
     prompt: str | None = text(default=None, kw_only=False)
     negative_prompt: str | None = text(default=None)
@@ -213,7 +226,11 @@ class _Protocol(Generic[R]):
             cancel=no_cancel(self.name),
             read=self._read_whole,
             listed_as=self.listed_as,
+            kind=self._kind,
         )
+
+    def _kind(self, _raw: Mapping[str, Any]) -> Kind:
+        return kind_of(self.listed_as, "")
 
     def _get(self, task_id: TaskId) -> Request[Task[R]]:
         return _Get(task_id, self)

@@ -161,28 +161,26 @@ class TokenBucket:
 
 _TYPICAL = Usual(45.0)  # fast-mode tasks take 25 to 80 seconds (the vendor's page)
 
-# In deviations of the logarithm of a kind's durations (tuned in `benchmarks.polling`):
-_YOUNG = -1.9  # one task in 30 ends before: 95 % of all are noticed in time without polling for it
-_GLANCES = (-3.0, -2.3)  # at these ages there is one poll each, for those that end so early
+# In deviations of the logarithm of a kind's durations:
 _PATIENT = 2.1  # nearly all tasks have ended by then
+_SHARED_YOUNG = -1.8  # a task that shares its polls is polled ever more often until this age ...
+_SHARED_EARLIEST = -3.5  # ... and from this one on
 
 # In typical durations.  A delivery may be lost, and the fewer ends of a kind were seen, the wider they
 # seem to spread: such doubt must bring the poll forward, and not put it off to thirty times the median.
 _LONGEST_NET = 4.0
 
-# Progress was observed to lead or trail by about 0.1 of the predicted duration, so an end is
-# unlikely earlier than this share of it before its predicted time.
-_PREDICTION_MARGIN = 0.15
-
 # As shares of, or in, intervals of the plain schedule:
-_END_IS_DUE = 0.85  # polls are closer when an end is due
 _MOST_PREDICTED = 10.0  # hosts need not report steadily, so no prediction is relied on for longer
-_ALLOWANCE = 0.95  # leaves time for the jitter and for the response to arrive
-_GLANCES_APART = 3.0  # a poll of young tasks is not worth it closer to the next
+_ALLOWANCE = 0.96  # leaves time for the jitter and for the response to arrive
+_GLANCES_APART = 3.0  # a poll of a young task is not worth it closer to the next
+_GLANCE_SHARE = 0.015  # of a task's polls: for those that end at once, as refused ones do
+_MOST_GLANCES = 4
 _FIRST_GUESS = 3.0  # until a kind is known its tasks are first polled then, and at twice each age
 _LOOKED_AT = 8.0  # polls in a typical duration, of a task whose progress somebody looks at
 
-_JITTER = 0.04
+_JITTER = 0.03
+_ON_THE_WAY = 1.067  # in delays
 _PUNCTUAL = 0.95  # the share of ends that are to be noticed within `PollPolicy.delay`
 
 
@@ -192,6 +190,45 @@ class Pace:
 
     progress: float
     rate: float
+
+
+# A feedback that keeps the share of ends that are noticed late what it should be, whatever the
+# distribution is: one that is late moves by `gain` · 0.95 and one in time back by `gain` · 0.05.
+_LATE = 0.036
+_YOUNG_GAIN, _YOUNG_RANGE = 0.1, (-2.6, -1.6)
+_LATE_BY_PACE = 0.03
+_MARGIN_GAIN, _MARGIN_RANGE = 0.05, (0.08, 1.0)
+_USELESS = 0.6  # a margin at which progress tells little
+
+
+@frozen
+class Caution:
+    """How early tasks of a kind are polled, by how many ends were noticed late.
+
+    `young`: the age up to which a task is not polled, in deviations of the logarithm; who ends
+    before is noticed late.  `margin`: how much earlier than by its pace a task may end, as a share
+    of its duration (progress was observed to lead or trail by about 0.1).  `paced`: such tasks show
+    progress, so that an early poll of one saves others.
+    """
+
+    young: float = -1.75
+    margin: float = 0.15
+    paced: bool = False
+
+    def after_youth(self, late: float, weight: float = 1.0) -> Caution:
+        """Return the caution after one more end, which was `late` with this probability."""
+        lowest, highest = _YOUNG_RANGE
+        young = self.young - _YOUNG_GAIN * weight * (late - _LATE)
+        return evolve(self, young=min(max(young, lowest), highest))
+
+    def after_pace(self, late: float, weight: float = 1.0) -> Caution:
+        """Return the caution after one more end of a task whose pace was known."""
+        lowest, highest = _MARGIN_RANGE
+        margin = self.margin + _MARGIN_GAIN * weight * (late - _LATE_BY_PACE)
+        return evolve(self, margin=min(max(margin, lowest), highest), paced=margin < _USELESS)
+
+
+_USUAL_CAUTION = Caution()
 
 
 @frozen
@@ -248,6 +285,11 @@ class PollPolicy:
         """Seconds between two polls of the plain schedule: an end falls evenly between them."""
         return self.delay / _PUNCTUAL
 
+    @property
+    def in_time(self) -> float:
+        """Seconds within which an end is noticed in time, the response's way included."""
+        return self.delay * _ON_THE_WAY
+
     def next_poll(
         self,
         rng: Random,
@@ -255,16 +297,19 @@ class PollPolicy:
         age: float | None = None,
         pace: Pace | None = None,
         usual: Usual | None = None,
+        caution: Caution = _USUAL_CAUTION,
         looked_at: bool = False,
+        shared: bool = False,
     ) -> float:
         """Return the seconds until the next poll of a task that has not ended.
 
         `age` is the seconds since it can have begun to run, or None if that is not known; `pace`
         is what its progress shows, `usual` how long such tasks take.  A task whose progress
-        somebody looks at is polled now and then while it is young, too.  Jitter only lengthens.
+        somebody looks at (`looked_at`), or whose polls are `shared` with others, is polled now and
+        then while it is young, too.  Jitter only lengthens.
         """
         usual = usual or self.guess()
-        seconds = self._steady(age, pace, usual)
+        seconds = self._steady(age, pace, usual, caution, shared=shared)
         if looked_at and not self._plain:
             seconds = min(seconds, usual.median / _LOOKED_AT)
         return seconds * (1.0 + _JITTER * rng.random())
@@ -282,36 +327,54 @@ class PollPolicy:
         patience = min(usual.after(_PATIENT), _LONGEST_NET * usual.median)
         return max(patience - age, usual.median)
 
-    def _steady(self, age: float | None, pace: Pace | None, usual: Usual) -> float:
+    def _steady(
+        self, age: float | None, pace: Pace | None, usual: Usual, caution: Caution, *, shared: bool
+    ) -> float:
         """Return what `next_poll` does, without jitter."""
         if self._plain:
             return self.interval
 
         interval = self.interval * _ALLOWANCE
         if pace is not None:
-            return self._by_pace(pace, interval, usual)
+            return self._by_pace(pace, interval, usual, caution.margin)
         if age is None:
             return interval
+        if shared:
+            return self._shared(age, interval, usual)
 
-        young = usual.after(_YOUNG)
+        young = usual.after(caution.young)
         if age >= young:
             return interval
-        return min(self._glance(age, young, interval, usual), young - age + self.interval)
+        return min(self._glance(age, young, interval, usual, caution), young - age + interval)
 
-    def _glance(self, age: float, young: float, interval: float, usual: Usual) -> float:
-        """Return the seconds to a poll of a task that is too young for the end to be likely; inf for none."""
+    @staticmethod
+    def _shared(age: float, interval: float, usual: Usual) -> float:
+        """Return the seconds to a poll of many: while few tasks end the interval shrinks as 1/age."""
+        earliest = usual.after(_SHARED_EARLIEST)
+        young = usual.after(_SHARED_YOUNG)
+        by_age = min(interval * young / max(age, earliest), young - age)
+        seconds = max(earliest - age, interval, by_age)
         if not usual.known:  # so that a wrong guess costs no more than as long again
+            return min(seconds, max(_FIRST_GUESS * interval, age))
+        return seconds
+
+    @staticmethod
+    def _glance(age: float, young: float, interval: float, usual: Usual, caution: Caution) -> float:
+        """Return the seconds to a poll of a task that is too young for the end to be likely; inf for none."""
+        if not usual.known:  # as above
             return max(_FIRST_GUESS * interval, age)
 
         apart = _GLANCES_APART * interval
-        for deviations in _GLANCES:
-            at = usual.after(deviations)
-            if at - age > apart and young - at > apart:
+        polls = (usual.median - young) / interval
+        glances = min(max(int(polls * _GLANCE_SHARE), int(caution.paced)), _MOST_GLANCES)
+        for halvings in range(glances, 0, -1):
+            at = young / 2.0**halvings
+            if at - age > apart:
                 return at - age
         return math.inf
 
-    def _by_pace(self, pace: Pace, interval: float, usual: Usual) -> float:
+    @staticmethod
+    def _by_pace(pace: Pace, interval: float, usual: Usual, margin: float) -> float:
         left = (100.0 - pace.progress) / pace.rate
-        margin = _PREDICTION_MARGIN * 100.0 / pace.rate
-        predicted = min(left - margin, _MOST_PREDICTED * interval, usual.median)
-        return max(_END_IS_DUE * interval, predicted)
+        predicted = min(left - margin * 100.0 / pace.rate, _MOST_PREDICTED * interval, usual.median)
+        return max(interval, predicted)

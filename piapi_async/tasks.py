@@ -74,6 +74,12 @@ class Usual:
         """Return the seconds after which a share of the tasks has ended, given in deviations."""
         return self.median * math.exp(deviations * self.spread)
 
+    def ended(self, age: float) -> float:
+        """Return the share of the tasks that has ended at an age in seconds."""
+        if age <= 0.0:
+            return 0.0
+        return math.erfc(math.log(self.median / age) / (self.spread * math.sqrt(2.0))) / 2.0
+
 
 @frozen
 class Cost:

@@ -34,6 +34,7 @@ from .._protocol.fields import (
     urls,
     whole,
 )
+from .._protocol.kinds import UNKNOWN, Kind, kind_of
 from .._protocol.reading import read_usage
 from .._protocol.requests import CheckedRequest, request, set_fields
 from .._protocol.webhook_fields import webhook_url
@@ -116,6 +117,15 @@ class _Verb(CheckedRequest):
     def family(self) -> Family[LegNextResult]:
         return LEGNEXT
 
+    @property
+    def kind(self) -> Kind:
+        """The kind of its jobs: the verb, in the mode that a prompt asks for."""
+        return kind_of("midjourney", self.verb, self._mode)
+
+    @property
+    def _mode(self) -> str:
+        return "fast"
+
     def to_http(self) -> HTTPRequest:
         names = _names_on_the_wire(self._class)
         body = {names[name]: self._on_the_wire(name, value) for name, value in set_fields(self).items()}
@@ -152,6 +162,10 @@ class Imagine(_Verb):
 
     verb = "diffusion"
     text: str = text(most=_LONGEST_PROMPT, kw_only=False)
+
+    @property
+    def _mode(self) -> str:
+        return next((mode for mode in ("turbo", "relax") if f"--{mode}" in self.text), "fast")
 
 
 @request
@@ -433,6 +447,13 @@ class GetJob:
         return _read_job(read_task_object(response, self, self.task_id), self.task_id)
 
 
+def _read_kind(raw: Mapping[str, Any]) -> Kind:
+    task_type = raw.get("task_type")
+    if not isinstance(task_type, str) or not task_type:
+        return UNKNOWN
+    return kind_of("midjourney", task_type, "fast")
+
+
 LEGNEXT: Family[LegNextResult] = Family(
     name="legnext",
     service=SERVICE,
@@ -440,5 +461,6 @@ LEGNEXT: Family[LegNextResult] = Family(
     fetch=GetJob,
     cancel=no_cancel("legnext"),
     read=_read_job,
+    kind=_read_kind,
 )
 """Jobs of LegNext's protocol."""

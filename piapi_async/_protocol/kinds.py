@@ -53,10 +53,21 @@ _MADE = (
 _MODES = {"turbo": TURBO, "relax": RELAX}
 
 
+_WORDS = frozenset({"describe", "shorten", "seed"})  # verbs that draw nothing
+
+
+def _of_midjourney(verb: str, mode: str) -> Usual:
+    if verb in _WORDS:
+        return PICTURE
+    if "video" in verb:
+        return VIDEO
+    return _MODES.get(mode, FAST)
+
+
 @lru_cache(maxsize=1024)
 def kind_of(model: str, task_type: str, mode: str = "") -> Kind:
     """Return the kind of a task by the names that the wire has for it."""
     name = f"{model}/{task_type}/{mode}".lower()
     if "midjourney" in model.lower():
-        return Kind(name, _MODES.get(mode, FAST))
+        return Kind(name, _of_midjourney(task_type, mode))
     return Kind(name, next((usual for words, usual in _MADE if words.search(name)), PICTURE))

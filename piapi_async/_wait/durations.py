@@ -23,15 +23,18 @@ from collections.abc import Iterable, Mapping
 from attrs import define, field
 
 from .._protocol.kinds import Kind
+from ..policy import Caution
 from ..tasks import Usual
 
 _COHORT = 256  # tasks of a kind that are remembered
-_COHORT_IN_FLIGHT = 32  # of them, at most so many in flight
+_COHORT_IN_FLIGHT = 96  # of them, at most so many in flight
 _MOST_KINDS = 500  # that are remembered; the one that was not used for longest is forgotten
 
+_ANSWERS_TO = 16.0  # tasks in flight from which on each end counts less
 _ENOUGH = 3  # ends after which a kind counts as known
 _SURPRISING = 4  # ends in a row that tell of a change ...
-_CHANGED = 2.0  # ... when on average so many deviations off: by chance, one time in ten thousand
+_CHANGED = 2.0  # ... when on average so many deviations off: by chance, one time in ten thousand,
+_EACH_CHANGED = 1.0  # and each by so many: a few that are refused at once do not
 
 _GUESS_WEIGHT = 2.0  # tasks that the guessed spread counts for
 _OUTLIER = 2.5  # deviations: one that ends at once, refused, says little about the others
@@ -39,6 +42,8 @@ _NARROWEST, _WIDEST = 0.05, 1.2
 _ROUNDS = 4  # of fitting at most, from the last fit on ...
 _FITTED = 0.01  # ... while one changes more than so many deviations
 _UNINFORMATIVE = -2.0  # deviations: a task so young says nothing yet
+_PRECISE = 1.5  # times as long at most as at least
+_RARE = 1e-4  # a share that what is usual says nothing about
 _SHORTEST = 1e-3  # seconds; a duration of nothing has no logarithm
 _LONGEST = 1e7  # seconds
 _STORED = 32  # durations of a kind that the next run is told of
@@ -52,6 +57,7 @@ class _Run:
     began_at: float
     seconds: float | None = None  # None: in flight
     ended: bool = False
+    rough: tuple[float, float] | None = None  # how long it took at least and at most, if that differs much
 
 
 @define(eq=False, slots=True)
@@ -59,9 +65,10 @@ class KindDurations:
     """The durations of one kind; `guess` is what its request class says."""
 
     guess: Usual
+    caution: Caution = field(factory=Caution)
     _cohort: deque[_Run] = field(factory=deque)
     _in_flight: dict[object, _Run] = field(factory=dict)
-    _last: deque[float] = field(factory=lambda: deque(maxlen=_SURPRISING))
+    _last: deque[_Run] = field(factory=lambda: deque(maxlen=_SURPRISING))
     _known: Usual | None = None
     _fitted_at: float = -math.inf
     _ends: int = 0  # since the fit
@@ -98,16 +105,39 @@ class KindDurations:
         if run is None:
             return False
 
-        low, high = lowest - run.began_at, highest - run.began_at
-        seconds = (low + high) / 2
+        low, high = max(lowest - run.began_at, 0.0), max(highest - run.began_at, _SHORTEST)
         slack = 1.0  # times of the host are whole seconds
         if told is not None and max(low - slack, 0.0) < told <= high + slack and told < high * 2:
-            seconds = min(max(told, low), high)
+            low = high = max(min(max(told, low), high), _SHORTEST)
 
-        run.seconds = max(seconds, _SHORTEST)
+        run.seconds = max((low + high) / 2, _SHORTEST)
+        if high > low * _PRECISE:
+            run.rough = max(low, _SHORTEST), high
         run.ended = self._has_news = True
         self._ends += 1
-        return self._notice_change(math.log(run.seconds))
+        return self._notice_change(run)
+
+    def judge(self, watch: object, seen_before: float, now: float, in_time: float, *, paced: bool) -> None:
+        """Take in when an end was noticed: be more careful if that was late, else a little less.
+
+        It has ended after `seen_before`; `paced` tells that its polls followed its progress.  Where many
+        are in flight each counts less, because they answer to caution so late.
+        """
+        run = self._in_flight.get(watch)
+        if run is None or now <= seen_before:
+            return
+
+        gap, weight = now - seen_before, _ANSWERS_TO / max(_ANSWERS_TO, len(self._in_flight))
+        late = max(0.0, 1.0 - in_time / gap)
+        if paced:
+            self.caution = self.caution.after_pace(late, weight)
+            return
+
+        usual = self._known or self.guess
+        young, old = usual.ended(seen_before - run.began_at), usual.ended(now - run.began_at)
+        if late > 0.0 and old > young:
+            late = (usual.ended(now - in_time - run.began_at) - young) / (old - young)
+        self.caution = self.caution.after_youth(late, weight)
 
     def left(self, watch: object, at: float) -> None:
         """Take in that nobody waits for a task any more, which had not ended at a time."""
@@ -115,21 +145,22 @@ class KindDurations:
         if run is not None:
             run.seconds = max(at - run.began_at, _SHORTEST)
 
-    def _notice_change(self, log: float) -> bool:
-        self._last.append(log)
-        known = self._known
-        if known is None or len(self._last) < _SURPRISING:
+    def _notice_change(self, run: _Run) -> bool:
+        known, last = self._known, self._last
+        last.append(run)
+        if known is None or len(last) < _SURPRISING:
             return False
 
-        off = sum(self._last) / _SURPRISING - math.log(known.median)
-        if abs(off) < _CHANGED * known.spread:
+        offs = [math.log((run.seconds or 0.0) / known.median) / known.spread for run in last]
+        mean = sum(offs) / _SURPRISING
+        if abs(mean) < _CHANGED or min(off * math.copysign(1.0, mean) for off in offs) < _EACH_CHANGED:
             return False
 
-        recent = [run for run in self._cohort if run.ended][-_SURPRISING:]
-        kept = {id(run) for run in recent} | {id(run) for run in self._in_flight.values()}
-        self._cohort = deque(run for run in self._cohort if id(run) in kept)
-        self._known = None
-        self._last.clear()
+        kept = {id(recent) for recent in last} | {id(other) for other in self._in_flight.values()}
+        self._cohort = deque(other for other in self._cohort if id(other) in kept)
+        self._known = Usual(known.after(mean), self.guess.spread)
+        self.caution = Caution(margin=self.caution.margin, paced=self.caution.paced)
+        last.clear()
         self._fitted_at = -math.inf
         self._fitted_to = 0
         return True
@@ -142,10 +173,11 @@ class KindDurations:
         self._cohort.extendleft(reversed(earlier[-_STORED:]))
         self._ends += len(earlier)
 
-    def latest(self) -> list[float]:
-        """Return how long the last tasks took, in seconds, to three digits; [] if none has ended."""
+    def take_news(self) -> list[float]:
+        """Return how long the last tasks took, in seconds, to three digits; [] if none has ended since."""
         if not self._has_news:
             return []
+        self._has_news = False
         ended = [run.seconds for run in self._cohort if run.ended and run.seconds is not None]
         return [float(f"{seconds:.3g}") for seconds in ended[-_STORED:]]
 
@@ -163,23 +195,25 @@ class KindDurations:
 
     def _fit(self, now: float) -> None:
         self._fitted_at, self._ends = now, 0
-        ends = [math.log(run.seconds) for run in self._cohort if run.ended and run.seconds is not None]
+        ended = [run for run in self._cohort if run.ended]
+        ends = [math.log(run.seconds) for run in ended if run.seconds is not None and run.rough is None]
+        rough = [(math.log(run.rough[0]), math.log(run.rough[1])) for run in ended if run.rough is not None]
         lasting = [self._age(run, now) for run in self._cohort if not run.ended]
         ages = [math.log(age) for age in lasting if age > _SHORTEST]
-        self._fitted_to = len(ends)
-        if not ends:
+        self._fitted_to = len(ended)
+        if not ended:
             return  # how long tasks take at least does not tell how long they take
 
         start = self._known or self.guess
         mean, spread = math.log(start.median), start.spread
         for _ in range(_ROUNDS):
             before = mean, spread
-            mean, spread = self._improve(ends, ages, mean, spread)
+            mean, spread = self._improve(ends, rough, ages, mean, spread)
             if math.dist(before, (mean, spread)) < _FITTED * spread:
                 break
 
         known = len(ends) >= _ENOUGH
-        wary = spread * (1.0 + 1.5 / max(1, len(ends)))
+        wary = spread * (1.0 + 1.0 / max(1, len(ended)))
         self._known = Usual(math.exp(mean), wary, known=known)
 
     @staticmethod
@@ -187,7 +221,12 @@ class KindDurations:
         return now - run.began_at if run.seconds is None else run.seconds
 
     def _improve(
-        self, ends: Iterable[float], ages: Iterable[float], mean: float, spread: float
+        self,
+        ends: Iterable[float],
+        rough: Iterable[tuple[float, float]],
+        ages: Iterable[float],
+        mean: float,
+        spread: float,
     ) -> tuple[float, float]:
         """Return a better mean and spread of the logarithms: one round of expectation and maximisation."""
         number, total, squares = 0.0, 0.0, 0.0
@@ -195,6 +234,12 @@ class KindDurations:
         for log in ends:
             off = min(max(log - mean, -reach), reach)
             number, total, squares = number + 1, total + off, squares + off * off
+
+        for low, high in rough:
+            off, square = _moments((low - mean) / spread, (high - mean) / spread)
+            number += 1
+            total += spread * off
+            squares += spread * spread * square
 
         for log in ages:
             z = (log - mean) / spread
@@ -211,12 +256,27 @@ class KindDurations:
         return mean + step, min(max(new, _NARROWEST), _WIDEST)
 
 
+def _density(z: float) -> float:
+    """Return the density of the standard normal distribution."""
+    return math.exp(-z * z / 2.0) / math.sqrt(2.0 * math.pi)
+
+
+def _moments(low: float, high: float) -> tuple[float, float]:
+    """Return the means of a standard normal value that lies between two, and of its square."""
+    share = (math.erfc(-high / math.sqrt(2.0)) - math.erfc(-low / math.sqrt(2.0))) / 2.0
+    if share < _RARE:  # what is usual says nothing of it
+        middle = min(max((low + high) / 2, -_OUTLIER), _OUTLIER)
+        return middle, middle * middle
+    first, last = _density(low), _density(high)
+    return (first - last) / share, 1.0 + (low * first - high * last) / share
+
+
 def _mean_beyond(z: float) -> float:
     """Return the mean of a standard normal value that is known to exceed `z`."""
     beyond = math.erfc(z / math.sqrt(2.0)) / 2.0
     if beyond < 1e-12:  # noqa: PLR2004 - where the quotient loses its digits
         return z + 1.0 / z
-    return math.exp(-z * z / 2.0) / math.sqrt(2.0 * math.pi) / beyond
+    return _density(z) / beyond
 
 
 @define(eq=False, slots=True)
@@ -248,7 +308,7 @@ class Kinds:
             elif len(self._earlier) < _MOST_KINDS:
                 self._earlier[name] = seconds
 
-    def latest(self) -> dict[tuple[str, str], list[float]]:
-        """Return what the next run should know: the last durations of each kind, by family and kind."""
-        found = {name: durations.latest() for name, durations in self._by_name.items()}
+    def take_news(self) -> dict[tuple[str, str], list[float]]:
+        """Return what the next run should know and was not returned yet: the last durations, by kind."""
+        found = {name: durations.take_news() for name, durations in self._by_name.items()}
         return {name: seconds for name, seconds in found.items() if seconds}

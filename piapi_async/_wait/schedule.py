@@ -36,10 +36,11 @@ from .._verdict import Verdict, judge_read
 from ..errors import APIError, ClientClosed, NotFoundError, PiAPIError, UnexpectedAnswer
 from ..policy import PollPolicy, doubled
 from ..stats import Counters
-from ..tasks import TaskId, TaskState, Usual
+from ..tasks import TaskId
 from .durations import KindDurations, Kinds
 from .faults import KeyRefusals
 from .queue import DeadlineQueue, FamilyQueue
+from .timing import Timing
 from .trust import EndReports, WebhookTrust
 from .watch import NEVER, AnyTask, Poll, Readings, Wait, Watch, differs, is_behind
 
@@ -47,8 +48,8 @@ LAST_POLL_LEAD = 1.0
 """Seconds before a deadline at which the last poll begins, so that its response can still arrive."""
 
 _FAULT_DELAY_MAX = 10.0  # seconds between polls, however many have failed
+_FEW = 4  # tasks that seldom share a poll, as they are seldom due together
 _MOST_DOUBLINGS = 10  # a schedule of milliseconds, as for an emulator, does not back off to seconds
-_ROUGH = 0.5  # seconds; hosts tell times in whole ones, which are no better than two looks so close together
 
 
 @define(eq=False)
@@ -61,6 +62,7 @@ class PollSchedule:
     counters: Counters = field(factory=Counters)
     trust: WebhookTrust = field(factory=WebhookTrust)
     kinds: Kinds = field(factory=Kinds)
+    timing: Timing = field(init=False)
     _reports: EndReports = field(init=False)
     _queues: dict[str, FamilyQueue] = field(factory=dict, init=False)
     _deadlines: DeadlineQueue = field(factory=DeadlineQueue, init=False)
@@ -69,6 +71,7 @@ class PollSchedule:
     def __attrs_post_init__(self) -> None:
         # A poll finds an end when it is half the delay old, on average.
         self._reports = EndReports(self.trust, grace=self.policy.delay / 2)
+        self.timing = Timing(self.policy, self.rng, self.trust, self.kinds)
 
     def __len__(self) -> int:
         """Return the number of tasks that are waited for."""
@@ -116,7 +119,7 @@ class PollSchedule:
             if watch.durations is not None and watch.observed_at == NEVER and watch.paced_from <= now:
                 watch.durations.begun(watch, watch.paced_from)
         if changes and watch.due > now and not (watch.has_webhook and self.trust.relied_on):
-            watch.due = min(watch.due, now + self._in(watch, now, looked_at=True))
+            watch.due = min(watch.due, now + self.timing.soon(watch, now, looked_at=True))
         wait = Wait(watch, woken, deadline, changes, once)
         watch.waits += (wait,)
         self._deadlines.push(wait)
@@ -126,7 +129,7 @@ class PollSchedule:
             watch.due = now
         elif watch.has_webhook and not self.trust.relied_on:
             # Its poll may have been put off while webhooks were relied on.
-            watch.due = min(watch.due, now + self._in(watch, now))
+            watch.due = min(watch.due, now + self.timing.soon(watch, now))
 
         if not watch.polling:
             due = now if once else max(now, watch.due)
@@ -162,29 +165,21 @@ class PollSchedule:
 
     def durations_of(self, family: Family[Any], kind: Kind) -> KindDurations:
         """Return what is known of how long tasks of a kind take."""
-        return self.kinds.of(family.name, kind, self.policy.guess(kind.usual))
+        return self.timing.durations_of(family, kind)
 
     def first_poll(
-        self, now: float, durations: KindDurations | None = None, *, has_webhook: bool = False
+        self,
+        family: Family[Any],
+        now: float,
+        durations: KindDurations | None = None,
+        *,
+        has_webhook: bool = False,
     ) -> float:
         """Return when to poll a task first that is submitted now: not before anything can have ended."""
         self._judge_reports(now)
-        usual = self._usual(durations, now, has_webhook=has_webhook)
-        seconds = self.policy.next_poll(self.rng, age=0.0, usual=usual)
-        if has_webhook:
-            seconds = self._put_off(seconds, 0.0, usual)
-        return now + seconds
-
-    def _in(self, watch: Watch, now: float, *, looked_at: bool = False) -> float:
-        """Return the seconds to the next poll of a task, whatever its age."""
-        usual = self._usual(watch.durations, now, has_webhook=watch.has_webhook)
-        return self.policy.next_poll(self.rng, usual=usual, looked_at=looked_at)
-
-    def _usual(self, durations: KindDurations | None, now: float, *, has_webhook: bool) -> Usual | None:
-        """Return how long tasks of a kind take; None if that is not known, or nothing depends on it."""
-        if durations is None or (self.policy.is_plain and not has_webhook):
-            return None
-        return durations.usual(now)
+        return now + self.timing.first(
+            now, durations, has_webhook=has_webhook, shared=self._is_shared(family)
+        )
 
     def next_event(self, *, polls: bool) -> float:
         """Return when the next deadline comes or, with `polls`, a poll is due; inf for never."""
@@ -287,7 +282,9 @@ class PollSchedule:
         if watch.report_unchecked:
             self._poll_again_now(watch, now)
             return woken
-        return woken + self._reschedule(watch, now + self._next_poll_in(watch, task, now))
+        return woken + self._reschedule(
+            watch, now + self.timing.next(watch, task, now, shared=self._is_shared(watch.family))
+        )
 
     def _end(self, watch: Watch, now: float) -> list[Wait]:
         """Take in that a task has ended."""
@@ -299,56 +296,25 @@ class PollSchedule:
             watch.detection_seconds = (now - watch.observed_at) / 2
             self.counters.detection_seconds += watch.detection_seconds
 
-        if watch.durations is not None and watch.task is not None:
-            self._learn_duration(watch, watch.durations, watch.task, now, reported=reported)
+        if self.timing.learn(watch, now, reported=reported):
+            self._poll_kind_anew(watch, now)
         if watch.has_webhook:
             task = watch.family.name, watch.task_id
             if self._reports.end_observed(task, now, reported=reported):
                 self._poll_as_usual(now)
         return self._finish(watch, None)
 
-    def _next_poll_in(self, watch: Watch, task: AnyTask, now: float) -> float:
-        """Take in that a task has not ended; return the seconds to its next poll."""
-        age, pace = watch.measure(task, now)
-        if watch.durations is None:
-            watch.durations = self.durations_of(watch.family, watch.family.kind(task.raw))
-        if watch.paced_from == now and task.state is TaskState.WAITING:  # it has not begun yet
-            watch.durations.begun(watch, now)
-
-        usual = self._usual(watch.durations, now, has_webhook=watch.has_webhook)
-        looked_at = any(wait.changes for wait in watch.waits)
-        seconds = self.policy.next_poll(self.rng, age=age, pace=pace, usual=usual, looked_at=looked_at)
-        if watch.has_webhook and not watch.end_reported:
-            seconds = self._put_off(seconds, now - watch.paced_from, usual)
-        watch.end_reported_at = NEVER  # a report is refuted: it was too early, or forged
-        return seconds
-
-    def _learn_duration(
-        self, watch: Watch, durations: KindDurations, task: AnyTask, now: float, *, reported: bool
-    ) -> None:
-        """Take in how long a task took; if that is news, poll the others of its kind accordingly."""
-        if not durations.counts(watch):
-            return
-
-        earliest = now if reported else max(watch.observed_at, watch.paced_from)
-        if math.isnan(earliest):
-            earliest = watch.observed_at
-
-        told = None
-        if now - earliest > max(self.policy.interval * 2, _ROUGH):  # the host may know better
-            began, ended = task.started_at, task.ended_at
-            if began is not None and ended is not None:
-                told = (ended - began).total_seconds()
-        if durations.ended(watch, earliest, now, told=told):
-            for other in list(self._queue_of(watch.family).watches.values()):
-                if other.durations is durations and not other.polling and other is not watch:
-                    self._enqueue(other, now + self._in(other, now))
-
     @staticmethod
     def _left(watch: Watch) -> None:
         """Take in that nobody waits for a task any more."""
         if watch.durations is not None:
             watch.durations.left(watch, max(watch.observed_at, 0.0))
+
+    def _poll_kind_anew(self, ended: Watch, now: float) -> None:
+        """Poll the others of a kind soon, because its tasks take another time than before."""
+        for other in list(self._queue_of(ended.family).watches.values()):
+            if other.durations is ended.durations and not other.polling and other is not ended:
+                self._enqueue(other, now + self.timing.soon(other, now))
 
     # -- what webhooks report ----------------------------------------------------------------------
 
@@ -377,14 +343,6 @@ class PollSchedule:
     def reported_early(self, task_id: TaskId) -> None:
         """Remember an end that a webhook reported while nobody waits: a wait will poll at once."""
         self._reports.reported_early(task_id)
-
-    def _put_off(self, seconds: float, age: float, usual: Usual | None = None) -> float:
-        """Return a longer time to the next poll, as far as webhooks are trusted to report the end.
-
-        There is always a next poll: a webhook that is lost does not come again.
-        """
-        longest = self.policy.safety_net(age, usual)
-        return max(seconds, min(seconds * self.trust.patience, longest))
 
     def _judge_reports(self, now: float) -> None:
         if self._reports.judge(now):
@@ -515,6 +473,11 @@ class PollSchedule:
 
     def _unregister(self, watch: Watch) -> None:
         del self._queue_of(watch.family).watches[watch.task_id]
+
+    def _is_shared(self, family: Family[Any]) -> bool:
+        """Return whether polls of a family ask for many tasks, so that one task more costs little."""
+        queue = self._queue_of(family)
+        return queue.size > 1 and len(queue.watches) > _FEW
 
     def _queue_of(self, family: Family[Any]) -> FamilyQueue:
         queue = self._queues.get(family.name)

@@ -23,6 +23,8 @@ AnyTask: TypeAlias = Task[Any]
 Readings: TypeAlias = Mapping[TaskId, AnyTask | UnexpectedAnswer | None]
 """What a poll returned by task: a reading, why its entry could not be read, or None if missing."""
 
+_STILL = 2.5  # points that are missing when progress is taken to stand still
+
 NEVER = -math.inf
 """The time of what has not happened."""
 
@@ -51,6 +53,8 @@ class Watch:
     observed_at: float = NEVER  # when that reading was made
     paced_from: float = math.nan  # its age and pace are measured from here; NaN: its age is unknown
     paced_progress: int = 0  # what the host reported then
+    moved_at: float = math.nan  # when its progress last grew ...
+    moved_to: int = 0  # ... and to what
     fault_record: FaultRecord | None = None  # most tasks have none
 
     # Webhook: whether one reports its end, and when it last did so.
@@ -89,30 +93,50 @@ class Watch:
         """Whether it must be asked for by a plain fetch."""
         return self.fault_record is not None and self.fault_record.poll_singly
 
+    @property
+    def paced(self) -> bool:
+        """Whether its progress has shown a pace."""
+        return self.moved_to > self.paced_progress > 0
+
+    @property
+    def begun_at(self) -> float:
+        """When its age was last known to be nothing; `NEVER` if it is not known."""
+        if math.isnan(self.paced_from):
+            return NEVER
+        return self.paced_from
+
     def measure(self, task: AnyTask, now: float) -> tuple[float | None, Pace | None]:
         """Take in the progress of a reading; return the task's age, or else its pace.
 
-        The age is in seconds; both are None if nothing is known.
+        The age is in seconds; both are None if nothing is known, or progress stands still.
         """
         progress = task.progress or 0
         not_begun = progress == 0 and task.state is TaskState.WAITING
         if not_begun or progress < self.paced_progress:  # or it has begun again
-            self.paced_from, self.paced_progress = now, 0
+            self._pace_from(now, 0)
 
         seconds = now - self.paced_from
-        points = progress - self.paced_progress
         age = None if math.isnan(seconds) else seconds
-        first_progress = self.paced_progress == 0 and points > 0
+        first_progress = self.paced_progress == 0 and progress > 0
         if age is None or first_progress:  # its pace can be measured from here on
-            self.paced_from, self.paced_progress = now, progress
+            self._pace_from(now, progress)
             return age, None
 
-        if points > 0 and seconds > 0:
+        if progress > self.moved_to:
+            self.moved_at, self.moved_to = now, progress
+        if progress > self.paced_progress and seconds > 0:
             # Progress is a whole number, rounded down: it stands for up to a point more.
-            return None, Pace(progress, (points + 1) / seconds)
+            rate = (progress - self.paced_progress + 1) / (self.moved_at - self.paced_from)
+            if rate * (now - self.moved_at) < _STILL:
+                return None, Pace(progress, (progress - self.paced_progress + 1) / seconds)
+            return None, None
         if self.paced_progress > 0:  # it stands still, and its age is no longer known
             return None, None
         return age, None
+
+    def _pace_from(self, now: float, progress: int) -> None:
+        self.paced_from = self.moved_at = now
+        self.paced_progress = self.moved_to = progress
 
     def faults(self) -> FaultRecord:
         """Return the record of what went wrong, to be added to."""

@@ -1,0 +1,118 @@
+"""When a task is polled next, and what its end teaches about the others of its kind.  Pure.
+
+It joins what is known of durations, of progress and of webhooks; `PollPolicy` has the arithmetic.
+"""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Any
+
+from attrs import define
+
+from .._protocol.family import Family
+from .._protocol.kinds import Kind
+from ..policy import Caution, PollPolicy
+from ..tasks import TaskState, Usual
+from .durations import KindDurations, Kinds
+from .trust import WebhookTrust
+from .watch import NEVER, AnyTask, Watch
+
+_ROUGHLY = 1.5  # intervals: an end between two polls so far apart was not sought just then
+_ROUGH = 0.5  # seconds; hosts tell times in whole ones, which are no better than two looks so close together
+
+
+@define(eq=False)
+class Timing:
+    """The times of the polls of one client."""
+
+    policy: PollPolicy
+    rng: Random
+    trust: WebhookTrust
+    kinds: Kinds
+
+    def durations_of(self, family: Family[Any], kind: Kind) -> KindDurations:
+        """Return what is known of how long tasks of a kind take."""
+        return self.kinds.of(family.name, kind, self.policy.guess(kind.usual))
+
+    # -- the next poll, in seconds from now --------------------------------------------------------
+
+    def first(self, now: float, durations: KindDurations | None, *, has_webhook: bool, shared: bool) -> float:
+        """Return the seconds to the first poll of a task that is submitted now; `shared` as for `next`."""
+        caution = Caution()
+        if durations is not None:
+            caution = durations.caution
+        usual = self._usual(durations, now, has_webhook=has_webhook)
+        seconds = self.policy.next_poll(self.rng, age=0.0, usual=usual, caution=caution, shared=shared)
+
+        if has_webhook:
+            return self._put_off(seconds, 0.0, usual)
+        return seconds
+
+    def soon(self, watch: Watch, now: float, *, looked_at: bool = False) -> float:
+        """Return the seconds to the next poll of a task, whatever its age."""
+        usual = self._usual(watch.durations, now, has_webhook=watch.has_webhook)
+        return self.policy.next_poll(self.rng, usual=usual, looked_at=looked_at)
+
+    def next(self, watch: Watch, task: AnyTask, now: float, *, shared: bool) -> float:
+        """Take in that a task has not ended; return the seconds to its next poll.
+
+        `shared` tells that others are polled by the same requests.
+        """
+        age, pace = watch.measure(task, now)
+        durations = watch.durations
+        if durations is None:
+            kind = watch.family.kind(task.raw)
+            durations = watch.durations = self.durations_of(watch.family, kind)
+        if watch.paced_from == now and task.state is TaskState.WAITING:  # it has not begun yet
+            durations.begun(watch, now)
+
+        usual = self._usual(durations, now, has_webhook=watch.has_webhook)
+        seconds = self.policy.next_poll(
+            self.rng,
+            age=age,
+            pace=pace,
+            usual=usual,
+            caution=durations.caution,
+            looked_at=any(wait.changes for wait in watch.waits),
+            shared=shared,
+        )
+        if watch.has_webhook and not watch.end_reported:
+            seconds = self._put_off(seconds, now - watch.paced_from, usual)
+        watch.end_reported_at = NEVER  # a report is refuted: it was too early, or forged
+        return seconds
+
+    def _usual(self, durations: KindDurations | None, now: float, *, has_webhook: bool) -> Usual | None:
+        """Return how long tasks of a kind take; None if that is not known, or nothing depends on it."""
+        if durations is None or (self.policy.is_plain and not has_webhook):
+            return None
+        return durations.usual(now)
+
+    def _put_off(self, seconds: float, age: float, usual: Usual | None = None) -> float:
+        """Return a longer time to the next poll, as far as webhooks are trusted to report the end.
+
+        There is always a next poll: a webhook that is lost does not come again.
+        """
+        longest = self.policy.safety_net(age, usual)
+        return max(seconds, min(seconds * self.trust.patience, longest))
+
+    # -- what an end teaches -----------------------------------------------------------------------
+
+    def learn(self, watch: Watch, now: float, *, reported: bool) -> bool:
+        """Take in that a task has ended; return whether its kind now takes another time than before."""
+        durations, task = watch.durations, watch.task
+        if durations is None or task is None or not durations.counts(watch):
+            return False
+
+        earliest = now
+        if not reported:
+            earliest = max(watch.observed_at, watch.begun_at)
+        told = None
+        if now - earliest > max(_ROUGHLY * self.policy.interval, _ROUGH):  # the host may know better
+            began, ended = task.started_at, task.ended_at
+            if began is not None and ended is not None:
+                told = (ended - began).total_seconds()
+
+        if not reported and not watch.has_webhook and not self.policy.is_plain:
+            durations.judge(watch, earliest, now, self.policy.in_time, paced=watch.paced)
+        return durations.ended(watch, earliest, now, told=told)
