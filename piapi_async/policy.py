@@ -163,7 +163,7 @@ _TYPICAL = Usual(45.0)  # fast-mode tasks take 25 to 80 seconds (the vendor's pa
 
 # In deviations of the logarithm of a kind's durations:
 _PATIENT = 2.1  # nearly all tasks have ended by then
-_SHARED_YOUNG = -1.8  # a task that shares its polls is polled ever more often until this age ...
+_SHARED_YOUNG = -1.5  # a task that shares its polls is polled ever more often until this age ...
 _SHARED_EARLIEST = -3.5  # ... and from this one on
 
 # In typical durations.  A delivery may be lost, and the fewer ends of a kind were seen, the wider they
