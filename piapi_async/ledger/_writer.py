@@ -219,7 +219,7 @@ class LedgerWriter:
     def hint(self, method: Callable[[sqlite3.Connection, *Arguments], None], *arguments: *Arguments) -> None:
         """Queue an operation that nobody waits for, in the transaction of those that are queued now."""
         operation = Operation(method, arguments)
-        self._put(_Job(operation=operation, loop=running_loop(), loss="A hint was not recorded"))
+        self._put(Job(operation=operation, loop=running_loop(), loss="A hint was not recorded"))
 
     async def flush(self) -> None:
         """Return once all ends that were reported until now are on the disk, or have failed."""
