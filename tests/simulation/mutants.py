@@ -291,7 +291,7 @@ MUTANTS = (
     ),
     Mutant(
         "polls are put off for ever where webhooks are trusted",
-        "_wait/schedule.py",
+        "_wait/timing.py",
         "        return max(seconds, min(seconds * self.trust.patience, longest))",
         "        return max(seconds, 3600.0)",
     ),
