@@ -193,3 +193,46 @@ class TestAssigning:
         random.shuffle(tasks)
 
         assert len(assigned(members, tasks).taken) == len(starts)
+
+    def test_a_long_chain_of_which_all_members_have_to_move(self) -> None:
+        members = [lost(f"{number:04}", at=float(number)) for number in range(1_200)]
+        members = [evolve(one, latest=one.earliest + 1.0) for one in members]
+        first = evolve(lost("first", steps=4), earliest=-1.0, latest=0.0)
+        tasks = [found(f"T{number:04}", at=float(number)) for number in range(1_201)]
+
+        assert len(assigned([*members, first], tasks).taken) == 1_201
+        assert len(assigned([first, *members], tasks[::-1]).taken) == 1_201
+
+    @given(st.lists(st.tuples(*[st.integers(0, 4)] * 2), max_size=6), st.lists(st.integers(0, 5), max_size=6))
+    def test_takes_all_or_nothing_where_what_is_lost_has_windows_of_its_own(
+        self, windows: list[tuple[int, int]], times: list[int]
+    ) -> None:
+        members = [
+            evolve(lost(str(number)), earliest=float(start), latest=float(start + length))
+            for number, (start, length) in enumerate(windows)
+        ]
+        tasks = [found(f"T{number}", at=float(at)) for number, at in enumerate(times)]
+
+        taken = assigned(members, tasks).taken
+
+        assert len(set(taken.values())) == len(taken)
+        by_id, by_key = {task.task_id: task for task in tasks}, {one.key: one for one in members}
+        assert all(may_belong(by_id[task_id], by_key[key]) for key, task_id in taken.items())
+        if _can_all_be_given(
+            members, [task for task in tasks if any(may_belong(task, one) for one in members)]
+        ):
+            assert all(
+                any(may_belong(task, one) for one in members) <= (task.task_id in taken.values())
+                for task in tasks
+            )
+
+
+def _can_all_be_given(members: list[Lost], tasks: list[Found]) -> bool:
+    """Return whether every task can have an owner of its own; tried one by one."""
+    if not tasks:
+        return True
+    return any(
+        may_belong(tasks[0], one)
+        and _can_all_be_given([other for other in members if other is not one], tasks[1:])
+        for one in members
+    )

@@ -139,7 +139,7 @@ class History:
 
         created_at = None if entry.created_at is None else entry.created_at.timestamp()
         for one in wanted:
-            fits_time = created_at is None or one.may_be_created_at(created_at)
+            fits_time = created_at is None or one.may_be_created_in((created_at, created_at))
             if fits_time and (not entry.model or entry.model == one.model):
                 rows.setdefault(task_id, Row(task_id, created_at, entry.api_key_id))
                 return

@@ -27,7 +27,7 @@ client nor ledger with us: if it alone made a task, that task is taken for ours.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -165,9 +165,9 @@ class Lost:
         inputs = self.body.get("input")
         return named and isinstance(inputs, Mapping) and bool(inputs)
 
-    def may_be_created_at(self, created_at: float | None) -> bool:
-        """Return whether a task that was created at a time of the host's can be this submission's."""
-        return created_at is not None and self.earliest <= created_at <= self.latest
+    def may_be_created_in(self, created: tuple[float, float] | None) -> bool:
+        """Return whether a task that is said to be created at two times of the host's can be this submission's."""
+        return created is not None and self.earliest <= created[0] and created[1] <= self.latest
 
 
 @frozen
@@ -184,6 +184,15 @@ class Found:
     listed_at: float | None
     nonce: str = ""
     api_key_id: str = ""
+    created: tuple[float, float] | None = field(init=False)
+    """The earliest and the latest of the times at which it is said to be created, None if none is said."""
+
+    @created.default
+    def _created(self) -> tuple[float, float] | None:
+        times = [time for time in (self.listed_at, self.trace.created_at) if time is not None]
+        if not times:
+            return None
+        return min(times), max(times)
 
 
 @frozen
@@ -207,6 +216,11 @@ def may_belong(found: Found, lost: Lost, *, api_key_id: str = "") -> bool:
     """Return whether a task can be a submission's, judged by everything but the other submissions."""
     if is_proved(found, lost):
         return True
+    return lost.may_be_created_in(found.created) and _is_alike(found, lost, api_key_id)
+
+
+def _is_alike(found: Found, lost: Lost, api_key_id: str) -> bool:
+    """Return whether a task can be a submission's, judged by what was sent and by nothing else."""
     if not lost.can_be_found or _is_excluded(found, lost, api_key_id):
         return False
 
@@ -236,11 +250,8 @@ def _is_excluded(found: Found, lost: Lost, api_key_id: str) -> bool:
         return True
     if api_key_id and found.api_key_id and found.api_key_id != api_key_id:
         return True
-    if trace.service_mode and config.get("service_mode") and trace.service_mode != config["service_mode"]:
-        return True
-
-    times = [time for time in (found.listed_at, trace.created_at) if time is not None]
-    return not times or not all(map(lost.may_be_created_at, times))
+    modes = trace.service_mode, config.get("service_mode")
+    return all(modes) and modes[0] != modes[1]
 
 
 def _config(body: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -267,17 +278,18 @@ def assign(
     """
     taken, tasks = _proved(lost, found)
     rest = [one for one in lost if one.key not in taken]
-    fits = {one.key: [task for task in tasks if may_belong(task, one, api_key_id=api_key_id)] for one in rest}
+    rest_fits = _fits(rest, tasks, api_key_id)
+    fits = {one.key: fitting for one, fitting in zip(rest, rest_fits, strict=True)}
+    awaited = {task.task_id for fitting in _fits(sending, tasks, api_key_id) for task in fitting}
 
     ambiguous: dict[str, tuple[str, ...]] = {}
-    for members in _components(rest, fits):
-        matching = {task.task_id: task for one in members for task in fits[one.key]}
-        if any(
-            may_belong(task, other, api_key_id=api_key_id) for task in matching.values() for other in sending
-        ):
+    for members, matching in _components(rest, fits):
+        if not awaited.isdisjoint(matching):
             continue
 
-        owners = _match(sorted(members, key=lambda one: (-_size(one.body), one.key not in wanted)), fits)
+        # Of equals, who must have the earliest tasks takes them first: then nobody has to move.
+        members.sort(key=lambda one: (-_size(one.body), one.key not in wanted, one.latest))
+        owners = _match(members, fits)
         if len(owners) == len(matching):
             taken.update((key, task_id) for task_id, key in owners.items())
         else:  # a task is somebody else's, and nobody can tell which
@@ -294,6 +306,8 @@ def _proved(lost: Sequence[Lost], found: Iterable[Found]) -> tuple[dict[str, str
     tasks = list(found)
     taken: dict[str, str] = {}
     for one in lost:
+        if not one.nonce:
+            continue
         proved = [task for task in tasks if is_proved(task, one)]
         if len(proved) == 1:
             taken[one.key] = proved[0].task_id
@@ -302,51 +316,90 @@ def _proved(lost: Sequence[Lost], found: Iterable[Found]) -> tuple[dict[str, str
     return taken, tasks
 
 
-def _components(lost: Sequence[Lost], fits: Mapping[str, list[Found]]) -> list[list[Lost]]:
-    """Return the submissions in groups that have no task in common; those that no task fits are left out."""
-    groups: list[tuple[list[Lost], set[str]]] = []
+def _fits(submissions: Sequence[Lost], tasks: Sequence[Found], api_key_id: str) -> list[list[Found]]:
+    """Return the tasks that may belong to each submission, as `may_belong` has it, the earliest first.
+
+    A thousand equal submissions may be lost at once: what was sent is compared once for all of them.
+    """
+    tasks = sorted(tasks, key=lambda task: task.created or (0.0, 0.0))
+    alike: dict[tuple[bytes, bytes], list[Found]] = {}
+    fits = []
+    for one in submissions:
+        kind = one.likeness, orjson.dumps(_config(one.body).get("endpoint"))
+        if kind not in alike:
+            alike[kind] = [task for task in tasks if _is_alike(task, one, api_key_id)]
+        fitting = [task for task in alike[kind] if one.may_be_created_in(task.created)]
+        if one.nonce:
+            fitting += [task for task in tasks if is_proved(task, one) and task not in fitting]
+        fits.append(fitting)
+    return fits
+
+
+def _components(
+    lost: Sequence[Lost], fits: Mapping[str, list[Found]]
+) -> Iterator[tuple[list[Lost], dict[str, None]]]:
+    """Yield submissions and the ids of their tasks in groups that have no task in common, if they have any."""
+    fitting: dict[str, list[Lost]] = {}
     for one in lost:
-        members, ids = [one], {task.task_id for task in fits[one.key]}
-        if not ids:
+        for task in fits[one.key]:
+            fitting.setdefault(task.task_id, []).append(one)
+
+    seen: set[str] = set()
+    for first in lost:
+        if first.key in seen or not fits[first.key]:
             continue
-        apart = []
-        for group in groups:
-            if group[1].isdisjoint(ids):
-                apart.append(group)
-            else:
-                members += group[0]
-                ids |= group[1]
-        groups = [*apart, (members, ids)]
-    return [members for members, _ in groups]
+        seen.add(first.key)
+        members, ids = [first], dict[str, None]()
+        for one in members:  # which grows
+            for task in fits[one.key]:
+                if task.task_id in ids:
+                    continue
+                ids[task.task_id] = None
+                others = [other for other in fitting[task.task_id] if other.key not in seen]
+                seen.update(other.key for other in others)
+                members += others
+        yield members, ids
 
 
 def _match(members: Sequence[Lost], fits: Mapping[str, list[Found]]) -> dict[str, str]:
     """Return as many pairs as there can be, task to key; earlier members come first.
 
     That is Kuhn's algorithm: a member that was given a task keeps having one, though perhaps another.
+    Tasks from which no free one could be reached never lead to one later, so each is tried in vain once.
     """
     owners: dict[str, str] = {}
-    tasks = {task.task_id for one in members for task in fits[one.key]}
+    dead: set[str] = set()
     for one in members:
-        if len(owners) == len(tasks):
-            break
-        _give(one.key, fits, owners, set())
+        _give(one.key, fits, owners, dead)
     return owners
 
 
-def _give(key: str, fits: Mapping[str, list[Found]], owners: dict[str, str], seen: set[str]) -> bool:
-    for task in fits[key]:
-        if task.task_id not in owners:
-            owners[task.task_id] = key
-            return True
-    for task in fits[key]:
-        if task.task_id in seen:
-            continue
-        seen.add(task.task_id)
-        if _give(owners[task.task_id], fits, owners, seen):
-            owners[task.task_id] = key
-            return True
-    return False
+def _give(key: str, fits: Mapping[str, list[Found]], owners: dict[str, str], dead: set[str]) -> None:
+    """Give a member a task, and others another one where that makes room: in as few moves as there can be."""
+    asked_by: dict[str, str] = {}
+    waiting = [key]
+    for member in waiting:  # which grows
+        ids = [task.task_id for task in fits[member]]
+        ids = [task_id for task_id in ids if task_id not in asked_by and task_id not in dead]
+        free = next((task_id for task_id in ids if task_id not in owners), None)
+        if free is not None:
+            asked_by[free] = member
+            _move(free, key, asked_by, owners)
+            return
+        asked_by.update(dict.fromkeys(ids, member))
+        waiting += [owners[task_id] for task_id in ids]
+    dead.update(asked_by)
+
+
+def _move(task_id: str, key: str, asked_by: Mapping[str, str], owners: dict[str, str]) -> None:
+    """Give a free task to who asked for it, what that one had to who asked for that, and so on to a member."""
+    has = {owner: owned for owned, owner in owners.items() if owned in asked_by}
+    while True:
+        member = asked_by[task_id]
+        owners[task_id] = member
+        if member == key:
+            return
+        task_id = has[member]
 
 
 def _size(value: object) -> int:

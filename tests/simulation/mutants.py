@@ -106,13 +106,13 @@ MUTANTS = (
     Mutant(
         "a row is taken though a twin is still sent",
         "_submit/recovery.py",
-        "for task in matching.values() for other in sending",
-        "for task in matching.values() for other in sending[:0]",
+        "for fitting in _fits(sending, tasks, api_key_id)",
+        "for fitting in _fits(sending[:0], tasks, api_key_id)",
     ),
     Mutant(
         "a row of another time is taken",
         "_submit/recovery.py",
-        "        return created_at is not None and self.earliest <= created_at <= self.latest",
+        "        return created is not None and self.earliest <= created[0] and created[1] <= self.latest",
         "        return True",
     ),
     Mutant(
