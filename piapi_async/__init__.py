@@ -6,7 +6,7 @@
 
     async with PiAPI() as piapi:  # PIAPI_API_KEY, PIAPI_BASE_URL
         task = await piapi.run(Reroll("6886fc4d-…", prompt="a cute cat"), timeout=600, download="pictures")
-        print([file.saved_as for file in task.files])
+        print([file.saved_as for file in task.files if file.saved_as])
 
 What to look at first (``help(piapi_async.PiAPI)``):
 

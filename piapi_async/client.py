@@ -261,7 +261,7 @@ class PiAPI:
         ::
 
             task = await piapi.run(Reroll("6886fc4d-…"), timeout=600, on_update=show, download="pictures")
-            print([file.saved_as for file in task.files])
+            print([file.saved_as for file in task.files if file.saved_as])
 
         timeout
             Seconds to wait once the task exists; None waits for ever.  Submitting and saving have

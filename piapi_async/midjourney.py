@@ -363,13 +363,8 @@ def _read_cost(raw: Mapping[str, Any]) -> Cost | None:
 
 
 def _read_files(raw: Mapping[str, Any]) -> tuple[TaskFile, ...]:
-    """Return the links of `Task.images`, which other fields repeat; without any, every link."""
-    result = raw.get("task_result")
-    if isinstance(result, dict):
-        name, _ = pick_images(result)
-        if name:
-            result = {name: result[name]}
-    return find_files(result, "task_result")
+    """Return the links of `Task.images`, and as copies those of other fields; without any, every link."""
+    return find_files(raw.get("task_result"), "task_result", midjourney=True)
 
 
 def _derive(task_id: TaskId, word: str, inputs: Mapping[str, Any]) -> _Verb:

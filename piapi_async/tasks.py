@@ -245,7 +245,10 @@ class Task(Generic[R_co]):
 
     @cached_property
     def files(self) -> tuple[TaskFile, ...]:
-        """Every file of the result: what was asked for first, then copies, then covers."""
+        """Every file of the result: what was asked for first, then copies, then covers.
+
+        The whole grid of Midjourney is a copy of its four pictures.
+        """
         return self._reader.files(self.raw)
 
     @cached_property
@@ -329,7 +332,8 @@ class Task(Generic[R_co]):
         if self.state is TaskState.RUNNING and self.progress is not None:
             facts.append(f"{self.progress} %")
         if self.state is TaskState.DONE:
-            facts.append(f"{len(self.files)} files")
+            number = sum(file.role is not FileRole.COPY for file in self.files)
+            facts.append(f"{number} files")
         if self.error:
             facts.append(self.error)
         return f"<Task {self.task_id}: {', '.join(facts)}>"

@@ -13,15 +13,15 @@ from typing import Any
 import aiohttp
 import attrs
 import pytest
+from support.families import FamilyCase
 from support.picture_tasks import PNG, files, picture_task
 from support.serving import KEY, no_leaks, now, serving, turns
 from support.strict_server import Act, free_port, http, strict_server
 
-from piapi_async import UNIFIED, CreateTask, PiAPI, Reroll, RetryPolicy, Task, download
+from piapi_async import UNIFIED, CreateTask, FileRole, Reroll, RetryPolicy, Task, download
 from piapi_async._calls.transport import USER_AGENT
 from piapi_async._protocol.signatures import suffix_of
 from piapi_async.downloads._names import paths_of, safe_stem, saved_files
-from piapi_async.emulator import Emulator
 from piapi_async.errors import DownloadError
 from piapi_async.tasks import TaskId
 
@@ -483,23 +483,34 @@ async def test_a_users_session_that_is_closed_is_a_download_error(tmp_path: Path
 # -- from the service ---------------------------------------------------------------------------------------------
 
 
-async def test_the_four_pictures_of_a_reroll_are_saved(tmp_path: Path) -> None:
-    emulator = Emulator(api_keys=[KEY], adopt_parents=True, durations=5.0)
-    async with no_leaks(), emulator.run() as base_url, PiAPI(KEY, base_url=base_url) as piapi:
-        task = await (await piapi.submit(Reroll("x", prompt="a cute cat"))).wait()
+async def test_a_rerolls_pictures_are_saved_and_copies_and_the_whole_grid_on_request(
+    case: FamilyCase, tmp_path: Path
+) -> None:
+    options: dict[str, Any] = {"durations": 5.0, "picture_size": 32}
+    async with no_leaks(), serving({}, **options) as (emulator, piapi):
+        task = await (await piapi.submit(case.reroll("x", prompt="a cute cat"))).wait()
 
-        paths = await download(task, tmp_path)
+        paths = await download(task, tmp_path / "results")
+        everything = await download(task, tmp_path / "all", all_files=True)
+        [whole] = await download(task, tmp_path / "grid", grid=True)
+        both = await download(task, tmp_path / "both", grid=True, all_files=True)
 
+        assert emulator.seen.keys_to_images == 0
     assert [path.name for path in paths] == [f"{task.task_id}-{number}.png" for number in (1, 2, 3, 4)]
     assert len({path.read_bytes() for path in paths}) == 4
+    assert len(everything) == len(task.files) > 4
+    assert {file.role for file in task.files[4:]} == {FileRole.COPY}
+    assert whole.name == both[0].name == f"{task.task_id}.png"
+    assert len(both) == len(everything) - 4  # the grid is not one of its own copies
+    assert whole.read_bytes() in {path.read_bytes() for path in everything[4:]}
 
 
-async def test_links_that_have_expired_can_be_read_again_but_stay_expired(tmp_path: Path) -> None:
-    emulator = Emulator(
-        api_keys=[KEY], adopt_parents=True, durations=5.0, links_expire_after=60.0, expired_status=403
-    )
-    async with no_leaks(), emulator.run() as base_url, PiAPI(KEY, base_url=base_url) as piapi:
-        task = await (await piapi.submit(Reroll("x", prompt="a cute cat"))).wait()
+async def test_links_that_have_expired_can_be_read_again_but_stay_expired(
+    case: FamilyCase, tmp_path: Path
+) -> None:
+    options: dict[str, Any] = {"durations": 5.0, "links_expire_after": 60.0, "expired_status": 403}
+    async with no_leaks(), serving({}, **options) as (_, piapi):
+        task = await (await piapi.submit(case.reroll("x", prompt="a cute cat"))).wait()
         await asyncio.sleep(100.0)
 
         with pytest.raises(DownloadError, match="expired") as caught:

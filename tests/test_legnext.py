@@ -172,7 +172,8 @@ def test_a_grid_has_four_pictures_its_seed_its_price_and_what_may_follow() -> No
     task = read(job(JOB, "diffusion", "completed", output))
 
     assert task.images == tuple(singles)
-    assert [file.url for file in task.files] == singles
+    assert [file.url for file in task.files] == [*singles, task.result.image_url]
+    assert [file.role.value for file in task.files] == ["result"] * 4 + ["copy"]
     assert task.result.image_url == "https://cdn.legnext.ai/temp/1.png"
     assert task.result.seed == "1234567"
     assert task.result.actions == ("upscale1", "upscale2", "upscale3", "upscale4", "edit1", "reroll")

@@ -91,11 +91,8 @@ def read_life(raw: Mapping[str, Any]) -> Life:
 
 
 def read_files(raw: Mapping[str, Any]) -> tuple[TaskFile, ...]:
-    """Return the files of a job: a grid that was cut into its four pictures is no fifth one."""
-    output = object_at(raw, "output")
-    if pick_images(output)[0] == "image_urls":
-        output = {name: value for name, value in output.items() if name != "image_url"}
-    return find_files(output, "output")
+    """Return the files of a job: a grid that was cut into its four pictures is a copy of them."""
+    return find_files(object_at(raw, "output"), "output", midjourney=True)
 
 
 def read_task(data: dict[str, Any], asked: TaskId, reader: Reader[LegNextResult]) -> Task[LegNextResult]:

@@ -76,14 +76,15 @@ class _Place:
     role: FileRole = FileRole.RESULT
 
 
-def find_files(value: object, path: str = "") -> tuple[TaskFile, ...]:
+def find_files(value: object, path: str = "", *, midjourney: bool = False) -> tuple[TaskFile, ...]:
     """Return the files that a result names, each link once.
 
     Results stand first, then copies, watermarked ones, and covers; within a role the host's order
-    is kept.
+    is kept.  `midjourney` says that it is a result of Midjourney's, which other protocols have to be
+    told by its fields.
     """
     found = _each_once(_walk(value, path))
-    if isinstance(value, dict) and not _MIDJOURNEYS.isdisjoint(value):
+    if isinstance(value, dict) and (midjourney or not _MIDJOURNEYS.isdisjoint(value)):
         found = _with_copies(found, value)
     if not any(_LINK.match(file.url) for file in found):
         found = _each_once(_walk_links(value, path)) or found
@@ -127,8 +128,9 @@ def with_grid_whole(task: Task[Any]) -> tuple[TaskFile, ...]:
 
         whole = next((field for field in _GRIDS if _is_another(result.get(field), task.images)), None)
         if whole is not None:
-            rest = tuple(file for file in task.files if file.role is not FileRole.RESULT)
-            return (TaskFile(result[whole], join(name, whole), FileKind.IMAGE), *rest)
+            link = result[whole]
+            rest = [file for file in task.files if file.role is not FileRole.RESULT and file.url != link]
+            return (TaskFile(link, join(name, whole), FileKind.IMAGE), *rest)
     return task.files
 
 

@@ -168,6 +168,8 @@ def _file(file: object, locate: Locate) -> dict[str, Any]:
         local = locate(saved_as)
     if not (link or local):
         return {}
+    if file.get("role") == "copy" and not saved_as:  # what it shows is shown
+        return {}
 
     found = {"at": local or link, "link": link, "kind": _text(file.get("kind")), "saved": saved_as}
     if file.get("role") != "result":
