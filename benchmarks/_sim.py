@@ -74,6 +74,7 @@ class Case:
     changes_after: int = 0  # tasks after which they take `factor` as long; 0: never
     factor: float = 1.0
     warm_up: int = 10  # of them, ends that are not measured
+    latency: float = LATENCY
 
     @property
     def packed(self) -> int:
@@ -194,7 +195,7 @@ class Simulation:
         """Keep the tasks in flight until enough have ended; the first generation only warms up."""
         self._to_warm = self.case.in_flight if self.case.usual is None else self.case.warm_up
         for _ in range(self.case.in_flight):
-            self._later(LATENCY + self.rng.random() * MEDIAN, None)
+            self._later(self.case.latency + self.rng.random() * MEDIAN, None)
         while len(self.measured.delays) < self.case.tasks:
             self._step()
         return self.measured
@@ -214,7 +215,7 @@ class Simulation:
             if self._to_warm <= 0:
                 self.measured.requests += 1
                 self.measured.ids += len(poll.watches)
-            self._later(LATENCY, poll)
+            self._later(self.case.latency, poll)
 
     def _later(self, seconds: float, what: Poll | None) -> None:
         heapq.heappush(self._events, (self.now + seconds, next(self._order), what))
@@ -248,7 +249,7 @@ class Simulation:
         readings = {watch.task_id: self._jobs[watch.task_id].shown(self.now) for watch in poll.watches}
         for wait in self.schedule.succeeded(poll, readings, self.now):
             job = self._jobs.pop(wait.woken)
-            self._later(LATENCY, None)
+            self._later(self.case.latency, None)
             self._to_warm -= 1
             if self._to_warm < 0:
                 self.measured.delays.append(self.now - job.ends)

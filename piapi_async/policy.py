@@ -180,7 +180,7 @@ _FIRST_GUESS = 3.0  # until a kind is known its tasks are first polled then, and
 _LOOKED_AT = 8.0  # polls in a typical duration, of a task whose progress somebody looks at
 
 _JITTER = 0.03
-_ON_THE_WAY = 1.067  # in delays
+_IN_TIME = 1.033  # delays; an interval with most of its jitter
 _PUNCTUAL = 0.95  # the share of ends that are to be noticed within `PollPolicy.delay`
 
 
@@ -287,8 +287,8 @@ class PollPolicy:
 
     @property
     def in_time(self) -> float:
-        """Seconds within which an end is noticed in time, the response's way included."""
-        return self.delay * _ON_THE_WAY
+        """Seconds within which an end is noticed in time, besides those that a poll takes."""
+        return self.delay * _IN_TIME
 
     def next_poll(
         self,

@@ -9,9 +9,15 @@ than their age" (they are censored), else a run would learn its haste from the t
 A task enters the cohort when it begins, whatever becomes of it, and only while few others of it are
 in flight, so that the cohort is a fair sample, and small.
 
+An end between two polls that are far apart counts as what it is, an end between two times: most who
+end before their first poll do so just before it.
+
 The guess of the request class counts until one has ended, and its spread for two tasks ever after.
-A change at the host shows in the ends: when the last four are on average two deviations off,
-everything before them is forgotten.
+A change at the host shows in the ends: when the last four are on average two deviations off, all to
+one side, everything before them is forgotten.
+
+No fit is perfect, and hosts are not lognormal.  So the `Caution` with which a kind is polled answers
+to how many of its ends were noticed late: that share is kept, whatever the distribution is.
 """
 
 from __future__ import annotations

@@ -10,12 +10,14 @@ too young to end, short while ends are likely, and never growing as a back-off w
 even interval that saves only a fifth, while sharing requests saves a factor K and reported
 progress, which predicts the end, a factor of about three.  So each poll is filled up with the tasks
 that are due next, a task whose pace is known is polled when its end is near, and all others by
-their age (`PollPolicy`).  Jitter is small, as it only lengthens L; where webhooks can be relied on,
-polls become a safety net.
+their age (`PollPolicy`).  A task that has its polls for itself is not polled at all before its kind's
+earliest twentieth has ended, and then evenly: if 95 % of ends are to be noticed in time, each late one
+saves 1/(delay · hazard) polls, so they are best spent on the youngest, whose hazard is least.
+Jitter is small, as it only lengthens L; where webhooks can be relied on, polls become a safety net.
 
-Every decision is made here, in methods that take the time as an argument and return what is to be
-done: the polls to make, the waits to wake.  `Poller` makes the polls and wakes the waits; it
-decides nothing.
+Every decision is made here and in `timing` (when a task is polled next), in methods that take the
+time as an argument and return what is to be done: the polls to make, the waits to wake.  `Poller`
+makes the polls and wakes the waits; it decides nothing.
 
 The life of a watch: `start` adds a wait and queues the watch; `due_polls` takes it out of its queue
 into a `Poll`; `succeeded` or `failed` brings it back, to be queued again or, once its waits are
