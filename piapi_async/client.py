@@ -26,7 +26,6 @@ from ._calls.throttle import Throttle
 from ._calls.transport import Transport, origin_of
 from ._client.arguments import Endpoint, check_class, check_recover, check_whole, poll_policy
 from ._client.history import all_entries
-from ._client.run import Run
 from ._protocol.family import Family, TaskRequest
 from ._runtime import Runtime, check_timeout
 from ._submit.unknown_rows import RecoveryReport
@@ -282,6 +281,8 @@ class PiAPI:
         A folder that cannot be used is a `DownloadError` before anything is submitted; files that
         could not be saved are one whose `task` is the finished task.
         """
+        from ._client.run import Run  # noqa: PLC0415 - and with it all that saves files
+
         run = Run(runtime_of(self), timeout, on_update, download, on_cancel)
         return await run.result_of(request, key, note)
 

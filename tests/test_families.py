@@ -28,7 +28,7 @@ from piapi_async import (
     TaskState,
     wait_all,
 )
-from piapi_async._families import FAMILIES
+from piapi_async._families import FAMILIES, family_at
 from piapi_async.emulator import SlowFirstByte, Status
 from piapi_async.errors import (
     APIError,
@@ -403,3 +403,11 @@ async def test_what_becomes_of_its_makers_dict_does_not_change_a_request() -> No
 
     assert [task["prompt"] for task in made] == ["cat 0", "cat 1", "cat 2"]
     assert {str(task["images"]) for task in made} == {"[{'url': 'https://h.test/a.png'}]"}
+
+
+def test_every_family_is_found_by_its_name_and_every_vendor_by_its_host() -> None:
+    assert [family.name for family in FAMILIES.values()] == list(FAMILIES)
+
+    services = {family.service for family in FAMILIES.values() if family.service is not None}
+    at_home = [family_at(service.base_url) for service in services]
+    assert {family.service for family in at_home if family is not None} == services

@@ -9,6 +9,17 @@ where links may lead, `_disk` shares out places and room.
 May import: _text, tasks, errors, policy, observe, _protocol, _calls.
 """
 
-from ._download import download, read
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ._download import download, read
 
 __all__ = ["download", "read"]
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever the name stands for
+    # A client needs the session for files, and nothing else of this until it saves some.
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module("._download", __name__), name)
