@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.fleets import NEEDS_SQLITE, at_work, cat, host
+from support.fleets import NEEDS_SQLITE, at_work, cat, empty_database, host
 from support.processes import becomes_true
 
 from piapi_async import (
@@ -32,7 +32,7 @@ pytestmark = [pytest.mark.storm, NEEDS_SQLITE]
 
 @pytest.fixture
 async def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path / 'run.db'}"
+    return f"sqlite:///{empty_database(tmp_path)}"
 
 
 def items_with(task_id: str, url: str) -> list[Any]:
@@ -41,9 +41,16 @@ def items_with(task_id: str, url: str) -> list[Any]:
 
 
 async def test_each_job_has_the_outcome_that_a_batch_would_give(url: str, tmp_path: Path) -> None:
-    async with host(dialect=Dialect(history=False)) as (emulator, piapi), Fleet(url, poll=0.05) as fleet:
+    impatient = host({"timeout": 0.3}, dialect=Dialect(history=False), durations=0.05)
+    async with impatient as (emulator, piapi), Fleet(url, poll=0.05) as fleet:
         async with at_work(
-            url, piapi, concurrency=1, per_worker=1, rate_limit=(100, 1), download=tmp_path / "pics"
+            url,
+            piapi,
+            concurrency=1,
+            per_worker=1,
+            rate_limit=(100, 1),
+            download=tmp_path / "pics",
+            lease=0.3,
         ):
             done = await (await fleet.submit(cat("done"), key="done")).wait(30)
             assert done.ok
