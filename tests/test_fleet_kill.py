@@ -82,6 +82,7 @@ class Workers:
         """End all, and see that none has ended before, but for those that were killed."""
         alive = [child for child in self._started if child.process.pid not in killed]
         for child in alive:
+            child.prints("ready")
             child.signal(signal.SIGTERM)
         for child in alive:
             assert child.finish() == 0, child.said

@@ -183,12 +183,14 @@ class Worker:
 
         async with AsyncExitStack() as stack:
             work = self._work(database, stack)
+            stack.enter_context(
+                self._on_signal()
+            )  # before the engine takes anything, until all is handed over
             await in_thread(partial(database.beat, self.name))
             # In a thread: in our loop the engine would make its thread pool the loop's own.
             await in_thread(partial(engine.launch, database.url, self.name, work.process))
             try:
-                with self._on_signal():
-                    yield work
+                yield work
             finally:
                 with anyio.CancelScope(shield=True):
                     await self._leave(work, database)

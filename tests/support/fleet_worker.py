@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 import sys
 
 from piapi_async import PiAPI, PollPolicy
@@ -26,6 +27,8 @@ async def main(database: str, host: str, key: str, limit: str) -> None:
             database, piapi, concurrency=int(limit), per_worker=int(limit) // 2, lease=LEASE, poll=0.2
         ) as worker,
     ):
+        # as a program that has more to do before its worker runs
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, worker.stop)
         print("ready", flush=True)
         await worker.run()
 
