@@ -162,7 +162,13 @@ def read(raw: dict[str, Any]) -> Task[legnext.LegNextResult]:
 
 def test_a_grid_has_four_pictures_its_seed_its_price_and_what_may_follow() -> None:
     singles = [f"https://cdn.legnext.ai/mj/{JOB}_{number}.png" for number in range(4)]
-    available = {"upscale": [0, 1, 2, 3], "edit": [0, "x"], "reroll": True, "animate": False, "odd": "x"}
+    available = {
+        "upscale": [0, 1, 2, 3],
+        "edit": [0, "x", True, -1],
+        "reroll": True,
+        "animate": False,
+        "odd": "x",
+    }
     output = {
         "image_url": "https://cdn.legnext.ai/temp/1.png",
         "image_urls": singles,
@@ -189,8 +195,10 @@ def test_single_pictures_videos_and_texts_are_what_they_are() -> None:
     texts = {"promptEn": "long", "finalPrompt": "short", "description": "d", "prompts": ["one", "two"]}
     shorter = read(job(JOB, "shorten", "completed", texts))
     unread = read(job(JOB, "shorten", "completed", output="odd", task_type=7))
+    bare = read(job(JOB, "upscale", "completed", output=[URL]))
 
     assert [file.url for file in single.files] == [file.url for file in alone.files] == [URL]
+    assert [file.url for file in bare.files] == [URL]
     assert [file.url for file in video.files] == list(video.result.video_urls) == clips
     assert (shorter.result.final_prompt, shorter.result.prompt_en) == ("short", "long")
     assert (shorter.result.message, shorter.result.prompts) == ("one\n\ntwo", ("one", "two"))

@@ -69,7 +69,7 @@ def _actions_in(available: Mapping[str, Any]) -> Iterator[str]:
             yield name
         elif isinstance(pictures, list):
             for number in pictures:
-                if isinstance(number, int):
+                if type(number) is int and number >= 0:
                     yield f"{name}{number + 1}"
 
 
@@ -92,7 +92,7 @@ def read_life(raw: Mapping[str, Any]) -> Life:
 
 def read_files(raw: Mapping[str, Any]) -> tuple[TaskFile, ...]:
     """Return the files of a job: a grid that was cut into its four pictures is a copy of them."""
-    return find_files(object_at(raw, "output"), "output", midjourney=True)
+    return find_files(raw.get("output"), "output", midjourney=True)
 
 
 def read_task(data: dict[str, Any], asked: TaskId, reader: Reader[LegNextResult]) -> Task[LegNextResult]:
