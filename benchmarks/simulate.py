@@ -33,6 +33,23 @@ if str(ROOT / "tests") not in sys.path:
 
 MUTANT_SEEDS = 2000
 
+PREFIXES = (
+    *(
+        "step",
+        "leave",
+        "protocol",
+        "answer",
+        "travel",
+        "reads",
+        "multi-fetch",
+        "history",
+        "webhook",
+        "recover",
+    ),
+    *("told", "wait", "ledger"),
+)
+"""Kinds of what is counted: each has a line of the summary."""
+
 
 @define
 class Tally:
@@ -97,7 +114,7 @@ def report(tally: Tally, seconds: float) -> Iterator[str]:
         "polls",
     ):
         yield f"{counts[name]:12,} {name}"
-    for prefix in ("step", "told", "wait", "ledger"):
+    for prefix in PREFIXES:
         parts = sorted((name, number) for name, number in counts.items() if name.startswith(f"{prefix}: "))
         yield f"{prefix}: " + ", ".join(f"{name.partition(': ')[2]} {number:,}" for name, number in parts)
     yield f"{len(tally.findings)} of the seeds found a fault"

@@ -218,13 +218,9 @@ class TestAssigning:
         assert len(set(taken.values())) == len(taken)
         by_id, by_key = {task.task_id: task for task in tasks}, {one.key: one for one in members}
         assert all(may_belong(by_id[task_id], by_key[key]) for key, task_id in taken.items())
-        if _can_all_be_given(
-            members, [task for task in tasks if any(may_belong(task, one) for one in members)]
-        ):
-            assert all(
-                any(may_belong(task, one) for one in members) <= (task.task_id in taken.values())
-                for task in tasks
-            )
+        fitting = [task for task in tasks if any(may_belong(task, one) for one in members)]
+        if _can_all_be_given(members, fitting):
+            assert {task.task_id for task in fitting} == set(taken.values())
 
 
 def _can_all_be_given(members: list[Lost], tasks: list[Found]) -> bool:

@@ -25,11 +25,22 @@ class Answer:
     made: bool = field(kw_only=True)
     names: bool = field(default=False, kw_only=True)
 
-    def body(self, task_id: str, *, unified: bool) -> str:
+    def body(self, task_id: str, *, unified: bool, legnext: bool = False) -> str:
         """Return the body for a task."""
+        if legnext:
+            return self._of_legnext.replace("ID", task_id)
         if unified:
             return self.unified.replace("ID", task_id)
         return self.legacy.replace("ID", task_id)
+
+    @property
+    def _of_legnext(self) -> str:
+        """The body at LegNext, which calls a task a job and wraps none."""
+        if self.word == "accepts":
+            return json.dumps(
+                {"job_id": "ID", "model": "midjourney", "status": "pending", "task_type": "diffusion"}
+            )
+        return self.unified.replace('"task_id"', '"job_id"')
 
 
 def _accepts() -> Answer:

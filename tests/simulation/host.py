@@ -25,7 +25,7 @@ KEY = "sk-simulated-key-0123456789"
 SECRET = "a-webhook-secret-nobody-should-see"
 
 END_WORDS = {"done": ("finished", "completed"), "failed": ("failed", "failed")}
-"""What the legacy and the unified protocol call each end."""
+"""What the legacy and the unified protocol call each end; LegNext calls it as the latter does."""
 
 STRANGER = 0
 """The intent of tasks that nobody here has asked for."""
@@ -52,6 +52,7 @@ class HostTask:
     endpoint: str = ""
     cancelled: bool = False
     named: bool = False  # in an answer that left the host whole
+    is_job: bool = False  # of LegNext's
 
     def state(self, now: float) -> str:
         """Return waiting, running, done, failed or cancelled."""
@@ -66,7 +67,7 @@ class HostTask:
         """Return the status word of its protocol."""
         state = self.state(now)
         if state in END_WORDS:
-            return END_WORDS[state][self.unified]
+            return END_WORDS[state][self.unified or self.is_job]
         return {"waiting": "pending", "running": "processing"}.get(state, state)
 
 
@@ -137,12 +138,16 @@ class Host:
     lives: dict[int, tuple[float, str]] = field(factory=dict)
     weather: list[tuple[float, float, str]] = field(factory=list)
     polls: int = 0
+    happened: Counter[str] = field(factory=Counter)
+    """What of the bad luck of a story came to pass."""
     deliver: Callable[[HostTask], None] | None = None
     forbidden: list[str] = field(factory=list)
     history: str = "prompt"
     """How well the history is kept, one of `HISTORIES`."""
     shows_models: bool = False
     """Whether it shows models by the names that they were asked for by; else nothing is found by what was sent."""
+    legnext: bool = False
+    """Whether it is LegNext, and speaks its protocol alone."""
     strangers: bool = False
     """Whether others use the account: whatever is created here, they create much the same."""
     copied: frozenset[int] = frozenset()
@@ -163,7 +168,16 @@ class Host:
         """Make a task: from here on it costs money."""
         seconds, end = self.lives.get(intent, (20.0, "done"))
         task = HostTask(
-            self._new_id(), intent, unified, prompt, self.world.now, seconds, end, model, endpoint
+            self._new_id(),
+            intent,
+            unified,
+            prompt,
+            self.world.now,
+            seconds,
+            end,
+            model,
+            endpoint,
+            is_job=self.legnext,
         )
         self.tasks[task.task_id] = task
         self.by_intent.setdefault(intent, []).append(task)
@@ -256,6 +270,18 @@ class Host:
                 "output": {"image_url": links[0], "image_urls": links} if links else None,
                 "error": error,
             }
+        if task.is_job:
+            return {
+                "job_id": task.task_id,
+                "model": "midjourney",
+                "task_type": "diffusion",
+                "status": task.word(now),
+                "config": {"webhook_config": {"endpoint": task.endpoint, "secret": ""}},
+                "input": None,
+                "output": {"image_url": links[0] if links else "", "image_urls": links, "seed": ""},
+                "meta": {"created_at": written(task.made_at)},
+                "error": {"code": 0, "message": "it went wrong" if state == "failed" else ""},
+            }
         return {
             "task_id": task.task_id,
             "status": task.word(now),
@@ -317,7 +343,9 @@ class Line:
 
     def _serve(self, method: str, path: str, body: bytes) -> None:
         data = json.loads(body) if body else {}
-        if method == "POST" and path == "/api/v1/task":
+        if self.host.legnext:
+            self._serve_legnext(method, path, data)
+        elif method == "POST" and path == "/api/v1/task":
             self._create(data, unified=True)
         elif method == "POST" and path.startswith("/mj/v2/") and not path.endswith(("fetch", "cancel")):
             self._create(data, unified=False)
@@ -331,6 +359,21 @@ class Line:
             self._read_one(path.rsplit("/", 1)[1], unified=True)
         else:
             self._cancel(path, data)
+
+    def _serve_legnext(self, method: str, path: str, data: dict[str, Any]) -> None:
+        if method == "POST" and path == "/api/v1/diffusion":
+            self._create(
+                {"prompt": data["text"], "webhook_endpoint": data.get("callback", "")}, unified=False
+            )
+        elif method == "GET" and path.startswith("/api/v1/job/"):
+            self._read_one(path.rsplit("/", 1)[1], unified=False)
+        elif path == "/api/account/balance":
+            self._answer(
+                200, json.dumps({"code": 200, "data": {"available_credits": 7}, "message": "success"})
+            )
+        else:
+            self.host.forbidden.append(f"{method} {path}, which LegNext does not have")
+            self._answer(404, '{"code":404,"message":"no such endpoint"}')
 
     # -- creates ------------------------------------------------------------------------------------------------------
 
@@ -349,6 +392,8 @@ class Line:
         if unified and host.strangers:
             host.have_stranger(f"a dog, #{intent}", data["model"], host.world.now)
         plan = host.plan_for(intent)
+        host.happened.update((f"answer: {plan.answer}", f"travel: {plan.travel}"))
+        host.happened[f"protocol: {'legnext' if host.legnext else 'unified' if unified else 'legacy'}"] += 1
         if plan.travel == "reset before":
             self.transport.reset()
             return
@@ -362,7 +407,7 @@ class Line:
         if task is not None and intent in host.copied:
             host.have_stranger(prompt, task.model, task.made_at, task.seconds)
         task_id = task.task_id if task is not None else ""
-        raw = http(answer.status, answer.body(task_id, unified=unified))
+        raw = http(answer.status, answer.body(task_id, unified=unified, legnext=host.legnext))
         in_time = plan.delay < IN_TIME
         if (
             task is not None
@@ -402,8 +447,9 @@ class Line:
         host.polls += 1
         task = host.tasks.get(task_id)
         if task is None or task.unified is not unified:
-            text = {"code": 404, "message": "task not found"} if unified else {"message": "task not found"}
-            self._answer(404 if unified else 400, json.dumps(text))
+            wrapped = unified or host.legnext
+            text = {"code": 404, "message": "task not found"} if wrapped else {"message": "task not found"}
+            self._answer(404 if wrapped else 400, json.dumps(text))
             return
         shown: Any = host.show(task)
         self._answer(
@@ -412,6 +458,7 @@ class Line:
 
     def _history(self, query: dict[str, str]) -> None:
         host = self.host
+        host.happened[f"history: {host.history}"] += 1
         if host.history == "none":
             self._answer(404, json.dumps({"code": 404, "message": "no such endpoint"}))
             return
@@ -424,6 +471,7 @@ class Line:
         host = self.host
         host.polls += 1
         weather = host.weather_now()
+        host.happened[f"multi-fetch: {weather or 'fair'}"] += 1
         if weather == "no multi-fetch":
             self._answer(404, "<html>404 page not found</html>")
             return
@@ -443,8 +491,9 @@ class Line:
     def _answer(self, status: int, body: str) -> None:
         date = formatdate(BOOT_TIME + self.host.world.now, usegmt=True).encode()
         raw = http(status, body).replace(b"\r\n", b"\r\nDate: " + date + b"\r\n", 1)
-        transport = self.transport
-        match self.host.weather_now():
+        transport, weather = self.transport, self.host.weather_now()
+        self.host.happened[f"reads: {weather if weather and weather not in LASTING else 'fair'}"] += 1
+        match weather:
             case "502 pages":
                 transport.send(http(502, "<html>502 Bad Gateway</html>"))
             case "403 pages":

@@ -33,8 +33,12 @@ from piapi_async import (
     PiAPI,
     PiAPIError,
     SubmissionUnknown,
+    TaskCancelled,
+    TaskFailed,
     TaskHandle,
+    WaitTimeout,
     WebhookReceiver,
+    legnext,
 )
 from piapi_async.batch import BatchItem
 
@@ -52,6 +56,7 @@ from .steps import (
     Leave,
     MoveLedger,
     OtherRequest,
+    Recover,
     Resolve,
     Step,
     Submit,
@@ -178,7 +183,8 @@ class Player:
 
     def _client(self) -> tuple[PiAPI, WebhookReceiver | None]:
         ledger = Ledger(self.folder / "run.db") if self.record.story.ledger else None
-        client = PiAPI(KEY, base_url="http://127.0.0.1:80", ledger=ledger)
+        make = legnext.client if self.record.story.legnext else PiAPI
+        client = make(KEY, base_url="http://127.0.0.1:80", ledger=ledger)
         if not self.record.story.webhooks:
             return client, None
         return client, WebhookReceiver(client, secret=SECRET, url="https://hooks.example.org/piapi")
@@ -189,10 +195,13 @@ class Player:
         """Bring the end of a task to the processes: perhaps never, twice, late, or to the wrong one."""
         fate = self.rng.random()
         if fate < 0.2:
+            self.host.happened["webhook: lost"] += 1
             return
         times = 2 if fate < 0.35 else 1
+        self.host.happened["webhook: twice"] += times == 2
         for _ in range(times):
             late = self.rng.choice((0.0, 0.0, 0.5, 30.0))
+            self.host.happened["webhook: late"] += late > 0
             self.world.after(late, partial(self._deliver_now, task))
 
     def _deliver_now(self, task: HostTask) -> None:
@@ -210,6 +219,7 @@ class Player:
             self.record.wrong.append(f"a delivery raised {error!r}")
         else:
             self.record.delivered[task.task_id].add((process.number, process.life))
+            self.host.happened["webhook: taken"] += 1
 
     def _track(self, process: Process) -> None:
         """Note which process opens what, so that a killed one can let go of it as the operating system would."""
@@ -250,7 +260,8 @@ class Player:
                 subject = self.record.story.subject(step.intent)
                 self.host.plans.setdefault(subject, _queue()).extend(step.plans)
                 self.host.lives[subject] = (step.seconds, step.end)
-                self._user(step.process, partial(self._submit, step), step.leave)
+                work = self._run if step.runs and step.wait else self._submit
+                self._user(step.process, partial(work, step), step.leave)
             case Batch():
                 subject_of = self.record.story.subject
                 for intent, plan in step.plans:
@@ -262,6 +273,8 @@ class Player:
                 self._user(step.process, partial(self._batch, step), step.leave)
             case OtherRequest():
                 self._user(step.process, partial(self._other_request, step), None)
+            case Recover():
+                self._user(step.process, self._recover, None)
             case Resolve():
                 self._user(step.process, partial(self._resolve, step), None)
             case Weather():
@@ -309,6 +322,7 @@ class Player:
         self, number: int, work: Callable[[Process], Coroutine[Any, Any, None]], leave: Leave | None
     ) -> None:
         process = self.processes[number]
+        self.host.happened[f"leave: {leave.how if leave else 'never'}"] += 1
         if leave is None:
             self.spawn(process, work(process))
             return
@@ -337,12 +351,37 @@ class Player:
         if step.wait:
             await self._wait(attempt, handle, None if step.wait == float("inf") else step.wait)
 
+    async def _run(self, step: Submit, process: Process) -> None:
+        attempt = self._attempt(step.intent, process, keyed=step.keyed)
+        request = self._request(step.intent, unified=step.unified)
+        key = str(step.intent) if step.keyed else None
+        note = {"intent": step.intent} if self.record.story.ledger else None
+        timeout = None if step.wait == float("inf") else step.wait
+        try:
+            task = await process.client.run(request, key=key, timeout=timeout, note=note)
+            attempt.task_id, attempt.ended = task.task_id, task.state.value
+        except (TaskFailed, TaskCancelled) as error:
+            attempt.task_id, attempt.ended = error.task.task_id, type(error).__name__
+        except WaitTimeout as error:
+            attempt.task_id, attempt.ended = error.ref.task_id if error.ref else "", "WaitTimeout"
+        except BaseException as error:
+            self._note_failure(attempt, error)
+            if not isinstance(error, Exception):
+                raise
+            return
+        attempt.state, attempt.ended_at = "accepted", self.world.now
+
     def _request(self, intent: int, *, unified: bool) -> Any:
         """Return the request of an intent: a number stands in the prompt, and in what an error says of it."""
         subject = self.record.story.subject(intent)
         if unified:
             return CreateTask(f"simulated/#{subject}", "txt2img", {"prompt": f"a cat, #{subject}"})
-        return Imagine(f"a cat, #{subject}")
+        return self._imagine(f"a cat, #{subject}")
+
+    def _imagine(self, prompt: str) -> Any:
+        if self.record.story.legnext:
+            return legnext.Imagine(prompt)
+        return Imagine(prompt)
 
     async def _wait(self, attempt: Attempt, handle: TaskHandle[Any], timeout: float | None) -> None:
         attempt.waiting, attempt.timeout, attempt.waited_from = True, timeout, self.world.now
@@ -407,13 +446,24 @@ class Player:
 
     async def _other_request(self, step: OtherRequest, process: Process) -> None:
         attempt = self._attempt(OTHER + step.intent, process, keyed=True)
-        request = Imagine(f"something else, #{attempt.intent}")
+        request = self._imagine(f"something else, #{attempt.intent}")
         try:
             handle = await process.client.submit(request, key=str(step.intent))
         except Exception as error:  # noqa: BLE001 - noted
             self._note_failure(attempt, error)
         else:  # the key was free after all
             attempt.state, attempt.task_id = "accepted", handle.task_id
+
+    async def _recover(self, process: Process) -> None:
+        try:
+            report = await process.client.recover()
+        except PiAPIError:
+            return  # the client was closed, or the ledger is gone
+        except Exception as error:  # noqa: BLE001 - that is what is looked for
+            self.record.wrong.append(f"recover() raised {error!r}")
+        else:
+            self.host.happened["recover: found"] += len(report.found)
+            self.host.happened["recover: unknown"] += len(report.unknown)
 
     async def _resolve(self, step: Resolve, _: Process) -> None:
         ledger = Ledger(self.folder / "run.db")
@@ -544,7 +594,7 @@ def play(story: Story, folder: Path) -> Record:
         world, Random(f"host {story.seed}"), history=Random(f"history {story.seed}").choice(HISTORIES)
     )
     world.accept = host.connect
-    host.shows_models = story.shows_models
+    host.shows_models, host.legnext = story.shows_models, story.legnext
     if story.strangers:
         host.strangers = True
         host.copied = story.asked_for_once
@@ -571,6 +621,9 @@ def play(story: Story, folder: Path) -> Record:
         _inspect_ledger(player)
         for process in player.processes:
             process.loop.close()
+        if not record.dead_lives and not record.ledger_moved:
+            left = sorted(path.name for path in folder.glob("*owner*"))
+            record.wrong += [f"after close() files are left: {left}"] * bool(left)
     return record
 
 

@@ -71,6 +71,8 @@ class Submit(Step):
     end: str = "done"
     wait: float = float("inf")
     leave: Leave | None = None
+    runs: bool = False
+    """Whether it calls `run`, unless it does not wait."""
 
     @property
     def words(self) -> str:
@@ -79,7 +81,8 @@ class Submit(Step):
         plans = f" ({plans})" if plans else ""
         leave = self.leave.words if self.leave else ""
         wait = "" if self.wait == float("inf") else f", waits {self.wait:g} s"
-        return f"process {self.process} submits intent {self.intent}{key}{plans}{wait}{leave}"
+        verb = "runs" if self.runs and self.wait else "submits"
+        return f"process {self.process} {verb} intent {self.intent}{key}{plans}{wait}{leave}"
 
 
 @frozen
@@ -231,6 +234,17 @@ class MoveLedger(Step):
     @property
     def words(self) -> str:
         return "somebody moves the ledger away"
+
+
+@frozen
+class Recover(Step):
+    """A service looks for all that is unknown."""
+
+    process: int
+
+    @property
+    def words(self) -> str:
+        return f"process {self.process} looks for all that is unknown"
 
 
 @frozen

@@ -28,6 +28,7 @@ from .steps import (
     Leave,
     MoveLedger,
     OtherRequest,
+    Recover,
     Resolve,
     Step,
     Submit,
@@ -50,6 +51,8 @@ class Story:
     """Whether others use the account, and have asked for the same long before."""
     shows_models: bool = False
     """Whether the host shows models by the names that they were asked for by."""
+    legnext: bool = False
+    """Whether the host is the other vendor's: no history, no multi-fetch, ids in bare objects."""
 
     def subject(self, intent: int) -> int:
         """Return the number that stands in the prompt of an intent."""
@@ -79,6 +82,7 @@ class Story:
         others = ", strangers on the account" if self.strangers else ""
         others += ", 1 and 2 ask for the same, 3 and 4 as well, …" if self.alike else ""
         others += ", models by their names" if self.shows_models else ""
+        others += ", at LegNext" if self.legnext else ""
         head = f"{self.processes} process(es) on {ledger}{webhooks}{others} (seed {self.seed})"
         return "\n".join([head, *(f"  {step.at:7.2f} s  {step.words}" for step in self.steps)])
 
@@ -102,7 +106,15 @@ def make(seed: int) -> Story:
     steps = sorted([*steps, *habits(others, steps, processes, ledger=ledger)], key=lambda step: step.at)
     if alike:  # of one protocol, as only then they can be taken for each other
         steps = [evolve(step, unified=True) if isinstance(step, (Submit, Batch)) else step for step in steps]
-    return Story(seed, processes, ledger, webhooks, tuple(steps), alike, strangers, shows_models)
+    later = Random(f"later {seed}")
+    legnext = later.random() < 0.15
+    steps = [evolve(step, runs=later.random() < 0.25) if isinstance(step, Submit) else step for step in steps]
+    if ledger and later.random() < 0.25:
+        recover = Recover(round(later.uniform(10, 120), 2), later.randrange(processes))
+        steps = sorted([*steps, recover], key=lambda step: step.at)
+    if legnext:  # which has one protocol
+        steps = [evolve(step, unified=False) if isinstance(step, (Submit, Batch)) else step for step in steps]
+    return Story(seed, processes, ledger, webhooks, tuple(steps), alike, strangers, shows_models, legnext)
 
 
 @define
@@ -290,14 +302,10 @@ def _simpler(story: Story) -> Iterator[Story]:
     for size in (len(steps) // 2, len(steps) // 4, 1):
         for start in range(0, len(steps), max(size, 1)) if size else ():
             yield evolve(story, steps=steps[:start] + steps[start + size :])
-    if story.webhooks:
-        yield evolve(story, webhooks=False)
-    if story.alike:
-        yield evolve(story, alike=False)
-    if story.strangers:
-        yield evolve(story, strangers=False)
-    if story.shows_models:
-        yield evolve(story, shows_models=False)
+    for name in ("webhooks", "alike", "strangers", "shows_models", "legnext"):
+        if getattr(story, name):
+            without: dict[str, Any] = {name: False}
+            yield evolve(story, **without)
     if story.processes > 1 and all(getattr(step, "process", 0) == 0 for step in steps):
         yield evolve(story, processes=1)
     for index, step in enumerate(steps):
@@ -322,6 +330,8 @@ def _plainer_submit(step: Submit) -> Iterator[Step]:
             yield evolve(step, plans=(*step.plans[:index], simple, *step.plans[index + 1 :]))
     if step.wait != 0.0:
         yield evolve(step, wait=0.0)
+    if step.runs:
+        yield evolve(step, runs=False)
 
 
 def _plainer_batch(step: Batch) -> Iterator[Step]:

@@ -61,6 +61,7 @@ def counts(record: Record) -> Counter[str]:
     found["lost answers come home"] = sum(
         attempt.state == "accepted" and attempt.task_id in unnamed for attempt in record.attempts
     )
+    found.update(record.host.happened)
     found.update(f"told: {attempt.state}" for attempt in record.attempts)
     found.update(f"wait: {attempt.ended}" for attempt in record.attempts if attempt.ended)
     found.update(f"ledger: {state}" for state, _ in (record.ledger_rows or {}).values())
