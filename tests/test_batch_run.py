@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,9 @@ from piapi_async import LEGACY, BatchItem, BatchRunner, Ledger, MidjourneyResult
 from piapi_async._http import HTTPRequest, HTTPResponse
 from piapi_async._protocol.family import Family
 from piapi_async._verdict import read_created
+from piapi_async.cli._batch._check import identified
+from piapi_async.cli._batch._lines import Line, Origin
+from piapi_async.cli._batch._results import digest_of, row_of
 from piapi_async.tasks import Created, TaskId
 
 
@@ -49,6 +53,31 @@ async def test_an_item_is_serialised_once_and_once_more_for_the_ledger(
 
         assert outcome.ok
         assert ["p"] * times == request.serialised
+
+
+@frozen
+class Lines:
+    """A batch file of one line."""
+
+    request: Counted
+
+    def lines(self) -> Iterator[Line]:
+        yield Line(self.request, None, Origin(1, "reroll", {"origin_task_id": self.request.origin}, {}))
+
+
+@pytest.mark.looptime
+@pytest.mark.parametrize("with_ledger", [False, True])
+async def test_a_line_of_a_file_is_serialised_twice_from_its_reading_to_its_result(
+    tmp_path: Path, *, with_ledger: bool
+) -> None:
+    given: dict[str, Any] = {"ledger": Ledger(tmp_path / "run.db")} if with_ledger else {}
+    file: Any = Lines(Counted("p"))
+    async with serving(given, **WIDE) as (_, piapi):
+        [outcome] = await BatchRunner(piapi).run(identified(piapi, file))
+        row = row_of(outcome, outcome.extra)
+
+        assert ["p"] * 2 == file.request.serialised
+        assert row["digest"] == digest_of(outcome.request)
 
 
 @pytest.mark.looptime
