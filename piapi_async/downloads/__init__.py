@@ -1,5 +1,14 @@
 """From a finished task to files: streamed, checked, and only then given their names.
 
+Retried are server faults (5xx, 429 with its ``Retry-After``), broken connections, and for two
+minutes after the task's end a 403 or 404: a link may take that long to be known everywhere.
+
+Links and redirects to loopback, private and link-local addresses are refused, unless the API
+itself is at such an address (an emulator on this machine, a self-hosted API in a private
+network); names are judged by the address that is connected to.  The files of a task that no
+client has read, so that its API is unknown, may be on this machine too.  Behind a proxy the
+proxy judges, unless the link spells the address out.
+
 `download` and `read` are what users call.  `_options` says how files are saved, `_target` where: in
 a `_folder`, a `_sink` or memory, each of them a `_place`; `_names` under which names.  `_saver`
 saves the files of a task at once, `_transfer` brings one file over, however long that takes, and

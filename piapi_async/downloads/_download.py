@@ -14,7 +14,7 @@ from ..policy import RetryPolicy
 from ..tasks import Task, TaskState
 from ._disk import MAX_OPEN_FILES
 from ._names import paths_of
-from ._options import MAX_BYTES, MAX_BYTES_READ, PATIENCE, DownloadOptions, check_count, check_seconds
+from ._options import MAX_BYTES, MAX_BYTES_READ, DownloadOptions
 from ._place import Memory, Place
 from ._saver import Downloads
 from ._session import FileSession, host_of
@@ -108,14 +108,7 @@ async def download(
     parallel
         The most files of this task to save at a time; the process saves at most 64 at a time.
 
-    Retried are server faults (5xx, 429 with its ``Retry-After``), broken connections, and for two
-    minutes after the task's end a 403 or 404: a link may take that long to be known everywhere.
-
-    Links and redirects to loopback, private and link-local addresses are refused, unless the API
-    itself is at such an address (an emulator on this machine, a self-hosted API in a private
-    network); names are judged by the address that is connected to.  The files of a task that no
-    client has read, so that its API is unknown, may be on this machine too.  Behind a proxy the
-    proxy judges, unless the link spells the address out.
+    What is tried again, and where links may lead, `help(piapi_async.downloads)` says.
 
     Raises `ValueError` for a target that can be no path, or whose URL needs what is not installed;
     `DownloadError` when a link has expired, the host fails, the content is an error page or empty,
@@ -125,16 +118,8 @@ async def download(
     """
     running_loop()
     place = check_target(target)
-    check_seconds("timeout", timeout)
-    check_count("max_bytes", max_bytes)
-    check_count("parallel", parallel)
-    options = DownloadOptions(
-        all_files=all_files,
-        grid=grid,
-        retry=retry or PATIENCE,
-        timeout=timeout,
-        max_bytes=max_bytes,
-        parallel=parallel,
+    options = DownloadOptions.checked(
+        all_files=all_files, grid=grid, retry=retry, timeout=timeout, max_bytes=max_bytes, parallel=parallel
     )
     return paths_of(await _save(task, place_at(place), session, options))
 
@@ -156,16 +141,8 @@ async def read(
     at once, so by default none may have more than 256 MiB.
     """
     running_loop()
-    check_seconds("timeout", timeout)
-    check_count("max_bytes", max_bytes)
-    check_count("parallel", parallel)
-    options = DownloadOptions(
-        all_files=all_files,
-        grid=grid,
-        retry=retry or PATIENCE,
-        timeout=timeout,
-        max_bytes=max_bytes,
-        parallel=parallel,
+    options = DownloadOptions.checked(
+        all_files=all_files, grid=grid, retry=retry, timeout=timeout, max_bytes=max_bytes, parallel=parallel
     )
     memory = Memory()
     files = await _save(task, memory, session, options)

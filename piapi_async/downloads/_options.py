@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Self
+
 from attrs import frozen
 
 from ..policy import RetryPolicy
@@ -27,6 +29,30 @@ class DownloadOptions:
     timeout: float | None = None
     max_bytes: int = MAX_BYTES
     parallel: int = MAX_OPEN_FILES
+
+    @classmethod
+    def checked(
+        cls,
+        *,
+        all_files: bool,
+        grid: bool,
+        retry: RetryPolicy | None,
+        timeout: float | None,
+        max_bytes: int,
+        parallel: int,
+    ) -> Self:
+        """Return the options that a user has given; raise `ValueError` for what cannot be."""
+        check_seconds("timeout", timeout)
+        check_count("max_bytes", max_bytes)
+        check_count("parallel", parallel)
+        return cls(
+            all_files=all_files,
+            grid=grid,
+            retry=retry or PATIENCE,
+            timeout=timeout,
+            max_bytes=max_bytes,
+            parallel=parallel,
+        )
 
 
 def check_seconds(name: str, value: float | None) -> None:
