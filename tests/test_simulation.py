@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from simulation.host import CreatePlan
 from simulation.life import live, look_for_faults
-from simulation.mutants import MUTANTS
+from simulation.mutants import MONEY_FAULTS, MUTANTS
 from simulation.steps import Batch, Close, Freeze, Leave, Submit, Weather
 from simulation.story import Story, make
 
@@ -169,3 +169,8 @@ class TestAMutant:
         package = Path(piapi_async.__file__).parent
 
         assert [place for mutant in MUTANTS for place in mutant.missed_places(package)] == []
+
+    def test_stands_for_each_fault_that_has_cost_money(self) -> None:
+        assert {name for names in MONEY_FAULTS.values() for name in names} <= {
+            mutant.what for mutant in MUTANTS
+        }

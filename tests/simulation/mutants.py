@@ -254,6 +254,12 @@ MUTANTS = (
     ),
     # -- waiting
     Mutant(
+        "a timer is asked for its time, which not every loop's can tell",
+        "_wait/poller.py",
+        "            if self._timer_at == when:",
+        "            if self._timer.when() == when:",
+    ),
+    Mutant(
         "a wait that is over is not woken",
         "_wait/poller.py",
         "if not wait.woken.done():",
@@ -339,6 +345,35 @@ MUTANTS = (
         'TransportError(text + " " + str(self._headers), sent=begun',
     ),
 )
+
+MONEY_FAULTS = {
+    "an answer that is a yes, or none at all, is read as a refusal": (
+        "a 2xx without a yes is a refusal",
+        "a gateway's phrase is the host's own word",
+        "a 303 is a refusal",
+    ),
+    "a busy answer that names a task is retried": (
+        "a response that names a task may be retried",
+        "a batch that waits for room repeats what has named a task",
+    ),
+    "an unasked answer on a kept connection becomes the next submission's": (
+        "a kept connection is used again whatever was said on it, and any id is believed",
+        "an id that belongs to another submission is accepted",
+    ),
+    "waits rely on timers that tell their time": (
+        "a timer is asked for its time, which not every loop's can tell",
+    ),
+    "a paid task cannot be waited for, as multi-fetch never tells of it": (
+        "an entry that cannot be read is asked for by multi-fetch again",
+        "another task's entry is taken for this one's",
+    ),
+    "a ledger's file is moved under a running client": ("a ledger that was moved away is written to",),
+    "a batch loses what is paid for when something beside the tasks fails": (
+        "on_progress ends a batch's worker",
+        "outcomes that nobody takes are not told",
+    ),
+}
+"""The seven faults that have cost money or results, and the mutants that take back what mended each."""
 
 
 def mutate(package: Path, folder: Path, mutant: Mutant) -> None:
