@@ -19,6 +19,7 @@ from piapi_async import CreateTask, PiAPI, PollPolicy
 from piapi_async.fleet import Worker
 
 LEASE = 4.0
+PREFIX = "piapi-fleet-"
 TIMEOUT = 5.0
 
 _TAKEN_OVER = re.compile(r"^(?P<at>[\d.]+) worker \S+-(?P<pid>\d+)-[0-9a-f]+ has stood still")
@@ -26,10 +27,15 @@ _TAKEN_OVER = re.compile(r"^(?P<at>[\d.]+) worker \S+-(?P<pid>\d+)-[0-9a-f]+ has
 
 @contextlib.contextmanager
 def database(url: str | None, folder: Path) -> Iterator[str]:
-    """Yield the URL of an empty database: a given one, a PostgreSQL of the machine's, or a SQLite file."""
+    """Yield the URL of a new database: beside a given one, on a PostgreSQL of the machine's, or a SQLite file."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/pg_ctl"))
-    if url is not None or not found:
-        yield url or f"sqlite:///{folder / 'run.db'}"
+    if url is not None:
+        given = sa.make_url(url)
+        fresh = given.set(database=f"{given.database}-{folder.name.removeprefix(PREFIX)}")
+        yield fresh.render_as_string(hide_password=False)
+        return
+    if not found:
+        yield f"sqlite:///{folder / 'run.db'}"
         return
     programs, data = found[-1].parent, folder / "data"
     user = "postgres" if os.geteuid() == 0 else None
@@ -132,7 +138,9 @@ class WorkerProcess:
         assert process.stdout is not None  # noqa: S101 - it is a pipe
         started = cls(process)
         started._listening = asyncio.create_task(started._listen())
-        await process.stdout.readline()
+        if not await process.stdout.readline():
+            await started.gone()
+            raise RuntimeError("a worker did not start; its log tells why")
         return started
 
     async def _listen(self) -> None:
@@ -143,6 +151,8 @@ class WorkerProcess:
             found = _TAKEN_OVER.match(text)
             if found is not None:
                 self.taken_over[int(found["pid"])] = float(found["at"])
+            elif "Traceback" in text or "Error" in text:
+                print(text, end="", file=sys.stderr)
 
     async def end(self) -> None:
         """Have it hand over, and wait for its end."""

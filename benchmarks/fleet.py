@@ -29,7 +29,7 @@ from piapi_async.emulator import Dialect, Emulator, SlowFirstByte, Status
 from piapi_async.fleet import Fleet
 
 from ._fleet_costs import costs, waits
-from ._fleet_parts import LEASE, WorkerProcess, database, request, work
+from ._fleet_parts import LEASE, PREFIX, WorkerProcess, database, request, work
 from ._goals import Goal, goals_table
 
 TAKE_OVER_GOAL = LEASE + 2.0
@@ -186,7 +186,10 @@ def _at_most(what: str, figure: int, goal: int) -> Goal:
 def main() -> None:
     """Read the command line, run, and print the figures beside their goals."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--database", help="default: a PostgreSQL of the machine's, else a SQLite file")
+    parser.add_argument(
+        "--database",
+        help="beside which new ones are made; default: a PostgreSQL of the machine's, else a SQLite file",
+    )
     parser.add_argument("--smoke", action="store_true", help="only to see that it runs")
     parser.add_argument("--costs", action="store_true", help="measure the costs alone")
     parser.add_argument("--work", nargs=5, help=argparse.SUPPRESS)
@@ -207,7 +210,7 @@ def main() -> None:
     missed = False
     for title, run in runs:
         with (
-            tempfile.TemporaryDirectory(prefix="piapi-fleet-") as name,
+            tempfile.TemporaryDirectory(prefix=PREFIX) as name,
             database(options.database, Path(name)) as url,
         ):
             goals = asyncio.run(run(url))

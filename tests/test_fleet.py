@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path, PurePath
 from typing import Any
 
+import orjson
 import pytest
 from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.fleets import empty_database, host
+from support.picture_tasks import PNG
 
 import piapi_async.fleet as fleet_package
 from piapi_async import (
@@ -25,6 +29,7 @@ from piapi_async import (
     SubmissionUnknown,
     TaskFailed,
     TaskRef,
+    TransportError,
     WaitTimeout,
 )
 from piapi_async.batch import BatchItem
@@ -190,7 +195,7 @@ def test_only_a_counter_that_stood_still_for_a_lease_of_our_own_clock_is_given_u
 @pytest.fixture
 async def database(tmp_path: Path) -> AsyncIterator[Database]:
     skip_without_sqlite()
-    opened = Database.open(f"sqlite:///{tmp_path / 'run.db'}")
+    opened = Database.open(f"sqlite:///{empty_database(tmp_path)}")
     yield opened
     opened.close()
 
@@ -241,7 +246,7 @@ def test_a_url_that_is_no_database_s_is_refused_without_its_password(url: Any) -
 @pytest.fixture
 async def fleet(tmp_path: Path) -> AsyncIterator[Fleet]:
     skip_without_sqlite()
-    async with Fleet(f"sqlite:///{tmp_path / 'run.db'}", poll=0.05) as opened:
+    async with Fleet(f"sqlite:///{empty_database(tmp_path)}", poll=0.05) as opened:
         yield opened
 
 
@@ -323,3 +328,46 @@ def test_a_missing_engine_is_named_with_what_installs_it(monkeypatch: pytest.Mon
         fleet_package.__getattr__("Worker")
     with pytest.raises(AttributeError, match="has no attribute 'Nonsense'"):
         fleet_package.__getattr__("Nonsense")
+
+
+async def test_a_job_is_found_by_its_key_in_any_process_until_it_is_pruned(fleet: Fleet) -> None:
+    await fleet.submit(CAT, key="k")
+    found = await fleet.find("k")
+
+    assert found is not None
+    assert repr(found) == "<FleetJob k>"
+    assert found.request.to_http() == CAT.to_http()
+    assert await fleet.find("never heard of") is None
+
+
+async def test_files_of_this_machine_are_uploaded_before_a_job_enters_the_database(tmp_path: Path) -> None:
+    skip_without_sqlite()
+    picture = tmp_path / "cat.png"
+    picture.write_bytes(PNG)
+    request = CreateTask("Qubico/flux1-dev", "img2img", {"prompt": "a cat", "image": picture})
+    url = f"sqlite:///{empty_database(tmp_path)}"
+    async with host() as (emulator, piapi), Fleet(url, uploads=piapi) as fleet:
+        await fleet.submit(request, key="k")
+        await fleet.submit(request, key="k")  # the link is another day's, the request is the same
+        found = await fleet.find("k")
+        assert found is not None
+        [link] = {
+            value for value in orjson.loads(found.request.to_http().body)["input"].values() if "http" in value
+        }
+        assert emulator.seen.requests["upload"] == 1
+        assert link.startswith(piapi.origin)
+
+        with pytest.raises(TransportError, match="a file could not be uploaded"):
+            await fleet.submit(CreateTask("m", "t", {"image": tmp_path / "dog.png"}), key="l")
+        assert (await fleet.counts())["queued"] == 1
+
+
+async def test_waits_end_with_their_fleet(fleet: Fleet) -> None:
+    job = await fleet.submit(CAT)
+    waiting = asyncio.create_task(job.wait())
+    await asyncio.sleep(0)
+    await fleet.close()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    with pytest.raises(RuntimeError, match="it is not open"):
+        await job.wait()
