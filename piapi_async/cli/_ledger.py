@@ -1,28 +1,17 @@
-"""`piapi-async ledger`: what a ledger holds, what a person knows of its unknown submissions, making it smaller."""
+"""`piapi-async ledger show` and `compact`, which need no client."""
 
 from __future__ import annotations
 
-import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import attrs
-import click
-from attrs import evolve
 from rich.console import Console
 
 from ..ledger import CompactionReport, Ledger, LedgerEntry, LedgerState
-from ._exit import ExitCode
-from ._fleet_options import fleet_module
 from ._output import check_listing, check_stdout, on_terminal, print_json, print_line
 from ._running import run
-from ._session import client
-from ._setup import Setup, read_setup
 from ._stderr import harmless, say
-
-if TYPE_CHECKING:
-    from ..fleet import Fleet
 
 
 def show(file: Path, state: str | None) -> None:
@@ -39,79 +28,6 @@ def show(file: Path, state: str | None) -> None:
                 _print(entry)
         finally:
             await opened.close()
-
-    run(main())
-
-
-def resolve(file: Path | str, key: str, task_id: str | None, *, resubmit: bool) -> None:
-    """Record the outcome of an unknown submission, of a ledger's FILE or the URL of a fleet's database."""
-    if (task_id is None) == (not resubmit):
-        raise click.UsageError("give either --task-id ID (it was accepted) or --resubmit (it was not)")
-
-    if task_id is not None and not task_id.strip():
-        raise click.UsageError("--task-id is empty")
-    outcome = f"task {task_id}"
-    if resubmit:
-        outcome = "may be submitted again"
-
-    setup = read_setup()
-
-    async def main() -> None:
-        if isinstance(file, str):
-            async with fleet_module().Fleet(file) as fleet:
-                await _resolved(fleet, key, task_id, resubmit=resubmit)
-            say(f"{key}: {outcome}")
-            return
-
-        if resubmit:
-            found = await _look_for(evolve(setup, ledger=file), key)
-            if found is not None:
-                say(f"{key}: it made task {found}, which was found in the host's history and is recorded now")
-                return
-
-        opened = Ledger(file)
-        try:
-            await opened.resolve(key, task_id=task_id, resubmit=resubmit)
-        finally:
-            await opened.close()
-        say(f"{key}: {outcome}")
-
-    run(main())
-
-
-async def _look_for(setup: Setup, key: str) -> str | None:
-    """Return the task of an unknown key, if the host's history has it; None without an API key, too."""
-    try:
-        async with client(setup) as piapi:
-            ref = (await piapi.recover()).found.get(key)
-    except click.UsageError as error:
-        say(f"Its task was not looked for: {error.message}")
-        return None
-    if ref is None:
-        return None
-    return ref.task_id
-
-
-def recover(file: Path) -> None:
-    """Look for all unknown submissions in the host's task history, and record what is found."""
-    setup = evolve(read_setup(), ledger=file)
-    check_stdout()
-
-    async def main() -> None:
-        async with client(setup) as piapi:
-            report = await piapi.recover()
-
-        for key, ref in report.found.items():
-            _tell(key, f"task {ref.task_id}", {"task_id": ref.task_id})
-        for key in report.unknown:
-            ids = [ref.task_id for ref in report.candidates.get(key, ())]
-            what = "still unknown"
-            if ids:
-                what += f": {len(ids)} tasks fit it, too many to tell which is its own: {', '.join(ids)}"
-            _tell(key, what, {"task_id": None, "candidates": ids})
-        say(f"{len(report.found)} found, {len(report.unknown)} still unknown")
-        if report.unknown:
-            sys.exit(ExitCode.UNKNOWN)
 
     run(main())
 
@@ -150,13 +66,6 @@ def _size_told(report: CompactionReport) -> str:
     return f"the file had {before}, and has {after}"
 
 
-def _tell(key: str, what: str, facts: dict[str, object]) -> None:
-    if on_terminal():
-        click.echo(harmless(f"{key}: {what}"))
-    else:
-        print_line({"key": key, **facts})
-
-
 _FOUND = {
     "history": "found in the host's history",
     "webhook": "found by its webhook delivery",
@@ -164,13 +73,6 @@ _FOUND = {
     "hand": "told by a person",
 }
 """How the task of a lost submission was found, in words."""
-
-
-async def _resolved(fleet: Fleet, key: str, task_id: str | None, *, resubmit: bool) -> None:
-    try:
-        await fleet.resolve(key, task_id=task_id, resubmit=resubmit)
-    except ValueError as error:
-        raise click.UsageError(str(error)) from None
 
 
 def _print(entry: LedgerEntry) -> None:

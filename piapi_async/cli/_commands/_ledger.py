@@ -46,7 +46,7 @@ show = declared(
 
 resolve = declared(
     "resolve",
-    "_ledger:resolve",
+    "_resolving:resolve",
     """Record the outcome of an unknown submission, of a ledger's FILE or the URL of a fleet's database.
 
     With --resubmit its task is looked for in the host's history first, if there is an API key; the
@@ -63,7 +63,7 @@ resolve = declared(
 
 recover = declared(
     "recover",
-    "_ledger:recover",
+    "_resolving:recover",
     """Look for all unknown submissions in the host's task history, and record what is found.""",
     file_argument,
     shared_options,
