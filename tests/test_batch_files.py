@@ -72,8 +72,8 @@ def test_a_row_is_what_a_single_command_prints_and_whose_it_is(host: Host) -> No
         assert row[name] == printed[name], name
     assert row["cost"] == {"amount": 3, "unit": "quota"}
     assert [{**file, "saved_as": None} for file in row["files"]] == printed["files"]
-    assert {(file["kind"], file["role"]) for file in row["files"]} == {("image", "result")}
-    assert all(Path(file["saved_as"]).is_file() for file in row["files"])
+    assert {(file["kind"], file["role"]) for file in row["files"]} == {("image", "result"), ("image", "copy")}
+    assert all(Path(file["saved_as"]).is_file() for file in row["files"] if file["role"] == "result")
     assert row["request"] == {"verb": "reroll", "origin_task_id": "p1", "prompt": "a cat",
                               "webhook_endpoint": "https://example.org/", "webhook_secret": ""}  # fmt: skip
     assert row["extra"] == {"campaign": "spring"}

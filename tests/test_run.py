@@ -157,7 +157,7 @@ async def test_a_caller_who_leaves_while_files_are_saved_is_told_of_the_task(
     ledger: bool,  # noqa: FBT001 - a table's column
     level: int,
 ) -> None:
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, logger="piapi_async")  # commands of other tests may have raised it
     options = {"ledger": Ledger(tmp_path / "run.db")} if ledger else {}
     async with serving(options, durations=10.0) as (emulator, piapi):
         emulator.fail("download", SlowFirstByte(1000.0), times=None)
