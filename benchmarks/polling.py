@@ -22,19 +22,17 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import orjson
-from attrs import asdict, evolve, frozen
+from attrs import asdict, frozen
 
-from piapi_async._protocol.kinds import FAST, PICTURE, RELAX, SOLID, SOUND, TURBO, VIDEO
 from piapi_async.policy import PollPolicy
-from piapi_async.tasks import Usual
 
-from ._goals import Goal
+from ._goals import Goal, goals_table
+from ._on_time import DELAY, goals_on_time, kind_rows, kinds_table, shape_rows, shapes_table
 from ._peers import PEERS
 from ._picture import Curve, Dot, draw
-from ._sim import LATENCY, MEAN, SHAPES, Case, Measured, draw_duration, seeded, simulate
+from ._sim import LATENCY, MEAN, Case, Measured, draw_duration, seeded, simulate
 from ._table import short, table
 
-DELAY = 1.5
 DELAYS = (0.5, 1.0, 1.5, 3.0, 6.0, 12.0)
 SIZES = (1, 20, 50, 100)
 LEAST, LEAST_ALONE, LEAST_SMOKE = 2000, 500, 200  # tasks measured; fewer where each takes its own requests
@@ -243,22 +241,6 @@ def goals(rows: Sequence[Row], peers: dict[str, Measured]) -> list[Goal]:
     return found
 
 
-def shapes_table(delay: float, tasks: int) -> str:
-    """Return how late ends are noticed where progress misleads, simulated."""
-    rows = []
-    for shape in SHAPES:
-        measured = simulate(Case(100, 20, progress=True, tasks=tasks, shape=shape), PollPolicy(delay))
-        rows.append(
-            [
-                shape,
-                short(measured.per_task),
-                *(f"{measured.quantile(share):.2f}" for share in (0.5, 0.95, 1.0)),
-            ]
-        )
-    title = f"progress that is not steady (simulated, 100 in flight, K = 20, delay={delay:g} s)"
-    return table(title, ("progress is", "R", "p50", "p95", "worst"), rows)
-
-
 def knob_table(tasks: int) -> str:
     """Return whether the knob keeps its word, simulated."""
     cases = (
@@ -273,109 +255,6 @@ def knob_table(tasks: int) -> str:
     return table(
         "p95 as the knob is turned (simulated)", ("delay", "one task", "100, K = 20", "with progress"), rows
     )
-
-
-@frozen(kw_only=True)
-class KindRow:
-    """One kind of task, waited for by a client that has seen ten of it, or goes by its request class alone."""
-
-    what: str
-    usual: Usual
-    per_task: float
-    floor: float
-    p95: float
-
-    def cells(self) -> list[str]:
-        """Return the line's texts."""
-        in_time, cheap = self.p95 <= GOAL_LATENESS, self.per_task <= GOAL_OVER_FLOOR * self.floor
-        return [
-            self.what,
-            f"{self.usual.median:g}",
-            f"{self.usual.spread:g}",
-            f"{self.p95:.2f}",
-            f"<= {GOAL_LATENESS:g}",
-            _met(in_time),
-            short(self.per_task),
-            short(self.floor),
-            f"{self.per_task / self.floor:.2f}",
-            f"<= {GOAL_OVER_FLOOR:g}",
-            _met(cheap),
-        ]
-
-
-def _met(met: bool) -> str:  # noqa: FBT001 - a word for it
-    return "met" if met else "MISSED"
-
-
-GOAL_LATENESS, GOAL_OVER_FLOOR = 1.6, 1.1
-_KINDS = (
-    ("pictures", PICTURE),
-    ("sound", SOUND),
-    ("3-D", SOLID),
-    ("video", VIDEO),
-    ("turbo", TURBO),
-    ("relax", RELAX),
-)
-_SEEDS = (1, 2, 3)
-_CHANGING = (20.0, 45.0, 240.0)
-_MEDIANS = (2.0, 3.0, 8.0, 15.0, 45.0, 100.0, 240.0, 600.0)
-
-
-def kind_rows(tasks: int) -> list[KindRow]:
-    """Measure kinds, simulated: four in flight, a request for each poll, no progress reported, delay = 1.5 s."""
-    cases = [
-        (what, Case(4, 1, progress=False, tasks=tasks, usual=usual, warm_up=0)) for what, usual in (_KINDS)
-    ]
-    for median in _MEDIANS:
-        case = Case(4, 1, progress=False, tasks=tasks, usual=Usual(median, 0.4), guess=FAST)
-        cases.append(("guessed 45 s, after ten", case))
-    for median in _CHANGING:
-        for factor in (10.0, 0.1):
-            before = Usual(median, 0.4)
-            changing = Case(
-                4,
-                1,
-                progress=False,
-                tasks=tasks // 2,
-                usual=before,
-                guess=before,
-                warm_up=60,
-                changes_after=50,
-            )
-            cases.append((f"was {median:g} s, ten after x {factor:g}", evolve(changing, factor=factor)))
-    return [_kind_row(what, case) for what, case in cases]
-
-
-def _kind_row(what: str, case: Case) -> KindRow:
-    assert case.usual is not None  # noqa: S101 - all of these have one
-    measured = Measured()
-    for seed in _SEEDS:  # so that a row tells of the schedule, and not of its draws
-        measured.add(simulate(case, PollPolicy(DELAY), seed=seed))
-    return KindRow(
-        what=what,
-        usual=evolve(case.usual, median=case.usual.median * case.factor),
-        per_task=measured.per_task,
-        floor=measured.floor(GOAL_LATENESS),
-        p95=measured.p95,
-    )
-
-
-def kinds_table(rows: Sequence[KindRow]) -> str:
-    """Return the table of the kinds."""
-    columns = (
-        "kinds (simulated)",
-        "median",
-        "spread",
-        "p95",
-        "goal",
-        "",
-        "R",
-        "floor",
-        "R/floor",
-        "goal",
-        "",
-    )
-    return table("on time for every kind", columns, [row.cells() for row in rows])
 
 
 def plot(path: Path, jobs: Sequence[Job], peers: dict[str, Measured]) -> None:
@@ -424,16 +303,19 @@ def main(
     who = "simulated" if simulated else "the client at the emulator"
     print(table(f"polling: {who}, delay={delay:g} s", COLUMNS, [row.cells() for row in rows]), end="\n\n")
     print(peers_table(peers), end="\n\n")
-    print(shapes_table(delay, 200 if smoke else 1000), end="\n\n")
+    shapes = shape_rows(delay, 200 if smoke else 1000)
+    print(shapes_table(delay, shapes), end="\n\n")
     kinds = kind_rows(40 if smoke else 600)
     print(kinds_table(kinds), end="\n\n")
+    on_time = goals_on_time(kinds, shapes)
+    print(goals_table("on time", on_time), end="\n\n")
     print(knob_table(200 if smoke else 1000), end="\n\n")
     if plot_path is not None:
         plot(plot_path, [Job(case, each, seed, simulated) for case in PICTURED for each in DELAYS], peers)
     print(f"{time.perf_counter() - begun:.0f} s")
     if json_path is not None:
         found = {
-            "goals": [asdict(goal) for goal in goals(rows, peers)],
+            "goals": [asdict(goal) for goal in goals(rows, peers) + on_time],
             "rows": [asdict(row) for row in rows],
         }
         found["kinds"] = [asdict(kind) for kind in kinds]
