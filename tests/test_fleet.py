@@ -326,6 +326,9 @@ def test_a_missing_engine_is_named_with_what_installs_it(monkeypatch: pytest.Mon
 
     with pytest.raises(ModuleNotFoundError, match=r"needs dbos: pip install 'piapi_async\[fleet\]'"):
         fleet_package.__getattr__("Worker")
+    monkeypatch.setitem(sys.modules, "piapi_async.fleet._worker", None)
+    with pytest.raises(ModuleNotFoundError, match=r"fleet\._worker"):
+        fleet_package.__getattr__("Worker")  # no missing extra: a fault of ours is not explained away
     with pytest.raises(AttributeError, match="has no attribute 'Nonsense'"):
         fleet_package.__getattr__("Nonsense")
 

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import sys
 from collections.abc import AsyncIterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from attrs import evolve
+from sqlalchemy.exc import DBAPIError
 from support.fleets import NEEDS_SQLITE, at_work, cat, empty_database, host
-from support.processes import becomes_true
+from support.processes import becomes_true, ended
 
 from piapi_async import PiAPIError, RetryPolicy, SubmissionUnknown, TaskRef
 from piapi_async.batch import BatchItem
@@ -21,6 +25,9 @@ from piapi_async.fleet import Fleet, Worker
 from piapi_async.fleet import _codec as codec
 from piapi_async.fleet import _jobs as jobs
 from piapi_async.fleet._database import Database, KeyNote
+from piapi_async.fleet._looking import FleetRecords
+from piapi_async.fleet._tables import create
+from piapi_async.fleet._watcher import Watcher
 from piapi_async.tasks import TaskId
 
 pytestmark = NEEDS_SQLITE
@@ -145,6 +152,97 @@ async def test_each_start_of_a_worker_has_a_name_of_its_own(url: str) -> None:
     assert len(names) == 2
 
 
+async def test_of_two_people_who_resubmit_at_once_one_does(fleet: Fleet, database: Database) -> None:
+    await left_unknown(fleet, database, "k")
+    ends = await asyncio.gather(
+        *[fleet.resolve("k", resubmit=True) for _ in range(4)], return_exceptions=True
+    )
+
+    assert [type(end) for end in ends if end is not None] == [ValueError] * 3
+    assert (await fleet.counts())["queued"] == 1
+
+
+async def test_a_cancellation_that_a_worker_was_just_before_leaves_the_job_to_it(
+    fleet: Fleet, database: Database, url: str
+) -> None:
+    await fleet.submit(cat("k"), key="k")
+    rows(
+        url,
+        "CREATE TRIGGER claimed BEFORE UPDATE OF status ON workflow_status WHEN NEW.status = 'CANCELLED' BEGIN"
+        " UPDATE workflow_status SET executor_id = 'w' WHERE workflow_uuid = NEW.workflow_uuid; END",
+    )
+
+    assert not await fleet.cancel("k")
+    assert (await fleet.counts())["queued"] == 1  # it is not lost, and its worker is asked
+    assert database.cancels() == ["k#1"]
+
+
+async def test_a_job_that_the_host_has_cancelled_is_not_paid_for_again_by_its_key(
+    fleet: Fleet, database: Database
+) -> None:
+    await left_unknown(fleet, database, "k")
+    database.note_end(evolve(database.notes(["k"])["k"], state=codec.CANCELLED))
+    database.take_task(REF, "k#1")
+
+    await fleet.submit(cat("k"), key="k")
+    assert database.notes(["k"])["k"].attempt == 1
+
+
+async def test_a_job_that_is_pruned_while_a_batch_is_followed_keeps_nobody_waiting(
+    fleet: Fleet, database: Database
+) -> None:
+    await left_unknown(fleet, database, "k")
+    database.keep(evolve(database.notes(["k"])["k"], state=codec.DONE, kept="{}"))
+
+    assert [outcome async for outcome in fleet.outcomes()] == []
+
+
+async def test_a_waiter_outlives_the_database(caplog: pytest.LogCaptureFixture) -> None:
+    kept = KeyNote("k", 1, codec.DONE, "d", "{}")
+    answers: list[Any] = [RuntimeError("gone"), RuntimeError("gone"), {"k": kept}]
+
+    class Away:
+        def notes(self, _: Any) -> Any:
+            answer = answers.pop(0)
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+    watcher = Watcher(Away(), 0.001)  # type: ignore[arg-type]
+    assert await watcher.wait("k") == kept
+    await watcher.close()
+    assert caplog.text.count("out of reach") == 1
+
+
+def test_two_that_make_the_tables_at_once_both_have_them() -> None:
+    collisions = [DBAPIError("CREATE", {}, Exception("exists"))]
+
+    class Table:
+        @property
+        def metadata(self) -> Any:
+            return self
+
+        def create_all(self, *_: Any, **__: Any) -> None:
+            if collisions:
+                raise collisions.pop()
+
+    create(None, [Table()])  # type: ignore[arg-type, list-item]
+    assert not collisions
+    collisions[:] = [DBAPIError("CREATE", {}, Exception("no right"))] * 2
+    with pytest.raises(DBAPIError):
+        create(None, [Table()])  # type: ignore[arg-type, list-item]
+
+
+async def test_a_finding_gives_no_task_away_that_is_somebody_s(database: Database) -> None:
+    database.settle_origin(REF.origin)
+    database.take_task(REF, "b#1")
+    records = FleetRecords(database, "d", "unified", 1.0)
+    row: Any = SimpleNamespace(key="a#1")
+
+    assert (await records.give_unknown(row, REF.task_id, "history")).task_id is None
+    assert await records.open_rows(REF.origin, "legacy") == []
+
+
 # -- with a worker ------------------------------------------------------------------------------------
 
 
@@ -209,3 +307,26 @@ async def test_jobs_that_are_unknown_stand_in_no_prune_s_way(
     later = datetime.now(UTC) + timedelta(days=1)
     assert jobs.prune(database, later, at_once=1) == 1
     assert [outcome.key for outcome in await fleet.unknown()] == ["lost"]
+
+
+@pytest.mark.storm
+def test_a_program_with_a_dbos_application_of_its_own_is_told_to_run_its_worker_elsewhere(
+    tmp_path: Path,
+) -> None:
+    program = """
+import asyncio, sys
+from dbos import DBOS
+from piapi_async import PiAPI
+from piapi_async.fleet import Worker
+
+async def main():
+    DBOS(config={"name": "mine", "system_database_url": sys.argv[1]})
+    async with PiAPI("k") as piapi, Worker(sys.argv[1], piapi) as worker:
+        await worker.run()
+
+asyncio.run(main())
+"""
+    child = ended(sys.executable, "-c", program, f"sqlite:///{empty_database(tmp_path)}")
+
+    assert child.code == 1
+    assert "This process has a DBOS application of its own" in child.said.splitlines()[-1]
