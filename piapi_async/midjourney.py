@@ -37,6 +37,7 @@ from ._protocol.fields import (
 )
 from ._protocol.kinds import UNKNOWN, Kind, kind_of
 from ._protocol.reading import (
+    IMAGE_FIELDS,
     failure_text,
     from_unix,
     join,
@@ -364,7 +365,10 @@ def _read_cost(raw: Mapping[str, Any]) -> Cost | None:
 
 def _read_files(raw: Mapping[str, Any]) -> tuple[TaskFile, ...]:
     """Return the links of `Task.images`, and as copies those of other fields; without any, every link."""
-    return find_files(raw.get("task_result"), "task_result", midjourney=True)
+    result = raw.get("task_result")
+    if isinstance(result, dict) and pick_images(result)[0]:
+        result = {name: result[name] for name in IMAGE_FIELDS if name in result}
+    return find_files(result, "task_result", midjourney=True)
 
 
 def _derive(task_id: TaskId, word: str, inputs: Mapping[str, Any]) -> _Verb:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 
 from attrs import evolve, frozen
@@ -55,6 +56,7 @@ _MIDJOURNEYS = frozenset({"actions", "discord_image_url", "temporary_image_urls"
 _RANKS = {role: rank for rank, role in enumerate(FileRole)}
 
 _LINK = re.compile(r"\s*https?://[^\s/?#]\S*\s*\Z", re.IGNORECASE)
+_LONGEST_NAME = 100  # characters; no name that is known has as many
 _ECHOES = re.compile(r"prompt|input|webhook|callback|origin_|user_", re.IGNORECASE)
 
 _BY_SUFFIX: Mapping[FileKind, str] = {
@@ -168,11 +170,9 @@ def _within(outer: _Place) -> list[_Place]:
 
 def _inside(outer: _Place, name: str) -> _Place:
     """Return what stands under a name of an object."""
-    plain = _MARKED.sub("", _CLEAN.sub(r"\1", name)) or name
+    plain, kind = _known_name(name) if len(name) <= _LONGEST_NAME else (name, None)
     if plain in _LINKS:
-        kind = outer.kind or _KINDS.get(plain)
-    else:
-        kind = _KINDS.get(plain) or _KINDS.get(plain.removesuffix("_url"))
+        kind = outer.kind or kind
 
     role = outer.role
     if plain in _COVERS:
@@ -180,6 +180,16 @@ def _inside(outer: _Place, name: str) -> _Place:
     elif role is FileRole.RESULT and kind is not None and _is_marked(outer.value, name):
         role = FileRole.WATERMARKED
     return _Place(outer.value[name], join(outer.path, name), kind, role)
+
+
+@lru_cache(maxsize=1024)
+def _known_name(name: str) -> tuple[str, FileKind | None]:
+    """Return a name without what it says of a watermark, and the kind of the files that it stands for."""
+    plain = _MARKED.sub("", _CLEAN.sub(r"\1", name)) or name
+    kind = _KINDS.get(plain)
+    if kind is None and plain not in _LINKS:
+        kind = _KINDS.get(plain.removesuffix("_url"))
+    return plain, kind
 
 
 def _is_marked(siblings: Mapping[str, Any], name: str) -> bool:
