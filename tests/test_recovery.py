@@ -195,13 +195,14 @@ class TestAssigning:
         assert len(assigned(members, tasks).taken) == len(starts)
 
     def test_a_long_chain_of_which_all_members_have_to_move(self) -> None:
-        members = [lost(f"{number:04}", at=float(number)) for number in range(1_200)]
+        members = [lost(f"{number:04}", at=float(number), steps=4) for number in range(1_200)]
         members = [evolve(one, latest=one.earliest + 1.0) for one in members]
-        first = evolve(lost("first", steps=4), earliest=-1.0, latest=0.0)
+        last = evolve(lost("last"), earliest=-1.0, latest=0.0)  # it asks for less, so it comes last
         tasks = [found(f"T{number:04}", at=float(number)) for number in range(1_201)]
 
-        assert len(assigned([*members, first], tasks).taken) == 1_201
-        assert len(assigned([first, *members], tasks[::-1]).taken) == 1_201
+        taken = assigned([last, *members], tasks[::-1]).taken
+
+        assert taken == {"last": "T0000", **{one.key: f"T{int(one.key) + 1:04}" for one in members}}
 
     @given(st.lists(st.tuples(*[st.integers(0, 4)] * 2), max_size=6), st.lists(st.integers(0, 5), max_size=6))
     def test_takes_all_or_nothing_where_what_is_lost_has_windows_of_its_own(
