@@ -318,7 +318,12 @@ class DownloadError(PiAPIError):
 
 
 class KeyReused(ValueError):
-    """The ledger has the key for another request.  Nothing was sent, nothing was paid."""
+    """The ledger has the key for another request.  Nothing was sent, nothing was paid.
+
+    `str(error)` shows the other request, so end users get `reason` here, too.
+    """
+
+    reason: ClassVar[str] = "This key stands for another request."
 
 
 def end_error(task: Task[Any]) -> TaskFailed | TaskCancelled | None:

@@ -74,6 +74,7 @@ def test_a_table_has_the_rows_of_every_run_and_so_has_its_page(host: Host, suffi
     assert {"k1", "k2", "k3"} == set(rows)
     assert 3 == host[0].seen.requests["reroll"], second.stderr
     assert all(f'"{key}"' in page for key in rows)
+    assert f"<h1>{out}</h1>" in page
     assert ("a cat, größer", "spring") == (rows["k1"]["request.prompt"], rows["k1"]["extra.campaign"])
     assert 'a "dog"\nin two lines' == rows["k2"]["request.prompt"]
     assert "InvalidRequestError" == rows["k3"]["error_type"]

@@ -107,6 +107,12 @@ async def test_a_discord_bot_shows_progress_and_has_buttons_that_survive_a_resta
         await press(recipe, ids[labels.index(label)], pressed)
     assert (1, 1, 1) == tuple(emulator.seen.requests[verb] for verb in ("upscale", "variation", "reroll"))
     assert 1 == len(pressed.edits[-1]["attachments"])
+
+    u1 = ids[labels.index("U1")]
+    for forged in (u1[:-1], "mj:upscale1:AAAA", u1.replace("upscale1", "upscale9")):
+        await press(recipe, forged, pressed)
+        assert "That cannot be done any more." == pressed.edits.pop()["content"]
+    assert 1 == emulator.seen.requests["upscale"]
     await second.close()
 
 
@@ -202,6 +208,9 @@ async def test_a_telegram_bot_draws_once_for_an_update_and_its_buttons_work(emul
             id="q1", from_user=ann, chat_instance="c", data=upscale, message=message(bot, 10, "x")
         )
         await dispatcher.feed_update(bot, Update(update_id=3, callback_query=query))
+        forged = query.model_copy(update={"id": "q2", "data": upscale[:-1]})
+        await dispatcher.feed_update(bot, Update(update_id=5, callback_query=forged))
+        told_of_forged = calls[-1].text
         under_way = await piapi.submit(recipe.Imagine("a dog"), note=5)
         for entry in await ledger.pending():
             await recipe.deliver(bot, piapi, entry)
@@ -209,6 +218,7 @@ async def test_a_telegram_bot_draws_once_for_an_update_and_its_buttons_work(emul
         emulator.failure_rate = 1.0
         await dispatcher.feed_update(bot, Update(update_id=4, message=message(bot, 11, "/imagine")))
 
+    assert "That cannot be done any more." == told_of_forged
     assert 5 == delivered.chat_id
     assert {under_way.ref.to_token()} == {
         key.callback_data.partition(":")[2] for row in delivered.reply_markup.inline_keyboard for key in row

@@ -98,7 +98,7 @@ async def use(emulator: Emulator, session: aiohttp.ClientSession) -> None:
     assert {202} == {status for status, _ in answers}
     [task_id] = {body["task_id"] for _, body in answers}
     assert 1 == emulator.seen.requests["imagine"]
-    assert (409, "this key stands for another request") == await post(session, "a cute dog", "order 1")
+    assert (409, "This key stands for another request.") == await post(session, "a cute dog", "order 1")
 
     async with session.get(f"/tasks/{task_id}") as answer:
         assert "done" != (await answer.json())["state"]

@@ -129,7 +129,7 @@ def run_batch(
             Results.at(
                 lines, keep=setup.ledger is not None or database is not None, keeping=keeping
             ) as results,
-            reported(report, results, lines, setup.ledger),
+            reported(report, results, out, setup.ledger),
             tabulated(out),
         ):
             if database is not None:

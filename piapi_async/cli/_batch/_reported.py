@@ -7,13 +7,14 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from .._journal import journal_of
 from .._report._command import ResultLines, write_at_end
 from ._results import Results
 
 
 @contextlib.contextmanager
 def reported(target: Path | None, results: Results, out: Path | None, ledger: Path | None) -> Iterator[None]:
-    """Write the page of a run at its end, from the lines of its results, else from a copy of them."""
+    """Write the page of a run at its end, from the lines behind `out`, else from a copy of them."""
     if target is None:
         yield
         return
@@ -21,7 +22,7 @@ def reported(target: Path | None, results: Results, out: Path | None, ledger: Pa
         try:
             yield
         finally:
-            write_at_end(ResultLines(out), target, ledger)
+            write_at_end(ResultLines(journal_of(out), name=out.name), target, ledger)
         return
 
     with tempfile.TemporaryDirectory(prefix="piapi-report-") as folder:
