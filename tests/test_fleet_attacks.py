@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from attrs import evolve
+from dbos import error as engine_errors
 from sqlalchemy.exc import DBAPIError
 from support.fleets import NEEDS_SQLITE, at_work, cat, empty_database, host
 from support.processes import becomes_true, ended
@@ -23,6 +24,7 @@ from piapi_async.batch import BatchItem
 from piapi_async.emulator import Dialect, Drop, Status
 from piapi_async.fleet import Fleet, Worker
 from piapi_async.fleet import _codec as codec
+from piapi_async.fleet import _engine as engine
 from piapi_async.fleet import _jobs as jobs
 from piapi_async.fleet._database import Database, KeyNote
 from piapi_async.fleet._looking import FleetRecords
@@ -307,6 +309,17 @@ async def test_jobs_that_are_unknown_stand_in_no_prune_s_way(
     later = datetime.now(UTC) + timedelta(days=1)
     assert jobs.prune(database, later, at_once=1) == 1
     assert [outcome.key for outcome in await fleet.unknown()] == ["lost"]
+
+
+@pytest.mark.storm
+async def test_an_engine_that_cannot_be_launched_leaves_the_process_free_for_another(
+    url: str, fleet: Fleet, tmp_path: Path
+) -> None:
+    process: Any = None
+    with pytest.raises(engine_errors.DBOSException, match="does not exist"):
+        await asyncio.to_thread(engine.launch, f"sqlite:///{tmp_path / 'nowhere' / 'run.db'}", "w", process)
+    async with host() as (_, piapi), at_work(url, piapi):
+        assert (await (await fleet.submit(cat("k"))).wait(30)).ok
 
 
 @pytest.mark.storm

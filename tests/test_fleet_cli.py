@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from support.fleets import empty_database
 from support.processes import started, wait_until
 from support.threaded_emulator import end_all, threaded_emulator
 
@@ -22,7 +23,7 @@ from piapi_async.cli._batch._results import Results
 from piapi_async.cli._exit import ExitCode
 from piapi_async.cli._fleet_options import file_of, shown
 from piapi_async.cli._setup import Setup
-from piapi_async.fleet._database import CAN_SQLITE
+from piapi_async.fleet._database import CAN_SQLITE, Database
 
 pytestmark = pytest.mark.skipif(
     not CAN_SQLITE, reason="the engine needs SQLite 3.42 on Python 3.12 and later"
@@ -107,6 +108,16 @@ def test_what_does_not_fit_a_fleet_is_refused_before_anything_is_done(
     assert result.exit_code == 2
     assert said in result.stderr
     assert "hunter2" not in result.stderr
+
+
+def test_a_worker_of_another_host_is_told_whose_the_fleet_is(tmp_path: Path) -> None:
+    opened = Database.open(f"sqlite:///{empty_database(tmp_path)}")
+    opened.settle_origin("https://elsewhere.example")
+    opened.close()
+    result = command("worker", "--database", URL, "--emulator")
+
+    assert result.exit_code == 2
+    assert "this fleet works at https://elsewhere.example, and its client speaks to http://" in result.stderr
 
 
 def test_a_password_is_not_shown() -> None:
