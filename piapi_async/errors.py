@@ -316,6 +316,13 @@ class DownloadError(PiAPIError):
         self.task = task
         self.files = tuple(files)
 
+    @property
+    def reason(self) -> str:
+        """What happened, for end users; that a result is ready is said only if there is one."""
+        if self.task is None and not self.url:  # found out before anything was submitted, say
+            return "Results cannot be saved at the moment."
+        return self._for_users
+
 
 class KeyReused(ValueError):
     """The ledger has the key for another request.  Nothing was sent, nothing was paid.

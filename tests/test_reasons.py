@@ -48,7 +48,9 @@ def test_what_operators_are_told_is_kept_from_users() -> None:
     text = "The ledger /srv/bot/orders.db is full: piapi-async ledger resolve /srv/bot/orders.db"
 
     assert LedgerError(text).reason == "The request could not be recorded."
-    assert DownloadError("/srv/bot/pictures/1.png").reason == "The result is ready, but could not be saved."
+    saved = DownloadError("/srv/bot/pictures/1.png", url="https://cdn.example/1.png")
+    assert saved.reason == "The result is ready, but could not be saved."
+    assert DownloadError("/srv/bot is no directory").reason == "Results cannot be saved at the moment."
     assert WaitTimeout("task 6886fc4d").reason == "It takes longer than expected, and goes on."
 
 
