@@ -369,7 +369,7 @@ class Player:
             if not isinstance(error, Exception):
                 raise
             return
-        attempt.state, attempt.ended_at = "accepted", self.world.now
+        attempt.state = "accepted"  # when, nobody was told: so how late its end was noticed is not judged
 
     def _request(self, intent: int, *, unified: bool) -> Any:
         """Return the request of an intent: a number stands in the prompt, and in what an error says of it."""
