@@ -23,6 +23,7 @@ from piapi_async.ledger import LedgerState
 from piapi_async.ledger._ledger import writer_of
 from piapi_async.ledger._owners import PRESUMED_ALIVE
 from piapi_async.ledger._sqlite import is_held, lock_file, touch
+from piapi_async.tasks import TaskId
 
 SENDING, ACCEPTED, ENDED, UNKNOWN = LedgerState
 
@@ -274,3 +275,27 @@ async def test_a_lock_that_another_process_holds_is_told_from_one_that_nobody_do
     assert is_held(lock) is False
     lock.write_bytes(b"no database, but long enough to be read as the beginning of one" * 20)
     assert is_held(lock) is None
+
+
+async def test_a_delivery_gives_a_submission_no_task_that_another_has_or_a_refusal_has_named(
+    tmp_path: Path,
+) -> None:
+    async with opened(tmp_path / "run.db") as ledger:
+        await accept(ledger, "other")
+        other = await ledger.find("other")
+        assert other is not None
+        assert other.task_id is not None
+        writer = writer_of(ledger)
+        refused, again = identity("k"), identity("k")
+        await writer.claim(refused)
+        await writer.forget(refused, TaskId("t refused"))
+        await writer.claim(again)  # its endpoint has the nonce of the submission that was refused
+
+        given = [
+            await writer.attach_task("k", one) for one in ("t refused", other.task_id, "t mine", "t late")
+        ]
+        entry = await ledger.find("k")
+
+    assert [False, False, True, False] == given
+    assert entry is not None
+    assert (entry.task_id, entry.found) == ("t mine", "webhook")

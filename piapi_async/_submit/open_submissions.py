@@ -51,7 +51,8 @@ class LedgerSubmissions:
 
     async def attach(self, name: str, family: Family[Any], task: Task[Any]) -> str | None:
         """Record the task of a key, and its end if it has one.  Raises `LedgerError`."""
-        await self.ledger.attach_task(name, task.task_id)
+        if not await self.ledger.attach_task(name, task.task_id):
+            return None
         if task.state.terminal:
             self.ledger.end(TaskRef(self.origin, family.name, task.task_id), task.state.value, task.raw)
         return name

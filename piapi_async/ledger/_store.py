@@ -47,8 +47,8 @@ _INSERT_ACCEPTED = """
 INSERT INTO submits (key, state, origin, family, digest, request, task_id, at)
 VALUES (:key, 'accepted', :origin, :family, :digest, :request, :task_id, :at)
 """
-_ATTACH_TASK = f"""
-UPDATE submits SET state = 'accepted', task_id = ?, found = ?, owner = NULL WHERE key = ? AND {OPEN}
+_RESOLVE = f"""
+UPDATE submits SET state = 'accepted', task_id = ?, found = 'hand', owner = NULL WHERE key = ? AND {OPEN}
 """  # noqa: S608 - our own words
 _END = """
 UPDATE submits SET state = 'ended', outcome = ?, answer = ?
@@ -260,11 +260,15 @@ class LedgerStore:
             return None
         return entry_of(row).task_id
 
-    def attach_task(
-        self, connection: sqlite3.Connection, key: str, task_id: str, found: str = "webhook"
-    ) -> None:
-        """Record the task of a submission of any process that is being sent or unknown, and how it was found."""
-        connection.execute(_ATTACH_TASK, (task_id, found, key))
+    def attach_task(self, connection: sqlite3.Connection, key: str, task_id: str) -> bool:
+        """Record the task of a submission of any process that is being sent or unknown, as a delivery named it.
+
+        Return whether it is that submission's now: no other, and no earlier attempt, may have it.
+        """
+        row = self._row_of(connection, key)
+        if row is None:
+            return False
+        return give_task(connection, row, task_id, "webhook").task_id == task_id
 
     def lose(
         self,
@@ -337,7 +341,7 @@ class LedgerStore:
                 raise LedgerError(
                     f"Task {task_id} was made by an earlier attempt of the submission {other_key!r}"
                 )
-            self.attach_task(connection, key, task_id, "hand")
+            connection.execute(_RESOLVE, (task_id, key))
 
     # -- reading ----------------------------------------------------------------------------------
 

@@ -158,9 +158,12 @@ class LedgerWriter:
         operation = Operation(self.store.forget, (identity, refused))
         await self._enqueue(operation, settles=identity)
 
-    async def attach_task(self, key: str, task_id: str) -> None:
-        """Record the task of a submission that has none, even one that another process is waiting for."""
-        await self.run(self.store.attach_task, key, task_id)
+    async def attach_task(self, key: str, task_id: str) -> bool:
+        """Record the task of a submission that has none, even one that another process is waiting for.
+
+        Return whether it is that submission's now.
+        """
+        return await self.run(self.store.attach_task, key, task_id)
 
     # -- lost responses ---------------------------------------------------------------------------
 
