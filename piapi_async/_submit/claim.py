@@ -59,6 +59,9 @@ class NoClaim:
         del found
         return Taken(task_id)
 
+    async def told_elsewhere(self) -> LedgerEntry | None:
+        """Return None, as no other process can have heard of a task."""
+
     async def end(self, *, unknown: bool, refused: TaskId | None = None) -> TaskId | None:
         """Do nothing; return None, as no other process can have heard of a task."""
 
@@ -135,6 +138,16 @@ class Claim:
             raise
 
         self.may_be_held = entry is None
+        return entry
+
+    async def told_elsewhere(self) -> LedgerEntry | None:
+        """Return the entry of the key if another process has heard which task this attempt has made."""
+        try:
+            entry = await self._ledger.find(self.key)
+        except LedgerError:  # the delivery may come here as well
+            return None
+        if entry is None or entry.task_id is None or entry.attempt != self.attempt:
+            return None
         return entry
 
     async def release(self) -> None:

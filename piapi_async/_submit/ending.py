@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from functools import partial
@@ -19,9 +20,12 @@ from .correlation import Correlation
 from .finder import Finder
 from .known_ids import KnownIds
 from .recovery import digest_text
-from .searching import NOTHING, Finding, first_found
+from .searching import FIRST_PAUSE, NOTHING, Finding, first_found
 from .submission import Submission, SubmissionState, refusal_naming
 from .unknown_rows import HISTORY
+
+_LONGEST_PAUSE = 30.0
+"""Seconds between two looks at what other processes have written down of a lost submission."""
 
 
 @define(eq=False)
@@ -171,10 +175,33 @@ class Ending:
         return finding
 
     async def _find_delivery(self, submission: Submission) -> Finding:
-        task_id = await self._correlation.find_task(submission.expected)
+        """Wait for the delivery about the task, which may come to another process of the same ledger."""
+        here = asyncio.create_task(self._correlation.find_task(submission.expected))
+        elsewhere = asyncio.create_task(self._heard_elsewhere(submission))
+        try:
+            await asyncio.wait({here, elsewhere}, return_when=asyncio.FIRST_COMPLETED)
+            if not here.done():
+                return elsewhere.result()
+            task_id = here.result()
+        finally:
+            here.cancel()
+            elsewhere.cancel()
+            await asyncio.gather(here, elsewhere, return_exceptions=True)
+
         if task_id is None:
             return NOTHING
         return Finding(task_id, "webhook")
+
+    @staticmethod
+    async def _heard_elsewhere(submission: Submission) -> Finding:
+        """Return the task once another process has written it down; look for that ever more seldom."""
+        pause = FIRST_PAUSE
+        while True:
+            await asyncio.sleep(pause)
+            entry = await submission.claim.told_elsewhere()
+            if entry is not None and entry.task_id is not None:
+                return Finding(entry.task_id, entry.found or "webhook")
+            pause = min(2 * pause, _LONGEST_PAUSE)
 
     async def _give(self, submission: Submission, task_id: TaskId) -> Taken:
         """Record the task that was found in the history."""
