@@ -8,9 +8,9 @@ import sqlite3
 from pathlib import Path
 
 import pytest
-from support.serving import serving
+from support.serving import serving, turns
 
-from piapi_async import CreateTask, Ledger, PiAPI, RecoveryReport, SubmissionUnknown
+from piapi_async import ClientClosed, CreateTask, Ledger, PiAPI, RecoveryReport, SubmissionUnknown
 from piapi_async.emulator import Dialect, Drop
 
 pytestmark = pytest.mark.looptime
@@ -48,3 +48,17 @@ async def test_a_ledger_that_goes_away_while_a_task_is_looked_for_leaves_it_unkn
         with pytest.raises(SubmissionUnknown, match="may have been paid for"):
             await submitting
         assert len(emulator.engine.tasks) == 1
+
+
+async def test_a_client_that_is_closed_while_it_looks_for_all_leaves_no_ledger_open(tmp_path: Path) -> None:
+    for turn in range(0, 30, 2):
+        path = tmp_path / f"{turn}" / "run.db"
+        path.parent.mkdir()
+        async with serving({"ledger": Ledger(path)}) as (_, piapi):
+            looking = asyncio.create_task(piapi.recover())
+            await turns(turn)
+            await piapi.close()
+            [end] = await asyncio.gather(looking, return_exceptions=True)
+
+        assert isinstance(end, (ClientClosed, RecoveryReport))
+        assert [] == list(path.parent.glob("*-owner-*"))

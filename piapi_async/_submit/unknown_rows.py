@@ -11,6 +11,7 @@ from attrs import define, field, frozen
 
 from .._families import FAMILIES
 from .._protocol.family import Family
+from ..errors import ClientClosed
 from ..ledger._recovery import OpenRow, Taken
 from ..tasks import TaskId, TaskRef
 from .recovery import KNOWN_CLOCK_MARGIN, UNKNOWN_CLOCK_MARGIN, Lost, body_as_listed, body_as_sent
@@ -84,7 +85,7 @@ class UnknownRows:
         for family in FAMILIES.values():
             if not self._can_find(family):
                 continue
-            rows = await records.open_rows(self._origin, family.name)
+            rows = await self._rows_of(records, family.name)
             searches += [_row_search(records, family.name, row) for row in rows if row.unknown]
         if not searches or not (keys is None or any(search.key in keys for search in searches)):
             return {}
@@ -107,7 +108,10 @@ class UnknownRows:
             task.cancel()
 
     async def recover(self) -> RecoveryReport:
-        """Look once for every *unknown* submission of the ledger.  Raises `LedgerError`."""
+        """Look once for every *unknown* submission of the ledger.
+
+        Raises `LedgerError`, and `ClientClosed` if the client was closed before all was looked for.
+        """
         records = self._records
         if records is None:
             return RecoveryReport()
@@ -115,10 +119,13 @@ class UnknownRows:
         families = {
             row.key: family
             for family in FAMILIES
-            for row in await records.open_rows(self._origin, family)
+            for row in await self._rows_of(records, family)
             if row.unknown
         }
         findings = await self.look_again()
+        if self._closing:
+            raise ClientClosed("recover: the client was closed meanwhile; what was found is recorded")
+
         found, candidates, unknown = {}, {}, []
         for key, family in families.items():
             finding = findings.get(key, NOTHING)
@@ -129,6 +136,15 @@ class UnknownRows:
             if finding.candidates:
                 candidates[key] = finding.refs(self._origin, family)
         return RecoveryReport(found=found, candidates=candidates, unknown=tuple(unknown))
+
+    async def _rows_of(self, records: Records, family: str) -> list[OpenRow]:
+        """Return the submissions without a task of one family; none once the client is being closed.
+
+        A ledger that the client has left would be opened again, and nobody would close it.
+        """
+        if self._closing:
+            return []
+        return await records.open_rows(self._origin, family)
 
     def close(self) -> None:
         """End the passes: what they look for can be looked for later."""
