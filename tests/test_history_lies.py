@@ -39,6 +39,7 @@ class Liar:
     begun: float = field(factory=time.time)
     made_at: float = 0.0
     pages: int = 0
+    total: int | None = None
     reads: list[str] = field(factory=list)
 
     def now(self) -> float:
@@ -59,7 +60,10 @@ class Liar:
         if path.startswith("/api/open"):
             self.pages += 1
             rows = self.rows(int(parse_qs(urlsplit(path).query)["page"][0]))
-            data = said({"code": 200, "data": {"data": rows, "page": 1, "size": 100}, "message": "success"})
+            facts = {"data": rows, "page": 1, "size": 100}
+            if self.total is not None:
+                facts["total"] = self.total
+            data = said({"code": 200, "data": facts, "message": "success"})
         else:
             task_id = path.rsplit("/", 1)[1]
             self.reads.append(task_id)
@@ -127,6 +131,15 @@ async def test_a_host_that_gives_the_first_page_for_ever_is_not_read_for_ever() 
     liar.rows = lambda _: [liar.row("ours")]
     assert await told(liar) == "ours"
     assert liar.pages <= 4
+
+
+async def test_pages_that_hold_less_than_the_size_they_name_are_all_read() -> None:
+    liar = with_tasks()
+    rows = ["dog", "hidden", "other", "ours"]
+    liar.total = len(rows)
+    liar.rows = lambda number: [liar.row(row) for row in rows[number - 1 : number]]
+    assert await told(liar) == "ours"
+    assert liar.pages == 1 + len(rows)
 
 
 async def test_a_history_without_an_end_tells_nothing() -> None:

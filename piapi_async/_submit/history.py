@@ -104,6 +104,7 @@ class History:
         """Read all pages of a range of the host's time; return their number."""
         request = GetHistory(since=_moment(since), until=_moment(until))
         known: frozenset[str] = frozenset()
+        seen: set[str] = set()
         for number in range(1, most + 1):
             page = await self._page(request)
             for entry in page.entries:
@@ -112,7 +113,8 @@ class History:
             marks = frozenset(entry.id or entry.task_id for entry in page.entries)
             times = [entry.created_at.timestamp() for entry in page.entries if entry.created_at is not None]
             is_past = bool(times) and max(times) < since  # of a host that does not know the bounds
-            is_last = page.total is not None and request.page * page.size >= page.total
+            seen |= marks
+            is_last = page.total is not None and len(seen) >= page.total  # a page may hold less than its size
             if is_last or is_past or marks <= known:
                 return number
             request, known = evolve(request, page=request.page + 1), marks
