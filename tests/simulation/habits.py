@@ -8,7 +8,7 @@ from random import Random
 from attrs import evolve
 
 from .host import LASTING, CreatePlan
-from .steps import Batch, Step, Submit, Weather
+from .steps import Batch, MoveLedger, Step, Submit, Weather
 
 _NAMES_IT = ("is busy and names a task", "is overloaded and names a task")
 
@@ -122,6 +122,20 @@ def _lost_again(rng: Random, steps: Sequence[Step], processes: int) -> Iterator[
     yield evolve(batch, at=later, plans=lost, failing=intents[1:], retry_failed=True)
 
 
+def _moves_the_ledger(rng: Random, steps: Sequence[Step], processes: int) -> Iterator[Step]:
+    """Yield a submission, how somebody moves the ledger away, and submissions of the same client long after."""
+    intent = _next_intent(steps)
+    at = round(rng.uniform(0, 60), 2)
+    first = Submit(at, rng.randrange(processes), intent, keyed=True, unified=rng.random() < 0.5)
+    yield first
+
+    moved_at = round(at + rng.uniform(1, 20), 2)
+    yield MoveLedger(moved_at)
+    for number in range(1, 3):
+        later = round(moved_at + rng.uniform(32, 60), 2)
+        yield evolve(first, at=later, intent=intent + number)
+
+
 def _lost(rng: Random) -> CreatePlan:
     """Return how a task is made and its answer is lost."""
     delay, travel = rng.choice((0.2, 2.0, 25.0)), rng.choice(("dropped", "cut", "stalled"))
@@ -134,5 +148,6 @@ _HABITS = (
     (0.10, _again_at_once, True),
     (0.16, _all_retry, True),
     (0.10, _lost_again, True),
+    (0.03, _moves_the_ledger, True),
 )
 """Their shares of all stories, and whether they need a ledger."""
