@@ -315,6 +315,11 @@ async def test_a_fleet_that_is_not_open_says_so() -> None:
         await Fleet("sqlite:///nowhere.db").counts()
 
 
+async def test_what_the_database_could_not_give_back_is_refused(fleet: Fleet) -> None:
+    with pytest.raises(ValueError, match="extra: a fleet keeps no dict"):
+        await fleet.submit_many([BatchItem(CAT, extra={"row": 7})])
+
+
 async def test_what_is_no_task_s_request_is_refused(fleet: Fleet) -> None:
     with pytest.raises(TypeError, match="makes no task"):
         await fleet.submit(InvalidRequestError("x", status=400))  # type: ignore[arg-type]

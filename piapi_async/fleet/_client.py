@@ -163,6 +163,11 @@ class Fleet:
         request = item.request
         if not hasattr(request, "family"):
             raise TypeError(f"{type(request).__name__} makes no task, so it cannot be submitted")
+        if item.extra is not None:
+            raise ValueError(
+                f"extra: a fleet keeps no {type(item.extra).__name__} beside an item. Give the item a key, and find "
+                "by that what belongs to it. Nothing was submitted"
+            )
 
         key = item.key
         if key is None:
