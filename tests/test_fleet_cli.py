@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from support.fleets import empty_database
+from support.fleets import cat, empty_database
 from support.processes import started, wait_until
 from support.threaded_emulator import end_all, threaded_emulator
 
@@ -23,7 +24,10 @@ from piapi_async.cli._batch._results import Results
 from piapi_async.cli._exit import ExitCode
 from piapi_async.cli._fleet_options import file_of, shown
 from piapi_async.cli._setup import Setup
-from piapi_async.fleet._database import CAN_SQLITE, Database
+from piapi_async.fleet import Fleet
+from piapi_async.fleet import _codec as codec
+from piapi_async.fleet import _jobs as jobs
+from piapi_async.fleet._database import CAN_SQLITE, Database, KeyNote
 
 pytestmark = pytest.mark.skipif(
     not CAN_SQLITE, reason="the engine needs SQLite 3.42 on Python 3.12 and later"
@@ -108,6 +112,26 @@ def test_what_does_not_fit_a_fleet_is_refused_before_anything_is_done(
     assert result.exit_code == 2
     assert said in result.stderr
     assert "hunter2" not in result.stderr
+
+
+def test_an_unknown_job_is_resolved_by_hand(tmp_path: Path) -> None:
+    async def submit() -> None:
+        async with Fleet(URL) as fleet:
+            await fleet.submit(cat("k"), key="k")
+
+    database = Database.open(f"sqlite:///{empty_database(tmp_path)}")
+    try:
+        asyncio.run(submit())
+        listed = jobs.listed_item(database, "k#1")
+        assert listed is not None
+        database.note_end(KeyNote("k", 1, codec.UNKNOWN, (listed.attributes or {})["digest"]))
+
+        result = command("ledger", "resolve", URL, "k", "--resubmit")
+        assert result.exit_code == 0, result.stderr
+        assert jobs.listed_item(database, "k#2") is not None
+        assert 2 == command("ledger", "resolve", URL, "k", "--resubmit").exit_code
+    finally:
+        database.close()
 
 
 def test_a_worker_of_another_host_is_told_whose_the_fleet_is(tmp_path: Path) -> None:

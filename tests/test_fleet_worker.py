@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 from support.fleets import NEEDS_SQLITE, at_work, cat, empty_database, host
 from support.processes import becomes_true
 
@@ -114,6 +115,18 @@ async def test_each_job_has_the_outcome_that_a_batch_would_give(url: str, tmp_pa
         assert (again.ref, again.files, again.task) == (done.ref, done.files, None)
         with pytest.raises(ValueError, match="stands for another request"):
             await fleet.submit(cat("other"), key="done")
+
+
+async def test_files_may_go_to_a_sink_that_all_machines_share(url: str) -> None:
+    async with host({}, durations=0.05, picture_size=32) as (_, piapi), Fleet(url, poll=0.05) as fleet:
+        async with at_work(url, piapi, download="memory://fleet/run", lease=0.3):
+            outcome = await (await fleet.submit(cat("sunk"), key="sunk")).wait(30)
+
+        assert outcome.ok, outcome.error
+        assert outcome.files
+        assert all(str(place).startswith("memory://") for place in outcome.files)
+        places = [str(place).removeprefix("memory://") for place in outcome.files]
+        assert all(MemoryFileSystem().exists(place) for place in places)
 
 
 async def test_what_is_in_flight_is_handed_over_on_sigterm_and_cancelled_by_its_worker(url: str) -> None:
