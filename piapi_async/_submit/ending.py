@@ -25,7 +25,7 @@ from .submission import Submission, SubmissionState, refusal_naming
 from .unknown_rows import HISTORY
 
 _LONGEST_PAUSE = 30.0
-"""Seconds between two looks at what other processes have written down of a lost submission."""
+"""Seconds, at most, between two looks at what other processes have written down of a lost submission."""
 
 
 @define(eq=False)
