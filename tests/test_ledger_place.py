@@ -100,7 +100,9 @@ def rename_directory(path: Path) -> None:
 
 
 def remove_directory(path: Path) -> None:
-    shutil.rmtree(path.parent)
+    # Renamed first, so that it is gone at once: a ledger that notices in the middle puts a file into it.
+    gone = path.parent.rename(path.parent.with_name("gone"))
+    shutil.rmtree(gone)
 
 
 each_way = pytest.mark.parametrize(
