@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
-from simulation.host import CreatePlan
 from simulation.life import live, look_for_faults
 from simulation.mutants import MONEY_FAULTS, MUTANTS
+from simulation.plans import CreatePlan
 from simulation.steps import Batch, Close, Freeze, Leave, Submit, Weather
 from simulation.story import Story, make
 

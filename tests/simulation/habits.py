@@ -7,7 +7,7 @@ from random import Random
 
 from attrs import evolve
 
-from .host import LASTING, CreatePlan
+from .plans import LASTING, CreatePlan
 from .steps import Batch, MoveLedger, Step, Submit, Weather
 
 _NAMES_IT = ("is busy and names a task", "is overloaded and names a task")

@@ -6,7 +6,7 @@ from typing import Literal
 
 from attrs import frozen
 
-from .host import CreatePlan
+from .plans import CreatePlan
 
 OTHER = 500
 """Added to the number of an intent for another request under its key."""

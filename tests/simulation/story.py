@@ -14,7 +14,7 @@ from attrs import define, evolve, field, frozen
 
 from .answers import ANSWERS
 from .habits import habits
-from .host import LASTING, TRAVELS, WEATHERS, CreatePlan
+from .plans import LASTING, TRAVELS, WEATHERS, CreatePlan
 from .steps import (
     OTHER,
     Batch,

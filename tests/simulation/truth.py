@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from .host import KEY, SECRET, STRANGER, CreatePlan, HostTask
-from .play import Attempt, Record
+from .plans import CreatePlan
+from .record import Attempt, Record
 from .steps import OTHER, Batch, Close, Down, Freeze, FullDisk, Kill, MoveLedger, Submit
+from .tasks import KEY, SECRET, STRANGER, HostTask
 
 LATE = 60.0
 """Seconds after a task's end, or after everything went right again, by which a wait for it must be over."""

@@ -1,0 +1,80 @@
+"""What is known of a life: what each user was told, and what was seen to be wrong while it was played."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, defaultdict
+
+from attrs import define, field
+
+from piapi_async import PiAPIError, SubmissionUnknown
+
+from .host import Host
+from .story import Story
+from .world import World
+
+
+@define(eq=False)
+class Attempt:
+    """What one user was told of one submission."""
+
+    intent: int
+    process: int
+    keyed: bool
+    life: int
+    client: int  # which of all clients was called
+    state: str = "started"  # accepted, refused, unknown, not sent, closed, cancelled, reused, ledger, odd
+    task_id: str = ""
+    error: str = ""
+    accepted_at: float = 0.0
+    ended: str = ""  # how its wait ended
+    ended_at: float = 0.0
+    waiting: bool = False
+    timeout: float | None = None
+    waited_from: float = 0.0
+
+
+@define(eq=False)
+class Record:
+    """All that is known at the end of a life."""
+
+    story: Story
+    world: World
+    host: Host
+    attempts: list[Attempt] = field(factory=list)
+    resent: dict[int, int] = field(factory=dict)  # how often a person allowed an intent to be sent again
+    # how often somebody asked for another attempt if it failed
+    retries: Counter[int] = field(factory=Counter)
+    delivered: defaultdict[str, set[tuple[int, int]]] = field(factory=lambda: defaultdict(set))
+    """To which lives of which processes the end of a task was delivered."""
+    log: list[str] = field(factory=list)
+    wrong: list[str] = field(factory=list)  # what was seen to be wrong while it was played
+    dead_lives: set[tuple[int, int]] = field(factory=set)
+    ledger_rows: dict[str, tuple[str, str | None]] | None = None
+    # by key the tasks of the attempts before the last
+    ledger_attempts: dict[str, list[str]] = field(factory=dict)
+    # the tasks that refusals have named
+    ledger_refused: set[str] = field(factory=set)
+    ledger_moved: bool = False
+    healed_at: float = 0.0
+
+    def has_twin(self, intent: int) -> bool:
+        """Return whether another intent asks for the same."""
+        subject_of = self.story.subject
+        return any(
+            other != intent and subject_of(other) == subject_of(intent) for other in self.story.intents
+        )
+
+
+def failure_state(error: BaseException) -> str:
+    """Return what an exception tells a user about the submission."""
+    if isinstance(error, asyncio.CancelledError):
+        return "cancelled"
+    if isinstance(error, SubmissionUnknown):
+        return "unknown"
+    if isinstance(error, PiAPIError):
+        name = type(error).__name__
+        return {"TransportError": "not sent", "ClientClosed": "closed", "LedgerError": "ledger"}.get(
+            name, "refused"
+        )
+    return "reused" if isinstance(error, ValueError) else "odd"
