@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from attrs import frozen
+from attrs import define, field
 
 
 def _program(name: str) -> str | None:
@@ -21,7 +21,7 @@ def _program(name: str) -> str | None:
     return str(found[-1]) if found else shutil.which(name)
 
 
-@frozen
+@define
 class Server:
     """A server with a database that does not exist yet, at `url`; it begins to run when it is started."""
 
@@ -29,13 +29,19 @@ class Server:
     _run: Callable[..., None]
     _start: tuple[str, ...]
     _stop: tuple[str, ...]
+    _runs: bool = field(default=False, init=False)
 
     def start(self) -> None:
-        self._run(*self._start)
+        """Start it, unless it runs."""
+        if not self._runs:
+            self._run(*self._start)
+            self._runs = True
 
     def stop(self) -> None:
-        """Stop it at once, as a crash would."""
-        self._run(*self._stop)
+        """Stop it at once, as a crash would, unless it is stopped."""
+        if self._runs:
+            self._run(*self._stop)
+            self._runs = False
 
 
 @contextmanager
