@@ -26,6 +26,7 @@ from ._goals import Goal, goals_table
 
 BENCHMARKS = (
     "overhead",
+    "loops",
     "decode",
     "imports",
     "duplicates",
