@@ -95,7 +95,7 @@ LIES: list[Callable[[Liar], list[Any]]] = [
     lambda liar: [liar.row("other", task_model="kling")],
     lambda liar: [liar.row("early", ago=3600.0), liar.row("late", ago=-3600.0)],
     lambda liar: [liar.row("nobody"), liar.row("nobody")],
-    lambda liar: [liar.row(".."), liar.row(""), 7, None, {"task_id": ["x"]}, {}],
+    lambda liar: [liar.row(".."), liar.row(""), liar.row(" "), 7, None, {"task_id": ["x"]}, {}],
     lambda liar: [liar.row("dog"), liar.row("hidden"), liar.row("timeless", created_at=None)],
     lambda liar: [liar.row("elsewhere")],
 ]

@@ -28,7 +28,7 @@ from piapi_async import (
 )
 from piapi_async.batch._budget import Budget
 from piapi_async.cli import cli
-from piapi_async.emulator import Dialect, Drop, Emulator, TaskFails
+from piapi_async.emulator import Dialect, Drop, Emulator, Status, TaskFails
 
 LOST = Drop(after_body=True)
 WIDE: dict[str, Any] = {"concurrency": 1_000, "queue": 10_000}
@@ -206,3 +206,30 @@ def test_without_an_api_key_a_person_is_believed(host: Emulator, monkeypatch: py
     assert "not looked for" in result.stderr
     assert "may be submitted again" in result.stderr
     assert {} == shown()
+
+
+def test_a_look_that_failed_is_told_to_the_person_who_says_that_no_task_was_made(host: Emulator) -> None:
+    asyncio.run(lose(host, Path("run.db"), 2))
+    host.fail("history", Status(503), times=None)
+    recovered = run("ledger", "recover", "run.db")
+    resolved = run("ledger", "resolve", "run.db", "k0", "--resubmit")
+
+    assert "0 found, 2 still unknown" in recovered.stderr
+    assert "Not all could be looked for" in recovered.stderr
+    assert "503" in recovered.stderr
+    assert "Its task was not looked for" in resolved.stderr
+    assert "may be submitted again" in resolved.stderr
+
+
+def test_tasks_that_fit_are_told_to_the_person_who_says_that_no_task_was_made(host: Emulator) -> None:
+    asyncio.run(lose(host, Path("run.db"), 1))
+
+    async def submit_the_same_elsewhere() -> None:
+        async with PiAPI(KEY, base_url=host.base_url, recover=0) as piapi:
+            await piapi.submit(cats(1)[0].request)
+
+    asyncio.run(submit_the_same_elsewhere())
+    resolved = run("ledger", "resolve", "run.db", "k0", "--resubmit")
+
+    assert "2 tasks fit it" in resolved.stderr
+    assert all(task_id in resolved.stderr for task_id in host.engine.tasks)

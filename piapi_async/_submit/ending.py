@@ -139,8 +139,9 @@ class Ending:
         finding = await self._find(submission)
         if finding.task_id is None:
             what = str(error) if isinstance(error, PiAPIError) else repr(error)
+            candidates = finding.refs(self._origin, submission.family.name)
             raise submission.unknown(
-                what + also, ref=ref, candidates=finding.refs(self._origin, submission.family.name)
+                what + also, ref=ref, candidates=candidates, trouble=finding.trouble
             ) from error
 
         self._ids.take(finding.task_id)

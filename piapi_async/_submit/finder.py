@@ -177,7 +177,7 @@ class Finder:
             for search in searches:
                 is_late = search.deadline <= began_at + _TICK or self._closing or not self.has_history
                 if is_late:
-                    search.settle(Finding(candidates=search.candidates))
+                    search.give_up()
                 search.pause *= 2
                 search.due = min(now() + search.pause, max(search.deadline, now()))
             await asyncio.sleep(0)
@@ -197,20 +197,30 @@ class Finder:
 
     async def _look_safely(self, searches: Sequence[Search]) -> None:
         """Look once; whatever goes wrong with it, there may be another look."""
+        trouble = ""
         try:
-            await self._look(searches)
+            complete = await self._look(searches)
         except NoHistoryError as error:
             self._history.note_none()
+            trouble = f"the host shows no history: {error}"
             self._tell(logging.INFO, f"{error}: lost submissions cannot be looked for at {self._origin}")
         except PiAPIError as error:
+            trouble = str(error)
             self._tell(logging.INFO, f"lost submissions could not be looked for: {error}")
         except Exception as error:  # noqa: BLE001 - a user's request may raise anything, and its like is looked for here
+            trouble = repr(error)
             self._tell(logging.ERROR, "lost submissions could not be looked for", exception=error)
+        else:
+            if not complete:
+                trouble = "some tasks in the host's history could not be read"
+        for search in searches:
+            search.trouble = trouble
 
     def _tell(self, level: int, text: str, **details: Any) -> None:  # noqa: ANN401 - attributes of log records
         self._sender.events.notice(level, text, **details)
 
-    async def _look(self, searches: Sequence[Search]) -> None:
+    async def _look(self, searches: Sequence[Search]) -> bool:
+        """Look once; return whether all was read that may be one's task."""
         await self._history.learn_clock()
         wanted = [search.lost() for search in searches]
         rows = await self._history.rows(wanted)
@@ -254,6 +264,7 @@ class Finder:
             self.note(task_id)
         for search, task_id in pairs:
             await self._give(search, task_id)
+        return complete
 
     async def _give(self, search: Search, task_id: TaskId) -> None:
         try:

@@ -16,7 +16,7 @@ from .._calls.throttle import now
 from .._families import FAMILIES
 from ..account import GetHistory, HistoryEntry
 from ..errors import APIError, AuthenticationError, ClientClosed, NotFoundError, PiAPIError
-from ..tasks import TaskId
+from ..tasks import TaskId, check_task_id
 from .nonces import echoed_nonce
 from .recovery import Found, Lost
 
@@ -133,8 +133,9 @@ class History:
             raise
 
     def _note_row(self, entry: HistoryEntry, wanted: Sequence[Lost], rows: dict[str, Row]) -> None:
-        task_id = TaskId(entry.task_id)
-        if not task_id or task_id in {".", ".."}:
+        try:
+            task_id = check_task_id(entry.task_id)
+        except ValueError:  # one row that names no task must not hide all others
             return
         if entry.api_key_id and self._names_key(task_id):
             self._own_key_ids.add(entry.api_key_id)

@@ -20,11 +20,15 @@ FIRST_PAUSE = 1.0
 
 @frozen
 class Finding:
-    """What came of looking for a submission: its task, or tasks that fit and are too many."""
+    """What came of looking for a submission: its task, or tasks that fit and are too many.
+
+    `trouble` is why the last look was none, "" if it was made.
+    """
 
     task_id: TaskId | None = None
     how: str = ""
     candidates: tuple[str, ...] = ()
+    trouble: str = ""
 
     def refs(self, origin: str, family: str) -> tuple[TaskRef, ...]:
         """Return references to the candidates."""
@@ -54,7 +58,12 @@ class Search:
     due: float = 0.0
     pause: float = FIRST_PAUSE
     candidates: tuple[str, ...] = ()
+    trouble: str = ""
     finding: asyncio.Future[Finding] = field(factory=lambda: asyncio.get_running_loop().create_future())
+
+    def give_up(self) -> None:
+        """Tell the one who waits that its task was not found."""
+        self.settle(Finding(candidates=self.candidates, trouble=self.trouble))
 
     def settle(self, finding: Finding) -> None:
         """Tell the one who waits, if anybody still does."""
@@ -75,8 +84,10 @@ async def first_found(searches: Sequence[Coroutine[Any, Any, Finding]]) -> Findi
             for task in tasks:
                 if task.done() and task.result().task_id is not None:
                     return task.result()
-        candidates = tuple(candidate for task in tasks for candidate in task.result().candidates)
-        return Finding(candidates=candidates)
+        findings = [task.result() for task in tasks]
+        candidates = tuple(candidate for finding in findings for candidate in finding.candidates)
+        trouble = "; ".join(finding.trouble for finding in findings if finding.trouble)
+        return Finding(candidates=candidates, trouble=trouble)
     finally:
         for task in tasks:
             task.cancel()

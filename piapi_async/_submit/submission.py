@@ -251,11 +251,12 @@ class Submission:
         ref: TaskRef | None = None,
         at: float | None = None,
         candidates: tuple[TaskRef, ...] = (),
+        trouble: str = "",
     ) -> SubmissionUnknown:
         """Return the error that says so: what happened, and what to do.
 
         `at` is the unix time at which sending began, if it was not begun here; `candidates` are
-        tasks that fit it and are too many.
+        tasks that fit it and are too many; `trouble` is why its task was not looked for.
         """
         advice = "look at your account's tasks before you submit it again"
         path = self.claim.ledger_path
@@ -269,9 +270,15 @@ class Submission:
             ids = ", ".join(map(str, candidates[:_NAMED]))
             what += f"; {len(candidates)} tasks in the host's history fit it, too many to tell which is its own: {ids}"
 
+        if trouble:
+            what += f"; its task could not be looked for: {trouble}"
+
+        which = "its id did not arrive"
+        if ref is not None:
+            which = f"it is not certain to be task {ref}, which the response names"
         return SubmissionUnknown(
             f"{label(self.request)} may have been accepted: a task may exist and may have been paid for, "
-            f"but its id did not arrive. It will not be retried automatically; {advice}. "
+            f"but {which}. It will not be retried automatically; {advice}. "
             f"What happened: {what}",
             request=self.request,
             at=at or self.send_state.started_at or self.queued_at,

@@ -320,7 +320,7 @@ class Submitter:
 
         Raises `SubmissionUnknown` if nothing has.
         """
-        candidates: tuple[TaskRef, ...] = ()
+        finding = NOTHING
         if (
             submission.terms.looks_again
             and self.finder.can_find(submission.family)
@@ -328,7 +328,7 @@ class Submitter:
         ):
             submission.enter(SubmissionState.LOOKING)
             findings = await self.finder.look_again({entry.key})
-            candidates = findings.get(entry.key, NOTHING).refs(self._origin, submission.family.name)
+            finding = findings.get(entry.key, NOTHING)
             now_known = await self._ledger.find(entry.key)
             if now_known is None:
                 submission.enter(SubmissionState.QUEUED)
@@ -337,7 +337,8 @@ class Submitter:
                 return now_known
 
         what = "an earlier submission of this key was never answered"
-        raise submission.unknown(what, at=entry.at, candidates=candidates)
+        candidates = finding.refs(self._origin, submission.family.name)
+        raise submission.unknown(what, at=entry.at, candidates=candidates, trouble=finding.trouble)
 
     async def _release_claim(self, submission: Submission) -> None:
         """Release the claim while waiting, so that a crash here is not an unknown submission."""

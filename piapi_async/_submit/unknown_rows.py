@@ -29,11 +29,13 @@ class RecoveryReport:
 
     `found` has the tasks that were found, which are recorded now; `candidates` those that fit a
     submission and are too many to tell which is its own; `unknown` all keys that are unknown still.
+    `trouble` is why not all of these were looked for, such as a host that is out of reach; "" if they were.
     """
 
     found: Mapping[str, TaskRef] = field(factory=dict)
     candidates: Mapping[str, tuple[TaskRef, ...]] = field(factory=dict)
     unknown: tuple[str, ...] = ()
+    trouble: str = ""
 
 
 class Records(Protocol):
@@ -94,7 +96,7 @@ class UnknownRows:
             return {}
         await self._pass(searches)
         for search in searches:
-            search.settle(Finding(candidates=search.candidates))
+            search.give_up()
         return {search.key: search.finding.result() for search in searches if _is_good(search.finding)}
 
     async def _pass(self, searches: Sequence[Search]) -> None:
@@ -135,7 +137,17 @@ class UnknownRows:
             unknown.append(key)
             if finding.candidates:
                 candidates[key] = finding.refs(self._origin, family)
-        return RecoveryReport(found=found, candidates=candidates, unknown=tuple(unknown))
+        troubles = (self._trouble_with(families[key], findings.get(key)) for key in unknown)
+        trouble = next(filter(None, troubles), "")
+        return RecoveryReport(found=found, candidates=candidates, unknown=tuple(unknown), trouble=trouble)
+
+    def _trouble_with(self, family: str, finding: Finding | None) -> str:
+        """Return why a submission of a family was not looked for, "" if it was."""
+        if finding is not None:
+            return finding.trouble
+        if not self._can_find(FAMILIES[family]):
+            return f"tasks of the {family} protocol are in no history of this host, or recover is 0"
+        return ""
 
     async def _rows_of(self, records: Records, family: str) -> list[OpenRow]:
         """Return the submissions without a task of one family; none once the client is being closed.

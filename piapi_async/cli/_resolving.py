@@ -19,7 +19,10 @@ from ._setup import Setup, read_setup
 from ._stderr import harmless, say
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ..fleet import Fleet
+    from ..tasks import TaskRef
 
 
 def resolve(file: Path | str, key: str, task_id: str | None, *, resubmit: bool) -> None:
@@ -59,16 +62,30 @@ def resolve(file: Path | str, key: str, task_id: str | None, *, resubmit: bool) 
 
 
 async def _look_for(setup: Setup, key: str) -> str | None:
-    """Return the task of an unknown key, if the host's history has it; None without an API key, too."""
+    """Return the task of an unknown key, if the host's history has it; None without an API key, too.
+
+    A person has said that there is none, and may do so; but not believing that it was looked for.
+    """
     try:
         async with client(setup) as piapi:
-            ref = (await piapi.recover()).found.get(key)
+            report = await piapi.recover()
     except click.UsageError as error:
         say(f"Its task was not looked for: {error.message}")
         return None
-    if ref is None:
-        return None
-    return ref.task_id
+
+    ref = report.found.get(key)
+    if ref is not None:
+        return ref.task_id
+    if key in report.unknown and report.trouble:
+        say(f"Its task was not looked for: {report.trouble}")
+    if key in report.candidates:
+        say(f"{key}: {_told(report.candidates[key])}")
+    return None
+
+
+def _told(candidates: Sequence[TaskRef]) -> str:
+    ids = ", ".join(ref.task_id for ref in candidates)
+    return f"{len(candidates)} tasks fit it, too many to tell which is its own: {ids}"
 
 
 def recover(file: Path) -> None:
@@ -83,12 +100,14 @@ def recover(file: Path) -> None:
         for key, ref in report.found.items():
             _tell(key, f"task {ref.task_id}", {"task_id": ref.task_id})
         for key in report.unknown:
-            ids = [ref.task_id for ref in report.candidates.get(key, ())]
+            candidates = report.candidates.get(key, ())
             what = "still unknown"
-            if ids:
-                what += f": {len(ids)} tasks fit it, too many to tell which is its own: {', '.join(ids)}"
-            _tell(key, what, {"task_id": None, "candidates": ids})
+            if candidates:
+                what += f": {_told(candidates)}"
+            _tell(key, what, {"task_id": None, "candidates": [ref.task_id for ref in candidates]})
         say(f"{len(report.found)} found, {len(report.unknown)} still unknown")
+        if report.trouble:
+            say(f"Not all could be looked for: {report.trouble}")
         if report.unknown:
             sys.exit(ExitCode.UNKNOWN)
 
