@@ -123,7 +123,7 @@ async def test_of_a_kind_without_a_price_one_goes_first() -> None:
         outcomes = await runner.run(pictures(30))
 
     assert isinstance(outcomes[0].error, SubmissionUnknown)
-    assert sum(outcome.ok for outcome in outcomes) == 3  # of the lost one no price was known
+    assert sum(outcome.ok for outcome in outcomes) == 2  # the lost one counts, now that a price is known
 
 
 async def test_an_unknown_submission_counts(tmp_path: Path) -> None:
@@ -203,6 +203,21 @@ async def test_a_host_that_tells_no_price_at_all_is_refused() -> None:
     assert alone == (True, False)
     with pytest.raises(ValueError, match="the host does not tell what CreateTask"):
         await second
+
+
+async def test_what_was_counted_late_counts_once_when_its_task_is_found() -> None:
+    budget = Budget(1e9)
+    assert await budget.reserve(0, PICTURE)
+    kept = budget.keep(0)
+    assert await budget.reserve(1, PICTURE)
+    budget.freeze(1, Cost(3, UNIT))
+    counted = budget.frozen()
+    budget.revive(0, kept)
+    found = budget.frozen()
+    budget.consume(0, Cost(2, UNIT), is_done=True)
+
+    assert counted == found == (Cost(6, UNIT),)
+    assert (budget.costs(), budget.frozen()) == ((Cost(2, UNIT),), (Cost(3, UNIT),))
 
 
 @pytest.mark.parametrize("amount", [-1, float("nan"), float("inf"), True, "much"])

@@ -46,6 +46,10 @@ class Budget:
     _kept: defaultdict[str, float] = field(factory=_amounts, init=False)
     """What is frozen for tasks that nobody here waits for any more, or that may have been made."""
     _frozen: dict[int, Cost] = field(factory=dict, init=False)
+    _unpriced: dict[int, Hashable] = field(factory=dict, init=False)
+    """The kinds of items that may have made a task before the price of any was known."""
+    _priced_late: dict[int, Cost] = field(factory=dict, init=False)
+    """What is kept for such items since it is known."""
 
     # With a limit:
     _kinds: dict[int, Hashable] = field(factory=dict, init=False)  # of the items that may cost something yet
@@ -117,14 +121,19 @@ class Budget:
 
     def keep(self, index: int) -> Cost | None:
         """Keep an item's price counted, and return it: its task goes on unwatched, or may have been made."""
-        cost = self._frozen.pop(index, None) or self._prices.get(self._kinds.get(index))
+        kind = self._kinds.get(index)
+        cost = self._frozen.pop(index, None) or self._prices.get(kind)
         if cost is not None:
             self._kept[cost.unit] += cost.amount
+        elif kind is not None:  # counted as soon as another task of its kind has a price
+            self._unpriced[index] = kind
         self._release(index)
         return cost
 
     def revive(self, index: int, kept: Cost | None) -> None:
         """Note that an item whose price was kept has a task, which is waited for."""
+        self._unpriced.pop(index, None)
+        kept = kept or self._priced_late.pop(index, None)
         if kept is None:
             return
         self._kept[kept.unit] -= kept.amount
@@ -200,7 +209,15 @@ class Budget:
         known = self._prices.get(kind)
         if known is None or known.unit != cost.unit or known.amount < cost.amount:
             self._prices[kind] = cost
+            self._keep_unpriced(kind, cost)
         self._give_up_first(index, kind)
+
+    def _keep_unpriced(self, kind: Hashable, cost: Cost) -> None:
+        """Count what may have been made before anybody knew what it costs."""
+        for index in [index for index, other in self._unpriced.items() if other == kind]:
+            del self._unpriced[index]
+            self._priced_late[index] = cost
+            self._kept[cost.unit] += cost.amount
 
     def _give_up_first(self, index: int, kind: Hashable) -> None:
         if self._going_first.get(kind) == index:
