@@ -150,6 +150,23 @@ async def test_a_caller_who_leaves_the_wait_has_the_task_cancelled_if_that_was_a
                 await handle.wait()
 
 
+@pytest.mark.parametrize("watched", [True, False])
+async def test_a_caller_who_leaves_is_told_of_a_task_that_had_started_and_so_could_not_be_cancelled(
+    cancelling_case: FamilyCase, caplog: pytest.LogCaptureFixture, *, watched: bool
+) -> None:
+    async with serving(durations=60.0) as (emulator, piapi):
+        on_update = (lambda _: None) if watched else None
+        request = cancelling_case.reroll("p")
+        run = asyncio.create_task(piapi.run(request, on_update=on_update, on_cancel="cancel_remote"))
+        await asyncio.sleep(30.0)
+        run.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await run
+
+        task_id = created(emulator)[-1].task_id
+    assert f"{task_id} could not be cancelled at the host; it goes on, and stays paid for" in caplog.text
+
+
 @pytest.mark.parametrize(("ledger", "level"), [(False, logging.WARNING), (True, logging.INFO)])
 async def test_a_caller_who_leaves_while_files_are_saved_is_told_of_the_task(
     tmp_path: Path,

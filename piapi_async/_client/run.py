@@ -44,6 +44,7 @@ class Run(Generic[R]):
     download: str | os.PathLike[str] | None
     on_cancel: OnCancel
     _target: Target | None = field(default=None, init=False)
+    _cancelled: bool = field(default=False, init=False)  # the host has agreed to cancel the task
     _update_failed: bool = field(default=False, init=False)  # `on_update` has raised, and that was logged
 
     def __attrs_post_init__(self) -> None:
@@ -86,8 +87,10 @@ class Run(Generic[R]):
         task = handle.task
         if task is not None and task.state.terminal:
             what = "has ended, and its files may not have been saved"
-        elif self.on_cancel == "cancel_remote":
+        elif self._cancelled:
             return
+        elif self.on_cancel == "cancel_remote":
+            what = "could not be cancelled at the host; it goes on, and stays paid for"
         else:
             what = "goes on, and stays paid for"
 
@@ -106,14 +109,15 @@ class Run(Generic[R]):
             task = await read_ended(handle, entry, request.family)
             await self._show(task, None)
             return task
-        if self.on_update is None:
-            return await handle.wait(self.timeout, on_cancel=self.on_cancel)
 
         try:
+            if self.on_update is None:
+                return await handle.wait(self.timeout)
             await self._show_all(handle)
         except asyncio.CancelledError:
             if self.on_cancel == "cancel_remote":
-                await cancel_for_leaver(self.runtime.sender, request.family, TaskId(handle.task_id))
+                task_id = TaskId(handle.task_id)
+                self._cancelled = await cancel_for_leaver(self.runtime.sender, request.family, task_id)
             raise
         return await handle.wait()  # from memory
 

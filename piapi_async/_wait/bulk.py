@@ -124,8 +124,8 @@ async def cancel_all(sender: Sender, family: Family[Any], task_ids: Sequence[Tas
         raise refusal
 
 
-async def cancel_for_leaver(sender: Sender, family: Family[Any], task_id: TaskId) -> None:
-    """Cancel a task whose caller is being cancelled, or has gone: briefly, ignoring failures.
+async def cancel_for_leaver(sender: Sender, family: Family[Any], task_id: TaskId) -> bool:
+    """Cancel a task whose caller is being cancelled, or has gone: briefly; return whether the host agreed.
 
     A client that is being closed waits for this.
     """
@@ -135,3 +135,5 @@ async def cancel_for_leaver(sender: Sender, family: Family[Any], task_id: TaskId
         except ClientClosed:
             for request in family.cancel([task_id]):
                 await sender.last_read(request)
+        return True
+    return False
