@@ -9,7 +9,7 @@ import pytest
 from simulation.life import live, look_for_faults
 from simulation.mutants import MONEY_FAULTS, MUTANTS
 from simulation.plans import CreatePlan
-from simulation.steps import Batch, Close, Freeze, Leave, Submit, Weather
+from simulation.steps import Batch, Close, Freeze, Jump, Leave, Recover, Submit, Weather
 from simulation.story import Story, make
 
 import piapi_async
@@ -137,6 +137,33 @@ FOUND = {
             Batch(55.71, process=1, intents=(1,), unified=False, concurrency=1, plans=((1, CreatePlan(delay=25.0)),)),
             Batch(
                 73.74, process=1, intents=(1, 2), unified=False, concurrency=2, failing=(1, 2), retry_failed=True,
+            ),
+        ),
+    ),
+    "recover() is under way when its client is closed": Story(
+        1, processes=1, ledger=True, webhooks=False, steps=(
+            Submit(
+                1.0, process=0, intent=1, keyed=True, unified=True, wait=0.0,
+                plans=(CreatePlan(travel="dropped"),),
+            ),
+            Recover(120.0, process=0),
+            Close(120.002, process=0),
+        ),
+    ),
+    "a caller leaves a task to be cancelled that has begun, and nobody else has its id": Story(
+        295, processes=1, ledger=False, webhooks=False, steps=(
+            Submit(
+                1.0, process=0, intent=1, keyed=False, unified=False, seconds=35.0, runs=True, cancels=True,
+                leave=Leave("cancel", 28),
+            ),
+            Jump(120.0, 5.0),
+        ),
+    ),
+    "what may have been made is not counted, as the price of its kind became known only later": Story(
+        1420, processes=1, ledger=False, webhooks=False, steps=(
+            Batch(
+                1.0, process=0, intents=(1, 2, 3), unified=True, concurrency=1, max_cost=60.0, price=25.0,
+                plans=((1, CreatePlan(travel="dropped")),),
             ),
         ),
     ),

@@ -25,8 +25,12 @@ class Answer:
     made: bool = field(kw_only=True)
     names: bool = field(default=False, kw_only=True)
 
-    def body(self, task_id: str, *, unified: bool, legnext: bool = False) -> str:
-        """Return the body for a task."""
+    def body(self, task_id: str, *, unified: bool, legnext: bool = False, price: float = 0.0) -> str:
+        """Return the body for a task, with its price if the host tells."""
+        if self.word == "accepts" and price:
+            usage = json.dumps({"usage": {"type": "point", "frozen": price, "consume": 0}})
+            plain = self.body(task_id, unified=unified, legnext=legnext)
+            return plain.replace('"status"', f'"meta": {usage}, "status"', 1)
         if legnext:
             return self._of_legnext.replace("ID", task_id)
         if unified:

@@ -50,6 +50,9 @@ class Deliveries:
 
     def _deliver_now(self, task: HostTask) -> None:
         process = self.rng.choice(self.processes.running)
+        users = [one for one in self.record.attempts if self.record.story.subject(one.intent) == task.intent]
+        if all((one.process, one.life) != (process.number, process.life) for one in users):
+            self.host.happened["webhook: to the wrong process"] += 1
         if process.receiver is not None and process.loop in self.world.loops:
             self.processes.spawn(process, self._handle(process, process.receiver, task))
 

@@ -136,6 +136,29 @@ def _moves_the_ledger(rng: Random, steps: Sequence[Step], processes: int) -> Ite
         yield evolve(first, at=later, intent=intent + number)
 
 
+def capped_batch(rng: Random, steps: Sequence[Step], processes: int) -> Batch:
+    """Return a batch that may cost so much, some of whose answers are lost or name a task as they refuse."""
+    first = _next_intent(steps) | 1
+    intents = tuple(range(first, first + rng.choice((2, 4, 6, 8))))
+    named = [
+        CreatePlan(rng.choice(_NAMES_IT), delay=0.2) if rng.random() < 0.4 else _lost(rng) for _ in intents
+    ]
+    return Batch(
+        round(rng.uniform(0, 60), 2),
+        rng.randrange(processes),
+        intents,
+        unified=rng.random() < 0.9,
+        concurrency=rng.choice((1, 2, 8, "auto")),
+        plans=tuple(
+            (intent, plan) for intent, plan in zip(intents, named, strict=True) if rng.random() < 0.3
+        ),
+        failing=tuple(intent for intent in intents if rng.random() < 0.25),
+        fails_after=rng.choice((0.1, 5.0, 20.0)),
+        max_cost=rng.choice((0.0, 10.0, 25.0, 60.0, 100.0, 130.0)),
+        price=25.0,
+    )
+
+
 def _lost(rng: Random) -> CreatePlan:
     """Return how a task is made and its answer is lost."""
     delay, travel = rng.choice((0.2, 2.0, 25.0)), rng.choice(("dropped", "cut", "stalled"))

@@ -15,8 +15,9 @@ from typing import Any
 
 from attrs import define, field
 
+from .files import FileServer
 from .line import Line
-from .plans import CreatePlan
+from .plans import CreatePlan, FilePlan
 from .tasks import STRANGER, HostTask, show, written
 from .world import BOOT_TIME, Transport, World
 
@@ -36,6 +37,12 @@ class Host:
     polls: int = 0
     happened: Counter[str] = field(factory=Counter)
     """What of the bad luck of a story came to pass."""
+    files: dict[int, FilePlan] = field(factory=dict)
+    """How the pictures of an intent's tasks travel."""
+    prices: dict[int, float] = field(factory=dict)
+    """What the tasks of an intent cost, where the host tells it."""
+    cancels: list[tuple[str, bool]] = field(factory=list)
+    """Which tasks it was asked to cancel, and whether it did."""
     deliver: Callable[[HostTask], None] | None = None
     forbidden: list[str] = field(factory=list)
     history: str = "prompt"
@@ -48,6 +55,17 @@ class Host:
     """Whether others use the account: whatever is created here, they create much the same."""
     copied: frozenset[int] = frozenset()
     """The intents whose tasks they make again at once, of the same request."""
+
+    file_server: FileServer = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.file_server = FileServer(self._file_plan, self.happened, self.forbidden)
+
+    def _file_plan(self, task_id: str) -> FilePlan | None:
+        task = self.tasks.get(task_id)
+        if task is None or task.state(self.world.now) != "done":
+            return None
+        return self.files.get(task.intent, FilePlan())
 
     def connect(self, transport: Transport) -> Line:
         """Return the host's end of a new connection."""
@@ -77,6 +95,7 @@ class Host:
             end,
             model,
             endpoint,
+            price=self.prices.get(intent, 0.0),
             is_job=self.legnext,
         )
         self.tasks[task.task_id] = task
@@ -102,6 +121,19 @@ class Host:
 
     def _new_id(self) -> str:
         return f"{len(self.tasks):08x}-0000-4000-8000-{self.rng.getrandbits(48):012x}"
+
+    def cancel(self, task_ids: Iterable[str]) -> bool:
+        """Cancel those tasks that have not begun; return whether there was any."""
+        done = []
+        for task_id in task_ids:
+            task = self.tasks.get(task_id)
+            can_be = task is not None and task.state(self.world.now) == "waiting"
+            if task is not None and can_be:
+                task.cancelled_at = self.world.now
+            done.append(can_be)
+            self.cancels.append((task_id, can_be))
+            self.happened[f"cancel: {'done' if can_be else 'refused'}"] += 1
+        return any(done)
 
     # -- reading ------------------------------------------------------------------------------------------------------
 

@@ -39,7 +39,7 @@ class Line:
         """Learn that the client has gone: whatever it asked for goes on."""
         self.open = False
 
-    def _next_request(self) -> tuple[str, str, bytes] | None:
+    def _next_request(self) -> tuple[str, str, bytes, dict[str, str]] | None:
         head, gap, rest = self.buffer.partition(b"\r\n\r\n")
         if not gap:
             return None
@@ -54,13 +54,16 @@ class Line:
 
         self.buffer = rest[length:]
         method, path, _ = lines[0].split(" ", 2)
-        if headers.get("x-api-key") != KEY:
+        is_file = path.startswith("/files/")
+        if not is_file and headers.get("x-api-key") != KEY:
             self.host.forbidden.append(f"{method} {path} without the key")
-        return method, path, rest[:length]
+        return method, path, rest[:length], headers
 
-    def _serve(self, method: str, path: str, body: bytes) -> None:
+    def _serve(self, method: str, path: str, body: bytes, headers: dict[str, str]) -> None:
         data = json.loads(body) if body else {}
-        if self.host.legnext:
+        if path.startswith("/files/"):
+            self.host.file_server.serve(self.transport, path, headers)
+        elif self.host.legnext:
             self._serve_legnext(method, path, data)
         elif method == "POST" and path == "/api/v1/task":
             self._create(data, unified=True)
@@ -74,8 +77,10 @@ class Line:
             self._history(dict(parse_qsl(urlsplit(path).query)))
         elif method == "GET" and path.startswith("/api/v1/task/"):
             self._read_one(path.rsplit("/", 1)[1], unified=True)
-        else:
+        elif method == "DELETE" or path == "/mj/v2/cancel":
             self._cancel(path, data)
+        else:  # of the account, which says nothing of use
+            self._answer(200, json.dumps({"code": 200, "status": "success", "message": ""}))
 
     def _serve_legnext(self, method: str, path: str, data: dict[str, Any]) -> None:
         if method == "POST" and path == "/api/v1/diffusion":
@@ -124,7 +129,10 @@ class Line:
         if task is not None and intent in host.copied:
             host.have_stranger(prompt, task.model, task.made_at, task.seconds)
         task_id = task.task_id if task is not None else ""
-        raw = http(answer.status, answer.body(task_id, unified=unified, legnext=host.legnext))
+        raw = http(
+            answer.status,
+            answer.body(task_id, unified=unified, legnext=host.legnext, price=host.prices.get(intent, 0.0)),
+        )
         in_time = plan.delay < IN_TIME
         if (
             task is not None
@@ -133,6 +141,7 @@ class Line:
             and plan.travel in {"whole", "split", "twice", "408 after"}
         ):
             task.named = True
+            task.named_at = host.world.now + plan.delay
         self._travel(raw, plan)
 
     def _travel(self, raw: bytes, plan: CreatePlan) -> None:
@@ -236,11 +245,12 @@ class Line:
 
     def _cancel(self, path: str, data: dict[str, Any]) -> None:
         ids = data.get("task_ids") or [path.rsplit("/", 1)[1]]
-        for task_id in ids:
-            task = self.host.tasks.get(task_id)
-            if task is not None and task.state(self.host.world.now) == "waiting":
-                task.cancelled = True
-        self._answer(200, json.dumps({"code": 200, "status": "success", "message": ""}))
+        if self.host.cancel(ids):
+            self._answer(200, json.dumps({"code": 200, "status": "success", "message": ""}))
+            return
+        self._answer(
+            400, json.dumps({"code": 400, "status": "failed", "message": "task has already started"})
+        )
 
 
 def http(status: int, body: str) -> bytes:

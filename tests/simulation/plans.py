@@ -57,3 +57,52 @@ LASTING = ("null entries", "unreadable entries", "swapped entries", "no multi-fe
 
 HISTORIES = ("prompt", "late", "at the end", "gaps", "lies", "hides inputs", "none")
 """How well a host keeps its history: rows come at once, late, with the task's end, not all, or beside invented ones."""
+
+
+PASSING_FATES = ("split", "cut off", "chunks cut off", "shorter than announced", "reset", "503", "429")
+"""What may happen to a file on its way, and is no reason to give it up."""
+
+EARLY_FATES = ("403", "404", "an HTML page", "nothing")
+"""What may come in the place of a file that is too young to be known everywhere."""
+
+LAST_FATES = ("403", "404", "410", "an HTML page", "nothing")
+"""What comes for ever in the place of a file that is gone."""
+
+
+@frozen
+class FilePlan:
+    """What happens to the pictures of a task: to `picture` (None: to each) these fates, and then `at_last`."""
+
+    fates: tuple[str, ...] = ()
+    at_last: str = "whole"
+    picture: int | None = None
+    resumes: bool = True
+    """Whether a file that broke off can be gone on with."""
+    changes: bool = False
+    """Whether a file that was begun is another when it is asked for again."""
+    lies: int = 0
+    """Bytes by which a file that is gone on with is sent from too early a place, and says so."""
+
+    def fates_of(self, number: int) -> tuple[str, ...]:
+        """Return what happens to the first requests for a picture."""
+        return self.fates if self.picture in {None, number} else ()
+
+    @property
+    def is_smooth(self) -> bool:
+        """Whether all is well."""
+        return not self.fates and self.at_last == "whole"
+
+    @property
+    def must_arrive(self) -> bool:
+        """Whether nothing is wrong that is a reason to give a file up."""
+        return self.at_last == "whole" and all(fate in PASSING_FATES for fate in self.fates)
+
+    @property
+    def words(self) -> str:
+        """The plan as a part of a sentence."""
+        notes = [*self.fates, f"for ever {self.at_last}"] if self.at_last != "whole" else [*self.fates]
+        notes += ["cannot be resumed"] * (not self.resumes)
+        notes += ["changes"] * self.changes
+        notes += [f"is resumed {self.lies} bytes too early"] * bool(self.lies)
+        which = "each picture" if self.picture is None else f"picture {self.picture}"
+        return f"{which}: {', '.join(notes) or 'whole'}"

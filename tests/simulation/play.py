@@ -16,12 +16,14 @@ from attrs import define
 from piapi_async import Ledger
 
 from .deliveries import Deliveries
+from .files import is_whole
 from .host import Host
 from .plans import HISTORIES
 from .processes import Process, Processes
 from .record import Record
 from .steps import (
     Batch,
+    CancelTask,
     Close,
     Compact,
     Down,
@@ -38,7 +40,7 @@ from .steps import (
     Weather,
 )
 from .story import Story
-from .surroundings import log_into, opened_by, seeded
+from .surroundings import disk_of, log_into, seeded
 from .users import Users
 from .world import StuckError, World, wall_clock_of
 
@@ -80,6 +82,8 @@ class Player:
         subject = self.record.story.subject(step.intent)
         self.host.expect(subject, step.plans)
         self.host.lives[subject] = (step.seconds, step.end)
+        if step.files is not None:
+            self.host.files[subject] = step.files
         work = self.users.run if step.runs and step.wait else self.users.submit
         self.processes.use(step.process, partial(work, step), step.leave)
 
@@ -92,11 +96,19 @@ class Player:
             fate = (step.fails_after, "failed") if intent in step.failing else (20.0, "done")
             self.host.lives[subject_of(intent)] = fate
             self.record.retries[intent] += step.retry_failed
+            if step.max_cost is not None:
+                self.host.prices[subject_of(intent)] = step.price
+            if step.files is not None:
+                self.host.files[subject_of(intent)] = step.files
         self.processes.use(step.process, partial(self.users.batch, step), step.leave)
 
     @perform.register
     def _(self, step: OtherRequest) -> None:
         self.processes.use(step.process, partial(self.users.other_request, step))
+
+    @perform.register
+    def _(self, step: CancelTask) -> None:
+        self.processes.use(step.process, partial(self.users.cancel, step))
 
     @perform.register
     def _(self, step: Recover) -> None:
@@ -173,8 +185,8 @@ def play(story: Story, folder: Path) -> Record:
     if story.webhooks:
         host.deliver = Deliveries(record, processes, Random(f"player {story.seed}")).deliver
 
-    opened = opened_by(world, processes.open_connections)
-    with wall_clock_of(world), seeded(story.seed), opened, log_into(record.log):
+    disk = disk_of(world, lambda: processes.current)
+    with wall_clock_of(world), seeded(story.seed), disk, log_into(record.log):
         processes.running = [processes.start(number, 0) for number in range(story.processes)]
         for step in story.steps:
             world.after(step.at, partial(player.perform, step))
@@ -211,6 +223,7 @@ def _inspect(player: Player) -> None:
     """See what is left when all is closed."""
     record = player.record
     _inspect_ledger(player)
+    _inspect_pictures(player)
     for process in player.processes.running:
         process.loop.close()
     if not record.dead_lives and not record.ledger_moved:
@@ -251,9 +264,30 @@ def _close_process(player: Player, process: Process) -> None:
         record.wrong.append(f"after close() tasks are left: {left}")
     if open_files := sum(_is_open(connection) for connection in process.connections):
         record.wrong.append(f"after close() {open_files} database connections are left")
+    if open_files := sum(not file.closed for file in process.files):
+        record.wrong.append(f"after close() {open_files} files are left open")
     if process.loop.transports:
         record.wrong.append(f"after close() {len(process.loop.transports)} connections are left")
     record.wrong += [f"the loop complained: {text}" for text in process.loop.complaints]
+
+
+def _inspect_pictures(player: Player) -> None:
+    """Look at the saved pictures, once a later process has cleared away what killed ones have left."""
+    folder, record = player.users.pictures, player.record
+    if not folder.exists():
+        return
+    if record.dead_lives:
+        process = player.processes.start(98, 0)
+        clearing = process.loop.create_task(player.users.save_nothing(process))
+        player.world.run_until(clearing.done, limit=player.world.now + PATIENCE)
+        _close_process(player, process)
+        process.loop.close()
+
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith("."):
+            record.wrong.append(f"something half-written is left: {path.name}")
+        elif not is_whole(path.name, path.read_bytes()):
+            record.wrong.append(f"the picture {path.name} is not whole")
 
 
 def _is_open(connection: sqlite3.Connection) -> bool:

@@ -9,15 +9,17 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import IO, Any
 
 import anyio
-from attrs import define, field
+from attrs import define, field, frozen
 
 from piapi_async import Ledger, PiAPI, WebhookReceiver, legnext
+from piapi_async.observe import Event, SubmissionAccepted
 
 from .record import Record
 from .steps import Leave
+from .surroundings import new_memory, remember
 from .tasks import KEY, SECRET
 from .world import SimLoop, World
 
@@ -35,6 +37,8 @@ class Process:
     client: PiAPI
     receiver: WebhookReceiver | None
     connections: list[sqlite3.Connection] = field(factory=list)
+    files: list[IO[bytes]] = field(factory=list)
+    memory: dict[str, Any] = field(factory=new_memory)
     tasks: list[asyncio.Task[None]] = field(factory=list)
 
     def die(self) -> None:
@@ -45,6 +49,21 @@ class Process:
         self.loop.kill()
         for connection in self.connections:
             connection.close()  # which rolls back what was not committed, and frees the locks
+        for file in self.files:
+            file.close()
+
+
+@frozen
+class _Observer:
+    """Notes when a client learns of a task, which `run` tells nobody else."""
+
+    record: Record
+    number: int
+    life: int
+
+    def on_event(self, event: Event) -> None:
+        if isinstance(event, SubmissionAccepted):
+            self.record.accepted[self.number, self.life, event.task_id] = self.record.world.now
 
 
 @define(eq=False)
@@ -61,23 +80,20 @@ class Processes:
         """Where they run."""
         return self.record.world
 
-    def open_connections(self) -> list[sqlite3.Connection] | None:
-        """Return the database connections of the process that has its turn."""
-        return None if self.current is None else self.current.connections
-
     def start(self, number: int, life: int) -> Process:
         """Start a process, with a client of its own."""
         rng = Random(f"{self.record.story.seed}/{number}/{life}")
         loop = SimLoop(self.world, lambda: rng.choice((0.0, 0.0002, 0.004)))
-        process = Process(number, life, loop, *self.client())
+        process = Process(number, life, loop, *self.client(number, life))
         self._track(process)
         return process
 
-    def client(self) -> tuple[PiAPI, WebhookReceiver | None]:
+    def client(self, number: int, life: int) -> tuple[PiAPI, WebhookReceiver | None]:
         """Return a client, and what takes its deliveries."""
         ledger = Ledger(self.folder / "run.db") if self.record.story.ledger else None
         make = legnext.client if self.record.story.legnext else PiAPI
-        client = make(KEY, base_url="http://127.0.0.1:80", ledger=ledger)
+        observer = _Observer(self.record, number, life)
+        client = make(KEY, base_url="http://127.0.0.1:80", ledger=ledger, observers=[observer])
         if not self.record.story.webhooks:
             return client, None
         return client, WebhookReceiver(client, secret=SECRET, url="https://hooks.example.org/piapi")
@@ -88,6 +104,7 @@ class Processes:
 
         def tracked() -> None:
             before, self.current = self.current, process
+            remember(process.memory)
             try:
                 step()
             finally:

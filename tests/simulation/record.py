@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 
 from attrs import define, field
 
-from piapi_async import PiAPIError, SubmissionUnknown
+from piapi_async import PiAPIError, SubmissionUnknown, TaskRef
 
 from .host import Host
 from .story import Story
@@ -32,6 +32,12 @@ class Attempt:
     waiting: bool = False
     timeout: float | None = None
     waited_from: float = 0.0
+    called_at: float = 0.0
+    cancels: bool = False  # whether who leaves has the task cancelled
+    left: str = ""  # while doing what its user left
+    left_at: float = 0.0
+    saved: str = ""  # whole, DownloadError
+    ref: TaskRef | None = None
 
 
 @define(eq=False)
@@ -47,6 +53,10 @@ class Record:
     retries: Counter[int] = field(factory=Counter)
     delivered: defaultdict[str, set[tuple[int, int]]] = field(factory=lambda: defaultdict(set))
     """To which lives of which processes the end of a task was delivered."""
+    accepted: dict[tuple[int, int, str], float] = field(factory=dict)
+    """When a life of a process learnt that it has a task, as its client's observer was told."""
+    cancel_asked: set[int] = field(factory=set)
+    """The subjects whose tasks somebody has asked to be cancelled."""
     log: list[str] = field(factory=list)
     wrong: list[str] = field(factory=list)  # what was seen to be wrong while it was played
     dead_lives: set[tuple[int, int]] = field(factory=set)

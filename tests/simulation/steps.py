@@ -6,7 +6,7 @@ from typing import Literal
 
 from attrs import frozen
 
-from .plans import CreatePlan
+from .plans import CreatePlan, FilePlan
 
 OTHER = 500
 """Added to the number of an intent for another request under its key."""
@@ -73,6 +73,10 @@ class Submit(Step):
     leave: Leave | None = None
     runs: bool = False
     """Whether it calls `run`, unless it does not wait."""
+    files: FilePlan | None = None
+    """How the pictures travel, if they are saved."""
+    cancels: bool = False
+    """Whether a user who leaves has the task cancelled."""
 
     @property
     def words(self) -> str:
@@ -82,7 +86,9 @@ class Submit(Step):
         leave = self.leave.words if self.leave else ""
         wait = "" if self.wait == float("inf") else f", waits {self.wait:g} s"
         verb = "runs" if self.runs and self.wait else "submits"
-        return f"process {self.process} {verb} intent {self.intent}{key}{plans}{wait}{leave}"
+        saves = f", saves ({self.files.words})" if self.files else ""
+        cancels = ", with the task cancelled" if self.cancels else ""
+        return f"process {self.process} {verb} intent {self.intent}{key}{plans}{wait}{saves}{leave}{cancels}"
 
 
 @frozen
@@ -101,6 +107,9 @@ class Batch(Step):
     failing: tuple[int, ...] = ()
     fails_after: float = 20.0
     retry_failed: bool = False
+    max_cost: float | None = None
+    price: float = 0.0
+    files: FilePlan | None = None
 
     @property
     def words(self) -> str:
@@ -111,6 +120,10 @@ class Batch(Step):
         notes += ["what failed is submitted anew"] * self.retry_failed
         notes += ["its source raises at the end"] * self.source_fails
         notes += ["its progress callback raises"] * self.progress_fails
+        if self.max_cost is not None:
+            notes.append(f"for {self.max_cost:g} points at most, at {self.price:g} each")
+        if self.files is not None:
+            notes.append(f"saved ({self.files.words})")
         if self.stop_after is not None:
             notes.append(f"its reader leaves after {self.stop_after}")
         leave = self.leave.words if self.leave else ""
@@ -142,6 +155,18 @@ class Resolve(Step):
     @property
     def words(self) -> str:
         return f"a person resolves key {self.intent} in process {self.process}"
+
+
+@frozen
+class CancelTask(Step):
+    """A user asks for the task of an intent to be cancelled."""
+
+    process: int
+    intent: int
+
+    @property
+    def words(self) -> str:
+        return f"process {self.process} has the task of intent {self.intent} cancelled"
 
 
 @frozen

@@ -13,11 +13,12 @@ from typing import Any
 from attrs import define, evolve, field, frozen
 
 from .answers import ANSWERS
-from .habits import habits
-from .plans import LASTING, TRAVELS, WEATHERS, CreatePlan
+from .habits import capped_batch, habits
+from .plans import EARLY_FATES, LAST_FATES, LASTING, PASSING_FATES, TRAVELS, WEATHERS, CreatePlan, FilePlan
 from .steps import (
     OTHER,
     Batch,
+    CancelTask,
     Close,
     Compact,
     Down,
@@ -59,6 +60,13 @@ class Story:
         if self.alike and intent < OTHER:
             return intent - (intent + 1) % 2
         return intent
+
+    def model_number(self, intent: int) -> int:
+        """Return the number in the model of an intent's request: those of a batch with a limit are of one kind."""
+        for step in self.steps:
+            if isinstance(step, Batch) and step.max_cost is not None and intent in step.intents:
+                return self.subject(step.intents[0])
+        return self.subject(intent)
 
     @property
     def asked_for_once(self) -> frozenset[int]:
@@ -112,9 +120,51 @@ def make(seed: int) -> Story:
     if ledger and later.random() < 0.25:
         recover = Recover(round(later.uniform(10, 120), 2), later.randrange(processes))
         steps = sorted([*steps, recover], key=lambda step: step.at)
+    steps = _with_extras(Random(f"extras {seed}"), steps, processes)
     if legnext:  # which has one protocol
         steps = [evolve(step, unified=False) if isinstance(step, (Submit, Batch)) else step for step in steps]
     return Story(seed, processes, ledger, webhooks, tuple(steps), alike, strangers, shows_models, legnext)
+
+
+def _with_extras(rng: Random, steps: list[Step], processes: int) -> list[Step]:
+    """Return the steps of a story, some with files to save, tasks to cancel, a limit to their costs."""
+    saves = rng.random() < 0.3
+    steps = [_with_extra(rng, step, saves=saves) for step in steps]
+    submitted = [step for step in steps if isinstance(step, Submit)]
+    if submitted and rng.random() < 0.2:
+        step = rng.choice(submitted)
+        later = round(step.at + rng.choice((0.5, 2.0, 8.0, 25.0)), 2)
+        steps.append(CancelTask(later, step.process, step.intent))
+    if rng.random() < 0.1:
+        steps.append(capped_batch(rng, steps, processes))
+    return sorted(steps, key=lambda step: step.at)
+
+
+def _with_extra(rng: Random, step: Step, *, saves: bool) -> Step:
+    files = _file_plan(rng) if saves and rng.random() < 0.6 else None
+    if isinstance(step, Submit):
+        cancels = step.leave is not None and rng.random() < 0.4
+        return evolve(step, files=files if step.wait else None, cancels=cancels)
+    if isinstance(step, Batch):
+        return evolve(step, files=files)
+    return step
+
+
+def _file_plan(rng: Random) -> FilePlan:
+    fates = tuple(rng.choice(PASSING_FATES) for _ in range(rng.choice((0, 1, 1, 2))))
+    at_last = "whole"
+    if rng.random() < 0.2:
+        fates = (*fates, rng.choice(EARLY_FATES))
+    elif rng.random() < 0.2:
+        at_last = rng.choice(LAST_FATES)
+    return FilePlan(
+        fates,
+        at_last,
+        picture=rng.choice((None, 0, 3, 3)),
+        resumes=rng.random() < 0.7,
+        changes=rng.random() < 0.2,
+        lies=rng.choice((0, 0, 0, 0, 1, 70)),
+    )
 
 
 @define
@@ -330,8 +380,10 @@ def _plainer_submit(step: Submit) -> Iterator[Step]:
             yield evolve(step, plans=(*step.plans[:index], simple, *step.plans[index + 1 :]))
     if step.wait != 0.0:
         yield evolve(step, wait=0.0)
-    if step.runs:
-        yield evolve(step, runs=False)
+    plain: dict[str, Any] = {"runs": False, "files": None, "cancels": False}
+    for name, value in plain.items():
+        if getattr(step, name) != value:
+            yield evolve(step, **{name: value})
 
 
 def _plainer_batch(step: Batch) -> Iterator[Step]:
@@ -342,6 +394,8 @@ def _plainer_batch(step: Batch) -> Iterator[Step]:
         "stop_after": None,
         "failing": (),
         "retry_failed": False,
+        "files": None,
+        "max_cost": None,
     }
     for name, value in plain.items():
         if getattr(step, name) != value:

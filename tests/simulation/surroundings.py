@@ -2,39 +2,47 @@
 
 from __future__ import annotations
 
+import fcntl
+import importlib
 import logging
-import random
+import shutil
 import sqlite3
-import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from random import Random
-from typing import Any
+from typing import IO, Any, NamedTuple, Protocol
 
 from .world import World
+
+PLENTY = 1 << 40
+"""Bytes that are free on a disk that is not full."""
+
+_DISK: Any = importlib.import_module("piapi_async.downloads._disk")
+
+
+class _Usage(NamedTuple):
+    total: int
+    used: int
+    free: int
 
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Have the package's own random numbers come from the seed."""
+    """Have whoever makes random numbers without a seed get them from this one."""
     source = Random(f"jitter {seed}")
-    changed = [
-        module
-        for name, module in list(sys.modules.items())
-        if name.startswith("piapi_async") and getattr(module, "Random", None) is random.Random
-    ]
-    for module in changed:
-        module.Random = partial(_random_from, source)  # type: ignore[attr-defined] # each imports it by this name
+    inside: Any = Random
+    seed_before = Random.seed
+
+    def seed_of(self: Random, a: Any = None, version: int = 2) -> None:
+        seed_before(self, source.random() if a is None and self is not source else a, version)
+
+    inside.seed = seed_of
     try:
         yield
     finally:
-        for module in changed:
-            module.Random = random.Random  # type: ignore[attr-defined] # as above
-
-
-def _random_from(source: Random) -> Random:
-    return Random(source.random())
+        inside.seed = seed_before
 
 
 class _Connection(sqlite3.Connection):
@@ -56,24 +64,53 @@ class _Connection(sqlite3.Connection):
         return super().execute(sql, *args)
 
 
+class Opener(Protocol):
+    """What a process holds open, which the operating system would close."""
+
+    connections: list[sqlite3.Connection]
+    files: list[IO[bytes]]
+
+
 @contextmanager
-def opened_by(world: World, opener: Callable[[], list[sqlite3.Connection] | None]) -> Iterator[None]:
-    """Note each database connection with the process that opens it: `opener` returns those of the running one."""
-    inside: Any = sqlite3
-    connect = sqlite3.connect
+def disk_of(world: World, opener: Callable[[], Opener | None]) -> Iterator[None]:
+    """Have a disk that may be full; note each database and locked file with `opener()`, the running process."""
+    sql: Any = sqlite3
+    connect, flock, usage = sqlite3.connect, fcntl.flock, shutil.disk_usage
 
-    def tracked(*args: Any, **options: Any) -> sqlite3.Connection:
-        connection: sqlite3.Connection = connect(*args, **{**options, "factory": partial(_Connection, world)})
-        opened = opener()
-        if opened is not None:
-            opened.append(connection)
-        return connection
+    def connect_tracked(*args: Any, **options: Any) -> sqlite3.Connection:
+        made: sqlite3.Connection = connect(*args, **{**options, "factory": partial(_Connection, world)})
+        if (process := opener()) is not None:
+            process.connections.append(made)
+        return made
 
-    inside.connect = tracked
+    def flock_tracked(file: Any, operation: int) -> None:
+        if (process := opener()) is not None:
+            process.files.append(file)
+        flock(file, operation)
+
+    def usage_played(_: Any) -> _Usage:
+        return _Usage(PLENTY, 0, 0 if world.disk_full else PLENTY)
+
+    memory = {name: getattr(_DISK, name) for name in new_memory()}
+    sql.connect = connect_tracked
+    fcntl.flock, shutil.disk_usage = flock_tracked, usage_played  # type: ignore[assignment] # for so long
     try:
         yield
     finally:
-        inside.connect = connect
+        sql.connect = connect
+        fcntl.flock, shutil.disk_usage = flock, usage
+        remember(memory)
+
+
+def new_memory() -> dict[str, Any]:
+    """Return what a process that has just begun remembers of its disks."""
+    return {"_CLEARED": set(), "_PROMISED": Counter(), "_WRITERS": Counter()}
+
+
+def remember(memory: dict[str, Any]) -> None:
+    """Have the package remember of its disks what a process does: it keeps that for the whole real process."""
+    for name, value in memory.items():
+        setattr(_DISK, name, value)
 
 
 class _Lines(logging.Handler):

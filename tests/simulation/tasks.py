@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime
 from typing import Any
 
 from attrs import define
 
+from .files import PICTURES
 from .world import BOOT_TIME
 
 KEY = "sk-simulated-key-0123456789"
@@ -32,13 +34,16 @@ class HostTask:
     end: str  # done, failed
     model: str = ""
     endpoint: str = ""
-    cancelled: bool = False
+    cancelled_at: float | None = None
+    price: float = 0.0
+    """What it costs, in points; 0 where the host does not say."""
     named: bool = False  # in an answer that left the host whole
+    named_at: float = math.inf  # when such an answer has arrived
     is_job: bool = False  # of LegNext's
 
     def state(self, now: float) -> str:
         """Return waiting, running, done, failed or cancelled."""
-        if self.cancelled:
+        if self.cancelled_at is not None and now >= self.cancelled_at:
             return "cancelled"
         age = now - self.made_at
         if age >= self.seconds:
@@ -70,7 +75,16 @@ def links_of(task: HostTask, now: float) -> list[str] | None:
     """Return the links of a task's pictures, None before it is done."""
     if task.state(now) != "done":
         return None
-    return [f"https://img.example/{task.task_id}/{number}.png" for number in range(4)]
+    return [f"http://127.0.0.1:80/files/{task.task_id}/{number}.png" for number in range(PICTURES)]
+
+
+def usage_of(task: HostTask, now: float) -> dict[str, Any]:
+    """Return the part of a task's `meta` that tells its price, nothing where the host does not."""
+    if not task.price:
+        return {}
+    is_free = task.state(now) in {"failed", "cancelled"}
+    consumed = 0 if is_free else task.price
+    return {"usage": {"type": "point", "frozen": 0 if is_free else task.price, "consume": consumed}}
 
 
 def _unified(task: HostTask, now: float, model: str, *, hides_input: bool) -> dict[str, Any]:
@@ -81,7 +95,7 @@ def _unified(task: HostTask, now: float, model: str, *, hides_input: bool) -> di
         "task_type": "txt2img",
         "status": task.word(now),
         "input": None if hides_input else {"prompt": task.prompt, "steps": 4},
-        "meta": {"created_at": written(task.made_at)},
+        "meta": {"created_at": written(task.made_at), **usage_of(task, now)},
         "config": {"webhook_config": {"endpoint": task.endpoint, "secret": SECRET if task.endpoint else ""}},
         "output": {"image_url": links[0], "image_urls": links} if links else None,
         "error": {"code": 0, "raw_message": "", "message": task.fault(now)},
@@ -98,7 +112,7 @@ def _job(task: HostTask, now: float) -> dict[str, Any]:
         "config": {"webhook_config": {"endpoint": task.endpoint, "secret": ""}},
         "input": None,
         "output": {"image_url": links[0] if links else "", "image_urls": links, "seed": ""},
-        "meta": {"created_at": written(task.made_at)},
+        "meta": {"created_at": written(task.made_at), **usage_of(task, now)},
         "error": {"code": 0, "message": task.fault(now)},
     }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
+from .asked import not_as_asked
 from .plans import CreatePlan
 from .record import Attempt, Record
 from .steps import OTHER, Batch, Close, Down, Freeze, FullDisk, Kill, MoveLedger, Submit
@@ -44,6 +45,7 @@ def violations(record: Record) -> list[str]:
         *_off_the_tick(record),
         *_too_many_polls(record),
         *_wrong_ends(record),
+        *not_as_asked(record),
         *_secrets(record),
         *(f"the host saw {what}" for what in record.host.forbidden),
     ]
@@ -65,6 +67,7 @@ def counts(record: Record) -> Counter[str]:
     found.update(record.host.happened)
     found.update(f"told: {attempt.state}" for attempt in record.attempts)
     found.update(f"wait: {attempt.ended}" for attempt in record.attempts if attempt.ended)
+    found.update(f"saved: {attempt.saved}" for attempt in record.attempts if attempt.saved)
     found.update(f"ledger: {state}" for state, _ in (record.ledger_rows or {}).values())
     return found
 
@@ -83,7 +86,7 @@ def _paid_twice(record: Record) -> Iterator[str]:
 
 def _number_paid(tasks: Sequence[HostTask], at: float) -> int:
     """Return the number of tasks that were made by a time and had not failed by then."""
-    return sum(task.made_at <= at and task.state(at) != "failed" for task in tasks)
+    return sum(task.made_at <= at and task.state(at) not in {"failed", "cancelled"} for task in tasks)
 
 
 def _more_than_asked(record: Record) -> Iterator[str]:
@@ -97,7 +100,7 @@ def _more_than_asked(record: Record) -> Iterator[str]:
         for task_id, next_id in zip(before, [*before[1:], last], strict=True):
             made_next = record.host.tasks.get(str(next_id))
             now = record.world.now if made_next is None else made_next.made_at
-            if record.host.tasks[task_id].state(now) != "failed":
+            if record.host.tasks[task_id].state(now) not in {"failed", "cancelled"}:
                 yield f"task {task_id} of key {key} was replaced, and had not failed"
 
     for intent, tasks in record.host.by_intent.items():
@@ -112,6 +115,8 @@ def _forgotten(record: Record) -> Iterator[str]:
     texts = "\n".join([*record.log, *(attempt.error for attempt in record.attempts)])
     for intent, tasks in record.host.by_intent.items():
         for task in tasks:
+            if task.cancelled_at is not None:
+                continue  # nobody pays for it
             if task.task_id not in texts and not _is_known(record, intent, task.task_id):
                 told = [attempt.state for attempt in _attempts_at(record, intent)]
                 yield f"task {task.task_id} of intent {intent} is known to nobody; its users were told {told}"
@@ -130,7 +135,12 @@ def _not_kept(record: Record) -> Iterator[str]:
     known.update(str(task_id) for _, task_id in (record.ledger_rows or {}).values())
     known.update(record.ledger_refused, *record.ledger_attempts.values())
     for task in record.host.tasks.values():
-        if task.named and task.task_id not in known and task.task_id not in texts:
+        if (
+            task.named
+            and task.cancelled_at is None
+            and task.task_id not in known
+            and task.task_id not in texts
+        ):
             yield f"the id {task.task_id} of intent {task.intent} arrived and was not kept"
 
 
@@ -197,7 +207,8 @@ def _is_in_ledger(record: Record, intent: int, task_id: str) -> bool:
 
 
 def _is_logged(record: Record, intent: int) -> bool:
-    return any(f"#{intent}'" in line and "may have been accepted" in line for line in record.log)
+    number = record.story.model_number(intent)
+    return any(f"#{number}'" in line and "may have been accepted" in line for line in record.log)
 
 
 def _died(record: Record, attempt: Attempt) -> bool:
@@ -291,6 +302,8 @@ def _wrong_ends(record: Record) -> Iterator[str]:
             yield f"the wait for intent {attempt.intent} returned a task that had failed"
         elif task is not None and attempt.ended == "TaskFailed" and task.end != "failed":
             yield f"the wait for intent {attempt.intent} raised TaskFailed for a task that is well"
+        elif task is not None and (attempt.ended == "TaskCancelled") > (task.cancelled_at is not None):
+            yield f"the wait for intent {attempt.intent} raised TaskCancelled for a task that was not cancelled"
 
 
 def _secrets(record: Record) -> Iterator[str]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import re
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import anyio
 from attrs import define
@@ -16,21 +17,25 @@ from attrs import define
 from piapi_async import (
     BatchRunner,
     CreateTask,
+    DownloadError,
     Imagine,
     Ledger,
     PiAPIError,
+    Task,
     TaskCancelled,
     TaskFailed,
     TaskHandle,
     WaitTimeout,
+    download,
     legnext,
 )
 from piapi_async.batch import BatchItem
 
+from .files import PICTURES, is_whole
 from .host import Host
 from .processes import Process, Processes
 from .record import Attempt, Record, failure_state
-from .steps import OTHER, Batch, OtherRequest, Resolve, Submit
+from .steps import OTHER, Batch, CancelTask, OtherRequest, Resolve, Submit
 from .world import World
 
 
@@ -57,6 +62,7 @@ class Users:
         return self.record.host
 
     async def submit(self, step: Submit, process: Process) -> None:
+        """Submit a request, and perhaps wait for its task."""
         attempt = self._attempt(step.intent, process, keyed=step.keyed)
         key = str(step.intent) if step.keyed else None
         try:
@@ -67,34 +73,111 @@ class Users:
                 raise
             return
         attempt.state, attempt.task_id, attempt.accepted_at = "accepted", handle.task_id, self.world.now
+        attempt.ref = handle.ref
         if step.wait:
+            attempt.cancels = step.cancels
             await self._wait(attempt, handle, None if step.wait == float("inf") else step.wait)
+        if attempt.ended == "done" and step.files is not None and handle.task is not None:
+            await self._save(attempt, handle.task)
 
     async def run(self, step: Submit, process: Process) -> None:
+        """Have a request seen through by one call."""
         attempt = self._attempt(step.intent, process, keyed=step.keyed)
+        attempt.cancels = step.cancels
         request = self._request(step.intent, unified=step.unified)
         key = str(step.intent) if step.keyed else None
         note = {"intent": step.intent} if self.record.story.ledger else None
         timeout = None if step.wait == float("inf") else step.wait
         try:
-            task = await process.client.run(request, key=key, timeout=timeout, note=note)
+            task = await process.client.run(
+                request,
+                key=key,
+                timeout=timeout,
+                note=note,
+                download=None if step.files is None else str(self.pictures),
+                on_cancel=_on_cancel(attempt),
+            )
             attempt.task_id, attempt.ended = task.task_id, task.state.value
+            if step.files is not None:
+                self._check_saved(attempt, [file.saved_as for file in task.files if file.saved_as])
+        except DownloadError as error:
+            attempt.task_id = "" if error.task is None else error.task.task_id
+            attempt.ended, attempt.saved, attempt.error = "done", "DownloadError", str(error)
+            self._check_named(attempt, error)
         except (TaskFailed, TaskCancelled) as error:
             attempt.task_id, attempt.ended = error.task.task_id, type(error).__name__
         except WaitTimeout as error:
             attempt.task_id, attempt.ended = error.ref.task_id if error.ref else "", "WaitTimeout"
         except BaseException as error:
             self._note_failure(attempt, error)
+            self._note_accepted(attempt, process, timeout)
             if not isinstance(error, Exception):
                 raise
             return
-        attempt.state = "accepted"  # when, nobody was told: so how late its end was noticed is not judged
+        attempt.state = "accepted"
+        self._note_accepted(attempt, process, timeout)
+
+    def _note_accepted(self, attempt: Attempt, process: Process, timeout: float | None) -> None:
+        """Note when a call of `run` learnt of its task, which its user was not told but an observer was."""
+        accepted_at = self.record.accepted.get((process.number, process.life, attempt.task_id))
+        plan = self.host.files.get(self.record.story.subject(attempt.intent))
+        if accepted_at is None or (attempt.saved and plan is not None and not plan.is_smooth):
+            return  # it has no task, or saving may take any time
+
+        attempt.accepted_at = attempt.waited_from = max(accepted_at, attempt.called_at)
+        attempt.timeout, attempt.ended_at = timeout, self.world.now
+
+    # -- files --------------------------------------------------------------------------------------------------------
+
+    @property
+    def pictures(self) -> Path:
+        """The folder in which all save."""
+        return self.folder / "pictures"
+
+    async def _save(self, attempt: Attempt, task: Task[Any]) -> None:
+        try:
+            paths = await download(task, self.pictures)
+        except DownloadError as error:
+            attempt.saved, attempt.error = "DownloadError", str(error)
+            self._check_named(attempt, error)
+        except Exception as error:  # noqa: BLE001 - that is what is looked for
+            self.record.wrong.append(f"download() raised {error!r}")
+        else:
+            self._check_saved(attempt, paths)
+
+    async def save_nothing(self, process: Process) -> None:
+        """Run an empty batch, as any later process may: it clears its folder of what killed ones have left."""
+        await BatchRunner(process.client, download=str(self.pictures)).run([])
+
+    def _check_named(self, attempt: Attempt, error: DownloadError) -> None:
+        """What could not be saved says whose it is, and what was saved all the same is whole."""
+        if error.task is None or error.task.task_id != attempt.task_id or attempt.task_id not in str(error):
+            self.record.wrong.append(f"a DownloadError does not name {attempt.task_id}: {error}")
+        self._check_whole(attempt, error.files)
+
+    def _check_saved(self, attempt: Attempt, paths: Sequence[Path | str]) -> None:
+        attempt.saved = "whole"
+        if len(paths) != PICTURES:
+            self.record.wrong.append(f"of intent {attempt.intent} {len(paths)} pictures were saved: {paths}")
+        self._check_whole(attempt, paths)
+
+    def _check_whole(self, attempt: Attempt, paths: Sequence[Path | str]) -> None:
+        for path in map(Path, paths):
+            if (
+                attempt.task_id not in path.name
+                or not path.exists()
+                or not is_whole(path.name, path.read_bytes())
+            ):
+                self.record.wrong.append(f"a picture of intent {attempt.intent} is not whole: {path.name}")
+
+    # -- requests, waits ----------------------------------------------------------------------------------------------
 
     def _request(self, intent: int, *, unified: bool) -> Any:
         """Return the request of an intent: a number stands in the prompt, and in what an error says of it."""
         subject = self.record.story.subject(intent)
         if unified:
-            return CreateTask(f"simulated/#{subject}", "txt2img", {"prompt": f"a cat, #{subject}"})
+            model = f"simulated/#{self.record.story.model_number(intent)}"
+            return CreateTask(model, "txt2img", {"prompt": f"a cat, #{subject}"})
         return self._imagine(f"a cat, #{subject}")
 
     def _imagine(self, prompt: str) -> Any:
@@ -105,7 +188,7 @@ class Users:
     async def _wait(self, attempt: Attempt, handle: TaskHandle[Any], timeout: float | None) -> None:
         attempt.waiting, attempt.timeout, attempt.waited_from = True, timeout, self.world.now
         try:
-            task = await handle.wait(timeout)
+            task = await handle.wait(timeout, on_cancel=_on_cancel(attempt))
             attempt.ended = task.state.value
             if any(attempt.task_id not in link for link in (task.task_id, *task.images)):
                 wrong = f"a wait for {attempt.task_id} returned {task.task_id}, and {task.images}"
@@ -113,17 +196,25 @@ class Users:
         except PiAPIError as error:
             attempt.ended = type(error).__name__
             attempt.error = str(error)
+        except asyncio.CancelledError:
+            attempt.left, attempt.left_at = "waiting", self.world.now
+            raise
         except Exception as error:  # noqa: BLE001 - that is what is looked for
             self.record.wrong.append(f"a wait raised {error!r}")
         finally:
             attempt.waiting = False
             attempt.ended_at = self.world.now
 
+    # -- batches ------------------------------------------------------------------------------------------------------
+
     async def batch(self, step: Batch, process: Process) -> None:
+        """Run a batch, and note what came of each of its items."""
         runner = BatchRunner(
             process.client,
             concurrency=step.concurrency,
             retry_failed=step.retry_failed,
+            max_cost=step.max_cost,
+            download=None if step.files is None else str(self.pictures),
             on_progress=_raise if step.progress_fails else None,
         )
         attempts = {
@@ -139,7 +230,8 @@ class Users:
         except SourceError:
             pass
         except Exception as error:  # noqa: BLE001 - a user's own exception may come out, nothing else
-            self.record.wrong.append(f"a batch raised {error!r}")
+            if step.max_cost is None or not str(error).startswith("max_cost: "):
+                self.record.wrong.append(f"a batch raised {error!r}")
         finally:
             for outcome in outcomes:
                 self._note_outcome(attempts[step.intents[outcome.index]], outcome)
@@ -159,9 +251,38 @@ class Users:
     def _note_outcome(self, attempt: Attempt, outcome: Any) -> None:
         if outcome.ref is not None:
             attempt.state, attempt.task_id = "accepted", outcome.ref.task_id
+            attempt.ref = outcome.ref
             attempt.ended = "done" if outcome.error is None else type(outcome.error).__name__
+            if outcome.download_error is not None:
+                attempt.ended, attempt.saved, attempt.error = "done", "DownloadError", str(outcome.error)
+                self._check_named(attempt, outcome.download_error)
+            elif outcome.files:
+                self._check_saved(attempt, outcome.files)
         elif outcome.error is not None:
             self._note_failure(attempt, outcome.error)
+
+    # -- the rest -----------------------------------------------------------------------------------------------------
+
+    async def cancel(self, step: CancelTask, process: Process) -> None:
+        """Have the host asked to cancel the task of an intent, if this process knows one."""
+        attempts = [one for one in self.record.attempts if one.intent == step.intent and one.ref is not None]
+        refs = [one.ref for one in attempts if one.process == step.process and one.ref is not None]
+        if not refs or self.record.story.legnext:  # which has no such call
+            return
+
+        self.record.cancel_asked.add(self.record.story.subject(step.intent))
+        try:
+            await process.client.cancel(refs[-1])
+        except PiAPIError:
+            self.host.happened["cancel: told that it was refused"] += 1
+        except Exception as error:  # noqa: BLE001 - that is what is looked for
+            self.record.wrong.append(f"cancel() raised {error!r}")
+        else:
+            self.host.happened["cancel: told that it was done"] += 1
+            if (refs[-1].task_id, True) not in self.host.cancels:
+                self.record.wrong.append(
+                    f"cancel() says that {refs[-1].task_id} is cancelled, and it was refused"
+                )
 
     async def other_request(self, step: OtherRequest, process: Process) -> None:
         attempt = self._attempt(OTHER + step.intent, process, keyed=True)
@@ -230,17 +351,20 @@ class Users:
 
     async def close(self, process: Process) -> None:
         before = process.client
-        process.client, process.receiver = self.processes.client()
+        process.client, process.receiver = self.processes.client(process.number, process.life)
         await before.close()
 
     def _attempt(self, intent: int, process: Process, *, keyed: bool) -> Attempt:
         attempt = Attempt(intent, process.number, keyed, process.life, id(process.client))
+        attempt.called_at = self.world.now
         self.record.attempts.append(attempt)
         return attempt
 
     def _note_failure(self, attempt: Attempt, error: BaseException) -> None:
         attempt.error = str(error)
         attempt.state = failure_state(error)
+        if attempt.state == "cancelled":
+            attempt.left, attempt.left_at = "calling run", self.world.now
         if attempt.state == "odd":
             self.record.wrong.append(f"a submission of intent {attempt.intent} raised {error!r}")
         ref = getattr(error, "ref", None)
@@ -253,6 +377,10 @@ def intent_of(text: str) -> int:
     found = re.search(r"#(\d+)", text)
     assert found is not None, f"a request without its number: {text}"
     return int(found[1])
+
+
+def _on_cancel(attempt: Attempt) -> Literal["leave", "cancel_remote"]:
+    return "cancel_remote" if attempt.cancels else "leave"
 
 
 def _raise(_: object) -> None:
