@@ -45,8 +45,10 @@ PREFIXES = (
         "history",
         "webhook",
         "recover",
+        "file",
+        "cancel",
     ),
-    *("told", "wait", "ledger"),
+    *("told", "wait", "saved", "ledger"),
 )
 """Kinds of what is counted: each has a line of the summary."""
 
@@ -108,6 +110,7 @@ def report(tally: Tally, seconds: float) -> Iterator[str]:
         "lives",
         "crashes",
         "submissions",
+        "invariants checked",
         "creates",
         "tasks made",
         "lost answers come home",

@@ -9,14 +9,6 @@ from .record import Attempt, Record
 from .steps import Batch, Close, Down, Freeze, FullDisk, Kill, Weather
 
 
-def not_as_asked(record: Record) -> Iterator[str]:
-    """Yield what is not as users have asked for, in words."""
-    yield from _files_lost(record)
-    yield from _cancelled_unasked(record)
-    yield from _not_cancelled(record)
-    yield from _over_budget(record)
-
-
 def _files_lost(record: Record) -> Iterator[str]:
     """A file is given up only for what does not pass: one that is gone, a full disk, a client that is closed."""
     if any(isinstance(step, (FullDisk, Close, Kill)) for step in record.story.steps):
@@ -85,3 +77,7 @@ def _over_budget(record: Record) -> Iterator[str]:
             knew = price_known_at < task.made_at and (before + 1) * step.price > step.max_cost
             if step.max_cost == 0 or knew:
                 yield f"{task.task_id} was made, with {before} before it, for {step.max_cost:g} at {step.price:g} each"
+
+
+ASKED = (_files_lost, _cancelled_unasked, _not_cancelled, _over_budget)
+"""What must hold of all this: each yields in words what did not."""

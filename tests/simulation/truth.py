@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from .asked import not_as_asked
+from .asked import ASKED
 from .plans import CreatePlan
 from .record import Attempt, Record
 from .steps import OTHER, Batch, Close, Down, Freeze, FullDisk, Kill, MoveLedger, Submit
@@ -30,25 +30,7 @@ TICK = 0.05
 
 def violations(record: Record) -> list[str]:
     """Return what did not hold in a life, in words; nothing if all did."""
-    return [
-        *record.wrong,
-        *_paid_twice(record),
-        *_more_than_asked(record),
-        *_forgotten(record),
-        *_not_kept(record),
-        *_not_recorded(record),
-        *_paid_into_a_moved_ledger(record),
-        *_mixed_up(record),
-        *_given_twice(record),
-        *_refused_yet_made(record),
-        *_late(record),
-        *_off_the_tick(record),
-        *_too_many_polls(record),
-        *_wrong_ends(record),
-        *not_as_asked(record),
-        *_secrets(record),
-        *(f"the host saw {what}" for what in record.host.forbidden),
-    ]
+    return [*record.wrong, *(what for promise in PROMISES for what in promise(record))]
 
 
 def counts(record: Record) -> Counter[str]:
@@ -57,6 +39,7 @@ def counts(record: Record) -> Counter[str]:
     found["lives"] = record.story.processes + len(record.dead_lives)
     found["crashes"] = len(record.dead_lives)
     found["submissions"] = len(record.attempts)
+    found["invariants checked"] = len(PROMISES)
     found["creates"] = record.host.creates.total()
     found["tasks made"] = sum(task.intent != STRANGER for task in record.host.tasks.values())
     found["polls"] = record.host.polls
@@ -310,3 +293,28 @@ def _secrets(record: Record) -> Iterator[str]:
     for text in [*record.log, *(attempt.error for attempt in record.attempts)]:
         if KEY in text or SECRET in text:
             yield f"a secret is shown: {text}"
+
+
+def _forbidden(record: Record) -> Iterator[str]:
+    return (f"the host saw {what}" for what in record.host.forbidden)
+
+
+PROMISES = (
+    _paid_twice,
+    _more_than_asked,
+    _forgotten,
+    _not_kept,
+    _not_recorded,
+    _paid_into_a_moved_ledger,
+    _mixed_up,
+    _given_twice,
+    _refused_yet_made,
+    _late,
+    _off_the_tick,
+    _too_many_polls,
+    _wrong_ends,
+    _secrets,
+    _forbidden,
+    *ASKED,
+)
+"""What must always hold: each yields in words what did not."""
