@@ -85,3 +85,23 @@ def test_a_batch_for_two_hosts_is_refused_before_anything_is_sent(host: StrictLe
     assert result.exit_code == 2
     assert "for the hosts of LegNext and PiAPI" in result.stderr
     assert host.seen == []
+
+
+@pytest.mark.parametrize(
+    ("verb", "field", "hint"),
+    [
+        ("reroll", "prompt", "keeps its grid's; legnext/variation and legnext/remix take another"),
+        ("reroll", "origin_task_id", "job_id"),
+        ("imagine", "prompt", "it is text"),
+        ("imagine", "aspect_ratio", "a cat --ar 16:9"),
+    ],
+)
+def test_a_field_of_piapis_verbs_is_told_what_it_is_here(
+    host: StrictLegNext, verb: str, field: str, hint: str
+) -> None:
+    result = run(host, "run", f"legnext/{verb}", f"{field}=x")
+
+    assert result.exit_code == 2
+    assert f"{field}: " in result.stderr
+    assert hint in " ".join(result.stderr.split())
+    assert [] == host.seen

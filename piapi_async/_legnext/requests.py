@@ -102,6 +102,14 @@ _SPELT = {
 """How the names of fields are spelt on the wire; others are spelt alike, `aspect_ratio` among them."""
 
 
+_HINTS = {
+    "origin_task_id": "on LegNext it is job_id",
+    "aspect_ratio": 'on LegNext it stands in the text, as in "a cat --ar 16:9"',
+    "process_mode": 'on LegNext it stands in the text, as in "a cat --turbo"',
+}
+"""What to write instead of fields of PiAPI's Midjourney verbs, where a verb has none of that name."""
+
+
 @request
 class _Verb(CheckedRequest):
     """What all verbs share: `_index` is what the wire calls the picture, `_numbers` what it has for words."""
@@ -110,6 +118,7 @@ class _Verb(CheckedRequest):
     _index: ClassVar[str] = "imageNo"
     _numbers: ClassVar[_Numbers] = {}
     _own_prompt: ClassVar[bool] = False  # else it replaces the parent's, and has another name
+    hints: ClassVar[Mapping[str, str]] = _HINTS
 
     webhook_endpoint: str | None = around(webhook_url(any_port=True))
 
@@ -161,6 +170,7 @@ class Imagine(_Verb):
     """Draw a grid of four; `text` has the prompt and Midjourney's switches: ``--ar 16:9 --v 7 --turbo``."""
 
     verb = "diffusion"
+    hints: ClassVar[Mapping[str, str]] = {**_HINTS, "prompt": "on LegNext it is text"}
     text: str = text(most=_LONGEST_PROMPT, kw_only=False)
 
     @property
@@ -173,6 +183,10 @@ class Reroll(_Verb):
     """Draw a grid anew, from the same prompt; for another prompt there are `Variation` and `Remix`."""
 
     verb = "reroll"
+    hints: ClassVar[Mapping[str, str]] = {
+        **_HINTS,
+        "prompt": "a reroll on LegNext keeps its grid's; legnext/variation and legnext/remix take another",
+    }
     job_id: Converted[TaskLike, str] = parent(kw_only=False)
 
 

@@ -81,7 +81,9 @@ class Recipe:
         close = difflib.get_close_matches(unknown[0], self.fields, 1)
         if close:
             text += f" (did you mean {close[0]}?)"
-        return text
+        hints = getattr(self.request, "hints", {})
+        told = [f" ({name}: {hints[name]})" for name in sorted(unknown) if name in hints]
+        return text + "".join(told)
 
     def from_text(self, name: str, text: str, *, decimal: str = ".") -> object:
         """Return the value that a text stands for, by the type of its field; unknown fields keep it.
