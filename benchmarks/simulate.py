@@ -128,7 +128,8 @@ def main_mutants(seeds: int, words: str = "") -> bool:
 
     `words` chooses the mutants that have them in their description.
     """
-    from simulation.mutants import MUTANTS, mutate  # noqa: PLC0415 - only here
+    from simulation.mutants import MUTANTS  # noqa: PLC0415 - only here
+    from simulation.mutation import mutate  # noqa: PLC0415 - as well
 
     all_found = True
     print(f"{'mutant':78} {'found after':11}  by")

@@ -71,7 +71,7 @@ def _over_budget(record: Record) -> Iterator[str]:
             yield f"a batch with a limit has made {made[0].task_id}, whose price nobody tells"
             continue
 
-        price_known_at = min((task.named_at for task in made), default=math.inf)
+        price_known_at = min((task.priced_at for task in made), default=math.inf)
         for number, task in enumerate(made):
             before = sum(one.state(task.made_at) not in {"failed", "cancelled"} for one in made[:number])
             knew = price_known_at < task.made_at and (before + 1) * step.price > step.max_cost

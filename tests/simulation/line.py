@@ -141,7 +141,8 @@ class Line:
             and plan.travel in {"whole", "split", "twice", "408 after"}
         ):
             task.named = True
-            task.named_at = host.world.now + plan.delay
+            if plan.answer == "accepts":
+                task.priced_at = host.world.now + plan.delay
         self._travel(raw, plan)
 
     def _travel(self, raw: bytes, plan: CreatePlan) -> None:

@@ -2,36 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-from pathlib import Path
-
-from attrs import frozen
-
-
-@frozen
-class Mutant:
-    """One fault: in `file`, `old` becomes `new`; `also` has more of such edits where one defence backs up another."""
-
-    what: str
-    file: str
-    old: str
-    new: str
-    also: tuple[tuple[str, str, str], ...] = ()
-
-    @property
-    def edits(self) -> tuple[tuple[str, str, str], ...]:
-        """All edits: the file, what stands there, and what is put in its place."""
-        return ((self.file, self.old, self.new), *self.also)
-
-    def missed_places(self, package: Path) -> list[str]:
-        """Return which of its places the package has not exactly once."""
-        missed = []
-        for file, old, _ in self.edits:
-            number = (package / file).read_text(encoding="utf-8").count(old)
-            if number != 1:
-                missed.append(f"{self.what}: {file} has the place {number} times")
-        return missed
-
+from .mutation import Mutant
 
 MUTANTS = (
     # -- the channel and the verdict
@@ -338,6 +309,92 @@ MUTANTS = (
         "            last.push_async_callback(self.sender.transport.close)\n",
         "",
     ),
+    # -- files, costs, cancellations
+    Mutant(
+        "a file that broke off gets its name",
+        "downloads/_transfer.py",
+        "[*waiting, _left_in(response.content)])\n            raise\n",
+        "[*waiting, _left_in(response.content)])\n            return\n",
+    ),
+    Mutant(
+        "a file is gone on with wherever its server begins, and whatever it is by now",
+        "downloads/_progress.py",
+        '        if found is None or int(found[1]) != self.size or "Content-Encoding" in response.headers:',
+        "        if True:\n            return True\n        if found is None:",
+    ),
+    Mutant(
+        "a page in the place of a picture is saved",
+        "downloads/_transfer.py",
+        "        if body.fault:",
+        "        if False:",
+    ),
+    Mutant(
+        "what is half-written stays when a file is given up",
+        "downloads/_transfer.py",
+        "            with anyio.CancelScope(shield=True):\n                await progress.discard()\n",
+        "            pass\n",
+    ),
+    Mutant(
+        "what dead processes have left of files stays",
+        "downloads/_folder.py",
+        "        clear_once(folder)\n",
+        "",
+    ),
+    Mutant(
+        "max_cost is looked at when it is passed, not before",
+        "batch/_budget.py",
+        "        elif self._spent() + price.amount > self._limit:",
+        "        elif self._spent() > self._limit:",
+        also=(
+            (
+                "batch/_budget.py",
+                "    return self._lasting() + price.amount > self._limit",
+                "    return self._lasting() > self._limit",
+            ),
+        ),
+    ),
+    Mutant(
+        "what may have been made costs nothing while no price is known",
+        "batch/_budget.py",
+        "            self._keep_unpriced(kind, cost)\n",
+        "",
+    ),
+    Mutant(
+        "a refused cancellation counts as done",
+        "_wait/bulk.py",
+        "    if refusal is not None:\n        raise refusal\n",
+        "",
+    ),
+    Mutant(
+        "a task is cancelled although its caller only leaves",
+        "handle.py",
+        '            if on_cancel == "cancel_remote":',
+        "            if True:",
+    ),
+    Mutant(
+        "a task that was left to be cancelled goes on",
+        "_client/run.py",
+        '            if self.on_cancel == "cancel_remote":',
+        "            if False:",
+    ),
+    Mutant(
+        "a task that had begun when it was left to be cancelled is nobody's",
+        "_client/run.py",
+        "        elif self._cancelled:",
+        '        elif self.on_cancel == "cancel_remote":',
+    ),
+    Mutant(
+        "run waits longer than it was told",
+        "_client/run.py",
+        "                return await handle.wait(self.timeout)\n",
+        "                return await handle.wait(self.timeout and self.timeout + 20.0)\n",
+    ),
+    Mutant(
+        "recover() beside close() opens a ledger that nobody closes",
+        "_submit/unknown_rows.py",
+        "        if self._closing:\n            return []\n",
+        "",
+    ),
     Mutant(
         "the API key is shown in errors",
         "_calls/transport.py",
@@ -374,16 +431,3 @@ MONEY_FAULTS = {
     ),
 }
 """The seven faults that have cost money or results, and the mutants that take back what mended each."""
-
-
-def mutate(package: Path, folder: Path, mutant: Mutant) -> None:
-    """Copy the package into a folder and put the fault in; raise `ValueError` where a place is not found once."""
-    missed = mutant.missed_places(package)
-    if missed:
-        raise ValueError("; ".join(missed))
-
-    copy = folder / package.name
-    shutil.copytree(package, copy, ignore=shutil.ignore_patterns("__pycache__"))
-    for file, old, new in mutant.edits:
-        path = copy / file
-        path.write_text(path.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")

@@ -120,13 +120,13 @@ def make(seed: int) -> Story:
     if ledger and later.random() < 0.25:
         recover = Recover(round(later.uniform(10, 120), 2), later.randrange(processes))
         steps = sorted([*steps, recover], key=lambda step: step.at)
-    steps = _with_extras(Random(f"extras {seed}"), steps, processes)
+    steps = _with_extras(Random(f"extras {seed}"), steps, processes, ledger=ledger)
     if legnext:  # which has one protocol
         steps = [evolve(step, unified=False) if isinstance(step, (Submit, Batch)) else step for step in steps]
     return Story(seed, processes, ledger, webhooks, tuple(steps), alike, strangers, shows_models, legnext)
 
 
-def _with_extras(rng: Random, steps: list[Step], processes: int) -> list[Step]:
+def _with_extras(rng: Random, steps: list[Step], processes: int, *, ledger: bool) -> list[Step]:
     """Return the steps of a story, some with files to save, tasks to cancel, a limit to their costs."""
     saves = rng.random() < 0.3
     steps = [_with_extra(rng, step, saves=saves) for step in steps]
@@ -137,6 +137,9 @@ def _with_extras(rng: Random, steps: list[Step], processes: int) -> list[Step]:
         steps.append(CancelTask(later, step.process, step.intent))
     if rng.random() < 0.1:
         steps.append(capped_batch(rng, steps, processes))
+    if ledger and rng.random() < 0.05:
+        at, process = round(rng.uniform(20, 120), 2), rng.randrange(processes)
+        steps += [Recover(at, process), Close(at + rng.choice((0.0, 0.001, 0.002, 0.004)), process)]
     return sorted(steps, key=lambda step: step.at)
 
 

@@ -38,7 +38,7 @@ class HostTask:
     price: float = 0.0
     """What it costs, in points; 0 where the host does not say."""
     named: bool = False  # in an answer that left the host whole
-    named_at: float = math.inf  # when such an answer has arrived
+    priced_at: float = math.inf  # when such an answer has arrived that tells what it costs
     is_job: bool = False  # of LegNext's
 
     def state(self, now: float) -> str:
