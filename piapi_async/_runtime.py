@@ -36,7 +36,7 @@ from ._wait.schedule import PollSchedule
 from ._wait.watch import Watch
 from .downloads._session import FileSession, host_of
 from .errors import ClientClosed, PiAPIError
-from .ledger import Ledger
+from .ledger import Ledger, LedgerEntry
 from .ledger._durations import DurationKeeper
 from .ledger._entries import SubmissionKey, check_key, note_as_json
 from .ledger._ledger import writer_of
@@ -372,6 +372,16 @@ class Runtime:
         """Look once for what the ledger has as *unknown*."""
         self.enter()
         return await self.submitter.finder.recover()
+
+    async def recorded(self, key: str) -> LedgerEntry | None:
+        """Return what the ledger has of a key, None if that is nothing.  Raises `ClientClosed`.
+
+        A ledger that the client has left would be opened again, and nobody would close it.
+        """
+        self.enter()
+        if self.ledger is None:
+            return None
+        return await self.ledger.find(key)
 
     def file_session(self) -> FileSession:
         """Return a session for the files of this client's tasks, with its proxy and TLS, without its key."""

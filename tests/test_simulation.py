@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from simulation.life import live, look_for_faults
 from simulation.mutants import MONEY_FAULTS, MUTANTS
-from simulation.plans import CreatePlan
+from simulation.plans import CreatePlan, FilePlan
 from simulation.steps import Batch, Close, Freeze, Jump, Leave, Recover, Submit, Weather
 from simulation.story import Story, make
 
@@ -165,6 +165,23 @@ FOUND = {
                 1.0, process=0, intents=(1, 2, 3), unified=True, concurrency=1, max_cost=60.0, price=25.0,
                 plans=((1, CreatePlan(travel="dropped")),),
             ),
+        ),
+    ),
+    "a client is closed while its batch with a limit has items left": Story(
+        3328, processes=1, ledger=True, webhooks=False, steps=(
+            Batch(
+                36.89, process=0, intents=(5, 6, 7), unified=True, concurrency=1, max_cost=10.0, price=25.0,
+            ),
+            Close(45.77, process=0),
+        ),
+    ),
+    "a caller's scope is cancelled while files are saved": Story(
+        3378, processes=1, ledger=False, webhooks=False, steps=(
+            Submit(
+                1.0, process=0, intent=1, keyed=False, unified=False, runs=True, leave=Leave("scope", 216),
+                files=FilePlan(("chunks cut off", "reset", "nothing")),
+            ),
+            Jump(150.0, 5.0),
         ),
     ),
 }  # fmt: skip

@@ -8,8 +8,8 @@ from typing import Any
 from attrs import define
 
 from .._protocol.family import TaskRequest
+from .._runtime import Runtime
 from ..ledger._entries import SubmissionKey
-from ..ledger._writer import LedgerWriter
 from ._budget import Budget
 
 
@@ -19,18 +19,17 @@ class Allowance:
 
     budget: Budget
     _submits_left: float
-    _ledger: LedgerWriter | None
+    _runtime: Runtime
 
     async def covers(self, index: int, request: TaskRequest[Any], identity: SubmissionKey | None) -> bool:
         """Take what an item needs, and return whether there was enough; one that the ledger knows needs none.
 
-        Raises `LimitError`.
+        Raises `LimitError`, and `ClientClosed`.
         """
         if self._submits_left == math.inf and self.budget.limit is None:
             return True
 
-        ledger = self._ledger
-        if ledger is not None and identity is not None and await ledger.find(identity.key) is not None:
+        if identity is not None and await self._runtime.recorded(identity.key) is not None:
             return True
         return await self.take(index, request)
 

@@ -83,10 +83,7 @@ class HeldItems:
             return None
 
     async def _find(self, item: Held) -> tuple[Watch, InFlight[Any]] | None:
-        self._runtime.enter()  # a client that was closed opens no ledger any more
-        if self._runtime.ledger is None:
-            return None
-        entry = await self._runtime.ledger.find(item.key)
+        entry = await self._runtime.recorded(item.key)
         if entry is None or entry.task_id is None:
             return None
 

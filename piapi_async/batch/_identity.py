@@ -31,6 +31,7 @@ async def identify(
     identities = [_of(runtime, item.request, item.key) for item in items]
     nameless = [index for index, item in enumerate(items) if not item.key]
     if nameless:
+        runtime.enter()  # a client that was closed opens no ledger any more
         minted = await _mint_keys(runtime.ledger, [identities[index] for index in nameless], run_id)
         for index, identity in zip(nameless, minted, strict=True):
             identities[index] = identity

@@ -112,7 +112,7 @@ class BatchRun:
     def __attrs_post_init__(self) -> None:
         submits = math.inf if self.settings.max_submits is None else self.settings.max_submits
         self._budget = Budget(self.settings.max_cost)
-        self._allowance = Allowance(self._budget, submits, self.runtime.ledger)
+        self._allowance = Allowance(self._budget, submits, self.runtime)
         self._slots = anyio.Semaphore(self.settings.concurrency, fast_acquire=True)
         if self.settings.auto:
             self._pace = Pace(self.runtime, self.settings.concurrency)

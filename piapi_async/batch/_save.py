@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-import anyio
 from attrs import define, field
 
 from .._runtime import Runtime
@@ -55,5 +54,4 @@ class Saving:
         """Free the connections."""
         downloads, self._downloads = self._downloads, None
         if downloads is not None:
-            with anyio.CancelScope(shield=True):
-                await downloads.close()
+            await downloads.close()

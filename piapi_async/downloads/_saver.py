@@ -50,7 +50,8 @@ class Downloads:
     async def close(self) -> None:
         """Close the session and the place."""
         self.place.close()
-        await self.session.close()
+        with anyio.CancelScope(shield=True):  # a caller who leaves would leave connections behind
+            await self.session.close()
 
     async def save(
         self, task: Task[Any], *, verb: str = "", just_ended: bool = False, again: bool = False

@@ -17,8 +17,7 @@ def _files_lost(record: Record) -> Iterator[str]:
         task = record.host.tasks.get(attempt.task_id)
         if attempt.saved != "DownloadError" or task is None:
             continue
-        plan = record.host.files.get(task.intent)
-        if plan is None or plan.must_arrive:
+        if task.intent not in record.host.lost:
             yield f"a file of intent {attempt.intent} was given up: {attempt.error}"
 
 

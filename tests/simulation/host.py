@@ -39,6 +39,10 @@ class Host:
     """What of the bad luck of a story came to pass."""
     files: dict[int, FilePlan] = field(factory=dict)
     """How the pictures of an intent's tasks travel."""
+    rough: set[int] = field(factory=set)
+    """The intents whose pictures meet with anything at all."""
+    lost: set[int] = field(factory=set)
+    """Those of whose pictures one may be given up."""
     prices: dict[int, float] = field(factory=dict)
     """What the tasks of an intent cost, where the host tells it."""
     cancels: list[tuple[str, bool]] = field(factory=list)
@@ -76,6 +80,16 @@ class Host:
     def expect(self, intent: int, plans: Iterable[CreatePlan]) -> None:
         """Have the next creates of an intent go as planned."""
         self.plans.setdefault(intent, deque()).extend(plans)
+
+    def expect_files(self, intent: int, plan: FilePlan | None) -> None:
+        """Have the pictures of an intent's tasks travel as planned."""
+        if plan is None:
+            return
+        self.files[intent] = plan
+        if not plan.is_smooth:
+            self.rough.add(intent)
+        if not plan.must_arrive:
+            self.lost.add(intent)
 
     def plan_for(self, intent: int) -> CreatePlan:
         """Return what happens to the next create of an intent."""

@@ -82,8 +82,7 @@ class Player:
         subject = self.record.story.subject(step.intent)
         self.host.expect(subject, step.plans)
         self.host.lives[subject] = (step.seconds, step.end)
-        if step.files is not None:
-            self.host.files[subject] = step.files
+        self.host.expect_files(subject, step.files)
         work = self.users.run if step.runs and step.wait else self.users.submit
         self.processes.use(step.process, partial(work, step), step.leave)
 
@@ -98,8 +97,7 @@ class Player:
             self.record.retries[intent] += step.retry_failed
             if step.max_cost is not None:
                 self.host.prices[subject_of(intent)] = step.price
-            if step.files is not None:
-                self.host.files[subject_of(intent)] = step.files
+            self.host.expect_files(subject_of(intent), step.files)
         self.processes.use(step.process, partial(self.users.batch, step), step.leave)
 
     @perform.register

@@ -63,7 +63,7 @@ class _Observer:
 
     def on_event(self, event: Event) -> None:
         if isinstance(event, SubmissionAccepted):
-            self.record.accepted[self.number, self.life, event.task_id] = self.record.world.now
+            self.record.accepted[self.number, self.life, event.task_id].append(self.record.world.now)
 
 
 @define(eq=False)

@@ -53,7 +53,7 @@ class Record:
     retries: Counter[int] = field(factory=Counter)
     delivered: defaultdict[str, set[tuple[int, int]]] = field(factory=lambda: defaultdict(set))
     """To which lives of which processes the end of a task was delivered."""
-    accepted: dict[tuple[int, int, str], float] = field(factory=dict)
+    accepted: defaultdict[tuple[int, int, str], list[float]] = field(factory=lambda: defaultdict(list))
     """When a life of a process learnt that it has a task, as its client's observer was told."""
     cancel_asked: set[int] = field(factory=set)
     """The subjects whose tasks somebody has asked to be cancelled."""

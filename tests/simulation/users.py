@@ -35,7 +35,7 @@ from .files import PICTURES, is_whole
 from .host import Host
 from .processes import Process, Processes
 from .record import Attempt, Record, failure_state
-from .steps import OTHER, Batch, CancelTask, OtherRequest, Resolve, Submit
+from .steps import OTHER, Batch, CancelTask, OtherRequest, Resolve, Submit, Weather
 from .world import World
 
 
@@ -119,12 +119,13 @@ class Users:
 
     def _note_accepted(self, attempt: Attempt, process: Process, timeout: float | None) -> None:
         """Note when a call of `run` learnt of its task, which its user was not told but an observer was."""
-        accepted_at = self.record.accepted.get((process.number, process.life, attempt.task_id))
-        plan = self.host.files.get(self.record.story.subject(attempt.intent))
-        if accepted_at is None or (attempt.saved and plan is not None and not plan.is_smooth):
+        told_at = self.record.accepted.get((process.number, process.life, attempt.task_id), [])
+        accepted_at = [at for at in told_at if at >= attempt.called_at]
+        is_rough = self.record.story.subject(attempt.intent) in self.host.rough
+        if not accepted_at or (attempt.saved and is_rough):
             return  # it has no task, or saving may take any time
 
-        attempt.accepted_at = attempt.waited_from = max(accepted_at, attempt.called_at)
+        attempt.accepted_at = attempt.waited_from = accepted_at[0]
         attempt.timeout, attempt.ended_at = timeout, self.world.now
 
     # -- files --------------------------------------------------------------------------------------------------------
@@ -279,7 +280,8 @@ class Users:
             self.record.wrong.append(f"cancel() raised {error!r}")
         else:
             self.host.happened["cancel: told that it was done"] += 1
-            if (refs[-1].task_id, True) not in self.host.cancels:
+            was_told = not any(isinstance(one, Weather) for one in self.record.story.steps)
+            if was_told and (refs[-1].task_id, True) not in self.host.cancels:
                 self.record.wrong.append(
                     f"cancel() says that {refs[-1].task_id} is cancelled, and it was refused"
                 )
