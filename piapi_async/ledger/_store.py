@@ -32,6 +32,9 @@ _INSERT_CLAIM = """
 INSERT INTO submits (key, origin, family, digest, request, owner, at, body, lost_at, clock_offset, note, trace, state)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'sending') ON CONFLICT DO NOTHING
 """
+_LARGE = 1_000_000
+"""Characters of a request with a mask, say, of which no copy is to be kept."""
+
 # Another submission with the same task is looked for in the index of accepted tasks, which costs
 # next to nothing; tasks that have ended are not looked for.
 _SAME_TASK = """
@@ -178,7 +181,10 @@ class LedgerStore:
             kept.note,
             kept.trace,
         )
-        if connection.execute(_INSERT_CLAIM, new_row).rowcount:
+        is_new = connection.execute(_INSERT_CLAIM, new_row).rowcount > 0
+        if len(identity.request) > _LARGE:
+            _let_go_of_request(connection, new_row)
+        if is_new:
             self._owned[identity.key] = identity
             return None
 
@@ -390,6 +396,16 @@ class LedgerStore:
 
     def _row_of(self, connection: sqlite3.Connection, key: str) -> Any:  # noqa: ANN401 - as sqlite3 has it
         return connection.execute("SELECT * FROM submits WHERE key = ?", (key,)).fetchone()
+
+
+def _let_go_of_request(connection: sqlite3.Connection, claimed: tuple[Any, ...]) -> None:
+    """Have SQLite free its copy of the request of a claim that was inserted, or not, just now.
+
+    What was bound to a statement stays with it until it is executed again; as the key is taken, that
+    does nothing else.
+    """
+    request = 4
+    connection.execute(_INSERT_CLAIM, (*claimed[:request], "", *claimed[request + 1 :]))
 
 
 def _require_same(row: sqlite3.Row, identity: SubmissionKey) -> None:
