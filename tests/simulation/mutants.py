@@ -172,9 +172,9 @@ MUTANTS = (
     Mutant(
         "a key that is being sent elsewhere is given out again",
         "ledger/_store.py",
-        "        if connection.execute(_INSERT_CLAIM, new_row).rowcount:",
+        "        is_new = connection.execute(_INSERT_CLAIM, new_row).rowcount > 0\n",
         "        row = self._row_of(connection, identity.key)\n"
-        "        if connection.execute(_INSERT_CLAIM, new_row).rowcount or row['task_id'] is None:",
+        "        is_new = connection.execute(_INSERT_CLAIM, new_row).rowcount > 0 or row['task_id'] is None\n",
     ),
     Mutant(
         "a submission of a dead process is forgotten",
