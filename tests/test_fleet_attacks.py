@@ -284,7 +284,7 @@ async def test_a_slow_rate_limit_of_the_client_refuses_no_job(url: str, fleet: F
 @pytest.mark.storm
 async def test_a_job_that_is_cancelled_while_the_host_puts_it_off_is_not_sent(url: str, fleet: Fleet) -> None:
     async with host() as (emulator, piapi), at_work(url, piapi):
-        emulator.fail("create", Status(429, retry_after=1.0), times=1)
+        emulator.fail("create", Status(429, retry_after=2.0), times=1)
         job = await fleet.submit(cat("unwanted"), key="unwanted")
         await becomes_true(lambda: piapi.stats.rate_limited)
         assert not await job.cancel()

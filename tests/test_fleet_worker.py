@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 from support.fleets import NEEDS_SQLITE, at_work, cat, empty_database, host
-from support.processes import becomes_true
+from support.processes import PATIENCE, becomes_true
 
 from piapi_async import (
     AuthenticationError,
@@ -196,6 +196,8 @@ async def test_a_worker_says_what_it_cannot_be(url: str, tmp_path: Path) -> None
                 Worker(url, other)
 
         async with at_work(url, piapi) as working:
+            async with Fleet(url, poll=0.05) as fleet:
+                await (await fleet.submit(cat("first"))).wait(PATIENCE)  # so that this worker is the first
             async with Worker(url, piapi) as second:
                 with pytest.raises(RuntimeError, match="one only"):
                     await second.run()
