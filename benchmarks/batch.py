@@ -246,8 +246,8 @@ def _goals(slices: dict[str, list[Slice]], runs: list[Memory], mask: float) -> l
             f"{mask:.0f} MB",
             f"<= {GOAL_MASK:g} MB",
             mask <= GOAL_MASK,
-            why="the request, its text for the ledger and its body are a copy each; aiohttp makes one of its "
-            "own, the loop another, and SQLite two while it commits",
+            why="the request, its text for the ledger and its body are a copy each while it is sent; aiohttp makes "
+            "one of its own, with the headers, and the loop two of what the socket does not take at once",
         ),
         Goal("CPU per reroll : bare aiohttp's", str(cost), f"<= {GOAL_CPU:.2f}", cost.median <= GOAL_CPU),
     ]

@@ -16,6 +16,7 @@ from ...ledger import Ledger
 from .._exit import ExitCode
 from .._fleet_options import shown
 from .._journal import journal_of
+from .._memory import give_back_large_blocks
 from .._output import print_json
 from .._running import run
 from .._setup import Setup, read_setup
@@ -59,6 +60,7 @@ def run_batch(**given: Any) -> None:  # noqa: ANN401 - whatever click has read
     """Submit every line of FILE: `verb`, its fields, optionally `key`; - is standard input."""
     options = BatchOptions(**given)
     setup = options.checked(read_setup())
+    give_back_large_blocks()
     if not setup.verbose:
         logging.getLogger("piapi_async").setLevel(logging.WARNING)  # no line for each of many retries
 
