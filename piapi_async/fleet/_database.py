@@ -100,6 +100,17 @@ def check_url(url: object) -> str:
     )
 
 
+def connect_args(url: str) -> dict[str, Any]:
+    """Return what all connections to a database are made with.
+
+    No statement is prepared at a server: behind a pooler that gives each transaction another connection
+    (PgBouncer before 1.21, say) the next one of that name is not there, or is another's.
+    """
+    if url.startswith("sqlite"):
+        return {}
+    return {"prepare_threshold": None, "application_name": APPLICATION}
+
+
 @define(eq=False)
 class Database:
     """The tables of one fleet, and the engine's client on the same connections."""
@@ -135,7 +146,7 @@ class Database:
             engine_url = engine_url.set(drivername="postgresql+psycopg")
             schema = SCHEMA
 
-        engine = sa.create_engine(engine_url, pool_size=5, max_overflow=5)
+        engine = sa.create_engine(engine_url, pool_size=5, max_overflow=5, connect_args=connect_args(url))
         if is_sqlite:
             sa.event.listen(engine, "connect", set_up_sqlite)
         try:

@@ -14,7 +14,7 @@ from typing import Any
 
 from dbos import DBOS
 
-from ._database import APPLICATION, ITEM, SCHEMA, VERSION, Serializer
+from ._database import APPLICATION, ITEM, SCHEMA, VERSION, Serializer, connect_args
 
 Process = Callable[[str, Mapping[str, Any]], Awaitable[dict[str, Any]]]
 
@@ -44,6 +44,7 @@ def launch(url: str, worker: str, process: Process) -> None:
         config={
             "name": APPLICATION,
             "system_database_url": url,
+            "db_engine_kwargs": {"connect_args": connect_args(url)},
             "executor_id": worker,
             "application_version": VERSION,
             "dbos_system_schema": SCHEMA,

@@ -26,6 +26,7 @@ class Server:
     """A server with a database that does not exist yet, at `url`; it begins to run when it is started."""
 
     url: str
+    log: Path
     _run: Callable[..., None]
     _start: tuple[str, ...]
     _stop: tuple[str, ...]
@@ -52,8 +53,8 @@ def postgres() -> Iterator[str]:
 
 
 @contextmanager
-def postgres_server() -> Iterator[Server]:
-    """Give a server of its own, which runs."""
+def postgres_server(settings: str = "") -> Iterator[Server]:
+    """Give a server of its own, which runs, with settings such as ``-c name=value``."""
     initdb, pg_ctl = _program("initdb"), _program("pg_ctl")
     if initdb is None or pg_ctl is None:
         if os.environ.get("CI"):
@@ -73,10 +74,11 @@ def postgres_server() -> Iterator[Server]:
 
         data = str(folder / "data")
         run(initdb, "-D", data, "-A", "trust", "-U", "fleet", "--no-sync")
-        options = f"-k {folder} -c listen_addresses='' -c fsync=off"
+        options = f"-k {folder} -c listen_addresses='' -c fsync=off {settings}"
         log = str(folder / "log")
         server = Server(
             f"postgresql://fleet@/app?host={folder}",
+            Path(log),
             run,
             (pg_ctl, "-D", data, "-o", options, "-l", log, "-w", "start"),
             (pg_ctl, "-D", data, "-m", "immediate", "-w", "stop"),
