@@ -24,7 +24,7 @@ from typing import Any
 import orjson
 from attrs import asdict, frozen
 
-from ._clients import BARE, NEAR, OURS, TRANSPORT, TYPED, Call, Calls, Client, installed, versions
+from ._clients import BARE, NEAR, OURS, OWNED, TRANSPORT, TYPED, Call, Calls, Client, installed, versions
 from ._goals import Goal, goals_table
 from ._slices import Loop, Slice, Spread, cpu, in_flight, ratios, take_turns, wall
 from ._table import short, table
@@ -33,7 +33,7 @@ from .server import Remote, server_process
 PAUSE = 0.005
 """Seconds between two looks at a task; real ones take a minute, but here it is not the waiting that is measured."""
 
-GOAL_CPU = 1.10
+GOAL_CPU = {"submit": 1.08, "fetch": 1.10}
 GOAL_CPU_AT = (1, 64)
 GOAL_RATE = {"openai": 5.0, "httpx": 10.0, "replicate": 10.0, "fal-client": 10.0}
 GOAL_RATE_AT = 64
@@ -217,17 +217,25 @@ def goals(groups: list[Group]) -> list[Goal]:
 
 
 def _cpu_goal(group: Group) -> Goal:
-    whole, transport, floor = (group.of(name).cpu_to_bare for name in (OURS, TRANSPORT, TYPED))
+    whole, transport, typed = (group.of(name).cpu_to_bare for name in (OURS, TRANSPORT, TYPED))
     why = (
-        f"aiohttp with our bytes and types alone is at {short(floor.median)}; the transport, which knows what has "
-        f"left, makes it {short(transport.median)}; the rest is the gate, retries, counting"
-        + (", and the task that owns the POST" if group.call == "submit" else "")
+        f"aiohttp with our bytes and types alone is at {short(typed.median)}; the transport, which knows what has "
+        f"left, makes it {short(transport.median)}; "
     )
+    if group.call == "submit":
+        floor = group.of(OWNED).cpu_to_bare
+        why += (
+            "a task that owns the POST, so that a cancelled caller loses no answer, makes it "
+            f"{short(floor.median)}, which is the floor; "
+        )
+    why += "the rest is the gate, retries, counting, and the watch of the task"
+
+    goal = GOAL_CPU[group.call]
     return Goal(
         f"CPU of a {group.call} : {BARE}'s, {group.in_flight} in flight",
         str(whole),
-        f"<= {GOAL_CPU:.2f}",
-        whole.median <= GOAL_CPU,
+        f"<= {goal:.2f}",
+        whole.median <= goal,
         _peers(group, lambda line: line.cpu_to_bare.median),
         why,
     )
