@@ -55,14 +55,18 @@ def look_for_faults(seed: int, *, short: bool = True) -> tuple[Finding | None, C
     life = live(story)
     if not life.violations:
         return None, life.counts
-    found = life.violations
-    if short:
-        kind = kind_of(found[0])
-        story = shrink(
-            story, lambda candidate: any(kind == kind_of(other) for other in live(candidate).violations)
-        )
-        found = live(story).violations
-    return Finding(story, found), life.counts
+    whole = Finding(story, life.violations)
+    if not short:
+        return whole, life.counts
+
+    kind = kind_of(life.violations[0])
+    shrunk = shrink(
+        story, lambda candidate: any(kind == kind_of(other) for other in live(candidate).violations)
+    )
+    found = live(shrunk).violations
+    if not found:  # it has come once only: what was seen is told
+        return whole, life.counts
+    return Finding(shrunk, found), life.counts
 
 
 def kind_of(violation: str) -> str:
