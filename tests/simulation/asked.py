@@ -24,9 +24,11 @@ def _files_lost(record: Record) -> Iterator[str]:
 def _cancelled_unasked(record: Record) -> Iterator[str]:
     """The host is asked to cancel nothing but what somebody has asked for, or has left so."""
     subject_of = record.story.subject
-    asked = record.cancel_asked | {
-        subject_of(attempt.intent) for attempt in record.attempts if attempt.cancels and attempt.left
-    }
+    asked = set(record.cancel_asked)
+    for attempt in record.attempts:  # a process may be killed while its user is on the way out
+        may_have_left = attempt.left or (attempt.process, attempt.life) in record.dead_lives
+        if attempt.cancels and may_have_left:
+            asked.add(subject_of(attempt.intent))
     for task_id, _ in record.host.cancels:
         task = record.host.tasks.get(task_id)
         if task is None or task.intent not in asked:
