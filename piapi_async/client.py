@@ -226,10 +226,13 @@ class PiAPI:
 
         It is retried only if certainly nothing was created.  With a ledger, `key` makes it
         idempotent: the same key and request return the same task however often they are submitted,
-        by this process or another, now or after a crash.  `timeout` is the seconds that one attempt
-        may take, instead of the client's.  `note` is a small JSON of yours (a channel's id, say) that
-        the ledger keeps: it is the `note` of the entries of `Ledger.pending`.  A key that was
-        submitted before keeps its first note.
+        by this process or another, now or after a crash.  Webhook fields are no part of that: a key
+        used again with another `webhook_endpoint` is the same task, which still reports to the first
+        endpoint.
+
+        `timeout` is the seconds that one attempt may take, instead of the client's.  `note` is a
+        small JSON of yours (a channel's id, say) that the ledger keeps: it is the `note` of the
+        entries of `Ledger.pending`.  A key that was submitted before keeps its first note.
 
         A caller that is cancelled after the request has begun to leave only misses the response,
         which still reaches the ledger.

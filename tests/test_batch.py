@@ -302,7 +302,7 @@ async def test_all_downloads_of_a_run_share_their_connections(tmp_path: Path) ->
 async def test_a_directory_that_cannot_be_used_is_said_before_anything_is_paid(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way", encoding="ascii")
     async with serving(picture_size=32, **WIDE) as (emulator, piapi):
-        with pytest.raises(DownloadError, match="is not a directory"):
+        with pytest.raises(DownloadError, match=r"is not a directory\. Nothing was submitted\.$"):
             await BatchRunner(piapi, download=tmp_path / "file").run(rerolls(2))
 
         assert emulator.seen.creates == 0

@@ -34,7 +34,7 @@ class Saving:
         try:
             prepare_target(self.directory)
         except DownloadError as error:
-            raise click.UsageError(f"{error} Nothing was submitted.") from None
+            raise click.UsageError(str(error)) from None
 
     def words(self) -> list[str]:
         """Return the options as words of a command line."""

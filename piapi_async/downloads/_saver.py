@@ -76,7 +76,12 @@ class Downloads:
             if known is not None:
                 return known
 
-        device = await in_thread(self.place.begin, self.place.executor)
+        try:
+            device = await in_thread(self.place.begin, self.place.executor)
+        except DownloadError as error:
+            text = f"Task {task.task_id} was not saved: {error} The task is done and stays paid for."
+            error.args = (text,)
+            raise
         transfer = Transfer(
             task_id=task.task_id,
             place=self.place,

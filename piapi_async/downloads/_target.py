@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from .._calls.threads import in_thread
+from ..errors import DownloadError
 from ._folder import check_folder, is_url, prepare_directory
 from ._place import LocalFolder, Place
 from ._sink import Sink
@@ -26,10 +27,14 @@ def check_target(target: str | os.PathLike[str]) -> Target:
 
 def prepare_target(target: Target) -> None:
     """Make sure that files can be saved, before anything is paid for; raises `DownloadError`.  Blocks."""
-    if isinstance(target, Sink):
-        target.prepare()
-    else:
-        prepare_directory(target)
+    try:
+        if isinstance(target, Sink):
+            target.prepare()
+        else:
+            prepare_directory(target)
+    except DownloadError as error:
+        error.args = (f"{error} Nothing was submitted.",)
+        raise
 
 
 async def prepared(target: Target) -> None:
