@@ -44,7 +44,8 @@ def excerpt(body: bytes) -> str:
 
 _NOT_FOR_USERS = re.compile(
     r"""
-    \bhttps?://\S+                                        # links
+    \b[A-Za-z][A-Za-z0-9+.-]*://\S+                       # links, of any scheme
+    | \b(?:sk|pk|key|token)[-_][\w-]{12,}                 # keys
     | \b[A-Za-z]:\\[^\s"']*                              # paths, of Windows
     | (?<![\w<])~?/[\w.@+-]+(?:/[\w.@+-]*)+               # and of others; "and/or" is none
     | \b(?=[\w-]*\d)[0-9A-Fa-f]{8}(?:-?[0-9A-Fa-f]{4,}){1,}\b  # ids: UUIDs, with and without dashes
