@@ -23,6 +23,7 @@ PIXEL = bytes.fromhex(
     "0000000d49444154789c6360f8cfc000000301010018dd8db00000000049454e44ae426082"
 )
 EVIL = "</script><script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
+LASTED = {"created_at": "2026-11-20T10:00:00Z", "ended_at": "2026-11-20T10:02:44Z"}
 WIDE, NARROW = ViewportSize(width=1300, height=900), ViewportSize(width=400, height=800)
 
 
@@ -188,9 +189,14 @@ def test_nothing_is_cut_off_and_every_word_can_be_read(
 ) -> None:
     page.set_viewport_size(view)
     page.emulate_media(color_scheme=scheme)
-    page.goto(page_of(tmp_path, [row(number) for number in range(1, 20)] + [failed(20)]))
+    page.goto(page_of(tmp_path, [row(number, **LASTED) for number in range(1, 20)] + [failed(20)]))
     page.wait_for_selector(".card")
 
+    assert "2 min 44 s" in page.locator(".known").first.inner_text().replace("\u00a0", " ")
+    assert page.evaluate(
+        "[...document.querySelectorAll('.known')].every((one) => "
+        "one.scrollWidth <= one.clientWidth && one.scrollHeight <= one.clientHeight + 1)"
+    )
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     assert page.evaluate(
         "[...document.querySelectorAll('.card')].every((card) => [...card.querySelectorAll('button')].every("

@@ -239,7 +239,7 @@
     const known = [entry.state !== "done" && entry.state, entry.cost && cost(entry.cost, short), entry.seconds && duration(entry.seconds)];
     const facts = [
       make("span", { class: "dot", "aria-hidden": "true" }),
-      make("span", { class: "known", text: known.filter(Boolean).join(" · ") || entry.verb || entry.state }),
+      make("span", { class: "known", text: known.filter(Boolean).map((part) => part.replaceAll(" ", "\u00a0")).join(" · ") || entry.verb || entry.state }),
     ];
     const article = make(
       "article",
