@@ -4,8 +4,10 @@
 
 The real client runs against the emulator on a virtual clock.  Accounts differ in how many tasks they run at a time,
 and in how many they queue beside these (many do not: what is over is refused); two change while the run lasts.  What
-"auto" gets done in a minute is compared with what the best fixed number does, which nobody knows in advance.  The
-first sixth of a run is not counted.
+"auto" gets done in a minute is compared with what the best fixed number does, which nobody knows in advance.  A number
+at which items fail, because the host has refused them again and again, is no good one, however much the others get
+done: it is told of beside, and not the measure (unless items fail at all of them).  The first sixth of a run is not
+counted.
 """
 
 from __future__ import annotations
@@ -120,14 +122,27 @@ def _run_at_a_time(emulator: Emulator, runs: int) -> None:
 def _goals(runs: Sequence[Run]) -> list[Goal]:
     goals = []
     for name in dict.fromkeys(run.account for run in runs):
-        of_it = [run for run in runs if run.account == name]
-        best = max(run.per_minute for run in of_it if run.concurrency != "auto")
-        auto = next(run for run in of_it if run.concurrency == "auto")
-        share = auto.per_minute / best
-        text = f"{share:.0%}, {auto.refused:.1%} refused"
-        is_met = share >= GOAL_SHARE and auto.refused <= GOAL_REFUSED
-        goals.append(Goal(name, text, f">= {GOAL_SHARE:.0%}, <= {GOAL_REFUSED:.0%}", is_met))
+        fixed = [run for run in runs if run.account == name and run.concurrency != "auto"]
+        auto = next(run for run in runs if run.account == name and run.concurrency == "auto")
+        faultless = [run for run in fixed if not run.failed] or fixed
+        share = auto.per_minute / max(run.per_minute for run in faultless)
+        goals.append(
+            Goal(
+                f'tasks per minute with concurrency="auto" : the best fixed number\'s, {name}',
+                f"{share:.0%}, {auto.refused:.1%} refused",
+                f">= {GOAL_SHARE:.0%}, <= {GOAL_REFUSED:.0%}",
+                share >= GOAL_SHARE and auto.refused <= GOAL_REFUSED,
+                ", ".join(_told(run, auto) for run in fixed if run not in faultless),
+            )
+        )
     return goals
+
+
+def _told(run: Run, auto: Run) -> str:
+    """Return what auto gets done beside a number at which items fail."""
+    return (
+        f"{auto.per_minute / run.per_minute:.0%} of {run.concurrency}'s, at which {run.failed:,} items fail"
+    )
 
 
 def main(*, smoke: bool = False, json_path: Path | None = None) -> None:
