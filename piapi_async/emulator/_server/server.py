@@ -10,6 +10,7 @@ outage.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
 from collections.abc import Callable, Coroutine, Mapping
@@ -131,6 +132,7 @@ class Server:
             self._alarm.cancel()
         await self._chores.stop()
         self._close_listener()
+        await _accepted()
         await self._runner.cleanup()
 
         # aiohttp lets a handler whose client has gone run on, as a real service does; here it ends
@@ -157,9 +159,24 @@ class Server:
         self._listener = await loop.create_server(self._web, sock=listening)
 
     def _close_listener(self) -> None:
-        if self._listener is not None:
-            self._listener.close()
-            self._listener = None
+        """Have connections refused from now on; close the listener as soon as that leaves nothing open.
+
+        Connections that asyncio has accepted in this turn of its loop get their transports in the next
+        one, and those of a closed server would be left to the garbage collector.
+        """
+        listener, self._listener = self._listener, None
+        if listener is None:
+            return
+        loop = asyncio.get_running_loop()
+        if not isinstance(loop, asyncio.SelectorEventLoop):
+            listener.close()
+            return
+
+        for listening in listener.sockets:
+            loop.remove_reader(listening.fileno())
+            with contextlib.suppress(OSError):  # not every system lets a listening socket be shut down
+                listening.shutdown(socket.SHUT_RDWR)
+        loop.call_soon(listener.close)
 
     # -- requests -------------------------------------------------------------------------------
 
@@ -346,19 +363,27 @@ class Server:
         outage = self.rules.outage()
         if outage is not None:
             self._host.seen.faults["Refuse"] += 1
-            self._chores.start(self._end_outage(outage))
-            self._close_port()
+            self._close_listener()
+            self._close_idle()
+            self._chores.start(self._sit_out(outage))
 
-    def _close_port(self) -> None:
-        self._close_listener()
+    def _close_idle(self) -> None:
         for connection in self._web.connections:
             if connection not in self._busy:
                 connection.force_close()
 
-    async def _end_outage(self, outage: Refuse) -> None:
+    async def _sit_out(self, outage: Refuse) -> None:
+        await _accepted()
+        self._close_idle()
         await asyncio.sleep(outage.seconds)
         await self._listen()
         self.begin_outage_if_due()
+
+
+async def _accepted() -> None:
+    """Wait until what was accepted has its transport, and its protocol knows: three turns of the loop."""
+    for _ in range(3):
+        await asyncio.sleep(0)
 
 
 def _request(*parts: Any) -> web.BaseRequest:  # noqa: ANN401 - aiohttp's private arguments
