@@ -126,7 +126,18 @@ class Users:
             return  # it has no task, or saving may take any time
 
         attempt.accepted_at = attempt.waited_from = accepted_at[0]
-        attempt.timeout, attempt.ended_at = timeout, self.world.now
+        attempt.ended_at = self.world.now
+        if not self._has_company(attempt):  # else another was told, and this one a little later
+            attempt.timeout = timeout
+
+    def _has_company(self, attempt: Attempt) -> bool:
+        """Return whether another had the same submitted by the same client when it was accepted."""
+        return any(
+            other is not attempt
+            and (other.intent, other.process, other.life) == (attempt.intent, attempt.process, attempt.life)
+            and other.called_at <= attempt.accepted_at
+            for other in self.record.attempts
+        )
 
     # -- files --------------------------------------------------------------------------------------------------------
 
