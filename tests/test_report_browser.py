@@ -102,7 +102,7 @@ def test_a_choice_by_keyboard_is_exported_as_lines_that_a_batch_takes(page: Page
     assert 8 == page.evaluate(
         "Promise.all([...document.images].map((one) => one.decode())).then((all) => all.length)"
     )
-    page.locator(".card").first.focus()
+    press(page, "ArrowRight")  # nothing has the focus yet
     press(page, "2", "4", "4", "ArrowRight", "r", "ArrowRight", "r", "e")
     with page.expect_download() as saving:
         page.get_by_role("button", name="Save chosen.jsonl").click()
@@ -161,7 +161,8 @@ def test_what_a_host_or_a_prompt_says_is_text_and_leads_nowhere(page: Page, tmp_
 def test_search_and_filters_show_what_matches_and_say_how_many(page: Page, tmp_path: Path) -> None:
     video = {"url": "https://cdn.example/a.mp4", "kind": "video", "role": "result", "saved_as": None}
     sound = {**video, "url": "https://cdn.example/a.mp3", "kind": "audio"}
-    page.goto(page_of(tmp_path, [row(1), failed(2), row(3, files=[video]), row(4, files=[sound])]))
+    ids = {"task_id": "30c3a53e-7d3f-4324-9b33-2f3f7c1d3000", "key": f"{'3a' * 16}-1"}
+    page.goto(page_of(tmp_path, [row(1, **ids), failed(2), row(3, files=[video]), row(4, files=[sound])]))
     page.wait_for_selector(".card")
     shown = page.locator(".card")
 
@@ -170,7 +171,9 @@ def test_search_and_filters_show_what_matches_and_say_how_many(page: Page, tmp_p
     page.keyboard.type("number 3")
     expect(shown).to_have_count(1)
     assert "1 of 4" == page.locator("#count").text_content()
-    page.keyboard.type(" nothing like it")
+    page.locator("#search").fill("30c3a53e 3a3a3a")
+    expect(shown).to_contain_text("number 1")
+    page.locator("#search").fill("nothing like it")
     page.locator("#reset").click()
     page.get_by_role("button", name="failed 1").click()
     assert "banned" in str(shown.first.text_content())

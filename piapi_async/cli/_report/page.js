@@ -360,11 +360,22 @@
     cards.get(shown[at])?.focus({ preventScroll: true });
   }
 
+  function firstInView() {
+    const above = Math.max(0, -feed.getBoundingClientRect().top);
+    return Math.ceil(above / (layout.height + layout.gap)) * layout.columns;
+  }
+
   // -- filter, search, order --------------------------------------------------------------------------
 
+  const MINTED = /^[0-9a-f]{32}-/; // a key that nobody chose
+  const text = (...parts) => parts.filter(Boolean).join("\n").toLowerCase();
   const haystacks = entries.map((entry) =>
-    [entry.prompt, entry.id, entry.key, entry.verb, entry.error, entry.kind, entry.words, entry.extra].filter(Boolean).join("\n").toLowerCase(),
+    text(entry.prompt, entry.verb, entry.error, entry.kind, entry.words, entry.extra, !MINTED.test(entry.key) && entry.key),
   );
+  const names = entries.map((entry) => text(entry.id, entry.key));
+
+  // A "3" is in nearly every id: only what is long enough to be part of one is looked for there.
+  const has = (index, word) => haystacks[index].includes(word) || (word.length >= 4 && names[index].includes(word));
   const wantedStates = new Set();
 
   const ORDERS = {
@@ -382,7 +393,7 @@
     entries.forEach((entry, index) => {
       if (wantedStates.size && !wantedStates.has(entry.state)) return;
       if (kind && kindOf(entry) !== kind) return;
-      if (words.every((word) => haystacks[index].includes(word))) shown.push(index);
+      if (words.every((word) => has(index, word))) shown.push(index);
     });
     shown.sort((a, b) => order(entries[a], entries[b]) || entries[a].line - entries[b].line || a - b);
     if (!shown.includes(active)) active = shown[0] ?? -1;
@@ -563,10 +574,12 @@
     }
     const here = event.target.closest?.(".card");
     const position = shown.indexOf(active);
+    const isEntering = event.target === document.body && /^Arrow(Left|Right)$/.test(event.key);
     const moves = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -layout.columns, ArrowDown: layout.columns };
     if (event.key === "/") $("search").focus();
     else if (event.key === "?") $("help").showModal();
     else if (event.key === "e") showExport();
+    else if (isEntering) goTo(cards.has(active) ? position : firstInView());
     else if (here && event.key in moves) {
       const next = position + moves[event.key];
       if (next >= 0 && next < shown.length) goTo(next);
