@@ -42,7 +42,11 @@ R_co = TypeVar("R_co", covariant=True)
 
 
 class TaskState(Enum):
-    """Where a task is in its life, whatever word the host uses for it."""
+    """Where a task is in its life, whatever word the host uses for it.
+
+    ``state.terminal`` tells whether nothing more will happen to the task: it is DONE, FAILED or
+    CANCELLED.
+    """
 
     WAITING = "waiting"
     """Not started: staged, queued, or a word we do not know."""

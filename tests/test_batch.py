@@ -54,7 +54,9 @@ async def test_outcomes_come_as_tasks_end_and_run_gives_them_in_input_order() ->
     async with serving(durations={"reroll": 60.0, "upscale": 10.0}, **WIDE) as (_, piapi):
         async with BatchRunner(piapi).stream(requests) as outcomes:
             streamed = [outcome.index async for outcome in outcomes]
-        ran = await BatchRunner(piapi).run(requests)
+        runner = BatchRunner(piapi)
+        ran = await runner.run(requests)
+        assert len(repr(runner)) < 500  # what it is made of would flood a notebook
 
     assert [{1, 3}, {0, 2}] == [set(streamed[:2]), set(streamed[2:])]
     assert requests == [outcome.request for outcome in ran]

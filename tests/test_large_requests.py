@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 from support.ledgers import FAMILY, ORIGIN, identity, opened
+from support.processes import ended
 
-from piapi_async.cli._memory import give_back_large_blocks
 from piapi_async.ledger import LedgerState
 from piapi_async.ledger._entries import SubmissionKey
 from piapi_async.ledger._ledger import writer_of
@@ -42,26 +42,26 @@ async def test_a_large_request_is_claimed_whole_and_sqlite_keeps_no_copy_of_it(t
         assert again.request == request
 
 
-class _MallInfo(ctypes.Structure):
-    """glibc's ``struct mallinfo2``, as far as it is read here, and as long as it is."""
+BLOCKS = """
+import ctypes
 
-    _fields_ = (("before", ctypes.c_size_t * 3), ("hblks", ctypes.c_size_t), ("after", ctypes.c_size_t * 6))
+class MallInfo(ctypes.Structure):
+    # glibc's struct mallinfo2, as far as it is read here, and as long as it is
+    _fields_ = [("before", ctypes.c_size_t * 3), ("hblks", ctypes.c_size_t), ("after", ctypes.c_size_t * 6)]
 
-
-def mapped() -> int:
-    """Return the number of glibc's blocks that go back to the system as soon as they are freed."""
-    mallinfo = ctypes.CDLL(None).mallinfo2
-    mallinfo.restype = _MallInfo
-    return int(mallinfo().hblks)
+mallinfo = ctypes.CDLL(None).mallinfo2
+mallinfo.restype = MallInfo
+give_back_large_blocks()
+bytes(8_000_000)  # from now on glibc would take such blocks from its heap, and keep them
+before = mallinfo().hblks
+block = bytes(8_000_000)
+print("mapped:", mallinfo().hblks - before)
+"""
 
 
 @pytest.mark.skipif(
     sys.platform != "linux" or not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="asks glibc"
 )
 def test_blocks_of_megabytes_go_back_to_the_system_though_others_were_freed_before() -> None:
-    give_back_large_blocks()
-    bytes(8 * MB)  # from now on glibc would take such blocks from its heap, and keep them
-    before = mapped()
-    block = bytes(8 * MB)
-    assert mapped() - before == 1
-    del block
+    # In a process of its own, whose heap has no such block free already.
+    assert ended(sys.executable, "-c", BLOCKS).printed == "mapped: 1\n"

@@ -88,10 +88,10 @@ class BatchRunner:
     max_submits: int | None = field(default=None, kw_only=True)
     max_cost: float | None = field(default=None, kw_only=True)
     on_progress: Callable[[Totals], None] | None = field(default=None, kw_only=True)
-    _runtime: Runtime = field(init=False)
-    _target: Target | None = field(default=None, init=False)
-    _options: DownloadOptions = field(factory=DownloadOptions, init=False)
-    _latest: BatchRun | None = field(default=None, init=False)  # the present run, or the last one
+    _runtime: Runtime = field(init=False, repr=False)
+    _target: Target | None = field(default=None, init=False, repr=False)
+    _options: DownloadOptions = field(factory=DownloadOptions, init=False, repr=False)
+    _latest: BatchRun | None = field(default=None, init=False, repr=False)  # the present run, or the last one
 
     def __attrs_post_init__(self) -> None:
         self._runtime = runtime_of(self._piapi)
