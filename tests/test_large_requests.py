@@ -44,6 +44,7 @@ async def test_a_large_request_is_claimed_whole_and_sqlite_keeps_no_copy_of_it(t
 
 BLOCKS = """
 import ctypes
+from piapi_async.cli._memory import give_back_large_blocks
 
 class MallInfo(ctypes.Structure):
     # glibc's struct mallinfo2, as far as it is read here, and as long as it is
