@@ -17,7 +17,7 @@ from attrs import field, frozen
 
 from ._http import HTTPRequest, HTTPResponse, post
 from ._protocol.decoding import Structure
-from ._protocol.envelope import read_data, read_envelope
+from ._protocol.envelope import check_confirmed, read_data, read_envelope
 from ._protocol.family import Service
 from ._protocol.fields import choice, moment, text, whole
 from ._protocol.reading import object_at, read_cost, read_int, read_time, text_at
@@ -368,7 +368,7 @@ class CancelPending(CheckedRequest):
         return HTTPRequest("DELETE", f"/api/v1/tasks?created_before={before}&model={self.model}")
 
     def parse(self, response: HTTPResponse, /) -> None:
-        read_envelope(response, self)
+        check_confirmed(read_envelope(response, self))
 
 
 # -- uploads ---------------------------------------------------------------------------------------

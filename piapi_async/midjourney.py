@@ -19,7 +19,7 @@ from ._http import HTTPRequest, HTTPResponse, post
 from ._protocol.actions import read_action
 from ._protocol.checks import Converted, around
 from ._protocol.decoding import Structure
-from ._protocol.envelope import find_task_object, unpack_task, without_secrets
+from ._protocol.envelope import check_confirmed, find_task_object, unpack_task, without_secrets
 from ._protocol.family import Family
 from ._protocol.fields import (
     choice,
@@ -294,6 +294,7 @@ class Cancel:
         answer = read_answer(response, self)
         if says_failed(answer):
             raise refusal(response, self, message=text_at(answer, "message") or "failed")
+        check_confirmed(answer)
 
 
 def _cancel(task_ids: Sequence[TaskId]) -> tuple[Cancel]:

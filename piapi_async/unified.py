@@ -22,7 +22,7 @@ from ._protocol import fields, webhook_fields
 from ._protocol.actions import read_action
 from ._protocol.checks import around
 from ._protocol.decoding import Structure
-from ._protocol.envelope import find_task_object, read_envelope, unpack_task, without_secrets
+from ._protocol.envelope import check_confirmed, find_task_object, read_envelope, unpack_task, without_secrets
 from ._protocol.family import Family, Trace
 from ._protocol.kinds import UNKNOWN, Kind, kind_of
 from ._protocol.reading import (
@@ -222,7 +222,7 @@ class CancelTask:
         return HTTPRequest("DELETE", f"{_PATH}/{quote(self.task_id, safe='')}")
 
     def parse(self, response: HTTPResponse, /) -> None:
-        read_envelope(response, self)
+        check_confirmed(read_envelope(response, self))
 
 
 def _cancel(task_ids: Sequence[TaskId]) -> tuple[CancelTask, ...]:

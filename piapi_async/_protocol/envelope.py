@@ -6,6 +6,7 @@ all of that was observed.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from attrs import evolve
@@ -20,6 +21,9 @@ from .refusals import read_answer, refusal
 # The codes of an envelope are HTTP's.
 _GOOD = range(200, 300)
 _REFUSED = range(400, 600)
+
+_OWN_WORDS = frozenset({"code", "status", "success", "message", "task_id"})
+"""Fields of which the host's response to an action has one at least."""
 
 _OF_A_TASK = frozenset({"task_result", "output", "meta", "works", "generation", "image"})
 """Fields that an object has only if it is a task."""
@@ -39,6 +43,17 @@ def read_envelope(response: HTTPResponse, request: Request[Any]) -> dict[str, An
     if code in _REFUSED:
         response = evolve(response, status=code)
     raise refusal(response, request)
+
+
+def check_confirmed(answer: Mapping[str, Any]) -> None:
+    """Raise `UnexpectedAnswer` for the response to an action that says neither yes nor no.
+
+    The host does so in its own words, or by the task; what an edge or a stranger answers is no yes.  An
+    empty object is taken for one: it was asked for nothing.
+    """
+    is_of_host = _OWN_WORDS.intersection(answer) or isinstance(answer.get("data"), dict)
+    if answer and not is_of_host:
+        raise UnexpectedAnswer("The response says neither that it was done nor that it was refused")
 
 
 def read_data(response: HTTPResponse, request: Request[Any]) -> dict[str, Any]:
