@@ -150,6 +150,15 @@ FOUND = {
             Close(120.002, process=0),
         ),
     ),
+    "a caller leaves a task to be cancelled, and a stranger answers that": Story(
+        8145662, processes=1, ledger=False, webhooks=False, steps=(
+            Weather(6.23, 39.8, "junk"),
+            Submit(
+                17.93, process=0, intent=6, keyed=False, unified=True, seconds=9.6, runs=True, cancels=True,
+                leave=Leave("scope", 28),
+            ),
+        ),
+    ),
     "a caller leaves a task to be cancelled that has begun, and nobody else has its id": Story(
         295, processes=1, ledger=False, webhooks=False, steps=(
             Submit(
