@@ -36,6 +36,7 @@ class Process:
     loop: SimLoop
     client: PiAPI
     receiver: WebhookReceiver | None
+    clients: int = 1  # how many it has had
     connections: list[sqlite3.Connection] = field(factory=list)
     files: list[IO[bytes]] = field(factory=list)
     memory: dict[str, Any] = field(factory=new_memory)

@@ -22,7 +22,7 @@ class Attempt:
     process: int
     keyed: bool
     life: int
-    client: int  # which of all clients was called
+    client: int  # which of the clients of that life was called
     state: str = "started"  # accepted, refused, unknown, not sent, closed, cancelled, reused, ledger, odd
     task_id: str = ""
     error: str = ""
@@ -38,6 +38,11 @@ class Attempt:
     left_at: float = 0.0
     saved: str = ""  # whole, DownloadError
     ref: TaskRef | None = None
+
+    @property
+    def caller(self) -> tuple[int, int, int]:
+        """Which of all clients was called."""
+        return self.process, self.life, self.client
 
 
 @define(eq=False)

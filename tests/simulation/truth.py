@@ -60,7 +60,7 @@ def _paid_twice(record: Record) -> Iterator[str]:
         users = _attempts_at(record, intent)
         allowed = len({attempt.intent for attempt in users}) + record.resent.get(intent, 0)
         if record.ledger_moved:  # each client that was made since then has a ledger of its own
-            allowed = len({(attempt.client, attempt.intent) for attempt in users})
+            allowed = len({(attempt.caller, attempt.intent) for attempt in users})
         # A task that had failed already may be followed by another: nobody pays for a failure.
         paid = max(_number_paid(tasks, task.made_at) for task in tasks)
         if paid > allowed:
@@ -143,9 +143,9 @@ def _paid_into_a_moved_ledger(record: Record) -> Iterator[str]:
     moved_at = min(
         (step.at for step in record.story.steps if isinstance(step, MoveLedger)), default=float("inf")
     )
-    users = {attempt.client for attempt in record.attempts if 0.0 < attempt.accepted_at < moved_at}
+    users = {attempt.caller for attempt in record.attempts if 0.0 < attempt.accepted_at < moved_at}
     for attempt in record.attempts:
-        if attempt.client in users and attempt.accepted_at > moved_at + STILL_ON_ITS_WAY:
+        if attempt.caller in users and attempt.accepted_at > moved_at + STILL_ON_ITS_WAY:
             yield f"intent {attempt.intent} was paid for after the ledger had been moved away"
 
 

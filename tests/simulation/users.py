@@ -365,10 +365,11 @@ class Users:
     async def close(self, process: Process) -> None:
         before = process.client
         process.client, process.receiver = self.processes.client(process.number, process.life)
+        process.clients += 1
         await before.close()
 
     def _attempt(self, intent: int, process: Process, *, keyed: bool) -> Attempt:
-        attempt = Attempt(intent, process.number, keyed, process.life, id(process.client))
+        attempt = Attempt(intent, process.number, keyed, process.life, process.clients)
         attempt.called_at = self.world.now
         self.record.attempts.append(attempt)
         return attempt
