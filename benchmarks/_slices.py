@@ -74,20 +74,21 @@ async def take_turns(
     counts = {}
     for name, loop in loops.items():
         await loop(least)
-        counts[name] = max(least, int(seconds / max((await _turn(loop, least)).wall, 1e-7)))
+        counts[name] = max(least, int(seconds / max((await turn(loop, least)).wall, 1e-7)))
     gc.collect()
     gc.freeze()  # what the peers have imported is not to be looked through at everybody's expense
     slices: dict[str, list[Slice]] = {name: [] for name in loops}
     try:
         for number in range(rounds):
             for name in list(loops)[:: -1 if number % 2 else 1]:
-                slices[name].append(await _turn(loops[name], counts[name]))
+                slices[name].append(await turn(loops[name], counts[name]))
     finally:
         gc.unfreeze()
     return slices
 
 
-async def _turn(loop: Loop, count: int) -> Slice:
+async def turn(loop: Loop, count: int) -> Slice:
+    """Take one turn, and give what each time cost."""
     gc.collect()
     wall, cpu = time.perf_counter(), time.process_time()
     await loop(count)

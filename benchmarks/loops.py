@@ -10,20 +10,18 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import gc
-import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
 
 import orjson
-from attrs import asdict, frozen
+from attrs import asdict
 
 from ._clients import BARE, NEAR, OURS, Calls
 from ._goals import Goal, goals_table
-from ._slices import Loop, Slice, Spread, cpu, in_flight, ratios
+from ._slices import Slice, Spread, cpu, in_flight, ratios, turn
 from .server import server_process
 
 IN_FLIGHT = 64
@@ -31,22 +29,6 @@ PAUSE = 0.005
 CALLS = ("submit", "fetch")
 CLIENTS = (OURS, BARE)
 ASYNCIO, UVLOOP = "asyncio", "uvloop"
-
-
-@frozen
-class Turner:
-    """One client on one event loop, doing one thing, so many times each turn."""
-
-    run: Callable[[Loop, int], None]
-    loop: Loop
-    count: int
-
-    def turn(self) -> Slice:
-        """Take one turn."""
-        gc.collect()
-        wall, spent = time.perf_counter(), time.process_time()
-        self.run(self.loop, self.count)
-        return Slice((time.process_time() - spent) / self.count, (time.perf_counter() - wall) / self.count)
 
 
 @asynccontextmanager
@@ -76,23 +58,20 @@ def opened(base_url: str, kind: str) -> Iterator[tuple[asyncio.Runner, Mapping[s
 def measure(base_url: str, *, rounds: int, count: int) -> dict[str, list[Slice]]:
     """Return the slices of each call, client and loop, named ``call client loop``."""
     with ExitStack() as stack:
-        turners = {}
+        contestants = {}
         for kind in (ASYNCIO, UVLOOP):
             runner, of = stack.enter_context(opened(base_url, kind))
-
-            def run(loop: Loop, number: int, runner: asyncio.Runner = runner) -> None:
-                runner.run(loop(number))  # type: ignore[arg-type]  # which is a coroutine's
-
             for call, client in product(CALLS, CLIENTS):
                 loop = in_flight(IN_FLIGHT, getattr(of[client], call))
-                turners[f"{call} {client} {kind}"] = Turner(run, loop, count)
+                contestants[f"{call} {client} {kind}"] = runner, loop
 
-        slices: dict[str, list[Slice]] = {name: [] for name in turners}
-        for turner in turners.values():
-            turner.turn()  # connects
+        slices: dict[str, list[Slice]] = {name: [] for name in contestants}
+        for runner, loop in contestants.values():
+            runner.run(turn(loop, count))  # connects
         for number in range(rounds):
-            for name in list(turners)[:: -1 if number % 2 else 1]:
-                slices[name].append(turners[name].turn())
+            for name in list(contestants)[:: -1 if number % 2 else 1]:
+                runner, loop = contestants[name]
+                slices[name].append(runner.run(turn(loop, count)))
     return slices
 
 

@@ -48,8 +48,8 @@ def read_envelope(response: HTTPResponse, request: Request[Any]) -> dict[str, An
 def check_confirmed(answer: Mapping[str, Any]) -> None:
     """Raise `UnexpectedAnswer` for the response to an action that says neither yes nor no.
 
-    The host does so in its own words, or by the task; what an edge or a stranger answers is no yes.  An
-    empty object is taken for one: it was asked for nothing.
+    The host's response has one of its own words, or the task; what a gateway answers is no yes.  An
+    empty object is one, as there is nothing that it would have to hold.
     """
     is_of_host = _OWN_WORDS.intersection(answer) or isinstance(answer.get("data"), dict)
     if answer and not is_of_host:

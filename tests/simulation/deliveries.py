@@ -10,30 +10,17 @@ from attrs import define
 
 from piapi_async import ClientClosed, WebhookReceiver
 
-from .host import Host
 from .processes import Process, Processes
-from .record import Record
+from .record import Part
 from .tasks import SECRET, HostTask
-from .world import World
 
 
 @define(eq=False)
-class Deliveries:
+class Deliveries(Part):
     """Brings the ends of tasks to the processes of a life."""
 
-    record: Record
     processes: Processes
     rng: Random
-
-    @property
-    def world(self) -> World:
-        """Through which they travel."""
-        return self.record.world
-
-    @property
-    def host(self) -> Host:
-        """Who sends them."""
-        return self.record.host
 
     def deliver(self, task: HostTask) -> None:
         """Bring the end of a task to the processes: perhaps never, twice, late, or to the wrong one."""

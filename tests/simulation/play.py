@@ -20,7 +20,7 @@ from .files import is_whole
 from .host import Host
 from .plans import HISTORIES
 from .processes import Process, Processes
-from .record import Record
+from .record import Part, Record
 from .steps import (
     Batch,
     CancelTask,
@@ -52,23 +52,12 @@ PATIENCE = 10_000.0
 
 
 @define(eq=False)
-class Player:
+class Player(Part):
     """Has the steps of one story happen."""
 
-    record: Record
     folder: Path
     processes: Processes
     users: Users
-
-    @property
-    def world(self) -> World:
-        """Where they happen."""
-        return self.record.world
-
-    @property
-    def host(self) -> Host:
-        """To whom some of them happen."""
-        return self.record.host
 
     @singledispatchmethod
     def perform(self, step: Step) -> None:

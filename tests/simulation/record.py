@@ -81,6 +81,23 @@ class Record:
         )
 
 
+@define(eq=False)
+class Part:
+    """A part of what has a life happen: it notes in the record, and reaches the world and the host through it."""
+
+    record: Record
+
+    @property
+    def world(self) -> World:
+        """Where it happens."""
+        return self.record.world
+
+    @property
+    def host(self) -> Host:
+        """The service of that world."""
+        return self.record.host
+
+
 def failure_state(error: BaseException) -> str:
     """Return what an exception tells a user about the submission."""
     if isinstance(error, asyncio.CancelledError):

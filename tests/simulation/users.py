@@ -32,11 +32,9 @@ from piapi_async import (
 from piapi_async.batch import BatchItem
 
 from .files import PICTURES, is_whole
-from .host import Host
 from .processes import Process, Processes
-from .record import Attempt, Record, failure_state
+from .record import Attempt, Part, failure_state
 from .steps import OTHER, Batch, CancelTask, OtherRequest, Resolve, Submit, Weather
-from .world import World
 
 
 class SourceError(Exception):
@@ -44,22 +42,11 @@ class SourceError(Exception):
 
 
 @define(eq=False)
-class Users:
+class Users(Part):
     """All users of a life: each of their calls is a coroutine that a process runs."""
 
-    record: Record
     folder: Path
     processes: Processes
-
-    @property
-    def world(self) -> World:
-        """Where they live."""
-        return self.record.world
-
-    @property
-    def host(self) -> Host:
-        """The service that they use."""
-        return self.record.host
 
     async def submit(self, step: Submit, process: Process) -> None:
         """Submit a request, and perhaps wait for its task."""
