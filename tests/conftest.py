@@ -72,9 +72,12 @@ def no_stray_loop() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def plain_environment() -> Iterator[None]:
+def plain_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Whoever runs the tests may have a key and a proxy; the tests must see neither."""
     with pytest.MonkeyPatch.context() as patch:
+        # A pytest that a test starts clears away old folders of its own, not those of every run on this machine.
+        patch.setenv("PYTEST_DEBUG_TEMPROOT", str(tmp_path_factory.getbasetemp()))
+
         vendors = (
             "PIAPI_API_KEY",
             "PIAPI_BASE_URL",

@@ -129,3 +129,9 @@ def test_a_test_that_hangs_is_ended_and_shows_where_it_stood_in_a_worker_too(tmp
     assert done.code == 1
     assert re.search(r'File ".*test_stuck.py", line \d+ in test_stuck', done.said)
     assert "crashed while running 'test_stuck.py::test_stuck'" in done.printed
+
+
+def test_a_pytest_that_a_test_starts_leaves_the_folders_of_other_runs_alone(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    assert Path(os.environ["PYTEST_DEBUG_TEMPROOT"]).is_relative_to(tmp_path_factory.getbasetemp())
