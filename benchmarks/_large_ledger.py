@@ -21,6 +21,7 @@ from typing import IO, Any, cast
 from attrs import frozen
 
 from piapi_async import Ledger
+from piapi_async.ledger import compact
 from piapi_async.ledger._ledger import writer_of
 from piapi_async.ledger._schema import SCHEMA
 from piapi_async.ledger._sqlite import make
@@ -172,7 +173,7 @@ async def measure(folder: Path, *, smoke: bool) -> Large:
 
     ledger = Ledger(large)
     began = time.perf_counter()
-    report = await ledger.compact(datetime.now(UTC))
+    report = await compact(ledger, datetime.now(UTC))
     taken = time.perf_counter() - began
     await ledger.close()
     return Large(found, few, shown, shown_few, taken, report.bytes_before, report.bytes_after)

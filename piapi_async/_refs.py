@@ -13,6 +13,8 @@ from typing import Any, NewType, Protocol, TypeAlias
 import orjson
 from attrs import frozen
 
+from ._text import brief
+
 TaskId = NewType("TaskId", str)
 """A task id as the server spelt it; `check_task_id` makes one of what a user passes."""
 
@@ -75,10 +77,10 @@ class TaskRef:
         try:
             ref = cls(origin, *_unpack(_decoded(token)))
         except (IndexError, ValueError):
-            raise ValueError(f"{token!r} is no token of a task, or not the whole of one") from None
+            raise ValueError(f"{brief(token)} is no token of a task, or not the whole of one") from None
 
         if ref.to_token() != token:
-            raise ValueError(f"{token!r} is no token of a task at {origin}, or not the whole of one")
+            raise ValueError(f"{brief(token)} is no token of a task at {origin}, or not the whole of one")
         return ref
 
 
@@ -176,15 +178,15 @@ def check_task_id(task: TaskLike) -> TaskId:
     """
     value = to_task_id(task)
     if not isinstance(value, str):
-        raise TypeError(f"a task id must be a str, not {value!r}: {_ALLOWED}")
+        raise TypeError(f"a task id must be a str, not {brief(value)}: {_ALLOWED}")
 
     task_id = value.strip()
     if not task_id:
         raise ValueError("the task id is empty")
     if task_id in {".", ".."}:  # as a segment of a path they mean another path, and cannot be quoted
-        raise ValueError(f"{value!r} is not a task id")
+        raise ValueError(f"{brief(value)} is not a task id")
     try:
         task_id.encode()
     except UnicodeEncodeError:  # half of a surrogate pair, which JSON cannot carry
-        raise ValueError(f"{value!r} is not a task id") from None
+        raise ValueError(f"{brief(value)} is not a task id") from None
     return TaskId(task_id)

@@ -28,7 +28,7 @@ from ._submit.submission import NO_TERMS, SubmitResult, Terms
 from ._submit.submitter import Submitter
 from ._submit.unknown_rows import RecoveryReport
 from ._submit.uploads import Uploader
-from ._text import label
+from ._text import brief, label
 from ._verdict import judge_read
 from ._wait.bulk import cancel_all
 from ._wait.poller import Poller
@@ -396,7 +396,7 @@ def check_timeout(seconds: object) -> None:
     is_number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
     if not is_number or not 0 < seconds < math.inf:  # type: ignore[operator]  # a number, by now
         raise ValueError(
-            f"timeout: {seconds!r} is not allowed; it must be a finite number of seconds above 0"
+            f"timeout: {brief(seconds)} is not allowed; it must be a finite number of seconds above 0"
         )
 
 

@@ -10,6 +10,7 @@ import attrs
 from ._http import Request
 
 _LONGEST_SUBJECT = 60
+_BEGINNING = 60
 _EXCERPT = 1200  # bytes: of characters that take four each, 300 remain
 
 
@@ -35,6 +36,14 @@ def shorten(text: str, length: int = 300) -> str:
     if len(text) <= length:
         return text
     return text[: length - 1] + "…"
+
+
+def brief(value: object, longest: int = 100) -> str:
+    """Return the repr of what a user has given, without its end if it is long: it may be a whole file."""
+    text = repr(value)
+    if len(text) <= longest:
+        return text
+    return f"{text[:_BEGINNING]}… ({len(text)} characters)"
 
 
 def excerpt(body: bytes) -> str:

@@ -11,7 +11,7 @@ import os
 import warnings
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from datetime import datetime
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from random import Random
 from types import TracebackType
 from typing import Any, Self, TypeVar, overload
@@ -365,6 +365,43 @@ class PiAPI:
         located = [runtime.locate(task, family or own_family(task)) for task in task_ids]
         for of_family, ids in _by_family(located):
             await runtime.cancel(of_family, ids)
+
+    @overload
+    async def download(
+        self, task: TaskLike, target: os.PathLike[str], *, all_files: bool = False, grid: bool = False
+    ) -> list[Path]: ...
+    @overload
+    async def download(
+        self, task: TaskLike, target: str, *, all_files: bool = False, grid: bool = False
+    ) -> list[Path | str]: ...
+    async def download(
+        self, task: TaskLike, target: str | os.PathLike[str], *, all_files: bool = False, grid: bool = False
+    ) -> list[Path] | list[Path | str]:
+        """Save the files of a task over this client's connections, and return where.
+
+        ::
+
+            await piapi.download("6886fc4d-…", "pictures")
+
+        What stands for the task is as for `attach`: an id, a ref, an entry of the ledger is read, and
+        waited for if it has not ended.  `target`, `all_files` and `grid` are as for the function
+        `piapi_async.download`, which has more to say of how files are saved.
+
+        Raises as `attach`, as `TaskHandle.wait`, and as that function.
+        """
+        from ._client.files import save_files  # noqa: PLC0415 - and with it all that saves files
+
+        runtime, handle = self._entered(), self.attach(task)
+        return await save_files(runtime, task, handle, target, all_files=all_files, grid=grid)
+
+    async def read(self, task: TaskLike, *, all_files: bool = False, grid: bool = False) -> list[bytes]:
+        """Return the files of a task themselves, as `download` would save them.
+
+        See the function `piapi_async.read`.
+        """
+        from ._client.files import read_files  # noqa: PLC0415 - the same
+
+        return await read_files(self._entered(), task, self.attach(task), all_files=all_files, grid=grid)
 
     # -- beside the tasks -------------------------------------------------------------------------
 

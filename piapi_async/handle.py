@@ -12,6 +12,7 @@ from attrs import define
 
 from ._protocol.family import Family
 from ._runtime import Runtime
+from ._text import brief
 from ._wait.bulk import cancel_for_leaver
 from ._wait.watch import Wait, Watch, differs
 from .errors import ClientClosed, NotFoundError, PiAPIError, WaitTimeout, end_error
@@ -183,7 +184,7 @@ def own_family(task: object) -> Family[Any] | None:
 def check_on_cancel(on_cancel: object) -> None:
     """Raise `ValueError` for what says nothing about a caller who leaves."""
     if on_cancel not in _ON_CANCEL:
-        raise ValueError(f"on_cancel: {on_cancel!r} is not allowed; use one of {_ON_CANCEL}")
+        raise ValueError(f"on_cancel: {brief(on_cancel)} is not allowed; use one of {_ON_CANCEL}")
 
 
 def check_wait(timeout: object) -> None:
@@ -191,7 +192,7 @@ def check_wait(timeout: object) -> None:
     if timeout is None:
         return
     if not isinstance(timeout, (int, float)) or math.isnan(timeout):
-        raise ValueError(f"timeout: {timeout!r} is not allowed; use seconds, or None to wait for ever")
+        raise ValueError(f"timeout: {brief(timeout)} is not allowed; use seconds, or None to wait for ever")
 
 
 # -- the outcome of a wait -------------------------------------------------------------------------

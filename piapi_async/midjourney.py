@@ -16,7 +16,7 @@ import orjson
 from attrs import field, frozen
 
 from ._http import HTTPRequest, HTTPResponse, post
-from ._protocol.actions import read_action
+from ._protocol.actions import action_request, read_action
 from ._protocol.checks import Converted, around
 from ._protocol.decoding import Structure
 from ._protocol.envelope import check_confirmed, find_task_object, unpack_task, without_secrets
@@ -374,8 +374,7 @@ def _read_files(raw: Mapping[str, Any]) -> tuple[TaskFile, ...]:
 
 def _derive(task_id: TaskId, word: str, inputs: Mapping[str, Any]) -> _Verb:
     verb, told = read_action(word)
-    cls: Any = _DERIVED[verb]
-    request: _Verb = cls(task_id, **told, **inputs)
+    request: _Verb = action_request(_DERIVED[verb], task_id, word, told, inputs)
     return request
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from attrs import Attribute, define, evolve, field, frozen
 
+from ._text import brief
 from .tasks import Usual
 
 _MAX_DOUBLINGS = 60  # beyond, a float could overflow before the maximum caps it
@@ -49,7 +50,7 @@ def _is_number(value: object) -> bool:
 
 def _not_allowed(instance: object, attribute: Attribute[Any], value: object, needed: str) -> ValueError:
     name = f"{type(instance).__name__}.{attribute.name}"
-    return ValueError(f"{name}: {value!r} is not allowed; it must be {needed}")
+    return ValueError(f"{name}: {brief(value)} is not allowed; it must be {needed}")
 
 
 # -- trying again ----------------------------------------------------------------------------------
@@ -143,7 +144,9 @@ class TokenBucket:
         Raises `ValueError` if that is not a pair of numbers.
         """
         if not isinstance(rate_limit, tuple) or len(rate_limit) != 2:  # noqa: PLR2004 - a pair
-            raise ValueError(f"rate_limit: {rate_limit!r} is not allowed; it must be (requests, seconds)")
+            raise ValueError(
+                f"rate_limit: {brief(rate_limit)} is not allowed; it must be (requests, seconds)"
+            )
         return cls(*rate_limit)
 
     def reserve(self, now: float) -> float:

@@ -20,6 +20,7 @@ from attrs import evolve, field, frozen
 
 from ._html import task_html
 from ._refs import HasRef, TaskId, TaskLike, TaskRef, check_task_id, ref_in, to_task_id
+from ._text import brief
 
 __all__ = [
     "Cost",
@@ -176,7 +177,7 @@ class TaskFile:
 
 
 def _no_actions(_: TaskId, word: str, __: Mapping[str, Any]) -> Any:  # noqa: ANN401 - never returns
-    raise ValueError(f"action: {word!r} is not allowed; tasks of this family have no actions")
+    raise ValueError(f"action: {brief(word)} is not allowed; tasks of this family have no actions")
 
 
 def _no_cost(_: Mapping[str, Any]) -> Cost | None:
@@ -301,7 +302,8 @@ class Task(Generic[R_co]):
         word does not tell: ``task.action("inpaint", mask=…)``.  Whether the host offers that for this
         task is the host's to say.
 
-        Raises `ValueError` for a word that is not known, and for a family without actions.
+        Raises `ValueError` for a word that is not known, for one that needs inputs which were not given,
+        and for a family without actions.
         """
         return self._reader.derive(self.task_id, word, inputs)
 

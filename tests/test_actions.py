@@ -104,6 +104,16 @@ def test_words_become_the_classes_of_their_family() -> None:
         assert copied.action("reroll") == midjourney.Reroll(ID)
 
 
+def test_a_word_that_needs_more_than_the_task_says_what() -> None:
+    for task in (read(LEGACY), read(family_of(midjourney.MidjourneyOutput))):
+        with pytest.raises(ValueError, match=r"action: 'inpaint' needs mask .* or Inpaint\(task, mask=…\)"):
+            task.action("inpaint")
+        with pytest.raises(ValueError, match=r"unexpected keyword argument 'mask'"):
+            task.action("reroll", mask=MASK)
+    with pytest.raises(ValueError, match=r"'pan' needs index and direction"):
+        read(legnext.LEGNEXT).action("pan")
+
+
 @pytest.mark.parametrize(
     "word", ["", "upscale5", "upscale", "describe", "reroll1", "pan_north", "variation 2x"]
 )

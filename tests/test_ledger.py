@@ -988,9 +988,3 @@ class Books(RuleBasedStateMachine):
 
 
 TestBooks = pytest.mark.storm(Books.TestCase)
-
-
-def test_users_see_what_they_need_and_not_what_a_client_records_with() -> None:
-    needed = {"entries", "pending", "unknown", "find", "counts", "resolve", "compact", "close"}
-
-    assert needed == {name for name in dir(Ledger) if not name.startswith("_")}

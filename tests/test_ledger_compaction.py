@@ -13,7 +13,7 @@ from support.ledgers import ORIGIN, accept, identity, opened, ref
 
 from piapi_async import KeyReused, Ledger, LedgerError, PiAPI
 from piapi_async.cli import cli
-from piapi_async.ledger import LedgerEntry
+from piapi_async.ledger import LedgerEntry, compact
 from piapi_async.ledger._entries import EndedAttempt, Kept, SubmissionKey
 from piapi_async.ledger._ledger import writer_of
 
@@ -64,7 +64,7 @@ async def test_a_compacted_key_keeps_its_task_and_is_refused_for_another_request
         await end(ledger, mine, note='{"channel":42}')
         await end_many(ledger)
         before = await entry_of(ledger, "k")
-        report = await ledger.compact(soon())
+        report = await compact(ledger, soon())
 
         after = await entry_of(ledger, "k")
         assert (601, "") == (report.entries, report.obstacle)
@@ -81,7 +81,7 @@ async def test_a_compacted_key_keeps_its_task_and_is_refused_for_another_request
             await writer_of(ledger).claim(identity("k", "a dog"))
         assert {"done": 601} == await ledger.counts()
 
-        again = await ledger.compact(soon())
+        again = await compact(ledger, soon())
         assert (0, again.bytes_before) == (again.entries, again.bytes_after)
 
 
@@ -99,10 +99,10 @@ async def test_what_is_open_unknown_found_or_young_stays_whole(path: Path) -> No
         await end(ledger, identity("ended"))
         whole = [entry async for entry in ledger.entries()]
 
-        assert 0 == (await ledger.compact(datetime.now(UTC) - SOON)).entries
+        assert 0 == (await compact(ledger, datetime.now(UTC) - SOON)).entries
         assert whole == [entry async for entry in ledger.entries()]
 
-        assert 1 == (await ledger.compact(soon())).entries
+        assert 1 == (await compact(ledger, soon())).entries
         changed = {entry.key for entry in whole if entry != await ledger.find(entry.key)}
         assert {"ended"} == changed
 
@@ -111,7 +111,7 @@ async def test_a_new_attempt_of_a_compacted_key_can_be_looked_for_as_any_other(p
     mine = identity("k")
     async with opened(path) as ledger:
         await end(ledger, mine, outcome="failed")
-        await ledger.compact(soon())
+        await compact(ledger, soon())
         ended = EndedAttempt(1, (await entry_of(ledger, "k")).task_id or "", "failed")  # type: ignore[arg-type]
 
         assert await writer_of(ledger).claim(mine, replaces=ended) is None
@@ -123,13 +123,13 @@ async def test_a_file_that_others_have_open_is_compacted_and_made_smaller_later(
     async with opened(path) as ledger, opened(path) as other:
         await end_many(ledger)
         await accept(other, "other")
-        report = await ledger.compact(soon())
+        report = await compact(ledger, soon())
 
         assert (600, "another process has it open") == (report.entries, report.obstacle)
         assert report.bytes_before == report.bytes_after
 
         await other.close()
-        assert "" == (await ledger.compact(soon())).obstacle
+        assert "" == (await compact(ledger, soon())).obstacle
         assert ["other"] == [entry.key for entry in await other.pending()]
         await accept(other, "later")
         assert await ledger.find("later") is not None
@@ -139,7 +139,7 @@ async def test_a_client_that_uses_it_is_not_kept_waiting(path: Path) -> None:
     ledger = Ledger(path)
     async with PiAPI("a-key", base_url="http://localhost:1", ledger=ledger):
         await end_many(ledger)
-        report = await ledger.compact(soon())
+        report = await compact(ledger, soon())
 
     assert (600, "a client uses it") == (report.entries, report.obstacle)
 
@@ -164,7 +164,7 @@ async def test_a_file_that_was_moved_is_not_written_anew(path: Path) -> None:
 
 async def test_a_time_without_a_zone_is_refused(path: Path) -> None:
     with pytest.raises(ValueError, match="no time zone"):
-        await Ledger(path).compact(datetime(2026, 7, 31))  # noqa: DTZ001 - that is the point
+        await compact(Ledger(path), datetime(2026, 7, 31))  # noqa: DTZ001 - that is the point
 
 
 async def fill(path: Path) -> None:

@@ -312,6 +312,7 @@ class TestSignatures:
                         "origin",
                     ),
                     *("stats", "upload", "account", "active_tasks", "history", "recover", "ledger"),
+                    *("download", "read"),
                 },
             ),
             (
@@ -382,7 +383,7 @@ class TestCompletion:
     @pytest.mark.parametrize(
         ("cls", "names"),
         [
-            (Ledger, {"close", "compact", "counts", "entries", "find", "pending", "resolve", "unknown"}),
+            (Ledger, {"close", "counts", "entries", "find", "pending", "resolve", "unknown"}),
             (
                 piapi_async.WebhookReceiver,
                 {"adopt_timeout", "confirm", "counts", "handle", "routes", "secret", "url"},

@@ -82,6 +82,39 @@ async def test_whatever_the_client_hands_out_stands_for_its_task(case: FamilyCas
 
 
 @pytest.mark.looptime
+async def test_a_client_saves_and_reads_the_files_of_whatever_stands_for_a_task(
+    case: FamilyCase, tmp_path: Path
+) -> None:
+    async with serving({"family": case.family}) as (_, piapi):
+        handle = await piapi.submit(case.reroll("6886fc4d"))  # an id and a ref are waited for
+        (grid,) = await piapi.download(handle.task_id, tmp_path / "by id", grid=True)
+        task = await piapi.fetch(handle)
+        saved = []
+        for given_ in (handle.ref, handle, task):
+            saved.append([path.name for path in await piapi.download(given_, tmp_path)])
+        read = await piapi.read(handle.ref, all_files=True)
+
+    assert saved[0] == saved[1] == saved[2]
+    assert case.files == len(saved[0])
+    assert grid.read_bytes() in read
+    assert case.files < len(read)
+
+
+def test_an_error_shows_the_beginning_of_what_was_given() -> None:
+    files: Any = (b"GIF89a" * 400, b"GIF89a" * 400)
+    token = "A" * 9999
+    makers: list[Any] = [
+        lambda: Upscale(files, 2),
+        lambda: check_task_id(files),
+        lambda: TaskRef.from_token(token, origin=""),
+    ]
+    for make in makers:
+        with pytest.raises((ValueError, TypeError)) as caught:
+            make()
+        assert len(str(caught.value)) < 300
+
+
+@pytest.mark.looptime
 async def test_a_handles_family_keeps_the_type_of_its_result() -> None:
     async with serving() as (_, piapi):
         handle = await piapi.submit(TextToImage("a cat"))
@@ -117,8 +150,11 @@ async def test_a_task_of_another_host_or_family_is_refused() -> None:
             piapi.attach(TaskRef(ORIGIN, "legacy", TaskId("a")), family=UNIFIED)
         with pytest.raises(TypeError, match=r"pass task\.task_id"):
             piapi.attach(5)  # type: ignore[call-overload]
-        with pytest.raises(TypeError, match=r"pass piapi\.attach"):
-            await download("an id", "pictures")  # type: ignore[call-overload]
+        for wrong, told in ((5, r"pass the Task"), ("an id", r"piapi\.download"), (REF, r"piapi\.attach")):
+            with pytest.raises(TypeError, match=told):
+                await download(wrong, "pictures")  # type: ignore[call-overload]
+        with pytest.raises(TypeError, match=r"pass task\.task_id"):
+            await piapi.download(5, "pictures")  # type: ignore[call-overload]
 
 
 def test_an_id_is_told_from_what_only_looks_like_one() -> None:

@@ -14,6 +14,7 @@ from .._families import family_at
 from .._protocol.family import Family
 from .._runtime import Home
 from .._submit.uploads import upload_url_for
+from .._text import brief
 from ..account import PIAPI
 from ..midjourney import LEGACY
 from ..policy import PollPolicy
@@ -86,23 +87,23 @@ def poll_policy(poll: PollPolicy | None, base_url: str) -> PollPolicy:
     except ValueError:
         speed = math.nan
     if not 0 < speed < math.inf:
-        raise ValueError(f"PIAPI_POLL_SPEED: {text!r} is not allowed; it must be a number above 0")
+        raise ValueError(f"PIAPI_POLL_SPEED: {brief(text)} is not allowed; it must be a number above 0")
     return PollPolicy().at_speed(speed)
 
 
 def check_whole(name: str, value: object) -> None:
     """Raise `ValueError` unless `value` is a whole number above 0."""
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name}: {value!r} is not allowed; it must be a whole number above 0")
+        raise ValueError(f"{name}: {brief(value)} is not allowed; it must be a whole number above 0")
 
 
 def check_class(name: str, value: object, kind: type[Any]) -> None:
     """Raise `TypeError` unless `value` is of a class, or None."""
     if value is not None and not isinstance(value, kind):
-        raise TypeError(f"{name}: {value!r} is not allowed; it must be a {kind.__name__}")
+        raise TypeError(f"{name}: {brief(value)} is not allowed; it must be a {kind.__name__}")
 
 
 def check_recover(seconds: object) -> None:
     """Raise `ValueError` unless a lost submission can be looked for so long."""
     if not isinstance(seconds, (int, float)) or isinstance(seconds, bool) or not 0 <= seconds < math.inf:
-        raise ValueError(f"recover: {seconds!r} is not allowed; it must be 0 or more seconds")
+        raise ValueError(f"recover: {brief(seconds)} is not allowed; it must be 0 or more seconds")

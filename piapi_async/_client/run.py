@@ -19,6 +19,7 @@ from attrs import define, evolve, field
 
 from .._protocol.family import TaskRequest
 from .._runtime import Runtime
+from .._text import brief
 from .._wait.bulk import cancel_for_leaver
 from ..downloads._options import DownloadOptions
 from ..downloads._saver import Downloads
@@ -51,7 +52,9 @@ class Run(Generic[R]):
         check_wait(self.timeout)
         check_on_cancel(self.on_cancel)
         if self.on_update is not None and not callable(self.on_update):
-            raise TypeError(f"on_update: {self.on_update!r} is not allowed; it must be a function of a task")
+            raise TypeError(
+                f"on_update: {brief(self.on_update)} is not allowed; it must be a function of a task"
+            )
         if self.download is not None:
             self._target = check_target(self.download)
 

@@ -20,6 +20,7 @@ import orjson
 from attrs import field, frozen
 
 from .._http import HTTPRequest, HTTPResponse
+from .._protocol.actions import action_request
 from .._protocol.checks import Converted, around
 from .._protocol.envelope import read_task_object
 from .._protocol.family import Family, no_cancel
@@ -38,6 +39,7 @@ from .._protocol.kinds import UNKNOWN, Kind, kind_of
 from .._protocol.reading import read_usage
 from .._protocol.requests import CheckedRequest, request, set_fields
 from .._protocol.webhook_fields import webhook_url
+from .._text import brief
 from .._verdict import read_created
 from ..tasks import Created, Reader, Task, TaskId, TaskLike, check_task_id
 from .tasks import SERVICE, LegNextResult, read_files, read_life, read_result, read_task
@@ -423,21 +425,19 @@ _ACTION = re.compile(r"([a-z-]+?)-?([1-9]\d?)?")
 def _derive(task_id: TaskId, word: str, inputs: Mapping[str, Any]) -> _Verb:
     """Return the request behind a word of `actions`: "reroll", or a verb and the number of a picture."""
     if not isinstance(word, str):
-        raise TypeError(f"action: {word!r} is not allowed; it must be a word of result.actions")
+        raise TypeError(f"action: {brief(word)} is not allowed; it must be a word of result.actions")
 
     found = _ACTION.fullmatch(word.strip().lower().replace("_", "-"))
     if found is None or found[1] not in _DERIVED:
         known = ", ".join(_DERIVED)
-        raise ValueError(f"action: {word!r} is not allowed; known are words such as upscale2, of {known}")
+        raise ValueError(
+            f"action: {brief(word)} is not allowed; known are words such as upscale2, of {known}"
+        )
 
-    cls: Any = _DERIVED[found[1]]
-    indexes = {}
+    told = {}
     if found[2]:
-        indexes["index"] = int(found[2])
-    try:
-        request: _Verb = cls(task_id, **indexes, **inputs)
-    except TypeError as error:
-        raise ValueError(f"action: {word!r} is not allowed; {error}") from None
+        told["index"] = int(found[2])
+    request: _Verb = action_request(_DERIVED[found[1]], task_id, word, told, inputs)
     return request
 
 

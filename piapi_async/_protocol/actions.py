@@ -10,6 +10,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import attrs
+
+from .._text import brief
+
 _JOINED = r"[ _-]?"
 _WORDS = (
     (re.compile("(reroll|seed|inpaint)"), ()),
@@ -25,7 +29,7 @@ _SHOWN = "reroll, upscale2, variation3, upscale_subtle, high_variation, inpaint,
 def read_action(word: str) -> tuple[str, Mapping[str, Any]]:
     """Return the verb of a word and the inputs that it tells; raise `ValueError` for any other."""
     if not isinstance(word, str):
-        raise TypeError(f"action: {word!r} is not allowed; it must be a word of result.actions")
+        raise TypeError(f"action: {brief(word)} is not allowed; it must be a word of result.actions")
 
     spelt = word.strip().lower()
     for pattern, names in _WORDS:
@@ -37,4 +41,30 @@ def read_action(word: str) -> tuple[str, Mapping[str, Any]]:
             return "variation", {"index": verb}
         return verb, dict(zip(names, values, strict=True))
 
-    raise ValueError(f"action: {word!r} is not allowed; known are words such as {_SHOWN}")
+    raise ValueError(f"action: {brief(word)} is not allowed; known are words such as {_SHOWN}")
+
+
+def action_request(
+    cls: Any,  # noqa: ANN401 - a class of requests, whose first field is the parent
+    task_id: str,
+    word: str,
+    told: Mapping[str, Any],
+    inputs: Mapping[str, Any],
+) -> Any:  # noqa: ANN401 - an instance of it
+    """Return the request of a class: `told` is what its word has told, `inputs` what was given beside.
+
+    Raises `ValueError` for inputs that are missing, and for those that the class does not have.
+    """
+    _, *others = (f for f in attrs.fields(cls) if f.init)
+    needed = [f.name for f in others if f.default is attrs.NOTHING]
+    missing = [name for name in needed if name not in told and name not in inputs]
+    if missing:
+        values = ", ".join(f"{name}=…" for name in missing)
+        raise ValueError(
+            f"action: {brief(word)} needs {' and '.join(missing)} beside the task: "
+            f"task.action({brief(word)}, {values}), or {cls.__name__}(task, {values})"
+        )
+    try:
+        return cls(task_id, **told, **inputs)
+    except TypeError as error:  # an input of another request, or one that the word has told
+        raise ValueError(f"action: {brief(word)} is not allowed; {error}") from None

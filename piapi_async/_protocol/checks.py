@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import attrs
 from attrs import Attribute
 
+from .._text import brief
+
 Field = Any
 """What a maker returns: an attrs field, which stands for a value of the annotated type."""
 
@@ -18,8 +20,6 @@ I_contra = TypeVar("I_contra", contravariant=True)
 O_co = TypeVar("O_co", covariant=True)
 
 Check = Callable[[Any], bool]
-
-_LONGEST_SHOWN = 60
 
 
 if TYPE_CHECKING:
@@ -92,9 +92,7 @@ def make_field(
 
 def refusal(instance: object, attribute: Attribute[Any], value: object, allowed: str) -> ValueError:
     """Return the error for a value, of which it shows no more than the beginning."""
-    if isinstance(value, str) and len(value) > _LONGEST_SHOWN:
-        value = f"{value[:_LONGEST_SHOWN]}…"
-    return ValueError(f"{place(instance, attribute)}: {value!r} is not allowed; {allowed}")
+    return ValueError(f"{place(instance, attribute)}: {brief(value)} is not allowed; {allowed}")
 
 
 def place(instance: object, attribute: Attribute[Any]) -> str:

@@ -20,6 +20,7 @@ from attrs import Attribute, field, frozen
 from cattrs.fns import identity
 from cattrs.gen import make_dict_unstructure_fn_from_attrs, override
 
+from .._text import brief
 from . import fields
 from .checks import AROUND
 
@@ -106,22 +107,13 @@ class CheckedRequest:
         return f"{type(self).__name__}({', '.join(texts)})"
 
 
-_LONGEST_SHOWN = 300
-_SHOWN = 60
+_shown = partial(brief, longest=300)
 
 
 @cache
 def _shown_fields(cls: Any) -> tuple[Attribute[Any], ...]:  # noqa: ANN401 - a class
     fields = sorted(attrs.fields(cls), key=lambda f: (f.kw_only, f.inherited))
     return tuple(f for f in fields if f.repr)
-
-
-def _shown(value: object) -> str:
-    """Return the repr of an input, cut short where a whole file stands in the request."""
-    text = repr(value)
-    if len(text) <= _LONGEST_SHOWN:
-        return text
-    return f"{text[:_SHOWN]}… ({len(text)} characters)"
 
 
 # -- JSON ------------------------------------------------------------------------------------------
@@ -218,4 +210,4 @@ def _to_json(links: Mapping[PurePath, str], value: Any) -> Any:  # noqa: ANN401 
         return dict(value)
     if attrs.has(type(value)):
         return attrs.asdict(value, recurse=False, filter=lambda _, item: item is not None)
-    raise TypeError(f"{value!r} is not JSON")
+    raise TypeError(f"{brief(value)} is not JSON")

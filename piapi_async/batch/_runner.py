@@ -12,6 +12,7 @@ from attrs import define, field
 
 from .._calls.threads import running_loop
 from .._runtime import Runtime
+from .._text import brief
 from ..client import PiAPI, runtime_of
 from ..downloads._disk import MAX_OPEN_FILES
 from ..downloads._options import MAX_BYTES, DownloadOptions, check_count, check_seconds
@@ -220,4 +221,4 @@ def _is_amount(value: object) -> bool:
 
 
 def _not_allowed(name: str, value: object, must_be: str) -> ValueError:
-    return ValueError(f"{name}: {value!r} is not allowed; it must be {must_be}")
+    return ValueError(f"{name}: {brief(value)} is not allowed; it must be {must_be}")

@@ -9,6 +9,7 @@ import attrs
 from rich.console import Console
 
 from ..ledger import CompactionReport, Ledger, LedgerEntry, LedgerState
+from ..ledger import compact as compact_ledger
 from ._output import check_listing, check_stdout, on_terminal, print_json, print_line
 from ._running import run
 from ._stderr import harmless, say
@@ -46,7 +47,7 @@ def compact(file: Path, older_than: int) -> None:
     async def main() -> None:
         opened = Ledger(file)
         try:
-            report = await opened.compact(before)
+            report = await compact_ledger(opened, before)
         finally:
             await opened.close()
 

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, Protocol, overload
 import aiohttp
 
 from .._calls.threads import running_loop
+from .._text import brief
 from ..errors import DownloadError
 from ..policy import RetryPolicy
-from ..tasks import Task, TaskState
+from ..tasks import Task, TaskState, ref_in
 from ._disk import MAX_OPEN_FILES
 from ._names import paths_of
 from ._options import MAX_BYTES, MAX_BYTES_READ, DownloadOptions
@@ -76,7 +77,8 @@ async def download(
 ) -> list[Path] | list[Path | str]:
     """Save the files of a finished task, and return where, in the order of `task.files`.
 
-    A handle stands for its task, which is waited for first; that raises as `TaskHandle.wait`.
+    A handle stands for its task, which is waited for first; that raises as `TaskHandle.wait`.  For an id
+    or a ref a client is needed, which reads the task: `PiAPI.download`.
 
     `target` is a folder, which is made if it does not exist, and the files' `Path`s are returned; or
     the URL of a sink, such as ``s3://bucket/run``, with the extra ``piapi_async[fsspec]`` and
@@ -163,7 +165,15 @@ async def _finished(given: Task[Any] | Awaited) -> Task[Any]:
         return given
     if hasattr(given, "wait"):
         return await given.wait()
-    raise TypeError(f"a task to save must be a Task or its handle, not {given!r}: pass piapi.attach(task_id)")
+    if isinstance(given, str) or ref_in(given) is not None:
+        raise TypeError(
+            f"{brief(given)} only says where a task is, and no client is here that could read it: use the "
+            "client's own piapi.download(…) or piapi.read(…), or pass the Task, or piapi.attach(…)"
+        )
+    raise TypeError(
+        f"{brief(given)} is no task whose files could be saved: pass the Task or its handle, or "
+        "task.task_id to the client's own piapi.download(…) or piapi.read(…)"
+    )
 
 
 def _open_session(task: Task[Any], place: Place, session: aiohttp.ClientSession | None) -> FileSession:

@@ -6,6 +6,7 @@ import os
 import re
 from pathlib import Path
 
+from .._text import brief
 from ..errors import DownloadError
 from ._disk import PartFile, clear_once
 
@@ -29,14 +30,14 @@ def check_folder(target: str | os.PathLike[str]) -> Path:
         text = os.fsdecode(text)
 
     if isinstance(target, os.PathLike) and _SCHEME.match(text):
-        raise ValueError(f"download: {text!r} is not allowed; give a URL as a str, not as a path")
+        raise ValueError(f"download: {brief(text)} is not allowed; give a URL as a str, not as a path")
 
     try:
         valid = b"\0" not in os.fsencode(text)
     except UnicodeEncodeError:
         valid = False
     if not valid:
-        raise ValueError(f"download: {text!r} is not allowed; no folder can have that name")
+        raise ValueError(f"download: {brief(text)} is not allowed; no folder can have that name")
 
     return Path(text)
 

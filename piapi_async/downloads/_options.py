@@ -6,6 +6,7 @@ from typing import Self
 
 from attrs import frozen
 
+from .._text import brief
 from ..policy import RetryPolicy
 from ._disk import MAX_OPEN_FILES
 
@@ -60,10 +61,10 @@ def check_seconds(name: str, value: float | None) -> None:
     if value is None:
         return
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
-        raise ValueError(f"{name}: {value!r} is not allowed; it must be a number above 0, or None")
+        raise ValueError(f"{name}: {brief(value)} is not allowed; it must be a number above 0, or None")
 
 
 def check_count(name: str, value: int) -> None:
     """Raise `ValueError` unless `value` is a whole number above 0."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{name}: {value!r} is not allowed; it must be a whole number above 0")
+        raise ValueError(f"{name}: {brief(value)} is not allowed; it must be a whole number above 0")

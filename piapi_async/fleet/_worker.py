@@ -22,6 +22,7 @@ from dbos import DBOSClient
 from sqlalchemy.exc import DBAPIError
 
 from .._calls.threads import in_thread, running_loop
+from .._text import brief
 from ..client import PiAPI, runtime_of
 from ..downloads._options import DownloadOptions, check_seconds
 from ..downloads._saver import Downloads
@@ -96,10 +97,10 @@ class Worker:
         for name in ("concurrency", "per_worker"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-                raise ValueError(f"{name}: {value!r} is not allowed; it must be a whole number above 0")
+                raise ValueError(f"{name}: {brief(value)} is not allowed; it must be a whole number above 0")
         if self.rate_limit is not None and not (self.rate_limit[0] >= 1 and self.rate_limit[1] > 0):
             raise ValueError(
-                f"rate_limit: {self.rate_limit!r} is not allowed; it must be (tasks, seconds), such as "
+                f"rate_limit: {brief(self.rate_limit)} is not allowed; it must be (tasks, seconds), such as "
                 "(10, 2)"
             )
         check_seconds("lease", self.lease)

@@ -7,8 +7,14 @@ task and how that ended.  A request's path stays, too, so that a list shows what
 from __future__ import annotations
 
 import sqlite3
+from datetime import datetime
 
 from attrs import frozen
+
+from ._ledger import Ledger, writer_of
+from ._queries import size_of
+
+_PAGE = 500  # rows that are compacted at a time
 
 _LAST = "SELECT max(rowid) FROM (SELECT rowid FROM submits WHERE rowid > ? ORDER BY rowid LIMIT ?)"
 # A task that was found may turn out to be another submission's: then what was sent is needed again.
@@ -53,3 +59,29 @@ def compact_page(
         return None
     values = {"after": after, "last": last, "before": before}
     return CompactedPage(last, connection.execute(_COMPACT, values).rowcount)
+
+
+async def compact(ledger: Ledger, before: datetime) -> CompactionReport:
+    """Drop the requests and responses of submissions made before a time, of those whose end was seen.
+
+    ``await compact(ledger, datetime.now(UTC) - timedelta(days=30))``: their keys, digests, task ids and
+    outcomes stay, and so do notes, times and numbers of attempts.  A compacted key gives the same task
+    as before, never pays again, and is refused for another request.  If its task is asked for, the host
+    is asked, as long as it has it.  Submissions that are open, or whose task was found after its
+    response was lost, stay as they are.
+
+    It may be done at any time, and goes on where it was left if it is cancelled or killed.  The file
+    itself becomes smaller only if no client and no other process has it open; else the room is used for
+    what is recorded next.  Raises `ValueError` for a time without a zone, and `LedgerError`.
+    """
+    if before.tzinfo is None:
+        raise ValueError(f"compact: {before} has no time zone")
+
+    writer = writer_of(ledger)
+    size = await writer.run(size_of)
+    count, after = 0, 0
+    while page := await writer.run(compact_page, after, _PAGE, before.timestamp()):
+        after = page.last
+        count += page.compacted
+    shrinking = await writer.shrink()
+    return CompactionReport(count, size, shrinking.size, shrinking.obstacle)

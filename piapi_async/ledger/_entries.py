@@ -12,6 +12,7 @@ import orjson
 from attrs import Factory, field, frozen
 
 from .._http import HTTPRequest
+from .._text import brief
 from ..tasks import TaskId, TaskRef
 
 
@@ -135,9 +136,9 @@ class SubmissionKey:
 def check_key(key: object) -> None:
     """Raise `ValueError` or `TypeError` for a key that no ledger takes."""
     if not isinstance(key, str):
-        raise TypeError(f"key: {key!r} is not allowed; it must be a str")
+        raise TypeError(f"key: {brief(key)} is not allowed; it must be a str")
     if not key.strip() or not key.isprintable():
-        raise ValueError(f"key: {key!r} is not allowed; it must be a non-empty, printable string")
+        raise ValueError(f"key: {brief(key)} is not allowed; it must be a non-empty, printable string")
 
 
 _LONGEST_NOTE = 16 * 1024  # bytes
@@ -156,7 +157,7 @@ def note_as_json(note: object) -> str | None:
     try:
         text = orjson.dumps(note, option=_PLAIN_JSON)
     except orjson.JSONEncodeError as error:
-        raise TypeError(f"note: {note!r} is not allowed; it must be JSON: {error}") from None
+        raise TypeError(f"note: {brief(note)} is not allowed; it must be JSON: {error}") from None
     if len(text) > _LONGEST_NOTE:
         raise ValueError(f"note: {len(text)} bytes of JSON are not allowed; at most {_LONGEST_NOTE} are")
     return text.decode()

@@ -14,16 +14,14 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import AsyncIterator, Callable
-from datetime import datetime
 from pathlib import Path
 from typing import TypeAlias
 
 from attrs import define, field
 
 from ..tasks import check_task_id
-from ._compaction import CompactionReport, compact_page
 from ._entries import LedgerEntry, LedgerState
-from ._queries import ended_by_place, entries_at, entries_by_key, entries_by_place, places_of, size_of
+from ._queries import ended_by_place, entries_at, entries_by_key, entries_by_place, places_of
 from ._writer import LedgerWriter
 
 _PAGE = 500  # entries that are read at a time
@@ -130,29 +128,6 @@ class Ledger:
         if task_id is not None:
             checked_id = check_task_id(task_id)
         await self._writer.run(self._writer.store.resolve, key, checked_id)
-
-    async def compact(self, before: datetime) -> CompactionReport:
-        """Drop the requests and responses of submissions made before a time, of those whose end was seen.
-
-        Their keys, digests, task ids and outcomes stay, and so do notes, times and numbers of attempts:
-        a compacted key gives the same task as before, never pays again, and is refused for another
-        request.  If its task is asked for, the host is asked, as long as it has it.  Submissions that
-        are open, or whose task was found after its response was lost, stay as they are.
-
-        It may be done at any time, and goes on where it was left if it is cancelled or killed.  The file
-        itself becomes smaller only if no client and no other process has it open; else the room is used
-        for what is recorded next.  Raises `ValueError` for a time without a zone.
-        """
-        if before.tzinfo is None:
-            raise ValueError(f"compact: {before} has no time zone")
-
-        size = await self._writer.run(size_of)
-        count, after = 0, 0
-        while page := await self._writer.run(compact_page, after, _PAGE, before.timestamp()):
-            after = page.last
-            count += page.compacted
-        shrinking = await self._writer.shrink()
-        return CompactionReport(count, size, shrinking.size, shrinking.obstacle)
 
     async def close(self) -> None:
         """Finish what is being recorded and close the file, unless a client uses it.

@@ -13,7 +13,7 @@ from typing import Any
 
 from attrs import frozen
 
-from .._protocol.actions import read_action
+from .._protocol.actions import action_request, read_action
 from .._protocol.checks import Converted
 from .._protocol.fields import (
     choice,
@@ -53,8 +53,7 @@ class MidjourneyOutput:
     def derive(task_id: TaskId, word: str, inputs: Mapping[str, Any]) -> ModelRequest[MidjourneyOutput]:
         """Return the request behind a word of `actions`.  For `Task.action`."""
         verb, told = read_action(word)
-        cls: Any = _DERIVED[verb]
-        request: ModelRequest[MidjourneyOutput] = cls(task_id, **told, **inputs)
+        request: ModelRequest[MidjourneyOutput] = action_request(_DERIVED[verb], task_id, word, told, inputs)
         return request
 
 

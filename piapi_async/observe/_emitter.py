@@ -19,7 +19,7 @@ from attrs import define, field
 
 from .._http import Request
 from .._protocol.family import TaskRequest
-from .._text import label
+from .._text import brief, label
 from ..errors import LedgerError, PiAPIError, RateLimitError
 from ..tasks import Cost, Task, TaskFile, TaskId, TaskState
 from ._events import (
@@ -395,7 +395,9 @@ def check_observers(observers: Iterable[Observer]) -> tuple[Observer, ...]:
     checked = tuple(observers)
     for observer in checked:
         if not callable(getattr(observer, "on_event", None)) or isinstance(observer, type):
-            raise TypeError(f"observers: {observer!r} is not allowed; it must have a method on_event(event)")
+            raise TypeError(
+                f"observers: {brief(observer)} is not allowed; it must have a method on_event(event)"
+            )
     return checked
 
 

@@ -30,6 +30,7 @@ from piapi_async import (
     legnext,
 )
 from piapi_async.batch import BatchItem
+from piapi_async.ledger import compact
 
 from .files import PICTURES, is_whole
 from .processes import Process, Processes
@@ -331,7 +332,7 @@ class Users(Part):
         ledger = Ledger(self.folder / "run.db")
         soon = datetime.fromtimestamp(self.world.wall_time() + 1, UTC)
         try:
-            await ledger.compact(soon)
+            await compact(ledger, soon)
         except PiAPIError:
             return  # the ledger is gone, or its disk is full
         finally:
