@@ -16,14 +16,17 @@ import piapi_async
 
 PACKAGE = Path(piapi_async.__file__).parent
 
-# From the ground up: a room (a module of the root, or a folder) imports only what stands before it.
-ORDER = [
-    *("_version", "_http", "_text", "_html", "_refs", "tasks", "errors", "_protocol", "_verdict"),
-    *("account", "midjourney", "unified", "legacy", "_legnext", "models", "_families", "policy", "stats"),
-    *("observe", "_calls", "_wait", "ledger", "_submit", "downloads"),
-    *("_runtime", "handle", "_client", "client", "legnext", "batch", "webhooks", "fleet"),
-    *("emulator", "pytest_plugin", "cli", "__main__"),
-]
+GUIDE = PACKAGE.parent / ".github" / "CONTRIBUTING.md"
+
+
+def order_of_the_picture() -> list[str]:
+    """Return the rooms (modules of the root, and folders) as the guide draws them, from the ground up."""
+    picture = GUIDE.read_text(encoding="utf-8").split("```text\n")[1].split("```")[0]
+    rows = (re.split(" {3,}", line)[0].split() for line in reversed(picture.splitlines()))
+    return [room.rstrip("/") for row in rows for room in row]
+
+
+ORDER = order_of_the_picture()  # a room imports only what stands before it
 PURE = {
     *("_http", "_text", "_html", "_refs", "tasks", "errors", "_protocol", "_verdict"),
     *("midjourney", "unified", "legacy", "_legnext", "models", "_families", "account", "policy", "stats"),

@@ -118,11 +118,7 @@ def test_a_test_that_hangs_is_ended_and_shows_where_it_stood_in_a_worker_too(tmp
                     continue
     """
     (tmp_path / "test_stuck.py").write_text(textwrap.dedent(stuck), "ascii")
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(sys.path),
-        "PYTEST_DEBUG_TEMPROOT": str(tmp_path),  # or it would tidy up at its end what earlier runs have left
-    }
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     words = ("-m", "pytest", "-p", "no:cacheprovider", "-n", "1", "--max-worker-restart", "0", str(tmp_path))
     done = ended(sys.executable, *words, env=environment, cwd=tmp_path)
 
