@@ -17,7 +17,7 @@ from attrs import define, field, frozen
 
 from piapi_async._protocol.kinds import FAST, Kind
 from piapi_async._wait.schedule import PollSchedule
-from piapi_async._wait.watch import Poll, Watch
+from piapi_async._wait.watch import UNPLANNED, Poll, Watch
 from piapi_async.midjourney import LEGACY, MidjourneyResult
 from piapi_async.policy import PollPolicy
 from piapi_async.tasks import Life, Reader, Task, TaskId, TaskState, Usual
@@ -227,7 +227,7 @@ class Simulation:
         queued = min(3.0, total / 15)
         skew = max(-2.5, min(2.5, self.rng.gauss(0, 1))) * PROGRESS_ERROR
         task_id = TaskId(f"task-{number}")
-        watch = new_watch(self.schedule, task_id, self.now, self.case.guess or self.case.usual)
+        watch = new_watch(task_id, self.now, self.case.guess or self.case.usual)
         span = (total - queued) * (1 + skew)
         shape = SHAPES[self.case.shape] if self.case.progress else None
         self._jobs[task_id] = _Job(task_id, self.now, self.now + queued, self.now + total, span, shape)
@@ -256,12 +256,10 @@ class Simulation:
                 self.measured.durations.append(job.ends - job.created)
 
 
-def new_watch(schedule: PollSchedule, task_id: TaskId, now: float, usual: Usual | None = None) -> Watch:
+def new_watch(task_id: TaskId, now: float, usual: Usual | None = None) -> Watch:
     """Return the watch of a task that was submitted just now, as the client makes it."""
-    durations = schedule.durations_of(LEGACY, Kind("simulated", usual or FAST))
-    return Watch(
-        LEGACY, task_id, due=schedule.first_poll(LEGACY, now, durations), paced_from=now, durations=durations
-    )
+    kind = Kind("simulated", usual or FAST)
+    return Watch(LEGACY, task_id, due=UNPLANNED, paced_from=now, kind=kind)
 
 
 def simulate(case: Case, policy: PollPolicy, *, seed: int = 1) -> Measured:

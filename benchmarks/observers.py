@@ -138,7 +138,7 @@ def unheard() -> float:
     task: Task[Any] = LEGACY.read({"status": "finished", "task_id": TASK_ID}, TaskId(TASK_ID))
 
     def tell() -> None:
-        subject = events.started(request, "Reroll", "legacy", 0.0, None)
+        subject = events.started(request, "legacy", None)
         events.sending(subject)
         events.accepted(subject, task.task_id, 1.0)
         for _ in range(4):  # polls, as if each were this task's alone

@@ -33,7 +33,7 @@ from ._verdict import judge_read
 from ._wait.bulk import cancel_all
 from ._wait.poller import Poller
 from ._wait.schedule import PollSchedule
-from ._wait.watch import Watch
+from ._wait.watch import NEVER, UNPLANNED, Watch
 from .downloads._session import FileSession, host_of
 from .errors import ClientClosed, PiAPIError
 from .ledger import Ledger, LedgerEntry
@@ -234,13 +234,11 @@ class Runtime:
             check_timeout(timeout)
 
         # Asked for now, as nothing of the request's may fail once it is paid for.
-        name = type(request).__name__
         self.check_family(family)
-        now = asyncio.get_running_loop().time()
-        subject = self.events.started(request, name, family.name, now, key or terms.key)
+        subject = self.sender.events.started(request, family.name, key or terms.key)
 
         accepted = await self.submitter.submit(
-            request, key, timeout, identity=identity, terms=terms, subject=subject
+            request, family, key, timeout, identity=identity, terms=terms, subject=subject
         )
 
         if self.durations is not None:
@@ -286,20 +284,17 @@ class Runtime:
         `submitted` tells that the task was created just now, `has_webhook` that a webhook will
         report its end, `kind` which kind it is of, if its request is known.
         """
-        schedule = self.poller.schedule
-        watch = schedule.find(family, task_id)
+        watch = self.poller.schedule.find(family, task_id)
         if watch is not None:
             return watch
 
-        durations = None
-        if isinstance(kind, Kind):  # a user's request class may call anything so
-            durations = schedule.durations_of(family, kind)
+        if not isinstance(kind, Kind):  # a user's request class may call anything so
+            kind = None
         if not submitted:
-            return Watch(family, task_id, due=-math.inf, durations=durations)
+            return Watch(family, task_id, due=NEVER, kind=kind)
 
         now = asyncio.get_running_loop().time()
-        due = schedule.first_poll(family, now, durations, has_webhook=has_webhook)
-        return Watch(family, task_id, due=due, paced_from=now, has_webhook=has_webhook, durations=durations)
+        return Watch(family, task_id, due=UNPLANNED, paced_from=now, has_webhook=has_webhook, kind=kind)
 
     def family(self, named: Family[Any] | None) -> Family[Any]:
         """Return the family that a caller has named, or what a bare id means; raises as `check_family`."""

@@ -88,8 +88,10 @@ def read_created(response: HTTPResponse, request: Request[Any]) -> TaskId | Crea
 
 def _expected_cost(answer: Mapping[str, Any]) -> Cost | None:
     """Return what a new task is expected to cost, which is frozen or taken at once (observed)."""
+    if "meta" not in answer and "data" not in answer:  # the legacy protocol's
+        return None
     meta = object_at(answer, "meta") or object_at(object_at(answer, "data"), "meta")
-    if not meta:  # nearly always
+    if not meta:
         return None
 
     usage = object_at(meta, "usage")

@@ -124,7 +124,7 @@ async def client_of(server: Server, session: str, authority: trustme.CA) -> Asyn
         )
         if users is None and server.tls is not None:  # our own sessions trust what the system trusts
             for keep_alive in (2.0, 15.0):
-                own = piapi._runtime.sender.transport._own_session(keep_alive)
+                own = piapi._runtime.sender.transport._open_session(keep_alive)
                 assert isinstance(own.connector, SteadyConnector)
                 own.connector._ssl = known
         yield piapi

@@ -479,15 +479,21 @@ def locked(path: Path) -> Iterator[None]:
 # -- a file that is held by others ---------------------------------------------------------------------------------
 
 
+async def sent(emulator: Emulator, case: FamilyCase) -> None:
+    """Wait until the host has a submission, so that its claim is in the file."""
+    while not emulator.seen.requests[case.create]:
+        await asyncio.sleep(0)
+
+
 async def test_closing_waits_until_an_id_that_arrived_is_recorded(path: Path, case: FamilyCase) -> None:
     ledger = Ledger(path)
     async with host(latency=1.0) as (emulator, url):
         piapi = client(url, ledger, timeout=2.0)
         submit = asyncio.ensure_future(piapi.submit(case.reroll("p"), key="k"))
-        await asyncio.sleep(0.5)
+        await sent(emulator, case)
         with locked(path):
             closing_ = asyncio.ensure_future(piapi.close())
-            await asyncio.sleep(0.6)  # the answer has come, and waits for the file
+            await asyncio.sleep(1.1)  # the answer has come, and waits for the file
             assert not submit.done()
         await closing_
 
@@ -504,7 +510,7 @@ async def test_an_id_that_could_not_be_recorded_is_raised_though_the_client_was_
     async with host(latency=1.0) as (emulator, url):
         piapi = client(url, ledger, timeout=2.0)
         submit = asyncio.ensure_future(piapi.submit(case.reroll("p"), key="k"))
-        await asyncio.sleep(0.5)
+        await sent(emulator, case)
         with locked(path):
             await asyncio.gather(piapi.close(), submit, return_exceptions=True)
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import select
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -52,9 +53,17 @@ class SteadyConnector(aiohttp.TCPConnector):
 
 
 class _Handler(aiohttp.client_proto.ResponseHandler):
-    """A connection's protocol: any byte that comes while no response is awaited makes it unusable."""
+    """A connection's protocol: any byte that comes while no response is awaited makes it unusable.
+
+    `readable` tells whether the kernel holds anything for it, even if only its end.
+    """
 
     idle = False
+    readable: Callable[[], object]
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self.readable = _watch(transport)
 
     def data_received(self, data: bytes) -> None:
         if data and self.idle:
@@ -86,7 +95,7 @@ class SubmitConnector(SteadyConnector):
 
 def has_unread(protocol: ResponseHandler) -> bool:
     """Return whether anything has come on a connection that should be silent, read by the loop or not."""
-    return is_out_of_step(protocol) or _is_readable(protocol.transport)
+    return is_out_of_step(protocol) or (isinstance(protocol, _Handler) and bool(protocol.readable()))
 
 
 def is_out_of_step(protocol: object) -> bool:
@@ -94,19 +103,19 @@ def is_out_of_step(protocol: object) -> bool:
     return bool(getattr(protocol, "should_close", False))
 
 
-def _is_readable(transport: asyncio.BaseTransport | None) -> bool:
-    """Return whether the kernel holds anything for a connection, even if only its end."""
-    if transport is None:
-        return False
+def _watch(transport: asyncio.BaseTransport) -> Callable[[], object]:
+    """Return what tells, as long as a connection is open, whether the kernel holds anything for it.
+
+    It is made once for each connection, as it is asked before every request.
+    """
     connection = transport.get_extra_info("socket")
     if connection is None:
-        return False
-    number = connection.fileno()
-    if number < 0:
-        return False
+        return bool
 
+    number = connection.fileno()
     if not hasattr(select, "poll"):  # Windows, where `select` takes any number of sockets
-        return bool(select.select([number], [], [], 0)[0])
+        return lambda: select.select([number], [], [], 0)[0]
+
     poller = select.poll()
     poller.register(number, select.POLLIN)
-    return bool(poller.poll(0))
+    return partial(poller.poll, 0)

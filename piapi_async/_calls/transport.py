@@ -201,8 +201,11 @@ class Transport:
         (which is not read to its end), and `ClientClosed` if the user's session is closed.
         """
         state = state or SendState()
-        session = self._session or self._own_session(_SUBMIT_KEEP_ALIVE if submit else _KEEP_ALIVE)
-        if session.closed:
+        session = self._session
+        if session is None:
+            keep_alive = _SUBMIT_KEEP_ALIVE if submit else _KEEP_ALIVE
+            session = self._own.get(keep_alive) or self._open_session(keep_alive)
+        elif session.closed:
             raise ClientClosed("The aiohttp session given to PiAPI(session=…) is closed. Nothing was sent.")
 
         # aiohttp's frames hold the headers, and so the key: no error may bring them to where
@@ -230,15 +233,19 @@ class Transport:
         *,
         submit: bool,
     ) -> HTTPResponse:
-        body = None
+        submission = body = headers = None
+        if submit:
+            submission = self._submission or self._mark_submissions_in(session)
         if self._has_body(request, submit=submit):
-            body = _Body(request.body, state, self._submission_in(session) if submit else None)
+            body = _Body(request.body, state, submission)
+        if self._session is not None or request.headers:
+            headers = self._headers_for(request)
 
         response = await session.request(
             request.method,
             _url(self.base_url, request.path),
             data=body,
-            headers=self._headers_for(request),
+            headers=headers,
             skip_auto_headers=None if request.body else _NO_TYPE,
             timeout=_total(timeout),
             allow_redirects=False,
@@ -265,19 +272,15 @@ class Transport:
         """
         return bool(request.body) or submit or self._session is not None
 
-    def _submission_in(self, session: aiohttp.ClientSession) -> _Submission:
-        if self._submission is None:
-            connector = session.connector
-            if not isinstance(connector, SubmitConnector):
-                connector = None
-            self._submission = _Submission(connector)
+    def _mark_submissions_in(self, session: aiohttp.ClientSession) -> _Submission:
+        connector = session.connector
+        if not isinstance(connector, SubmitConnector):
+            connector = None
+        self._submission = _Submission(connector)
         return self._submission
 
-    def _headers_for(self, request: HTTPRequest) -> Mapping[str, str] | None:
-        """Return the headers that our own sessions do not add by themselves; to a user's, add them all."""
-        if self._session is None and not request.headers:
-            return None
-
+    def _headers_for(self, request: HTTPRequest) -> Mapping[str, str]:
+        """Return all headers of a request, as a user's session adds none of ours."""
         headers = {**request.headers, **self._headers}
         if request.body:
             headers["Content-Type"] = "application/json"
@@ -309,11 +312,7 @@ class Transport:
             failure.__cause__ = without_frames(error)
         return failure
 
-    def _own_session(self, keep_alive: float) -> aiohttp.ClientSession:
-        session = self._own.get(keep_alive)
-        if session is not None:
-            return session
-
+    def _open_session(self, keep_alive: float) -> aiohttp.ClientSession:
         kind = SubmitConnector if keep_alive == _SUBMIT_KEEP_ALIVE else SteadyConnector
         session = aiohttp.ClientSession(
             connector=kind(limit=self._connections, keepalive_timeout=keep_alive),
@@ -411,7 +410,9 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
     """Return the body; read no more than an honest response can have, even if it is compressed."""
     length = response.content_length
     if length is not None and length <= MAX_ANSWER and "Content-Encoding" not in response.headers:
-        # This frees the connection by itself, and costs less than ``async with``.
+        # Either frees the connection by itself, and costs less than ``async with``.
+        if response.content.is_eof():  # all of it came with the headers
+            return response.content.read_nowait()
         return await response.read()
 
     async with response:

@@ -1,7 +1,7 @@
 """The claim of a submission: the ledger's row that says "this process is sending this key now".
 
 It is held only while the POST may be on its way, so that a process that is killed at any other time
-leaves no doubt behind.  Without a ledger there is a `NoClaim`, which is always to be had.
+leaves no doubt behind.  Without a ledger there is a `NoClaim`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _ASK_AGAIN = (
 
 
 class NoClaim:
-    """The claim of a submission without a ledger: nothing is recorded, and it is always to be had."""
+    """What a submission without a ledger has in the place of a claim: nothing is recorded."""
 
     key: str | None = None
     attempt: int = 1
@@ -42,14 +42,8 @@ class NoClaim:
     may_be_held: bool = False
     """Whether the ledger may have a row that says so."""
 
-    async def hold(self, patience: float) -> LedgerEntry | None:
-        """Do nothing; return None, as it is held."""
-
     async def release(self) -> None:
         """Do nothing."""
-
-    async def accept(self, task_id: TaskId) -> str | None:
-        """Do nothing; return None, as no other submission can have the task."""
 
     async def lose(self, sent: tuple[float, float, float | None]) -> None:
         """Do nothing."""

@@ -19,7 +19,7 @@ from attrs import define, field
 from .._calls.sender import Sender
 from .._calls.throttle import now
 from .._calls.transport import SendState
-from .._protocol.family import Attaching, TaskRequest
+from .._protocol.family import Attaching, Family, TaskRequest
 from .._text import label
 from .._verdict import Judgement, Verdict
 from .._wait.bulk import cancel_for_leaver
@@ -81,6 +81,7 @@ class Submitter:
     async def submit(
         self,
         request: TaskRequest[Any],
+        family: Family[Any],
         key: str | None,
         timeout: float | None,
         *,
@@ -90,6 +91,7 @@ class Submitter:
     ) -> SubmitResult:
         """Return the task that the request has made, or that its key has made before.
 
+        `family` is the request's, which may be of anybody's class, so that it is asked for once;
         `identity` is the request's with that key, if the caller has made it already; `subject` is
         what observers know the submission by.  Raises as `PiAPI.submit`.
         """
@@ -98,7 +100,7 @@ class Submitter:
         result: asyncio.Future[SubmitResult] = loop.create_future()
         submission = Submission(
             request,
-            request.family,
+            family,
             self._sender.timeout if timeout is None else timeout,
             time.time(),
             NO_CLAIM,
@@ -269,8 +271,8 @@ class Submitter:
         """Write down the task that the host has named."""
         task_id = cast("TaskId", submission.task_id)
         other_key = None
-        if not submission.recorded:
-            other_key = await self._record_id(submission, task_id)
+        if isinstance(submission.claim, Claim) and not submission.recorded:
+            other_key = await self._record_id(submission, submission.claim, task_id)
         if other_key is not None:
             submission.enter(SubmissionState.UNKNOWN)
             ref = TaskRef(self._origin, submission.family.name, task_id)
@@ -284,9 +286,9 @@ class Submitter:
             found=submission.found,
         )
 
-    async def _record_id(self, submission: Submission, task_id: TaskId) -> str | None:
+    @staticmethod
+    async def _record_id(submission: Submission, claim: Claim, task_id: TaskId) -> str | None:
         """Record a task; return None, or the key of another submission that has it."""
-        claim = submission.claim
         if submission.found:
             taken = await claim.give(task_id, submission.found)
             if taken.task_id is not None or taken.other_key is not None:
@@ -297,8 +299,13 @@ class Submitter:
 
     async def _hold_claim(self, submission: Submission) -> SubmitResult | None:
         """Make the key ours and return None, or return the task that it stands for already."""
+        claim = submission.claim
+        if not isinstance(claim, Claim):
+            submission.enter(SubmissionState.CLAIMED)
+            return None
+
         while True:
-            entry = await submission.claim.hold(self._patience(submission))
+            entry = await claim.hold(self._patience(submission))
             if entry is None:
                 submission.enter(SubmissionState.CLAIMED)
                 return None
@@ -392,14 +399,17 @@ class Submitter:
             addressed = cast("TaskRequest[Any]", cast("Attaching", addressed).with_links(links))
             submission.has_links = True
         submission.addressed = addressed
-        self._sender.transport.secrets.add(getattr(addressed, "webhook_secret", None))
+        secret = getattr(addressed, "webhook_secret", None)
+        if secret is not None:
+            self._sender.transport.secrets.add(secret)
 
         try:
             return await self._deliver(submission, addressed)
         finally:
             submission.send_state.settle(reuse=False)
-            accepted = submission.task_id is not None
-            self._correlation.stop_expecting(submission.expected, accepted=accepted)
+            if submission.expected is not None:
+                accepted = submission.task_id is not None
+                self._correlation.stop_expecting(submission.expected, accepted=accepted)
 
     async def _upload_files(self, submission: Submission) -> Mapping[PurePath, str]:
         """Upload the files that stand in a request, without the claim; return their URLs."""

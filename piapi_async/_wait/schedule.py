@@ -33,13 +33,12 @@ from typing import Any
 from attrs import define, field
 
 from .._protocol.family import Family
-from .._protocol.kinds import Kind
 from .._verdict import Verdict, judge_read
 from ..errors import APIError, ClientClosed, NotFoundError, PiAPIError, UnexpectedAnswer
 from ..policy import PollPolicy, doubled
 from ..stats import Counters
 from ..tasks import TaskId
-from .durations import KindDurations, Kinds
+from .durations import Kinds
 from .faults import KeyRefusals
 from .queue import DeadlineQueue, FamilyQueue
 from .timing import Timing
@@ -116,6 +115,10 @@ class PollSchedule:
         if watch.ended:
             return Wait(watch, woken)
 
+        if watch.durations is None and watch.kind is not None:
+            watch.durations = self.timing.durations_of(watch.family, watch.kind)
+        if math.isnan(watch.due):
+            watch.due = self._first_poll(watch, now)
         if not watch.waits:
             self._register(watch)
             if watch.durations is not None and watch.observed_at == NEVER and watch.paced_from <= now:
@@ -165,22 +168,12 @@ class PollSchedule:
 
     # -- what to poll next -------------------------------------------------------------------------
 
-    def durations_of(self, family: Family[Any], kind: Kind) -> KindDurations:
-        """Return what is known of how long tasks of a kind take."""
-        return self.timing.durations_of(family, kind)
-
-    def first_poll(
-        self,
-        family: Family[Any],
-        now: float,
-        durations: KindDurations | None = None,
-        *,
-        has_webhook: bool = False,
-    ) -> float:
-        """Return when to poll a task first that is submitted now: not before anything can have ended."""
+    def _first_poll(self, watch: Watch, now: float) -> float:
+        """Return when to poll a task first that was submitted: not before anything can have ended."""
         self._judge_reports(now)
-        return now + self.timing.first(
-            now, durations, has_webhook=has_webhook, shared=self._is_shared(family)
+        shared = self._is_shared(watch.family)
+        return watch.begun_at + self.timing.first(
+            now, watch.durations, has_webhook=watch.has_webhook, shared=shared
         )
 
     def next_event(self, *, polls: bool) -> float:

@@ -38,7 +38,7 @@ class Timing:
     # -- the next poll, in seconds from now --------------------------------------------------------
 
     def first(self, now: float, durations: KindDurations | None, *, has_webhook: bool, shared: bool) -> float:
-        """Return the seconds to the first poll of a task that is submitted now; `shared` as for `next`."""
+        """Return the seconds from a task's submission to its first poll; `shared` as for `next`."""
         caution = Caution()
         if durations is not None:
             caution = durations.caution
@@ -62,7 +62,7 @@ class Timing:
         age, pace = watch.measure(task, now)
         durations = watch.durations
         if durations is None:
-            kind = watch.family.kind(task.raw)
+            kind = watch.kind or watch.family.kind(task.raw)
             durations = watch.durations = self.durations_of(watch.family, kind)
         if watch.paced_from == now and task.state is TaskState.WAITING:  # it has not begun yet
             durations.begun(watch, now)

@@ -16,6 +16,7 @@ from ..tasks import Task, TaskId, TaskState
 from .faults import FaultRecord
 
 if TYPE_CHECKING:
+    from .._protocol.kinds import Kind
     from .durations import KindDurations
 
 AnyTask: TypeAlias = Task[Any]
@@ -27,6 +28,9 @@ _STILL = 2.5  # points that are missing when progress is taken to stand still
 
 NEVER = -math.inf
 """The time of what has not happened."""
+
+UNPLANNED = math.nan
+"""When a task is due whose first poll is planned once somebody waits for it."""
 
 
 @define(eq=False, slots=True)
@@ -45,7 +49,8 @@ class Watch:
     queued_for: float = math.inf  # the time for which it is in its queue's heap; inf: it is not
     polling: bool = False  # a poll of it is in flight
     polled_at: float = NEVER  # when its last poll began
-    durations: KindDurations | None = field(default=None, repr=False)  # of its kind; None: it is not known
+    kind: Kind | None = field(default=None, repr=False)  # what its request says it is; None: it is not known
+    durations: KindDurations | None = field(default=None, repr=False)  # of its kind, once that is looked up
 
     # Observation: what is known of the task.
     task: AnyTask | None = None  # its latest reading

@@ -126,14 +126,13 @@ class Events:
 
     # -- submissions ------------------------------------------------------------------------------
 
-    def started(
-        self, request: TaskRequest[Any], name: str, family: str, now: float, key: str | None
-    ) -> Subject | None:
+    def started(self, request: TaskRequest[Any], family: str, key: str | None) -> Subject | None:
         """Tell that `submit` was called; return what later events name it by, None if nobody listens."""
         if not self.heard:
             return None
 
-        subject = Subject(next(_NUMBERS), name, family, now, key)
+        now = asyncio.get_running_loop().time()
+        subject = Subject(next(_NUMBERS), type(request).__name__, family, now, key)
         self.emit(
             SubmissionStarted(origin=self.origin, client=self.client, task_request=request, **_of(subject))
         )
