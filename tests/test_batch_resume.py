@@ -34,6 +34,7 @@ from piapi_async.emulator import (
     UnknownStatus,
 )
 from piapi_async.ledger._ledger import writer_of
+from piapi_async.ledger._recovery import Taken
 from piapi_async.ledger._writer import LedgerWriter
 
 pytestmark = pytest.mark.looptime
@@ -301,7 +302,7 @@ async def test_a_ledger_that_cannot_be_used_submits_nothing(tmp_path: Path) -> N
 class _FullDisk(LedgerWriter):
     """A ledger whose disk is full when an id is to be written."""
 
-    async def accept(self, identity: Any, ref: Any) -> str | None:
+    async def accept(self, identity: Any, ref: Any) -> Taken | None:
         await self.mark_unknown(identity)
         raise LedgerError(f"Task {ref.task_id} was accepted, but could not be recorded", ref=ref)
 

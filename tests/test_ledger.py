@@ -28,6 +28,7 @@ from piapi_async._http import HTTPRequest, post
 from piapi_async.ledger import LedgerEntry, LedgerState
 from piapi_async.ledger._entries import SubmissionKey
 from piapi_async.ledger._ledger import writer_of
+from piapi_async.ledger._recovery import Taken
 from piapi_async.ledger._store import LedgerStore
 from piapi_async.observe._emitter import Events
 
@@ -482,7 +483,7 @@ def test_an_id_that_could_not_be_recorded_is_logged_though_the_loop_is_gone(
         haste.append(asyncio.ensure_future(writer_of(ledger).accept(mine, ref("t1"))))
         await asyncio.sleep(0)
 
-    haste: list[asyncio.Future[str | None]] = []
+    haste: list[asyncio.Future[Taken | None]] = []
     asyncio.run(leave_in_haste())
     writer = writer_of(ledger)
     assert writer._thread is not None

@@ -29,7 +29,7 @@ from piapi_async.emulator import Drop, Emulator, Status
 from piapi_async.ledger import LedgerState
 from piapi_async.ledger._entries import NOTHING_KEPT, EndedAttempt, Kept, LedgerEntry, SubmissionKey
 from piapi_async.ledger._ledger import writer_of
-from piapi_async.ledger._recovery import SentAs
+from piapi_async.ledger._recovery import SentAs, Taken
 from piapi_async.ledger._store import LedgerStore, Operation
 
 KEY = "emulator-key"
@@ -71,10 +71,10 @@ class DeadlyStore(LedgerStore):
         self._at("in the claim's transaction")
         return entry
 
-    def accept(self, connection: sqlite3.Connection, identity: SubmissionKey, task_id: str) -> str | None:
-        other = super().accept(connection, identity, task_id)
+    def accept(self, connection: sqlite3.Connection, identity: SubmissionKey, task_id: str) -> Taken | None:
+        taken = super().accept(connection, identity, task_id)
         self._at("in the accept's transaction")
-        return other
+        return taken
 
     def end(self, connection: sqlite3.Connection, ref: TaskRef, outcome: str, answer: bytes) -> None:
         super().end(connection, ref, outcome, answer)

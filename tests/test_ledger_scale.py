@@ -19,6 +19,7 @@ from piapi_async.ledger import LedgerState
 from piapi_async.ledger._entries import EndedAttempt
 from piapi_async.ledger._ledger import writer_of
 from piapi_async.ledger._queries import ended_well
+from piapi_async.ledger._recovery import take_back
 from piapi_async.ledger._schema import SCHEMA
 from piapi_async.ledger._sqlite import make
 from piapi_async.ledger._writer import LedgerWriter
@@ -119,7 +120,7 @@ async def test_no_operation_reads_the_table_through(large: Path) -> None:
         await writer.lose(mine, (1.0, 2.0, None))
         await writer.open_rows(ORIGIN, FAMILY)
         await writer.known_ids(ORIGIN, [TaskId("t")], 5e4, 5e4)
-        await writer.take_back(mine, TaskId("t"))
+        await writer.run(take_back, mine, TaskId("t"))
         await writer.open_keys()
         await writer.forget(mine)
         await writer.run(ended_well, ORIGIN, 5)

@@ -128,9 +128,11 @@ async def test_a_caller_who_leaves_does_not_end_the_search(tmp_path: Path) -> No
     ):
         emulator.fail("create", LOST)
         caller = asyncio.create_task(piapi.submit(cat(), key="k"))
-        await asyncio.sleep(0.5)
+        while not emulator.seen.creates:  # the ledger is a thread, which virtual time does not wait for
+            await asyncio.sleep(0.1)
         caller.cancel()
-        await asyncio.sleep(10.0)
+        while not piapi.stats.recovered:
+            await asyncio.sleep(1.0)
 
         entry = await ledger.find("k")
         assert entry is not None

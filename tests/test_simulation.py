@@ -193,6 +193,19 @@ FOUND = {
             Jump(150.0, 5.0),
         ),
     ),
+    "a key is waited for by a process that has lost the answer to an equal request": Story(
+        8154035, processes=2, ledger=True, webhooks=False, alike=True, shows_models=True, steps=(
+            Batch(
+                93.87, process=1, intents=(3, 5), unified=True, concurrency=2,
+                plans=(
+                    (3, CreatePlan(delay=25.0, travel="stalled", at=0.27)),
+                    (5, CreatePlan(delay=25.0, travel="408 after", at=0.84)),
+                    (5, CreatePlan("refuses, quoting 'overloaded'", delay=0.2, travel="dropped", at=0.73)),
+                ),
+            ),
+            Batch(95.04, process=0, intents=(5, 6), unified=True, concurrency=8),
+        ),
+    ),
 }  # fmt: skip
 
 

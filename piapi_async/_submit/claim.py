@@ -41,6 +41,8 @@ class NoClaim:
     ledger_path: str | None = None
     may_be_held: bool = False
     """Whether the ledger may have a row that says so."""
+    row: tuple[str, str] | None = None
+    """The owner's name and the key in that row."""
 
     async def release(self) -> None:
         """Do nothing."""
@@ -88,6 +90,11 @@ class Claim:
     def ledger_path(self) -> str:
         """Where the ledger is."""
         return str(self._ledger.path)
+
+    @property
+    def row(self) -> tuple[str, str]:
+        """The owner's name and the key in the ledger's row, while the claim is held."""
+        return self._ledger.store.owner, self.key
 
     async def hold(self, patience: float) -> LedgerEntry | None:
         """Return None once the key is ours to send, or the entry of what it stands for: a task, or *unknown*.
@@ -153,13 +160,18 @@ class Claim:
         self.may_be_held = False
 
     async def accept(self, task_id: TaskId) -> str | None:
-        """Record the task; return None, or the key of another submission that has it.
+        """Record the task that the response names; return None, or the key of another submission that has it.
 
         Raises `LedgerError`, whose `ref` carries the id.
         """
         identity = self._identity
         ref = TaskRef(identity.origin, identity.family, task_id)
-        return await self._ledger.accept(identity, ref)
+        taken = await self._ledger.accept(identity, ref)
+        if taken is None:
+            return None
+        if taken.taken_from:
+            tell_taken_back(self._events, task_id, taken.taken_from)
+        return taken.other_key
 
     async def lose(self, sent: tuple[float, float, float | None]) -> None:
         """Note that its response was lost, and when it was sent; a failure is logged."""
@@ -175,10 +187,6 @@ class Claim:
         Raises `LedgerError`, whose `ref` carries the id.
         """
         return await self._ledger.give_lost(self._identity, task_id, found)
-
-    async def take_back(self, task_id: TaskId) -> list[str]:
-        """Have the task, which our response names, taken from those that were given it; return their keys."""
-        return await self._ledger.take_back(self._identity, task_id)
 
     async def end(self, *, unknown: bool, refused: TaskId | None = None) -> TaskId | None:
         """Record that it has ended: without a task or, if `unknown`, with one or without.
@@ -204,6 +212,16 @@ class Claim:
             f"The submission {self.key!r} has been under way elsewhere for {age:.0f} s, in this process "
             f"or another. {what}"
         )
+
+
+def tell_taken_back(events: Events, task_id: TaskId, keys: tuple[str, ...] = ()) -> None:
+    """Log that a response names a task that the history had seemed to give to others, of these keys."""
+    others = ", ".join(map(repr, keys)) or "another submission"
+    text = (
+        f"task {task_id}, which was found in the history for {others}, is another's: its own "
+        "response names it. What it was found for is unknown again"
+    )
+    events.notice(logging.WARNING, text, task_id=task_id)
 
 
 def no_details() -> SentAs | None:

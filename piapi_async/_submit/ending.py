@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from functools import partial
 
@@ -15,7 +14,7 @@ from .._verdict import Judgement, Verdict
 from ..errors import APIError, NotFoundError, PiAPIError, UnexpectedAnswer
 from ..ledger._recovery import SentAs, Taken
 from ..tasks import Created, TaskId, TaskRef, TaskState
-from .claim import Claim
+from .claim import tell_taken_back
 from .correlation import Correlation
 from .finder import Finder
 from .known_ids import KnownIds
@@ -48,7 +47,8 @@ class Ending:
             if not self._ids.take(answer):
                 if not self._finder.was_taken(answer):
                     return await self.look_for(submission, *self._mixed_up(submission, answer))
-                await self._take_back(submission, answer)
+                if submission.claim.key is None:  # else the ledger tells whose it seemed to be
+                    tell_taken_back(self._sender.events, answer)
             self._finder.note(answer)
             submission.send_state.settle(reuse=True)
             return answer
@@ -96,18 +96,6 @@ class Ending:
         submission.refused_id = ref.task_id
         self._finder.note(ref.task_id)
         return refusal_naming(error, ref, what)
-
-    async def _take_back(self, submission: Submission, task_id: TaskId) -> None:
-        """Let a response that names a task win over a lost submission that was given it."""
-        keys: list[str] = []
-        if isinstance(submission.claim, Claim):
-            keys = await submission.claim.take_back(task_id)
-        others = ", ".join(map(repr, keys)) or "another submission"
-        text = (
-            f"task {task_id}, which was found in the history for {others}, is another's: its own "
-            "response names it. What it was found for is unknown again"
-        )
-        self._sender.events.notice(logging.WARNING, text, task_id=task_id)
 
     # -- if the response was lost ------------------------------------------------------------------
 

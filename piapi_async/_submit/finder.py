@@ -228,7 +228,8 @@ class Finder:
         among = min(one.earliest for one in wanted) - offset, max(one.latest for one in wanted) - offset
         complete = await self._read(rows.values(), among)
 
-        lost, sending = await self._rows_of_others({search.key for search in searches})
+        keys = {search.key for search in searches}
+        lost, sending = await self._rows.others(keys, self._own_rows)
         known: Mapping[str, str] = {}
         if self._ledger is not None and rows:
             ids = [row.task_id for row in rows.values()]
@@ -308,11 +309,9 @@ class Finder:
         """Return whether a submission of any client here has a task."""
         return self._ids.has(task_id) or (self._peers is not None and self._peers.ids.has(task_id))
 
-    async def _rows_of_others(self, keys: set[str]) -> tuple[list[Lost], list[Lost]]:
-        """Return the ledger's other submissions that are lost, and those that are being sent elsewhere."""
-        lost, sending = await self._rows.others(keys)
-        here = {submission.claim.key for submission in self._all_under_way()}
-        return [one for one in lost if one.key not in here], [one for one in sending if one.key not in here]
+    def _own_rows(self) -> set[tuple[str, str] | None]:
+        """Return the ledger's rows of submissions under way here, by owner and key."""
+        return {submission.row for submission in self._all_under_way()}
 
     def _all_under_way(self) -> Iterable[Submission]:
         if self._peers is None:

@@ -87,6 +87,8 @@ _QUEUED, _CLAIMED, _SENDING = SubmissionState.QUEUED, SubmissionState.CLAIMED, S
 _LOOKING = SubmissionState.LOOKING
 _ACCEPTED, _REFUSED, _UNKNOWN = SubmissionState.ACCEPTED, SubmissionState.REFUSED, SubmissionState.UNKNOWN
 
+_HAS_ROW = frozenset({_CLAIMED, _SENDING, _LOOKING, _ACCEPTED})
+
 NEXT_STATES: Mapping[SubmissionState, frozenset[SubmissionState]] = {
     _QUEUED: frozenset({_CLAIMED, _LOOKING, _ACCEPTED, _REFUSED, _UNKNOWN}),
     _CLAIMED: frozenset({_QUEUED, _SENDING, _REFUSED}),
@@ -183,6 +185,17 @@ class Submission:
     recorded: bool = field(default=False, init=False)
     """Whether its task is in the ledger already."""
     _body: dict[str, Any] | None = field(default=None, init=False)
+
+    @property
+    def row(self) -> tuple[str, str] | None:
+        """The owner and the key of the ledger's row that is its own, None while it has none.
+
+        One that waits for its key has not: the row is that of the one who is sending the key, maybe
+        in another process.
+        """
+        if self.state in _HAS_ROW and self.claim.may_be_held:
+            return self.claim.row
+        return None
 
     def body(self) -> dict[str, Any]:
         """Return its body as it was sent, for comparison with tasks; {} if it is no JSON object."""

@@ -168,24 +168,33 @@ class UnknownRows:
         """Wait for the passes to end."""
         await asyncio.gather(*self._passes, return_exceptions=True)
 
-    async def others(self, keys: Collection[str]) -> tuple[list[Lost], list[Lost]]:
-        """Return the other submissions that are lost, and those whose tasks the history is not to tell."""
+    async def others(
+        self, keys: Collection[str], own_rows: Callable[[], Collection[tuple[str, str] | None]]
+    ) -> tuple[list[Lost], list[Lost]]:
+        """Return the other submissions that are lost, and those whose tasks the history is not to tell.
+
+        `own_rows` are those of which the process itself knows more, asked for after the records.
+        """
+        if self._records is None:
+            return [], []
+        rows = [
+            (row, family)
+            for family in FAMILIES.values()
+            if family.trace is not None or family.listed_as
+            for row in await self._records.open_rows(self._origin, family.name)
+        ]
+
         lost: list[Lost] = []
         sending: list[Lost] = []
-        if self._records is None:
-            return lost, sending
-
-        for family in FAMILIES.values():
-            if family.trace is None and not family.listed_as:
+        own = own_rows()
+        for row, family in rows:
+            if row.key in keys or (row.owner, row.key) in own:
                 continue
-            for row in await self._records.open_rows(self._origin, family.name):
-                if row.key in keys:
-                    continue
-                one = lost_of_row(row, family)
-                if row.sending or family.trace is None:
-                    sending.append(one)
-                else:
-                    lost.append(one)
+            one = lost_of_row(row, family)
+            if row.sending or family.trace is None:
+                sending.append(one)
+            else:
+                lost.append(one)
         return lost, sending
 
 

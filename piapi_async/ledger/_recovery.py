@@ -49,7 +49,8 @@ class OpenRow:
 
     `sending` tells that its process lives and may still be answered; if not, it is *unknown*, or its
     process looks for it.  `since` and `until` are Unix times of the machine that sent it, between
-    which its task must have been made (`until` is None in rows of earlier releases).
+    which its task must have been made (`until` is None in rows of earlier releases).  `owner` is the
+    ledger's owner who is sending it, or looks for it.
     """
 
     key: str
@@ -62,17 +63,20 @@ class OpenRow:
     since: float
     until: float | None
     offset: float | None
+    owner: str | None = None
 
 
 @frozen
 class Taken:
     """What came of giving a submission a task: `task_id` is the one it has now, None if it has none.
 
-    `other_key` is the submission that has the task already.
+    `other_key` is the submission that has the task already; `taken_from` are those that had it in
+    error, and are *unknown* again.
     """
 
     task_id: TaskId | None
     other_key: str | None = None
+    taken_from: tuple[str, ...] = ()
 
 
 def lose(
@@ -113,6 +117,7 @@ def open_row_of(row: sqlite3.Row, *, alive: bool) -> OpenRow:
         since=row["at"] if sent_at is None else sent_at,
         until=row["lost_at"],
         offset=row["clock_offset"],
+        owner=row["owner"],
     )
 
 
@@ -164,10 +169,10 @@ def give_task(
 
 
 def take_back(connection: sqlite3.Connection, identity: SubmissionKey, task_id: str) -> list[str]:
-    """Make *unknown* again what was given a task in error that is another submission's; return the keys."""
+    """Make *unknown* again what was given a task from the history that another's response names; return the keys."""
     query = (
         "UPDATE submits SET state = 'unknown', task_id = NULL, found = NULL, outcome = NULL, answer = NULL "
-        "WHERE task_id = ? AND origin = ? AND key <> ? AND found IS NOT NULL RETURNING key"
+        "WHERE task_id = ? AND origin = ? AND key <> ? AND found = 'history' RETURNING key"
     )
     return [
         row["key"] for row in connection.execute(query, (task_id, identity.origin, identity.key)).fetchall()

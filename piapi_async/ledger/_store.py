@@ -26,7 +26,7 @@ from ._attempts import EARLIER_ATTEMPT, earlier_key, refuse, replace, spent_key,
 from ._entries import NOTHING_KEPT, EndedAttempt, Kept, LedgerEntry, LedgerState, SubmissionKey
 from ._file import LedgerFile, Shrinking
 from ._queries import OPEN, count_words, entry_of
-from ._recovery import OpenRow, SentAs, Taken, give_task, lose, open_row_of, read_open_rows
+from ._recovery import OpenRow, SentAs, Taken, give_task, lose, open_row_of, read_open_rows, take_back
 
 _INSERT_CLAIM = """
 INSERT INTO submits (key, origin, family, digest, request, owner, at, body, lost_at, clock_offset, note, trace, state)
@@ -35,15 +35,19 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'sending') ON CONFLICT DO NOTHING
 _LARGE = 1_000_000
 """Characters of a request with a mask, say, of which no copy is to be kept."""
 
-# Another submission with the same task is looked for in the index of accepted tasks, which costs
-# next to nothing; tasks that have ended are not looked for.
+# Another submission with the same task is looked for in the indexes of accepted tasks and of those that
+# were found, which costs next to nothing; what was answered and has ended is not looked for.
 _SAME_TASK = """
 SELECT key FROM submits
 WHERE task_id = :task_id AND state = 'accepted' AND key <> :key AND origin = :origin AND family = :family
 """
+_SAME_FOUND = """
+SELECT key FROM submits INDEXED BY submits_found
+WHERE task_id = :task_id AND found IS NOT NULL AND key <> :key AND origin = :origin
+"""
 _ACCEPT = f"""
 UPDATE submits SET state = 'accepted', task_id = :task_id, owner = NULL
-WHERE key = :key AND NOT EXISTS ({_SAME_TASK})
+WHERE key = :key AND NOT EXISTS ({_SAME_TASK}) AND NOT EXISTS ({_SAME_FOUND})
 AND NOT EXISTS ({EARLIER_ATTEMPT})
 """  # noqa: S608 - our own words
 _INSERT_ACCEPTED = """
@@ -198,11 +202,12 @@ class LedgerStore:
             return None
         return self._current(connection, row)
 
-    def accept(self, connection: sqlite3.Connection, identity: SubmissionKey, task_id: str) -> str | None:
-        """Record the task of a submission of ours, whatever has become of its row; return None.
+    def accept(self, connection: sqlite3.Connection, identity: SubmissionKey, task_id: str) -> Taken | None:
+        """Record the task that a response names for a submission of ours, whatever has become of its row.
 
-        If another submission has the same task, this one becomes *unknown*, and the other's key is
-        returned.
+        Return None, or what came of it if another submission has the same task: that one loses a task
+        that it was given from the history, as a response knows better; for any other, this one
+        becomes *unknown*.
         """
         self._to_disown.append(identity)
         submission = {
@@ -220,14 +225,30 @@ class LedgerStore:
         if earlier == identity.key:
             return None
 
-        other = connection.execute(_SAME_TASK, submission).fetchone()
-        if other is not None or earlier is not None:
+        losers: list[str] = []
+        other = earlier
+        if other is None:
+            losers = take_back(connection, identity, task_id)
+            other = self._other_with(connection, submission)
+        if other is not None:
             self._make_unknown(connection, identity.key)
-            return earlier or str(other["key"])
+            return Taken(None, other, tuple(losers))
 
-        # Somebody removed the row meanwhile, but the task exists and is paid for.
-        row = submission | {"digest": identity.digest, "request": identity.request, "at": time.time()}
-        connection.execute(_INSERT_ACCEPTED, row)
+        if not connection.execute(_ACCEPT, submission).rowcount:
+            # Somebody removed the row meanwhile, but the task exists and is paid for.
+            row = submission | {"digest": identity.digest, "request": identity.request, "at": time.time()}
+            connection.execute(_INSERT_ACCEPTED, row)
+        if losers:
+            return Taken(TaskId(task_id), taken_from=tuple(losers))
+        return None
+
+    @staticmethod
+    def _other_with(connection: sqlite3.Connection, submission: dict[str, str]) -> str | None:
+        """Return the key of another submission that has a task, None if there is none."""
+        for query in (_SAME_TASK, _SAME_FOUND):
+            other = connection.execute(query, submission).fetchone()
+            if other is not None:
+                return str(other["key"])
         return None
 
     def forget(

@@ -51,7 +51,7 @@ from ._entries import NOTHING_KEPT, EndedAttempt, Kept, LedgerEntry, SubmissionK
 from ._file import FORKED, Shrinking
 from ._jobs import Job
 from ._queries import occurrence_numbers, open_keys, size_of
-from ._recovery import OpenRow, SentAs, Taken, keys_of, take_back
+from ._recovery import OpenRow, SentAs, Taken, keys_of
 from ._store import LedgerStore, Operation
 
 T = TypeVar("T")
@@ -130,19 +130,18 @@ class LedgerWriter:
         """
         return await self.run(self.store.claim, identity, sent_as, kept, replaces)
 
-    async def accept(self, identity: SubmissionKey, ref: TaskRef) -> str | None:
-        """Record the task of a submission; if that fails, the `LedgerError` has it as its `ref`.
+    async def accept(self, identity: SubmissionKey, ref: TaskRef) -> Taken | None:
+        """Record the task that a response names; if that fails, the `LedgerError` has it as its `ref`.
 
-        Returns None, or the key of another submission that has the same task: this one is then
-        *unknown*.
+        Returns None, or what came of it if another submission has the same task: see `LedgerStore.accept`.
         """
         loss = f"Task {ref.task_id} was accepted, and is paid for, but could not be recorded"
         operation = Operation(self.store.accept, (identity, ref.task_id))
         try:
-            other_key: str | None = await self._enqueue(operation, settles=identity, loss=loss)
+            taken: Taken | None = await self._enqueue(operation, settles=identity, loss=loss)
         except LedgerError as error:
             raise LedgerError(f"{loss}: {error}", ref=ref) from error
-        return other_key
+        return taken
 
     async def mark_unknown(self, identity: SubmissionKey) -> TaskId | None:
         """Record that a submission may have made a task; return that task if another process knows it."""
@@ -203,10 +202,6 @@ class LedgerWriter:
     async def give_unknown(self, row: OpenRow, task_id: TaskId, found: str) -> Taken:
         """Record the task of a submission that is *unknown*, unless that has changed."""
         return await self.run(self.store.give_unknown, row, task_id, found)
-
-    async def take_back(self, identity: SubmissionKey, task_id: TaskId) -> list[str]:
-        """Make *unknown* what was given a task that this submission's own response names; return the keys."""
-        return await self.run(take_back, identity, task_id)
 
     def end(self, ref: TaskRef, outcome: str, answer: Any) -> None:  # noqa: ANN401 - JSON
         """Record, soon, how a task ended.  Unknown tasks are ignored; a failure is logged."""
