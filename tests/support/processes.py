@@ -207,8 +207,8 @@ class Child:
                 self.process.stdin.close()
         self.process.wait()
         _note("-", self.process.pid)
-        for listener in self._listeners:
-            listener.join(self._patience)
+        for listener in self._listeners:  # nobody writes any more, so they end as soon as they have read it all
+            listener.join(PATIENCE)
 
     def _tells(self, name: str, pattern: str) -> re.Match[str]:
         found: list[re.Match[str]] = []
