@@ -19,14 +19,18 @@ WITHOUT_RESULT = frozenset({TaskState.FAILED.value, TaskState.CANCELLED.value})
 """How a task ends that is worth another attempt."""
 
 
-async def read_ended(handle: TaskHandle[R], entry: LedgerEntry, family: Family[R]) -> Task[R]:
+async def read_ended(
+    handle: TaskHandle[R], entry: LedgerEntry, family: Family[R], timeout: float | None
+) -> Task[R]:
     """Return a task that ended in an earlier run, from the host or else from the ledger.
 
     The host's links may be fresher.  Of a task without a result its state says enough, if the host
-    has forgotten it and the ledger has no more.
+    has forgotten it and the ledger has no more.  Where the ledger has no answer, as it was compacted,
+    the host alone has the result: then passing faults are waited out for `timeout` seconds, as in
+    `TaskHandle.wait`.
 
-    Raises `TaskFailed` or `TaskCancelled` if it ended so, and what reading it raises if the ledger
-    has no answer.
+    Raises `TaskFailed` or `TaskCancelled` if it ended so, and if the ledger has no answer
+    `NotFoundError` where the host has none either, or what `TaskHandle.wait` raises.
     """
     answer = entry.answer
     if not answer and entry.outcome in WITHOUT_RESULT:
@@ -38,19 +42,31 @@ async def read_ended(handle: TaskHandle[R], entry: LedgerEntry, family: Family[R
     except (TaskFailed, TaskCancelled):
         raise
     except PiAPIError as error:
-        is_forgotten = isinstance(error.__cause__, NotFoundError)
+        fault = error.__cause__
         if not answer:
-            task = await handle.refresh()
-        elif not is_forgotten:  # the fault may pass
+            if isinstance(fault, NotFoundError) and fault.message:  # the host's own word, not an edge's page
+                raise _forgotten(fault, entry) from error
+            return await handle.wait(timeout)
+        if not isinstance(fault, NotFoundError):  # the fault may pass
             with contextlib.suppress(PiAPIError):
                 task = await handle.refresh()
 
-    has_ended = task is not None and task.state.terminal
-    if answer and not has_ended:  # an end is never taken back
+    if task is None or not task.state.terminal:  # an end is never taken back
         task = family.read(orjson.loads(answer), TaskId(handle.task_id))
-
-    assert task is not None  # noqa: S101 - without an answer it was read above
     failure = end_error(task)
     if failure is not None:
         raise failure
     return task
+
+
+def _forgotten(denial: NotFoundError, entry: LedgerEntry) -> NotFoundError:
+    """Return the host's denial of a task whose result the ledger does not have either."""
+    return NotFoundError(
+        f"Task {entry.task_id} of the key {entry.key!r} ended well in an earlier run, but its result is gone: "
+        f"the host has it no more ({denial.message}), and the ledger was compacted. Nothing was sent now and "
+        "nothing was paid. If its files were not saved then, submit it under another key, which pays anew",
+        status=denial.status,
+        message=denial.message,
+        body=denial.body,
+        request=denial.request,
+    )

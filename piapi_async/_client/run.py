@@ -109,7 +109,7 @@ class Run(Generic[R]):
         self, handle: TaskHandle[R], entry: LedgerEntry | None, request: TaskRequest[R]
     ) -> Task[R]:
         if entry is not None and entry.state is LedgerState.ENDED:
-            task = await read_ended(handle, entry, request.family)
+            task = await read_ended(handle, entry, request.family, self.timeout)
             await self._show(task, None)
             return task
 

@@ -429,7 +429,7 @@ class BatchRun:
         """Wait for an item's task, and save its files."""
         try:
             if item.entry is not None and item.had_ended:
-                task = await read_ended(item.handle, item.entry, item.request.family)
+                task = await read_ended(item.handle, item.entry, item.request.family, self.settings.timeout)
             else:
                 task = await item.handle.wait(self.settings.timeout)
         except PiAPIError as error:

@@ -1,0 +1,67 @@
+"""Results of earlier runs that the ledger has no more: the host alone has them, and nobody pays again."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from support.serving import REROLL, now, serving
+
+from piapi_async import BatchItem, BatchRunner, Ledger, NotFoundError, PiAPI, WaitTimeout
+from piapi_async.emulator import Emulator, Status
+from piapi_async.ledger import compact
+
+pytestmark = pytest.mark.looptime
+
+
+async def end_and_compact(emulator: Emulator, piapi: PiAPI, ledger: Ledger, *, faults: int = 0) -> str:
+    """Have the host make a task whose end the ledger forgets; the host's edge fails for a while then."""
+    task = await piapi.run(REROLL, key="k")
+    report = await compact(ledger, datetime.now(UTC) + timedelta(days=1))
+    assert report.entries == 1
+    if faults:
+        emulator.fail("fetch", Status(502, body="<html>bad gateway</html>"), times=faults)
+    return task.task_id
+
+
+@pytest.mark.parametrize("in_batch", [False, True])
+async def test_a_host_that_is_out_of_reach_is_waited_for(
+    tmp_path: Path,
+    in_batch: bool,  # noqa: FBT001 - a parameter
+) -> None:
+    ledger = Ledger(tmp_path / "run.db")
+    async with serving({"ledger": ledger}, durations=1.0) as (emulator, piapi):
+        task_id = await end_and_compact(emulator, piapi, ledger, faults=12)
+        began = now()
+        if in_batch:
+            [outcome] = await BatchRunner(piapi).run([BatchItem(REROLL, key="k")])
+            assert outcome.error is None
+            task = outcome.task
+        else:
+            task = await piapi.run(REROLL, key="k")
+
+        assert task is not None
+        assert (task.task_id, bool(task.images)) == (task_id, True)
+        assert now() - began > 30.0
+        assert emulator.seen.creates == 1
+
+
+async def test_it_is_waited_for_no_longer_than_the_caller_allows(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "run.db")
+    async with serving({"ledger": ledger}, durations=1.0) as (emulator, piapi):
+        task_id = await end_and_compact(emulator, piapi, ledger, faults=12)
+        with pytest.raises(WaitTimeout, match=f"{task_id} after 3 s.*502"):
+            await piapi.run(REROLL, key="k", timeout=3.0)
+
+
+async def test_a_task_that_the_host_has_forgotten_is_told_with_what_to_do(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "run.db")
+    async with serving({"ledger": ledger}, durations=1.0) as (emulator, piapi):
+        task_id = await end_and_compact(emulator, piapi, ledger)
+        emulator.engine.tasks.clear()
+        with pytest.raises(NotFoundError) as caught:
+            await piapi.run(REROLL, key="k")
+
+    for words in (task_id, "'k'", "task not found", "compacted", "nothing was paid", "another key"):
+        assert words in str(caught.value)
