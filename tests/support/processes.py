@@ -207,7 +207,7 @@ class Child:
                 self.process.stdin.close()
         self.process.wait()
         _note("-", self.process.pid)
-        for listener in self._listeners:  # nobody writes any more, so they end as soon as they have read it all
+        for listener in self._listeners:  # nobody writes any more: they end once they have read it all
             listener.join(PATIENCE)
 
     def _tells(self, name: str, pattern: str) -> re.Match[str]:
