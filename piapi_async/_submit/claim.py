@@ -33,6 +33,10 @@ _ASK_AGAIN = (
 )
 
 
+Details: TypeAlias = Callable[[], SentAs | None]
+"""Makes what a later process needs to find the task of a submission, None if it could not be found."""
+
+
 class NoClaim:
     """What a submission without a ledger has in the place of a claim: nothing is recorded."""
 
@@ -68,7 +72,6 @@ class Claim:
 
     _ledger: LedgerWriter
     _identity: SubmissionKey
-    _sent_as: Callable[[], SentAs | None]
     _events: Events
     _kept: Kept = NOTHING_KEPT
     _replaces: EndedAttempt | None = None
@@ -96,8 +99,11 @@ class Claim:
         """The owner's name and the key in the ledger's row, while the claim is held."""
         return self._ledger.store.owner, self.key
 
-    async def hold(self, patience: float) -> LedgerEntry | None:
+    async def hold(self, patience: float, sent_as: Details) -> LedgerEntry | None:
         """Return None once the key is ours to send, or the entry of what it stands for: a task, or *unknown*.
+
+        `sent_as` makes what is kept for a later process; it is not held beyond this call, as it knows
+        the submission, which has the claim: masks of megabytes would wait for the garbage collector.
 
         A submission of the same key that is on its way elsewhere is waited for, for `patience`
         seconds: as long as ours may take, as its process may have been stopped, or be out of
@@ -108,7 +114,7 @@ class Claim:
         pause = _FIRST_PAUSE
 
         while True:
-            entry = await self._try_to_hold()
+            entry = await self._try_to_hold(sent_as)
             if entry is None or entry.state is not LedgerState.SENDING:
                 return entry
 
@@ -125,12 +131,12 @@ class Claim:
             waited += pause
             pause = min(2 * pause, _LONGEST_PAUSE)
 
-    async def _try_to_hold(self) -> LedgerEntry | None:
+    async def _try_to_hold(self, sent_as: Details) -> LedgerEntry | None:
         # A caller that is cancelled here cannot know: what the ledger was asked for is done all the
         # same.
         self.may_be_held = True
         try:
-            entry = await self._ledger.claim(self._identity, self._sent_as(), self._kept, self._replaces)
+            entry = await self._ledger.claim(self._identity, sent_as(), self._kept, self._replaces)
         except LedgerError as error:
             self.may_be_held = False
             raise LedgerError(f"{str(error).rstrip('.')}. Nothing was sent, nothing was paid.") from error
@@ -222,11 +228,6 @@ def tell_taken_back(events: Events, task_id: TaskId, keys: tuple[str, ...] = ())
         "response names it. What it was found for is unknown again"
     )
     events.notice(logging.WARNING, text, task_id=task_id)
-
-
-def no_details() -> SentAs | None:
-    """Return what a claim keeps of a submission that could not be found again: nothing."""
-    return None
 
 
 AnyClaim: TypeAlias = Claim | NoClaim

@@ -99,15 +99,16 @@ class Ending:
 
     # -- if the response was lost ------------------------------------------------------------------
 
-    def sent_as(self, submission: Submission, key: str) -> SentAs | None:
+    def sent_as(self, submission: Submission) -> SentAs | None:
         """Return what the claim keeps, so that a later process can find the task in the host's history."""
         if not self._finder.can_find(submission.family):
             return None
 
+        claim = submission.claim
         body = None
         if submission.has_links:
             body = orjson.dumps(submission.body()).decode()
-        elif endpoint := self._correlation.endpoint_of(submission.request, key, submission.claim.attempt):
+        elif endpoint := self._correlation.endpoint_of(submission.request, claim.key or "", claim.attempt):
             config = {
                 "service_mode": getattr(submission.request, "service_mode", None),
                 "endpoint": digest_text(endpoint),

@@ -238,10 +238,9 @@ class Submitter:
         events, subject = self._sender.events, submission.subject
         if subject is not None:
             subject.key = identity.key
-        sent_as = partial(self._ending.sent_as, submission, identity.key)
         terms = submission.terms
         kept = Kept(terms.note, events.trace_of(subject))
-        return Claim(self._ledger, identity, sent_as, events, kept, terms.replaces)
+        return Claim(self._ledger, identity, events, kept, terms.replaces)
 
     async def _run(self, submission: Submission) -> SubmitResult:
         """Return the task of a submission, once it is recorded.  Raises as `submit`."""
@@ -305,7 +304,8 @@ class Submitter:
             return None
 
         while True:
-            entry = await claim.hold(self._patience(submission))
+            sent_as = partial(self._ending.sent_as, submission)
+            entry = await claim.hold(self._patience(submission), sent_as)
             if entry is None:
                 submission.enter(SubmissionState.CLAIMED)
                 return None

@@ -159,7 +159,7 @@ MUTANTS = (
     Mutant(
         "a submission is sent without its claim",
         "_submit/submitter.py",
-        "            entry = await claim.hold(self._patience(submission))\n            if entry is None:",
+        "            entry = await claim.hold(self._patience(submission), sent_as)\n            if entry is None:",
         "            entry = None\n            if entry is None:",
     ),
     Mutant(
