@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import subprocess
+import os
 import sys
 from functools import partial
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from support.processes import PATIENCE
+from support.processes import started
 from support.threaded_emulator import call_in_thread, threaded_emulator
 
 from piapi_async import Imagine, Ledger
@@ -37,22 +37,16 @@ async def many(tmp_path: Path) -> Path:
     [(["ledger", "show", "l.db"], 1), pytest.param(["models"], 0, marks=pytest.mark.storm)],
 )
 def test_a_list_whose_reader_leaves_says_nothing(many: Path, command: list[str], lines: int) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "piapi_async", *command],
-        cwd=many.parent,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    assert process.stdout is not None
-    assert process.stderr is not None
-    for _ in range(lines):
-        process.stdout.readline()
-    process.stdout.close()
-    told = process.stderr.read()
-    process.stderr.close()
-    process.wait(PATIENCE)
+    reader, writer = os.pipe()
+    words = (sys.executable, "-m", "piapi_async", *command)
+    with started(*words, cwd=many.parent, stdout=writer) as process:
+        os.close(writer)
+        with os.fdopen(reader, "rb") as pipe:
+            for _ in range(lines):
+                pipe.readline()
+        process.finish()
 
-    assert told == b""
+    assert process.said == ""
 
 
 @pytest.mark.parametrize(

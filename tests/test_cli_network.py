@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import trustme
 from click.testing import CliRunner
-from support.processes import becomes_true
+from support.processes import becomes_true, ended, started
 from support.strict_server import Act, free_port, http, ok, strict_server
 
 from piapi_async import Imagine, PiAPI, TransportError
@@ -24,15 +24,9 @@ CREATED = ok(b'{"task_id": "t1", "status": "success", "message": ""}')
 
 async def command(*words: str, **environment: str) -> tuple[int, str, str]:
     """Return the exit code, stdout and stderr of a command in a process of its own."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "piapi_async", *words),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env={**os.environ, "PIAPI_API_KEY": KEY, **environment},
-    )
-    printed, said = await process.communicate()
-    assert process.returncode is not None
-    return process.returncode, printed.decode(), said.decode()
+    words = (sys.executable, "-m", "piapi_async", *words)
+    done = await asyncio.to_thread(ended, *words, env={**os.environ, "PIAPI_API_KEY": KEY, **environment})
+    return done.finish(), done.printed, done.said
 
 
 @pytest.fixture
@@ -72,15 +66,10 @@ async def test_a_host_that_needs_no_proxy_is_asked_itself() -> None:
 async def test_a_tunnel_is_asked_for_where_the_host_speaks_tls() -> None:
     async with strict_server() as proxy:
         proxy.usual = Act(read="head", say=http(b"no", status=403), then="close")
-        words = ("account", "--base-url", "https://piapi.test")
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "piapi_async", *words),
-            stderr=asyncio.subprocess.DEVNULL,
-            env={**os.environ, "PIAPI_API_KEY": KEY, "HTTPS_PROXY": proxy.base_url},
-        )
-        await becomes_true(lambda: proxy.received)
-        process.kill()
-        await process.wait()
+        words = (sys.executable, "-m", "piapi_async", "account", "--base-url", "https://piapi.test")
+        environment = {**os.environ, "PIAPI_API_KEY": KEY, "HTTPS_PROXY": proxy.base_url}
+        with started(*words, env=environment):
+            await becomes_true(lambda: proxy.received)
 
     assert proxy.received[0].line == "CONNECT piapi.test:443 HTTP/1.1"
     assert KEY.encode() not in proxy.received[0].raw

@@ -6,13 +6,13 @@ import asyncio
 import gc
 import logging
 import re
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.processes import ended
 from support.serving import KEY, serving
 
 import piapi_async
@@ -47,10 +47,11 @@ def test_a_client_that_was_not_made_tells_nothing_on_stderr() -> None:
     program = (
         "import piapi_async\ntry: piapi_async.PiAPI(nonsense=1)\nexcept TypeError as error: print(error)"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, text=True)
+    done = ended(sys.executable, "-c", program)
 
-    assert "nonsense" in done.stdout
-    assert "" == done.stderr
+    assert 0 == done.code
+    assert "nonsense" in done.printed
+    assert "" == done.said
 
 
 def test_a_half_made_client_has_a_repr() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from typing import get_args, get_type_hints
 
@@ -10,6 +9,7 @@ import attrs
 import click
 import pytest
 from click.testing import CliRunner
+from support.processes import ended
 from support.threaded_emulator import unmeasured
 
 from piapi_async._families import FAMILIES
@@ -91,12 +91,11 @@ def test_the_line_for_the_start_file_makes_a_script(shell: str) -> None:
 
 
 def test_no_help_and_no_completion_needs_a_client_or_a_request_class() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", ASK, *HEAVY], capture_output=True, text=True, check=True, env=unmeasured()
-    )
+    done = ended(sys.executable, "-c", ASK, *HEAVY, env=unmeasured())
 
-    assert "HEAVY []" == done.stdout.splitlines()[-1]
-    assert "plain,flux/txt2img" in done.stdout
+    assert 0 == done.code, done.said
+    assert "HEAVY []" == done.printed.splitlines()[-1]
+    assert "plain,flux/txt2img" in done.printed
 
 
 def test_names_of_models_are_those_that_run_takes() -> None:

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from support.picture_tasks import PNG, files, picture_task
+from support.processes import started
 from support.serving import REROLL, no_leaks, now, serving
 from support.strict_server import Act, StrictServer, http, strict_server
 
@@ -313,16 +314,11 @@ async def test_partial_files_of_dead_processes_are_cleared_by_the_next_download(
 
 
 def test_those_of_a_process_that_lives_stay_until_it_is_killed(tmp_path: Path) -> None:
-    with subprocess.Popen(
-        [sys.executable, "-c", CHILD, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as child:
-        assert child.stdout is not None
-        assert child.stdout.readline() == b"ready\n"
+    with started(sys.executable, "-c", CHILD, str(tmp_path)) as child:
+        assert child.hear() == "ready\n"
         clear_partial(tmp_path)
         assert len(files(tmp_path)) == 1
-        child.kill()
-        child.wait()
-        clear_partial(tmp_path)
+    clear_partial(tmp_path)
 
     assert files(tmp_path) == []
 

@@ -166,7 +166,7 @@ async def test_a_refused_key_ends_the_worker_and_no_job(url: str) -> None:
         job = await fleet.submit(cat("patient"))
         base_url = piapi.origin
         async with (
-            PiAPI("wrong", base_url=base_url, timeout=1.0) as stranger,
+            PiAPI("wrong", base_url=base_url) as stranger,
             at_work(url, stranger) as working,
         ):
             with pytest.raises(AuthenticationError):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import textwrap
 from pathlib import Path
 
 import pytest
 from support.ledgers import accept, opened
+from support.processes import ended
 from support.serving import KEY, REROLL
 from support.strict_server import ok, strict_server
 
@@ -20,6 +20,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no for
 
 PRELUDE = """
     import asyncio, os, sys, warnings
+    from support.processes import PATIENCE
     from support.ledgers import accept, identity, opened, states_of
     from support.serving import KEY, REROLL
     from support.strict_server import ok, strict_server
@@ -48,7 +49,7 @@ PRELUDE = """
 
     async def told(awaitable):
         try:
-            return await asyncio.wait_for(awaitable, 20)
+            return await asyncio.wait_for(awaitable, PATIENCE / 2)
         except Exception as error:
             return f"{type(error).__name__}: {error}"
 """
@@ -56,17 +57,13 @@ PRELUDE = """
 
 def run(program: str, path: Path) -> str:
     """Run a program in a process of its own, which forks; return what it prints."""
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(PRELUDE) + textwrap.dedent(program), str(path)],
+    done = ended(
+        *(sys.executable, "-c", textwrap.dedent(PRELUDE) + textwrap.dedent(program), str(path)),
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        capture_output=True,
-        check=False,
-        text=True,
-        timeout=60,
     )
-    assert done.returncode == 0, done.stderr
-    assert "Exception ignored" not in done.stderr
-    return done.stdout
+    assert done.code == 0, done.said
+    assert "Exception ignored" not in done.said
+    return done.printed
 
 
 def test_a_ledger_that_was_open_raises_at_once_and_one_that_was_not_starts_afresh(tmp_path: Path) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import logging
 import os
 import signal
@@ -15,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from support.ledgers import accept, identity, opened, ref, states_of
+from support.processes import PATIENCE, Child, becomes_true, started
 from support.serving import KEY, REROLL
 from support.strict_server import Act, StrictServer, ok, strict_server
 
@@ -54,7 +53,7 @@ async def make_older(ledger: Ledger, seconds: float) -> None:
 
 
 @asynccontextmanager
-async def sending_elsewhere(path: Path) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
+async def sending_elsewhere(path: Path) -> AsyncIterator[tuple[Child, str]]:
     """Have another process send `REROLL` under the key "k", to a host that never answers; give it and the host."""
     async with strict_server(Act(then="stall")) as server:
         program = """
@@ -68,19 +67,11 @@ async def sending_elsewhere(path: Path) -> AsyncIterator[tuple[asyncio.subproces
 
             asyncio.run(main())
         """
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-c", textwrap.dedent(program), str(path), server.base_url),
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        )
-        try:
-            async with asyncio.timeout(60):
-                while not server.received:
-                    await asyncio.sleep(0.01)
+        words = (sys.executable, "-c", textwrap.dedent(program), str(path), server.base_url)
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        with started(*words, env=environment) as process:
+            await becomes_true(lambda: server.received)
             yield process, server.base_url
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
 
 
 # -- one ledger by two names --------------------------------------------------------------------------------------
@@ -237,14 +228,13 @@ async def test_whoever_waits_for_another_owner_is_told(
 @pytest.mark.skipif(sys.platform == "win32", reason="processes cannot be stopped there")
 async def test_a_stopped_process_is_waited_for_no_longer_than_the_time_out(path: Path) -> None:
     async with sending_elsewhere(path) as (process, base_url):
-        process.send_signal(signal.SIGSTOP)
+        process.signal(signal.SIGSTOP)
         async with PiAPI(KEY, base_url=base_url, ledger=Ledger(path)) as piapi:
             with pytest.raises(LedgerError, match="under way elsewhere"):
                 await piapi.submit(REROLL, key="k", timeout=0.2)
             process.kill()
-            await process.wait()
             with pytest.raises(SubmissionUnknown):
-                await piapi.submit(REROLL, key="k", timeout=5)
+                await piapi.submit(REROLL, key="k", timeout=PATIENCE)
 
 
 async def test_a_lock_of_a_dead_process_that_cannot_be_opened_holds_nobody_up_for_ever(path: Path) -> None:
@@ -258,7 +248,7 @@ async def test_a_lock_of_a_dead_process_that_cannot_be_opened_holds_nobody_up_fo
                 await piapi.submit(REROLL, key="k", timeout=0.2)
             await make_older(other, PRESUMED_ALIVE + 1)
             with pytest.raises(SubmissionUnknown):
-                await piapi.submit(REROLL, key="k", timeout=5)
+                await piapi.submit(REROLL, key="k", timeout=PATIENCE)
 
         assert [] == server.received
 

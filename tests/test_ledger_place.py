@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from support.ledgers import accept, identity, opened, ref, states_of
+from support.processes import started
 from support.serving import KEY, REROLL
 from support.strict_server import ok, strict_server
 
@@ -511,18 +512,14 @@ async def test_a_log_that_was_damaged_before_a_second_ledger_is_opened_is_notice
 async def test_processes_that_come_and_go_on_one_ledger_take_each_other_for_no_other_program(
     path: Path,
 ) -> None:
-    hammers = [
-        await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "support.hammering", str(path), "5"),
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-            stdout=asyncio.subprocess.PIPE,
-        )
-        for _ in range(4)
-    ]
-    told = [await hammer.communicate() for hammer in hammers]
+    words = (sys.executable, "-m", "support.hammering", str(path), "5")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    with contextlib.ExitStack() as stack:
+        hammers = [stack.enter_context(started(*words, env=environment)) for _ in range(4)]
+        codes = [hammer.finish() for hammer in hammers]
 
-    assert [0] * 4 == [hammer.returncode for hammer in hammers]
-    assert len(KEYS) + sum(int(out) for out, _ in told) == len(await states_of(path))
+    assert [0] * 4 == codes, [hammer.said for hammer in hammers]
+    assert len(KEYS) + sum(int(hammer.printed) for hammer in hammers) == len(await states_of(path))
 
 
 async def test_a_second_name_of_the_file_is_refused(path: Path) -> None:

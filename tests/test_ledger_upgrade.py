@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from support.processes import started
 
 from piapi_async import Ledger, LedgerError, Reroll
 from piapi_async.ledger._entries import SubmissionKey
@@ -138,11 +138,11 @@ _OPEN = "import asyncio, sys; from piapi_async import Ledger; asyncio.run(Ledger
 
 
 def test_processes_that_open_an_old_ledger_at_once_upgrade_it_once(old_file: Path) -> None:
-    command = [sys.executable, "-c", _OPEN, str(old_file)]
-    processes = [subprocess.Popen(command, stderr=subprocess.PIPE) for _ in range(3)]
+    command = (sys.executable, "-c", _OPEN, str(old_file))
+    with contextlib.ExitStack() as stack:
+        processes = [stack.enter_context(started(*command)) for _ in range(3)]
+        codes = [process.finish() for process in processes]
 
-    errors = [process.communicate()[1] for process in processes]
-
-    assert [b""] * 3 == errors
+    assert [(0, "")] * 3 == [(code, process.said) for code, process in zip(codes, processes, strict=True)]
     with contextlib.closing(sqlite3.connect(old_file)) as file:
         assert (VERSION,) == file.execute("PRAGMA user_version").fetchone()

@@ -5,10 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
-import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -17,7 +14,7 @@ import aiohttp
 import nbformat
 import pytest
 from nbclient import NotebookClient
-from support.processes import PATIENCE
+from support.processes import PATIENCE, started
 from support.recipes import PROGRAMS
 from support.threaded_emulator import call_in_thread, threaded_emulator
 
@@ -70,7 +67,7 @@ async def test_a_service_of_several_workers_pays_once_streams_and_stops(
             "--log-level",
             "warning",
         ]
-        with serving(words, tmp_path) as server:
+        with started(sys.executable, *words, cwd=tmp_path) as server:
             # so that every request may meet another worker
             connector = aiohttp.TCPConnector(force_close=True)
             async with aiohttp.ClientSession(base, connector=connector) as session, asyncio.timeout(PATIENCE):
@@ -79,18 +76,9 @@ async def test_a_service_of_several_workers_pays_once_streams_and_stops(
                 _, body = await post(session, "a slow cat", "order 2")
                 async with session.get(f"/tasks/{body['task_id']}/events") as stream:
                     await stream.content.readuntil(b"data: ")
-                    server.send_signal(signal.SIGTERM)
+                    server.signal(signal.SIGTERM)
                     assert b"event: failed" in await stream.content.read()  # a last event, and a proper end
-                assert 0 == await asyncio.to_thread(server.wait, PATIENCE)
-
-
-@contextmanager
-def serving(words: list[str], folder: Path) -> Iterator[subprocess.Popen[bytes]]:
-    with subprocess.Popen([sys.executable, *words], cwd=folder) as server:
-        try:
-            yield server
-        finally:
-            server.kill()
+                assert 0 == await asyncio.to_thread(server.finish)
 
 
 async def use(emulator: Emulator, session: aiohttp.ClientSession) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from support.hooking import receiving
+from support.processes import PATIENCE
 from support.serving import KEY, REROLL, assert_at_rest, no_leaks
 
 from piapi_async import (
@@ -46,7 +47,7 @@ async def serving(**options: Any) -> AsyncIterator[tuple[Emulator, PiAPI]]:
 
 async def submit_and_wait(_: Path) -> None:
     async with serving() as (_emulator, piapi):
-        task = await (await piapi.submit(REROLL)).wait(timeout=10)
+        task = await (await piapi.submit(REROLL)).wait(timeout=PATIENCE)
 
     assert task.state is TaskState.DONE
 
@@ -57,7 +58,7 @@ async def wait_for_attached_tasks_at_once(_: Path) -> None:
         for number in range(3):
             emulator.adopt(f"t{number}")
 
-        tasks = await wait_all([piapi.attach(f"t{number}") for number in range(3)], timeout=10)
+        tasks = await wait_all([piapi.attach(f"t{number}") for number in range(3)], timeout=PATIENCE)
 
     assert [task.state for task in tasks if isinstance(task, Task)] == [TaskState.DONE] * 3
 
@@ -73,7 +74,7 @@ async def follow_updates(_: Path) -> None:
     async with serving() as (_emulator, piapi):
         handle = await piapi.submit(REROLL)
 
-        seen = [task.state async for task in handle.updates(timeout=10)]
+        seen = [task.state async for task in handle.updates(timeout=PATIENCE)]
 
     assert seen[-1] is TaskState.DONE
 
@@ -112,7 +113,7 @@ async def resume_a_batch_whose_tasks_have_not_ended(folder: Path) -> None:
 
 async def hear_of_the_end_by_webhook(_: Path) -> None:
     async with serving() as (_emulator, piapi), receiving(piapi) as receiver:
-        task = await (await piapi.submit(REROLL)).wait(timeout=10)
+        task = await (await piapi.submit(REROLL)).wait(timeout=PATIENCE)
 
     assert task.state is TaskState.DONE
     assert receiver.counts["rejected"] == 0
