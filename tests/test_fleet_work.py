@@ -14,6 +14,7 @@ from sqlalchemy.exc import OperationalError
 from support.fleets import NEEDS_SQLITE, cat, empty_database, host
 
 from piapi_async import DownloadError, PiAPI, PiAPIError, SubmissionUnknown, TaskRef
+from piapi_async._submit.searching import Finding
 from piapi_async.client import runtime_of
 from piapi_async.emulator import Emulator, Status
 from piapi_async.fleet import _codec as codec
@@ -181,11 +182,19 @@ async def test_a_look_into_the_history_outlives_the_database(
     database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Finder:
-        async def look_again(self, _: Any) -> None:
-            raise OperationalError("SELECT 1", {}, Exception("gone"))
+        looks = 0
 
+        async def look_again(self, _: Any) -> dict[str, Finding]:
+            self.looks += 1
+            if self.looks == 1:
+                raise OperationalError("SELECT 1", {}, Exception("gone"))
+            return {"k#1": Finding(is_final=self.looks == 3)}
+
+    finder: Any = Finder()
     async with at_hand(database) as (_, _, work):
-        await work.lookout._look_in_history(Finder(), "k#1")  # type: ignore[arg-type]
+        no_later_look_helps = [await work.lookout._look_in_history(finder, "k#1") for _ in range(3)]
+
+    assert no_later_look_helps == [False, False, True]
 
     assert "the look for k#1 waits for the fleet's database: gone" in caplog.text
 

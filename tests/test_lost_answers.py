@@ -162,8 +162,10 @@ async def test_a_delivery_may_be_first() -> None:
         assert receiver.counts["adopted"] == 1
 
 
-async def test_the_endpoint_that_a_task_echoes_proves_it() -> None:
-    async with hooked({"recover": 60.0}, dialect=Dialect(history_lag=0.5)) as (emulator, piapi, _):
+@pytest.mark.parametrize("hides_input", [False, True])
+async def test_the_endpoint_that_a_task_echoes_proves_it(hides_input: bool) -> None:  # noqa: FBT001 - a parameter
+    dialect = Dialect(history_lag=0.5, hides_input=hides_input)
+    async with hooked({"recover": 60.0}, dialect=dialect) as (emulator, piapi, _):
         emulator.fail("create", LOST, times=2)
         handles = await asyncio.gather(piapi.submit(cat()), piapi.submit(cat()))
         assert {handle.task_id for handle in handles} == set(made(emulator))
@@ -197,11 +199,21 @@ async def test_a_host_without_a_history_is_not_asked_again_for_ten_minutes(statu
             await asyncio.sleep(wait)
 
 
-async def test_tasks_that_show_no_input_are_nobodys() -> None:
-    async with serving({"recover": 10.0}, dialect=Dialect(hides_input=True)) as (emulator, piapi):
+async def test_tasks_that_show_no_input_are_nobodys_and_are_not_waited_for() -> None:
+    async with serving({"recover": 60.0}, dialect=Dialect(hides_input=True, history_lag=2.0)) as (
+        emulator,
+        piapi,
+    ):
+        emulator.fail("create", Drop(after_body=True, made=False))
         emulator.fail("create", LOST)
-        with pytest.raises(SubmissionUnknown):
+        others = asyncio.create_task(piapi.submit(cat("a dog")))
+        with pytest.raises(SubmissionUnknown, match="shows no inputs of its tasks, so none of 1 can be told"):
             await piapi.submit(cat())
+        assert now() == pytest.approx(3.0, abs=0.1)  # a row is there at the second look
+
+        with pytest.raises(SubmissionUnknown):
+            await others
+        assert asked(emulator)[1] == 1
 
 
 # -- never a wrong one ----------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from piapi_async._submit.recovery import (
     covers,
     digest_long_texts,
     may_belong,
+    why_never,
 )
 
 MODEL, TASK_TYPE = "Qubico/flux1-schnell", "txt2img"
@@ -126,7 +127,22 @@ class TestWhetherATaskMayBelongToASubmission:
         "body", [{}, {"model": MODEL, "task_type": TASK_TYPE, "input": {}}, {"input": {"a": 1}}]
     )
     def test_a_body_that_says_too_little_finds_nothing(self, body: dict[str, Any]) -> None:
-        assert not may_belong(found(), Lost("A", body_as_sent(body), 0.0, 9000.0))
+        nameless = Lost("A", body_as_sent(body), 0.0, 9000.0)
+        assert not may_belong(found(), nameless)
+        assert "too little" in why_never(nameless)
+
+    def test_no_later_look_will_tell_where_the_host_shows_no_inputs(self) -> None:
+        hidden, shown = found(input=None), found("T2")
+        assert "none of 2" in why_never(lost(), [hidden, found("T3", input={})])
+        assert not why_never(lost(), [hidden, shown])
+
+    def test_a_later_look_may_tell_where_nothing_says_that_it_will_not(self) -> None:
+        assert not why_never(lost())
+        assert not why_never(lost(nonce=NONCE), [found(input=None)])
+        others = {"task_type": "img2img"}, {"at": 5.0}, {"endpoint": "https://somebody.example.org/"}
+        for other in others:
+            assert not why_never(lost(), [found(input=None, **other)])
+        assert not why_never(lost(), [evolve(found(input=None), has_failed=True)])
 
 
 class TestAssigning:

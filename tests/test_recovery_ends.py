@@ -35,7 +35,8 @@ async def test_a_row_that_does_not_say_what_was_sent_stays_unknown(tmp_path: Pat
         with contextlib.closing(sqlite3.connect(tmp_path / "run.db")) as connection, connection:
             connection.execute("UPDATE submits SET request = ?, body = NULL", (request_text,))
 
-        assert await piapi.recover() == RecoveryReport(unknown=("k",))
+        why = "what was sent says too little to tell its task from others"
+        assert await piapi.recover() == RecoveryReport(unknown=("k",), trouble=why)
 
 
 async def test_a_ledger_that_goes_away_while_a_task_is_looked_for_is_named(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from .._calls.throttle import now
 from .._families import FAMILIES
 from ..account import GetHistory, HistoryEntry
 from ..errors import APIError, AuthenticationError, ClientClosed, NotFoundError, PiAPIError
-from ..tasks import TaskId, check_task_id
+from ..tasks import TaskId, TaskState, check_task_id
 from .nonces import echoed_nonce
 from .recovery import Found, Lost
 
@@ -28,6 +28,7 @@ _MOST_PAGES = 100  # of one look; where there are more rows, nothing can be told
 _READS_AT_ONCE = 8
 _RANGE_GAP = 60.0  # seconds between windows that are read as one
 _NO_HISTORY_FOR = 600.0  # seconds for which a host without a history is not asked again
+_FAILED = frozenset({TaskState.FAILED, TaskState.CANCELLED})
 _NO_SUCH_CALL = frozenset({404, 405, 501})
 
 
@@ -187,7 +188,8 @@ class History:
                 return False
             else:
                 trace = family.trace(task.raw)
-                self._read[task_id] = Found(task_id, trace, None, echoed_nonce(task.raw))
+                nonce = echoed_nonce(task.raw)
+                self._read[task_id] = Found(task_id, trace, None, nonce, has_failed=task.state in _FAILED)
         return True
 
     async def _attempt(self, request: Any) -> Any:  # noqa: ANN401 - a request, and what it means

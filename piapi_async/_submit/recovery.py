@@ -176,7 +176,7 @@ class Found:
 
     `listed_at` is the creation time in the history's row, None without one; `nonce` the one in the
     endpoint that the host echoes, and `api_key_id` the key that made it, "" if the host does not
-    tell.
+    tell.  `has_failed` tells that it has made nothing.
     """
 
     task_id: str
@@ -184,6 +184,7 @@ class Found:
     listed_at: float | None
     nonce: str = ""
     api_key_id: str = ""
+    has_failed: bool = False
     created: tuple[float, float] | None = field(init=False)
     """The earliest and the latest of the times at which it is said to be created, None if none is said."""
 
@@ -230,6 +231,31 @@ def _is_alike(found: Found, lost: Lost, api_key_id: str) -> bool:
     if (trace.model, trace.task_type) != (lost.body["model"], lost.body["task_type"]):
         return False
     return trace.input is not None and covers(trace.input, lost.body["input"])
+
+
+def why_never(lost: Lost, found: Iterable[Found] = (), *, api_key_id: str = "") -> str:
+    """Return why no task can ever be told to be a submission's, "" if one can.
+
+    `found` are the tasks that were read.  A host that shows no input of those that may be it shows none
+    of what it lists later; a task that has failed is no such sign, as its inputs may have been refused.
+    """
+    if lost.nonce:
+        return ""
+    if not lost.can_be_found:
+        return "what was sent says too little to tell its task from others"
+
+    kind = lost.body["model"], lost.body["task_type"]
+    alike = [
+        task
+        for task in found
+        if (task.trace.model, task.trace.task_type) == kind
+        and lost.may_be_created_in(task.created)
+        and not task.has_failed
+        and not _is_excluded(task, lost, api_key_id)
+    ]
+    if alike and not any(task.trace.input for task in alike):
+        return f"the host shows no inputs of its tasks, so none of {len(alike)} can be told to be its own"
+    return ""
 
 
 def _differs(shown: Mapping[str, Any] | None, sent: Mapping[str, Any]) -> bool:

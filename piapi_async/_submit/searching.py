@@ -22,13 +22,15 @@ FIRST_PAUSE = 1.0
 class Finding:
     """What came of looking for a submission: its task, or tasks that fit and are too many.
 
-    `trouble` is why the last look was none, "" if it was made.
+    `trouble` is why the last look was none, "" if it was made; `is_final` tells that no later look
+    will find more.
     """
 
     task_id: TaskId | None = None
     how: str = ""
     candidates: tuple[str, ...] = ()
     trouble: str = ""
+    is_final: bool = False
 
     def refs(self, origin: str, family: str) -> tuple[TaskRef, ...]:
         """Return references to the candidates."""
@@ -59,11 +61,14 @@ class Search:
     pause: float = FIRST_PAUSE
     candidates: tuple[str, ...] = ()
     trouble: str = ""
+    obstacle: str = ""
+    """Why no later look will find its task, "" if one may."""
     finding: asyncio.Future[Finding] = field(factory=lambda: asyncio.get_running_loop().create_future())
 
     def give_up(self) -> None:
         """Tell the one who waits that its task was not found."""
-        self.settle(Finding(candidates=self.candidates, trouble=self.trouble))
+        trouble = self.trouble or self.obstacle
+        self.settle(Finding(candidates=self.candidates, trouble=trouble, is_final=bool(self.obstacle)))
 
     def settle(self, finding: Finding) -> None:
         """Tell the one who waits, if anybody still does."""

@@ -18,6 +18,7 @@ from .._calls.threads import in_thread
 from .._runtime import Runtime
 from .._submit.finder import Finder
 from .._submit.known_ids import KnownIds
+from .._submit.searching import NOTHING
 from ..ledger._recovery import OpenRow, Taken
 from ..tasks import TaskId, TaskRef
 from . import _codec as codec
@@ -155,6 +156,7 @@ class Lookout:
         began = loop.time()
         pause = min(1.0, self.lease / 2)
         next_look = pause
+        hopeless = False
         while True:
             known = await self.persistence.in_thread(
                 partial(self.database.task_of, item), f"the look for {item}", key=key_of(item)[0]
@@ -163,9 +165,11 @@ class Lookout:
                 return {"ref": encode_ref(known[0]), "found": known[1]}
 
             waited = loop.time() - began
-            history = finder.patience if finder.can_find(request.family) else 0.0
+            history = 0.0
+            if finder.can_find(request.family) and not hopeless:
+                history = finder.patience
             if history and waited >= next_look:
-                await self._look_in_history(finder, item)
+                hopeless = await self._look_in_history(finder, item)
                 next_look = loop.time() - began + min(2 * waited, _LONGEST_PAUSE)
                 if waited >= history:
                     next_look = math.inf
@@ -174,12 +178,15 @@ class Lookout:
                 return {"unknown": unknown}
             await asyncio.sleep(pause)
 
-    async def _look_in_history(self, finder: Finder, item: str) -> None:
+    async def _look_in_history(self, finder: Finder, item: str) -> bool:
+        """Look once; return whether no later look will find what this one has not."""
         try:
-            await finder.look_again({item})
+            findings = await finder.look_again({item})
+            return findings.get(item, NOTHING).is_final
         except DBAPIError as error:  # whose tasks are known: the next look may be luckier
             text = f"the look for {item} waits for the fleet's database: {error.orig}"
             self.runtime.events.notice(logging.WARNING, text, key=key_of(item)[0], error=type(error).__name__)
+            return False
 
     def _finder(self, digest: str, family: str) -> Finder:
         runtime = self.runtime
