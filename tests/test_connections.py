@@ -309,7 +309,7 @@ def test_known_ids_are_remembered_within_bounds() -> None:
 
     assert not known.take(TaskId("t49999"))
     assert not known.take(TaskId("t40001"))
-    assert len(known._young) + len(known._old) <= 20_000
+    assert 10_000 <= len(known) <= 15_000
 
 
 # -- a connection that is refused, given up, or closed with the client --------------------------------------------
