@@ -95,7 +95,7 @@ class SubmitConnector(SteadyConnector):
 
 def has_unread(protocol: ResponseHandler) -> bool:
     """Return whether anything has come on a connection that should be silent, read by the loop or not."""
-    return is_out_of_step(protocol) or (isinstance(protocol, _Handler) and bool(protocol.readable()))
+    return protocol.should_close or (isinstance(protocol, _Handler) and bool(protocol.readable()))
 
 
 def is_out_of_step(protocol: object) -> bool:

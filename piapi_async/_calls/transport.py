@@ -120,7 +120,7 @@ class _Body(aiohttp.BytesPayload):
             raise aiohttp.ClientConnectionError("it was given up before it had begun to leave")
 
         # A middleware of the user's session may try again: it knows nothing of money.
-        if self._submission is not None and self._state.begun:
+        if self._submission is not None and self._state.started_at is not None:
             raise aiohttp.ClientConnectionError(
                 "it had left once already, and is not sent again by a middleware"
             )
@@ -225,7 +225,7 @@ class Transport:
         except PiAPIError as error:
             raise without_frames(error)  # noqa: B904 - its own cause, if it has one, is what led to it
         except Exception as error:  # noqa: BLE001 - a user's connector or middleware may raise anything
-            watched = self._has_body(request, submit=submit)
+            watched = submit or self._has_body(request)
             begun = state.begun if watched else not isinstance(error, _BEFORE_SENDING)
             failure = self._explain(error, begun=begun, timeout=timeout)
         except BaseException as error:  # noqa: BLE001 - a cancellation may become a TimeoutError's cause
@@ -246,7 +246,7 @@ class Transport:
         submission = body = headers = None
         if submit:
             submission = self._submission or self._mark_submissions_in(session)
-        if self._has_body(request, submit=submit):
+        if submit or self._has_body(request):
             body = _Body(request.body, state, submission)
         if self._session is not None or request.headers:
             headers = self._headers_for(request)
@@ -266,7 +266,7 @@ class Transport:
             server_hostname=self._host if submit and self._session is not None else None,
         )
 
-        has_begun = body is None or not body.is_under_way or state.begun
+        has_begun = body is None or not body.is_under_way or state.started_at is not None
         if not has_begun:  # the response was there before; the writing had not had its turn
             response.close()
             raise aiohttp.ClientConnectionError(_UNASKED)
@@ -275,12 +275,13 @@ class Transport:
         body_read = self.secrets.hide(await _read(response))
         return HTTPResponse(response.status, body_read, response.headers, request.body)
 
-    def _has_body(self, request: HTTPRequest, *, submit: bool) -> bool:
-        """Return whether a request is sent with a body, even an empty one: only a body notes when it leaves.
+    def _has_body(self, request: HTTPRequest) -> bool:
+        """Return whether a read is sent with a body, even an empty one: only a body notes when it leaves.
 
-        In a user's session nothing else sees the connection before a request goes out on it.
+        In a user's session nothing else sees the connection before a request goes out on it.  A
+        submission always has one.
         """
-        return bool(request.body) or submit or self._session is not None
+        return bool(request.body) or self._session is not None
 
     def _mark_submissions_in(self, session: aiohttp.ClientSession) -> _Submission:
         connector = session.connector

@@ -209,11 +209,6 @@ class Submission:
                     self._body = body_as_sent(body)
         return self._body
 
-    @property
-    def has_webhook(self) -> bool:
-        """Whether a delivery will report the end of its task."""
-        return self.expected is not None
-
     def enter(self, state: SubmissionState) -> None:
         """Go on to a state.  Raises `RuntimeError` where the table has no such step."""
         if state not in NEXT_STATES[self.state]:

@@ -34,7 +34,7 @@ from ..ledger._writer import LedgerWriter
 from ..observe._emitter import Subject
 from ..policy import Backoff
 from ..tasks import TaskId, TaskRef
-from .claim import NO_CLAIM, AnyClaim, Claim
+from .claim import NO_CLAIM, Claim
 from .correlation import Correlation
 from .ending import Ending
 from .finder import Finder
@@ -185,7 +185,8 @@ class Submitter:
         accepted = None
         events = self._sender.events
         try:
-            submission.claim = self._claim_for(submission, key, identity)
+            if self._ledger is not None:
+                submission.claim = self._claim_for(submission, self._ledger, key, identity)
             accepted = await self._run(submission)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is the caller's
             tell_failed(events, submission, error)
@@ -226,10 +227,9 @@ class Submitter:
     def _report(self, submission: Submission, end: SubmitResult | BaseException) -> None:
         report_left(self._sender.events, submission, end, recorded=self._ledger is not None)
 
-    def _claim_for(self, submission: Submission, key: str | None, identity: SubmissionKey | None) -> AnyClaim:
-        if self._ledger is None:
-            return NO_CLAIM
-
+    def _claim_for(
+        self, submission: Submission, ledger: LedgerWriter, key: str | None, identity: SubmissionKey | None
+    ) -> Claim:
         if identity is None:
             sent = submission.request.to_http()
             family = submission.family.name
@@ -240,7 +240,7 @@ class Submitter:
             subject.key = identity.key
         terms = submission.terms
         kept = Kept(terms.note, events.trace_of(subject))
-        return Claim(self._ledger, identity, events, kept, terms.replaces)
+        return Claim(ledger, identity, events, kept, terms.replaces)
 
     async def _run(self, submission: Submission) -> SubmitResult:
         """Return the task of a submission, once it is recorded.  Raises as `submit`."""
@@ -280,7 +280,7 @@ class Submitter:
 
         return SubmitResult(
             task_id,
-            has_webhook=submission.has_webhook,
+            has_webhook=submission.expected is not None,
             frozen=submission.frozen,
             found=submission.found,
         )
@@ -399,9 +399,7 @@ class Submitter:
             addressed = cast("TaskRequest[Any]", cast("Attaching", addressed).with_links(links))
             submission.has_links = True
         submission.addressed = addressed
-        secret = getattr(addressed, "webhook_secret", None)
-        if secret is not None:
-            self._sender.transport.secrets.add(secret)
+        self._sender.transport.secrets.add(getattr(addressed, "webhook_secret", None))
 
         try:
             return await self._deliver(submission, addressed)
