@@ -395,7 +395,11 @@ class TestWhatIsRefused:
     def test_a_blend_of_fewer_than_two_or_more_than_five(self, count: int) -> None:
         urls = (URL,) * count
 
-        assert refusal_of(Blend, urls) == f"Blend.image_urls: {urls!r} is not allowed; {URLS_WANTED}"
+        text = refusal_of(Blend, urls)
+
+        assert text.startswith(f"Blend.image_urls: {repr(urls)[:40]}")
+        assert text.endswith(f" is not allowed; {URLS_WANTED}")
+        assert len(text) < 250  # only their beginning is shown
 
     @pytest.mark.parametrize("value", ["cat.png", "", None, 5, b"https://a.b"], ids=repr)
     def test_a_blend_with_something_that_is_no_url(self, value: Any) -> None:
