@@ -28,18 +28,16 @@ class KnownIds:
 
     def has(self, task_id: TaskId) -> bool:
         """Return whether a task is known, of whatever family: all share the host's connections."""
-        return self._has(hash(task_id))
+        mark = hash(task_id)
+        return mark in self._young or mark in self._old or mark in self._oldest
 
     def take(self, task_id: TaskId) -> bool:
         """Note the task of a submission; return whether it was new."""
         mark = hash(task_id)
-        if self._has(mark):
+        if mark in self._young or mark in self._old or mark in self._oldest:
             return False
 
         if len(self._young) >= _GENERATION:
             self._young, self._old, self._oldest = {}, self._young, self._old
         self._young[mark] = None
         return True
-
-    def _has(self, mark: int) -> bool:
-        return mark in self._young or mark in self._old or mark in self._oldest

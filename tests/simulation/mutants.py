@@ -24,16 +24,16 @@ MUTANTS = (
             ),
             (
                 "_submit/known_ids.py",
-                "        if mark in self._young or mark in self._old:\n            return False\n",
-                "",
+                "        if mark in self._young or mark in self._old or mark in self._oldest:\n",
+                "        if False:\n",
             ),
         ),
     ),
     Mutant(
         "an id that belongs to another submission is accepted",
         "_submit/known_ids.py",
-        "        if mark in self._young or mark in self._old:\n            return False\n",
-        "",
+        "        if mark in self._young or mark in self._old or mark in self._oldest:\n",
+        "        if False:\n",
     ),
     Mutant(
         "a response that names a task may be retried",
