@@ -342,10 +342,10 @@ def pick_images(result: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
 
     Returns ("", ()) if no field has any.
     """
-    get = result.get
     for name in IMAGE_FIELDS:
-        if get(name):
-            links = links_in(result[name])
+        value = result.get(name)
+        if value:
+            links = links_in(value)
             if links:
                 return name, links
     return "", ()
