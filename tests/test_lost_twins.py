@@ -6,10 +6,10 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from support.ledgers import ORIGIN, identity, opened, ref
+from support.ledgers import ORIGIN, accept, identity, opened, ref
 from support.serving import KEY, serving
 
-from piapi_async import CreateTask, Ledger, PiAPI, SubmissionUnknown
+from piapi_async import CreateTask, Ledger, LedgerError, PiAPI, SubmissionUnknown
 from piapi_async._submit.peers import Peers
 from piapi_async.emulator import Drop, SlowFirstByte
 from piapi_async.ledger import LedgerState
@@ -59,6 +59,22 @@ async def test_what_was_found_is_taken_back_by_the_response_to_another_process(
     assert taken is not None
     assert (taken.task_id, taken.taken_from) == ("t", ("lost",))
     assert rows == {"lost": (LedgerState.UNKNOWN, None, ""), "answered": (LedgerState.ACCEPTED, "t", "")}
+
+
+@pytest.mark.parametrize("ends", [False, True])
+async def test_a_person_cannot_give_one_task_to_two(tmp_path: Path, ends: bool) -> None:  # noqa: FBT001 - a parameter
+    async with opened(tmp_path / "run.db") as ledger:
+        writer = writer_of(ledger)
+        await accept(ledger, "answered")
+        lost = identity("lost")
+        await writer.claim(lost)
+        await writer.mark_unknown(lost)
+        if ends:
+            writer.end(ref("task of answered"), "done", {})
+
+        with pytest.raises(LedgerError, match="'answered': no two submissions have one task"):
+            await ledger.resolve("lost", task_id="task of answered")
+        await ledger.resolve("lost", task_id="another")
 
 
 @pytest.mark.parametrize("found", ["webhook", "hand"])

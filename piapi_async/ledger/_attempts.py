@@ -8,12 +8,14 @@ submission, and are not its own.  Each function is run in a transaction of the l
 
 from __future__ import annotations
 
+import math
 import sqlite3
 import time
 from typing import Any
 
+from ..errors import LedgerError
 from ._entries import EndedAttempt, SubmissionKey
-from ._recovery import SentAs
+from ._recovery import SentAs, keys_of
 
 _KEEP = """
 INSERT OR REPLACE INTO earlier (origin, task_id, family, key, attempt, at, outcome)
@@ -115,3 +117,17 @@ def spent_key(connection: sqlite3.Connection, origin: str, task_id: str) -> str 
     if row is None:
         return None
     return str(row["key"])
+
+
+def require_nobodys(connection: sqlite3.Connection, origin: str, task_id: str) -> None:
+    """Raise `LedgerError` if a task is known to be a submission's, whenever that was."""
+    earlier = spent_key(connection, origin, task_id)
+    if earlier is not None:
+        raise LedgerError(f"Task {task_id} was made by an earlier attempt of the submission {earlier!r}")
+
+    other = keys_of(connection, origin, [task_id], 0.0, math.inf).get(task_id)
+    if other is not None:
+        raise LedgerError(
+            f"Task {task_id} is that of the submission {other!r}: no two submissions have one task. If the "
+            "unknown one has made none, use resubmit"
+        )

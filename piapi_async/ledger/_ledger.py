@@ -118,8 +118,8 @@ class Ledger:
         the response to the new submission is lost as well, the older task may be found for it, as the
         two are alike and their webhooks have one nonce.
 
-        Raises `LedgerError` if the key is not there, or not unknown; `ValueError` unless one of the
-        two is given.
+        Raises `LedgerError` if the key is not there, or not unknown, or the task is another
+        submission's; `ValueError` unless one of the two is given.
         """
         if (task_id is None) == (not resubmit):
             raise ValueError("resolve: give either task_id= (it was accepted) or resubmit=True (it was not)")

@@ -22,11 +22,20 @@ from attrs import define, field
 from .._text import shorten
 from ..errors import KeyReused, LedgerError
 from ..tasks import TaskId, TaskRef
-from ._attempts import EARLIER_ATTEMPT, earlier_key, refuse, replace, spent_key, withdraw
+from ._attempts import EARLIER_ATTEMPT, earlier_key, refuse, replace, require_nobodys, withdraw
 from ._entries import NOTHING_KEPT, EndedAttempt, Kept, LedgerEntry, LedgerState, SubmissionKey
 from ._file import LedgerFile, Shrinking
 from ._queries import OPEN, count_words, entry_of
-from ._recovery import OpenRow, SentAs, Taken, give_task, lose, open_row_of, read_open_rows, take_back
+from ._recovery import (
+    OpenRow,
+    SentAs,
+    Taken,
+    give_task,
+    lose,
+    open_row_of,
+    read_open_rows,
+    take_back,
+)
 
 _INSERT_CLAIM = """
 INSERT INTO submits (key, origin, family, digest, request, owner, at, body, lost_at, clock_offset, note, trace, state)
@@ -349,7 +358,7 @@ class LedgerStore:
     def resolve(self, connection: sqlite3.Connection, key: str, task_id: str | None) -> None:
         """Record the task of an unknown submission, or delete it as `forget` does if it made none.
 
-        Raise `LedgerError` for others.
+        Raise `LedgerError` for others, and for a task that another submission has.
         """
         self.sweep(connection)
 
@@ -363,11 +372,7 @@ class LedgerStore:
         if task_id is None:
             withdraw(connection, key)
         else:
-            other_key = spent_key(connection, row["origin"], task_id)
-            if other_key is not None:
-                raise LedgerError(
-                    f"Task {task_id} was made by an earlier attempt of the submission {other_key!r}"
-                )
+            require_nobodys(connection, row["origin"], task_id)
             connection.execute(_RESOLVE, (task_id, key))
 
     # -- reading ----------------------------------------------------------------------------------
