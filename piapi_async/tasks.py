@@ -18,7 +18,6 @@ import attrs
 import orjson
 from attrs import evolve, field, frozen
 
-from ._html import task_html
 from ._refs import HasRef, TaskId, TaskLike, TaskRef, check_task_id, ref_in, to_task_id
 from ._text import brief
 
@@ -346,6 +345,8 @@ class Task(Generic[R_co]):
 
     def _repr_html_(self) -> str:
         """Return what a notebook shows: the pictures, players for videos and sounds, links to the rest."""
+        from ._html import task_html  # noqa: PLC0415 - few programs run in a notebook
+
         return task_html(f"Task {self.task_id}", self.to_dict(), self.error)
 
 

@@ -11,6 +11,7 @@ make its end unreadable.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache, cached_property
 from types import GenericAlias
 from typing import Any, Generic, TypeVar, get_args, get_origin
 
@@ -44,7 +45,12 @@ class Structure(Generic[T]):
 
     def __init__(self, cls: type[T]) -> None:
         self._cls = cls
-        self._fast = _CONVERTER.get_structure_hook(cls)
+
+    @cached_property
+    def _fast(self) -> Hook:
+        # Made when it is first called: cattrs writes a function for every class, and most programs
+        # read a few of them.
+        return _converter().get_structure_hook(self._cls)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Structure, (self._cls,)  # the fast converter is a generated function: no pickle
@@ -62,11 +68,21 @@ class Structure(Generic[T]):
         try:
             value: T = self._fast(data, self._cls)
         except (TypeError, ValueError, OverflowError):
-            value = _SALVAGER.structure(data, self._cls)
+            value = _salvager().structure(data, self._cls)
         return value
 
 
 # -- the fast converter, and the one that explains -------------------------------------------------
+
+
+@cache
+def _converter() -> cattrs.Converter:
+    return _make_converter(detailed=False)
+
+
+@cache
+def _explainer() -> cattrs.Converter:
+    return _make_converter(detailed=True)
 
 
 def _make_converter(*, detailed: bool) -> cattrs.Converter:
@@ -137,7 +153,8 @@ def _is_empty(value: object) -> bool:
 # -- the converter that raises nothing -------------------------------------------------------------
 
 
-def _make_salvager() -> cattrs.Converter:
+@cache
+def _salvager() -> cattrs.Converter:
     """Make a converter that raises nothing, whatever JSON it is given."""
     converter = cattrs.Converter(detailed_validation=False)
     hooks: dict[Any, Hook] = {
@@ -211,18 +228,13 @@ def _salvage_tuple(kind: Any, converter: cattrs.Converter) -> Hook:  # noqa: ANN
     return salvage
 
 
-_CONVERTER = _make_converter(detailed=False)
-_EXPLAINER = _make_converter(detailed=True)
-_SALVAGER = _make_salvager()
-
-
 # -- where it went wrong ---------------------------------------------------------------------------
 
 
 def _explain(data: object, cls: type[Any], path: str, error: Exception) -> UnexpectedAnswer:
     """Return the error for JSON that the fast converter has refused with `error`."""
     try:
-        _EXPLAINER.structure(data, cls)
+        _explainer().structure(data, cls)
     except BaseValidationError as group:
         steps, error = _deepest(group)
         path, data = join(path, *steps), _dig(data, steps)
