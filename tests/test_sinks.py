@@ -187,6 +187,24 @@ async def test_a_sink_that_fails_is_tried_again_and_then_told(monkeypatch: pytes
         assert [f"{store.url}/t1.png"] == await download(task, store.url, retry=RetryPolicy(initial=0.001))
 
 
+async def test_a_store_that_refuses_is_told_and_is_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Azure's driver does for a container that is not there."""
+    store = FileSystem(f"memory://{uuid4().hex}/run")
+
+    class AzureError(Exception):
+        status_code = 404
+
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("Failed to upload") from AzureError()
+
+    monkeypatch.setattr(type(store.fs), "_open", refuse)
+    async with strict_server() as server:
+        server.usual = Act(say=http(PNG))
+        with pytest.raises(DownloadError, match="Failed to upload"):
+            await download(picture_task(f"{server.base_url}/a"), store.url)
+        assert 1 == len(server.received)
+
+
 async def test_a_sink_whose_folder_is_a_file_is_told_and_is_not_tried_again(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"x")
     async with strict_server() as server:

@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 from attrs import define, field
 
 from .._protocol.signatures import HEAD
+from .._text import shorten
 from ..errors import DownloadError
 from ._place import NO_DISK, PLENTY, Part
 
@@ -30,6 +31,10 @@ _READ_ONLY = frozenset({"http", "https", "data", "github", "git"})
 _HAVE_FOLDERS = frozenset({"file", "local", "memory", "sftp", "ssh", "ftp", "smb", "hdfs", "webhdfs"})
 _CHAINED = "::"
 _PASSWORD = re.compile(r"^([^:/?#]+://[^:@/?#]*):[^@/?#]*@")
+
+
+_PASSING = frozenset({408, 409, 412, 423, 425, 429})
+"""Among the 4xx of an object store those that another try may mend."""
 
 
 class SinkError(OSError):
@@ -257,11 +262,28 @@ def _told() -> Iterator[None]:
     except (PermissionError, FileNotFoundError, NotADirectoryError, IsADirectoryError):
         raise  # which no other try mends
     except Exception as error:
+        if _is_refused(error):
+            raise PermissionError(_text(error)) from error
         raise SinkError(_text(error)) from error
 
 
+def _is_refused(error: BaseException | None) -> bool:
+    """Return whether the store has refused a call, as its driver or what that has caught says: a 4xx.
+
+    adlfs has a `RuntimeError` caused by an error with a `status_code`, gcsfs an error with a `code`
+    (observed).
+    """
+    while error is not None:
+        for name in ("status_code", "code", "status"):
+            status = getattr(error, name, None)
+            if isinstance(status, int) and 400 <= status < 500:  # noqa: PLR2004 - HTTP's
+                return status not in _PASSING
+        error = error.__cause__
+    return False
+
+
 def _text(error: Exception) -> str:
-    return str(error) or type(error).__name__
+    return shorten(str(error)) or type(error).__name__
 
 
 def _not_allowed(target: str, why: str) -> ValueError:
