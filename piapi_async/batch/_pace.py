@@ -4,13 +4,19 @@ Theory of operation
 -------------------
 An account runs so many tasks at a time.  A host that is given more queues some of them, and refuses
 the rest; most hosts do not say how many those are.  So a run begins with what the account tells, or
-with few, and adds one for each task that the host starts at once: as each that ends makes room for
-two, that doubles in the time of one task.  Once tasks wait to be started there is nothing to be
-gained, and it adds none.  When a submission is put off (429, or in words) it halves, once for all
-that are put off at the time, and remembers how many were accepted: up to there it grows again at
-once, and beyond only after a long quiet time, so that few submissions are refused.  While it is right
-it goes further and further, as the host may have been given more.  What was put off is submitted
-again when a task of the run has ended.
+with few, and then:
+
+1. It adds one for each task that the host starts at once, one at a time, which at least doubles them in the
+   time of one task; and none while tasks wait to be started.
+2. When a submission is put off (429, or in words) it halves, once for all that are put off at the time.
+   How many were accepted is the plateau, up to which it grows again by 1.
+3. If that was a try beyond the plateau the host runs as many as before, and the end of the next task takes
+   it back to them at once.
+4. At the plateau it tries one more after a quiet time, which is shorter where the host has run more before.
+   Of a hundred starts not even one pays for such a try, so that hardly a submission in a hundred is refused.
+5. If the try is accepted it grows by 1 again.
+
+What was put off is submitted again when a task of the run has ended.
 
 `Controller` is that rule, pure; `Starts` tells from what was seen of a task whether it was started
 at once; `Slots` is the semaphore, of which it withholds what is beyond the limit.
@@ -37,10 +43,17 @@ _FEW = 10  # to begin with, where the host does not tell
 _TICK = 1.0  # seconds between two looks at what is in flight
 _ACCOUNT_SECONDS = 5.0  # for which the host is asked
 
-# Starts at once for which it stays where the host has refused more, before it tries again; the
-# first in rounds, each of which is as many as there are tasks in flight.
-_QUIET_ROUNDS = 8
-_QUIET_STARTS = 120
+# Rounds, of as many starts at once as there are tasks in flight, between two tries; fewer where the host has
+# run more before, as it may do so again.
+_ROUNDS = 12
+_ROUNDS_BELOW = 4
+_BELOW = 0.8  # of the most that it has run
+
+# Starts that pay for a try, and the most tries that are saved up for when fewer tasks are run.
+_STARTS_FOR_A_TRY = 110
+_MOST_TRIES = 6
+
+_CLOSE = 0.05  # an end is seen late, so that a try may be accepted by luck
 
 # Seconds after which a task that waits is queued, and by which a start may be later than the earliest.
 _QUEUED_AFTER = 10.0
@@ -50,49 +63,72 @@ _STAGED = "staged"  # the legacy protocol's word for what is over the limit (ven
 
 @define
 class Controller:
-    """How many tasks should be in flight; `plateau` is up to where it grows at once."""
+    """How many tasks should be in flight.
+
+    `plateau` is up to where it grows at once: the cap, as long as the host has not refused more.
+    """
 
     cap: int
     limit: int
     plateau: int = field(init=False)
-    _step: int = field(default=1, init=False)  # by which it goes beyond the plateau
+    _known: int = field(default=0, init=False)  # the plateau before it tried more
+    _most: int = field(default=0, init=False)  # the highest plateau of the run
+    _returns: bool = field(default=False, init=False)  # to the plateau, when a task ends
+    _growth: int = field(default=0, init=False)  # by which it may grow, one at a time
     _starts: int = field(default=0, init=False)  # at the plateau
+    _tries: float = field(default=0.0, init=False)  # that are paid for
 
     def __attrs_post_init__(self) -> None:
         self.plateau = self.cap
 
     def started(self, *, at_once: bool) -> None:
         """Take in that a task was started at once, or that it was queued."""
+        self._tries = min(_MOST_TRIES, self._tries + 1 / _STARTS_FOR_A_TRY)
         if not at_once:
             self._starts = 0
-            return
-        if self.limit < self.plateau:
-            self.limit += 1
-            return
+        elif self.limit + self._growth < self.plateau:
+            self._growth += not self._returns
+        else:
+            self._starts += 1
+            if self.plateau < self.cap and self._tries >= 1 and self._starts >= self._quiet_starts():
+                self._try_more()
 
-        self._starts += 1
-        if self.plateau < self.cap and self._starts >= self._quiet_starts():
-            self._go_beyond()
+    def grow(self) -> None:
+        """Add one of those that starts have earned, as the one before has been accepted, or refused."""
+        if self._growth:
+            self._growth -= 1
+            self.limit += 1
+
+    def ended(self) -> None:
+        """Take in that a task has ended."""
+        if self._returns:
+            self.limit, self._returns = self.plateau, False
 
     def put_off(self, accepted: int) -> None:
         """Take in that the host has put submissions off, of so many tasks that are in flight."""
         if accepted > self.limit:  # it was halved a moment ago, and what is in flight has not ended yet
             return
 
+        self._returns = self.plateau == self.cap
         self.plateau = max(1, accepted)
+        if self._returns:
+            if 0 <= accepted - self._known <= _CLOSE * self._known:
+                self.plateau = self._known
+            self._most = max(self._most, self.plateau)
         self.limit = max(1, self.limit // 2)
-        self._starts, self._step = 0, 1
+        self._growth = self._starts = 0
 
     def _quiet_starts(self) -> int:
-        if self._step > 1:  # it has just gone further, and was right
-            return self.plateau
-        return max(_QUIET_STARTS, _QUIET_ROUNDS * self.plateau)
+        rounds = _ROUNDS
+        if self.plateau < _BELOW * self._most:
+            rounds = _ROUNDS_BELOW
+        return rounds * self.plateau
 
-    def _go_beyond(self) -> None:
-        self.plateau = min(self.cap, self.plateau + self._step)
-        self.limit += 1
+    def _try_more(self) -> None:
+        self._known, self.plateau = self.plateau, self.cap
+        self._growth = 1
         self._starts = 0
-        self._step *= 2
+        self._tries -= 1
 
 
 @define(eq=False)
@@ -247,6 +283,7 @@ class Pace:
     def ended(self, index: int) -> None:
         """Note that an item's task has ended, or is waited for no more."""
         self._accepted -= 1
+        self._controller.ended()
         was_at_once = self._starts.take(index)
         self._starts.drop(index)
         self._take_in([] if was_at_once is None else [was_at_once])
@@ -281,6 +318,7 @@ class Pace:
         if put_off != self._put_off:
             self._put_off = put_off
             self._controller.put_off(self._accepted)
+        self._controller.grow()
 
         if self._controller.limit != self.slots.limit:
             self.slots.set_limit(self._controller.limit)
