@@ -176,7 +176,7 @@ def test_it_tries_more_no_oftener_than_each_hundredth_time_and_where_fewer_are_r
 
     controller.put_off(accepted=10)
     grow_to(controller, 10)
-    assert 5 == tries(controller, 10, 200)  # each is a fourth round
+    assert 6 == tries(controller, 10, 210)  # each when three rounds and a half have passed
     tries(controller, 10, 1_000)
     assert 9 == tries(controller, 10, 1_000)  # nothing is saved any more: what each 110 starts pay for
 

@@ -46,12 +46,12 @@ _ACCOUNT_SECONDS = 5.0  # for which the host is asked
 # Rounds, of as many starts at once as there are tasks in flight, between two tries; fewer where the host has
 # run more before, as it may do so again.
 _ROUNDS = 12
-_ROUNDS_BELOW = 4
+_ROUNDS_BELOW = 3.5
 _BELOW = 0.8  # of the most that it has run
 
 # Starts that pay for a try, and the most tries that are saved up for when fewer tasks are run.
 _STARTS_FOR_A_TRY = 110
-_MOST_TRIES = 6
+_MOST_TRIES = 8
 
 _CLOSE = 0.05  # an end is seen late, so that a try may be accepted by luck
 
@@ -118,8 +118,8 @@ class Controller:
         self.limit = max(1, self.limit // 2)
         self._growth = self._starts = 0
 
-    def _quiet_starts(self) -> int:
-        rounds = _ROUNDS
+    def _quiet_starts(self) -> float:
+        rounds: float = _ROUNDS
         if self.plateau < _BELOW * self._most:
             rounds = _ROUNDS_BELOW
         return rounds * self.plateau
