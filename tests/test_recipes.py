@@ -219,7 +219,7 @@ async def test_a_telegram_bot_draws_once_for_an_update_and_its_buttons_work(emul
         await recipe.dispatcher.feed_update(bot, Update(update_id=number, callback_query=query))
 
     async def use(*_: Any) -> None:
-        for _ in range(2):  # the same update, delivered twice
+        for _time in range(2):  # the same update, delivered twice
             await feed(9, "/imagine a cute cat")
         photos = [call for call in calls if type(call).__name__ == "SendPhoto"]
         keys = [key for row in photos[0].reply_markup.inline_keyboard for key in row]
