@@ -7,7 +7,7 @@ from typing import Any
 
 import anyio
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from support.batching import rerolls, start_at_most
 from support.serving import serving
@@ -199,6 +199,7 @@ def test_a_try_that_an_end_has_made_room_for_changes_nothing() -> None:
     assert 60 == controller.plateau
 
 
+@example([("off", 0), ("end", 0)], 90)  # a host that is busy with others
 @given(
     st.lists(st.tuples(st.sampled_from(["start", "queue", "end", "look", "off"]), st.integers(0, 99))),
     st.integers(1, 90),

@@ -102,7 +102,8 @@ class Controller:
     def ended(self) -> None:
         """Take in that a task has ended."""
         if self._returns:
-            self.limit, self._returns = self.plateau, False
+            self.limit = max(self.limit, self.plateau)
+            self._returns = False
 
     def put_off(self, accepted: int) -> None:
         """Take in that the host has put submissions off, of so many tasks that are in flight."""
@@ -113,7 +114,7 @@ class Controller:
         self.plateau = max(1, accepted)
         if self._returns:
             if 0 <= accepted - self._known <= _CLOSE * self._known:
-                self.plateau = self._known
+                self.plateau = max(1, self._known)
             self._most = max(self._most, self.plateau)
         self.limit = max(1, self.limit // 2)
         self._growth = self._starts = 0
