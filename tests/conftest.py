@@ -5,9 +5,10 @@ import faulthandler
 import gc
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
+import coverage
 import pytest
 import trustme
 from hypothesis import HealthCheck, settings
@@ -19,6 +20,7 @@ settings.register_profile("fast line", settings.get_profile("gate"), max_example
 settings.load_profile("gate")
 
 _STDERR = pytest.StashKey[int]()
+_MEASURES_CHILDREN = "COVERAGE_PROCESS_CONFIG"
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -39,6 +41,26 @@ def pytest_timeout_set_timer(item: pytest.Item, settings: Any) -> bool:
 def pytest_timeout_cancel_timer() -> bool:
     faulthandler.cancel_dump_traceback_later()
     return True
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Measure no coverage in storms, here and in the processes that they start: it doubles what they cost.
+
+    What has a line executed is a quick test, or a storm that is marked `measured`.
+    """
+    measuring = coverage.Coverage.current() if "storm" in item.keywords else None
+    if measuring is None or "measured" in item.keywords:
+        return (yield)
+
+    measuring.stop()
+    of_children = os.environ.pop(_MEASURES_CHILDREN, None)
+    try:
+        return (yield)
+    finally:
+        if of_children is not None:
+            os.environ[_MEASURES_CHILDREN] = of_children
+        measuring.start()
 
 
 def pytest_enter_pdb() -> None:

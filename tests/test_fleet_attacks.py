@@ -248,6 +248,7 @@ async def test_a_finding_gives_no_task_away_that_is_somebody_s(database: Databas
 # -- with a worker ------------------------------------------------------------------------------------
 
 
+@pytest.mark.measured
 @pytest.mark.storm
 async def test_a_late_answer_makes_the_next_attempt_needless_though_a_person_has_asked_for_it(
     url: str, fleet: Fleet, database: Database
@@ -269,6 +270,7 @@ async def test_a_late_answer_makes_the_next_attempt_needless_though_a_person_has
         assert rows(url, "SELECT item FROM piapi_tasks") == [("late#2",)]
 
 
+@pytest.mark.measured
 @pytest.mark.storm
 async def test_a_slow_rate_limit_of_the_client_refuses_no_job(url: str, fleet: Fleet) -> None:
     slow = {"rate_limit": (1, 0.2), "retry": RetryPolicy(attempts=2)}
@@ -281,6 +283,7 @@ async def test_a_slow_rate_limit_of_the_client_refuses_no_job(url: str, fleet: F
     assert len(emulator.engine.tasks) == 5
 
 
+@pytest.mark.measured
 @pytest.mark.storm
 async def test_a_job_that_is_cancelled_while_the_host_puts_it_off_is_not_sent(url: str, fleet: Fleet) -> None:
     async with host() as (emulator, piapi), at_work(url, piapi):
@@ -296,6 +299,7 @@ async def test_a_job_that_is_cancelled_while_the_host_puts_it_off_is_not_sent(ur
         assert not emulator.engine.tasks
 
 
+@pytest.mark.measured
 @pytest.mark.storm
 async def test_jobs_that_are_unknown_stand_in_no_prune_s_way(
     url: str, fleet: Fleet, database: Database
@@ -311,6 +315,7 @@ async def test_jobs_that_are_unknown_stand_in_no_prune_s_way(
     assert [outcome.key for outcome in await fleet.unknown()] == ["lost"]
 
 
+@pytest.mark.measured
 @pytest.mark.storm
 async def test_an_engine_that_cannot_be_launched_leaves_the_process_free_for_another(
     url: str, fleet: Fleet, tmp_path: Path
@@ -322,6 +327,7 @@ async def test_an_engine_that_cannot_be_launched_leaves_the_process_free_for_ano
         assert (await (await fleet.submit(cat("k"))).wait(30)).ok
 
 
+@pytest.mark.measured
 @pytest.mark.storm
 def test_a_program_with_a_dbos_application_of_its_own_is_told_to_run_its_worker_elsewhere(
     tmp_path: Path,

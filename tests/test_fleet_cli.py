@@ -52,6 +52,7 @@ def rows(path: str = "out.jsonl") -> list[dict[str, Any]]:
     return [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
 
 
+@pytest.mark.measured
 @pytest.mark.storm
 def test_a_batch_on_a_file_has_a_worker_of_its_own_and_goes_on_where_it_was() -> None:
     words = (
@@ -151,6 +152,7 @@ def test_a_password_is_not_shown() -> None:
     assert file_of("postgresql://host/app") is None
 
 
+@pytest.mark.measured
 @pytest.mark.storm
 def test_a_batch_whose_own_worker_is_told_to_leave_ends_and_the_next_goes_on_with_its_tasks() -> None:
     words = ("batch", "cats.jsonl", "--database", URL, "--out", "out.jsonl")

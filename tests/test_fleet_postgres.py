@@ -25,7 +25,7 @@ from piapi_async.cli import cli
 from piapi_async.emulator import Dialect, Drop
 from piapi_async.fleet import Fleet
 
-pytestmark = pytest.mark.storm
+pytestmark = [pytest.mark.storm, pytest.mark.measured]
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from piapi_async.fleet._deliveries import FleetSubmissions
 from piapi_async.tasks import TaskId
 from piapi_async.unified import UNIFIED
 
-pytestmark = [pytest.mark.storm, NEEDS_SQLITE]
+pytestmark = [pytest.mark.storm, pytest.mark.measured, NEEDS_SQLITE]
 
 IMPATIENT: Mapping[str, Any] = {"timeout": 0.3}
 

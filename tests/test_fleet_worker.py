@@ -28,7 +28,7 @@ from piapi_async import (
 from piapi_async.emulator import Dialect, Drop, NoFiles, Status, TaskFails
 from piapi_async.fleet import Fleet, Worker
 
-pytestmark = [pytest.mark.storm, NEEDS_SQLITE]
+pytestmark = [pytest.mark.storm, pytest.mark.measured, NEEDS_SQLITE]
 
 
 @pytest.fixture

@@ -44,7 +44,7 @@ async def test_it_begins_with_what_the_account_tells() -> None:
     async with serving({}, concurrency=17, durations=TAKES) as (emulator, piapi):
         runner = BatchRunner(piapi, concurrency="auto", on_progress=lambda totals: seen.append(totals.read))
         seen: list[int] = []
-        async with runner.stream(rerolls(60)) as outcomes:
+        async with runner.stream(rerolls(25)) as outcomes:
             await anyio.sleep(3)
             assert len(runner.in_flight) == 17
             async for outcome in outcomes:
@@ -64,7 +64,7 @@ async def test_it_finds_out_how_many_are_run_at_a_time(queue: int) -> None:
 
 async def test_it_never_goes_beyond_what_was_asked_for() -> None:
     async with serving({}, concurrency=1000, dialect=HIDDEN, durations=TAKES) as (emulator, piapi):
-        _, most = await most_in_flight(emulator, piapi, 100, auto_max=12)
+        _, most = await most_in_flight(emulator, piapi, 50, auto_max=12)
 
     assert most == 12
 

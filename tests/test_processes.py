@@ -11,6 +11,7 @@ import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
+import coverage
 import pytest
 from support.processes import Child, ended, started, wait_until
 
@@ -131,3 +132,9 @@ def test_a_pytest_that_a_test_starts_leaves_the_folders_of_other_runs_alone(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     assert Path(os.environ["PYTEST_DEBUG_TEMPROOT"]).is_relative_to(tmp_path_factory.getbasetemp())
+
+
+@pytest.mark.storm
+def test_no_coverage_is_measured_in_a_storm_nor_in_the_processes_that_it_starts() -> None:
+    assert coverage.Coverage.current() is None
+    assert "COVERAGE_PROCESS_CONFIG" not in os.environ
