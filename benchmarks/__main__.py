@@ -36,6 +36,7 @@ BENCHMARKS = (
     "batch",
     "concurrency",
     "ledger",
+    "fleet",
     "downloads",
     "emulator",
     "observers",

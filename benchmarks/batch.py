@@ -35,6 +35,7 @@ from attrs import asdict, frozen
 
 from piapi_async import BatchRunner, Ledger, PiAPI, PollPolicy, Reroll
 
+from ._encoding import encoding_goals
 from ._goals import Goal, goals_table
 from ._slices import Loop, Slice, Spread, cpu, in_flight, ratios, take_turns, wall
 from ._table import short, table
@@ -294,7 +295,8 @@ def main(*, smoke: bool = False, json_path: Path | None = None) -> None:
     begun = time.perf_counter()
     with server_process() as remote:
         slices, runs, facts, mask = _measure(remote, smoke=smoke)
-    goals = _goals(slices, runs, mask)
+        encoded = asyncio.run(encoding_goals(remote.base_url, KEY, PARENT))
+    goals = _goals(slices, runs, mask) + encoded
     print(goals_table(f"batch, {IN_FLIGHT} in flight", goals))
     print()
     print(table("the loops", ("", "µs CPU per reroll", "rerolls per second"), _loops(slices)))

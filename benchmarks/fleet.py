@@ -21,7 +21,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from attrs import define, field, frozen
+import orjson
+from attrs import asdict, define, evolve, field, frozen
 
 from piapi_async import SubmissionUnknown
 from piapi_async.batch import BatchItem
@@ -183,8 +184,36 @@ def _at_most(what: str, figure: int, goal: int) -> Goal:
     return Goal(what, f"{figure}", f"<= {goal}", figure <= goal)
 
 
-def main() -> None:
-    """Read the command line, run, and print the figures beside their goals."""
+def run(size: Size, given: str | None, *, costs_alone: bool = False) -> list[Goal]:
+    """Run all parts, each on a database of its own, and print the figures beside their goals; return these."""
+    runs: list[tuple[str, Callable[[str], Coroutine[Any, Any, list[Goal]]]]] = [
+        ("What an item costs one worker", lambda url: costs(url, size.costed, size.cost_limit)),
+        ("What waits cost", lambda url: waits(url, size.waits, size.waited)),
+    ]
+    if not costs_alone:
+        runs.insert(0, ("Workers are killed and stopped", lambda url: long_run(url, size)))
+
+    found: list[Goal] = []
+    for title, part in runs:
+        with tempfile.TemporaryDirectory(prefix=PREFIX) as name, database(given, Path(name)) as url:
+            goals = asyncio.run(part(url))
+        print(goals_table(title, goals), end="\n\n", flush=True)
+        found += goals
+
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024
+    print(f"peak memory of a worker: {peak} MB")
+    return found
+
+
+def main(*, smoke: bool = False, json_path: Path | None = None) -> None:
+    """Run as one of all benchmarks."""
+    found = run(SMOKE if smoke else Size(), None)
+    if json_path is not None:
+        goals = [asdict(evolve(goal, what=f"fleet: {goal.what}")) for goal in found]
+        json_path.write_bytes(orjson.dumps({"goals": goals}, option=orjson.OPT_INDENT_2))
+
+
+def _command() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "--database",
@@ -200,28 +229,10 @@ def main() -> None:
         return
 
     size = SMOKE if options.smoke else Size()
-    runs: list[tuple[str, Callable[[str], Coroutine[Any, Any, list[Goal]]]]] = [
-        ("What an item costs one worker", lambda url: costs(url, size.costed, size.cost_limit)),
-        ("What waits cost", lambda url: waits(url, size.waits, size.waited)),
-    ]
-    if not options.costs:
-        runs.insert(0, ("Workers are killed and stopped", lambda url: long_run(url, size)))
-
-    missed = False
-    for title, run in runs:
-        with (
-            tempfile.TemporaryDirectory(prefix=PREFIX) as name,
-            database(options.database, Path(name)) as url,
-        ):
-            goals = asyncio.run(run(url))
-        print(goals_table(title, goals), end="\n\n", flush=True)
-        missed = missed or any(goal.met is False for goal in goals)
-
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024
-    print(f"peak memory of a worker: {peak} MB")
-    if missed and not options.smoke:
+    goals = run(size, options.database, costs_alone=options.costs)
+    if any(goal.met is False for goal in goals) and not options.smoke:
         sys.exit("a goal was missed")
 
 
 if __name__ == "__main__":
-    main()
+    _command()
