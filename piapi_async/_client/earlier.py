@@ -66,7 +66,6 @@ def _forgotten(denial: NotFoundError, entry: LedgerEntry) -> NotFoundError:
         f"the host has it no more ({denial.message}), and the ledger was compacted. Nothing was sent now and "
         "nothing was paid. If its files were not saved then, submit it under another key, which pays anew",
         status=denial.status,
-        message=denial.message,
         body=denial.body,
         request=denial.request,
     )
