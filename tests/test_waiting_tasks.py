@@ -13,7 +13,7 @@ import pytest
 from piapi_async import LEGACY, UNIFIED, Task, TaskState
 from piapi_async._http import HTTPResponse
 from piapi_async.midjourney import MultiFetch
-from piapi_async.tasks import TaskId
+from piapi_async.tasks import TaskId, look_into
 
 ID = TaskId("6886fc4d-9c3b-4a5e-8a38-5ac4f0e7a2cd")
 SECRET = "hunter-two"
@@ -93,3 +93,14 @@ def test_an_entry_that_would_pass_for_an_envelope_is_kept_as_it_is() -> None:
 
     assert task.state is TaskState.RUNNING
     assert task.raw == entry
+
+
+@pytest.mark.parametrize(("read", "sent"), WAYS)
+def test_is_looked_into_without_keeping_what_was_read(read: Any, sent: dict[str, Any]) -> None:
+    task = read(sent)
+
+    seen = look_into(task)
+
+    assert "raw" not in vars(task)
+    assert look_into(task) == seen == task.raw
+    assert look_into(task) is task.raw

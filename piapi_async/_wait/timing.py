@@ -13,7 +13,7 @@ from attrs import define
 from .._protocol.family import Family
 from .._protocol.kinds import Kind
 from ..policy import Caution, PollPolicy
-from ..tasks import TaskState, Usual
+from ..tasks import TaskState, Usual, look_into
 from .durations import KindDurations, Kinds
 from .trust import WebhookTrust
 from .watch import NEVER, AnyTask, Watch
@@ -62,7 +62,7 @@ class Timing:
         age, pace = watch.measure(task, now)
         durations = watch.durations
         if durations is None:
-            kind = watch.kind or watch.family.kind(task.raw)
+            kind = watch.kind or watch.family.kind(look_into(task))
             durations = watch.durations = self.durations_of(watch.family, kind)
         if watch.paced_from == now and task.state is TaskState.WAITING:  # it has not begun yet
             durations.begun(watch, now)
