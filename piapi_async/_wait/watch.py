@@ -33,7 +33,7 @@ UNPLANNED = math.nan
 """When a task is due whose first poll is planned once somebody waits for it."""
 
 
-@define(eq=False, slots=True)
+@define(eq=False, slots=True, weakref_slot=False)
 class Watch:
     """One task that is or was waited for; its handles share it.
 
@@ -154,7 +154,7 @@ class Watch:
         self.error = self.fault_record = None
 
 
-@define(eq=False, slots=True)
+@define(eq=False, slots=True, weakref_slot=False)
 class Wait:
     """One caller waiting on a watch: for the end of its task, or for less.
 
