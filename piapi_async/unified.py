@@ -333,7 +333,9 @@ def _family_of(result: Any) -> Family[Any]:  # noqa: ANN401 - a class, or `Outpu
     # Tasks and requests hold the reader and must pickle, so its functions are those of a module.
     read_result: Any = _read_output
     if result is not Output:
-        read_result = partial(_read_result, Structure(result))
+        structure = Structure(result)
+        structure.prepare()  # it may be a user's class, and its family is asked for before anything is paid
+        read_result = partial(_read_result, structure)
     reader = Reader(
         result=read_result,
         life=_read_life,

@@ -51,8 +51,18 @@ async def test_it_is_waited_for_no_longer_than_the_caller_allows(tmp_path: Path)
     ledger = Ledger(tmp_path / "run.db")
     async with serving({"ledger": ledger}, durations=1.0) as (emulator, piapi):
         task_id = await end_and_compact(emulator, piapi, ledger, faults=12)
-        with pytest.raises(WaitTimeout, match=f"{task_id} after 3 s.*502"):
+        with pytest.raises(
+            WaitTimeout, match=f"{task_id} .*ended in an earlier run.* within 3 s.*502.*nothing was paid"
+        ):
             await piapi.run(REROLL, key="k", timeout=3.0)
+
+
+async def test_nobody_waits_for_ever_for_what_has_ended(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "run.db")
+    async with serving({"ledger": ledger}, durations=1.0) as (emulator, piapi):
+        await end_and_compact(emulator, piapi, ledger, faults=10_000)
+        with pytest.raises(WaitTimeout, match="within 300 s"):
+            await piapi.run(REROLL, key="k")
 
 
 async def test_a_task_that_the_host_has_forgotten_is_told_with_what_to_do(tmp_path: Path) -> None:
@@ -63,5 +73,5 @@ async def test_a_task_that_the_host_has_forgotten_is_told_with_what_to_do(tmp_pa
         with pytest.raises(NotFoundError) as caught:
             await piapi.run(REROLL, key="k")
 
-    for words in (task_id, "'k'", "task not found", "compacted", "nothing was paid", "another key"):
+    for words in (task_id, "'k'", "task not found", "not kept it", "nothing was paid", "another key"):
         assert words in str(caught.value)

@@ -145,6 +145,13 @@ def test_where_the_host_runs_fewer_it_grows_from_half_of_what_it_had() -> None:
     assert 3 == grow_to(controller, 10)
 
 
+def test_a_host_that_is_busy_with_others_tasks_says_nothing_of_how_many_it_runs() -> None:
+    controller = Controller(90, 30)
+    controller.put_off(accepted=0)
+    assert (15, 90) == (controller.limit, controller.plateau)
+    assert 75 == grow_to(controller, 90)
+
+
 def test_it_does_not_grow_while_tasks_are_queued() -> None:
     controller = Controller(90, 10)
     for _ in range(20):

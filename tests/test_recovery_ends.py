@@ -12,7 +12,11 @@ import pytest
 from support.serving import serving, turns
 
 from piapi_async import ClientClosed, CreateTask, Ledger, PiAPI, RecoveryReport, SubmissionUnknown
+from piapi_async._submit.recovery import Lost
+from piapi_async._submit.searching import Search
 from piapi_async.emulator import Dialect, Drop, Status, Unclear
+from piapi_async.ledger._recovery import Taken
+from piapi_async.tasks import TaskId
 
 pytestmark = pytest.mark.looptime
 
@@ -24,6 +28,18 @@ async def with_an_unknown_key(piapi: PiAPI) -> None:
     with pytest.raises(SubmissionUnknown):
         await piapi.submit(CAT, key="k")
     await asyncio.sleep(60.0)  # by now its task is in the history
+
+
+async def test_one_look_that_sees_no_inputs_ends_no_search() -> None:
+    async def take(task_id: TaskId) -> Taken:
+        return Taken(task_id)
+
+    search = Search("m", "k", "unified", lambda: Lost("A", {}, 0.0, 1.0), take)
+    seen = []
+    for obstacle in ("hidden", "", "hidden", "hidden"):
+        search.met_with(obstacle)
+        seen.append(search.is_hopeless)
+    assert [False, False, False, True] == seen
 
 
 @pytest.mark.parametrize("request_text", ["POST {", "POST [7]", ""])

@@ -25,7 +25,7 @@ from piapi_async.cli import _session, cli
 from piapi_async.downloads._options import DownloadOptions
 from piapi_async.downloads._saver import Downloads
 from piapi_async.downloads._session import FileSession
-from piapi_async.downloads._sink import Sink
+from piapi_async.downloads._sink import Sink, _is_refused
 from piapi_async.errors import DownloadError
 
 BIG = PNG + bytes(12 * 2**20)  # two parts of an upload
@@ -203,6 +203,20 @@ async def test_a_store_that_refuses_is_told_and_is_not_tried_again(monkeypatch: 
         with pytest.raises(DownloadError, match="Failed to upload"):
             await download(picture_task(f"{server.base_url}/a"), store.url)
         assert 1 == len(server.received)
+
+
+def test_the_first_status_of_a_stores_error_decides() -> None:
+    class StoreError(Exception):
+        def __init__(self, status_code: int) -> None:
+            self.status_code = status_code
+
+    unavailable = StoreError(503)
+    unavailable.__cause__ = StoreError(404)
+    circular = RuntimeError("a")
+    circular.__cause__ = RuntimeError("b")
+    circular.__cause__.__cause__ = circular
+
+    assert [_is_refused(error) for error in (StoreError(404), unavailable, circular)] == [True, False, False]
 
 
 async def test_a_sink_whose_folder_is_a_file_is_told_and_is_not_tried_again(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from piapi_async import (
     legnext,
 )
 from piapi_async._families import FAMILIES
+from piapi_async.emulator import Status
 from piapi_async.models import kling, midjourney, seedance
 from piapi_async.models.flux import TextToImage
 from piapi_async.tasks import TaskId, check_task_id
@@ -98,6 +99,16 @@ async def test_a_client_saves_and_reads_the_files_of_whatever_stands_for_a_task(
     assert case.files == len(saved[0])
     assert grid.read_bytes() in read
     assert case.files < len(read)
+
+
+@pytest.mark.looptime
+async def test_what_a_handle_knows_is_saved_though_the_host_has_forgotten_it(tmp_path: Path) -> None:
+    async with serving({}) as (emulator, piapi):
+        handle = await piapi.submit(Reroll("6886fc4d"))
+        await handle.wait()
+        emulator.fail("fetch", Status(404, body={"message": "task not found"}), times=100)
+
+        assert len(await piapi.download(handle, tmp_path)) == len(await piapi.read(handle))
 
 
 def test_an_error_shows_the_beginning_of_what_was_given() -> None:

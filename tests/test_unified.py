@@ -10,6 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, cast
 
+import attrs
 import orjson
 import pytest
 from hypothesis import example, given, settings
@@ -496,6 +497,14 @@ class TestModelRequest:
             "input": {"words": "la la"},
         }
         assert sing.family is family_of(AudioOutput)
+
+    def test_whose_result_cannot_be_read_is_refused_before_it_is_paid_for(self) -> None:
+        @attrs.frozen
+        class Sung:
+            song: NotImported  # type: ignore[name-defined]  # noqa: F821 - as if under TYPE_CHECKING
+
+        with pytest.raises(NameError, match="NotImported"):
+            family_of(Sung)
 
     def test_that_names_no_result_ends_in_the_output_as_it_came(self) -> None:
         @request

@@ -7,6 +7,7 @@ This is the only module that knows the API key and the only one that imports aio
 from __future__ import annotations
 
 import asyncio
+import re
 import ssl
 import time
 from collections.abc import Mapping
@@ -20,6 +21,7 @@ from yarl import URL
 from .._http import HTTPRequest, HTTPResponse
 from .._protocol.answers import MAX_ANSWER
 from .._protocol.values import is_loopback
+from .._text import brief
 from .._version import __version__
 from ..errors import ClientClosed, PiAPIError, TransportError, UnexpectedAnswer
 from .connector import SteadyConnector, SubmitConnector, is_out_of_step
@@ -45,6 +47,7 @@ _SUBMIT_KEEP_ALIVE = 2.0
 
 _UNASKED = "the server had sent data unasked, so the connection was not used"
 _NO_TYPE = ("Content-Type",)
+_PASSWORD = re.compile("//[^/]*@")
 
 # Bytes of a body that are given to the loop at a time.  It copies what the socket does not take at
 # once, so a mask of 8 MB in one piece would be in memory three times more.
@@ -136,7 +139,7 @@ class _Body(aiohttp.BytesPayload):
 
         whole = memoryview(self._value)[:content_length]
         for start in range(0, len(whole), _PIECE):
-            await writer.write(whole[start : start + _PIECE])
+            await writer.write(bytes(whole[start : start + _PIECE]))
 
     def _leave_on(self, protocol: ResponseHandler) -> None:
         if is_out_of_step(protocol):
@@ -272,7 +275,7 @@ class Transport:
             raise aiohttp.ClientConnectionError(_UNASKED)
 
         # A host that echoes the key must not bring it into errors and logs.
-        body_read = self.secrets.hide(await _read(response))
+        body_read = self.secrets.hide(await _read(response, of_ours=self._session is None))
         return HTTPResponse(response.status, body_read, response.headers, request.body)
 
     def _has_body(self, request: HTTPRequest) -> bool:
@@ -363,10 +366,11 @@ def check_base_url(base_url: str, *, allow_insecure: bool, name: str = "base_url
         good = False
 
     if not good or url.query_string or url.fragment or url.user is not None:
-        raise ValueError(f"{name}: {base_url!r} is not allowed; it must be like https://api.piapi.ai")
+        shown = brief(_PASSWORD.sub("//…@", base_url))
+        raise ValueError(f"{name}: {shown} is not allowed; it must be like https://api.piapi.ai")
     if url.scheme == "http" and not allow_insecure and not is_loopback(url.host or ""):
         raise ValueError(
-            f"{name}: {base_url!r} is not allowed; plain http would show the API key to the network. "
+            f"{name}: {brief(base_url)} is not allowed; plain http would show the API key to the network. "
             "Use https, or allow_insecure=True"
         )
 
@@ -417,12 +421,16 @@ def without_frames(error: E) -> E:
     return error
 
 
-async def _read(response: aiohttp.ClientResponse) -> bytes:
-    """Return the body; read no more than an honest response can have, even if it is compressed."""
+async def _read(response: aiohttp.ClientResponse, *, of_ours: bool) -> bytes:
+    """Return the body; read no more than an honest response can have, even if it is compressed.
+
+    `of_ours`: it came in a session of ours.  In a user's, a middleware or a trace may have read it
+    already, and only `response.read()` knows.
+    """
     length = response.content_length
     if length is not None and length <= MAX_ANSWER and "Content-Encoding" not in response.headers:
         # Either frees the connection by itself, and costs less than ``async with``.
-        if response.content.is_eof():  # all of it came with the headers
+        if of_ours and response.content.is_eof():  # all of it came with the headers
             return response.content.read_nowait()
         return await response.read()
 
@@ -434,6 +442,6 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
                 if len(body) > MAX_ANSWER:
                     break
             else:
-                return bytes(body)
+                return bytes(body) or await response.read()
         response.close()
     raise UnexpectedAnswer(f"The response (HTTP {response.status}) is larger than 16 MiB and was not read.")

@@ -45,7 +45,10 @@ async def read_files(
 
 
 async def _ended(given: object, handle: TaskHandle[Any]) -> Task[Any]:
-    """Return the task that was given if it has ended well, else wait for it."""
-    if isinstance(given, Task) and given.ok:
-        return given
+    """Return the task that was given, or that a handle has, if it has ended well, else wait for it."""
+    known = given
+    if isinstance(given, TaskHandle):
+        known = given.task
+    if isinstance(known, Task) and known.ok:
+        return known
     return await handle.wait()

@@ -52,6 +52,10 @@ class Structure(Generic[T]):
         # read a few of them.
         return _converter().get_structure_hook(self._cls)
 
+    def prepare(self) -> None:
+        """Raise what cattrs raises for a class that it cannot make: before anything is paid for."""
+        _ = self._fast
+
     def __reduce__(self) -> tuple[Any, ...]:
         return Structure, (self._cls,)  # the fast converter is a generated function: no pickle
 

@@ -13,8 +13,8 @@ ledger and then in memory; and the transaction that records a task refuses one t
 submission has.  What begins to be sent later than that made none of the tasks that were read.
 
 *What ends it.*  A submission is given up at its deadline, after one more look; at once where the
-host has no history, which is remembered for ten minutes, or shows no inputs of what may be its task;
-and after one more look if the client is closed or a batch is left.
+host has no history, which is remembered for ten minutes; once two looks have shown that the host hides
+the inputs of its tasks; and after one more look if the client is closed or a batch is left.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from ..tasks import TaskId
 from .history import MOST_READ, History, NoHistoryError, Row
 from .known_ids import KnownIds
 from .peers import Peers, peers_at
-from .recovery import KNOWN_CLOCK_MARGIN, UNKNOWN_CLOCK_MARGIN, Lost, assign, why_never
+from .recovery import KNOWN_CLOCK_MARGIN, UNKNOWN_CLOCK_MARGIN, Found, Lost, assign, why_never
 from .searching import FIRST_PAUSE, Finding, Search, Take
 from .submission import Submission, SubmissionState
 from .unknown_rows import HISTORY, Records, RecoveryReport, UnknownRows
@@ -180,7 +180,7 @@ class Finder:
             await self._look_safely(searches)
             for search in searches:
                 is_late = search.deadline <= began_at + _TICK or self._closing or not self.has_history
-                if is_late or search.obstacle:
+                if is_late or search.is_hopeless:
                     search.give_up()
                 search.pause *= 2
                 search.due = min(now() + search.pause, max(search.deadline, now()))
@@ -254,10 +254,12 @@ class Finder:
             sending=[*sending, *self._being_sent()],
             api_key_id=self._history.own_key_id,
         )
+        hidden: list[Found] = []
+        if complete and not self._history.shows_inputs:
+            hidden = found
         for search, one in zip(searches, wanted, strict=True):
             search.candidates = assignment.ambiguous.get(search.mark, ())
-            if complete:
-                search.obstacle = why_never(one, found, api_key_id=self._history.own_key_id)
+            search.met_with(why_never(one, hidden, api_key_id=self._history.own_key_id))
         pairs = [
             (search, TaskId(assignment.taken[search.mark]))
             for search in searches

@@ -83,6 +83,11 @@ class History:
             return next(iter(self._own_key_ids))
         return ""
 
+    @property
+    def shows_inputs(self) -> bool:
+        """Whether any task that was read shows its input."""
+        return any(task is not None and task.trace.input for task in self._read.values())
+
     # -- rows ---------------------------------------------------------------------------------------
 
     async def learn_clock(self) -> None:

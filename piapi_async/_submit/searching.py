@@ -63,7 +63,14 @@ class Search:
     trouble: str = ""
     obstacle: str = ""
     """Why no later look will find its task, "" if one may."""
+    is_hopeless: bool = False
+    """Whether two looks in a row have met with it: the first may have seen a stranger's task alone."""
     finding: asyncio.Future[Finding] = field(factory=lambda: asyncio.get_running_loop().create_future())
+
+    def met_with(self, obstacle: str) -> None:
+        """Note what a look has met with, "" for nothing."""
+        self.is_hopeless = bool(obstacle and self.obstacle)
+        self.obstacle = obstacle
 
     def give_up(self) -> None:
         """Tell the one who waits that its task was not found."""

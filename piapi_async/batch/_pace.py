@@ -110,8 +110,13 @@ class Controller:
         if accepted > self.limit:  # it was halved a moment ago, and what is in flight has not ended yet
             return
 
+        if not accepted:  # the host is busy with others' tasks, which says nothing of how many it runs
+            self.limit = max(1, self.limit // 2)
+            self._growth = self._starts = 0
+            return
+
         self._returns = self.plateau == self.cap
-        self.plateau = max(1, accepted)
+        self.plateau = accepted
         if self._returns:
             if 0 <= accepted - self._known <= _CLOSE * self._known:
                 self.plateau = max(1, self._known)

@@ -273,11 +273,13 @@ def _is_refused(error: BaseException | None) -> bool:
     adlfs has a `RuntimeError` caused by an error with a `status_code`, gcsfs an error with a `code`
     (observed).
     """
-    while error is not None:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
         for name in ("status_code", "code", "status"):
             status = getattr(error, name, None)
-            if isinstance(status, int) and 400 <= status < 500:  # noqa: PLR2004 - HTTP's
-                return status not in _PASSING
+            if isinstance(status, int) and 400 <= status < 600:  # noqa: PLR2004 - HTTP's
+                return status < 500 and status not in _PASSING  # noqa: PLR2004 - the same
         error = error.__cause__
     return False
 

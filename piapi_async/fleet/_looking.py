@@ -30,6 +30,7 @@ from ._persistence import Persistence
 Json = dict[str, Any]
 
 _LONGEST_PAUSE = 8.0  # seconds between two looks into the history
+_HOPELESS = 2  # looks in a row that end the search: the first may have seen a stranger's task alone
 _AT_WORK = ["PENDING", "ENQUEUED"]
 
 
@@ -156,7 +157,7 @@ class Lookout:
         began = loop.time()
         pause = min(1.0, self.lease / 2)
         next_look = pause
-        hopeless = False
+        hopeless = 0  # looks in a row
         while True:
             known = await self.persistence.in_thread(
                 partial(self.database.task_of, item), f"the look for {item}", key=key_of(item)[0]
@@ -166,10 +167,13 @@ class Lookout:
 
             waited = loop.time() - began
             history = 0.0
-            if finder.can_find(request.family) and not hopeless:
+            if finder.can_find(request.family) and hopeless < _HOPELESS:
                 history = finder.patience
             if history and waited >= next_look:
-                hopeless = await self._look_in_history(finder, item)
+                is_hopeless = await self._look_in_history(finder, item)
+                hopeless += 1
+                if not is_hopeless:
+                    hopeless = 0
                 next_look = loop.time() - began + min(2 * waited, _LONGEST_PAUSE)
                 if waited >= history:
                     next_look = math.inf
