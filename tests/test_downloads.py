@@ -22,6 +22,8 @@ from piapi_async import UNIFIED, CreateTask, FileRole, Reroll, RetryPolicy, Task
 from piapi_async._calls.transport import USER_AGENT
 from piapi_async._protocol.signatures import suffix_of
 from piapi_async.downloads._names import paths_of, safe_stem, saved_files
+from piapi_async.downloads._saver import Downloads
+from piapi_async.downloads._session import FileSession
 from piapi_async.errors import DownloadError
 from piapi_async.tasks import TaskId
 
@@ -611,3 +613,15 @@ async def test_a_page_in_place_of_a_file_of_any_kind_is_refused_by_its_kind(
             await download(task, tmp_path, retry=ONCE)
 
     assert files(tmp_path) == []
+
+
+async def test_whoever_leaves_while_connections_are_closed_leaves_none(tmp_path: Path) -> None:
+    session = FileSession.make("127.0.0.1")
+    connector = session._connector.inner
+    closing = asyncio.ensure_future(Downloads(tmp_path, session).close())
+    await asyncio.sleep(0)
+    closing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+
+    assert connector.closed

@@ -72,6 +72,12 @@ def tasks_of(emulator: Emulator) -> list[str]:
 # -- one key ------------------------------------------------------------------------------------------------------
 
 
+async def sent(emulator: Emulator) -> None:
+    """Wait until the host has a request, so that the claim is in the file: its thread may be slow."""
+    while not any(emulator.seen.requests.values()):
+        await asyncio.sleep(0)
+
+
 async def test_many_submits_of_one_key_at_once_make_one_task(path: Path, case: FamilyCase) -> None:
     async with host(latency=0.5) as (emulator, url), client(url, path) as one, client(url, path) as other:
         handles = await asyncio.gather(
@@ -142,7 +148,7 @@ async def test_who_waits_for_a_key_sends_it_when_the_one_before_could_not(
     async with host(latency=1.0) as (emulator, url), client(url, path) as piapi, client(url, path) as other:
         emulator.fail("create", Status(400))
         first = asyncio.ensure_future(piapi.submit(case.reroll("p"), key="k"))
-        await asyncio.sleep(0.5)
+        await sent(emulator)
         second = asyncio.ensure_future(other.submit(case.reroll("p"), key="k"))
         results = await asyncio.gather(first, second, return_exceptions=True)
 
@@ -312,7 +318,7 @@ async def test_an_id_that_cannot_be_recorded_is_in_the_error_and_the_key_is_not_
     ledger = Ledger(path)
     async with host(latency=1.0) as (emulator, url), client(url, ledger) as piapi:
         submit = asyncio.ensure_future(piapi.submit(Wordy("p"), key="k"))
-        await asyncio.sleep(0.5)
+        await sent(emulator)
         await fill_up(ledger)
         with pytest.raises(LedgerError, match="was accepted, and is paid for") as caught:
             await submit
@@ -328,9 +334,9 @@ async def test_an_id_that_cannot_be_recorded_is_logged_when_its_caller_has_left(
     path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     ledger = Ledger(path)
-    async with host(latency=1.0) as (_, url), client(url, ledger) as piapi:
+    async with host(latency=1.0) as (emulator, url), client(url, ledger) as piapi:
         submit = asyncio.ensure_future(piapi.submit(Wordy("p"), key="k"))
-        await asyncio.sleep(0.5)
+        await sent(emulator)
         await fill_up(ledger)
         submit.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -368,7 +374,7 @@ async def test_a_client_that_closes_leaves_the_submits_of_another_one_on_the_sam
         async with client(url, ledger) as other:
             await other.fetch_many([])
             submit = asyncio.ensure_future(piapi.submit(Reroll("p"), key="k"))
-            await asyncio.sleep(0.5)
+            await sent(emulator)
         assert {"k": (LedgerState.SENDING, None)} == await states_of(path)
         handle = await submit
 
@@ -402,11 +408,11 @@ async def test_who_has_left_is_not_served_again_when_the_host_asks_for_another_t
     async with host(latency=1.0) as (emulator, url), client(url, path) as piapi:
         emulator.fail("create", Status(429, retry_after=5))
         submit = asyncio.ensure_future(piapi.submit(case.reroll("p"), key="k"))
-        await asyncio.sleep(0.5)
+        await sent(emulator)
         submit.cancel()
-        await asyncio.sleep(1.0)
+        while len(piapi._runtime.submitter):
+            await asyncio.sleep(0.1)
 
-        assert len(piapi._runtime.submitter) == 0
         assert {} == await states_of(path)
         await asyncio.sleep(60)
         assert emulator.seen.requests[case.create] == 1
@@ -479,18 +485,12 @@ def locked(path: Path) -> Iterator[None]:
 # -- a file that is held by others ---------------------------------------------------------------------------------
 
 
-async def sent(emulator: Emulator, case: FamilyCase) -> None:
-    """Wait until the host has a submission, so that its claim is in the file."""
-    while not emulator.seen.requests[case.create]:
-        await asyncio.sleep(0)
-
-
 async def test_closing_waits_until_an_id_that_arrived_is_recorded(path: Path, case: FamilyCase) -> None:
     ledger = Ledger(path)
     async with host(latency=1.0) as (emulator, url):
         piapi = client(url, ledger, timeout=2.0)
         submit = asyncio.ensure_future(piapi.submit(case.reroll("p"), key="k"))
-        await sent(emulator, case)
+        await sent(emulator)
         with locked(path):
             closing_ = asyncio.ensure_future(piapi.close())
             await asyncio.sleep(1.1)  # the answer has come, and waits for the file
@@ -510,7 +510,7 @@ async def test_an_id_that_could_not_be_recorded_is_raised_though_the_client_was_
     async with host(latency=1.0) as (emulator, url):
         piapi = client(url, ledger, timeout=2.0)
         submit = asyncio.ensure_future(piapi.submit(case.reroll("p"), key="k"))
-        await sent(emulator, case)
+        await sent(emulator)
         with locked(path):
             await asyncio.gather(piapi.close(), submit, return_exceptions=True)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from functools import partial
@@ -50,8 +51,15 @@ class Downloads:
     async def close(self) -> None:
         """Close the session and the place."""
         self.place.close()
-        with anyio.CancelScope(shield=True):  # a caller who leaves would leave connections behind
-            await self.session.close()
+
+        # A caller who leaves in between would leave connections behind.
+        closing = asyncio.ensure_future(self.session.close())
+        with anyio.CancelScope(shield=True):
+            try:
+                await asyncio.shield(closing)
+            except asyncio.CancelledError:
+                await asyncio.wait([closing])
+                raise
 
     async def save(
         self, task: Task[Any], *, verb: str = "", just_ended: bool = False, again: bool = False
