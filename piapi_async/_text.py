@@ -46,6 +46,14 @@ def brief(value: object, longest: int = 100) -> str:
     return f"{text[:_BEGINNING]}… ({len(text)} characters)"
 
 
+_PASSWORD = re.compile(r"^([^:/?#]+://[^:@/?#]*):[^/?#]*@")
+
+
+def without_password(url: str, instead: str = "") -> str:
+    """Return a URL without the password in it, with `instead` in the place of ``:password``."""
+    return _PASSWORD.sub(lambda found: f"{found[1]}{instead}@", url)
+
+
 def excerpt(body: bytes) -> str:
     """Return the beginning of a body as text on one line."""
     return shorten(body[:_EXCERPT].decode("utf-8", "replace"))

@@ -147,6 +147,7 @@ def test_a_worker_of_another_host_is_told_whose_the_fleet_is(tmp_path: Path) -> 
 
 def test_a_password_is_not_shown() -> None:
     assert shown("postgresql://me:hunter2@host/app") == "postgresql://me:***@host/app"
+    assert shown("postgresql://me:hunt@2@host/app") == "postgresql://me:***@host/app"
     assert shown(URL) == URL
     assert file_of(URL) == Path("run.db")
     assert file_of("postgresql://host/app") is None

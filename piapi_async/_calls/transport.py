@@ -7,7 +7,6 @@ This is the only module that knows the API key and the only one that imports aio
 from __future__ import annotations
 
 import asyncio
-import re
 import ssl
 import time
 from collections.abc import Mapping
@@ -21,7 +20,7 @@ from yarl import URL
 from .._http import HTTPRequest, HTTPResponse
 from .._protocol.answers import MAX_ANSWER
 from .._protocol.values import is_loopback
-from .._text import brief
+from .._text import brief, without_password
 from .._version import __version__
 from ..errors import ClientClosed, PiAPIError, TransportError, UnexpectedAnswer
 from .connector import SteadyConnector, SubmitConnector, is_out_of_step
@@ -47,7 +46,6 @@ _SUBMIT_KEEP_ALIVE = 2.0
 
 _UNASKED = "the server had sent data unasked, so the connection was not used"
 _NO_TYPE = ("Content-Type",)
-_PASSWORD = re.compile("//[^/]*@")
 
 # Bytes of a body that are given to the loop at a time.  It copies what the socket does not take at
 # once, so a mask of 8 MB in one piece would be in memory three times more.
@@ -366,7 +364,7 @@ def check_base_url(base_url: str, *, allow_insecure: bool, name: str = "base_url
         good = False
 
     if not good or url.query_string or url.fragment or url.user is not None:
-        shown = brief(_PASSWORD.sub("//…@", base_url))
+        shown = brief(without_password(base_url))
         raise ValueError(f"{name}: {shown} is not allowed; it must be like https://api.piapi.ai")
     if url.scheme == "http" and not allow_insecure and not is_loopback(url.host or ""):
         raise ValueError(

@@ -236,8 +236,9 @@ def _is_alike(found: Found, lost: Lost, api_key_id: str) -> bool:
 def why_never(lost: Lost, found: Iterable[Found] = (), *, api_key_id: str = "") -> str:
     """Return why no task can ever be told to be a submission's, "" if one can.
 
-    `found` are the tasks that were read.  A host that shows no input of those that may be it shows none
-    of what it lists later; a task that has failed is no such sign, as its inputs may have been refused.
+    `found` are the tasks that were read, where none at all has shown its input: if those that may be it
+    show none, it is likely that the host shows none of what it lists later.  A task that has failed is
+    no such sign, as its inputs may have been refused.
     """
     if lost.nonce:
         return ""

@@ -22,8 +22,8 @@ FIRST_PAUSE = 1.0
 class Finding:
     """What came of looking for a submission: its task, or tasks that fit and are too many.
 
-    `trouble` is why the last look was none, "" if it was made; `is_final` tells that no later look
-    will find more.
+    `trouble` is why the last look was none, "" if it was made; `is_final` tells that it saw why no
+    later look will find more.
     """
 
     task_id: TaskId | None = None

@@ -44,7 +44,7 @@ class Watch:
     task_id: TaskId
 
     # Schedule: when it is polled, and for whom.
-    due: float  # when it should be polled next
+    due: float  # when it should be polled next, or `UNPLANNED`
     waits: tuple[Wait, ...] = field(default=(), repr=False)  # not empty: the schedule has it
     queued_for: float = math.inf  # the time for which it is in its queue's heap; inf: it is not
     polling: bool = False  # a poll of it is in flight

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import click
 
@@ -61,10 +60,9 @@ def fleet_module(name: str = "") -> ModuleType:
 
 def shown(url: str) -> str:
     """Return a URL without its password, for messages."""
-    parts = urlsplit(url)
-    if parts.password is None:
-        return url
-    return url.replace(f":{parts.password}@", ":***@", 1)
+    from .._text import without_password  # noqa: PLC0415 - help needs none of it
+
+    return without_password(url, ":***")
 
 
 def file_of(url: str) -> Path | None:

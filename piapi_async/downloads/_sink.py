@@ -9,7 +9,6 @@ takes, so a sink has threads of its own: those of the event loop also resolve na
 from __future__ import annotations
 
 import contextlib
-import re
 import secrets
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +19,7 @@ from urllib.parse import urlsplit
 from attrs import define, field
 
 from .._protocol.signatures import HEAD
-from .._text import shorten
+from .._text import shorten, without_password
 from ..errors import DownloadError
 from ._place import NO_DISK, PLENTY, Part
 
@@ -30,8 +29,6 @@ _BLOCK = 8 * 1024 * 1024  # bytes of one part of an upload; S3 takes at most 10,
 _READ_ONLY = frozenset({"http", "https", "data", "github", "git"})
 _HAVE_FOLDERS = frozenset({"file", "local", "memory", "sftp", "ssh", "ftp", "smb", "hdfs", "webhdfs"})
 _CHAINED = "::"
-_PASSWORD = re.compile(r"^([^:/?#]+://[^:@/?#]*):[^@/?#]*@")
-
 
 _PASSING = frozenset({408, 409, 412, 423, 425, 429})
 """Among the 4xx of an object store those that another try may mend."""
@@ -70,7 +67,7 @@ class Sink:
             fs, root = fsspec.core.url_to_fs(target)
         except (ImportError, ValueError) as error:  # of a driver that is missing, of an unknown scheme
             raise _not_allowed(target, str(error)) from None
-        return cls(_PASSWORD.sub(r"\1@", target).rstrip("/"), fs, str(root).rstrip("/"))
+        return cls(without_password(target).rstrip("/"), fs, str(root).rstrip("/"))
 
     @property
     def shown(self) -> str:
@@ -289,4 +286,4 @@ def _text(error: Exception) -> str:
 
 
 def _not_allowed(target: str, why: str) -> ValueError:
-    return ValueError(f"download: {_PASSWORD.sub(chr(92) + '1@', target)!r} is not allowed; {why}")
+    return ValueError(f"download: {without_password(target)!r} is not allowed; {why}")

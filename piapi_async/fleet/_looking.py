@@ -183,7 +183,7 @@ class Lookout:
             await asyncio.sleep(pause)
 
     async def _look_in_history(self, finder: Finder, item: str) -> bool:
-        """Look once; return whether no later look will find what this one has not."""
+        """Look once; return whether it saw why no later look will find more."""
         try:
             findings = await finder.look_again({item})
             return findings.get(item, NOTHING).is_final
