@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import signal
 import sys
@@ -25,13 +26,23 @@ from piapi_async.cli import cli
 from piapi_async.emulator import Dialect, Drop
 from piapi_async.fleet import Fleet
 
-pytestmark = [pytest.mark.storm, pytest.mark.measured]
+# Connections that a stop of the server has cut are dropped by SQLAlchemy with their pool, and closed by
+# whoever collects them.
+CUT_OFF = "ignore:<psycopg.Connection:ResourceWarning"
+pytestmark = [pytest.mark.storm, pytest.mark.measured, pytest.mark.filterwarnings(CUT_OFF)]
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
     with postgres_server("-c log_min_duration_statement=0") as running:
         yield running
+
+
+@pytest.fixture(autouse=True)
+def collected() -> Iterator[None]:
+    """Leave no connection that was cut off for the next test to collect."""
+    yield
+    gc.collect()
 
 
 def database_of(server: Server, name: str) -> str:
