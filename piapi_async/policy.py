@@ -231,7 +231,8 @@ class Caution:
         return evolve(self, margin=min(max(margin, lowest), highest), paced=margin < _USELESS)
 
 
-_USUAL_CAUTION = Caution()
+USUAL_CAUTION = Caution()
+"""What a kind begins with."""
 
 
 @frozen
@@ -300,7 +301,7 @@ class PollPolicy:
         age: float | None = None,
         pace: Pace | None = None,
         usual: Usual | None = None,
-        caution: Caution = _USUAL_CAUTION,
+        caution: Caution = USUAL_CAUTION,
         looked_at: bool = False,
         shared: bool = False,
     ) -> float:
@@ -311,10 +312,12 @@ class PollPolicy:
         somebody looks at (`looked_at`), or whose polls are `shared` with others, is polled now and
         then while it is young, too.  Jitter only lengthens.
         """
-        usual = usual or self.guess()
-        seconds = self._steady(age, pace, usual, caution, shared=shared)
-        if looked_at and not self._plain:
-            seconds = min(seconds, usual.median / _LOOKED_AT)
+        seconds = self.interval
+        if not self._plain:
+            usual = usual or self.guess()
+            seconds = self._steady(age, pace, usual, caution, shared=shared)
+            if looked_at:
+                seconds = min(seconds, usual.median / _LOOKED_AT)
         return seconds * (1.0 + _JITTER * rng.random())
 
     def safety_net(self, age: float, usual: Usual | None = None) -> float:
@@ -333,10 +336,7 @@ class PollPolicy:
     def _steady(
         self, age: float | None, pace: Pace | None, usual: Usual, caution: Caution, *, shared: bool
     ) -> float:
-        """Return what `next_poll` does, without jitter."""
-        if self._plain:
-            return self.interval
-
+        """Return what `next_poll` does of a schedule that is not plain, without jitter."""
         interval = self.interval * _ALLOWANCE
         if pace is not None:
             return self._by_pace(pace, interval, usual, caution.margin)

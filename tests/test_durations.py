@@ -22,6 +22,10 @@ GUESS = Usual(45.0, 0.6)
 RNG = Random(7)  # noqa: S311 - the same in every run
 
 
+def guessed(_: Usual) -> Usual:
+    return GUESS
+
+
 def drawn(median: float, spread: float = 0.4) -> float:
     return median * math.exp(RNG.gauss(0, spread))
 
@@ -87,7 +91,7 @@ def test_the_host_is_believed_only_between_two_polls() -> None:
 def test_what_is_kept_is_small() -> None:
     kinds = Kinds()
     for number in range(600):
-        durations = kinds.of("unified", kind_of("model", str(number)), GUESS)
+        durations = kinds.of("unified", kind_of("model", str(number)), guessed)
         for _ in range(2):
             seen(durations, 10.0)
     for _ in range(500):
@@ -100,11 +104,11 @@ def test_what_is_kept_is_small() -> None:
 def test_another_run_goes_on_from_there() -> None:
     first, second = Kinds(), Kinds()
     for _ in range(10):
-        seen(first.of("legacy", kind_of("midjourney", "reroll"), GUESS), 3.0)
-    second.of("legacy", kind_of("midjourney", "upscale"), GUESS)
+        seen(first.of("legacy", kind_of("midjourney", "reroll"), guessed), 3.0)
+    second.of("legacy", kind_of("midjourney", "upscale"), guessed)
     second.remember(first.take_news())
 
-    assert second.of("legacy", kind_of("midjourney", "reroll"), GUESS).usual(0.0).median == pytest.approx(3.0)
+    assert second.of("legacy", kind_of("midjourney", "reroll"), guessed).usual(0.0).median == pytest.approx(3.0)
     assert second.take_news() == {}
 
 

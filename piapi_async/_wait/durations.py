@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict, deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from attrs import define, field
 
@@ -292,17 +292,18 @@ class Kinds:
     _by_name: OrderedDict[tuple[str, str], KindDurations] = field(factory=OrderedDict)
     _earlier: dict[tuple[str, str], list[float]] = field(factory=dict)  # of kinds that were not used yet
 
-    def of(self, family: str, kind: Kind, guess: Usual) -> KindDurations:
-        """Return the durations of a kind; `guess` counts while nothing is known of it."""
+    def of(self, family: str, kind: Kind, guess: Callable[[Usual], Usual]) -> KindDurations:
+        """Return the durations of a kind; `guess` makes of its usual ones what counts until one is seen."""
         name = family, kind.name
         durations = self._by_name.get(name)
-        if durations is None:
-            durations = self._by_name[name] = KindDurations(guess)
-            durations.remember(self._earlier.pop(name, ()))
-            if len(self._by_name) > _MOST_KINDS:
-                self._by_name.popitem(last=False)
-        else:
+        if durations is not None:
             self._by_name.move_to_end(name)
+            return durations
+
+        durations = self._by_name[name] = KindDurations(guess(kind.usual))
+        durations.remember(self._earlier.pop(name, ()))
+        if len(self._by_name) > _MOST_KINDS:
+            self._by_name.popitem(last=False)
         return durations
 
     def remember(self, earlier: Mapping[tuple[str, str], list[float]]) -> None:

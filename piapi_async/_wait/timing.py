@@ -12,7 +12,7 @@ from attrs import define
 
 from .._protocol.family import Family
 from .._protocol.kinds import Kind
-from ..policy import Caution, PollPolicy
+from ..policy import USUAL_CAUTION, PollPolicy
 from ..tasks import TaskState, Usual, look_into
 from .durations import KindDurations, Kinds
 from .trust import WebhookTrust
@@ -33,13 +33,13 @@ class Timing:
 
     def durations_of(self, family: Family[Any], kind: Kind) -> KindDurations:
         """Return what is known of how long tasks of a kind take."""
-        return self.kinds.of(family.name, kind, self.policy.guess(kind.usual))
+        return self.kinds.of(family.name, kind, self.policy.guess)
 
     # -- the next poll, in seconds from now --------------------------------------------------------
 
     def first(self, now: float, durations: KindDurations | None, *, has_webhook: bool, shared: bool) -> float:
         """Return the seconds from a task's submission to its first poll; `shared` as for `next`."""
-        caution = Caution()
+        caution = USUAL_CAUTION
         if durations is not None:
             caution = durations.caution
         usual = self._usual(durations, now, has_webhook=has_webhook)
