@@ -227,7 +227,14 @@ class Simulation:
         queued = min(3.0, total / 15)
         skew = max(-2.5, min(2.5, self.rng.gauss(0, 1))) * PROGRESS_ERROR
         task_id = TaskId(f"task-{number}")
-        watch = new_watch(task_id, self.now, self.case.guess or self.case.usual)
+        kind = Kind("simulated", self.case.guess or self.case.usual or FAST)
+        watch = Watch(  # as the client makes it
+            LEGACY,
+            task_id,
+            due=UNPLANNED,
+            durations=self.schedule.timing.durations_of(LEGACY, kind),
+            paced_from=self.now,
+        )
         span = (total - queued) * (1 + skew)
         shape = SHAPES[self.case.shape] if self.case.progress else None
         self._jobs[task_id] = _Job(task_id, self.now, self.now + queued, self.now + total, span, shape)
@@ -254,12 +261,6 @@ class Simulation:
             if self._to_warm < 0:
                 self.measured.delays.append(self.now - job.ends)
                 self.measured.durations.append(job.ends - job.created)
-
-
-def new_watch(task_id: TaskId, now: float, usual: Usual | None = None) -> Watch:
-    """Return the watch of a task that was submitted just now, as the client makes it."""
-    kind = Kind("simulated", usual or FAST)
-    return Watch(LEGACY, task_id, due=UNPLANNED, paced_from=now, kind=kind)
 
 
 def simulate(case: Case, policy: PollPolicy, *, seed: int = 1) -> Measured:

@@ -288,13 +288,16 @@ class Runtime:
         if watch is not None:
             return watch
 
-        if not isinstance(kind, Kind):  # a user's request class may call anything so
-            kind = None
+        durations = None
+        if isinstance(kind, Kind):  # a user's request class may call anything so
+            durations = self.poller.schedule.timing.durations_of(family, kind)
         if not submitted:
-            return Watch(family, task_id, due=NEVER, kind=kind)
+            return Watch(family, task_id, due=NEVER, durations=durations)
 
         now = asyncio.get_running_loop().time()
-        return Watch(family, task_id, due=UNPLANNED, paced_from=now, has_webhook=has_webhook, kind=kind)
+        return Watch(
+            family, task_id, due=UNPLANNED, durations=durations, paced_from=now, has_webhook=has_webhook
+        )
 
     def family(self, named: Family[Any] | None) -> Family[Any]:
         """Return the family that a caller has named, or what a bare id means; raises as `check_family`."""
@@ -411,7 +414,12 @@ def _record_end(
     if not watch.end_told:  # an end may be seen again
         watch.end_told = True
         events.ended(
-            watch.subject, family, task, now, polls=watch.polls, detection_seconds=watch.detection_seconds
+            watch.subject,
+            family,
+            task,
+            now,
+            polls=watch.polls,
+            detection_seconds=watch.detection_seconds(now),
         )
     if ledger is not None:
         ledger.end(ref, task.state.value, task.raw)

@@ -108,7 +108,9 @@ def test_another_run_goes_on_from_there() -> None:
     second.of("legacy", kind_of("midjourney", "upscale"), guessed)
     second.remember(first.take_news())
 
-    assert second.of("legacy", kind_of("midjourney", "reroll"), guessed).usual(0.0).median == pytest.approx(3.0)
+    assert second.of("legacy", kind_of("midjourney", "reroll"), guessed).usual(0.0).median == pytest.approx(
+        3.0
+    )
     assert second.take_news() == {}
 
 

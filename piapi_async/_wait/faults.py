@@ -20,7 +20,7 @@ FAULT_WARNING_AFTER = 60.0
 
 @define(eq=False, slots=True)
 class FaultRecord:
-    """What has gone wrong with the polls of one task since the last one that showed it."""
+    """What has gone wrong with one task that is waited for, since the last poll that showed it."""
 
     fault: PiAPIError | None = None  # what the last poll failed with
     passing_faults: int = 0  # in a row; each makes the next poll later
@@ -28,6 +28,7 @@ class FaultRecord:
     warned: bool = False  # the operator has been
     refused_since: float | None = None  # when the host first refused to show the task
     poll_singly: bool = False  # a multi-fetch does not show it, or may be refused because of it
+    error: PiAPIError | None = None  # what ended its waits
 
     def note(self, fault: PiAPIError | None, now: float) -> None:
         """Record a poll that did not show the task; no `fault`: its entry was merely missing."""
@@ -53,6 +54,7 @@ class FaultRecord:
 
     def begin_anew(self) -> None:
         """Forget passing faults, for a task that is waited for again; a refusal stays on record."""
+        self.error = None
         self.failing_since = math.inf
         self.warned = False
         self.passing_faults = 0

@@ -17,12 +17,13 @@ from attrs import define, field
 from .._verdict import Verdict, judge_read
 from ..errors import APIError, AuthenticationError, NotFoundError, PiAPIError, UnexpectedAnswer
 from ..tasks import TaskId
-from .watch import Wait, Watch
+from .watch import BEING_POLLED, NOT_QUEUED, Wait, Watch
 
 _RESTORE_AFTER = 600.0  # seconds until a multi-fetch size that was given up is tried again
 _MOST_BAD_ANSWERS = 2  # in a row until multi-fetch is given up: one may be an accident on the way
 _MOST_FAULTS = 3  # in a row until a plain fetch is tried beside: the whole host may be down, or busy
 _CLIENT_FAULTS = range(300, 500)  # with redirects, which an edge makes up as well
+_FEW = 4  # tasks that seldom share a poll, as they are seldom due together
 _STALE_ALLOWED = 64  # entries of a heap that are not worth a clean-up
 
 
@@ -46,14 +47,15 @@ class FamilyQueue:
     # -- what is due -------------------------------------------------------------------------------
 
     def push(self, watch: Watch, due: float) -> None:
-        """Have a watch polled at `due`, unless it is to be polled earlier anyway."""
+        """Have a watch polled at `due`, unless it is to be polled earlier anyway, or is being polled."""
         if due >= watch.queued_for:
             return
 
+        leaves_stale = watch.queued_for != NOT_QUEUED
         watch.queued_for = due
         heapq.heappush(self.heap, (due, next(self._order), watch))
-        if len(self.heap) > 2 * len(self.watches) + _STALE_ALLOWED:
-            self._drop_stale()
+        if leaves_stale:
+            self._tidy()
 
     def next_due(self) -> float:
         """Return when the first poll is due, inf for never."""
@@ -64,16 +66,41 @@ class FamilyQueue:
 
             heapq.heappop(self.heap)
             if due == watch.queued_for:  # it is no longer waited for
-                watch.queued_for = math.inf
+                watch.queued_for = NOT_QUEUED
         return math.inf
 
-    def pop(self) -> Watch:
-        """Take out the watch that `next_due` spoke of."""
-        _, _, watch = heapq.heappop(self.heap)
-        watch.queued_for = math.inf
-        return watch
+    def pop(self, latest: float) -> tuple[float, Watch] | None:
+        """Take out the watch that is due first, to be polled, and tell when; None if that is after `latest`."""
+        heap = self.heap
+        while heap and heap[0][0] <= latest:
+            due, _, watch = heapq.heappop(heap)
+            if due != watch.queued_for:
+                continue
+            if watch.waits:
+                watch.queued_for = BEING_POLLED
+                return due, watch
+            watch.queued_for = NOT_QUEUED
+        return None
 
-    def _drop_stale(self) -> None:
+    def put_back(self, watch: Watch, due: float) -> None:
+        """Undo a `pop`."""
+        watch.queued_for = NOT_QUEUED
+        self.push(watch, due)
+
+    def remove(self, watch: Watch) -> None:
+        """Take in that nobody waits for a task any more."""
+        del self.watches[watch.task_id]
+        self._tidy()
+
+    def is_shared(self) -> bool:
+        """Return whether its polls ask for many tasks, so that one task more costs little."""
+        return self.size > 1 and len(self.watches) > _FEW
+
+    def _tidy(self) -> None:
+        """Drop the stale entries of the heap, once they are most of it."""
+        if len(self.heap) <= 2 * len(self.watches) + _STALE_ALLOWED:
+            return
+
         kept = []
         for entry in self.heap:
             due, _, watch = entry
@@ -82,7 +109,7 @@ class FamilyQueue:
             if watch.waits:
                 kept.append(entry)
             else:
-                watch.queued_for = math.inf
+                watch.queued_for = NOT_QUEUED
 
         heapq.heapify(kept)
         self.heap = kept

@@ -43,13 +43,12 @@ from .faults import KeyRefusals
 from .queue import DeadlineQueue, FamilyQueue
 from .timing import Timing
 from .trust import EndReports, WebhookTrust
-from .watch import NEVER, AnyTask, Poll, Readings, Wait, Watch, differs, is_behind
+from .watch import NEVER, NOT_QUEUED, AnyTask, Poll, Readings, Wait, Watch, differs, is_behind
 
 LAST_POLL_LEAD = 1.0
 """Seconds before a deadline at which the last poll begins, so that its response can still arrive."""
 
 _FAULT_DELAY_MAX = 10.0  # seconds between polls, however many have failed
-_FEW = 4  # tasks that seldom share a poll, as they are seldom due together
 _MOST_DOUBLINGS = 10  # a schedule of milliseconds, as for an emulator, does not back off to seconds
 
 
@@ -111,18 +110,13 @@ class PollSchedule:
 
         The watch to read is the wait's, which may be another than `watch`.
         """
-        watch = self.current(watch)
         if watch.ended:
             return Wait(watch, woken)
 
-        if watch.durations is None and watch.kind is not None:
-            watch.durations = self.timing.durations_of(watch.family, watch.kind)
-        if math.isnan(watch.due):
-            watch.due = self._first_poll(watch, now)
+        queue = self._queue_of(watch.family)
+        watch = queue.watches.get(watch.task_id, watch)
         if not watch.waits:
-            self._register(watch)
-            if watch.durations is not None and watch.observed_at == NEVER and watch.paced_from <= now:
-                watch.durations.begun(watch, watch.paced_from)
+            self._begin(queue, watch, now)
         if changes and watch.due > now and not (watch.has_webhook and self.trust.relied_on):
             watch.due = min(watch.due, now + self.timing.soon(watch, now, looked_at=True))
         wait = Wait(watch, woken, deadline, changes, once)
@@ -136,10 +130,21 @@ class PollSchedule:
             # Its poll may have been put off while webhooks were relied on.
             watch.due = min(watch.due, now + self.timing.soon(watch, now))
 
-        if not watch.polling:
-            due = now if once else max(now, watch.due)
-            self._enqueue(watch, due)
+        due = now
+        if watch.due > now and not once:
+            due = watch.due
+        self._enqueue(queue, watch, due)
         return wait
+
+    def _begin(self, queue: FamilyQueue, watch: Watch, now: float) -> None:
+        """Take in a watch for which nobody waits yet."""
+        if math.isnan(watch.due):
+            watch.due = self._first_poll(queue, watch, now)
+        if watch.fault_record is not None:
+            watch.fault_record.begin_anew()
+        if watch.durations is not None and watch.observed_at == NEVER and watch.paced_from <= now:
+            watch.durations.begun(watch, watch.paced_from)
+        queue.watches[watch.task_id] = watch
 
     def stop(self, wait: Wait) -> bool:
         """End a wait early; return whether it was still on.  A task without waits is not polled."""
@@ -150,14 +155,13 @@ class PollSchedule:
         watch.waits = tuple(other for other in watch.waits if other is not wait)
         self._deadlines.dropped(wait)
         if not watch.waits:
-            self._unregister(watch)
-            self._left(watch)
+            self._leave(self._queue_of(watch.family), watch)
         return True
 
     def close(self, error: PiAPIError) -> list[Wait]:
         """End every wait with `error`; return the waits to wake."""
-        watches = [watch for queue in self._queues.values() for watch in queue.watches.values()]
-        return [wait for watch in watches for wait in self._finish(watch, error)]
+        watches = [(queue, watch) for queue in self._queues.values() for watch in queue.watches.values()]
+        return [wait for queue, watch in watches for wait in self._give_up(queue, watch, error)]
 
     def expire(self, now: float) -> list[Wait]:
         """End the waits whose deadline has come, and return them."""
@@ -168,12 +172,11 @@ class PollSchedule:
 
     # -- what to poll next -------------------------------------------------------------------------
 
-    def _first_poll(self, watch: Watch, now: float) -> float:
+    def _first_poll(self, queue: FamilyQueue, watch: Watch, now: float) -> float:
         """Return when to poll a task first that was submitted: not before anything can have ended."""
         self._judge_reports(now)
-        shared = self._is_shared(watch.family)
         return watch.begun_at + self.timing.first(
-            now, watch.durations, has_webhook=watch.has_webhook, shared=shared
+            now, watch.durations, has_webhook=watch.has_webhook, shared=queue.is_shared()
         )
 
     def next_event(self, *, polls: bool) -> float:
@@ -189,20 +192,22 @@ class PollSchedule:
         self._judge_reports(now)
         polls: list[Poll] = []
         for queue in self._queues.values():
-            while len(polls) < limit and queue.next_due() <= now:
-                polls.append(self._take_poll(queue, now))
+            while len(polls) < limit:
+                entry = queue.pop(now)
+                if entry is None:
+                    break
+                _, first = entry
+                polls.append(self._fill_up(queue, first, now))
         return polls
 
-    def _take_poll(self, queue: FamilyQueue, now: float) -> Poll:
-        """Take out of a queue the task that is due first, and those that share its request."""
+    def _fill_up(self, queue: FamilyQueue, first: Watch, now: float) -> Poll:
+        """Return the poll of a task that is due, and of those that share its request."""
         queue.restore(now)
-        first = queue.pop()
         watches = [first]
         if not first.poll_singly:
             watches += self._take_company(queue, now)
 
         for watch in watches:
-            watch.polling = True
             watch.polled_at = now
             watch.polls += 1
         self.counters.polls += 1
@@ -217,17 +222,17 @@ class PollSchedule:
         company: list[Watch] = []
         singles: list[tuple[float, Watch]] = []
         while len(company) + 1 < queue.size:
-            due = queue.next_due()
-            if due > latest or due == math.inf:
+            entry = queue.pop(latest)
+            if entry is None:
                 break
-            watch = queue.pop()
+            due, watch = entry
             if watch.poll_singly:
                 singles.append((due, watch))
             else:
                 company.append(watch)
 
         for due, watch in singles:
-            self._enqueue(watch, due)
+            queue.put_back(watch, due)
         return company
 
     # -- what a response does ----------------------------------------------------------------------
@@ -244,72 +249,70 @@ class PollSchedule:
 
         woken: list[Wait] = []
         for watch in poll.watches:
-            watch.polling = False
+            watch.queued_for = NOT_QUEUED
             match readings.get(watch.task_id):
                 case None:
                     watch.faults().note_missing(now)
-                    self._poll_again_now(watch, now)
+                    self._poll_again_now(queue, watch, now)
                 case UnexpectedAnswer() as error:
-                    self._unreadable(watch, error, now)
+                    self._unreadable(queue, watch, error, now)
                 case task:
-                    woken += self.observe(watch, task, now)
+                    woken += self._observe(queue, watch, task, now)
         return woken
 
     def observe(self, watch: Watch, task: AnyTask, now: float) -> list[Wait]:
         """Take in one reading of a task, from a poll or from elsewhere; return the waits to wake."""
+        return self._observe(self._queue_of(watch.family), watch, task, now)
+
+    def _observe(self, queue: FamilyQueue, watch: Watch, task: AnyTask, now: float) -> list[Wait]:
         if watch.ended:  # an end is never taken back, but a later reading may have newer links
             if task.state.terminal:
                 watch.task = task
             return []
 
-        is_news = differs(watch.task, task)
-        watch.clear_faults()
-        watch.task = task
+        before, watch.task = watch.task, task
+        watch.fault_record = None
         if task.state.terminal:
-            return self._end(watch, now)
+            return self._end(queue, watch, now)
 
-        woken: list[Wait] = []
-        if is_news:
-            woken = [wait for wait in watch.waits if wait.changes and not wait.once]
+        woken = [wait for wait in watch.waits if wait.changes and not wait.once]
+        if woken and not differs(before, task):
+            woken = []
         watch.observed_at = now
         if watch.polling:  # the reading is from elsewhere, and our own poll still to come
             return woken
         if watch.report_unchecked:
-            self._poll_again_now(watch, now)
+            self._poll_again_now(queue, watch, now)
             return woken
-        return woken + self._reschedule(
-            watch, now + self.timing.next(watch, task, now, shared=self._is_shared(watch.family))
-        )
+        due = now + self.timing.next(watch, task, now, shared=queue.is_shared())
+        return woken + self._reschedule(queue, watch, due)
 
-    def _end(self, watch: Watch, now: float) -> list[Wait]:
-        """Take in that a task has ended."""
+    def _end(self, queue: FamilyQueue, watch: Watch, now: float) -> list[Wait]:
+        """Take in that a task has ended; return the waits to wake, which are all."""
         self.counters.ended += 1
-        reported = watch.end_reported
-        if reported:
-            watch.detection_seconds = 0.0
-        elif watch.observed_at > NEVER:
-            watch.detection_seconds = (now - watch.observed_at) / 2
-            self.counters.detection_seconds += watch.detection_seconds
+        self.counters.detection_seconds += watch.detection_seconds(now) or 0.0
 
+        reported = watch.end_reported
         if self.timing.learn(watch, now, reported=reported):
-            self._poll_kind_anew(watch, now)
+            self._poll_kind_anew(queue, watch, now)
         if watch.has_webhook:
             task = watch.family.name, watch.task_id
             if self._reports.end_observed(task, now, reported=reported):
                 self._poll_as_usual(now)
-        return self._finish(watch, None)
 
-    @staticmethod
-    def _left(watch: Watch) -> None:
-        """Take in that nobody waits for a task any more."""
-        if watch.durations is not None:
-            watch.durations.left(watch, max(watch.observed_at, 0.0))
+        woken = list(watch.waits)
+        watch.waits = ()
+        for wait in woken:
+            self._deadlines.dropped(wait)
+        if woken:
+            queue.remove(watch)
+        return woken
 
-    def _poll_kind_anew(self, ended: Watch, now: float) -> None:
+    def _poll_kind_anew(self, queue: FamilyQueue, ended: Watch, now: float) -> None:
         """Poll the others of a kind soon, because its tasks take another time than before."""
-        for other in list(self._queue_of(ended.family).watches.values()):
+        for other in queue.watches.values():
             if other.durations is ended.durations and not other.polling and other is not ended:
-                self._enqueue(other, now + self.timing.soon(other, now))
+                self._enqueue(queue, other, now + self.timing.soon(other, now))
 
     # -- what webhooks report ----------------------------------------------------------------------
 
@@ -317,7 +320,7 @@ class PollSchedule:
         """Have a watch polled at once, because a webhook reports its end."""
         watch.end_reported_at = now
         if not watch.polling:
-            self._poll_again_now(watch, now)
+            self._poll_again_now(self._queue_of(watch.family), watch, now)
 
     def reported(self, watch: Watch, task: AnyTask, now: float) -> list[Wait]:
         """Take in what a webhook shows of a task, as if a poll had; return the waits to wake."""
@@ -348,58 +351,59 @@ class PollSchedule:
         for queue in self._queues.values():
             for watch in queue.watches.values():
                 if not watch.polling:
-                    self._enqueue(watch, now + self.policy.next_poll(self.rng))
+                    self._enqueue(queue, watch, now + self.policy.next_poll(self.rng))
 
     # -- what goes wrong ---------------------------------------------------------------------------
 
     def failed(self, poll: Poll, error: PiAPIError, now: float) -> list[Wait]:
         """Take in that a poll failed; return the waits to wake."""
+        queue = self._queue_of(poll.family)
         for watch in poll.watches:
-            watch.polling = False
+            watch.queued_for = NOT_QUEUED
             watch.faults().note(error, now)
         if isinstance(error, ClientClosed) or self._key_refusals.is_believed(error, now):
             return self.close(error)  # it will not pass, for any task
 
-        if poll.multi and self.learn(poll.family, len(poll.watches), error):
+        if poll.multi and queue.learn(len(poll.watches), error):
             for watch in poll.watches:
                 watch.faults().poll_singly = isinstance(error, (UnexpectedAnswer, NotFoundError))
-                self._poll_again_now(watch, now)
+                self._poll_again_now(queue, watch, now)
             return []
-        if self._queue_of(poll.family).in_doubt:
+        if queue.in_doubt:
             # One task is read by itself after each multi-fetch that fails, and no more than one.
             poll.watches[0].faults().poll_singly = poll.multi
 
         woken: list[Wait] = []
         for watch in poll.watches:
             if isinstance(error, APIError) and judge_read(error) is Verdict.RAISE:
-                woken += self._refused(watch, error, now)
+                woken += self._refused(queue, watch, error, now)
             else:
-                woken += self._faulted(watch, now)
+                woken += self._faulted(queue, watch, now)
         return woken
 
     def newly_overdue(self, poll: Poll, now: float) -> list[Watch]:
         """Return the watches of a poll that have not been read for a minute, each once in a run of faults."""
-        records = ((watch, watch.fault_record) for watch in poll.watches)
-        return [watch for watch, record in records if record is not None and record.warn(now)]
+        failing = [watch for watch in poll.watches if watch.fault_record is not None]
+        return [watch for watch in failing if watch.faults().warn(now)]
 
-    def _unreadable(self, watch: Watch, error: UnexpectedAnswer, now: float) -> None:
+    def _unreadable(self, queue: FamilyQueue, watch: Watch, error: UnexpectedAnswer, now: float) -> None:
         """Poll a task singly whose entry in a multi-fetch could not be read: a plain fetch may show it."""
         record = watch.faults()
         record.note(error, now)
         record.poll_singly = True
         self.counters.poll_faults += 1
-        self._poll_again_now(watch, now)
+        self._poll_again_now(queue, watch, now)
 
-    def _refused(self, watch: Watch, error: APIError, now: float) -> list[Wait]:
+    def _refused(self, queue: FamilyQueue, watch: Watch, error: APIError, now: float) -> list[Wait]:
         """Poll a task again that the host does not show, or end its waits when that is believed."""
         believed_at = watch.faults().note_refusal(error, now)
         if now >= believed_at:
-            return self._finish(watch, error)
+            return self._give_up(queue, watch, error)
         if isinstance(error, NotFoundError):
-            return self._reschedule(watch, believed_at)
-        return self._reschedule(watch, now + self.policy.next_poll(self.rng))
+            return self._reschedule(queue, watch, believed_at)
+        return self._reschedule(queue, watch, now + self.policy.next_poll(self.rng))
 
-    def _faulted(self, watch: Watch, now: float) -> list[Wait]:
+    def _faulted(self, queue: FamilyQueue, watch: Watch, now: float) -> list[Wait]:
         """Poll again after a passing fault, later each time: the host has enough to do."""
         record = watch.faults()
         doublings = min(record.passing_faults, _MOST_DOUBLINGS)
@@ -407,7 +411,7 @@ class PollSchedule:
         delay = doubled(self.policy.next_poll(self.rng), doublings, maximum=longest)
         record.passing_faults += 1
         self.counters.poll_faults += 1
-        return self._reschedule(watch, now + delay)
+        return self._reschedule(queue, watch, now + delay)
 
     # -- what has been learnt about the host -------------------------------------------------------
 
@@ -421,7 +425,7 @@ class PollSchedule:
 
     # -- putting watches into their queues, and taking them out ------------------------------------
 
-    def _reschedule(self, watch: Watch, due: float) -> list[Wait]:
+    def _reschedule(self, queue: FamilyQueue, watch: Watch, due: float) -> list[Wait]:
         """Poll again at `due`; end the waits for which one poll was enough, and return them."""
         served = [wait for wait in watch.waits if wait.once]
         for wait in served:
@@ -429,50 +433,42 @@ class PollSchedule:
 
         watch.due = due
         if watch.waits:
-            self._enqueue(watch, due)
+            self._enqueue(queue, watch, due)
         return served
 
-    def _poll_again_now(self, watch: Watch, now: float) -> None:
+    def _poll_again_now(self, queue: FamilyQueue, watch: Watch, now: float) -> None:
         """Poll again at once, because this poll told nothing about the task."""
         watch.due = now
         if watch.waits:
-            self._enqueue(watch, now)
+            self._enqueue(queue, watch, now)
 
-    def _enqueue(self, watch: Watch, due: float) -> None:
+    def _enqueue(self, queue: FamilyQueue, watch: Watch, due: float) -> None:
         """Put a watch into its queue, earlier than `due` if a deadline still wants its last poll."""
         for wait in watch.waits:
             last_poll = wait.deadline - LAST_POLL_LEAD
-            if last_poll > watch.polled_at:
-                due = min(due, last_poll)
-        self._queue_of(watch.family).push(watch, due)
+            if watch.polled_at < last_poll < due:
+                due = last_poll
+        queue.push(watch, due)
 
-    def _finish(self, watch: Watch, error: PiAPIError | None) -> list[Wait]:
-        """End all waits on a watch, with `error` or by the task's own end; return them."""
-        watch.error = error
+    def _give_up(self, queue: FamilyQueue, watch: Watch, error: PiAPIError) -> list[Wait]:
+        """End all waits on a watch with `error`; return them."""
+        watch.faults().error = error
         woken = list(watch.waits)
-        if woken:
-            watch.waits = ()
-            self._unregister(watch)
-            self._left(watch)
+        watch.waits = ()
         for wait in woken:
             # Kept here too: a new wait may clear the watch's error before the caller runs.
             wait.error = error
             self._deadlines.dropped(wait)
+        if woken:
+            self._leave(queue, watch)
         return woken
 
-    def _register(self, watch: Watch) -> None:
-        watch.error = None
-        if watch.fault_record is not None:
-            watch.fault_record.begin_anew()
-        self._queue_of(watch.family).watches[watch.task_id] = watch
-
-    def _unregister(self, watch: Watch) -> None:
-        del self._queue_of(watch.family).watches[watch.task_id]
-
-    def _is_shared(self, family: Family[Any]) -> bool:
-        """Return whether polls of a family ask for many tasks, so that one task more costs little."""
-        queue = self._queue_of(family)
-        return queue.size > 1 and len(queue.watches) > _FEW
+    @staticmethod
+    def _leave(queue: FamilyQueue, watch: Watch) -> None:
+        """Take in that nobody waits any more for a task that has not ended."""
+        queue.remove(watch)
+        if watch.durations is not None:
+            watch.durations.left(watch, max(watch.observed_at, 0.0))
 
     def _queue_of(self, family: Family[Any]) -> FamilyQueue:
         queue = self._queues.get(family.name)

@@ -62,7 +62,7 @@ class Timing:
         age, pace = watch.measure(task, now)
         durations = watch.durations
         if durations is None:
-            kind = watch.kind or watch.family.kind(look_into(task))
+            kind = watch.family.kind(look_into(task))
             durations = watch.durations = self.durations_of(watch.family, kind)
         if watch.paced_from == now and task.state is TaskState.WAITING:  # it has not begun yet
             durations.begun(watch, now)

@@ -16,7 +16,6 @@ from ..tasks import Task, TaskId, TaskState
 from .faults import FaultRecord
 
 if TYPE_CHECKING:
-    from .._protocol.kinds import Kind
     from .durations import KindDurations
 
 AnyTask: TypeAlias = Task[Any]
@@ -28,6 +27,9 @@ _STILL = 2.5  # points that are missing when progress is taken to stand still
 
 NEVER = -math.inf
 """The time of what has not happened."""
+
+NOT_QUEUED, BEING_POLLED = math.inf, -math.inf
+"""The times for which a watch is queued that is in no heap; of the latter, because a poll of it is in flight."""
 
 UNPLANNED = math.nan
 """When a task is due whose first poll is planned once somebody waits for it."""
@@ -46,15 +48,12 @@ class Watch:
     # Schedule: when it is polled, and for whom.
     due: float  # when it should be polled next, or `UNPLANNED`
     waits: tuple[Wait, ...] = field(default=(), repr=False)  # not empty: the schedule has it
-    queued_for: float = math.inf  # the time for which it is in its queue's heap; inf: it is not
-    polling: bool = False  # a poll of it is in flight
+    queued_for: float = NOT_QUEUED  # the time for which it is in its queue's heap, if it is
     polled_at: float = NEVER  # when its last poll began
-    kind: Kind | None = field(default=None, repr=False)  # what its request says it is; None: it is not known
-    durations: KindDurations | None = field(default=None, repr=False)  # of its kind, once that is looked up
+    durations: KindDurations | None = field(default=None, repr=False)  # of its kind, once that is known
 
     # Observation: what is known of the task.
     task: AnyTask | None = None  # its latest reading
-    error: PiAPIError | None = None  # why waiting ended, if not by the task's own end
     observed_at: float = NEVER  # when that reading was made
     paced_from: float = math.nan  # its age and pace are measured from here; NaN: its age is unknown
     paced_progress: int = 0  # what the host reported then
@@ -75,13 +74,24 @@ class Watch:
     # For observers.
     subject: Subject | None = None  # the submission that created it, if that was made here
     polls: int = 0  # that have asked for it
-    detection_seconds: float | None = None  # since its end, as estimated when that was observed
     end_told: bool = False
+
+    @property
+    def error(self) -> PiAPIError | None:
+        """Why waiting ended, if not by the task's own end."""
+        if self.fault_record is None:
+            return None
+        return self.fault_record.error
 
     @property
     def ended(self) -> bool:
         """Whether the task itself has ended."""
         return self.task is not None and self.task.state.terminal
+
+    @property
+    def polling(self) -> bool:
+        """Whether a poll of it is in flight."""
+        return self.queued_for == BEING_POLLED
 
     @property
     def end_reported(self) -> bool:
@@ -143,15 +153,19 @@ class Watch:
         self.paced_from = self.moved_at = now
         self.paced_progress = self.moved_to = progress
 
+    def detection_seconds(self, now: float) -> float | None:
+        """Return how long ago it ended, as estimated when that is observed; None if nothing tells."""
+        if self.end_reported:
+            return 0.0
+        if self.observed_at == NEVER:
+            return None
+        return (now - self.observed_at) / 2
+
     def faults(self) -> FaultRecord:
         """Return the record of what went wrong, to be added to."""
         if self.fault_record is None:
             self.fault_record = FaultRecord()
         return self.fault_record
-
-    def clear_faults(self) -> None:
-        """Forget everything that went wrong."""
-        self.error = self.fault_record = None
 
 
 @define(eq=False, slots=True, weakref_slot=False)
