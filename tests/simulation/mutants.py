@@ -263,8 +263,8 @@ MUTANTS = (
     Mutant(
         "a fault makes everybody poll at once",
         "_wait/schedule.py",
-        "        return self._reschedule(watch, now + delay)",
-        "        return self._reschedule(watch, now + delay * 0.01)",
+        "        return self._reschedule(queue, watch, now + delay)",
+        "        return self._reschedule(queue, watch, now + delay * 0.01)",
     ),
     Mutant(
         "polls are put off for ever where webhooks are trusted",
