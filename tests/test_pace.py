@@ -233,10 +233,11 @@ async def test_slots_are_withheld_at_once_if_free_and_else_when_they_are_release
 
     async def hold(until: asyncio.Event) -> None:
         nonlocal held
-        async with slots:
-            held += 1
-            await until.wait()
-            held -= 1
+        await slots.acquire()
+        held += 1
+        await until.wait()
+        held -= 1
+        slots.release()
 
     first, second = asyncio.Event(), asyncio.Event()
     async with anyio.create_task_group() as group:

@@ -41,7 +41,7 @@ class SteadyConnector(aiohttp.TCPConnector):
             protocol = connection.protocol
             if protocol is not None and not has_unread(protocol):
                 if isinstance(protocol, _Handler):
-                    protocol.idle = False
+                    protocol.idle = protocol.heard = False
                 return connection
             connection.close()
         return None
@@ -55,10 +55,12 @@ class SteadyConnector(aiohttp.TCPConnector):
 class _Handler(aiohttp.client_proto.ResponseHandler):
     """A connection's protocol: any byte that comes while no response is awaited makes it unusable.
 
-    `readable` tells whether the kernel holds anything for it, even if only its end.
+    `heard` tells whether anything has come since it was taken from the pool, and `readable` whether
+    the kernel holds anything for it, even if only its end.
     """
 
     idle = False
+    heard = False
     readable: Callable[[], object]
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -66,6 +68,7 @@ class _Handler(aiohttp.client_proto.ResponseHandler):
         self.readable = _watch(transport)
 
     def data_received(self, data: bytes) -> None:
+        self.heard = True
         if data and self.idle:
             self.force_close()
         super().data_received(data)
@@ -99,7 +102,9 @@ def has_unread(protocol: ResponseHandler) -> bool:
 
 
 def is_out_of_step(protocol: object) -> bool:
-    """Return whether the loop has read anything unasked on a connection."""
+    """Return whether the loop has read anything on a connection that was just taken for a request."""
+    if isinstance(protocol, _Handler):  # `has_unread` has asked aiohttp when it was taken
+        return protocol.heard
     return bool(getattr(protocol, "should_close", False))
 
 

@@ -83,10 +83,13 @@ class SendState:
 
     def settle(self, *, reuse: bool) -> None:
         """Return the connection of the last response to its pool if `reuse`, else close it."""
-        connector, protocol = self._connector, self._protocol
-        self._connector = self._protocol = None
+        protocol = self._protocol
+        if protocol is None:
+            return
 
-        if connector is not None and protocol is not None:
+        connector = self._connector
+        self._connector = self._protocol = None
+        if connector is not None:
             connector.settle(protocol, reuse=reuse)
 
 
@@ -131,8 +134,8 @@ class _Body(aiohttp.BytesPayload):
         if transport is not None and not transport.is_closing():
             self._leave_on(transport.get_protocol())
 
-        if self._size is None or self._size <= _PIECE:
-            await super().write_with_length(writer, content_length)
+        if len(self._value) <= _PIECE:
+            await writer.write(self._value[:content_length])
             return
 
         whole = memoryview(self._value)[:content_length]
@@ -244,28 +247,20 @@ class Transport:
         *,
         submit: bool,
     ) -> HTTPResponse:
-        submission = body = headers = None
+        options: dict[str, Any] = {"timeout": _total(timeout), "allow_redirects": False}
+        submission = body = None
         if submit:
             submission = self._submission or self._mark_submissions_in(session)
         if submit or self._has_body(request):
-            body = _Body(request.body, state, submission)
+            options["data"] = body = _Body(request.body, state, submission)
+        if not request.body:
+            options["skip_auto_headers"] = _NO_TYPE
         if self._session is not None or request.headers:
-            headers = self._headers_for(request)
+            options["headers"] = self._headers_for(request)
+        if self._session is not None:
+            options |= self._options_of_a_users(submit=submit)
 
-        response = await session.request(
-            request.method,
-            _url(self.base_url, request.path),
-            data=body,
-            headers=headers,
-            skip_auto_headers=None if request.body else _NO_TYPE,
-            timeout=_total(timeout),
-            allow_redirects=False,
-            raise_for_status=False,
-            auto_decompress=True,
-            # In a user's session this is a pool of its own, which stays empty: a submission
-            # connects anew there.
-            server_hostname=self._host if submit and self._session is not None else None,
-        )
+        response = await session.request(request.method, _url(self.base_url, request.path), **options)
 
         has_begun = body is None or not body.is_under_way or state.started_at is not None
         if not has_begun:  # the response was there before; the writing had not had its turn
@@ -297,6 +292,14 @@ class Transport:
         if request.body:
             headers["Content-Type"] = "application/json"
         return headers
+
+    def _options_of_a_users(self, *, submit: bool) -> dict[str, Any]:
+        """Return the options of a request in a user's session, which may have other defaults."""
+        options: dict[str, Any] = {"raise_for_status": False, "auto_decompress": True}
+        if submit:
+            # This is a pool of its own, which stays empty: a submission connects anew.
+            options["server_hostname"] = self._host
+        return options
 
     def _explain(self, error: Exception, *, begun: bool, timeout: float) -> TransportError:
         """Return the error that says whether a request had begun to leave, and what happened."""

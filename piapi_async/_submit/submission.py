@@ -100,7 +100,7 @@ NEXT_STATES: Mapping[SubmissionState, frozenset[SubmissionState]] = {
 }
 
 
-@frozen
+@define  # every submission makes one, and a frozen one would take twice as long
 class SubmitResult:
     """The task of a submission.
 

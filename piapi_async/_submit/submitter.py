@@ -264,26 +264,25 @@ class Submitter:
 
         if known is not None:
             return known
-        return await self._record(submission)
 
-    async def _record(self, submission: Submission) -> SubmitResult:
-        """Write down the task that the host has named."""
         task_id = cast("TaskId", submission.task_id)
-        other_key = None
-        if isinstance(submission.claim, Claim) and not submission.recorded:
-            other_key = await self._record_id(submission, submission.claim, task_id)
-        if other_key is not None:
-            submission.enter(SubmissionState.UNKNOWN)
-            ref = TaskRef(self._origin, submission.family.name, task_id)
-            other = f"which the ledger has for another submission, {other_key!r}"
-            raise submission.unknown(f"the response names task {ref}, {other}", ref=ref)
-
+        if isinstance(claim, Claim) and not submission.recorded:
+            await self._record(submission, claim, task_id)
         return SubmitResult(
             task_id,
             has_webhook=submission.expected is not None,
             frozen=submission.frozen,
             found=submission.found,
         )
+
+    async def _record(self, submission: Submission, claim: Claim, task_id: TaskId) -> None:
+        """Write down the task that the host has named."""
+        other_key = await self._record_id(submission, claim, task_id)
+        if other_key is not None:
+            submission.enter(SubmissionState.UNKNOWN)
+            ref = TaskRef(self._origin, submission.family.name, task_id)
+            other = f"which the ledger has for another submission, {other_key!r}"
+            raise submission.unknown(f"the response names task {ref}, {other}", ref=ref)
 
     @staticmethod
     async def _record_id(submission: Submission, claim: Claim, task_id: TaskId) -> str | None:

@@ -21,14 +21,16 @@ class Allowance:
     _submits_left: float
     _runtime: Runtime
 
+    @property
+    def is_limited(self) -> bool:
+        """Whether there is any limit."""
+        return self.budget.limit is not None or self._submits_left < math.inf
+
     async def covers(self, index: int, request: TaskRequest[Any], identity: SubmissionKey | None) -> bool:
         """Take what an item needs, and return whether there was enough; one that the ledger knows needs none.
 
         Raises `LimitError`, and `ClientClosed`.
         """
-        if self._submits_left == math.inf and self.budget.limit is None:
-            return True
-
         if identity is not None and await self._runtime.recorded(identity.key) is not None:
             return True
         return await self.take(index, request)

@@ -113,6 +113,8 @@ class Budget:
         cost = cost or frozen
         if cost is not None:
             self._consumed[cost.unit] += cost.amount
+        if self.limit is None:  # then no kind is known
+            return
 
         kind = self._kinds.get(index)
         if is_done and kind is not None and kind not in self._prices:

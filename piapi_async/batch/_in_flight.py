@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from attrs import frozen
+from attrs import define
 
 from .._protocol.family import TaskRequest
 from ..errors import DownloadError, SubmissionUnknown, TaskCancelled, TaskFailed, WaitTimeout
@@ -23,7 +23,7 @@ R = TypeVar("R")
 _NAMED_IN_NOTE = 100  # tasks that a note names if the outcomes name all of them
 
 
-@frozen
+@define(eq=False)  # every item makes one, and a frozen one would take twice as long
 class InFlight(Generic[R]):
     """An item whose task exists.
 
@@ -59,11 +59,14 @@ class InFlight(Generic[R]):
         download_error: DownloadError | None = None,
     ) -> Outcome[R]:
         """Return the item's outcome."""
+        ref = None
+        if task is not None:
+            ref = task.ref
         return Outcome(
             index=self.index,
             request=self.item.request,
             key=self.key,
-            ref=self.handle.ref,
+            ref=ref or self.handle.ref,
             task=task,
             files=files,
             error=error,

@@ -27,7 +27,6 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from types import TracebackType
 
 import anyio
 from attrs import define, field
@@ -207,15 +206,16 @@ class Slots:
             self.semaphore.acquire_nowait()
             self._withheld += 1
 
-    async def __aenter__(self) -> None:
+    def acquire_nowait(self) -> None:
+        """Acquire a slot.  Raises `anyio.WouldBlock` if none is free."""
+        self.semaphore.acquire_nowait()
+
+    async def acquire(self) -> None:
+        """Acquire a slot, once one is free."""
         await self.semaphore.acquire()
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def release(self) -> None:
+        """Release a slot, or withhold it if that is due."""
         if self._withheld < self.cap - self.limit:
             self._withheld += 1
         else:
