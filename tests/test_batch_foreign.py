@@ -27,8 +27,8 @@ from piapi_async import (
 from piapi_async._http import HTTPRequest, HTTPResponse
 from piapi_async._protocol.family import Family
 from piapi_async.batch import Outcome, Totals
-from piapi_async.batch._run import BatchRun
 from piapi_async.emulator import Emulator
+from piapi_async.handle import TaskHandle
 from piapi_async.tasks import Created, TaskId
 
 pytestmark = pytest.mark.looptime
@@ -369,7 +369,7 @@ async def test_what_fails_after_a_task_was_paid_for_keeps_its_ref(monkeypatch: p
     async def fail(*_: object) -> Any:
         raise OSError("no room")
 
-    monkeypatch.setattr(BatchRun, "_end", fail)
+    monkeypatch.setattr(TaskHandle, "wait", fail)
     async with serving(durations=30.0, **WIDE) as (emulator, piapi):
         outcomes = await BatchRunner(piapi).run(rerolls(3))
 

@@ -431,31 +431,29 @@ class BatchRun:
         return attempt
 
     async def _finish(self, item: InFlight[R]) -> Outcome[R]:
-        try:
-            outcome = await self._end(item)
-        except BaseException as error:  # of a request class or a file system, say
-            if ends_worker(error):
-                raise
-            outcome = item.outcome(error=as_failure(error), task=item.handle.task)
-
-        # A reader who writes the outcome down may rely on the end being recorded.
-        if self.runtime.ledger is not None:
-            await self.runtime.ledger.flush()
-        return outcome
-
-    async def _end(self, item: InFlight[R]) -> Outcome[R]:
-        """Wait for an item's task, and save its files."""
+        """Wait for an item's task, save its files, and return its outcome."""
         try:
             if item.entry is not None and item.had_ended:
                 task = await read_ended(item.handle, item.entry, item.request.family, self.settings.timeout)
             else:
                 task = await item.handle.wait(self.settings.timeout)
-        except PiAPIError as error:
-            return item.outcome(error=error, task=item.handle.task or getattr(error, "task", None))
 
-        if self._saving is None:
-            return item.outcome(task=task)
-        return await self._saving.save(item, task)
+            if self._saving is None:
+                outcome = item.outcome(task=task)
+            else:
+                outcome = await self._saving.save(item, task)
+        except BaseException as error:  # also of a request class or a file system, say
+            if ends_worker(error):
+                raise
+            last = item.handle.task
+            if last is None and isinstance(error, PiAPIError):
+                last = getattr(error, "task", None)
+            outcome = item.outcome(error=as_failure(error), task=last)
+
+        # A reader who writes the outcome down may rely on the end being recorded.
+        if self.runtime.ledger is not None:
+            await self.runtime.ledger.flush()
+        return outcome
 
     # -- counting ---------------------------------------------------------------------------------
 
