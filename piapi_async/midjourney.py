@@ -40,7 +40,6 @@ from ._protocol.reading import (
     IMAGE_FIELDS,
     failure_text,
     from_unix,
-    join,
     links_in,
     object_at,
     pick_images,
@@ -68,6 +67,7 @@ from .tasks import (
     TaskLike,
     TaskState,
     check_task_id,
+    task_with_raw,
     waiting_task,
 )
 
@@ -367,7 +367,7 @@ def _read_cost(raw: Mapping[str, Any]) -> Cost | None:
 def _read_files(raw: Mapping[str, Any]) -> tuple[TaskFile, ...]:
     """Return the links of `Task.images`, and as copies those of other fields; without any, every link."""
     result = raw.get("task_result")
-    if isinstance(result, dict) and pick_images(result)[0]:
+    if isinstance(result, dict) and pick_images(result):
         result = {name: result[name] for name in IMAGE_FIELDS if name in result}
     return find_files(result, "task_result", midjourney=True)
 
@@ -403,33 +403,24 @@ def _read_task(
     """
     status, state = read_state(data, asked, path)
     result = data.get("task_result")
-    progress, error = None, ""
 
     if type(result) is dict:
         progress = read_percent(result.get("task_progress"))
-        _, images = pick_images(result)
+        images = pick_images(result)
     else:
+        progress = None
         images = links_in(result)
 
     if body is not None:
         if not state.terminal:
             return waiting_task(asked, status, state, progress, images, body or _rewritten(data), _READER)
         data = without_secrets(data, body)
-        result = data.get("task_result")
 
+    error = ""
     if state is TaskState.FAILED:
-        error = failure_text(data, result)
+        error = failure_text(data, data.get("task_result"))
 
-    return Task(
-        task_id=asked,
-        status=status,
-        state=state,
-        progress=progress,
-        error=error,
-        images=images,
-        raw=data,
-        reader=_READER,
-    )
+    return task_with_raw(asked, status, state, progress, error, images, data, _READER)
 
 
 def _read_entry(data: object, asked: TaskId) -> _Entry:
@@ -437,7 +428,7 @@ def _read_entry(data: object, asked: TaskId) -> _Entry:
     if data is None:
         return None
 
-    path = join("data", asked)
+    path = f"data.{asked}"
     if type(data) is not dict:
         return UnexpectedAnswer(f"The response about {asked} is not an object", path=path)
     try:

@@ -369,6 +369,8 @@ def _iso(moment: datetime | None) -> str | None:
     return moment.isoformat()
 
 
+_new = object.__new__  # for every reading of a task
+
 _LEFT_OUT: Mapping[str, Any] = {"error": "", "images": (), "ref": None}
 """What a waiting task nearly always has, and so does not keep: there can be a hundred thousand of them."""
 
@@ -388,7 +390,7 @@ def waiting_task(  # noqa: PLR0917 - for every poll; keywords would cost a third
     keeps a quarter of the memory, and is made in half the time: nearly all readings of a task are
     looked at once, and only for what stands here.
     """
-    task: Task[R_co] = object.__new__(Task)
+    task: Task[R_co] = _new(Task)
     values = task.__dict__  # not a new one: instances share the keys of theirs
     values["task_id"] = task_id
     values["status"] = status
@@ -398,6 +400,31 @@ def waiting_task(  # noqa: PLR0917 - for every poll; keywords would cost a third
         values["images"] = images
     values["_body"] = body
     values["_reader"] = reader
+    return task
+
+
+def task_with_raw(  # noqa: PLR0917 - for every task that has ended; keywords would cost a half more
+    task_id: TaskId,
+    status: str,
+    state: TaskState,
+    progress: int | None,
+    error: str,
+    images: tuple[str, ...],
+    raw: Mapping[str, Any],
+    reader: Reader[R_co],
+) -> Task[R_co]:
+    """Return what `Task` returns when it is called, in half the time."""
+    task: Task[R_co] = _new(Task)
+    values = task.__dict__
+    values["task_id"] = task_id
+    values["status"] = status
+    values["state"] = state
+    values["progress"] = progress
+    values["error"] = error
+    values["images"] = images
+    values["raw"] = raw
+    values["_reader"] = reader
+    values["ref"] = None
     return task
 
 

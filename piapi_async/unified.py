@@ -38,7 +38,18 @@ from ._protocol.requests import FileRequest, is_input, request, set_inputs
 from ._protocol.result_files import find_files
 from ._verdict import read_created
 from .account import PIAPI
-from .tasks import Created, Life, Reader, Task, TaskFile, TaskId, TaskState, check_task_id, waiting_task
+from .tasks import (
+    Created,
+    Life,
+    Reader,
+    Task,
+    TaskFile,
+    TaskId,
+    TaskState,
+    check_task_id,
+    task_with_raw,
+    waiting_task,
+)
 
 __all__ = ["UNIFIED", "CreateTask", "ModelRequest", "family_of", "request"]
 
@@ -243,7 +254,7 @@ def _read_task(
     status, state = read_state(data, asked, path)
     output = _read_output(data)
     progress = read_percent(output.get("progress", output.get("percent")))  # `percent` is Hailuo's
-    _, images = pick_images(output)
+    images = pick_images(output)
 
     if body is not None:
         if not state.terminal:
@@ -254,16 +265,7 @@ def _read_task(
     if state is TaskState.FAILED:
         error = failure_text(data, output)
 
-    return Task(
-        task_id=asked,
-        status=status,
-        state=state,
-        progress=progress,
-        error=error,
-        images=images,
-        raw=data,
-        reader=reader,
-    )
+    return task_with_raw(asked, status, state, progress, error, images, data, reader)
 
 
 def _read_output(raw: Mapping[str, Any]) -> Output:

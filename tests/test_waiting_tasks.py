@@ -76,6 +76,13 @@ def test_no_secret_leaves_it_by_any_way(read: Any, sent: dict[str, Any], status:
 
 
 @pytest.mark.parametrize(("read", "sent"), WAYS)
+def test_one_that_has_ended_is_what_the_class_makes(read: Any, sent: dict[str, Any]) -> None:
+    task = read({**sent, "status": "finished"})
+
+    assert vars(task) == vars(attrs.evolve(task))
+
+
+@pytest.mark.parametrize(("read", "sent"), WAYS)
 def test_is_the_same_task_once_its_raw_was_read(read: Any, sent: dict[str, Any]) -> None:
     read_late, untouched = read(sent), read(sent)
 

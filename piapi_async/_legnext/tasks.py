@@ -100,7 +100,7 @@ def read_task(data: dict[str, Any], asked: TaskId, reader: Reader[LegNextResult]
     status = read_status(data, asked)
     state = classify(status)
     output = object_at(data, "output")
-    _, images = pick_images(output)
+    images = pick_images(output)
 
     error = ""
     if state is TaskState.FAILED:

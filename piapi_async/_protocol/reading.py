@@ -184,7 +184,7 @@ def classify(status: str) -> TaskState:
 
 def is_known_status(status: str) -> bool:
     """Return whether `classify` knows the word, or falls back to "waiting"."""
-    return _normalized(status) in _STATES
+    return status in _STATES or _normalized(status) in _STATES
 
 
 def is_end(status: object) -> bool:
@@ -320,8 +320,11 @@ def links_in(value: object) -> tuple[str, ...]:
     """Return the links of a value, in its order: a `str`, an object with a link, or a list of them."""
     if type(value) is str:  # nearly always one of these two
         return (value,) if value.strip() else ()
-    if type(value) is list and all(type(item) is str for item in value):
-        return tuple([item for item in value if item.strip()])
+    if type(value) is list:
+        try:
+            return tuple(filter(str.strip, value))
+        except TypeError:  # not all of them are of `str`
+            pass
 
     links: list[str] = []
     ahead: list[Any] = [value]
@@ -337,18 +340,15 @@ def links_in(value: object) -> tuple[str, ...]:
     return tuple(links)
 
 
-def pick_images(result: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
-    """Return the first field of a result that has links, and its links in the grid's reading order.
-
-    Returns ("", ()) if no field has any.
-    """
+def pick_images(result: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the links of the first field of a result that has any, in the grid's reading order."""
     for name in IMAGE_FIELDS:
         value = result.get(name)
         if value:
             links = links_in(value)
             if links:
-                return name, links
-    return "", ()
+                return links
+    return ()
 
 
 # -- reasons of a failure --------------------------------------------------------------------------

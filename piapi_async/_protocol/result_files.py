@@ -95,7 +95,7 @@ def find_files(value: object, path: str = "", *, midjourney: bool = False) -> tu
 
 def _with_copies(found: list[TaskFile], result: Mapping[str, Any]) -> list[TaskFile]:
     """Return the files of a Midjourney result, whose other fields repeat the pictures of the first."""
-    _, pictures = pick_images(result)
+    pictures = pick_images(result)
     copies = {link for name in IMAGE_FIELDS for link in links_in(result.get(name))}.difference(pictures)
 
     files = []
