@@ -185,6 +185,8 @@ def check_task_id(task: TaskLike) -> TaskId:
         raise ValueError("the task id is empty")
     if task_id in {".", ".."}:  # as a segment of a path they mean another path, and cannot be quoted
         raise ValueError(f"{brief(value)} is not a task id")
+    if task_id.isascii():  # nearly always
+        return TaskId(task_id)
     try:
         task_id.encode()
     except UnicodeEncodeError:  # half of a surrogate pair, which JSON cannot carry

@@ -21,7 +21,7 @@ _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 def is_text(value: object) -> TypeGuard[str]:
     """Return whether a value is a `str` that JSON can carry; half of a surrogate pair is not."""
-    return isinstance(value, str) and not _LONE_SURROGATE.search(value)
+    return isinstance(value, str) and (value.isascii() or not _LONE_SURROGATE.search(value))
 
 
 def is_path(value: PurePath) -> bool:

@@ -167,10 +167,10 @@ def _number(value: object) -> int | None:
 
 def says_no(answer: Mapping[str, Any]) -> bool:
     """Return whether a 2xx says that the request has failed, by its status word, flag or code."""
-    if says_failed(answer) or _has_status(answer.get("data"), "failed"):
+    if says_failed(answer) or ("data" in answer and _has_status(answer["data"], "failed")):
         return True
     code = answer.get("code")
-    if code == HTTPStatus.OK or (code is None and "error" not in answer):  # nearly always
+    if (code is None and "error" not in answer) or code == HTTPStatus.OK:  # nearly always
         return False
     code = read_code(answer)
     return code is not None and code >= HTTPStatus.BAD_REQUEST
