@@ -406,21 +406,17 @@ def _record_end(
         return
 
     family = watch.family.name
-    ref = TaskRef(events.origin, family, watch.task_id)
-    if task.ref is None:
+    ref = task.ref
+    if ref is None:
+        ref = TaskRef(events.origin, family, watch.task_id)
         found_at(task, ref)
 
     now = asyncio.get_running_loop().time()
     if not watch.end_told:  # an end may be seen again
         watch.end_told = True
-        events.ended(
-            watch.subject,
-            family,
-            task,
-            now,
-            polls=watch.polls,
-            detection_seconds=watch.detection_seconds(now),
-        )
+        if events.heard:
+            late = watch.detection_seconds(now)
+            events.ended(watch.subject, family, task, now, polls=watch.polls, detection_seconds=late)
     if ledger is not None:
         ledger.end(ref, task.state.value, task.raw)
     if durations is not None:

@@ -44,6 +44,11 @@ class TaskHandle(Generic[R_co]):
     @property
     def ref(self) -> TaskRef:
         """What another process needs to `attach` to the task."""
+        task = self._watch.task
+        if task is not None:
+            ref = task.ref
+            if ref is not None:
+                return ref
         return TaskRef(self._runtime.origin, self._watch.family.name, self._watch.task_id)
 
     @property
@@ -202,7 +207,7 @@ def _outcome(handle: TaskHandle[R], wait: Wait, timeout: float | None) -> Task[R
     """Return what a wait that is over has come to."""
     task = handle.task
     if task is not None and task.state.terminal:
-        return handle.error or task
+        return end_error(task) or task
     if wait.error is not None:
         return _of_this_wait(wait.error, handle.task_id)
     return _timed_out(handle, wait, timeout)

@@ -74,9 +74,11 @@ class Poller:
 
         woken = loop.create_future()
         wait = self.schedule.start(watch, woken, now, deadline=deadline, changes=changes, once=once)
+        watch = wait.watch
         if wait.over:  # the task had ended, so that nothing has changed here
             self._wake([wait])
-        else:
+        elif watch.has_webhook or min(watch.queued_for, deadline) < self._timer_at:
+            # One that has a webhook may have brought forward the polls of others.
             self._arm()
         return wait
 
@@ -143,7 +145,7 @@ class Poller:
             self._timer = asyncio.get_running_loop().call_at(when, self._tick, context=self._context)
 
     def _tick(self) -> None:
-        self._timer = None
+        self._timer, self._timer_at = None, math.inf
         loop = asyncio.get_running_loop()
         now = loop.time()
         for poll in self.schedule.due_polls(now, self._limit - len(self._polls)):
@@ -269,7 +271,9 @@ class Poller:
     def _note_unknown_statuses(self, family: Family[Any], readings: Readings) -> None:
         """Warn, once for each, of statuses that are not known; they are taken for "still waiting"."""
         for task in readings.values():
-            if not isinstance(task, Task) or is_known_status(task.status):
+            if not isinstance(task, Task) or task.state is not TaskState.WAITING:
+                continue
+            if is_known_status(task.status):
                 continue
             logged = self._unknown_statuses
             if task.status in logged or len(logged) >= _MOST_UNKNOWN_STATUSES:

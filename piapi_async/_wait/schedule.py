@@ -174,7 +174,8 @@ class PollSchedule:
 
     def _first_poll(self, queue: FamilyQueue, watch: Watch, now: float) -> float:
         """Return when to poll a task first that was submitted: not before anything can have ended."""
-        self._judge_reports(now)
+        if watch.has_webhook:
+            self._judge_reports(now)
         return watch.begun_at + self.timing.first(
             now, watch.durations, has_webhook=watch.has_webhook, shared=queue.is_shared()
         )
