@@ -164,19 +164,17 @@ class TaskHandle(Generic[R_co]):
             return self._runtime.poller.start(self._watch, None)
 
         check_wait(timeout)
-        self._enter()
+        try:
+            self._runtime.enter()
+        except ClientClosed as error:
+            raise _of_this_wait(error, self.task_id) from None
+
         wait = self._runtime.poller.start(self._watch, timeout, changes=changes)
         self._watch = wait.watch
         return wait
 
     def _stop(self, wait: Wait) -> None:
         self._runtime.poller.stop(wait)
-
-    def _enter(self) -> None:
-        try:
-            self._runtime.enter()
-        except ClientClosed as error:
-            raise _of_this_wait(error, self.task_id) from None
 
 
 def own_family(task: object) -> Family[Any] | None:

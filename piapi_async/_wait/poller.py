@@ -67,9 +67,10 @@ class Poller:
         """
         loop = asyncio.get_running_loop()
         now = loop.time()
-        once = timeout is not None and timeout <= 0
-        deadline = math.inf
-        if timeout is not None and not once:
+        once, deadline = False, math.inf
+        if timeout is not None and timeout <= 0:
+            once = True
+        elif timeout is not None:
             deadline = now + timeout
 
         woken = loop.create_future()
@@ -77,9 +78,8 @@ class Poller:
         watch = wait.watch
         if wait.over:  # the task had ended, so that nothing has changed here
             self._wake([wait])
-        elif watch.has_webhook or min(watch.queued_for, deadline) < self._timer_at:
-            # One that has a webhook may have brought forward the polls of others.
-            self._arm()
+        elif watch.queued_for < self._timer_at or deadline < self._timer_at or watch.has_webhook:
+            self._arm()  # whoever has a webhook may have brought forward the polls of others
         return wait
 
     def stop(self, wait: Wait) -> None:

@@ -266,12 +266,13 @@ class PollSchedule:
         return self._observe(self._queue_of(watch.family), watch, task, now)
 
     def _observe(self, queue: FamilyQueue, watch: Watch, task: AnyTask, now: float) -> list[Wait]:
-        if watch.ended:  # an end is never taken back, but a later reading may have newer links
-            if task.state.terminal:
+        before = watch.task
+        if before is not None and before.state.terminal:  # an end is never taken back,
+            if task.state.terminal:  # but a later reading may have newer links
                 watch.task = task
             return []
 
-        before, watch.task = watch.task, task
+        watch.task = task
         watch.fault_record = None
         if task.state.terminal:
             return self._end(queue, watch, now)

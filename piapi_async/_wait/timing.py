@@ -107,8 +107,8 @@ class Timing:
         earliest = now
         if not reported:
             earliest = max(watch.observed_at, watch.begun_at)
-        told = None
-        if now - earliest > max(_ROUGHLY * self.policy.interval, _ROUGH):  # the host may know better
+        told, between = None, now - earliest
+        if between > _ROUGH and between > _ROUGHLY * self.policy.interval:  # the host may know better
             began, ended = task.started_at, task.ended_at
             if began is not None and ended is not None:
                 told = (ended - began).total_seconds()
