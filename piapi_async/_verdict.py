@@ -33,7 +33,17 @@ from ._http import HTTPResponse, Request
 from ._protocol.answers import read_object
 from ._protocol.reading import object_at, read_cost
 from ._protocol.refusals import BUSY, CLIENT_FAULTS, SERVER_FAULTS, create_error, not_understood
-from ._protocol.words import Words, claims_success, is_good, is_own, named_task, read_code, says_no, text_of
+from ._protocol.words import (
+    Pattern,
+    Words,
+    claims_success,
+    is_good,
+    is_own,
+    named_task,
+    read_code,
+    says_no,
+    text_of,
+)
 from .errors import (
     APIError,
     PiAPIError,
@@ -250,13 +260,12 @@ _MADE = re.compile(
     r"(?<!not )(?<!not be )(?<!n't be )\b(?:accepted|created|queued|submitted|successful(?:ly)?)\b",
     re.IGNORECASE,
 )
-_KNOWN_REFUSAL = re.compile(
-    r"banned|sensitive|\binvalid|insufficient|not enough|quota|outdated|not found|not exist|no such"
+_KNOWN_REFUSAL: Pattern = (
+    r"(?i)banned|sensitive|\binvalid|insufficient|not enough|quota|outdated|not found|not exist|no such"
     r"|not (?:allowed|supported|permitted|authorized|valid)|no longer support|unsupported"
     r"|unauthorized|permission|denied|\brequired\b|(?:no|out of) (?:more )?credit"
     r"|too (?:long|large|big|short|small)|prohibited|violat|failed to freeze|refused|rejected"
-    r"|disabled|suspended|expired",
-    re.IGNORECASE,
+    r"|disabled|suspended|expired"
 )
 
 

@@ -23,52 +23,50 @@ ANYTHING = ".bin"
 
 # -- by signature ----------------------------------------------------------------------------------
 
-_PLAIN: tuple[tuple[re.Pattern[bytes], str], ...] = tuple(
-    (re.compile(pattern, re.DOTALL), suffix)
-    for pattern, suffix in (
-        (rb"\x89PNG\r\n\x1a\n", ".png"),
-        (rb"\xff\xd8\xff", ".jpg"),
-        (rb"RIFF....WEBP", ".webp"),
-        (rb"GIF8[79]a", ".gif"),
-        (rb"BM....\0\0\0\0", ".bmp"),
-        (rb"II[*+]\0|MM\0[*+]", ".tiff"),
-        (rb"\xff\x0a|\0\0\0\x0cJXL \r\n\x87\n", ".jxl"),
-        (rb"\0\0\0\x0cjP  \r\n\x87\n", ".jp2"),
-        (rb"8BPS\0", ".psd"),
-        (rb"\x76\x2f\x31\x01", ".exr"),
-        (rb"#\?(?:RADIANCE|RGBE)\n", ".hdr"),
-        (rb"RIFF....AVI ", ".avi"),
-        (rb"FLV\x01", ".flv"),
-        (rb"\0\0\x01[\xba\xb3]", ".mpg"),
-        (rb"\x30\x26\xb2\x75\x8e\x66\xcf\x11", ".wmv"),
-        (rb"(?:RIFF|RF64)....WAVE", ".wav"),
-        (rb"FORM....AIF[FC]", ".aiff"),
-        (rb"fLaC", ".flac"),
-        (rb"OggS", ".ogg"),
-        (rb"caff\0", ".caf"),
-        (rb"MThd\0\0\0\x06", ".mid"),
-        (rb"#!AMR", ".amr"),
-        (rb"ID3", ".mp3"),
-        # Frames: eleven bits set, the version (1, 2 or 2.5), the layer; then a bit rate that is not
-        # "bad".
-        (rb"\xff[\xfa\xfb\xf2\xf3\xe2\xe3][^\xf0-\xff]", ".mp3"),
-        (rb"\xff[\xf0\xf1\xf8\xf9]|ADIF", ".aac"),
-        (rb"glTF", ".glb"),
-        (rb"ply\r?\n", ".ply"),
-        (rb"Kaydara FBX Binary  \0|; FBX \d", ".fbx"),
-        (rb"PXR-USDC", ".usdc"),
-        (rb"#usda ", ".usda"),
-        (rb"BLENDER", ".blend"),
-        (rb"%PDF-", ".pdf"),
-        (rb"PK\x05\x06", ".zip"),
-        (rb"7z\xbc\xaf\x27\x1c", ".7z"),
-        (rb"\x1f\x8b\x08", ".gz"),
-        (rb"\x28\xb5\x2f\xfd", ".zst"),
-        (rb"\x1a\x45\xdf\xa3(?=.{0,80}matroska)", ".mkv"),
-        (rb"\x1a\x45\xdf\xa3", ".webm"),
-        (rb".{257}ustar", ".tar"),
-        (rb"G(?:.{187}G){2}", ".ts"),
-    )
+# Beginnings, as regular expressions; `re` compiles those that are asked for.
+_PLAIN: tuple[tuple[bytes, str], ...] = (
+    (rb"\x89PNG\r\n\x1a\n", ".png"),
+    (rb"\xff\xd8\xff", ".jpg"),
+    (rb"RIFF....WEBP", ".webp"),
+    (rb"GIF8[79]a", ".gif"),
+    (rb"BM....\0\0\0\0", ".bmp"),
+    (rb"II[*+]\0|MM\0[*+]", ".tiff"),
+    (rb"\xff\x0a|\0\0\0\x0cJXL \r\n\x87\n", ".jxl"),
+    (rb"\0\0\0\x0cjP  \r\n\x87\n", ".jp2"),
+    (rb"8BPS\0", ".psd"),
+    (rb"\x76\x2f\x31\x01", ".exr"),
+    (rb"#\?(?:RADIANCE|RGBE)\n", ".hdr"),
+    (rb"RIFF....AVI ", ".avi"),
+    (rb"FLV\x01", ".flv"),
+    (rb"\0\0\x01[\xba\xb3]", ".mpg"),
+    (rb"\x30\x26\xb2\x75\x8e\x66\xcf\x11", ".wmv"),
+    (rb"(?:RIFF|RF64)....WAVE", ".wav"),
+    (rb"FORM....AIF[FC]", ".aiff"),
+    (rb"fLaC", ".flac"),
+    (rb"OggS", ".ogg"),
+    (rb"caff\0", ".caf"),
+    (rb"MThd\0\0\0\x06", ".mid"),
+    (rb"#!AMR", ".amr"),
+    (rb"ID3", ".mp3"),
+    # Frames: eleven bits set, the version (1, 2 or 2.5), the layer; then a bit rate that is not
+    # "bad".
+    (rb"\xff[\xfa\xfb\xf2\xf3\xe2\xe3][^\xf0-\xff]", ".mp3"),
+    (rb"\xff[\xf0\xf1\xf8\xf9]|ADIF", ".aac"),
+    (rb"glTF", ".glb"),
+    (rb"ply\r?\n", ".ply"),
+    (rb"Kaydara FBX Binary  \0|; FBX \d", ".fbx"),
+    (rb"PXR-USDC", ".usdc"),
+    (rb"#usda ", ".usda"),
+    (rb"BLENDER", ".blend"),
+    (rb"%PDF-", ".pdf"),
+    (rb"PK\x05\x06", ".zip"),
+    (rb"7z\xbc\xaf\x27\x1c", ".7z"),
+    (rb"\x1f\x8b\x08", ".gz"),
+    (rb"\x28\xb5\x2f\xfd", ".zst"),
+    (rb"\x1a\x45\xdf\xa3(?=.{0,80}matroska)", ".mkv"),
+    (rb"\x1a\x45\xdf\xa3", ".webm"),
+    (rb".{257}ustar", ".tar"),
+    (rb"G(?:.{187}G){2}", ".ts"),
 )
 
 # The boxes of ISO media: the brand that a file is first of, or, if that says little, those that it
@@ -99,7 +97,7 @@ def suffix_of(head: bytes, size: int = 0) -> str:
 
 
 def _plain(head: bytes, _size: int) -> str:
-    return next((suffix for pattern, suffix in _PLAIN if pattern.match(head)), "")
+    return next((suffix for pattern, suffix in _PLAIN if re.match(pattern, head, re.DOTALL)), "")
 
 
 def _iso_media(head: bytes, _size: int) -> str:

@@ -11,13 +11,16 @@ import re
 from collections.abc import Iterator, Mapping
 from http import HTTPStatus
 from itertools import chain
-from typing import Any
+from typing import Any, TypeAlias
 
 from attrs import frozen
 
 from .._http import Request
 from ..tasks import TaskId, check_task_id
 from .reading import object_at, read_int
+
+Pattern: TypeAlias = str | re.Pattern[str]
+"""What is searched for; a long one is a `str`, because `re` compiles that when it is first needed."""
 
 # -- the task that it names ---------------------------------------------------------------------------
 
@@ -69,16 +72,13 @@ _HOLDERS = (*_WRAPPERS, "results", "tasks", "jobs", "response", "payload", "outp
 # `"taskID": "T1"`, `\"task_id\": \"T1\"` in a string, `task-id=T1`, `<task_id>T1</task_id>`, `/task/`
 # and a UUID.  Only behind a name in quotation marks may it be without a digit: elsewhere a word is
 # prose ("task_id: required").
-_MENTIONED = re.compile(
-    rb"""(?<![\w-])(?:
+_MENTIONED = rb"""(?ix)(?<![\w-])(?:
         (?:task|job)[_-]?ids?(?:
             \\?["']\s{0,9}:\s{0,9}\\?["'](?!(?:null|none|undefined|false|true)\b)([\w.:-]{1,100})\\?["']
             | [\\"'>\s]{0,9}[:=>][\\"'\s\[{]{0,9}(?=[\w.:-]{0,99}\d)([\w.:-]{1,100})
         )
         | (?:tasks?|jobs?)/([0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12})
-    )""",
-    re.IGNORECASE | re.VERBOSE,
-)
+    )"""
 _TOP = 3  # objects deep that are looked into
 _ID_LIKE = re.compile(r"(?=.*\d)[\w-]{8,}")
 
@@ -89,7 +89,7 @@ def mentioned_task(body: bytes, answer: Mapping[str, Any], request: Request[Any]
     Nothing that the request itself names is new: a refusal of a reroll may name its parent.
     """
     text = body.replace(b"\0", b"")  # as in UTF-16
-    mentioned = map(_decoded, _MENTIONED.finditer(text))
+    mentioned = map(_decoded, re.finditer(_MENTIONED, text))
     found = dict.fromkeys(chain(mentioned, _bare_ids(answer, _TOP)))
     if not found:
         return ""
@@ -309,7 +309,7 @@ class Words:
             request=request,
         )
 
-    def match(self, pattern: re.Pattern[str]) -> bool:
+    def match(self, pattern: Pattern) -> bool:
         """Return whether the host itself uses a phrase, and does not merely quote the request."""
         return _is_evidence(pattern, self.texts, self._request)
 
@@ -344,9 +344,9 @@ def _most_telling(texts: list[str], code: int | None, *, failed: bool) -> str:
 # -- whose words they are --------------------------------------------------------------------------
 
 
-def _is_evidence(pattern: re.Pattern[str], text: str, request: Request[Any]) -> bool:
+def _is_evidence(pattern: Pattern, text: str, request: Request[Any]) -> bool:
     """Return whether a text has a phrase of its own; one that the request has may be a quotation."""
-    found = {match.group().lower() for match in pattern.finditer(text)}
+    found = {match.group().lower() for match in re.finditer(pattern, text)}
     if not found:
         return False
 
@@ -366,8 +366,8 @@ def sent_words(request: Request[Any], sent: bytes | None = None) -> str:
 
 # What gateways, balancers and crashes say by themselves: observed of AWS, Kong, Envoy, nginx,
 # Cloudflare, Spring, Go.
-_STOCK_WORDS = re.compile(
-    r"internal[ _]?(?:server[ _]?)?error|bad gateway|missing authentication token|no healthy"
+_STOCK_WORDS: Pattern = (
+    r"(?i)internal[ _]?(?:server[ _]?)?error|bad gateway|missing authentication token|no healthy"
     r"|\bupstream\b"
     r"|service[ _]?(?:is )?(?:temporarily |currently )?unavailable|temporarily unavailable"
     r"|tim(?:e|ed|ing)[\s_-]?out|deadline exceeded|\beof\b|broken pipe|reset by peer"
@@ -383,8 +383,7 @@ _STOCK_WORDS = re.compile(
     r"|(?:list|runtime error:) index out of range|unexpected token"
     r"|properties of (?:undefined|null)|looking for beginning of value|unexpected end of json"
     r"|expecting value: line|status[ _]code[ =:]*50[0-9]"
-    r"|deadlock|database is locked|something broke|oomkilled",
-    re.IGNORECASE,
+    r"|deadlock|database is locked|something broke|oomkilled"
 )
 _STOCK_PHRASES = frozenset(
     {
