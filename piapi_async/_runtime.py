@@ -13,7 +13,7 @@ import math
 import os
 from functools import partial
 from random import Random
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 from attrs import define, field, frozen
@@ -40,11 +40,13 @@ from .ledger import Ledger, LedgerEntry
 from .ledger._durations import DurationKeeper
 from .ledger._entries import SubmissionKey, check_key, note_as_json
 from .ledger._ledger import writer_of
-from .ledger._writer import LedgerWriter
 from .observe._emitter import Events
 from .policy import PollPolicy
 from .stats import Counters
 from .tasks import Task, TaskId, TaskLike, TaskRef, check_task_id, found_at, ref_in
+
+if TYPE_CHECKING:
+    from .ledger._writer import LedgerWriter
 
 R = TypeVar("R")
 

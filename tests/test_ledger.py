@@ -873,6 +873,7 @@ async def test_a_file_that_may_not_be_written_is_a_clear_error_and_stays_as_it_i
                     await writer_of(ledger).claim(here.identity("new"))
                 except here.LedgerError as error:
                     print(json.dumps(str(error)))
+        here.Ledger(sys.argv[1])  # loads SQLite, which the other user might not reach
         if os.geteuid() == 0:
             os.setuid(65534)  # root may write anything
         asyncio.run(main(sys.argv[1]))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import anyio
 from attrs import define, field
@@ -17,9 +17,11 @@ from attrs import define, field
 from ..errors import LedgerError
 from ..ledger._entries import NOTHING_KEPT, EndedAttempt, Kept, LedgerEntry, LedgerState, SubmissionKey
 from ..ledger._recovery import SentAs, Taken
-from ..ledger._writer import LedgerWriter
 from ..observe._emitter import Events
 from ..tasks import TaskId, TaskRef
+
+if TYPE_CHECKING:
+    from ..ledger._writer import LedgerWriter
 
 # Seconds between two looks at a key that another is sending: they double, up to the longest.
 _FIRST_PAUSE = 0.02

@@ -25,7 +25,7 @@ import logging
 import secrets
 from collections import Counter, OrderedDict
 from collections.abc import Coroutine, Mapping
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from attrs import define, evolve, field, frozen
 
@@ -36,11 +36,13 @@ from .._verdict import judge_read
 from .._wait.poller import Poller
 from .._wait.watch import Watch
 from ..errors import ClientClosed, PiAPIError, UnexpectedAnswer
-from ..ledger._writer import LedgerWriter
 from ..tasks import Task, TaskId
 from .deliveries import Delivery, ExpectedDelivery, WebhookSettings
 from .nonces import echoed_nonce, endpoint_with, is_same_nonce, nonce_of, signed_endpoint
 from .open_submissions import LedgerSubmissions, OpenSubmissions
+
+if TYPE_CHECKING:
+    from ..ledger._writer import LedgerWriter
 
 K = TypeVar("K")
 

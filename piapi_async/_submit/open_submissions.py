@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from attrs import frozen
 
 from .._families import FAMILIES
 from .._protocol.family import Family
-from ..ledger._writer import LedgerWriter
 from ..tasks import Task, TaskId, TaskRef
 from .nonces import nonce_of
+
+if TYPE_CHECKING:
+    from ..ledger._writer import LedgerWriter
 
 
 class OpenSubmissions(Protocol):

@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping
 from functools import partial
 from pathlib import PurePath
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from attrs import define, field
 
@@ -30,7 +30,6 @@ from ..errors import (
     SubmissionUnknown,
 )
 from ..ledger._entries import Kept, LedgerEntry, SubmissionKey
-from ..ledger._writer import LedgerWriter
 from ..observe._emitter import Subject
 from ..policy import Backoff
 from ..tasks import TaskId, TaskRef
@@ -43,6 +42,9 @@ from .searching import NOTHING
 from .submission import NO_TERMS, Submission, SubmissionState, SubmitResult, Terms
 from .telling import report_left, tell_accepted, tell_failed, tell_found
 from .uploads import Uploader
+
+if TYPE_CHECKING:
+    from ..ledger._writer import LedgerWriter
 
 # Shorter waits keep the ledger claim: releasing it would cost more than it saves.
 _LONG_PAUSE = 0.5  # seconds

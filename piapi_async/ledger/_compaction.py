@@ -6,13 +6,16 @@ task and how that ended.  A request's path stays, too, so that a list shows what
 
 from __future__ import annotations
 
-import sqlite3
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from attrs import frozen
 
 from ._ledger import Ledger, writer_of
 from ._queries import size_of
+
+if TYPE_CHECKING:
+    import sqlite3
 
 _PAGE = 500  # rows that are compacted at a time
 

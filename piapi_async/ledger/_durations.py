@@ -9,16 +9,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-import sqlite3
 import time
 from collections.abc import Mapping
-from typing import Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import orjson
 from attrs import define
 
 from ..errors import LedgerError
-from ._writer import LedgerWriter
+
+if TYPE_CHECKING:
+    import sqlite3
+
+    from ._writer import LedgerWriter
 
 Durations: TypeAlias = Mapping[tuple[str, str], list[float]]
 """The last durations in seconds, by family and kind."""

@@ -12,21 +12,26 @@ is `LedgerWriter`.
 from __future__ import annotations
 
 import os
-import sqlite3
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from attrs import define, field
 
 from ..tasks import check_task_id
 from ._entries import LedgerEntry, LedgerState
 from ._queries import ended_by_place, entries_at, entries_by_key, entries_by_place, places_of
-from ._writer import LedgerWriter
+
+if TYPE_CHECKING:
+    import sqlite3
+
+    from ._writer import LedgerWriter
+else:
+    LedgerWriter = Any  # for those who read annotations at run time
 
 _PAGE = 500  # entries that are read at a time
 
-_PageReader: TypeAlias = Callable[[sqlite3.Connection, int, int], list[tuple[int, LedgerEntry]]]
+_PageReader: TypeAlias = "Callable[[sqlite3.Connection, int, int], list[tuple[int, LedgerEntry]]]"
 
 
 def _absolute(path: str | os.PathLike[str]) -> Path:
@@ -54,6 +59,9 @@ class Ledger:
     _writer: LedgerWriter = field(init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
+        # A client without a ledger does without SQLite, and without all that writes.
+        from ._writer import LedgerWriter  # noqa: PLC0415
+
         self._writer = LedgerWriter(self._path)
 
     def __fspath__(self) -> str:

@@ -5,13 +5,16 @@ Each is a function of a connection, run in a transaction of the ledger's thread.
 
 from __future__ import annotations
 
-import sqlite3
 from array import array
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import orjson
 
 from ._entries import LedgerEntry, LedgerState, SubmissionKey
+
+if TYPE_CHECKING:
+    import sqlite3
 
 OPEN = "state IN ('sending', 'unknown')"
 """The condition for submissions without a task, worded as in the index, so that SQLite recognises it."""

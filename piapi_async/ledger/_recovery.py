@@ -7,14 +7,17 @@ in the transaction that records it.
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from attrs import frozen
 
 from ..tasks import TaskId
 from ._entries import SubmissionKey
 from ._queries import OPEN
+
+if TYPE_CHECKING:
+    import sqlite3
 
 _AT_ONCE = 500  # ids in one query
 _CLOCK_JUMP = 6 * 3600.0  # seconds by which a clock may have been set between two submissions of one minute
