@@ -99,11 +99,11 @@ _OTHER = 63  # a family of somebody's own: its length and name follow
 _AS_TEXT, _AS_UUID = 0, 1
 _DIGEST = 6  # bytes
 
-_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_UUID = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 
 
 def _head(family: str, task_id: str) -> bytes:
-    kind = _AS_UUID if _UUID.fullmatch(task_id) else _AS_TEXT
+    kind = _AS_UUID if re.fullmatch(_UUID, task_id) else _AS_TEXT
     if family in _FAMILIES:
         return bytes([_FAMILIES.index(family) << 2 | kind])
 
@@ -116,7 +116,7 @@ def _digest(ref: TaskRef) -> bytes:
 
 
 def _packed(task_id: str) -> bytes:
-    if _UUID.fullmatch(task_id):
+    if re.fullmatch(_UUID, task_id):
         return bytes.fromhex(task_id.replace("-", ""))
     return task_id.encode()
 

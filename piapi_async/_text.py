@@ -46,12 +46,12 @@ def brief(value: object, longest: int = 100) -> str:
     return f"{text[:_BEGINNING]}… ({len(text)} characters)"
 
 
-_PASSWORD = re.compile(r"^([^:/?#]+://[^:@/?#]*):[^/?#]*@")
+_CREDENTIALS = r"^([^:/?#]+://[^:@/?#]*):[^/?#]*@"
 
 
 def without_password(url: str, instead: str = "") -> str:
     """Return a URL without the password in it, with `instead` in the place of ``:password``."""
-    return _PASSWORD.sub(lambda found: f"{found[1]}{instead}@", url)
+    return re.sub(_CREDENTIALS, lambda found: f"{found[1]}{instead}@", url)
 
 
 def excerpt(body: bytes) -> str:
@@ -59,19 +59,16 @@ def excerpt(body: bytes) -> str:
     return shorten(body[:_EXCERPT].decode("utf-8", "replace"))
 
 
-_NOT_FOR_USERS = re.compile(
-    r"""
+_NOT_FOR_USERS = r"""(?x)
     \b[A-Za-z][A-Za-z0-9+.-]*://\S+                       # links, of any scheme
     | \b(?:sk|pk|key|token)[-_][\w-]{12,}                 # keys
     | \b[A-Za-z]:\\[^\s"']*                              # paths, of Windows
     | (?<![\w<])~?/[\w.@+-]+(?:/[\w.@+-]*)+               # and of others; "and/or" is none
     | \b(?=[\w-]*\d)[0-9A-Fa-f]{8}(?:-?[0-9A-Fa-f]{4,}){1,}\b  # ids: UUIDs, with and without dashes
     | \b\d{7,}\b                                         # and numbers
-    """,
-    re.VERBOSE,
-)
+    """
 
 
 def plain(text: str) -> str:
     """Return a host's words for end users: on one line, without links, paths and ids."""
-    return shorten(_NOT_FOR_USERS.sub("…", text))
+    return shorten(re.sub(_NOT_FOR_USERS, "…", text))

@@ -34,7 +34,6 @@ from ._protocol.answers import read_object
 from ._protocol.reading import object_at, read_cost
 from ._protocol.refusals import BUSY, CLIENT_FAULTS, SERVER_FAULTS, create_error, not_understood
 from ._protocol.words import (
-    Pattern,
     Words,
     claims_success,
     is_good,
@@ -191,7 +190,7 @@ def _judge_good(_status: int, words: Words) -> Verdict:
         return Verdict.UNKNOWN
     if says_no(words.data):
         return Verdict.RAISE
-    if words.yes or _MADE.search(words.texts):
+    if words.yes or re.search(_MADE, words.texts):
         return Verdict.UNKNOWN
     if words.match(_KNOWN_REFUSAL):
         return Verdict.RAISE
@@ -256,11 +255,8 @@ _BY_CLASS: Mapping[int, Callable[[int, Words], Verdict]] = {
     4: _judge_client_fault,
     5: _judge_server_fault,
 }
-_MADE = re.compile(
-    r"(?<!not )(?<!not be )(?<!n't be )\b(?:accepted|created|queued|submitted|successful(?:ly)?)\b",
-    re.IGNORECASE,
-)
-_KNOWN_REFUSAL: Pattern = (
+_MADE = r"(?i)(?<!not )(?<!not be )(?<!n't be )\b(?:accepted|created|queued|submitted|successful(?:ly)?)\b"
+_KNOWN_REFUSAL = (
     r"(?i)banned|sensitive|\binvalid|insufficient|not enough|quota|outdated|not found|not exist|no such"
     r"|not (?:allowed|supported|permitted|authorized|valid)|no longer support|unsupported"
     r"|unauthorized|permission|denied|\brequired\b|(?:no|out of) (?:more )?credit"

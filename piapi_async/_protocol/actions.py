@@ -16,12 +16,12 @@ from .._text import brief
 
 _JOINED = r"[ _-]?"
 _WORDS = (
-    (re.compile("(reroll|seed|inpaint)"), ()),
-    (re.compile(rf"(upscale){_JOINED}([1-4]|2x|4x|subtle|creative)"), ("index",)),
-    (re.compile(rf"(variation){_JOINED}([1-4])"), ("index",)),
-    (re.compile(r"((?:high|low)_variation)"), ()),
-    (re.compile(rf"(outpaint){_JOINED}(1(?:\.\d+)?|2)x?"), ("zoom_ratio",)),
-    (re.compile(rf"(pan){_JOINED}(up|down|left|right)"), ("direction",)),
+    ("(reroll|seed|inpaint)", ()),
+    (rf"(upscale){_JOINED}([1-4]|2x|4x|subtle|creative)", ("index",)),
+    (rf"(variation){_JOINED}([1-4])", ("index",)),
+    (r"((?:high|low)_variation)", ()),
+    (rf"(outpaint){_JOINED}(1(?:\.\d+)?|2)x?", ("zoom_ratio",)),
+    (rf"(pan){_JOINED}(up|down|left|right)", ("direction",)),
 )
 _SHOWN = "reroll, upscale2, variation3, upscale_subtle, high_variation, inpaint, outpaint_2x and pan_left"
 
@@ -33,7 +33,7 @@ def read_action(word: str) -> tuple[str, Mapping[str, Any]]:
 
     spelt = word.strip().lower()
     for pattern, names in _WORDS:
-        found = pattern.fullmatch(spelt)
+        found = re.fullmatch(pattern, spelt)
         if found is None:
             continue
         verb, *values = found.groups()

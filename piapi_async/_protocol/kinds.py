@@ -39,13 +39,10 @@ UNKNOWN = Kind("", FAST)
 
 # Names of models and task types, of which the first that matches tells what is made.
 _MADE = (
-    (re.compile(r"3d|trellis"), SOLID),
-    (re.compile(r"music|audio|song|lyric|tts|udio|ace-step|rhythm"), SOUND),
+    (r"3d|trellis", SOLID),
+    (r"music|audio|song|lyric|tts|udio|ace-step|rhythm", SOUND),
     (
-        re.compile(
-            r"video|kling|hailuo|luma|wan|sora|veo|seedance|skyreels|framepack|hunyuan|omni|"
-            r"lip_sync|effects|animate"
-        ),
+        r"video|kling|hailuo|luma|wan|sora|veo|seedance|skyreels|framepack|hunyuan|omni|lip_sync|effects|animate",
         VIDEO,
     ),
 )
@@ -70,4 +67,4 @@ def kind_of(model: str, task_type: str, mode: str = "") -> Kind:
     name = f"{model}/{task_type}/{mode}".lower()
     if "midjourney" in model.lower():
         return Kind(name, _of_midjourney(task_type, mode))
-    return Kind(name, next((usual for words, usual in _MADE if words.search(name)), PICTURE))
+    return Kind(name, next((usual for words, usual in _MADE if re.search(words, name)), PICTURE))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from http import HTTPStatus
 from typing import Any
 
@@ -23,24 +22,20 @@ from ..tasks import TaskId
 from .answers import blank_secrets, read_object, read_retry_after
 from .words import BANNED, MODERATED, VALUES, Words, is_good
 
-BUSY = re.compile(
-    r"no available bot|bot is inactive|overloaded|rate limit|too many requests",
-    re.IGNORECASE,
-)
-_OUTDATED = re.compile(r"parent task is outdated", re.IGNORECASE)
-_NOT_FOUND = re.compile(r"not found|not exist|no such task", re.IGNORECASE)
+BUSY = r"(?i)no available bot|bot is inactive|overloaded|rate limit|too many requests"
+_OUTDATED = r"(?i)parent task is outdated"
+_NOT_FOUND = r"(?i)not found|not exist|no such task"
 # "failed to freeze credit", "account credit not enough", "insufficient credits" were observed.
-_MONEY = re.compile(
-    r"failed to freeze|insufficient (?:account )?(?:credit|balance|fund|quota|point)"
+_MONEY = (
+    r"(?i)failed to freeze|insufficient (?:account )?(?:credit|balance|fund|quota|point)"
     r"|(?:credits?|balance|quota|points?|funds?) (?:is |are )?(?:not enough|insufficient|exhausted)"
     r"|not enough (?:account )?(?:credit|balance|quota|point|fund)"
-    r"|(?:no|out of) (?:more )?credit",
-    re.IGNORECASE,
+    r"|(?:no|out of) (?:more )?credit"
 )
 # Of a 403 that is not about the key: LegNext's pages, and a live answer of its `edit`.
-_LIMITED = re.compile(r"daily (?:\w+ )?limit|too many (?:errors|failed)", re.IGNORECASE)
-_CLOSED = re.compile(r"whitelist|feature is (?:only|not) available", re.IGNORECASE)
-ANY = re.compile("")
+_LIMITED = r"(?i)daily (?:\w+ )?limit|too many (?:errors|failed)"
+_CLOSED = r"(?i)whitelist|feature is (?:only|not) available"
+ANY = ""
 CLIENT_FAULTS = range(400, 500)
 SERVER_FAULTS = range(500, 600)
 
@@ -51,7 +46,7 @@ _NOT_BUSY = frozenset(CLIENT_FAULTS) - {408, 429} | frozenset(SERVER_FAULTS) | {
 
 # The first row that fits (status, text) names the error and what the reader can do.  The texts were
 # observed on the legacy hosts; which of them a host uses is not documented.
-_REFUSALS: tuple[tuple[range | frozenset[int], re.Pattern[str], type[APIError], str], ...] = (
+_REFUSALS: tuple[tuple[range | frozenset[int], str, type[APIError], str], ...] = (
     (VALUES, BANNED, InvalidRequestError, ""),  # it may quote any word of the prompt
     (frozenset({403}), MODERATED, InvalidRequestError, ""),
     (frozenset({402}), ANY, InsufficientCreditError, "Buy credit, then submit again."),
@@ -154,7 +149,7 @@ def _class_of(status: int, words: Words) -> tuple[type[APIError], str]:
         status = HTTPStatus.OK
 
     for statuses, pattern, cls, advice in _REFUSALS:
-        if status in statuses and (pattern is ANY or words.match(pattern)):
+        if status in statuses and (pattern == ANY or words.match(pattern)):
             return cls, advice
     return APIError, ""
 

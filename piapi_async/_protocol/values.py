@@ -39,20 +39,20 @@ def is_whole(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and value.bit_length() <= _JSON_BITS
 
 
-_ZOOM = re.compile(r"1(\.\d+)?|2(\.0+)?")
+_ZOOM = r"1(\.\d+)?|2(\.0+)?"
 
 
 def is_zoom(value: object) -> bool:
     """Return whether a `str` is a number from 1 to 2, between which a "custom zoom" lies."""
-    return isinstance(value, str) and _ZOOM.fullmatch(value) is not None
+    return isinstance(value, str) and re.fullmatch(_ZOOM, value) is not None
 
 
-_RATIO = re.compile(r"0*[1-9]\d*:0*[1-9]\d*")
+_RATIO = r"0*[1-9]\d*:0*[1-9]\d*"
 
 
 def is_ratio(value: object) -> bool:
     """Return whether a value is a ratio of two whole numbers above 0, such as "16:9"."""
-    return isinstance(value, str) and _RATIO.fullmatch(value) is not None
+    return isinstance(value, str) and re.fullmatch(_RATIO, value) is not None
 
 
 def to_word(value: str | float) -> str:

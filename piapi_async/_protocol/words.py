@@ -3,6 +3,8 @@
 A host answers in its own words; a gateway or a crash in front of it answers in stock phrases.  Only
 the host's words are evidence of what it has done, and only those that it does not quote from the
 request.  `_verdict` decides what follows from them.
+
+Patterns are texts, which `re` compiles when one is first searched for: most programs meet no refusal.
 """
 
 from __future__ import annotations
@@ -11,16 +13,13 @@ import re
 from collections.abc import Iterator, Mapping
 from http import HTTPStatus
 from itertools import chain
-from typing import Any, TypeAlias
+from typing import Any
 
 from attrs import frozen
 
 from .._http import Request
 from ..tasks import TaskId, check_task_id
 from .reading import object_at, read_int
-
-Pattern: TypeAlias = str | re.Pattern[str]
-"""What is searched for; a long one is a `str`, because `re` compiles that when it is first needed."""
 
 # -- the task that it names ---------------------------------------------------------------------------
 
@@ -80,7 +79,7 @@ _MENTIONED = rb"""(?ix)(?<![\w-])(?:
         | (?:tasks?|jobs?)/([0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12})
     )"""
 _TOP = 3  # objects deep that are looked into
-_ID_LIKE = re.compile(r"(?=.*\d)[\w-]{8,}")
+_ID_LIKE = r"(?=.*\d)[\w-]{8,}"
 
 
 def mentioned_task(body: bytes, answer: Mapping[str, Any], request: Request[Any]) -> str:
@@ -110,7 +109,7 @@ def _bare_ids(place: object, depth: int) -> Iterator[str]:
         if isinstance(place, list):
             ahead += reversed([(item, depth) for item in place])
         elif isinstance(place, str):
-            if _ID_LIKE.fullmatch(place):
+            if re.fullmatch(_ID_LIKE, place):
                 yield place
         elif isinstance(place, dict):
             yield from filter(None, (_as_id(place.get(name)) for name in ("id", *_ID_FIELDS)))
@@ -254,10 +253,9 @@ def text_of(value: object) -> str:
 
 
 _OWN_FIELDS = ("status", "code", "data", "error", "description", "message")
-_QUOTED = re.compile(
-    r"""(?<!\w)(["'`])(?:(?!\1).)+\1(?!\w)"""
-    r"|“[^”]*”|«[^»]*»|\u2018[^\u2019]*\u2019",
-    re.DOTALL,
+_QUOTED = (
+    r"""(?s)(?<!\w)(["'`])(?:(?!\1).)+\1(?!\w)"""
+    r"|“[^”]*”|«[^»]*»|\u2018[^\u2019]*\u2019"
 )
 
 
@@ -286,7 +284,7 @@ class Words:
     def of(cls, data: Mapping[str, Any], request: Request[Any], body: bytes = b"") -> Words:
         """Return the words of a JSON object, read from `body`, that came in response to a request."""
         found = list(dict.fromkeys(filter(None, _texts(data))))
-        unquoted = [_QUOTED.sub("…", text) for text in found]
+        unquoted = [re.sub(_QUOTED, "…", text) for text in found]
         spoiled = any(_is_stock(text, request) for text in unquoted)
         own = not spoiled and _has_own_fields(data)
         failed = _has_status(data, "failed") or _has_status(data.get("data"), "failed")
@@ -309,15 +307,15 @@ class Words:
             request=request,
         )
 
-    def match(self, pattern: Pattern) -> bool:
+    def match(self, pattern: str) -> bool:
         """Return whether the host itself uses a phrase, and does not merely quote the request."""
         return _is_evidence(pattern, self.texts, self._request)
 
     def banned(self, status: int) -> bool:
         """Return whether the prompt was refused for its words."""
         if status == HTTPStatus.FORBIDDEN:
-            return MODERATED.search(self.texts) is not None
-        return status in VALUES and BANNED.search(self.texts) is not None
+            return re.search(MODERATED, self.texts) is not None
+        return status in VALUES and re.search(BANNED, self.texts) is not None
 
 
 _EMPTY: tuple[object, ...] = (None, "", [], {})
@@ -344,7 +342,7 @@ def _most_telling(texts: list[str], code: int | None, *, failed: bool) -> str:
 # -- whose words they are --------------------------------------------------------------------------
 
 
-def _is_evidence(pattern: Pattern, text: str, request: Request[Any]) -> bool:
+def _is_evidence(pattern: str, text: str, request: Request[Any]) -> bool:
     """Return whether a text has a phrase of its own; one that the request has may be a quotation."""
     found = {match.group().lower() for match in re.finditer(pattern, text)}
     if not found:
@@ -366,7 +364,7 @@ def sent_words(request: Request[Any], sent: bytes | None = None) -> str:
 
 # What gateways, balancers and crashes say by themselves: observed of AWS, Kong, Envoy, nginx,
 # Cloudflare, Spring, Go.
-_STOCK_WORDS: Pattern = (
+_STOCK_WORDS = (
     r"(?i)internal[ _]?(?:server[ _]?)?error|bad gateway|missing authentication token|no healthy"
     r"|\bupstream\b"
     r"|service[ _]?(?:is )?(?:temporarily |currently )?unavailable|temporarily unavailable"
@@ -403,10 +401,8 @@ def _is_stock(text: str, request: Request[Any]) -> bool:
     return _is_evidence(_STOCK_WORDS, text, request)
 
 
-BANNED = re.compile(r"banned|sensitive (?:word|content)", re.IGNORECASE)
-MODERATED = re.compile(
-    r"sensitive|banned (?:prompt|word)|moderat|content (?:policy|filter)|nsfw|inappropriate", re.IGNORECASE
-)
+BANNED = r"(?i)banned|sensitive (?:word|content)"
+MODERATED = r"(?i)sensitive|banned (?:prompt|word)|moderat|content (?:policy|filter)|nsfw|inappropriate"
 """What a 403 says that is about the words of a request, and not about its key (LegNext's page of errors)."""
 
 
