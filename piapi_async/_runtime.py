@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 
 
-@frozen(eq=False)
+@frozen(eq=False, repr=False)
 class Home:
     """Where a client's requests go: `family` is what a bare id means there, `service` the vendor.
 
@@ -64,7 +64,7 @@ class Home:
     known: bool
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Runtime:
     """What the parts of one client share."""
 

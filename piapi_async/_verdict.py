@@ -63,7 +63,7 @@ class Verdict(Enum):
     UNKNOWN = "a task may have been made: never repeat by guess"
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class Judgement:
     """What came of an attempt to make a task: the verdict, and the error that says the same.
 

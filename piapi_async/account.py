@@ -86,7 +86,7 @@ class ActiveTasks:
     active_tasks: tuple[Any, ...] = ()
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class _Packs:
     total_credits: float | None = None
     available_credits: float | None = None
@@ -95,14 +95,14 @@ class _Packs:
     expired_credits: float | None = None
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class _Wallet:
     point_remain: float | None = None
     point_frozen: float | None = None
     point_used: float | None = None
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class _Facts:
     id: str = ""
     account_id: str = ""
@@ -113,7 +113,7 @@ class _Facts:
     equivalent_in_usd: float | None = None
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class _Limits:
     max_concurrent_task_count: int | None = None
     remaining: float | None = None
@@ -121,7 +121,7 @@ class _Limits:
     wallet: _Wallet = field(factory=_Wallet)
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class _Counts:
     staged_count: int | None = None
     pending_count: int | None = None
@@ -245,7 +245,7 @@ class HistoryPage:
     total: int | None
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class _Row:
     id: str = ""
     task_id: str = ""

@@ -331,7 +331,7 @@ class MidjourneyResult:
     actions: tuple[str, ...] = ()
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class _Meta:
     task_type: str = ""
     created_at: float | None = None

@@ -104,7 +104,7 @@ class RetryPolicy:
         return min(shortest * (1.0 + self.jitter * rng.random()), left)
 
 
-@define
+@define(eq=False, repr=False)
 class Backoff:
     """The tries of one call so far, and the pauses between them that its `RetryPolicy` allows.
 
@@ -129,7 +129,7 @@ class Backoff:
 # -- how fast to go --------------------------------------------------------------------------------
 
 
-@define
+@define(eq=False, repr=False)
 class TokenBucket:
     """At most `requests` at once, and `requests` per `seconds` in the long run."""
 

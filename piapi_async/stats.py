@@ -62,7 +62,7 @@ def _ratio(amount: float, number: int) -> float:
     return amount / number
 
 
-@define
+@define(eq=False, repr=False)
 class Counters:
     """What the parts of a client count; `Stats` is the copy for users."""
 

@@ -10,7 +10,7 @@ from attrs import define, field
 from .throttle import now
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class HostClock:
     """The host's clock, told from the latest response, whatever the clock of this machine says.
 

@@ -31,7 +31,7 @@ class Hidden:
         return _SHOWN
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Secrets:
     """The secrets of one client: its key, which comes first, and its latest webhook secrets."""
 

@@ -30,7 +30,7 @@ A = TypeVar("A")
 E = TypeVar("E", bound=PiAPIError)
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Sender:
     """Makes calls; `timeout` is the seconds that one attempt may take, `retry` bounds the whole call."""
 

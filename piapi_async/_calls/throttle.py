@@ -21,7 +21,7 @@ _CLOSED = "The client is closed. Nothing was sent; make a new PiAPI."
 _SPREAD = 0.1  # of a pause; so much later may a request go, so that not all go at once
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Throttle:
     """What holds the requests of one client back."""
 
@@ -71,7 +71,7 @@ class Throttle:
         self._closed.set()
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Ticket:
     """One request's turn: ask, sleep for as long as it says, ask again; at 0 the request may go."""
 

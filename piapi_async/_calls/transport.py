@@ -55,7 +55,7 @@ _PIECE = 256 * 1024
 _BEFORE_SENDING = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL)
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class SendState:
     """Whether a request has begun to leave: before, it certainly had no effect; after, it may have arrived.
 
@@ -154,14 +154,14 @@ class _Body(aiohttp.BytesPayload):
         self._state.leave_on(protocol, connector)
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class _Submission:
     """Marks a request that must not be sent twice; `connector` is None in a user's session."""
 
     connector: SubmitConnector | None
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Transport:
     """Sends requests to one base URL.  Sessions are made at first use, in the running loop.
 

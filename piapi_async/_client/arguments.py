@@ -20,7 +20,7 @@ from ..midjourney import LEGACY
 from ..policy import PollPolicy
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class Endpoint:
     """Where a client's requests and uploads go, and with which key."""
 

@@ -42,7 +42,7 @@ class Service:
     calls: frozenset[str] = field(default=frozenset(), repr=False)
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, eq=False, repr=False)
 class Trace:
     """From what a task was made, as a read of it shows.
 

@@ -68,7 +68,7 @@ _BY_SUFFIX: Mapping[FileKind, str] = {
 _SUFFIX_KINDS = {f".{suffix}": kind for kind, suffixes in _BY_SUFFIX.items() for suffix in suffixes.split()}
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class _Place:
     """A value of an answer, and what the names around it say of it."""
 

@@ -255,7 +255,7 @@ _ARCHIVES = frozenset({".3mf", ".usdz", ".epub", ".cbz", ".npz"})
 """Suffixes of files that are zip archives."""
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class Body:
     """What is known of a whole body: its first `HEAD` bytes, its size, its type and its link."""
 

@@ -259,7 +259,7 @@ _QUOTED = (
 )
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class Words:
     """What a JSON object says, as far as a judgement needs it.
 

@@ -68,7 +68,7 @@ class NoClaim:
         """Do nothing; return None, as no other process can have heard of a task."""
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Claim:
     """The claim of one submission on a key of a ledger."""
 

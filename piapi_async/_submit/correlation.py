@@ -53,7 +53,7 @@ _READS_AT_ONCE = 8
 _NO_ENDPOINT_FIELD = "no such field"
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class _Unclaimed:
     """A delivery about a task that is not known here."""
 
@@ -62,7 +62,7 @@ class _Unclaimed:
     digest: bytes
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Correlation:
     """Finds the submission, or the wait, that a delivery is for; idle without a receiver."""
 

@@ -48,7 +48,7 @@ class Delivery(Protocol):
         ...
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, eq=False, repr=False)
 class WebhookSettings:
     """How a client gets its webhooks; see `WebhookReceiver`."""
 
@@ -58,7 +58,7 @@ class WebhookSettings:
     adopt_timeout: float
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class ExpectedDelivery:
     """What a submission under way expects: `candidates` are the tasks that deliveries with its nonce name.
 

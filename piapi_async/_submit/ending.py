@@ -27,7 +27,7 @@ _LONGEST_PAUSE = 30.0
 """Seconds, at most, between two looks at what other processes have written down of a lost submission."""
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Ending:
     """Determines how the submissions of one client end once they have begun to leave."""
 

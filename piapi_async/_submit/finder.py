@@ -44,7 +44,7 @@ from .unknown_rows import HISTORY, Records, RecoveryReport, UnknownRows
 _TICK = 1e-3  # seconds by which a timer may be early
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Finder:
     """Looks for the lost submissions of one client; `recover` is the seconds for each, 0 for none."""
 

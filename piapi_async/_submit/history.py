@@ -36,7 +36,7 @@ class NoHistoryError(Exception):
     """The host has no history, or does not show it to this key."""
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class Row:
     """A row of the history that may be a lost submission's."""
 
@@ -45,7 +45,7 @@ class Row:
     api_key_id: str
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class History:
     """The host's history, and what was read of it.
 

@@ -9,7 +9,7 @@ from ..tasks import TaskId
 _GENERATION = 5000
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class KnownIds:
     """The tasks of a client's latest submissions, ten thousand at least.
 

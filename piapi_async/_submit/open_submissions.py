@@ -32,7 +32,7 @@ class OpenSubmissions(Protocol):
         ...
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class LedgerSubmissions:
     """Those of a ledger, which is their keys'."""
 

@@ -26,7 +26,7 @@ class Peer(Protocol):
         ...
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Peers:
     """What the clients of a loop know of each other: the tasks they have, and what they are sending."""
 

@@ -18,7 +18,7 @@ FIRST_PAUSE = 1.0
 """Seconds until the first look; each further pause is twice as long."""
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class Finding:
     """What came of looking for a submission: its task, or tasks that fit and are too many.
 
@@ -43,7 +43,7 @@ NOTHING = Finding()
 Take = Callable[[TaskId], Awaitable[Taken]]
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Search:
     """One submission that is looked for; `lost` may change while the host's clock is not known.
 

@@ -117,7 +117,7 @@ class SubmitResult:
     found: str = ""
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, eq=False, repr=False)
 class Terms:
     """How one submission differs from the others of its client.
 
@@ -149,7 +149,7 @@ class Terms:
 NO_TERMS = Terms()
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Submission:
     """One submission, from `submit` until it is accepted, refused or unknown.
 

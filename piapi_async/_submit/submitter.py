@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 _LONG_PAUSE = 0.5  # seconds
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Submitter:
     """Sends the submissions of one client, and owns those under way."""
 

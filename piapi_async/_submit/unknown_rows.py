@@ -59,7 +59,7 @@ class Records(Protocol):
         ...
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class UnknownRows:
     """Looks for what a ledger, or a fleet's database, has as *unknown*.
 

@@ -57,7 +57,7 @@ _Stamp = tuple[_Version, str]
 """A version of a file, and the name under which it is uploaded."""
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Uploader:
     """Uploads files, each once while its link lives and the file stays as it is."""
 

@@ -56,7 +56,7 @@ _STORED = 32  # durations of a kind that the next run is told of
 _OFTEN = 1.0  # seconds between two fits without a new end
 
 
-@define(eq=False, slots=True)
+@define(eq=False, repr=False, slots=True)
 class _Run:
     """One task of a cohort: `seconds` is how long it took or, while it is censored, at least took."""
 
@@ -66,7 +66,7 @@ class _Run:
     rough: tuple[float, float] | None = None  # how long it took at least and at most, if that differs much
 
 
-@define(eq=False, slots=True)
+@define(eq=False, repr=False, slots=True)
 class KindDurations:
     """The durations of one kind; `guess` is what its request class says."""
 
@@ -285,7 +285,7 @@ def _mean_beyond(z: float) -> float:
     return _density(z) / beyond
 
 
-@define(eq=False, slots=True)
+@define(eq=False, repr=False, slots=True)
 class Kinds:
     """What is known of each kind of each family, by its name."""
 

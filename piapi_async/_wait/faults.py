@@ -18,7 +18,7 @@ FAULT_WARNING_AFTER = 60.0
 """Seconds of unbroken faults after which the operator is warned and other refusals are believed."""
 
 
-@define(eq=False, slots=True)
+@define(eq=False, repr=False, slots=True)
 class FaultRecord:
     """What has gone wrong with one task that is waited for, since the last poll that showed it."""
 
@@ -71,7 +71,7 @@ class FaultRecord:
         return self.warned
 
 
-@define(eq=False, slots=True)
+@define(eq=False, repr=False, slots=True)
 class KeyRefusals:
     """Whether the host refuses the API key, or only an edge's page says so."""
 

@@ -37,7 +37,7 @@ States: TypeAlias = Sequence[TaskState | None] | None
 """The states of some watches before a reading; None if nobody listens."""
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Poller:
     """Serves all waits of one client, in its event loop; at most `limit` polls are in flight.
 

@@ -27,7 +27,7 @@ _FEW = 4  # tasks that seldom share a poll, as they are seldom due together
 _STALE_ALLOWED = 64  # entries of a heap that are not worth a clean-up
 
 
-@define(eq=False, slots=True)
+@define(eq=False, repr=False, slots=True)
 class FamilyQueue:
     """The watches of one family by when they are due, and what is known of its multi-fetch.
 
@@ -189,7 +189,7 @@ class FamilyQueue:
         self.restore_at = None
 
 
-@define(eq=False, slots=True)
+@define(eq=False, repr=False, slots=True)
 class DeadlineQueue:
     """The waits that have a deadline, by that deadline."""
 

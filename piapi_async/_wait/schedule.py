@@ -52,7 +52,7 @@ _FAULT_DELAY_MAX = 10.0  # seconds between polls, however many have failed
 _MOST_DOUBLINGS = 10  # a schedule of milliseconds, as for an emulator, does not back off to seconds
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class PollSchedule:
     """All waits of one client; `multi_fetch_size` is the most ids that one request may carry."""
 

@@ -22,7 +22,7 @@ _ROUGHLY = 1.5  # intervals: an end between two polls so far apart was not sough
 _ROUGH = 0.5  # seconds; hosts tell times in whole ones, which are no better than two looks so close together
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Timing:
     """The times of the polls of one client."""
 

@@ -37,7 +37,7 @@ _MOSTLY = 0.9
 _REMEMBERED = 10_000  # ends that were reported while nobody waited
 
 
-@define
+@define(eq=False, repr=False)
 class WebhookTrust:
     """Counts the ends that webhooks should report: reported in time, or missed."""
 
@@ -91,7 +91,7 @@ class WebhookTrust:
         return _PUNCTUAL / (1.0 - _LATE / unreported)
 
 
-@define
+@define(eq=False, repr=False)
 class EndReports:
     """What webhooks have reported, beside what polls have observed: the two may cross.
 

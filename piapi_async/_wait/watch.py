@@ -35,7 +35,7 @@ UNPLANNED = math.nan
 """When a task is due whose first poll is planned once somebody waits for it."""
 
 
-@define(eq=False, slots=True, weakref_slot=False)
+@define(eq=False, repr=False, slots=True, weakref_slot=False)
 class Watch:
     """One task that is or was waited for; its handles share it.
 
@@ -168,7 +168,7 @@ class Watch:
         return self.fault_record
 
 
-@define(eq=False, slots=True, weakref_slot=False)
+@define(eq=False, repr=False, slots=True, weakref_slot=False)
 class Wait:
     """One caller waiting on a watch: for the end of its task, or for less.
 
@@ -188,7 +188,7 @@ class Wait:
         return self not in self.watch.waits
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class Poll:
     """One request to make: a plain fetch of one task, or a multi-fetch of several."""
 

@@ -99,7 +99,7 @@ def host_of(origin: str) -> str:
     return URL(origin).raw_host or ""
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class FileSession:
     """Requests files, over a user's connector and proxy if there is one.
 

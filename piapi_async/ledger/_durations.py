@@ -64,7 +64,7 @@ class Learner(Protocol):
         """Return the last durations that were not returned yet."""
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class DurationKeeper:
     """Keeps in a ledger what a client learns of durations, from its first submission on."""
 

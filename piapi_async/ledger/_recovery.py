@@ -32,7 +32,7 @@ SELECT task_id, key FROM submits INDEXED BY submits_by_time
 WHERE at BETWEEN ? AND ? AND +origin = ? AND task_id IN """
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, eq=False, repr=False)
 class SentAs:
     """What a claim keeps, so that a later process can find the task.
 
@@ -46,7 +46,7 @@ class SentAs:
     offset: float | None
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, eq=False, repr=False)
 class OpenRow:
     """A submission without a task.
 

@@ -52,7 +52,7 @@ _OBSERVERS_OWN = (Exception, asyncio.CancelledError)
 """What an observer may raise by itself; nobody cancels it."""
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Subject:
     """What all events of one submission and of its task have in common.
 
@@ -67,7 +67,7 @@ class Subject:
     attempts: int = 0
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Events:
     """Tells the observers of one client what happens, and the log."""
 

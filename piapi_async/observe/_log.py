@@ -41,7 +41,7 @@ ATTRIBUTES = ("task_id", "request", "key", "origin", "family", "submission", "se
 """What lines carry of their events."""
 
 
-@define
+@define(eq=False, repr=False)
 class LogObserver:
     """Writes the log of one client."""
 
