@@ -24,6 +24,7 @@ from .._text import brief, without_password
 from .._version import __version__
 from ..errors import ClientClosed, PiAPIError, TransportError, UnexpectedAnswer
 from .connector import SteadyConnector, SubmitConnector, is_out_of_step
+from .deadlines import Deadlines
 from .secrets import Hidden, Secrets
 
 if TYPE_CHECKING:
@@ -180,6 +181,7 @@ class Transport:
     _is_here: bool = field(init=False, repr=False)
     _submission: _Submission | None = field(default=None, init=False, repr=False)
     """The mark of all submissions in the session in use."""
+    _deadlines: Deadlines = field(factory=Deadlines, init=False, repr=False)
     secrets: Secrets = field(init=False, repr=False)
     """What must not be shown of responses and errors."""
 
@@ -225,7 +227,8 @@ class Transport:
         # aiohttp's frames hold the headers, and so the key: no error may bring them to where
         # tracebacks are shown.
         try:
-            response = await self._exchange(session, request, timeout, state, submit=submit)
+            with self._deadlines.within(timeout):
+                response = await self._exchange(session, request, timeout, state, submit=submit)
         except PiAPIError as error:
             raise without_frames(error)  # noqa: B904 - its own cause, if it has one, is what led to it
         except Exception as error:  # noqa: BLE001 - a user's connector or middleware may raise anything
@@ -247,7 +250,7 @@ class Transport:
         *,
         submit: bool,
     ) -> HTTPResponse:
-        options: dict[str, Any] = {"timeout": _total(timeout), "allow_redirects": False}
+        options: dict[str, Any] = {"timeout": _to_connect(timeout), "allow_redirects": False}
         submission = body = None
         if submit:
             submission = self._submission or self._mark_submissions_in(session)
@@ -340,6 +343,7 @@ class Transport:
 
     async def close(self) -> None:
         """Close our own sessions; a user's stays open."""
+        self._deadlines.close()
         self._submission = None
         while self._own:
             await self._own.popitem()[1].close()
@@ -351,8 +355,9 @@ def _url(base_url: str, path: str) -> URL:
 
 
 @lru_cache(maxsize=64)
-def _total(seconds: float) -> aiohttp.ClientTimeout:
-    return aiohttp.ClientTimeout(total=seconds, ceil_threshold=seconds + 1.0)
+def _to_connect(seconds: float) -> aiohttp.ClientTimeout:
+    """Return the limit of connecting, which aiohttp names in its error; `Deadlines` has that of the whole."""
+    return aiohttp.ClientTimeout(total=None, connect=seconds, ceil_threshold=seconds + 1.0)
 
 
 def check_base_url(base_url: str, *, allow_insecure: bool, name: str = "base_url") -> str:

@@ -120,9 +120,6 @@ class Submitter:
         try:
             return await result
         except asyncio.CancelledError:
-            if task.cancelled() and not _is_being_cancelled():  # by `close`, not with the caller
-                raise self._closed_under(submission) from None
-
             self._abandon(submission)
             # It may have arrived in the very turn in which the caller left.
             if result.done() and not result.cancelled():
@@ -198,8 +195,9 @@ class Submitter:
                 submission.result.set_exception(error)
         except BaseException as error:
             tell_failed(events, submission, error)
-            nobody_hears = not submission.result.cancel()
-            if nobody_hears and submission.send_state.begun and submission.task_id is None:
+            if not submission.result.done():
+                submission.result.set_exception(self._closed_under(submission))
+            elif submission.send_state.begun and submission.task_id is None:
                 self._report(submission, submission.unknown(_CLOSED_UNANSWERED))
             raise
         else:
@@ -218,7 +216,8 @@ class Submitter:
         for submission in [one for one in self._under_way if one.task is task and not one.has_run]:
             self._under_way.discard(submission)
             tell_failed(self._sender.events, submission, asyncio.CancelledError())
-            submission.result.cancel()
+            if not submission.result.done():
+                submission.result.set_exception(self._closed_under(submission))
 
     async def _end_without_caller(self, submission: Submission, end: SubmitResult | BaseException) -> None:
         """Log the end of a submission whose caller has gone, and cancel its task if that was asked for."""
@@ -476,9 +475,3 @@ class Submitter:
 
 
 _CLOSED_UNANSWERED = "the client was closed before it was answered"
-
-
-def _is_being_cancelled() -> bool:
-    """Return whether the running task has been asked to stop."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
