@@ -386,3 +386,18 @@ async def test_the_log_has_a_line_for_every_request_with_its_task_and_none_below
     told = [line.getMessage() for line in lines if line.levelno == logging.INFO]
     assert told
     assert SECRET_PROMPT not in "".join(told)
+
+
+def test_an_event_shows_what_it_holds_but_for_the_prompt() -> None:
+    event = SubmissionStarted(
+        origin="https://host.test",
+        client=1,
+        submission=2,
+        request="Imagine",
+        family="legacy",
+        key=None,
+        task_request=Imagine(SECRET_PROMPT),
+    )
+
+    facts = "origin='https://host.test', client=1, submission=2, request='Imagine', family='legacy', key=None"
+    assert repr(event) == f"SubmissionStarted({facts})"

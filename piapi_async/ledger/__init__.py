@@ -10,8 +10,20 @@ how anything is sent.
 May import: _http, _text, tasks, errors, observe, _calls.
 """
 
-from ._compaction import CompactionReport, compact
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from ._entries import LedgerEntry, LedgerState
 from ._ledger import Ledger
 
+if TYPE_CHECKING:
+    from ._compaction import CompactionReport, compact
+
 __all__ = ["CompactionReport", "Ledger", "LedgerEntry", "LedgerState", "compact"]
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever the name stands for
+    # Every client knows what a ledger is, and few programs compact one.
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module("._compaction", __name__), name)

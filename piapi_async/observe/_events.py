@@ -2,7 +2,8 @@
 
 Every event is one thing that has happened, and says all that is known of it at that moment; nothing
 of it is read anew.  Events are equal only to themselves: comparing tasks and errors means little,
-and a class that does not compare is made in less than half the time.
+and a class that does not compare is made in less than half the time, as is one whose repr is that of
+its base.
 """
 
 from __future__ import annotations
@@ -11,14 +12,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from attrs import field, frozen
+from attrs import field, fields, frozen
 
 from .._protocol.family import TaskRequest
 from ..errors import LedgerError, PiAPIError, RateLimitError
 from ..tasks import Cost, Task, TaskFile, TaskId, TaskState
 
 
-@frozen(kw_only=True, eq=False)
+@frozen(kw_only=True, eq=False, repr=False)
 class Event:
     """The base of all events.
 
@@ -29,11 +30,15 @@ class Event:
     origin: str
     client: int
 
+    def __repr__(self) -> str:
+        shown = [f"{f.name}={getattr(self, f.name)!r}" for f in fields(type(self)) if f.repr]
+        return f"{type(self).__name__}({', '.join(shown)})"
+
 
 # -- submissions -----------------------------------------------------------------------------------
 
 
-@frozen(kw_only=True, eq=False)
+@frozen(kw_only=True, eq=False, repr=False)
 class SubmissionEvent(Event):
     """A step of one submission.
 
@@ -48,7 +53,7 @@ class SubmissionEvent(Event):
     key: str | None
 
 
-@frozen(kw_only=True, eq=False)
+@frozen(kw_only=True, eq=False, repr=False)
 class SubmissionStarted(SubmissionEvent):
     """`submit` was called; nothing has been sent.  Told in the caller's own context.
 
@@ -58,7 +63,7 @@ class SubmissionStarted(SubmissionEvent):
     task_request: TaskRequest[Any] = field(repr=False)
 
 
-@frozen(kw_only=True, eq=False)
+@frozen(kw_only=True, eq=False, repr=False)
 class SubmissionSending(SubmissionEvent):
     """The request is handed to the transport, for the first time or again.
 
@@ -68,7 +73,7 @@ class SubmissionSending(SubmissionEvent):
     attempt: int
 
 
-@frozen(kw_only=True, eq=False)
+@frozen(kw_only=True, eq=False, repr=False)
 class SubmissionAccepted(SubmissionEvent):
     """The host has named a task, which is paid for.
 
@@ -92,7 +97,7 @@ class SubmissionAccepted(SubmissionEvent):
     ledger_error: LedgerError | None = None
 
 
-@frozen(kw_only=True, eq=False)
+@frozen(kw_only=True, eq=False, repr=False)
 class SubmissionRefused(SubmissionEvent):
     """There is no task: the host has refused it, or nothing was sent.
 
@@ -104,7 +109,7 @@ class SubmissionRefused(SubmissionEvent):
     seconds: float
 
 
-@frozen(kw_only=True, eq=False)
+@frozen(kw_only=True, eq=False, repr=False)
 class SubmissionBecameUnknown(SubmissionEvent):
     """A task may have been made and paid for, and nobody here can tell; `submit` raises `error`."""
 
@@ -112,7 +117,7 @@ class SubmissionBecameUnknown(SubmissionEvent):
     seconds: float
 
 
-@frozen(kw_only=True, eq=False)
+@frozen(kw_only=True, eq=False, repr=False)
 class SubmissionRecovered(Event):
     """The task of a submission whose response was lost has been found.
 
@@ -132,7 +137,7 @@ class SubmissionRecovered(Event):
 # -- tasks -----------------------------------------------------------------------------------------
 
 
-@frozen(kw_only=True, eq=False)
+@frozen(kw_only=True, eq=False, repr=False)
 class TaskEvent(Event):
     """Something about one task.
 
@@ -147,7 +152,7 @@ class TaskEvent(Event):
     submission: int | None = None
 
 
-@frozen(kw_only=True, eq=False)
+@frozen(kw_only=True, eq=False, repr=False)
 class TaskStateChanged(TaskEvent):
     """A wait has seen a task in another state than before; `previous` is None the first time.
 
@@ -160,7 +165,7 @@ class TaskStateChanged(TaskEvent):
     progress: int | None = None
 
 
-@frozen(kw_only=True, eq=False)
+@frozen(kw_only=True, eq=False, repr=False)
 class TaskEnded(TaskEvent):
     """A wait has seen the end of a task; once for each task that is waited for.
 
@@ -184,7 +189,7 @@ class TaskEnded(TaskEvent):
         return self.task.state
 
 
-@frozen(kw_only=True, eq=False)
+@frozen(kw_only=True, eq=False, repr=False)
 class TaskRead(TaskEvent):
     """A task was read by `fetch`, `fetch_many` or `refresh`, in whatever state."""
 
@@ -196,7 +201,7 @@ class TaskRead(TaskEvent):
         return self.task.state
 
 
-@frozen(kw_only=True, eq=False)
+@frozen(kw_only=True, eq=False, repr=False)
 class WebhookReceived(TaskEvent):
     """A delivery has come that carries the secret.
 
@@ -209,7 +214,7 @@ class WebhookReceived(TaskEvent):
     duplicate: bool = False
 
 
-@frozen(kw_only=True, eq=False)
+@frozen(kw_only=True, eq=False, repr=False)
 class FileSaved(TaskEvent):
     """A file of a task was saved, as its `saved_as` says; `seconds` is how long that took.
 
@@ -229,7 +234,7 @@ class FileSaved(TaskEvent):
 # -- requests and the ledger -----------------------------------------------------------------------
 
 
-@frozen(kw_only=True, eq=False)
+@frozen(kw_only=True, eq=False, repr=False)
 class PollMade(Event):
     """The poller has asked for tasks in one request, which took `seconds`.
 
@@ -244,7 +249,7 @@ class PollMade(Event):
     error: PiAPIError | None = None
 
 
-@frozen(kw_only=True, eq=False)
+@frozen(kw_only=True, eq=False, repr=False)
 class RateLimited(Event):
     """The host asks to slow down.
 
@@ -256,7 +261,7 @@ class RateLimited(Event):
     error: RateLimitError
 
 
-@frozen(kw_only=True, eq=False)
+@frozen(kw_only=True, eq=False, repr=False)
 class CallRetried(Event):
     """A call had no effect, and will be tried again in `pause` seconds, as number `attempt` of `attempts`.
 
@@ -271,7 +276,7 @@ class CallRetried(Event):
     attempts: int
 
 
-@frozen(kw_only=True, eq=False)
+@frozen(kw_only=True, eq=False, repr=False)
 class LedgerWritten(Event):
     """The ledger has committed `operations` together, of all the clients that share it.
 
@@ -284,12 +289,12 @@ class LedgerWritten(Event):
     seconds: float
 
 
-@frozen(kw_only=True, eq=False)
+@frozen(kw_only=True, eq=False, repr=False)
 class ClientShutDown(Event):
     """The client is closed: nothing will be told of its tasks any more."""
 
 
-@frozen(kw_only=True, eq=False)
+@frozen(kw_only=True, eq=False, repr=False)
 class Notice(Event):
     """Something else that an operator should know, as the log has it.
 
