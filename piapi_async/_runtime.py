@@ -413,13 +413,13 @@ def _record_end(
         ref = TaskRef(events.origin, family, watch.task_id)
         found_at(task, ref)
 
-    now = asyncio.get_running_loop().time()
     if not watch.end_told:  # an end may be seen again
         watch.end_told = True
         if events.heard:
+            now = asyncio.get_running_loop().time()
             late = watch.detection_seconds(now)
             events.ended(watch.subject, family, task, now, polls=watch.polls, detection_seconds=late)
     if ledger is not None:
         ledger.end(ref, task.state.value, task.raw)
     if durations is not None:
-        durations.keep_now_and_then(now)
+        durations.keep_now_and_then(asyncio.get_running_loop().time())

@@ -76,7 +76,7 @@ class Poller:
         woken = loop.create_future()
         wait = self.schedule.start(watch, woken, now, deadline=deadline, changes=changes, once=once)
         watch = wait.watch
-        if wait.over:  # the task had ended, so that nothing has changed here
+        if not watch.waits:  # the task had ended, so that nothing has changed here
             self._wake([wait])
         elif watch.queued_for < self._timer_at or deadline < self._timer_at or watch.has_webhook:
             self._arm()  # whoever has a webhook may have brought forward the polls of others

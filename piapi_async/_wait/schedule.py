@@ -138,8 +138,10 @@ class PollSchedule:
 
     def _begin(self, queue: FamilyQueue, watch: Watch, now: float) -> None:
         """Take in a watch for which nobody waits yet."""
-        if math.isnan(watch.due):
-            watch.due = self._first_poll(queue, watch, now)
+        if math.isnan(watch.due):  # it was submitted, and is not polled before anything can have ended
+            if watch.has_webhook:
+                self._judge_reports(now)
+            watch.due = watch.begun_at + self.timing.first(watch, now, shared=queue.is_shared())
         if watch.fault_record is not None:
             watch.fault_record.begin_anew()
         if watch.durations is not None and watch.observed_at == NEVER and watch.paced_from <= now:
@@ -171,14 +173,6 @@ class PollSchedule:
         return expired
 
     # -- what to poll next -------------------------------------------------------------------------
-
-    def _first_poll(self, queue: FamilyQueue, watch: Watch, now: float) -> float:
-        """Return when to poll a task first that was submitted: not before anything can have ended."""
-        if watch.has_webhook:
-            self._judge_reports(now)
-        return watch.begun_at + self.timing.first(
-            now, watch.durations, has_webhook=watch.has_webhook, shared=queue.is_shared()
-        )
 
     def next_event(self, *, polls: bool) -> float:
         """Return when the next deadline comes or, with `polls`, a poll is due; inf for never."""

@@ -37,21 +37,21 @@ class Timing:
 
     # -- the next poll, in seconds from now --------------------------------------------------------
 
-    def first(self, now: float, durations: KindDurations | None, *, has_webhook: bool, shared: bool) -> float:
+    def first(self, watch: Watch, now: float, *, shared: bool) -> float:
         """Return the seconds from a task's submission to its first poll; `shared` as for `next`."""
         caution = USUAL_CAUTION
-        if durations is not None:
-            caution = durations.caution
-        usual = self._usual(durations, now, has_webhook=has_webhook)
+        if watch.durations is not None:
+            caution = watch.durations.caution
+        usual = self._usual(watch, now)
         seconds = self.policy.next_poll(self.rng, age=0.0, usual=usual, caution=caution, shared=shared)
 
-        if has_webhook:
+        if watch.has_webhook:
             return self._put_off(seconds, 0.0, usual)
         return seconds
 
     def soon(self, watch: Watch, now: float, *, looked_at: bool = False) -> float:
         """Return the seconds to the next poll of a task, whatever its age."""
-        usual = self._usual(watch.durations, now, has_webhook=watch.has_webhook)
+        usual = self._usual(watch, now)
         return self.policy.next_poll(self.rng, usual=usual, looked_at=looked_at)
 
     def next(self, watch: Watch, task: AnyTask, now: float, *, shared: bool) -> float:
@@ -67,7 +67,7 @@ class Timing:
         if watch.paced_from == now and task.state is TaskState.WAITING:  # it has not begun yet
             durations.begun(watch, now)
 
-        usual = self._usual(durations, now, has_webhook=watch.has_webhook)
+        usual = self._usual(watch, now)
         seconds = self.policy.next_poll(
             self.rng,
             age=age,
@@ -82,9 +82,10 @@ class Timing:
         watch.end_reported_at = NEVER  # a report is refuted: it was too early, or forged
         return seconds
 
-    def _usual(self, durations: KindDurations | None, now: float, *, has_webhook: bool) -> Usual | None:
-        """Return how long tasks of a kind take; None if that is not known, or nothing depends on it."""
-        if durations is None or (self.policy.is_plain and not has_webhook):
+    def _usual(self, watch: Watch, now: float) -> Usual | None:
+        """Return how long tasks of its kind take; None if that is not known, or nothing depends on it."""
+        durations = watch.durations
+        if durations is None or (self.policy.is_plain and not watch.has_webhook):
             return None
         return durations.usual(now)
 
