@@ -68,9 +68,10 @@ class _Handler(aiohttp.client_proto.ResponseHandler):
         self.readable = _watch(transport)
 
     def data_received(self, data: bytes) -> None:
-        self.heard = True
-        if data and self.idle:
-            self.force_close()
+        if data:  # aiohttp hands on nothing, too
+            self.heard = True
+            if self.idle:
+                self.force_close()
         super().data_received(data)
 
 

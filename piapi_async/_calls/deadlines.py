@@ -23,11 +23,11 @@ class Deadlines:
     _timer_at: float = field(default=math.inf, init=False)
 
     def within(self, seconds: float) -> Deadline:
-        """Return a context manager that bounds its block as `asyncio.timeout` does.
+        """Return a context manager that bounds its block as `asyncio.timeout` does, from now on.
 
         A block that takes longer is cancelled, and raises `TimeoutError`.
         """
-        return Deadline(self, seconds)
+        return Deadline(self, asyncio.get_running_loop().time() + seconds)
 
     def add(self, deadline: Deadline) -> None:
         """Watch over a block from now on."""
@@ -71,20 +71,16 @@ class Deadline:
     """The limit of one block; `at` is a time of the loop."""
 
     _all: Deadlines
-    _seconds: float
-    at: float = field(default=math.inf, init=False)
-    _task: asyncio.Task[object] | None = field(default=None, init=False)
+    at: float
+    _task: asyncio.Task[object] | None = field(default=None, init=False)  # while it is in the block
     _cancelling: int = field(default=0, init=False)
-    _is_over: bool = field(default=False, init=False)
     _expired: bool = field(default=False, init=False)
 
     def __enter__(self) -> None:
         self._task = task = asyncio.current_task()
         if task is None:
             raise RuntimeError("a time limit needs a task")
-
         self._cancelling = task.cancelling()
-        self.at = asyncio.get_running_loop().time() + self._seconds
         self._all.add(self)
 
     def __exit__(
@@ -93,18 +89,18 @@ class Deadline:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._is_over = True
+        task, self._task = self._task, None
         self._all.discard(self)
-        if not self._expired or self._task is None:
+        if not self._expired or task is None:
             return
 
         # Somebody else may have cancelled the task as well.
-        is_ours = self._task.uncancel() <= self._cancelling
+        is_ours = task.uncancel() <= self._cancelling
         if is_ours and isinstance(error, asyncio.CancelledError):
             raise TimeoutError from error
 
     def expire(self) -> None:
         """Cancel the block, unless it was left."""
-        if not self._is_over and self._task is not None:
+        if self._task is not None:
             self._expired = True
             self._task.cancel()

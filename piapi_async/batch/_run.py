@@ -243,7 +243,7 @@ class BatchRun:
             found = await self._held.find(item)
             self._held.release(item)
             if found is None:
-                await self._queue.put(self._concluded(item.outcome()))
+                await self._queue.put(self._conclude(item.outcome()))
                 return
 
             watch, in_flight = found
@@ -259,9 +259,22 @@ class BatchRun:
     # -- one item ---------------------------------------------------------------------------------
 
     async def _see_through(self, outcome: InFlight[Any] | Outcome[Any] | None) -> None:
-        """Follow an item whose task exists, and hand over its outcome."""
+        """Follow an item whose task exists, and any new attempt, to the end, and hand over its outcome."""
         while isinstance(outcome, InFlight):
-            outcome = await self._follow(outcome)
+            item = outcome
+            outcome = await self._finish(item)
+            del self.in_flight[item.index]  # not if this is cancelled: `stop` tells what is in flight then
+            if self._pace is not None:
+                self._pace.ended(item.index)
+            if item.entry is None:
+                self._account_for(item, outcome)
+
+            failed = item.failed_attempt(outcome)
+            if failed is not None and self.settings.retry_failed and not self.is_draining:
+                outcome = await self._retry(item, outcome, failed)
+            else:
+                self._conclude(outcome)
+
         if outcome is not None:
             await self._queue.put(outcome)
 
@@ -365,7 +378,7 @@ class BatchRun:
         outcome = Outcome(
             index=index, request=item.request, key=key, error=failure, ref=ref, extra=item.extra
         )
-        return self._concluded(outcome)
+        return self._conclude(outcome)
 
     def _note_submitted(self, item: InFlight[Any], watch: Watch) -> None:
         self.in_flight[item.index] = item
@@ -378,20 +391,6 @@ class BatchRun:
             self._tally.resumed += 1
             self._budget.release(item.index)
         self._report()
-
-    async def _follow(self, item: InFlight[R]) -> InFlight[R] | Outcome[R] | None:
-        """Return the outcome of an item whose task exists, whatever that meets with, or another attempt."""
-        outcome = await self._finish(item)
-        del self.in_flight[item.index]  # not if this is cancelled: `stop` tells what is in flight then
-        if self._pace is not None:
-            self._pace.ended(item.index)
-        if item.entry is None:
-            self._account_for(item, outcome)
-
-        failed = item.failed_attempt(outcome)
-        if failed is not None and self.settings.retry_failed and not self.is_draining:
-            return await self._retry(item, outcome, failed)
-        return self._concluded(outcome)
 
     def _account_for(self, item: InFlight[Any], outcome: Outcome[Any]) -> None:
         """Note what the task of an item that this run has submitted has cost."""
@@ -412,12 +411,12 @@ class BatchRun:
         try:
             identity = await self._identify(BatchItem(request, key))
             if not await self._allowance.take(index, request):
-                return self._concluded(outcome)
+                return self._conclude(outcome)
             terms = Terms(replaces=failed, looks_again=False)
             watch, result = await self._send(request, identity, terms)
         except LimitError:
             self.drain()
-            return self._concluded(outcome)
+            return self._conclude(outcome)
         except BaseException as error:
             if ends_worker(error):
                 raise
@@ -457,7 +456,8 @@ class BatchRun:
 
     # -- counting ---------------------------------------------------------------------------------
 
-    def _concluded(self, outcome: Outcome[R]) -> Outcome[R]:
+    def _conclude(self, outcome: Outcome[R]) -> Outcome[R]:
+        """Count and return an outcome; submit nothing more after one that all others would have."""
         self._tally.add(outcome)
         if isinstance(outcome.error, HOPELESS) and not self.is_draining:
             self.runtime.events.notice(logging.WARNING, f"{outcome.error} Nothing more is submitted.")
