@@ -250,7 +250,8 @@ class PollPolicy:
     delay: float = field(default=1.5, validator=[_positive, _finite])
     typical_duration: float | None = field(default=None, kw_only=True, validator=_positive_or_none)
 
-    _plain: bool = field(default=False, kw_only=True)
+    is_plain: bool = field(default=False, kw_only=True, alias="plain")
+    """Whether polls are made at one pace, however long tasks take: the schedule of `every`."""
     _speed: float = field(default=1.0, kw_only=True, repr=False)
 
     @property
@@ -278,11 +279,6 @@ class PollPolicy:
         if self._speed != 1.0:
             return evolve(usual, median=usual.median / self._speed)
         return usual
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether polls are made at one pace, however long tasks take: the schedule of `every`."""
-        return self._plain
 
     @property
     def interval(self) -> float:
@@ -313,7 +309,7 @@ class PollPolicy:
         then while it is young, too.  Jitter only lengthens.
         """
         seconds = self.interval
-        if not self._plain:
+        if not self.is_plain:
             usual = usual or self.guess()
             seconds = self._steady(age, pace, usual, caution, shared=shared)
             if looked_at:

@@ -141,7 +141,7 @@ class PollSchedule:
         if math.isnan(watch.due):  # it was submitted, and is not polled before anything can have ended
             if watch.has_webhook:
                 self._judge_reports(now)
-            watch.due = watch.begun_at + self.timing.first(watch, now, shared=queue.is_shared())
+            watch.due = watch.paced_from + self.timing.first(watch, now, shared=queue.is_shared())
         if watch.fault_record is not None:
             watch.fault_record.begin_anew()
         if watch.durations is not None and watch.observed_at == NEVER and watch.paced_from <= now:
