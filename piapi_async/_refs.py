@@ -176,19 +176,20 @@ def check_task_id(task: TaskLike) -> TaskId:
 
     Raises `TypeError` for what stands for no task.
     """
-    value = to_task_id(task)
-    if not isinstance(value, str):
-        raise TypeError(f"a task id must be a str, not {brief(value)}: {_ALLOWED}")
+    if not isinstance(task, str):
+        task = to_task_id(task)
+        if not isinstance(task, str):
+            raise TypeError(f"a task id must be a str, not {brief(task)}: {_ALLOWED}")
 
-    task_id = value.strip()
+    task_id = task.strip()
     if not task_id:
         raise ValueError("the task id is empty")
     if task_id in {".", ".."}:  # as a segment of a path they mean another path, and cannot be quoted
-        raise ValueError(f"{brief(value)} is not a task id")
+        raise ValueError(f"{brief(task)} is not a task id")
     if task_id.isascii():  # nearly always
         return TaskId(task_id)
     try:
         task_id.encode()
     except UnicodeEncodeError:  # half of a surrogate pair, which JSON cannot carry
-        raise ValueError(f"{brief(value)} is not a task id") from None
+        raise ValueError(f"{brief(task)} is not a task id") from None
     return TaskId(task_id)

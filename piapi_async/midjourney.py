@@ -257,7 +257,7 @@ class Fetch:
 
     def parse(self, response: HTTPResponse, /) -> Task[MidjourneyResult]:
         data = find_task_object(response, self, self.task_id)
-        return _read_task(data, self.task_id, body=response.body)
+        return _read_task(data, self.task_id, response.body)
 
 
 @frozen
@@ -394,7 +394,7 @@ _READER = Reader(
 
 
 def _read_task(
-    data: dict[str, Any], asked: TaskId, path: str = "", *, body: bytes | None = None
+    data: dict[str, Any], asked: TaskId, body: bytes | None = None, path: str = ""
 ) -> Task[MidjourneyResult]:
     """Return the task of an object; raise `UnexpectedAnswer` without a status, or for another task.
 
@@ -432,7 +432,7 @@ def _read_entry(data: object, asked: TaskId) -> _Entry:
     if type(data) is not dict:
         return UnexpectedAnswer(f"The response about {asked} is not an object", path=path)
     try:
-        return _read_task(data, asked, path, body=None if "data" in data else b"")
+        return _read_task(data, asked, None if "data" in data else b"", path)
     except UnexpectedAnswer as error:
         return error
 

@@ -19,7 +19,7 @@ from .reading import id_of, is_end, read_int, text_at
 from .refusals import read_answer, refusal
 
 # The codes of an envelope are HTTP's.
-_GOOD = range(200, 300)
+_GOOD = frozenset(range(200, 300))
 _REFUSED = range(400, 600)
 
 _OWN_WORDS = frozenset({"code", "status", "success", "message", "task_id"})

@@ -343,9 +343,8 @@ def links_in(value: object) -> tuple[str, ...]:
 def pick_images(result: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the links of the first field of a result that has any, in the grid's reading order."""
     for name in IMAGE_FIELDS:
-        value = result.get(name)
-        if value:
-            links = links_in(value)
+        if result.get(name):
+            links = links_in(result[name])
             if links:
                 return links
     return ()

@@ -56,10 +56,12 @@ def _ids_in(place: Mapping[str, Any], depth: int) -> Iterator[object]:
 
 def _as_id(value: object) -> TaskId | None:
     """Return a value as an id, None if it cannot be one."""
-    if isinstance(value, bool) or not isinstance(value, (str, int)):
+    if type(value) is int:  # and no `bool`
+        value = str(value)
+    if type(value) is not str:
         return None
     try:
-        return check_task_id(str(value))
+        return check_task_id(value)
     except ValueError:
         return None
 
