@@ -171,11 +171,13 @@ for name in {names}:
 """
         assert run(program).splitlines() == ["False True True" for _ in names]
 
-    def test_a_client_loads_no_protocol_but_its_own_and_nothing_that_saves_files(self) -> None:
+    def test_a_client_loads_no_protocol_but_its_own_and_nothing_that_saves_files_or_writes_ledgers(
+        self,
+    ) -> None:
         program = "from piapi_async import PiAPI, Reroll; PiAPI('a-key'); import sys; print(*sys.modules)"
         unused = {f"piapi_async.{name}" for name in ("unified", "legacy", "_legnext", "downloads._saver")}
 
-        assert set(run(program).split()) & unused == set()
+        assert set(run(program).split()) & {*unused, "sqlite3", "piapi_async.ledger._writer"} == set()
 
     def test_a_client_needs_no_running_loop_and_no_extra(self) -> None:
         program = "from piapi_async import PiAPI; print(PiAPI('a-key')); import sys; print(*sys.modules)"
