@@ -7,13 +7,15 @@ the run.  The same input therefore has the same keys in every run.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .._protocol.family import TaskRequest
 from .._runtime import Runtime
 from ..ledger._entries import SubmissionKey
-from ..ledger._writer import LedgerWriter
 from ._outcome import BatchItem
+
+if TYPE_CHECKING:
+    from ..ledger._writer import LedgerWriter
 
 
 async def identify(
