@@ -37,9 +37,8 @@ def blank_secrets(body: bytes) -> bytes:
     The host echoes the whole request to anyone with a task id: `webhook_secret` in the legacy
     protocol, `secret` of a `webhook_config` in the unified one.
     """
-    # In the usual answer each is empty; counting bytes takes a fifth of a search, and `sub` would copy.
-    if body.count(b'secret"') == body.count(b'secret":""') or _FILLED.search(body) is None:
-        return body
+    if _FILLED.search(body) is None:
+        return body  # the usual answer; `sub` alone would copy it
     return _SECRET.sub(rb'\1""', body)
 
 
