@@ -22,7 +22,7 @@ def throttle(rate_limit: tuple[int, float] | None = None) -> Throttle:
 async def test_an_open_throttle_lets_every_request_go() -> None:
     gate = throttle()
 
-    assert gate.open
+    assert gate.is_open
     assert gate.ticket().seconds_to_wait() == 0
 
 
@@ -40,7 +40,7 @@ async def test_a_pause_holds_all_and_lets_none_go_early() -> None:
     gate.pause(10.0)
     waits = [gate.ticket().seconds_to_wait() for _ in range(100)]
 
-    assert not gate.open
+    assert not gate.is_open
     assert all(10.0 <= wait <= 11.0 for wait in waits)
     assert len(set(waits)) > 1
 
@@ -94,4 +94,4 @@ async def test_a_closed_throttle_lets_none_go_and_wakes_those_who_sleep() -> Non
         await sleeper
     with pytest.raises(ClientClosed):
         gate.ticket().seconds_to_wait()
-    assert not gate.open
+    assert not gate.is_open

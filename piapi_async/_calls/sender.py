@@ -50,7 +50,7 @@ class Sender:
 
         Raises what `Transport.send` and `request.parse` raise.
         """
-        if not self.throttle.open:
+        if not self.throttle.is_open:
             await self.throttle.enter()
 
         seconds = self.timeout if timeout is None else timeout

@@ -27,13 +27,13 @@ class Throttle:
 
     bucket: TokenBucket | None
     rng: Random
-    _paused_until: float = -math.inf
-    _closed: asyncio.Event = field(factory=asyncio.Event)
+    is_open: bool = field(init=False)
+    """Whether a request may go at once, without a ticket: there is no rate limit and was no pause yet."""
+    _paused_until: float = field(default=-math.inf, init=False)
+    _closed: asyncio.Event = field(factory=asyncio.Event, init=False)
 
-    @property
-    def open(self) -> bool:
-        """Whether a request may go at once, without a ticket."""
-        return self.bucket is None and self._paused_until == -math.inf and not self._closed.is_set()
+    def __attrs_post_init__(self) -> None:
+        self.is_open = self.bucket is None
 
     def ticket(self) -> Ticket:
         """Return the ticket of one request."""
@@ -42,6 +42,7 @@ class Throttle:
     def pause(self, seconds: float) -> None:
         """Hold back all requests for `seconds`."""
         self._paused_until = max(self._paused_until, now() + seconds)
+        self.is_open = False
 
     def pause_left(self) -> float:
         """Return the seconds that are left of a pause, 0 if there is none."""
@@ -69,6 +70,7 @@ class Throttle:
     def close(self) -> None:
         """Close it: all who wait, and all who come later, get `ClientClosed`."""
         self._closed.set()
+        self.is_open = False
 
 
 @define(eq=False, repr=False)

@@ -37,21 +37,30 @@ class Ending:
     _finder: Finder
     _ids: KnownIds
 
-    async def conclude(self, submission: Submission, answer: TaskId | Created | Judgement) -> TaskId:
-        """Return the id of the task that was made; raise what the one judgement says instead."""
+    def take(self, submission: Submission, answer: TaskId | Created) -> TaskId | None:
+        """Return the task that a plain acceptance names, None if another submission has it; see `conclude`."""
         if isinstance(answer, Created):
             submission.frozen = answer.frozen
             answer = answer.task_id
 
+        if not self._ids.take(answer):
+            if not self._finder.was_taken(answer):
+                return None
+            if submission.claim.key is None:  # else the ledger tells whose it seemed to be
+                tell_taken_back(self._sender.events, answer)
+        self._finder.note(answer)
+        submission.send_state.settle(reuse=True)
+        return answer
+
+    async def conclude(self, submission: Submission, answer: TaskId | Created | Judgement) -> TaskId:
+        """Return the task that was made, though the response is no plain acceptance of one of its own.
+
+        Raises what the one judgement says instead.
+        """
+        if isinstance(answer, Created):
+            answer = answer.task_id
         if not isinstance(answer, Judgement):
-            if not self._ids.take(answer):
-                if not self._finder.was_taken(answer):
-                    return await self.look_for(submission, *self._mixed_up(submission, answer))
-                if submission.claim.key is None:  # else the ledger tells whose it seemed to be
-                    tell_taken_back(self._sender.events, answer)
-            self._finder.note(answer)
-            submission.send_state.settle(reuse=True)
-            return answer
+            return await self.look_for(submission, *self._mixed_up(submission, answer))
 
         if isinstance(answer.error, APIError):
             answer.error.request = submission.request  # as the caller made it, without our secret

@@ -184,9 +184,7 @@ class Submitter:
         accepted = None
         events = self._sender.events
         try:
-            if self._ledger is not None:
-                submission.claim = self._claim_for(submission, self._ledger, key, identity)
-            accepted = await self._run(submission)
+            accepted = await self._run(submission, key, identity)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is the caller's
             tell_failed(events, submission, error)
             if submission.result.done():
@@ -243,11 +241,20 @@ class Submitter:
         kept = Kept(terms.note, events.trace_of(subject))
         return Claim(ledger, identity, events, kept, terms.replaces)
 
-    async def _run(self, submission: Submission) -> SubmitResult:
+    async def _run(
+        self, submission: Submission, key: str | None, identity: SubmissionKey | None
+    ) -> SubmitResult:
         """Return the task of a submission, once it is recorded.  Raises as `submit`."""
+        if self._ledger is None:
+            submission.enter(SubmissionState.CLAIMED)
+        else:
+            submission.claim = self._claim_for(submission, self._ledger, key, identity)
+
         claim = submission.claim
         try:
-            known = await self._hold_claim(submission)
+            known = None
+            if submission.state is SubmissionState.QUEUED:
+                known = await self._hold_claim(submission)
             if known is None:
                 known = await self._send(submission)
         except BaseException as error:
@@ -354,7 +361,7 @@ class Submitter:
 
     def _may_go(self, submission: Submission) -> bool:
         """Return whether it may be sent at once, as nearly all may."""
-        return self._sender.throttle.open and submission.state is SubmissionState.CLAIMED
+        return self._sender.throttle.is_open and submission.state is SubmissionState.CLAIMED
 
     async def _wait_for_turn(self, submission: Submission) -> SubmitResult | None:
         """Return None once it may be sent under a claim, or the task that its key has come to stand for."""
@@ -432,7 +439,8 @@ class Submitter:
                 if known is not None:
                     return known
 
-            submission.check_leave()
+            if submission.terms.may_leave is not None:
+                submission.check_leave()
             submission.enter(SubmissionState.SENDING)
             self._sender.events.sending(submission.subject)
             try:
@@ -448,12 +456,14 @@ class Submitter:
                 submission.accept(await self._ending.look_for(submission, error))
                 return None
 
-            pause = None
+            task_id = pause = None
             if isinstance(answer, Judgement):
                 backoff = backoff or self._sender.backoff(started_at, submission.terms.retry)
                 pause = self._pause_after(submission, answer, backoff)
+            else:
+                task_id = self._ending.take(submission, answer)
             if pause is None:
-                submission.accept(await self._ending.conclude(submission, answer))
+                submission.accept(task_id or await self._ending.conclude(submission, answer))
                 return None
 
             submission.put_off()
