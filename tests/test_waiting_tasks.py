@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import pickle
 from typing import Any
 
@@ -91,6 +92,7 @@ def test_is_the_same_task_once_its_raw_was_read(read: Any, sent: dict[str, Any])
     assert attrs.evolve(untouched, status="pending").raw == read_late.raw
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         _ = untouched.nonsense
+    assert {"raw", "images"} <= dict(inspect.getmembers(type(untouched))).keys()  # as for help()
 
 
 def test_an_entry_that_would_pass_for_an_envelope_is_kept_as_it_is() -> None:
