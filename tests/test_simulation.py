@@ -24,6 +24,14 @@ def faults_of(seeds: Iterable[int]) -> list[str]:
 
 # Each of these once broke a promise.  They are told as short as the simulation could make them.
 FOUND = {
+    "a process stands still for longer than a time-out, and its response has come meanwhile": Story(
+        920522, processes=1, ledger=True, webhooks=False, steps=(
+            Batch(
+                2.04, process=0, intents=(3, 4), unified=True, concurrency=2, max_cost=10.0, price=25.0, plans=(),
+            ),
+            Freeze(2.2, 37.7, process=0),
+        ),
+    ),
     "a caller leaves a submission whose answer names a task that has failed": Story(
         54, processes=1, ledger=False, webhooks=False, steps=(
             Submit(
