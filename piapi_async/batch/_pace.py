@@ -27,12 +27,18 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
+from typing import Any
 
 import anyio
-from attrs import define, field
+from attrs import define, evolve, field
 
+from .._protocol.family import TaskRequest
 from .._runtime import Runtime
+from .._submit.submission import SubmitResult, Terms
+from .._verdict import may_pass
 from .._wait.watch import Watch
+from ..errors import RateLimitError
+from ..ledger._entries import SubmissionKey
 from ..tasks import TaskState
 
 AUTO_MAX = 90
@@ -235,6 +241,7 @@ class Pace:
     _put_off: int = field(init=False)  # submissions of the client that were, as far as is known
     # of items that wait for room
     _put_off_here: deque[asyncio.Future[None]] = field(factory=deque, init=False)
+    _is_draining: bool = field(default=False, init=False)
     _looking: asyncio.Task[None] | None = field(default=None, init=False)
     _begun: asyncio.Event = field(factory=asyncio.Event, init=False)
 
@@ -306,8 +313,32 @@ class Pace:
         self._put_off_here.append(turn)
         await turn
 
-    def wake_all(self) -> None:
-        """Let nobody wait any more."""
+    async def submit(
+        self,
+        request: TaskRequest[Any],
+        key: str | None,
+        timeout: float | None,
+        *,
+        identity: SubmissionKey | None,
+        terms: Terms,
+    ) -> tuple[Watch, SubmitResult]:
+        """Submit as `Runtime.submit`; while the host is busy with this run's own tasks, wait for their ends."""
+        while True:
+            if self.has_tasks:
+                terms = evolve(terms, waits_if_busy=False)
+            try:
+                return await self._runtime.submit(request, key, timeout, identity=identity, terms=terms)
+            except RateLimitError as error:
+                if not may_pass(error) or not self.has_tasks:
+                    raise
+                await self.wait_for_room()
+                if self._is_draining:
+                    raise
+            terms = evolve(terms, waits_if_busy=True)
+
+    def drain(self) -> None:
+        """Let nobody wait any more, and submit nothing again that the host has put off."""
+        self._is_draining = True
         while self._put_off_here:
             self._wake_one()
 

@@ -167,12 +167,12 @@ class OutcomeQueue(Generic[T]):
     _closed: bool = field(default=False, init=False)
     _changed: asyncio.Event = field(factory=asyncio.Event, init=False)
 
-    async def put(self, outcome: T) -> None:
-        """Offer an outcome, and return once the reader has taken it."""
+    def offer(self, outcome: T) -> asyncio.Future[None]:
+        """Offer an outcome; return a future that is resolved once the reader has taken it."""
         taken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._offered.append((outcome, taken))
         self._changed.set()
-        await taken
+        return taken
 
     def untaken(self) -> list[T]:
         """Return the outcomes that were offered and not taken."""

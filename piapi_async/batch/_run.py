@@ -24,7 +24,7 @@ import logging
 import math
 import secrets
 import time
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable
 from functools import partial
 from typing import Any, TypeVar
 
@@ -35,14 +35,12 @@ from .._client.earlier import read_ended
 from .._protocol.family import TaskRequest
 from .._runtime import Runtime
 from .._submit.submission import SubmitResult, Terms
-from .._verdict import may_pass
 from .._wait.watch import Watch
 from ..downloads._options import DownloadOptions
 from ..downloads._target import Target
 from ..errors import (
     LedgerError,
     PiAPIError,
-    RateLimitError,
     SubmissionUnknown,
 )
 from ..handle import TaskHandle
@@ -98,6 +96,7 @@ class BatchRun:
     _queue: OutcomeQueue[Outcome[Any]] = field(factory=OutcomeQueue, init=False)
     _slots: anyio.Semaphore | Slots = field(init=False)
     _pace: Pace | None = field(default=None, init=False)
+    _send: Callable[..., Awaitable[tuple[Watch, SubmitResult]]] = field(init=False)  # as `Runtime.submit`
     _workers: asyncio.Task[None] = field(init=False)  # the task of their group
     _tally: Tally = field(factory=Tally, init=False)
     _budget: Budget = field(init=False)
@@ -114,9 +113,11 @@ class BatchRun:
         self._budget = Budget(self.settings.max_cost)
         self._allowance = Allowance(self._budget, submits, self.runtime)
         self._slots = anyio.Semaphore(self.settings.concurrency, fast_acquire=True)
+        self._send = self.runtime.submit
         if self.settings.auto:
             self._pace = Pace(self.runtime, self.settings.concurrency)
             self._slots = self._pace.slots
+            self._send = self._pace.submit
         self._held = HeldItems(self.runtime, time.time())
         if self.settings.target is not None:
             self._saving = Saving(self.runtime, self.settings.target, self.settings.options)
@@ -149,7 +150,7 @@ class BatchRun:
         self.source.close()
         self._budget.close()
         if self._pace is not None:
-            self._pace.wake_all()
+            self._pace.drain()
 
     async def stop(self, outcomes: AsyncGenerator[Outcome[Any], None]) -> None:
         """Take no more items, stop the workers, and wait for what has begun to leave."""
@@ -204,46 +205,45 @@ class BatchRun:
         self._queue.close()  # if they were stopped before they began
 
     async def _work(self) -> None:
+        """See items through to their outcomes, one after the other, each holding a slot."""
         try:
-            while await self._process_next():
-                pass
+            while True:
+                if not self._took_slot():
+                    await self._slots.acquire()
+                try:
+                    entry = await self.source.next()
+                    if entry is None:
+                        return
+
+                    if self._pace is not None:
+                        await self._pace.begin()
+                    outcome = await self._submit(*entry)
+                    del entry  # its identity may be large, and the wait does not need it
+                    await self._see_through(outcome)
+                finally:
+                    self._slots.release()
         except Exception as error:  # noqa: BLE001 - the input's, which belongs to the reader of the outcomes
             self.source.close()
             if self._queue.error is None:
                 self._queue.error = error
 
-    async def _process_next(self) -> bool:
-        """See one item through to its outcome, holding a slot; return False if there is none."""
-        await self._take_slot()
-        try:
-            entry = await self.source.next()
-            if entry is None:
-                return False
-
-            if self._pace is not None:
-                await self._pace.begin()
-            outcome = await self._submit(*entry)
-            del entry  # its identity may be large, and the wait does not need it
-            await self._see_through(outcome)
-            return True
-        finally:
-            self._slots.release()
-
-    async def _take_slot(self) -> None:
-        """Acquire a slot; nearly always one is free, and asking whether to stop costs seven times more."""
+    def _took_slot(self) -> bool:
+        """Return whether a slot was free, and is taken: nearly always; waiting for one costs seven times more."""
         try:
             self._slots.acquire_nowait()
         except anyio.WouldBlock:
-            await self._slots.acquire()
+            return False
+        return True
 
     async def _settle(self, item: Held) -> None:
         """See an item that was held back through to its outcome."""
-        await self._take_slot()
+        if not self._took_slot():
+            await self._slots.acquire()
         try:
             found = await self._held.find(item)
             self._held.release(item)
             if found is None:
-                await self._queue.put(self._conclude(item.outcome()))
+                await self._queue.offer(self._conclude(item.outcome()))
                 return
 
             watch, in_flight = found
@@ -276,7 +276,7 @@ class BatchRun:
                 self._conclude(outcome)
 
         if outcome is not None:
-            await self._queue.put(outcome)
+            await self._queue.offer(outcome)
 
     async def _submit(self, index: int, item: Item[R]) -> InFlight[R] | Outcome[R] | None:
         """Submit an item; return its outcome instead if that fails, None if it is left alone."""
@@ -295,7 +295,7 @@ class BatchRun:
                 await self._skip()
                 return None
 
-            watch, result = await self._send(request, identity, _LOOKED_FOR)
+            watch, result = await self._send(request, None, None, identity=identity, terms=_LOOKED_FOR)
         except LimitError:
             self._tally.skipped += 1
             self.drain()
@@ -311,30 +311,6 @@ class BatchRun:
         in_flight = InFlight(index, item, key, handle, result.ledger_entry, found=result.found)
         self._note_submitted(in_flight, watch)
         return in_flight
-
-    async def _send(
-        self,
-        request: TaskRequest[Any],
-        identity: SubmissionKey | None,
-        terms: Terms,
-    ) -> tuple[Watch, SubmitResult]:
-        """Submit a request; with a pace, wait for ends while the host is busy with this run's own tasks."""
-        pace = self._pace
-        if pace is None:
-            return await self.runtime.submit(request, None, None, identity=identity, terms=terms)
-
-        while True:
-            if pace.has_tasks:
-                terms = evolve(terms, waits_if_busy=False)
-            try:
-                return await self.runtime.submit(request, None, None, identity=identity, terms=terms)
-            except RateLimitError as error:
-                if not may_pass(error) or not pace.has_tasks:
-                    raise
-                await pace.wait_for_room()
-                if self.is_draining:
-                    raise
-            terms = evolve(terms, waits_if_busy=True)
 
     async def _identify(self, item: BatchItem[Any]) -> SubmissionKey | None:
         if isinstance(item, IdentifiedItem) and item.identity is not None:
@@ -413,7 +389,7 @@ class BatchRun:
             if not await self._allowance.take(index, request):
                 return self._conclude(outcome)
             terms = Terms(replaces=failed, looks_again=False)
-            watch, result = await self._send(request, identity, terms)
+            watch, result = await self._send(request, None, None, identity=identity, terms=terms)
         except LimitError:
             self.drain()
             return self._conclude(outcome)
