@@ -291,8 +291,9 @@ class Runtime:
             return watch
 
         durations = None
-        if isinstance(kind, Kind):  # a user's request class may call anything so
-            durations = self.poller.schedule.timing.durations_of(family, kind)
+        timing = self.poller.schedule.timing
+        if timing.needs_durations(has_webhook=has_webhook) and isinstance(kind, Kind):  # or a user's own word
+            durations = timing.durations_of(family, kind)
         if not submitted:
             return Watch(family, task_id, due=NEVER, durations=durations)
 

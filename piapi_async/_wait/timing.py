@@ -35,6 +35,10 @@ class Timing:
         """Return what is known of how long tasks of a kind take."""
         return self.kinds.of(family.name, kind, self.policy.guess)
 
+    def needs_durations(self, *, has_webhook: bool) -> bool:
+        """Return whether the polls of a task depend on how long its kind takes; else nothing is learned of it."""
+        return has_webhook or not self.policy.is_plain
+
     # -- the next poll, in seconds from now --------------------------------------------------------
 
     def first(self, watch: Watch, now: float, *, shared: bool) -> float:
@@ -60,12 +64,14 @@ class Timing:
         `shared` tells that others are polled by the same requests.
         """
         age, pace = watch.measure(task, now)
-        durations = watch.durations
-        if durations is None:
+        durations, caution = watch.durations, USUAL_CAUTION
+        if durations is None and self.needs_durations(has_webhook=watch.has_webhook):
             kind = watch.family.kind(look_into(task))
             durations = watch.durations = self.durations_of(watch.family, kind)
-        if watch.paced_from == now and task.state is TaskState.WAITING:  # it has not begun yet
-            durations.begun(watch, now)
+        if durations is not None:
+            caution = durations.caution
+            if watch.paced_from == now and task.state is TaskState.WAITING:  # it has not begun yet
+                durations.begun(watch, now)
 
         usual = self._usual(watch, now)
         seconds = self.policy.next_poll(
@@ -73,7 +79,7 @@ class Timing:
             age=age,
             pace=pace,
             usual=usual,
-            caution=durations.caution,
+            caution=caution,
             looked_at=any(wait.changes for wait in watch.waits),
             shared=shared,
         )
@@ -84,10 +90,9 @@ class Timing:
 
     def _usual(self, watch: Watch, now: float) -> Usual | None:
         """Return how long tasks of its kind take; None if that is not known, or nothing depends on it."""
-        durations = watch.durations
-        if durations is None or (self.policy.is_plain and not watch.has_webhook):
+        if watch.durations is None:
             return None
-        return durations.usual(now)
+        return watch.durations.usual(now)
 
     def _put_off(self, seconds: float, age: float, usual: Usual | None = None) -> float:
         """Return a longer time to the next poll, as far as webhooks are trusted to report the end.
