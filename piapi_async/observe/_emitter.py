@@ -262,9 +262,7 @@ class Events:
         polls: int,
         detection_seconds: float | None,
     ) -> None:
-        """Tell that a wait has seen the end of a task."""
-        if not self.heard:
-            return
+        """Tell that a wait has seen the end of a task; only to be called if it is `heard`."""
         seconds = None
         if subject is not None:
             seconds = now - subject.started_at
