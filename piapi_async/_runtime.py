@@ -213,8 +213,8 @@ class Runtime:
     async def submit(
         self,
         request: TaskRequest[Any],
-        key: str | None,
-        timeout: float | None,
+        key: str | None = None,
+        timeout: float | None = None,
         *,
         identity: SubmissionKey | None = None,
         terms: Terms = NO_TERMS,

@@ -364,8 +364,13 @@ class _Unread:
             return self
 
         values = task.__dict__
-        raw = values["raw"] = values["_reader"].unpack(values["_body"])
-        del values["_body"]
+        body = values.get("_body")
+        if body is None:  # another thread has read it, or the task was never made whole
+            if "raw" in values:
+                return values["raw"]
+            raise AttributeError("raw")
+        raw = values["raw"] = values["_reader"].unpack(body)
+        values.pop("_body", None)
         return raw
 
 
@@ -374,6 +379,7 @@ class _Unread:
 # every look at every attribute several times as slow.
 for _name, _left_out in (("error", ""), ("images", ()), ("ref", None), ("raw", _Unread())):
     setattr(Task, _name, _left_out)
+del _name, _left_out
 
 _new = object.__new__  # for every reading of a task
 

@@ -84,13 +84,36 @@ async def test_limits_within_limits_and_within_scopes() -> None:
     assert now() == 1.5
 
 
-async def test_after_the_close_nothing_is_cancelled_any_more() -> None:
+async def test_a_close_keeps_the_limits_of_what_is_open_and_leaves_no_timer() -> None:
     deadlines = Deadlines()
-    left = asyncio.create_task(held(deadlines, 1.0, 5.0))
+    short, long = (asyncio.create_task(held(deadlines, limit, 5.0)) for limit in (1.0, 9.0))
     await asyncio.sleep(0.5)
     deadlines.close()
+    await asyncio.wait([short, long])
 
-    assert await left == 5.0
+    assert isinstance(short.exception(), TimeoutError)
+    assert long.result() == now() == 5.0
+    assert deadlines._timer is None
+
+
+async def test_a_block_that_takes_its_time_to_end_is_cancelled_once() -> None:
+    deadlines = Deadlines()
+
+    async def end_slowly() -> None:
+        with deadlines.within(1.0):
+            try:
+                await asyncio.sleep(9.0)
+            finally:
+                await asyncio.sleep(2.0)
+
+    slow = asyncio.create_task(end_slowly())
+    others = [asyncio.create_task(held(deadlines, limit, 9.0)) for limit in (1.5, 2.0, 2.5)]
+    await asyncio.wait([slow, *others])
+
+    assert isinstance(slow.exception(), TimeoutError)
+    assert not slow.cancelling()
+    assert [type(other.exception()) for other in others] == [TimeoutError] * 3
+    assert now() == 3.0
 
 
 def test_a_limit_outside_of_a_task_is_refused() -> None:

@@ -8,6 +8,7 @@ stays set when that is left, so that requests one after the other do not set it 
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import math
 from types import TracebackType
 
@@ -21,6 +22,9 @@ class Deadlines:
     _open: set[Deadline] = field(factory=set, init=False)
     _timer: asyncio.TimerHandle | None = field(default=None, init=False)
     _timer_at: float = field(default=math.inf, init=False)
+    _closed: bool = field(default=False, init=False)
+    # The timer serves every caller, so it must not hold the context of the one who came first.
+    _context: contextvars.Context = field(factory=contextvars.Context, init=False)
 
     def within(self, seconds: float) -> Deadline:
         """Return a context manager that bounds its block as `asyncio.timeout` does, from now on.
@@ -38,10 +42,14 @@ class Deadlines:
     def discard(self, deadline: Deadline) -> None:
         """Forget a block that was left."""
         self._open.discard(deadline)
+        if self._closed and not self._open:
+            self._set_timer(math.inf)
 
     def close(self) -> None:
-        """Leave nothing in the loop; what is still open has no limit any more."""
-        self._set_timer(math.inf)
+        """Leave nothing in the loop once the blocks that are open now are left."""
+        self._closed = True
+        if not self._open:
+            self._set_timer(math.inf)
 
     def _set_timer(self, at: float) -> None:
         if self._timer is not None:
@@ -50,7 +58,7 @@ class Deadlines:
 
         self._timer_at = at
         if at < math.inf:
-            self._timer = asyncio.get_running_loop().call_at(at, self._expire)
+            self._timer = asyncio.get_running_loop().call_at(at, self._expire, context=self._context)
 
     def _expire(self) -> None:
         """Cancel the blocks whose time is up."""
@@ -58,8 +66,8 @@ class Deadlines:
         now = loop.time()
         for deadline in self._open:
             if deadline.at <= now:
-                # In the next turn: a limit of aiohttp's own that is up as well says more of what it
-                # was that took so long.
+                # In the next turn, as what the loop has read in this one comes first: a process that
+                # stood still takes the response that has come meanwhile.
                 loop.call_soon(deadline.expire)
 
         left = [deadline.at for deadline in self._open if deadline.at > now]
@@ -100,7 +108,7 @@ class Deadline:
             raise TimeoutError from error
 
     def expire(self) -> None:
-        """Cancel the block, unless it was left."""
-        if self._task is not None:
+        """Cancel the block, once, unless it was left; it may take its time to end."""
+        if self._task is not None and not self._expired:
             self._expired = True
             self._task.cancel()

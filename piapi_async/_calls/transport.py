@@ -47,6 +47,7 @@ _SUBMIT_KEEP_ALIVE = 2.0
 
 _UNASKED = "the server had sent data unasked, so the connection was not used"
 _NO_TYPE = ("Content-Type",)
+_NO_LIMIT = aiohttp.ClientTimeout()  # of aiohttp's own: `Deadlines` has ours
 
 # Bytes of a body that are given to the loop at a time.  It copies what the socket does not take at
 # once, so a mask of 8 MB in one piece would be in memory three times more.
@@ -111,6 +112,7 @@ class _Body(aiohttp.BytesPayload):
         self._state = state
         self._submission = submission  # shared by all submissions of a session
         self.is_under_way = False
+        self.is_given_up = False
 
     @property
     def size(self) -> int:
@@ -120,8 +122,9 @@ class _Body(aiohttp.BytesPayload):
 
     async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
         """Note that writing begins, and write; raise if nothing may leave."""
-        # aiohttp may have scheduled this in the very turn in which the caller was cancelled.
-        if self._state.abandoned:
+        # aiohttp may have scheduled this in the very turn in which the caller was cancelled; and a
+        # middleware may go on with what the caller was told has not left.
+        if self._state.abandoned or self.is_given_up:
             raise aiohttp.ClientConnectionError("it was given up before it had begun to leave")
 
         # A middleware of the user's session may try again: it knows nothing of money.
@@ -228,7 +231,7 @@ class Transport:
         # tracebacks are shown.
         try:
             with self._deadlines.within(timeout):
-                response = await self._exchange(session, request, timeout, state, submit=submit)
+                response = await self._exchange(session, request, state, submit=submit)
         except PiAPIError as error:
             raise without_frames(error)  # noqa: B904 - its own cause, if it has one, is what led to it
         except Exception as error:  # noqa: BLE001 - a user's connector or middleware may raise anything
@@ -245,12 +248,11 @@ class Transport:
         self,
         session: aiohttp.ClientSession,
         request: HTTPRequest,
-        timeout: float,
         state: SendState,
         *,
         submit: bool,
     ) -> HTTPResponse:
-        options: dict[str, Any] = {"timeout": _to_connect(timeout), "allow_redirects": False}
+        options: dict[str, Any] = {"timeout": _NO_LIMIT, "allow_redirects": False}
         submission = body = None
         if submit:
             submission = self._submission or self._mark_submissions_in(session)
@@ -263,7 +265,12 @@ class Transport:
         if self._session is not None:
             options |= self._options_of_a_users(submit=submit)
 
-        response = await session.request(request.method, _url(self.base_url, request.path), **options)
+        try:
+            response = await session.request(request.method, _url(self.base_url, request.path), **options)
+        except BaseException:
+            if body is not None:
+                body.is_given_up = True
+            raise
 
         has_begun = body is None or not body.is_under_way or state.started_at is not None
         if not has_begun:  # the response was there before; the writing had not had its turn
@@ -352,12 +359,6 @@ class Transport:
 @lru_cache(maxsize=64)
 def _url(base_url: str, path: str) -> URL:
     return URL(base_url + path, encoded=True)
-
-
-@lru_cache(maxsize=64)
-def _to_connect(seconds: float) -> aiohttp.ClientTimeout:
-    """Return the limit of connecting, which aiohttp names in its error; `Deadlines` has that of the whole."""
-    return aiohttp.ClientTimeout(total=None, connect=seconds, ceil_threshold=seconds + 1.0)
 
 
 def check_base_url(base_url: str, *, allow_insecure: bool, name: str = "base_url") -> str:

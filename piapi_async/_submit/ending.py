@@ -13,7 +13,7 @@ from .._calls.sender import Sender
 from .._verdict import Judgement, Verdict
 from ..errors import APIError, NotFoundError, PiAPIError, UnexpectedAnswer
 from ..ledger._recovery import SentAs, Taken
-from ..tasks import Created, TaskId, TaskRef, TaskState
+from ..tasks import TaskId, TaskRef, TaskState
 from .claim import tell_taken_back
 from .correlation import Correlation
 from .finder import Finder
@@ -37,31 +37,23 @@ class Ending:
     _finder: Finder
     _ids: KnownIds
 
-    def take(self, submission: Submission, answer: TaskId | Created) -> TaskId | None:
-        """Return the task that a plain acceptance names, None if another submission has it; see `conclude`."""
-        if isinstance(answer, Created):
-            submission.frozen = answer.frozen
-            answer = answer.task_id
-
-        if not self._ids.take(answer):
-            if not self._finder.was_taken(answer):
-                return None
+    def takes(self, submission: Submission, task_id: TaskId) -> bool:
+        """Note the task that a plain acceptance names; return whether no other submission has it."""
+        if not self._ids.take(task_id):
+            if not self._finder.was_taken(task_id):
+                return False
             if submission.claim.key is None:  # else the ledger tells whose it seemed to be
-                tell_taken_back(self._sender.events, answer)
-        self._finder.note(answer)
+                tell_taken_back(self._sender.events, task_id)
+        self._finder.note(task_id)
         submission.send_state.settle(reuse=True)
-        return answer
+        return True
 
-    async def conclude(self, submission: Submission, answer: TaskId | Created | Judgement) -> TaskId:
-        """Return the task that was made, though the response is no plain acceptance of one of its own.
+    async def mixed_up(self, submission: Submission, task_id: TaskId) -> TaskId:
+        """Return the task of a submission whose response names another's, if it is found; see `look_for`."""
+        return await self.look_for(submission, *self._mixed_up(submission, task_id))
 
-        Raises what the one judgement says instead.
-        """
-        if isinstance(answer, Created):
-            answer = answer.task_id
-        if not isinstance(answer, Judgement):
-            return await self.look_for(submission, *self._mixed_up(submission, answer))
-
+    async def conclude(self, submission: Submission, answer: Judgement) -> TaskId:
+        """Return the task that was made though the response is no plain acceptance; raise what it says instead."""
         if isinstance(answer.error, APIError):
             answer.error.request = submission.request  # as the caller made it, without our secret
         if answer.named is not None:

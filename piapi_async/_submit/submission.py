@@ -53,7 +53,7 @@ from .._protocol.family import Family, TaskRequest
 from .._text import label
 from ..errors import APIError, PiAPIError, SubmissionUnknown, TransportError
 from ..policy import RetryPolicy
-from ..tasks import Cost, TaskId, TaskRef
+from ..tasks import Cost, Created, TaskId, TaskRef
 from .recovery import body_as_listed, body_as_sent
 
 if TYPE_CHECKING:
@@ -232,6 +232,13 @@ class Submission:
         """Note that the host has refused what was sent for now, so that nothing is on its way."""
         self.enter(SubmissionState.CLAIMED)
         self.send_state.started_at = None
+
+    def take_in(self, answer: TaskId | Created) -> TaskId:
+        """Note what an acceptance says of the price; return the task that it names."""
+        if not isinstance(answer, Created):
+            return answer
+        self.frozen = answer.frozen
+        return answer.task_id
 
     def accept(self, task_id: TaskId) -> None:
         """Note the task that the host has named for it."""

@@ -253,7 +253,7 @@ class Submitter:
         claim = submission.claim
         try:
             known = None
-            if submission.state is SubmissionState.QUEUED:
+            if self._ledger is not None:
                 known = await self._hold_claim(submission)
             if known is None:
                 known = await self._send(submission)
@@ -456,14 +456,17 @@ class Submitter:
                 submission.accept(await self._ending.look_for(submission, error))
                 return None
 
-            task_id = pause = None
-            if isinstance(answer, Judgement):
-                backoff = backoff or self._sender.backoff(started_at, submission.terms.retry)
-                pause = self._pause_after(submission, answer, backoff)
-            else:
-                task_id = self._ending.take(submission, answer)
+            if not isinstance(answer, Judgement):
+                task_id = submission.take_in(answer)
+                if not self._ending.takes(submission, task_id):
+                    task_id = await self._ending.mixed_up(submission, task_id)
+                submission.accept(task_id)
+                return None
+
+            backoff = backoff or self._sender.backoff(started_at, submission.terms.retry)
+            pause = self._pause_after(submission, answer, backoff)
             if pause is None:
-                submission.accept(task_id or await self._ending.conclude(submission, answer))
+                submission.accept(await self._ending.conclude(submission, answer))
                 return None
 
             submission.put_off()

@@ -20,7 +20,7 @@ FAULT_WARNING_AFTER = 60.0
 
 @define(eq=False, repr=False, slots=True)
 class FaultRecord:
-    """What has gone wrong with one task that is waited for, since the last poll that showed it."""
+    """What has gone wrong with one task since the last poll that showed it, and what ended its waits, if that did."""
 
     fault: PiAPIError | None = None  # what the last poll failed with
     passing_faults: int = 0  # in a row; each makes the next poll later

@@ -12,13 +12,14 @@ import contextvars
 import logging
 import math
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from attrs import define, field
 
 from .._protocol.family import Family
 from .._protocol.reading import is_known_status
-from ..errors import PiAPIError, UnexpectedAnswer
+from ..errors import PiAPIError, TransportError, UnexpectedAnswer
 from ..observe._emitter import Events
 from ..tasks import Task, TaskId, TaskState
 from .faults import FAULT_WARNING_AFTER
@@ -151,13 +152,16 @@ class Poller:
         for poll in self.schedule.due_polls(now, self._limit - len(self._polls)):
             task = loop.create_task(self._poll(poll), name=f"piapi_async poll of {len(poll.watches)}")
             self._polls.add(task)
-            task.add_done_callback(self._polled)
+            task.add_done_callback(partial(self._polled, poll))
 
         self._wake(self.schedule.expire(now))
         self._arm()
 
-    def _polled(self, task: asyncio.Task[None]) -> None:
+    def _polled(self, poll: Poll, task: asyncio.Task[None]) -> None:
         self._polls.discard(task)
+        if task.cancelled():  # by `close`, or by somebody who ends the tasks of others: no wait may be lost
+            error = TransportError("the poll was cancelled", sent=True)
+            self._wake(self.schedule.failed(poll, error, _now()))
         self._arm()
 
     # -- one poll ----------------------------------------------------------------------------------

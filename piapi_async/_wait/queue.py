@@ -70,7 +70,7 @@ class FamilyQueue:
         return math.inf
 
     def pop(self, latest: float) -> tuple[float, Watch] | None:
-        """Take out the watch that is due first, to be polled, and tell when; None if that is after `latest`."""
+        """Take out the watch that is due first, to be polled, and tell when; None if none is by `latest`."""
         heap = self.heap
         while heap and heap[0][0] <= latest:
             due, _, watch = heapq.heappop(heap)

@@ -29,7 +29,7 @@ NEVER = -math.inf
 """The time of what has not happened."""
 
 NOT_QUEUED, BEING_POLLED = math.inf, -math.inf
-"""The times for which a watch is queued that is in no heap; of the latter, because a poll of it is in flight."""
+"""What stands in the place of a time while a watch is in no heap; the latter: a poll of it is in flight."""
 
 UNPLANNED = math.nan
 """When a task is due whose first poll is planned once somebody waits for it."""

@@ -316,8 +316,6 @@ class Pace:
     async def submit(
         self,
         request: TaskRequest[Any],
-        key: str | None,
-        timeout: float | None,
         *,
         identity: SubmissionKey | None,
         terms: Terms,
@@ -327,7 +325,7 @@ class Pace:
             if self.has_tasks:
                 terms = evolve(terms, waits_if_busy=False)
             try:
-                return await self._runtime.submit(request, key, timeout, identity=identity, terms=terms)
+                return await self._runtime.submit(request, identity=identity, terms=terms)
             except RateLimitError as error:
                 if not may_pass(error) or not self.has_tasks:
                     raise

@@ -220,6 +220,7 @@ class BatchRun:
                     outcome = await self._submit(*entry)
                     del entry  # its identity may be large, and the wait does not need it
                     await self._see_through(outcome)
+                    del outcome  # an idle worker keeps nothing of it
                 finally:
                     self._slots.release()
         except Exception as error:  # noqa: BLE001 - the input's, which belongs to the reader of the outcomes
@@ -295,7 +296,7 @@ class BatchRun:
                 await self._skip()
                 return None
 
-            watch, result = await self._send(request, None, None, identity=identity, terms=_LOOKED_FOR)
+            watch, result = await self._send(request, identity=identity, terms=_LOOKED_FOR)
         except LimitError:
             self._tally.skipped += 1
             self.drain()
@@ -389,7 +390,7 @@ class BatchRun:
             if not await self._allowance.take(index, request):
                 return self._conclude(outcome)
             terms = Terms(replaces=failed, looks_again=False)
-            watch, result = await self._send(request, None, None, identity=identity, terms=terms)
+            watch, result = await self._send(request, identity=identity, terms=terms)
         except LimitError:
             self.drain()
             return self._conclude(outcome)
