@@ -145,7 +145,8 @@ def _paid_into_a_moved_ledger(record: Record) -> Iterator[str]:
     )
     users = {attempt.caller for attempt in record.attempts if 0.0 < attempt.accepted_at < moved_at}
     for attempt in record.attempts:
-        if attempt.caller in users and attempt.accepted_at > moved_at + STILL_ON_ITS_WAY:
+        task = record.host.tasks.get(attempt.task_id)  # a process that stood still may hear of it much later
+        if attempt.caller in users and task is not None and task.made_at > moved_at + STILL_ON_ITS_WAY:
             yield f"intent {attempt.intent} was paid for after the ledger had been moved away"
 
 
