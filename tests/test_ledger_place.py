@@ -155,6 +155,14 @@ async def test_nothing_is_sent_any_more(lose: Callable[[Path], None], path: Path
         assert 1 == len(server.received)
 
 
+async def test_what_is_overwritten_in_the_middle_of_a_transaction_is_noticed_at_the_next(path: Path) -> None:
+    async with opened(path) as ledger:
+        await accept(ledger, "first")
+        await writer_of(ledger).run(lambda _: overwrite(path))
+        with pytest.raises(LedgerError, match="overwritten"):
+            await writer_of(ledger).claim(identity("second"))
+
+
 @each_way_that_leaves_the_content
 async def test_what_was_recorded_is_in_the_file_that_the_error_names(
     lose: Callable[[Path], None], path: Path
@@ -467,7 +475,11 @@ async def test_a_log_that_another_connection_cuts_off_is_not_damaged(path: Path)
     assert len(KEYS) + 3 == len(await states_of(path))
 
 
-async def test_a_log_that_is_begun_anew_by_a_commit_that_fails_is_not_damaged(path: Path) -> None:
+async def test_a_log_that_is_begun_anew_by_a_commit_that_fails_is_not_damaged(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("piapi_async.ledger._place._full_log", lambda _: 1)  # every commit moves it, below
+
     def fill_and_fail(connection: sqlite3.Connection) -> None:
         connection.execute("PRAGMA cache_spill = 1")
         connection.execute("PRAGMA cache_size = 1")

@@ -93,6 +93,7 @@ class Place:
     # back, which it does a moment after its commit.
     _data_version: int | None = field(default=None, init=False)
     _log: _Log = field(factory=lambda: _Log(b"", 0), init=False)  # after the last commit
+    _full_log: int = field(default=0, init=False)  # bytes of one that a commit moves into the database
     _changes: int = field(default=0, init=False)  # of the connection, when it was opened
     _log_is_damaged: bool = field(default=False, init=False)  # for good: it must be opened again
     _damage: str = field(default="", init=False)  # what was said of it
@@ -118,8 +119,10 @@ class Place:
         if alone:
             self._data_version = _data_version(connection)
         self._log = _Log.at(self._files[1])
+        self._full_log = _full_log(connection)
         self._changes = connection.total_changes
-        self.note_commit()
+        with contextlib.suppress(OSError):  # the next check tells
+            self._written = _written(os.stat(self._files[0]))  # noqa: PTH116 - as in `_inode`
 
     def is_at(self, other: Place) -> bool:
         """Return whether two places are those of one file."""
@@ -131,8 +134,13 @@ class Place:
         return self._find_inodes() == self._inodes
 
     def note_commit(self) -> None:
-        """Remember when the database was written: our commit may have moved the log into it."""
+        """Remember when the database was written, if our commit may have moved the log into it.
+
+        With a log that is not full, whatever has written to it meanwhile was another: the next check tells.
+        """
         self.note_log()
+        if self._log.size < self._full_log:
+            return
         with contextlib.suppress(OSError):  # the next check tells
             self._written = _written(os.stat(self._files[0]))  # noqa: PTH116 - as in `_inode`
 
@@ -393,6 +401,12 @@ def _written(facts: os.stat_result) -> tuple[int, int]:
 def _data_version(connection: sqlite3.Connection) -> int:
     version: int = connection.execute("PRAGMA data_version").fetchone()[0]
     return version
+
+
+def _full_log(connection: sqlite3.Connection) -> int:
+    pages: int = connection.execute("PRAGMA wal_autocheckpoint").fetchone()[0]
+    size: int = connection.execute("PRAGMA page_size").fetchone()[0]
+    return pages * size  # of frames that are a little larger
 
 
 def _outline(connection: sqlite3.Connection) -> tuple[int | None, int]:
