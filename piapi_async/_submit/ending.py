@@ -49,8 +49,13 @@ class Ending:
         return True
 
     async def mixed_up(self, submission: Submission, task_id: TaskId) -> TaskId:
-        """Return the task of a submission whose response names another's, if it is found; see `look_for`."""
-        return await self.look_for(submission, *self._mixed_up(submission, task_id))
+        """Return the task of a submission whose response names another's: two responses were mixed up.
+
+        Raises `SubmissionUnknown` if it is not found.
+        """
+        text = f"The response names task {task_id}, which belongs to another submission of this client"
+        error = UnexpectedAnswer(text, path="task_id")
+        return await self.look_for(submission, error, self._ref(submission, task_id))
 
     async def conclude(self, submission: Submission, answer: Judgement) -> TaskId:
         """Return the task that was made though the response is no plain acceptance; raise what it says instead."""
@@ -66,7 +71,7 @@ class Ending:
         """Return a task that a response names without saying yes, if one read of it shows that it lives."""
         ref = self._ref(submission, named)
         if self._ids.has(named):
-            return await self.look_for(submission, *self._mixed_up(submission, named))
+            return await self.mixed_up(submission, named)
 
         try:
             task = await self._sender.attempt(submission.family.fetch(named))
@@ -83,7 +88,7 @@ class Ending:
             reason = f": {task.error}" if task.error else ""
             raise self._refusal(submission, error, ref, f"which is {task.status}{reason}")
         if not self._ids.take(named):
-            return await self.look_for(submission, *self._mixed_up(submission, named))
+            return await self.mixed_up(submission, named)
         self._finder.note(named)
         submission.found = "read"
         return named
@@ -209,11 +214,6 @@ class Ending:
         if host is not None:
             offset = host - sent_at
         return sent_at, sent_at + submission.timeout, offset
-
-    def _mixed_up(self, submission: Submission, task_id: TaskId) -> tuple[PiAPIError, TaskRef]:
-        """Return the error for an id that belongs to another submission: two responses were mixed up."""
-        text = f"The response names task {task_id}, which belongs to another submission of this client"
-        return UnexpectedAnswer(text, path="task_id"), self._ref(submission, task_id)
 
     def _ref(self, submission: Submission, task_id: TaskId) -> TaskRef:
         return TaskRef(self._origin, submission.family.name, task_id)
