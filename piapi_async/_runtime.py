@@ -294,10 +294,10 @@ class Runtime:
         timing = self.poller.schedule.timing
         if timing.needs_durations(has_webhook=has_webhook) and isinstance(kind, Kind):  # or a user's own word
             durations = timing.durations_of(family, kind)
-        if not submitted:
+        if not submitted or self._loop is None:  # whatever was submitted here was so in its loop
             return Watch(family, task_id, due=NEVER, durations=durations)
 
-        now = asyncio.get_running_loop().time()
+        now = self._loop.time()
         return Watch(
             family, task_id, due=UNPLANNED, durations=durations, paced_from=now, has_webhook=has_webhook
         )

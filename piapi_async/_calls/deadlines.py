@@ -31,7 +31,8 @@ class Deadlines:
 
         A block that takes longer is cancelled, and raises `TimeoutError`.
         """
-        return Deadline(self, asyncio.get_running_loop().time() + seconds)
+        loop = asyncio.get_running_loop()
+        return Deadline(self, loop.time() + seconds, loop)
 
     def add(self, deadline: Deadline) -> None:
         """Watch over a block from now on."""
@@ -80,12 +81,13 @@ class Deadline:
 
     _all: Deadlines
     at: float
+    _loop: asyncio.AbstractEventLoop  # until Python 3.12 it costs a system call to ask for it
     _task: asyncio.Task[object] | None = field(default=None, init=False)  # while it is in the block
     _cancelling: int = field(default=0, init=False)
     _expired: bool = field(default=False, init=False)
 
     def __enter__(self) -> None:
-        self._task = task = asyncio.current_task()
+        self._task = task = asyncio.current_task(self._loop)
         if task is None:
             raise RuntimeError("a time limit needs a task")
         self._cancelling = task.cancelling()

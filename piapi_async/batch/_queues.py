@@ -163,13 +163,14 @@ class OutcomeQueue(Generic[T]):
     """
 
     error: BaseException | None = field(default=None, init=False)
+    _loop: asyncio.AbstractEventLoop = field(factory=asyncio.get_running_loop, init=False)
     _offered: deque[tuple[T, asyncio.Future[None]]] = field(factory=deque, init=False)
     _closed: bool = field(default=False, init=False)
     _changed: asyncio.Event = field(factory=asyncio.Event, init=False)
 
     def offer(self, outcome: T) -> asyncio.Future[None]:
         """Offer an outcome; return a future that is resolved once the reader has taken it."""
-        taken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        taken: asyncio.Future[None] = self._loop.create_future()
         self._offered.append((outcome, taken))
         self._changed.set()
         return taken
