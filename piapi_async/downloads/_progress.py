@@ -15,6 +15,8 @@ from ._disk import Room
 from ._place import Part, Place
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from ..tasks import TaskFile
 
 _CONTENT_RANGE = re.compile(r"bytes\s+(\d{1,18})-\d{1,18}/(\d{1,18}|\*)\s*\Z", re.IGNORECASE)
@@ -80,18 +82,37 @@ class Progress:
         """The suffix that the file will have, by what has come of it."""
         return Body(self.head, self.total or self.size, self.content_type, self.file.url).suffix
 
+    def head_with(self, data: bytes) -> bytes:
+        """Return the first bytes of the file, `data` being its next."""
+        if len(self.head) >= HEAD:
+            return self.head
+        return self.head + data[: HEAD - len(self.head)]
+
     async def write(self, data: bytes) -> None:
         """Append bytes to the partial file."""
         if self.part is None:
             return
 
-        if len(self.head) < HEAD:
-            self.head += data[: HEAD - len(self.head)]
+        self.head = self.head_with(data)
         await in_thread(partial(self.part.write, data), self.place.executor)
         self.room.written(len(data))
 
         self.size += len(data)
         self.furthest = max(self.furthest, self.size)
+
+    async def publish(self, rest: bytes, suffix: str) -> Path | str:
+        """Append the last bytes, and give the whole file its name; return where it is."""
+        part = self.part
+        assert part is not None  # noqa: S101 - a response that brings a file has begun it
+
+        def finish() -> Path | str:
+            if rest:
+                part.write(rest)
+            return part.publish(f"{self.stem}{suffix}")
+
+        saved_as = await in_thread(finish, self.place.executor)
+        self.part = None
+        return saved_as
 
     async def restart(self) -> None:
         """Begin the file anew."""

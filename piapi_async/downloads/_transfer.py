@@ -35,7 +35,7 @@ from ..policy import Backoff
 from ..tasks import FileKind
 from ._disk import DiskFullError, Room, places
 from ._options import DownloadOptions
-from ._place import Place
+from ._place import Part, Place
 from ._progress import Progress
 from ._session import SILENCE, FileSession
 from ._sink import SinkError
@@ -156,8 +156,8 @@ class Transfer:
         try:
             headers = {"Accept-Encoding": "identity", **progress.range}
             async with self.session.get(file.url, headers) as response:
-                await self._receive(response, progress)
-            return await self._publish(progress)
+                rest = await self._receive(response, progress)
+            return await self._publish(progress, rest)
         except DiskFullError as error:
             raise self._failure(file, str(error), passing=error.others, waits_for_others=True) from error
         except (
@@ -202,8 +202,8 @@ class Transfer:
 
     # -- one response ---------------------------------------------------------------------------
 
-    async def _receive(self, response: aiohttp.ClientResponse, progress: Progress) -> None:
-        """Write what a response has of the file; raise unless it is whole then."""
+    async def _receive(self, response: aiohttp.ClientResponse, progress: Progress) -> bytes:
+        """Write what a response has of the file, and return its last bytes; raise unless it is whole then."""
         if response.status == _OK:
             if progress.size:
                 await progress.restart()
@@ -218,10 +218,11 @@ class Transfer:
             reason = f"it has {whole} bytes, more than the limit of {self.options.max_bytes}"
             raise self._failure(progress.file, reason)
 
-        await self._claim(progress, length)
         if progress.part is None:
-            await self._open(progress)
-        await self._stream(response, progress)
+            await self._open(progress, length)
+        else:
+            await self._claim(progress, length)
+        return await self._stream(response, progress)
 
     @staticmethod
     def _continues(response: aiohttp.ClientResponse, progress: Progress) -> bool:
@@ -254,28 +255,41 @@ class Transfer:
         return failure
 
     async def _claim(self, progress: Progress, size: int) -> None:
-        free = await in_thread(self.place.free, self.place.executor)
-        progress.room.claim(size, free)
+        await in_thread(partial(self._claim_now, progress, size), self.place.executor)
 
-    async def _open(self, progress: Progress) -> None:
+    def _claim_now(self, progress: Progress, size: int) -> None:
+        """Claim room on the disk, which blocks."""
+        progress.room.claim(size, self.place.free())
+
+    async def _open(self, progress: Progress, size: int) -> None:
+        """Claim room for the file, and begin it."""
+
+        def create() -> Part:
+            self._claim_now(progress, size)
+            return self.place.create(progress.stem, lambda: progress.likely_suffix)
+
         # Cancelling us does not stop the thread that opens the file, so its result is awaited.
-        create = partial(self.place.create, progress.stem, lambda: progress.likely_suffix)
         opening = asyncio.ensure_future(in_thread(create, self.place.executor))
         try:
             progress.part = await asyncio.shield(opening)
         except asyncio.CancelledError:
-            with anyio.CancelScope(shield=True), contextlib.suppress(OSError):
+            with anyio.CancelScope(shield=True), contextlib.suppress(OSError, DiskFullError):
                 progress.part = await opening
             raise
 
-    async def _stream(self, response: aiohttp.ClientResponse, progress: Progress) -> None:
-        """Write the body; aiohttp raises if it is shorter than its announced length."""
+    async def _stream(self, response: aiohttp.ClientResponse, progress: Progress) -> bytes:
+        """Write the body but for its last bytes, which are returned: they are written when it is published.
+
+        aiohttp raises if the body is shorter than its announced length.
+        """
+        content = response.content
         waiting: list[bytes] = []
         weight = 0
         try:
-            async for chunk in response.content.iter_any():
+            while chunk := await content.readany():
                 waiting.append(chunk)
                 weight += len(chunk)
+                del chunk  # or each file would keep its last one in memory until the next comes
                 if progress.size + weight > self.options.max_bytes:
                     reason = f"it goes on after the limit of {self.options.max_bytes} bytes"
                     raise self._failure(progress.file, reason)
@@ -284,38 +298,38 @@ class Transfer:
                     waiting, weight = [], 0
         except (aiohttp.ClientError, TimeoutError):
             if progress.validator:  # what has come until now is good, and need not come again
-                await self._write(progress, [*waiting, _left_in(response.content)])
+                await self._write(progress, [*waiting, _left_in(content)])
             raise
 
-        await self._write(progress, waiting)
+        return b"".join(waiting)
 
     async def _write(self, progress: Progress, chunks: Sequence[bytes]) -> None:
         data = b"".join(chunks)
-        if not data:
-            return
+        if data:
+            await self._claim_step(progress, len(data))
+            await progress.write(data)
 
-        step = progress.room.step_for(len(data))
+    async def _claim_step(self, progress: Progress, size: int) -> None:
+        """Claim room for bytes that are about to be written, unless it is claimed already."""
+        step = progress.room.step_for(size)
         if step:
             await self._claim(progress, step)
-        await progress.write(data)
 
-    async def _publish(self, progress: Progress) -> Path | str:
-        """Check the whole file, and give it its name."""
-        body = Body(progress.head, progress.size, progress.content_type, progress.file.url)
+    async def _publish(self, progress: Progress, rest: bytes) -> Path | str:
+        """Check the whole file, of which the last bytes are not written yet, and give it its name."""
+        head, size = progress.head_with(rest), progress.size + len(rest)
+        body = Body(head, size, progress.content_type, progress.file.url)
         if body.fault:
             noun = _NOUNS[progress.file.kind]
-            reason = f"the content is no {noun}; it begins with {progress.head[:16]!r} ({body.fault})"
+            reason = f"the content is no {noun}; it begins with {head[:16]!r} ({body.fault})"
             # A cache that does not have a fresh file yet may answer 200 with a page, or with nothing.
             is_fresh = anyio.current_time() < self.links_fresh_until
             if is_fresh:
                 await progress.restart()
             raise self._failure(progress.file, reason, passing=is_fresh)
 
-        assert progress.part is not None  # noqa: S101 - an empty body has a fault
-        publish = partial(progress.part.publish, f"{progress.stem}{body.suffix}")
-        saved_as = await in_thread(publish, self.place.executor)
-        progress.part = None
-        return saved_as
+        await self._claim_step(progress, len(rest))
+        return await progress.publish(rest, body.suffix)
 
     def _failure(
         self,

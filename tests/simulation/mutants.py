@@ -313,8 +313,8 @@ MUTANTS = (
     Mutant(
         "a file that broke off gets its name",
         "downloads/_transfer.py",
-        "[*waiting, _left_in(response.content)])\n            raise\n",
-        "[*waiting, _left_in(response.content)])\n            return\n",
+        "[*waiting, _left_in(content)])\n            raise\n",
+        '[*waiting, _left_in(content)])\n            return b""\n',
     ),
     Mutant(
         "a file is gone on with wherever its server begins, and whatever it is by now",
