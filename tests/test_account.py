@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 import pytest
+from support.tables import for_each
 
 from piapi_async import (
     Account,
@@ -30,7 +31,7 @@ class TestAccount:
     def test_is_asked_for(self) -> None:
         assert AccountInfo().to_http() == HTTPRequest("GET", "/account/info")
 
-    @pytest.mark.parametrize("prefix", ["", "account_"])
+    @for_each("prefix", ["", "account_"])
     def test_is_read_as_far_as_the_host_tells(self, prefix: str) -> None:
         data = {
             f"{prefix}id": "a1",
@@ -66,7 +67,7 @@ class TestAccount:
         assert account.credits == Credits(available=60, frozen=10, used=25, total=100, expired=5)
         assert account.wallet == Credits(available=7.5, frozen=0)
 
-    @pytest.mark.parametrize("odd", ["text", 5, [], {"available_credits": {}}, {"point_remain": []}])
+    @for_each("odd", ["text", 5, [], {"available_credits": {}}, {"point_remain": []}])
     def test_is_read_whatever_stands_where_its_credits_should(self, odd: object) -> None:
         data = {"name": "me", "credit_pack_info": odd, "wallet": odd, "max_concurrent_task_count": odd}
         account = AccountInfo().parse(response(data))
@@ -81,9 +82,7 @@ class TestAccount:
         assert account.credits == Credits(available=12)
         assert account.raw == old
 
-    @pytest.mark.parametrize(
-        "answer", [{}, {"message": "hello"}, {"data": None, "account_id": "a1"}, {"data": []}]
-    )
+    @for_each("answer", [{}, {"message": "hello"}, {"data": None, "account_id": "a1"}, {"data": []}])
     def test_that_is_none_is_not_understood(self, answer: object) -> None:
         with pytest.raises(UnexpectedAnswer) as caught:
             AccountInfo().parse(HTTPResponse(200, orjson.dumps(answer)))
@@ -139,7 +138,7 @@ class TestUpload:
     def test_shows_the_name_and_not_the_file(self) -> None:
         assert repr(Upload("cat.png", b"cat")) == "Upload(name='cat.png')"
 
-    @pytest.mark.parametrize(
+    @for_each(
         ("args", "told"),
         [
             (
@@ -172,7 +171,7 @@ class TestUpload:
         with pytest.raises(InvalidRequestError, match="Invalid request parameters"):
             Upload("cat.png", b"cat").parse(response(None, 400, "Invalid request parameters"))
 
-    @pytest.mark.parametrize("data", [{}, {"url": ""}, {"url": "ftp://a.b"}, {"url": []}, None])
+    @for_each("data", [{}, {"url": ""}, {"url": "ftp://a.b"}, {"url": []}, None])
     def test_without_a_url_is_not_understood(self, data: object) -> None:
         with pytest.raises(UnexpectedAnswer) as caught:
             Upload("cat.png", b"cat").parse(response(data))

@@ -10,6 +10,7 @@ import orjson
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from support.tables import for_each
 
 from piapi_async import (
     APIError,
@@ -62,7 +63,7 @@ def pending(**task_result: Any) -> Task[MidjourneyResult]:
 
 
 class TestCreate:
-    @pytest.mark.parametrize(
+    @for_each(
         ("body", "expected"),
         [
             ({"task_id": "c0d39b5a", "status": "success", "message": ""}, "c0d39b5a"),
@@ -83,16 +84,15 @@ class TestCreate:
             ({"job_id": "c0d39b5a"}, "c0d39b5a"),
             ({"data": {"task": {"task_id": "c0d39b5a"}}}, "c0d39b5a"),
         ],
-        ids=str,
     )
     def test_gives_the_id(self, body: object, expected: str) -> None:
         assert created(body) == expected
 
-    @pytest.mark.parametrize("status", [200, 201, 202])
+    @for_each("status", [200, 201, 202])
     def test_gives_the_id_with_any_good_status(self, status: int) -> None:
         assert created({"task_id": "c0d39b5a"}, status) == "c0d39b5a"
 
-    @pytest.mark.parametrize(
+    @for_each(
         ("body", "message"),
         [
             ({"status": "failed", "message": "no credit"}, "no credit"),
@@ -104,7 +104,6 @@ class TestCreate:
             ({"message": "no credit"}, "no credit"),
             ({"message": "no longer support MidJourney service"}, "no longer support MidJourney service"),
         ],
-        ids=str,
     )
     def test_that_says_no_is_a_refusal(self, body: object, message: str) -> None:
         with pytest.raises(APIError) as caught:
@@ -113,7 +112,7 @@ class TestCreate:
         assert (caught.value.status, caught.value.message, caught.value.request) == (200, message, REROLL)
         assert "nothing was paid" in str(caught.value)
 
-    @pytest.mark.parametrize(
+    @for_each(
         ("body", "path"),
         [
             ({}, "task_id"),
@@ -138,7 +137,6 @@ class TestCreate:
             (b"OK", ""),
             (b'{"task_id": "c0d3', ""),
         ],
-        ids=str,
     )
     def test_without_an_id_or_a_no_is_not_understood(self, body: object, path: str) -> None:
         with pytest.raises(UnexpectedAnswer) as caught:
@@ -146,7 +144,7 @@ class TestCreate:
 
         assert caught.value.path == path
 
-    @pytest.mark.parametrize(
+    @for_each(
         ("status", "message", "cls"),
         [
             (401, "Invalid API key", AuthenticationError),
@@ -173,7 +171,7 @@ class TestCreate:
 
 
 class TestFetch:
-    @pytest.mark.parametrize(
+    @for_each(
         ("word", "state"),
         [
             ("staged", TaskState.WAITING),
@@ -198,7 +196,7 @@ class TestFetch:
 
         assert (task.status, task.state) == (word, state)
 
-    @pytest.mark.parametrize("found", [ID, "", None])
+    @for_each("found", [ID, "", None])
     def test_is_of_the_task_asked_for_with_or_without_its_id(self, found: object) -> None:
         assert fetched({"task_id": found, "status": "pending"}).task_id == ID
 
@@ -216,7 +214,7 @@ class TestFetch:
 
         assert caught.value.path == "task_id"
 
-    @pytest.mark.parametrize("status", [None, "", {}, [], ["finished"]], ids=repr)
+    @for_each("status", [None, "", {}, [], ["finished"]])
     def test_without_a_status_is_not_understood(self, status: object) -> None:
         with pytest.raises(UnexpectedAnswer) as caught:
             fetched({"task_id": ID, "status": status})
@@ -244,37 +242,36 @@ class TestFetch:
         assert (task.started_at, task.ended_at) == (None, None)
         assert task.result == MidjourneyResult(task_progress=0)
 
-    @pytest.mark.parametrize("word", ["pending", "finished", "failed", "cancelled"])
-    @pytest.mark.parametrize("nothing", [None, "", [], {}], ids=repr)
+    @for_each("word", ["pending", "finished", "failed", "cancelled"])
+    @for_each("nothing", [None, "", [], {}])
     def test_without_a_result_gives_an_empty_one(self, word: str, nothing: object) -> None:
         task = fetched({"task_id": ID, "status": word, "task_result": nothing})
 
         assert (task.progress, task.images, task.error, task.result) == (None, (), "", MidjourneyResult())
 
-    @pytest.mark.parametrize("word", ["pending", "finished", "failed"])
+    @for_each("word", ["pending", "finished", "failed"])
     def test_without_the_result_field_gives_an_empty_one(self, word: str) -> None:
         assert fetched({"task_id": ID, "status": word}).result == MidjourneyResult()
 
-    @pytest.mark.parametrize(
+    @for_each(
         "nothing",
         [
             None,
             "",
         ],
-        ids=repr,
     )
     def test_takes_null_and_empty_for_unset_in_every_field_of_the_result(self, nothing: object) -> None:
         names = MidjourneyResult.__annotations__
 
         assert finished(**dict.fromkeys(names, nothing)).result == MidjourneyResult()
 
-    @pytest.mark.parametrize("nothing", [None, "", [], {}], ids=repr)
+    @for_each("nothing", [None, "", [], {}])
     def test_takes_null_and_empty_for_no_facts_of_its_life(self, nothing: object) -> None:
         task = fetched({"status": "finished", "meta": nothing})
 
         assert (task.task_type, task.created_at, task.started_at, task.ended_at) == ("", None, None, None)
 
-    @pytest.mark.parametrize(
+    @for_each(
         ("wire", "expected"),
         [
             (0, 0),
@@ -297,7 +294,7 @@ class TestFetch:
     def test_has_no_progress_where_the_plan_does_not_tell(self) -> None:
         assert pending(image_url="").progress is None
 
-    @pytest.mark.parametrize(
+    @for_each(
         ("field", "wire", "expected"),
         [
             ("quota_used", "3", 3),
@@ -337,7 +334,7 @@ class TestFetch:
 
         assert (task.task_type, task.images) == ("reroll", ("https://a.b/c.png",))
 
-    @pytest.mark.parametrize(
+    @for_each(
         "meta",
         [
             {"created_at": {}},
@@ -348,23 +345,20 @@ class TestFetch:
             [1],
             True,
         ],
-        ids=repr,
     )
     def test_does_not_fail_for_facts_that_nothing_hangs_on(self, meta: object) -> None:
         task = fetched({"status": "finished", "meta": meta})
 
         assert task.created_at is None
 
-    @pytest.mark.parametrize("created_at", ["1709035361", 1709035361.0, "1709035361.0"], ids=repr)
+    @for_each("created_at", ["1709035361", 1709035361.0, "1709035361.0"])
     def test_reads_times_that_came_as_texts(self, created_at: object) -> None:
         task = fetched({"status": "pending", "meta": {"created_at": created_at}})
 
         assert task.created_at is not None
         assert task.created_at.isoformat() == "2024-02-27T12:02:41+00:00"
 
-    @pytest.mark.parametrize(
-        "time", [0, -1, None, "", "soon", "2024-02-27T12:02:41Z", 1e300, 10**18], ids=repr
-    )
+    @for_each("time", [0, -1, None, "", "soon", "2024-02-27T12:02:41Z", 1e300, 10**18])
     def test_has_no_time_where_the_wire_has_none(self, time: object) -> None:
         task = fetched(
             {"status": "pending", "meta": {"created_at": time, "started_at": time, "ended_at": time}}
@@ -372,14 +366,13 @@ class TestFetch:
 
         assert (task.created_at, task.started_at, task.ended_at) == (None, None, None)
 
-    @pytest.mark.parametrize(
+    @for_each(
         "body",
         [
             {"message": "task not found"},
             {"status": "failed", "message": "task not found"},
             {"message": "no such task"},
         ],
-        ids=str,
     )
     def test_that_refuses_with_a_good_status_is_a_refusal_all_the_same(self, body: object) -> None:
         with pytest.raises(NotFoundError) as caught:
@@ -387,14 +380,14 @@ class TestFetch:
 
         assert caught.value.status == 200
 
-    @pytest.mark.parametrize("status", [400, 404, 422])
+    @for_each("status", [400, 404, 422])
     def test_of_an_unknown_task_is_not_found(self, status: int) -> None:
         with pytest.raises(NotFoundError, match=ID):
             fetched({"message": "task not found"}, status)
 
 
 class TestFailedTask:
-    @pytest.mark.parametrize(
+    @for_each(
         ("body", "expected"),
         [
             ({"task_result": {"error_messages": ["banned prompt"]}}, "banned prompt"),
@@ -413,14 +406,13 @@ class TestFailedTask:
             ({"task_result": None}, ""),
             ({"meta": {}}, ""),
         ],
-        ids=str,
     )
     def test_gives_the_hosts_reasons_wherever_they_stand(self, body: dict[str, Any], expected: str) -> None:
         task = fetched({"task_id": ID, "status": "failed", **body})
 
         assert task.error == expected
 
-    @pytest.mark.parametrize("word", ["pending", "processing", "finished", "cancelled"])
+    @for_each("word", ["pending", "processing", "finished", "cancelled"])
     def test_is_the_only_kind_with_an_error(self, word: str) -> None:
         task = fetched(
             {"task_id": ID, "status": word, "message": "", "task_result": {"error_messages": ["a warning"]}}
@@ -458,7 +450,7 @@ class TestMultiFetch:
     def test_keeps_the_order_of_the_question(self) -> None:
         assert list(multi_fetched({"data": {OTHER: None, ID: None}}, ID, OTHER)) == [ID, OTHER]
 
-    @pytest.mark.parametrize(
+    @for_each(
         ("entry", "path"),
         [
             ("finished", f"data.{ID}"),
@@ -468,7 +460,6 @@ class TestMultiFetch:
             ({"status": []}, f"data.{ID}.status"),
             ({"status": "pending", "task_id": OTHER}, f"data.{ID}.task_id"),
         ],
-        ids=str,
     )
     def test_of_one_unreadable_entry_names_its_place_and_keeps_its_neighbours(
         self, entry: object, path: str
@@ -480,14 +471,14 @@ class TestMultiFetch:
         assert error.path == path
         assert isinstance(neighbour, Task)
 
-    @pytest.mark.parametrize("data", [[], "text", 42, None, True], ids=repr)
+    @for_each("data", [[], "text", 42, None, True])
     def test_without_an_object_of_tasks_is_not_understood(self, data: object) -> None:
         with pytest.raises(UnexpectedAnswer) as caught:
             multi_fetched({"data": data})
 
         assert caught.value.path == "data"
 
-    @pytest.mark.parametrize("body", [{}, {"status": "success"}, {"tasks": {}}, {"message": ""}], ids=str)
+    @for_each("body", [{}, {"status": "success"}, {"tasks": {}}, {"message": ""}])
     def test_without_data_is_not_understood(self, body: object) -> None:
         with pytest.raises(UnexpectedAnswer) as caught:
             multi_fetched(body)
@@ -500,7 +491,7 @@ class TestMultiFetch:
 
         assert caught.value.message == "too many task ids"
 
-    @pytest.mark.parametrize("status", [404, 405, 501])
+    @for_each("status", [404, 405, 501])
     def test_of_a_host_that_does_not_serve_it_is_a_refusal(self, status: int) -> None:
         with pytest.raises(APIError) as caught:
             MultiFetch((ID,)).parse(response(b"404 page not found", status))
@@ -509,7 +500,7 @@ class TestMultiFetch:
 
 
 class TestCancel:
-    @pytest.mark.parametrize(
+    @for_each(
         "body",
         [
             {"status": "success", "message": ""},
@@ -518,19 +509,17 @@ class TestCancel:
             {"message": "cancelled 1 task"},
             {"status": None},
         ],
-        ids=str,
     )
     def test_that_was_accepted_gives_nothing(self, body: object) -> None:
         Cancel((ID,)).parse(response(body))
 
-    @pytest.mark.parametrize(
+    @for_each(
         ("body", "message"),
         [
             ({"status": "failed", "message": "already started"}, "already started"),
             ({"status": "failed"}, "failed"),
             ({"success": False, "message": None}, "failed"),
         ],
-        ids=str,
     )
     def test_that_was_refused_is_an_error(self, body: object, message: str) -> None:
         with pytest.raises(APIError) as caught:
@@ -538,7 +527,7 @@ class TestCancel:
 
         assert caught.value.message == message
 
-    @pytest.mark.parametrize("body", [b"", b"OK", b"[]", b"null"])
+    @for_each("body", [b"", b"OK", b"[]", b"null"])
     def test_that_holds_no_object_is_not_understood(self, body: bytes) -> None:
         with pytest.raises(UnexpectedAnswer):
             Cancel((ID,)).parse(response(body))
@@ -580,7 +569,7 @@ ECHO: dict[str, Any] = {
 
 
 class TestSecrets:
-    @pytest.mark.parametrize("separators", [orjson.OPT_INDENT_2, 0], ids=["spaced", "tight"])
+    @for_each("separators", [orjson.OPT_INDENT_2, 0], ids=["spaced", "tight"])
     def test_are_in_no_part_of_a_task(self, separators: int) -> None:
         task = Fetch(ID).parse(HTTPResponse(200, orjson.dumps(ECHO, option=separators)))
 
@@ -595,8 +584,8 @@ class TestSecrets:
             ]
         )
 
-    @pytest.mark.parametrize("status", [200, 302, 400, 401, 404, 429, 500])
-    @pytest.mark.parametrize("broken", ["status", "task_id", "task_result", "everything"])
+    @for_each("status", [200, 302, 400, 401, 404, 429, 500])
+    @for_each("broken", ["status", "task_id", "task_result", "everything"])
     def test_are_in_no_error(self, status: int, broken: str) -> None:
         body: Any = copy.deepcopy(ECHO)
         if broken == "everything":
@@ -612,7 +601,7 @@ class TestSecrets:
             assert broken in {"task_id", "task_result"}
             assert SECRET not in f"{task} {task.raw} {task.result}"
 
-    @pytest.mark.parametrize("status", [200, 400, 500])
+    @for_each("status", [200, 400, 500])
     def test_of_a_request_are_not_in_its_error(self, status: int) -> None:
         request = Reroll("6886fc4d", webhook_endpoint="https://bot.example/", webhook_secret=SECRET)
 
@@ -742,10 +731,8 @@ class TestAnyAnswerWhatever:
         with pytest.raises(UnexpectedAnswer):
             fetched(orjson.dumps(ECHO)[:cut])
 
-    @pytest.mark.parametrize("depth", [100, 250, 300, 1000, 100_000])
-    @pytest.mark.parametrize(
-        "place", ['{"status":"finished","task_result":{"actions":%s}}', '{"task_id":%s}', "%s"]
-    )
+    @for_each("depth", [100, 250, 300, 1000, 100_000])
+    @for_each("place", ['{"status":"finished","task_result":{"actions":%s}}', '{"task_id":%s}', "%s"])
     def test_however_deep_gives_a_task_or_a_piapi_error(self, depth: int, place: str) -> None:
         body = (place % ("[" * depth + "]" * depth)).encode()
 

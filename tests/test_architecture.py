@@ -9,8 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import TypeGuard
 
-import pytest
 from attrs import frozen
+from support.tables import for_each
 
 import piapi_async
 
@@ -164,7 +164,7 @@ class TestDirection:
 
         assert places(files(), wrong) == []
 
-    @pytest.mark.parametrize("folder", FOLDERS)
+    @for_each("folder", FOLDERS)
     def test_a_folder_imports_what_its_docstring_says(self, folder: str) -> None:
         allowed = promised_imports(folder)
         wrong = [
@@ -221,7 +221,7 @@ class TestPurity:
 
 
 class TestTheEmulator:
-    @pytest.mark.parametrize("folder", EMULATOR_FOLDERS)
+    @for_each("folder", EMULATOR_FOLDERS)
     def test_its_folders_import_what_their_docstrings_say(self, folder: str) -> None:
         allowed = promised_imports(f"emulator/{folder}")
         rooms = {f"piapi_async.{room}" for room in allowed & {*ORDER}}
@@ -336,7 +336,7 @@ def is_mutable(value: ast.expr | None) -> bool:
 class TestTheseChecks:
     """A check that never fails checks nothing."""
 
-    @pytest.mark.parametrize(
+    @for_each(
         ("source", "expected"),
         [
             ("import aiohttp", ["aiohttp"]),
@@ -358,13 +358,11 @@ class TestTheseChecks:
 
         assert {own_room(one) for one in found} == {"_verdict", "emulator", "midjourney"}
 
-    @pytest.mark.parametrize("source", ["[]", "{}", "{1}", "dict()", "collections.deque()", "[x for x in y]"])
+    @for_each("source", ["[]", "{}", "{1}", "dict()", "collections.deque()", "[x for x in y]"])
     def test_know_what_can_change(self, source: str) -> None:
         assert is_mutable(ast.parse(source, mode="eval").body)
 
-    @pytest.mark.parametrize(
-        "source", ["()", "frozenset()", "'text'", "5", "re.compile('')", "Structure(Task)"]
-    )
+    @for_each("source", ["()", "frozenset()", "'text'", "5", "re.compile('')", "Structure(Task)"])
     def test_know_what_cannot(self, source: str) -> None:
         assert not is_mutable(ast.parse(source, mode="eval").body)
 

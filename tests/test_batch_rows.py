@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.tables import for_each
 
 from piapi_async.cli._batch import _json_values, _rows
 from piapi_async.cli._batch._file_format import FileRefusedError, Kind, not_utf8, sniff
@@ -82,8 +83,8 @@ GOOD: dict[str, tuple[bytes, list[tuple[int, dict[str, Any]]]]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("data", "expected"), GOOD.values(), ids=GOOD)
-@pytest.mark.parametrize("suffix", ["", ".csv", ".jsonl", ".TXT"])
+@for_each(("data", "expected"), GOOD.values(), ids=GOOD)
+@for_each("suffix", ["", ".csv", ".jsonl", ".TXT"])
 def test_a_file_is_read_for_what_it_is(data: bytes, expected: list[Any], suffix: str) -> None:
     assert cells(data, suffix) == expected
 
@@ -114,8 +115,8 @@ WHOLE = {
 }
 
 
-@pytest.mark.parametrize(("data", "said"), WHOLE.values(), ids=WHOLE)
-@pytest.mark.parametrize("suffix", ["", ".csv"])
+@for_each(("data", "said"), WHOLE.values(), ids=WHOLE)
+@for_each("suffix", ["", ".csv"])
 def test_what_is_wrong_with_the_whole_file_is_said_of_the_file(data: bytes, said: str, suffix: str) -> None:
     with pytest.raises(FileRefusedError, match=said):
         read(data, suffix)
@@ -144,7 +145,7 @@ def test_one_bad_byte_in_utf_8_is_damage_and_not_another_encoding() -> None:
     assert "damaged" in str(not_utf8(0x81, "line 2", text_before=False))  # Windows-1252 has no such letter
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("data", "said"),
     [
         (b'verb,prompt\nimagine,"a cat\nimagine,a dog\nimagine,a hen"\n', (2, "line 3 begins like a row")),
@@ -294,7 +295,7 @@ def test_where_pieces_end_makes_no_difference(values: list[dict[str, Any]], piec
         assert cells(data) == list(enumerate(values, 1))
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("data", "kind"),
     [(b'{"a": 1}\n{"b"', Kind.JSON_LINES), (b"{\n", Kind.JSON_VALUES), (b'{"a": \n', Kind.JSON_LINES),
      (b"", Kind.JSON_LINES), (b"\n \n", Kind.JSON_LINES), (b'{"a":\n1}\n', Kind.JSON_VALUES)],
@@ -324,7 +325,7 @@ TEXTS: dict[str, tuple[bytes, list[tuple[int, dict[str, Any]]]]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("data", "rows"), TEXTS.values(), ids=TEXTS)
+@for_each(("data", "rows"), TEXTS.values(), ids=TEXTS)
 def test_a_text_file_has_a_prompt_on_each_line(data: bytes, rows: list[tuple[int, dict[str, Any]]]) -> None:
     found = sniff(io.BytesIO(data), ".txt", KNOWN, "prompt")
     read = list(read_rows(io.BytesIO(data), found, begins_row))

@@ -13,6 +13,7 @@ from pathlib import Path
 import click
 import pytest
 from click.testing import CliRunner, Result
+from support.tables import for_each
 from support.threaded_emulator import threaded_emulator
 
 from piapi_async import PiAPI, PollPolicy
@@ -58,7 +59,7 @@ def commands(command: click.Command, *path: str) -> Iterator[tuple[str, ...]]:
             yield from commands(found, *path, name)
 
 
-@pytest.mark.parametrize("path", list(commands(cli)), ids=" ".join)
+@for_each("path", list(commands(cli)), ids=" ".join)
 def test_every_help_text_is_for_any_terminal(path: tuple[str, ...]) -> None:
     result = run(*path, "--help")
 
@@ -192,7 +193,7 @@ def test_a_key_file_that_cannot_be_read_says_how_it_is_written(
 # -- texts ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "cp1252", "ascii", "utf-16", "nonsense"])
+@for_each("encoding", ["utf-8", "cp1252", "ascii", "utf-16", "nonsense"])
 def test_json_is_json_in_any_encoding_and_harmless(encoding: str) -> None:
     value = {"a": "猫 😀 é\x9b\x1b[2J\u202e\ud800", "b": Path("x")}
     text = to_json(value, encoding=encoding)
@@ -229,9 +230,7 @@ def test_talk_to_nobody_ends_nothing_and_what_matters_is_kept(
     assert _stderr.say("now there is")
 
 
-@pytest.mark.parametrize(
-    ("seconds", "shown"), [(0, "0:00:00"), (59.9, "0:00:59"), (3725, "1:02:05"), (-1, "0:00:00")]
-)
+@for_each(("seconds", "shown"), [(0, "0:00:00"), (59.9, "0:00:59"), (3725, "1:02:05"), (-1, "0:00:00")])
 def test_a_length_of_time_is_shown_as_on_a_clock(seconds: float, shown: str) -> None:
     assert clock(seconds) == shown
 

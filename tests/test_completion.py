@@ -7,9 +7,9 @@ from typing import get_args, get_type_hints
 
 import attrs
 import click
-import pytest
 from click.testing import CliRunner
 from support.processes import ended
+from support.tables import for_each
 from support.threaded_emulator import unmeasured
 
 from piapi_async._families import FAMILIES
@@ -58,7 +58,7 @@ def completed(shell: str, *words: str) -> list[str]:
     return result.stdout.split("\n")
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("shell", "told"),
     [("bash", "plain,flux/txt2img"), ("zsh", "flux/txt2img"), ("fish", "plain,flux/txt2img")],
 )
@@ -79,7 +79,7 @@ def test_commands_options_and_verbs_are_completed() -> None:
     assert ["plain,compact", ""] == completed("bash", "ledger", "c")
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+@for_each("shell", ["bash", "zsh", "fish"])
 def test_the_line_for_the_start_file_makes_a_script(shell: str) -> None:
     result = CliRunner().invoke(
         cli, [], prog_name="piapi-async", env={"_PIAPI_ASYNC_COMPLETE": f"{shell}_source"}
@@ -103,7 +103,7 @@ def test_names_of_models_are_those_that_run_takes() -> None:
     assert sorted(name for name in recipes() if name not in VERBS) == MODEL_NAMES.read_text("utf-8").split()
 
 
-@pytest.mark.parametrize("name", VERBS)
+@for_each("name", VERBS)
 def test_a_verb_is_called_with_the_fields_of_its_class(name: str) -> None:
     cls = VERBS[name]
     fields = {field.name: field for field in attrs.fields(cls) if field.init}

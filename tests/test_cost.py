@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from support.any_json import JSON
 from support.serving import serving
+from support.tables import for_each
 
 from piapi_async import LEGACY, UNIFIED, Cost, Created, Imagine, Ledger, PollPolicy, TaskState
 from piapi_async._http import HTTPResponse
@@ -34,16 +35,14 @@ def unified(usage: Any) -> dict[str, Any]:
 
 
 class TestCost:
-    @pytest.mark.parametrize(
+    @for_each(
         ("amount", "cost"),
         [(3, Cost(3, "quota")), ("3", Cost(3, "quota")), (0.5, Cost(0.5, "quota")), (0, Cost(0, "quota"))],
     )
     def test_of_a_legacy_task_is_its_quota(self, amount: Any, cost: Cost) -> None:
         assert LEGACY.read(legacy(amount), ID).cost == cost
 
-    @pytest.mark.parametrize(
-        "family", [FACE_SWAP, DREAM_MACHINE, LEGACY_KLING], ids=lambda family: family.name
-    )
+    @for_each("family", [FACE_SWAP, DREAM_MACHINE, LEGACY_KLING], ids=lambda family: family.name)
     def test_of_the_older_protocols_is_a_quota_too(self, family: Family[Any]) -> None:
         data = {"task_id": ID, "status": "completed", "metadata": {"quota_frozen": 0, "quota_usage": 300}}
 
@@ -55,7 +54,7 @@ class TestCost:
         assert task.cost == Cost(2800000, "point")
         assert str(task.cost) == "2,800,000 point"
 
-    @pytest.mark.parametrize("amount", [None, "", "much", True, -1, [], {}, float("nan")])
+    @for_each("amount", [None, "", "much", True, -1, [], {}, float("nan")])
     def test_is_none_where_the_host_tells_none(self, amount: Any) -> None:
         for task in (LEGACY.read(legacy(amount), ID), UNIFIED.read(unified({"consume": amount}), ID)):
             assert (task.state, task.cost) == (TaskState.DONE, None)
@@ -83,7 +82,7 @@ def created(usage: Any) -> Any:
 class TestWhatACreateIsExpectedToCost:
     """As it was seen: Kling sets its price aside, Gemini, Seedance and others take it at once."""
 
-    @pytest.mark.parametrize(
+    @for_each(
         ("usage", "cost"),
         [
             ({"type": "point", "frozen": 5850000, "consume": 0}, Cost(5850000, "point")),
@@ -94,16 +93,14 @@ class TestWhatACreateIsExpectedToCost:
     def test_is_told_with_its_id(self, usage: Any, cost: Cost) -> None:
         assert created(usage) == Created(ID, cost)
 
-    @pytest.mark.parametrize(
+    @for_each(
         "usage",
         [None, [], "text", {}, {"type": "quota", "frozen": 0, "consume": 0}, {"frozen": "0"}, {"frozen": []}],
     )
     def test_is_not_told_by_every_host(self, usage: Any) -> None:
         assert created(usage) == ID
 
-    @pytest.mark.parametrize(
-        "data", [{"task_id": ID}, {"task_id": ID, "meta": None}, {"task_id": ID, "meta": []}]
-    )
+    @for_each("data", [{"task_id": ID}, {"task_id": ID, "meta": None}, {"task_id": ID, "meta": []}])
     def test_is_not_in_the_way_of_an_id(self, data: Any) -> None:
         assert kling.Video("a cat").parse(answer(data)) == ID
 

@@ -10,6 +10,7 @@ import pytest
 from attrs import field, frozen
 from hypothesis import given
 from hypothesis import strategies as st
+from support.tables import for_each
 
 from piapi_async import UnexpectedAnswer
 from piapi_async._protocol.decoding import Structure
@@ -31,7 +32,7 @@ any_json = st.recursive(
 
 
 class TestReadText:
-    @pytest.mark.parametrize(
+    @for_each(
         ("value", "expected"),
         [
             ("a cute cat", "a cute cat"),
@@ -49,14 +50,14 @@ class TestReadText:
     def test_spells_out_numbers_and_nothing(self, value: object, expected: str) -> None:
         assert read_text(value) == expected
 
-    @pytest.mark.parametrize("value", SHAPES, ids=repr)
+    @for_each("value", SHAPES)
     def test_refuses_objects_and_lists(self, value: object) -> None:
         with pytest.raises(TypeError, match="expected a string"):
             read_text(value)
 
 
 class TestReadTexts:
-    @pytest.mark.parametrize(
+    @for_each(
         ("value", "expected"),
         [
             (["a", "b"], ("a", "b")),
@@ -75,14 +76,14 @@ class TestReadTexts:
     def test_gives_a_tuple_of_what_there_is(self, value: object, expected: tuple[str, ...]) -> None:
         assert read_texts(value) == expected
 
-    @pytest.mark.parametrize("value", [{"a": 1}, [["a"]], ["a", {}], [[]]], ids=repr)
+    @for_each("value", [{"a": 1}, [["a"]], ["a", {}], [[]]])
     def test_refuses_shapes_within(self, value: object) -> None:
         with pytest.raises(TypeError, match="expected a string"):
             read_texts(value)
 
 
 class TestReadNumber:
-    @pytest.mark.parametrize(
+    @for_each(
         ("value", "expected"),
         [
             (42, 42),
@@ -103,21 +104,19 @@ class TestReadNumber:
     def test_reads_numbers_however_they_are_spelt(self, value: object, expected: float) -> None:
         assert read_number(value) == expected
 
-    @pytest.mark.parametrize(
+    @for_each(
         "value",
         [None, "", "  ", "%", "many", "0x10", "4 2", "nan", "inf", "-inf", "1e400", "2024-02-27T12:02:41Z"],
     )
     def test_is_none_of_what_is_no_number(self, value: object) -> None:
         assert read_number(value) is None
 
-    @pytest.mark.parametrize("value", SHAPES, ids=repr)
+    @for_each("value", SHAPES)
     def test_refuses_objects_and_lists(self, value: object) -> None:
         with pytest.raises(TypeError, match="expected a number"):
             read_number(value)
 
-    @pytest.mark.parametrize(
-        ("value", "expected"), [("42", "int"), ("42.0", "int"), ("42.5", "float"), (True, "int")]
-    )
+    @for_each(("value", "expected"), [("42", "int"), ("42.0", "int"), ("42.5", "float"), (True, "int")])
     def test_gives_a_whole_number_as_an_int_and_never_a_bool(self, value: object, expected: str) -> None:
         assert type(read_number(value)).__name__ == expected
 
@@ -129,7 +128,7 @@ class TestReadNumber:
 
 
 class TestReadInt:
-    @pytest.mark.parametrize(
+    @for_each(
         ("value", "expected"),
         [
             (42, 42),
@@ -145,26 +144,26 @@ class TestReadInt:
     def test_rounds_towards_zero(self, value: object, expected: int) -> None:
         assert read_int(value) == expected
 
-    @pytest.mark.parametrize("value", [None, "", "half", "nan", "inf"])
+    @for_each("value", [None, "", "half", "nan", "inf"])
     def test_is_none_of_what_is_no_number(self, value: object) -> None:
         assert read_int(value) is None
 
-    @pytest.mark.parametrize("value", SHAPES, ids=repr)
+    @for_each("value", SHAPES)
     def test_refuses_objects_and_lists(self, value: object) -> None:
         with pytest.raises(TypeError, match="expected a number"):
             read_int(value)
 
 
 class TestReadFlag:
-    @pytest.mark.parametrize("value", [True, 1, -1, 0.5, "true", "TRUE", " true ", "1", "yes"])
+    @for_each("value", [True, 1, -1, 0.5, "true", "TRUE", " true ", "1", "yes"])
     def test_is_true_for(self, value: object) -> None:
         assert read_flag(value) is True
 
-    @pytest.mark.parametrize("value", [False, 0, 0.0, None, "", "false", "False", "0", "no", "maybe"])
+    @for_each("value", [False, 0, 0.0, None, "", "false", "False", "0", "no", "maybe"])
     def test_is_false_for(self, value: object) -> None:
         assert read_flag(value) is False
 
-    @pytest.mark.parametrize("value", SHAPES, ids=repr)
+    @for_each("value", SHAPES)
     def test_refuses_objects_and_lists(self, value: object) -> None:
         with pytest.raises(TypeError, match="expected true or false"):
             read_flag(value)
@@ -207,11 +206,11 @@ class TestStructure:
 
         assert structure(data) == Outer("a", 1, 0.5, flag=True, words=("b",), inner=Inner("c"))
 
-    @pytest.mark.parametrize("data", [{}, None, "", []], ids=repr)
+    @for_each("data", [{}, None, "", []])
     def test_is_empty_where_the_wire_had_nothing(self, data: object) -> None:
         assert structure(data) == Outer()
 
-    @pytest.mark.parametrize("nothing", [None, "", []], ids=repr)
+    @for_each("nothing", [None, "", []])
     def test_takes_null_and_empty_for_nothing_in_nested_objects_too(self, nothing: object) -> None:
         assert structure({"inner": nothing, "many": nothing}) == Outer()
 
@@ -244,7 +243,7 @@ class TestStructure:
     def test_ignores_fields_it_does_not_know(self) -> None:
         assert structure({"word": "a", "model": {"x": [1]}, "inner": {"new": 1}}) == Outer("a")
 
-    @pytest.mark.parametrize(
+    @for_each(
         ("data", "path", "excerpt"),
         [
             ([1], "", "[1]"),
@@ -268,7 +267,6 @@ class TestStructure:
             ({"many": [{}, {"words": ["a", {}]}]}, "many[1].words[1]", "{}"),
             ({"camelCase": []}, "camelCase", "[]"),
         ],
-        ids=str,
     )
     def test_names_the_place_of_what_does_not_fit(self, data: object, path: str, excerpt: str) -> None:
         with pytest.raises(UnexpectedAnswer) as caught:
@@ -313,7 +311,7 @@ class TestStructure:
 
 
 class TestJoin:
-    @pytest.mark.parametrize(
+    @for_each(
         ("path", "steps", "expected"),
         [
             ("", (), ""),

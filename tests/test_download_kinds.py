@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from support.picture_tasks import PNG, files, picture_task
 from support.serving import no_leaks
 from support.strict_server import Act, http, strict_server
+from support.tables import for_each
 
 from piapi_async import (
     LEGACY,
@@ -132,17 +133,17 @@ PAGES: dict[str, tuple[bytes, str]] = {
 
 
 class TestSuffix:
-    @pytest.mark.parametrize(("suffix", "body"), EACH)
+    @for_each(("suffix", "body"), EACH)
     def test_is_that_of_what_the_file_holds(self, suffix: str, body: bytes) -> None:
         found = Body(body[:HEAD], len(body), "text/html", "https://h.test/a.exe")
 
         assert (found.suffix, found.fault) == (suffix, "")
 
-    @pytest.mark.parametrize("suffix", FILES)
+    @for_each("suffix", FILES)
     def test_of_every_kind_is_one_that_a_later_run_looks_for(self, suffix: str) -> None:
         assert suffix in SUFFIXES
 
-    @pytest.mark.parametrize(
+    @for_each(
         ("content_type", "url", "suffix"),
         [
             ("image/jxl", "https://h/a.png", ".jxl"),
@@ -173,9 +174,7 @@ class TestSuffix:
         assert Body(body, len(body), "application/zip", "https://h/a.3mf").suffix == ".3mf"
         assert Body(body, len(body), "application/zip", "https://h/a.png").suffix == ".zip"
 
-    @pytest.mark.parametrize(
-        "url", ["", "x", "https://h/.png", "https://h/a.", "https://h/a.%70ng", "https://h/a.\n"]
-    )
+    @for_each("url", ["", "x", "https://h/.png", "https://h/a.", "https://h/a.%70ng", "https://h/a.\n"])
     def test_of_an_odd_link_leads_nowhere(self, url: str) -> None:
         assert suffix_of_link(url) in {"", ".png"}
 
@@ -189,13 +188,13 @@ class TestSuffix:
 
 
 class TestPages:
-    @pytest.mark.parametrize("page", PAGES)
+    @for_each("page", PAGES)
     def test_are_no_files(self, page: str) -> None:
         body, content_type = PAGES[page]
 
         assert Body(body[:HEAD], len(body), content_type, "https://h/cat.png").fault
 
-    @pytest.mark.parametrize(
+    @for_each(
         "body",
         [
             b'{"nodes": [{"message": "x"}], "status": "ok"}',
@@ -212,7 +211,7 @@ class TestPages:
     def test_are_not_seen_where_there_is_none(self, body: bytes) -> None:
         assert not Body(body, len(body), "application/octet-stream", "").fault
 
-    @pytest.mark.parametrize(
+    @for_each(
         "start",
         [b'{"error": "', b'{"asset": {"version": "2.0"}, "buffers": "', b"<!--", b"<!-- a -->" * 9_000],
     )
@@ -285,7 +284,7 @@ class TestRoles:
             ("2-marked.png", "watermarked"),
         ]
 
-    @pytest.mark.parametrize("raw", [{"url": f"{H}/raw.mp4"}, f"{H}/raw.mp4", [f"{H}/raw.mp4"]])
+    @for_each("raw", [{"url": f"{H}/raw.mp4"}, f"{H}/raw.mp4", [f"{H}/raw.mp4"]])
     def test_of_luma_are_raw_before_video(self, raw: Any) -> None:
         output = {"video": {"url": f"{H}/v.mp4"}, "video_raw": raw, "thumbnail": {"url": f"{H}/t.png"}}
 
@@ -295,7 +294,7 @@ class TestRoles:
             ("t.png", "cover", "image"),
         ]
 
-    @pytest.mark.parametrize("raw", [None, "", {}, {"url": ""}, []])
+    @for_each("raw", [None, "", {}, {"url": ""}, []])
     def test_a_video_whose_raw_form_is_missing_is_the_result(self, raw: Any) -> None:
         assert told(unified({"video": {"url": f"{H}/v.mp4"}, "video_raw": raw})) == [
             ("v.mp4", "result", "video")
@@ -330,7 +329,7 @@ class TestRoles:
 
 
 class TestLastResort:
-    @pytest.mark.parametrize(
+    @for_each(
         "output",
         [
             {"resultUrl": f"{H}/a.mp4"},
@@ -356,9 +355,7 @@ class TestLastResort:
 
         assert told(legacy) == [("a.png", "result", "image")]
 
-    @pytest.mark.parametrize(
-        "output", [None, {}, [], "", "a text", {"text": "see https://h.test/a"}, 5, {"n": [1]}]
-    )
+    @for_each("output", [None, {}, [], "", "a text", {"text": "see https://h.test/a"}, 5, {"n": [1]}])
     def test_finds_nothing_where_there_is_no_link(self, output: Any) -> None:
         assert unified(output).files == ()
 
@@ -387,7 +384,7 @@ class TestUnsaved:
     async def test_a_task_whose_result_is_text_is_not(self, task: Task[Any], tmp_path: Path) -> None:
         assert await download(task, tmp_path) == []
 
-    @pytest.mark.parametrize("name", ["seedream", "seedance-2", "seed-audio-1.0", "describer", "txt2img"])
+    @for_each("name", ["seedream", "seedance-2", "seed-audio-1.0", "describer", "txt2img"])
     def test_a_model_is_not_taken_for_words_by_a_piece_of_its_name(self, name: str) -> None:
         assert ends_in_words(unified({}, model=name, task_type=name)) is False
 
@@ -461,6 +458,6 @@ async def test_what_is_no_folder_of_this_machine_is_refused(
     assert files(tmp_path) == []
 
 
-@pytest.mark.parametrize("target", ["a", "./a:b", "c:/x", "a/b://c"[:3], "s3", Path("x")])
+@for_each("target", ["a", "./a:b", "c:/x", "a/b://c"[:3], "s3", Path("x")])
 def test_a_folder_may_have_any_name(target: Any) -> None:
     assert check_target(target) == Path(target)

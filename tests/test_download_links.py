@@ -17,6 +17,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from support.picture_tasks import PNG, files, picture_task
 from support.serving import KEY, no_leaks
 from support.strict_server import Act, StrictServer, http, strict_server
+from support.tables import for_each
 
 from piapi_async import UNIFIED, BatchRunner, CreateTask, PiAPI, RetryPolicy, Task, TaskRef, download
 from piapi_async.downloads._addresses import Reach, reach_of
@@ -88,7 +89,7 @@ async def test_only_what_no_request_can_hold_is_encoded(target: str, sent: str, 
         assert server.received[0].line == f"GET {sent} HTTP/1.1"
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("location", "led"),
     [
         ("b%2Fc", "/a/b%2Fc"),
@@ -120,9 +121,7 @@ async def test_a_very_long_location_is_followed(tmp_path: Path) -> None:
         assert server.received[1].line == f"GET {signed} HTTP/1.1"
 
 
-@pytest.mark.parametrize(
-    "link", ["ftp://h/a", "a.png", "//h/a", "http://", "http:/h/a", "http://h:99999/", "http://[x/"]
-)
+@for_each("link", ["ftp://h/a", "a.png", "//h/a", "http://", "http:/h/a", "http://h:99999/", "http://[x/"])
 def test_what_is_no_link_is_said(link: str) -> None:
     with pytest.raises(LinkError):
         to_url(link)
@@ -131,7 +130,7 @@ def test_what_is_no_link_is_said(link: str) -> None:
 # -- where a link may lead --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("host", "reach"),
     [
         ("127.0.0.1", Reach.LOOPBACK),

@@ -9,6 +9,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from support.tables import for_each
 
 from piapi_async import CreateTask, Imagine, Ledger, PiAPI, Reroll, legacy, legnext
 from piapi_async._protocol.kinds import kind_of
@@ -37,7 +38,7 @@ def seen(durations: KindDurations, seconds: float, *, told: float | None = None)
     return durations.ended(task, seconds, seconds, told=told)
 
 
-@pytest.mark.parametrize("median", [2.0, 45.0, 600.0])
+@for_each("median", [2.0, 45.0, 600.0])
 def test_is_learnt_from_ten_tasks(median: float) -> None:
     durations = KindDurations(GUESS)
     for _ in range(10):
@@ -62,7 +63,7 @@ def test_those_that_still_run_count() -> None:
     assert durations.usual(tasks[7]).median > 1.3 * sum(tasks[:8]) / 8
 
 
-@pytest.mark.parametrize("factor", [10.0, 0.1])
+@for_each("factor", [10.0, 0.1])
 def test_a_change_at_the_host_is_noticed_within_ten_tasks(factor: float) -> None:
     durations = KindDurations(GUESS)
     for _ in range(50):
@@ -114,7 +115,7 @@ def test_another_run_goes_on_from_there() -> None:
     assert second.take_news() == {}
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("request_", "median"),
     [
         (Reroll("6886fc4d"), 45.0),

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.serving import KEY
 from support.strict_server import Act, http, strict_server
+from support.tables import for_each
 
 from piapi_async import LEGACY, UNIFIED, PiAPI, PiAPIError, PollPolicy, Task, TaskFailed, TaskState
 from piapi_async._families import FAMILIES
@@ -135,7 +136,7 @@ def test_no_json_beside_it_ends_a_task_that_is_waiting(beside: dict[str, Any]) -
 
 
 @each_family
-@pytest.mark.parametrize("status", [200, 400, 500])
+@for_each("status", [200, 400, 500])
 def test_a_failed_task_is_one_whatever_status_and_code_it_is_told_with(
     family: Family[Any], status: int
 ) -> None:
@@ -178,11 +179,9 @@ LINKS: list[Any] = [
 ]
 
 
-@pytest.mark.parametrize("value", LINKS, ids=str)
-@pytest.mark.parametrize("name", ["image_urls", "image_url", "temporary_image_urls"])
-@pytest.mark.parametrize(
-    ("family", "place"), [(LEGACY, "task_result"), (UNIFIED, "output")], ids=["legacy", "unified"]
-)
+@for_each("value", LINKS)
+@for_each("name", ["image_urls", "image_url", "temporary_image_urls"])
+@for_each(("family", "place"), [(LEGACY, "task_result"), (UNIFIED, "output")], ids=["legacy", "unified"])
 def test_links_are_taken_out_of_objects_and_lists(
     family: Family[Any], place: str, name: str, value: Any
 ) -> None:
@@ -192,7 +191,7 @@ def test_links_are_taken_out_of_objects_and_lists(
     assert [file.url for file in task.files] == [LINK]
 
 
-@pytest.mark.parametrize("value", LINKS[1:], ids=str)
+@for_each("value", LINKS[1:])
 def test_a_typed_result_has_them_too(value: Any) -> None:
     legacy = fetched(
         LEGACY,
@@ -208,7 +207,7 @@ def test_a_typed_result_has_them_too(value: Any) -> None:
     assert legacy.result.image_url == unified.result.image_url == LINK
 
 
-@pytest.mark.parametrize("value", LINKS, ids=str)
+@for_each("value", LINKS)
 def test_a_legacy_result_that_is_no_object_may_be_the_links_themselves(value: Any) -> None:
     if isinstance(value, dict):
         return
@@ -218,7 +217,7 @@ def test_a_legacy_result_that_is_no_object_may_be_the_links_themselves(value: An
     assert [file.url for file in task.files] == [LINK]
 
 
-@pytest.mark.parametrize("output", [[LINK], LINK, 7, True, None, [], {}], ids=str)
+@for_each("output", [[LINK], LINK, 7, True, None, [], {}])
 def test_an_output_that_is_no_object_gives_an_empty_result_in_every_protocol(output: Any) -> None:
     places = {
         "legacy": "task_result",
@@ -238,7 +237,7 @@ def test_an_output_that_is_no_object_gives_an_empty_result_in_every_protocol(out
 # -- reasons ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("reasons", "text"),
     [
         (["nsfw"], "nsfw"),
@@ -253,7 +252,6 @@ def test_an_output_that_is_no_object_gives_an_empty_result_in_every_protocol(out
         ([], ""),
         ([{}], ""),
     ],
-    ids=str,
 )
 def test_reasons_are_taken_out_of_any_shape(reasons: Any, text: str) -> None:
     task = fetched(LEGACY, {"task_id": ID, "status": "failed", "task_result": {"error_messages": reasons}})
@@ -262,7 +260,7 @@ def test_reasons_are_taken_out_of_any_shape(reasons: Any, text: str) -> None:
 
 
 @each_family
-@pytest.mark.parametrize(
+@for_each(
     ("fields", "text"),
     [
         ({"error": {"code": 1, "message": "", "raw_message": "", "detail": {"reason": "nsfw"}}}, "nsfw"),
@@ -285,7 +283,6 @@ def test_reasons_are_taken_out_of_any_shape(reasons: Any, text: str) -> None:
         ({"error": "nsfw", "message": "nsfw"}, "nsfw"),
         ({"error": {"code": 0, "message": "", "raw_message": "", "detail": None}}, ""),
     ],
-    ids=str,
 )
 def test_the_reason_is_found_in_every_place_of_every_protocol(
     family: Family[Any], fields: dict[str, Any], text: str
@@ -310,7 +307,7 @@ def test_a_status_word_of_a_megabyte_is_cut() -> None:
 # -- what is no end -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@for_each(
     "body",
     [
         {"status": "failed", "message": "task not found"},
@@ -321,7 +318,6 @@ def test_a_status_word_of_a_megabyte_is_cut() -> None:
         {"code": 200, "data": {"status": "completed", "task_id": "another"}},
         {"status": "finished", "task_id": "another"},
     ],
-    ids=str,
 )
 @each_family
 def test_a_word_that_is_not_of_this_task_is_no_end(family: Family[Any], body: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support.tables import for_each
 
 import piapi_async
 from piapi_async import Reroll, TaskRef, errors
@@ -105,10 +106,8 @@ COPIERS: list[Callable[[PiAPIError], PiAPIError]] = [
     *(lambda error, protocol=protocol: pickle.loads(pickle.dumps(error, protocol)) for protocol in PROTOCOLS),
 ]
 
-each_example = pytest.mark.parametrize("error", EXAMPLES, ids=lambda error: type(error).__name__)
-each_copier = pytest.mark.parametrize(
-    "copied", COPIERS, ids=["copy", "deepcopy", *(f"pickle {n}" for n in PROTOCOLS)]
-)
+each_example = for_each("error", EXAMPLES, ids=lambda error: type(error).__name__)
+each_copier = for_each("copied", COPIERS, ids=["copy", "deepcopy", *(f"pickle {n}" for n in PROTOCOLS)])
 
 
 def public_errors() -> set[type[PiAPIError]]:

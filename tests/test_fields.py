@@ -12,6 +12,7 @@ import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.tables import for_each
 
 from piapi_async import Reroll
 from piapi_async._protocol import fields, webhook_fields
@@ -86,16 +87,16 @@ BAD = [(kind, value) for kind, (_, _, bad) in MAKERS.items() for value in bad]
 
 
 class TestFields:
-    @pytest.mark.parametrize(("kind", "value"), GOOD)
+    @for_each(("kind", "value"), GOOD)
     def test_take_what_the_host_takes(self, kind: str, value: object) -> None:
         assert make(MAKERS[kind][0])(it=value).it == value
 
-    @pytest.mark.parametrize(("kind", "value"), BAD)
+    @for_each(("kind", "value"), BAD)
     def test_refuse_what_it_would_refuse(self, kind: str, value: object) -> None:
         with pytest.raises(ValueError, match=r"^Made\.it: .* is not allowed; (it must be|use) "):
             make(MAKERS[kind][0])(it=value)
 
-    @pytest.mark.parametrize("kind", MAKERS)
+    @for_each("kind", MAKERS)
     def test_are_keywords_unless_told_otherwise(self, kind: str) -> None:
         with pytest.raises(TypeError):
             make(MAKERS[kind][0])("positional")
@@ -119,24 +120,24 @@ class TestFields:
             make(fields.link())(it="x" * 10_000)
         assert len(str(caught.value)) < 300
 
-    @pytest.mark.parametrize("value", [[URL], (URL,), (url for url in [URL])])
+    @for_each("value", [[URL], (URL,), (url for url in [URL])])
     def test_take_any_list_for_a_list(self, value: object) -> None:
         assert make(fields.links(1, 2))(it=value).it == (URL,)
 
-    @pytest.mark.parametrize(("given_", "sent"), [(1, "1"), ("1", "1"), (1.5, "1.5"), (2.0, "2")])
+    @for_each(("given_", "sent"), [(1, "1"), ("1", "1"), (1.5, "1.5"), (2.0, "2")])
     def test_spell_a_number_out_where_the_wire_has_a_text(self, given_: object, sent: str) -> None:
         assert make(fields.word("1", "1.5", "2"))(it=given_).it == sent
 
-    @pytest.mark.parametrize("value", [True, None, 3, "x", ["1"]])
+    @for_each("value", [True, None, 3, "x", ["1"]])
     def test_refuse_a_word_that_is_none(self, value: object) -> None:
         with pytest.raises(ValueError, match="use one of '1', '2'"):
             make(fields.word("1", "2"))(it=value)
 
-    @pytest.mark.parametrize("value", [b"mask", "bWFzaw==", "data:image/png;base64,bWFzaw==", "bWFz\naw=="])
+    @for_each("value", [b"mask", "bWFzaw==", "data:image/png;base64,bWFzaw==", "bWFz\naw=="])
     def test_make_base64_of_a_mask(self, value: object) -> None:
         assert make(fields.mask())(it=value).it == "bWFzaw=="
 
-    @pytest.mark.parametrize("value", ["", "no!", 5, None, b""])
+    @for_each("value", ["", "no!", 5, None, b""])
     def test_refuse_a_mask_that_is_none(self, value: object) -> None:
         with pytest.raises(ValueError, match="base64"):
             make(fields.mask())(it=value)
@@ -174,7 +175,7 @@ class TestRequests:
     def test_tell_their_inputs_from_what_is_around_them(self) -> None:
         assert set_inputs(Painted("a", hook="http://a.b")) == {"title": "a", "more": 5}
 
-    @pytest.mark.parametrize("value", [("a", 1), {"a": (1,)}, Settings(strength=1), Path("a.png")])
+    @for_each("value", [("a", 1), {"a": (1,)}, Settings(strength=1), Path("a.png")])
     def test_send_values_as_they_are(self, value: object) -> None:
         assert set_fields(Painted("a", more=value))["more"] is value
 

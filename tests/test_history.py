@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.any_json import JSON
 from support.serving import KEY, serving
+from support.tables import for_each
 from support.threaded_emulator import threaded_emulator
 
 from piapi_async import (
@@ -85,8 +86,8 @@ class TestPage:
             "end_time": [str(int(NOON.timestamp()) + 1)],
         }
 
-    @pytest.mark.parametrize("name", ["since", "until"])
-    @pytest.mark.parametrize("value", [NOON.replace(tzinfo=None), 1785585600, "2026-08-01"])
+    @for_each("name", ["since", "until"])
+    @for_each("value", [NOON.replace(tzinfo=None), 1785585600, "2026-08-01"])
     def test_is_not_asked_for_by_a_time_without_a_zone(self, name: str, value: Any) -> None:
         with pytest.raises(ValueError, match=rf"GetHistory\.{name}: .* with a time zone"):
             GetHistory(**{name: value})
@@ -115,12 +116,12 @@ class TestPage:
         assert (first.task_id, first.model) == ("y", "luma")
         assert second == HistoryEntry()
 
-    @pytest.mark.parametrize("data", [None, [], "text", {"data": {}}, {"data": "text"}])
+    @for_each("data", [None, [], "text", {"data": {}}, {"data": "text"}])
     def test_that_is_none_is_not_understood(self, data: object) -> None:
         with pytest.raises(UnexpectedAnswer):
             GetHistory().parse(response(data))
 
-    @pytest.mark.parametrize("data", [{}, {"data": None}, {"data": []}])
+    @for_each("data", [{}, {"data": None}, {"data": []}])
     def test_may_be_empty(self, data: object) -> None:
         assert GetHistory().parse(response(data)).entries == ()
 

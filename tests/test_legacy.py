@@ -14,6 +14,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from support.any_json import JSON, NEAR, look_at_all_of
+from support.tables import for_each
 from support.typed_requests import LEGACY_BARE as BARE
 from support.typed_requests import URL, URL_2, VIDEO
 
@@ -52,10 +53,8 @@ Build = Callable[..., Any]
 
 FAMILY: list[Family[Any]] = [FACE_SWAP, DREAM_MACHINE, LEGACY_KLING]
 
-each = pytest.mark.parametrize(
-    "build", [build for build, *_ in BARE], ids=["face swap", "dream machine", "kling"]
-)
-each_family = pytest.mark.parametrize("family", FAMILY, ids=lambda family: family.name)
+each = for_each("build", [build for build, *_ in BARE], ids=["face swap", "dream machine", "kling"])
+each_family = for_each("family", FAMILY, ids=lambda family: family.name)
 
 
 def wrong(cls: Any, *args: Any, **inputs: Any) -> Build:
@@ -72,7 +71,7 @@ def fetched(family: Family[Any], **data: Any) -> Task[Any]:
 
 
 class TestCreate:
-    @pytest.mark.parametrize(("build", "path", "body"), BARE)
+    @for_each(("build", "path", "body"), BARE)
     def test_sends_its_inputs_and_no_more(self, build: Build, path: str, body: dict[str, Any]) -> None:
         http = build().to_http()
 
@@ -103,7 +102,7 @@ class TestCreate:
         with pytest.raises(TypeError, match="promt"):
             build(promt="a cat")
 
-    @pytest.mark.parametrize(
+    @for_each(
         ("build", "told"),
         [
             (wrong(FaceSwap, "a.png", swap_image=URL), "FaceSwap.target_image: 'a.png' is not allowed"),
@@ -219,7 +218,7 @@ class TestFetch:
         ]
 
     @each_family
-    @pytest.mark.parametrize(
+    @for_each(
         ("word", "state"),
         [
             ("pending", TaskState.WAITING),
@@ -240,7 +239,7 @@ class TestFetch:
         assert task.result == type(task.result)()
 
     @each_family
-    @pytest.mark.parametrize(
+    @for_each(
         ("data", "text"),
         [
             ({"error": {"message": "no face", "raw_message": "no face found"}}, "no face; no face found"),
@@ -261,7 +260,7 @@ class TestFetch:
             family.fetch(ID).parse(response({"code": 400, "data": None, "message": "task not found"}))
 
     @each_family
-    @pytest.mark.parametrize("data", [{}, {"status": ""}, {"status": "success", "task_id": "other"}])
+    @for_each("data", [{}, {"status": ""}, {"status": "success", "task_id": "other"}])
     def test_without_this_task_is_not_understood(self, family: Family[Any], data: dict[str, Any]) -> None:
         with pytest.raises(UnexpectedAnswer):
             fetched(family, **data)

@@ -16,6 +16,7 @@ import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.tables import for_each
 
 from piapi_async import (
     LEGACY,
@@ -80,9 +81,9 @@ TEXTS = {"prompt", "process_mode", "aspect_ratio", "dimension", "webhook_endpoin
 
 VERBS = [verb for _, verb, _ in BARE]
 
-each_body = pytest.mark.parametrize(("make", "verb", "body"), BARE, ids=VERBS)
-each_verb = pytest.mark.parametrize(("make", "verb"), [(make, verb) for make, verb, _ in BARE], ids=VERBS)
-each = pytest.mark.parametrize("make", [make for make, _, _ in BARE], ids=VERBS)
+each_body = for_each(("make", "verb", "body"), BARE, ids=VERBS)
+each_verb = for_each(("make", "verb"), [(make, verb) for make, verb, _ in BARE], ids=VERBS)
+each = for_each("make", [make for make, _, _ in BARE], ids=VERBS)
 
 
 def sent(request: Verb) -> Any:
@@ -134,7 +135,7 @@ class TestWhatGoesOut:
 
         assert request.to_http() == request.to_http() == make(**OPTIONAL[verb], **WEBHOOK).to_http()
 
-    @pytest.mark.parametrize("prompt", ["кот", "猫 🐈", 'a "cat"\n--ar 4:3', "\x00\t", "é"])
+    @for_each("prompt", ["кот", "猫 🐈", 'a "cat"\n--ar 4:3', "\x00\t", "é"])
     def test_carries_any_prompt_unharmed(self, prompt: str) -> None:
         assert sent(Imagine(prompt)) == {"prompt": prompt}
 
@@ -152,18 +153,16 @@ class TestWhatGoesOut:
 
 
 class TestNumbersWhereTheWireHasWords:
-    @pytest.mark.parametrize("index", [1, 2, 3, 4])
-    @pytest.mark.parametrize("cls", [Upscale, Variation])
+    @for_each("index", [1, 2, 3, 4])
+    @for_each("cls", [Upscale, Variation])
     def test_an_index_of_a_grid_may_be_a_number(self, cls: Callable[..., Verb], index: int) -> None:
         assert sent(cls(PARENT, index=index)) == {"origin_task_id": PARENT, "index": str(index)}
 
-    @pytest.mark.parametrize(
-        ("zoom", "word"), [(1, "1"), (1.0, "1"), (1.5, "1.5"), (1.25, "1.25"), (2, "2"), (2.0, "2")]
-    )
+    @for_each(("zoom", "word"), [(1, "1"), (1.0, "1"), (1.5, "1.5"), (1.25, "1.25"), (2, "2"), (2.0, "2")])
     def test_a_zoom_ratio_may_be_a_number(self, zoom: Any, word: str) -> None:
         assert sent(Outpaint(PARENT, zoom_ratio=zoom))["zoom_ratio"] == word
 
-    @pytest.mark.parametrize("cls", [Upscale, Variation])
+    @for_each("cls", [Upscale, Variation])
     def test_an_index_may_be_given_by_position(self, cls: Callable[..., Verb]) -> None:
         assert cls(PARENT, 2) == cls(PARENT, index="2")
         assert repr(cls(PARENT, 2)) == f"{cls.__name__}('{PARENT}', index='2')"
@@ -175,35 +174,33 @@ class TestNumbersWhereTheWireHasWords:
 
 
 class TestWords:
-    @pytest.mark.parametrize("index", ["1", "2", "3", "4", "2x", "4x", "subtle", "creative"])
+    @for_each("index", ["1", "2", "3", "4", "2x", "4x", "subtle", "creative"])
     def test_of_an_upscale(self, index: Any) -> None:
         assert Upscale(PARENT, index=index).index == index
 
-    @pytest.mark.parametrize("index", ["1", "2", "3", "4", "high_variation", "low_variation"])
+    @for_each("index", ["1", "2", "3", "4", "high_variation", "low_variation"])
     def test_of_a_variation(self, index: Any) -> None:
         assert Variation(PARENT, index=index).index == index
 
-    @pytest.mark.parametrize("zoom_ratio", ["1", "1.5", "2", "2.0", "1.25"])
+    @for_each("zoom_ratio", ["1", "1.5", "2", "2.0", "1.25"])
     def test_of_an_outpaint(self, zoom_ratio: Any) -> None:
         assert Outpaint(PARENT, zoom_ratio=zoom_ratio).zoom_ratio == zoom_ratio
 
-    @pytest.mark.parametrize("direction", ["up", "down", "left", "right"])
+    @for_each("direction", ["up", "down", "left", "right"])
     def test_of_a_pan(self, direction: Any) -> None:
         assert Pan(PARENT, direction=direction).direction == direction
 
-    @pytest.mark.parametrize("mode", [None, "", "relax", "fast", "turbo", "mixed", "draft"])
-    @pytest.mark.parametrize(
-        "make", [partial(Imagine, "cat"), partial(Describe, URL), partial(Blend, [URL, URL_2])]
-    )
+    @for_each("mode", [None, "", "relax", "fast", "turbo", "mixed", "draft"])
+    @for_each("make", [partial(Imagine, "cat"), partial(Describe, URL), partial(Blend, [URL, URL_2])])
     def test_of_the_process_mode(self, make: Callable[..., Any], mode: str | None) -> None:
         assert make(process_mode=mode).process_mode == mode
 
-    @pytest.mark.parametrize("dimension", [None, "", "square", "portrait", "landscape", "wide"])
+    @for_each("dimension", [None, "", "square", "portrait", "landscape", "wide"])
     def test_of_a_blends_dimension(self, dimension: Any) -> None:
         assert Blend([URL, URL_2], dimension=dimension).dimension == dimension
 
-    @pytest.mark.parametrize("ratio", [None, "", "1:1", "4:3", "16:9", "1024:768", "04:03"])
-    @pytest.mark.parametrize(
+    @for_each("ratio", [None, "", "1:1", "4:3", "16:9", "1024:768", "04:03"])
+    @for_each(
         "make",
         [
             partial(Imagine, "cat"),
@@ -268,8 +265,8 @@ def name_of(make: Callable[..., Any]) -> str:
 class TestWhatIsRefused:
     """Each refusal names the class, the field, the value and what is allowed."""
 
-    @pytest.mark.parametrize("value", ["", "  ", "\n", *NOT_TEXTS], ids=repr)
-    @pytest.mark.parametrize("make", DERIVED, ids=name_of)
+    @for_each("value", ["", "  ", "\n", *NOT_TEXTS])
+    @for_each("make", DERIVED, ids=name_of)
     def test_a_parent_that_is_no_text_or_an_empty_one(self, make: Callable[..., Any], value: Any) -> None:
         expected = f"{name_of(make)}.origin_task_id: {value!r} is not allowed; {TEXT_WANTED}"
         if not isinstance(value, str):
@@ -277,21 +274,19 @@ class TestWhatIsRefused:
 
         assert refusal_of(make, value) == expected
 
-    @pytest.mark.parametrize("value", ["", "  ", "\n", *NOT_TEXTS], ids=repr)
+    @for_each("value", ["", "  ", "\n", *NOT_TEXTS])
     def test_an_imagine_without_a_prompt(self, value: Any) -> None:
         assert refusal_of(Imagine, value) == f"Imagine.prompt: {value!r} is not allowed; {TEXT_WANTED}"
 
-    @pytest.mark.parametrize("value", [5, True, False, b"cat", ["cat"]], ids=repr)
-    @pytest.mark.parametrize("make", PROMPTED, ids=name_of)
+    @for_each("value", [5, True, False, b"cat", ["cat"]])
+    @for_each("make", PROMPTED, ids=name_of)
     def test_another_prompt_that_is_no_text(self, make: Callable[..., Any], value: Any) -> None:
         expected = f"{name_of(make)}.prompt: {value!r} is not allowed; {TEXT_OR_NONE_WANTED}"
 
         assert refusal_of(make, prompt=value) == expected
 
-    @pytest.mark.parametrize(
-        "value",
-        [None, True, False, 0, 5, -1, 1.5, "", "0", "5", "01", " 1", "2X", "upscale1", b"1", ["1"]],
-        ids=repr,
+    @for_each(
+        "value", [None, True, False, 0, 5, -1, 1.5, "", "0", "5", "01", " 1", "2X", "upscale1", b"1", ["1"]]
     )
     def test_an_upscale_by_another_index(self, value: Any) -> None:
         shown = f"{value:g}" if type(value) in {int, float} else value
@@ -299,32 +294,32 @@ class TestWhatIsRefused:
 
         assert refusal_of(Upscale, PARENT, index=value) == expected
 
-    @pytest.mark.parametrize("value", [None, True, 0, 5, "", "5", "2x", "subtle", "high", b"1"], ids=repr)
+    @for_each("value", [None, True, 0, 5, "", "5", "2x", "subtle", "high", b"1"])
     def test_a_variation_by_another_index(self, value: Any) -> None:
         shown = f"{value:g}" if type(value) is int else value
         expected = f"Variation.index: {shown!r} is not allowed; {VARIATION_WORDS}"
 
         assert refusal_of(Variation, PARENT, index=value) == expected
 
-    @pytest.mark.parametrize("value", [None, True, "", "0.5", "2.5", "3", "2x", " 2", b"2"], ids=repr)
+    @for_each("value", [None, True, "", "0.5", "2.5", "3", "2x", " 2", b"2"])
     def test_an_outpaint_by_another_ratio(self, value: Any) -> None:
         assert refusal_of(Outpaint, PARENT, zoom_ratio=value) == (
             f"Outpaint.zoom_ratio: {value!r} is not allowed; {ZOOM_WORDS}"
         )
 
-    @pytest.mark.parametrize("value", [0, 3, 0.5, 2.5, float("nan"), float("inf"), -1], ids=repr)
+    @for_each("value", [0, 3, 0.5, 2.5, float("nan"), float("inf"), -1])
     def test_an_outpaint_by_another_number(self, value: Any) -> None:
         assert refusal_of(Outpaint, PARENT, zoom_ratio=value).endswith(f"is not allowed; {ZOOM_WORDS}")
 
-    @pytest.mark.parametrize("value", [None, "", "UP", "north", "upwards", 1, True], ids=repr)
+    @for_each("value", [None, "", "UP", "north", "upwards", 1, True])
     def test_a_pan_in_another_direction(self, value: Any) -> None:
         assert (
             refusal_of(Pan, PARENT, direction=value)
             == f"Pan.direction: {value!r} is not allowed; {PAN_WORDS}"
         )
 
-    @pytest.mark.parametrize("value", [1, True, False, b"fast", ["fast"]], ids=repr)
-    @pytest.mark.parametrize(
+    @for_each("value", [1, True, False, b"fast", ["fast"]])
+    @for_each(
         "make", [partial(Imagine, "cat"), partial(Describe, URL), partial(Blend, [URL, URL_2])], ids=name_of
     )
     def test_a_process_mode_that_is_no_text(self, make: Callable[..., Any], value: Any) -> None:
@@ -332,18 +327,17 @@ class TestWhatIsRefused:
 
         assert refusal_of(make, process_mode=value) == expected
 
-    @pytest.mark.parametrize("value", [1, True, b"wide"], ids=repr)
+    @for_each("value", [1, True, b"wide"])
     def test_a_blend_of_a_shape_that_is_no_text(self, value: Any) -> None:
         expected = f"Blend.dimension: {value!r} is not allowed; {DIMENSION_WANTED}"
 
         assert refusal_of(Blend, [URL, URL_2], dimension=value) == expected
 
-    @pytest.mark.parametrize(
+    @for_each(
         "value",
         ["4", "4:", ":3", "4:3:2", "4x3", "4/3", "0:1", "1:0", "-4:3", "4.5:3", " 4:3", "4:3\n", 4, True],
-        ids=repr,
     )
-    @pytest.mark.parametrize(
+    @for_each(
         "make",
         [
             partial(Imagine, "cat"),
@@ -357,20 +351,20 @@ class TestWhatIsRefused:
 
         assert refusal_of(make, aspect_ratio=value) == expected
 
-    @pytest.mark.parametrize("value", [0, 1, "", "true", [True]], ids=repr)
-    @pytest.mark.parametrize("make", UNCHECKED, ids=name_of)
+    @for_each("value", [0, 1, "", "true", [True]])
+    @for_each("make", UNCHECKED, ids=name_of)
     def test_a_flag_that_is_none(self, make: Callable[..., Any], value: Any) -> None:
         expected = f"{name_of(make)}.skip_prompt_check: {value!r} is not allowed; {FLAG_WANTED}"
 
         assert refusal_of(make, skip_prompt_check=value) == expected
 
-    @pytest.mark.parametrize("value", [1.0, "1", "", True, False], ids=repr)
+    @for_each("value", [1.0, "1", "", True, False])
     def test_a_bot_that_is_no_whole_number(self, value: Any) -> None:
         expected = f"Imagine.bot_id: {value!r} is not allowed; it must be a whole number, or None"
 
         assert refusal_of(Imagine, "cat", bot_id=value) == expected
 
-    @pytest.mark.parametrize(
+    @for_each(
         "value",
         [
             "",
@@ -386,12 +380,11 @@ class TestWhatIsRefused:
             "https://[::1/cat.png",
             *NOT_TEXTS,
         ],
-        ids=repr,
     )
     def test_a_picture_that_no_host_can_reach(self, value: Any) -> None:
         assert refusal_of(Describe, value) == f"Describe.image_url: {value!r} is not allowed; {URL_WANTED}"
 
-    @pytest.mark.parametrize("count", [0, 1, 6, 20])
+    @for_each("count", [0, 1, 6, 20])
     def test_a_blend_of_fewer_than_two_or_more_than_five(self, count: int) -> None:
         urls = (URL,) * count
 
@@ -401,7 +394,7 @@ class TestWhatIsRefused:
         assert text.endswith(f" is not allowed; {URLS_WANTED}")
         assert len(text) < 250  # only their beginning is shown
 
-    @pytest.mark.parametrize("value", ["cat.png", "", None, 5, b"https://a.b"], ids=repr)
+    @for_each("value", ["cat.png", "", None, 5, b"https://a.b"])
     def test_a_blend_with_something_that_is_no_url(self, value: Any) -> None:
         assert (
             refusal_of(Blend, [URL, value])
@@ -413,11 +406,11 @@ class TestWhatIsRefused:
 
         assert refusal_of(Blend, lone) == f"Blend.image_urls: {URL!r} is not allowed; {URLS_WANTED}"
 
-    @pytest.mark.parametrize("value", [None, 5, True], ids=repr)
+    @for_each("value", [None, 5, True])
     def test_a_blend_of_nothing_that_could_be_several(self, value: Any) -> None:
         assert refusal_of(Blend, value) == f"Blend.image_urls: {value!r} is not allowed; {URLS_WANTED}"
 
-    @pytest.mark.parametrize(
+    @for_each(
         "value",
         [
             "",
@@ -430,12 +423,11 @@ class TestWhatIsRefused:
             "data:image/png;base64,",
             "data:image/svg+xml,<svg/>",
         ],
-        ids=repr,
     )
     def test_a_mask_that_is_not_base64(self, value: str) -> None:
         assert refusal_of(Inpaint, PARENT, mask=value).endswith(f"is not allowed; {MASK_WANTED}")
 
-    @pytest.mark.parametrize("value", [b"", bytearray(), None, 5, True, ["AAAA"]], ids=repr)
+    @for_each("value", [b"", bytearray(), None, 5, True, ["AAAA"]])
     def test_a_mask_that_is_empty_or_no_mask_at_all(self, value: Any) -> None:
         refusal = refusal_of(Inpaint, PARENT, mask=value)
 
@@ -445,7 +437,7 @@ class TestWhatIsRefused:
     def test_a_long_mask_without_showing_all_of_it(self) -> None:
         assert len(refusal_of(Inpaint, PARENT, mask="!" * 100_000)) < 200
 
-    @pytest.mark.parametrize(
+    @for_each(
         ("make", "field"),
         [
             (Imagine, "prompt"),
@@ -457,7 +449,7 @@ class TestWhatIsRefused:
     def test_a_text_that_no_json_can_carry(self, make: Callable[..., Any], field: str) -> None:
         assert f".{field}: " in refusal_of(make, **{field: "half of a pair: \ud83d"})
 
-    @pytest.mark.parametrize(
+    @for_each(
         ("make", "field"),
         [
             (Describe, "image_url"),
@@ -468,7 +460,7 @@ class TestWhatIsRefused:
     def test_a_url_that_no_json_can_carry(self, make: Callable[..., Any], field: str) -> None:
         assert f".{field}: " in refusal_of(make, **{field: "https://a.b/\ud83d"})
 
-    @pytest.mark.parametrize("value", [2**64, -(2**63) - 1, 10**400], ids=["2⁶⁴", "-2⁶³-1", "10⁴⁰⁰"])
+    @for_each("value", [2**64, -(2**63) - 1, 10**400], ids=["2⁶⁴", "-2⁶³-1", "10⁴⁰⁰"])
     def test_a_bot_whose_number_no_json_can_carry(self, value: int) -> None:
         assert refusal_of(Imagine, "cat", bot_id=value).startswith("Imagine.bot_id: ")
 
@@ -482,16 +474,14 @@ class TestWhatIsRefused:
         with pytest.raises(TypeError, match="unexpected keyword argument 'promt'"):
             make(promt="a cute cat")
 
-    @pytest.mark.parametrize(
-        "cls", [Imagine, Reroll, Upscale, Variation, Inpaint, Outpaint, Pan, Describe, Blend, Seed]
-    )
+    @for_each("cls", [Imagine, Reroll, Upscale, Variation, Inpaint, Outpaint, Pan, Describe, Blend, Seed])
     def test_a_verb_without_what_it_is_about(self, cls: Callable[..., Any]) -> None:
         with pytest.raises(TypeError, match="required"):
             cls()
 
 
 class TestMask:
-    @pytest.mark.parametrize(
+    @for_each(
         "mask",
         [
             MASK,
@@ -522,7 +512,7 @@ class TestMask:
 
 
 class TestWebhook:
-    @pytest.mark.parametrize(
+    @for_each(
         "endpoint",
         [
             None,
@@ -541,13 +531,13 @@ class TestWebhook:
             "http://bot.localhost:3000",
         ],
     )
-    @pytest.mark.parametrize("make", [make for make, _, _ in BARE], ids=name_of)
+    @for_each("make", [make for make, _, _ in BARE], ids=name_of)
     def test_may_be_an_http_url_on_port_80_or_443_or_any_on_this_machine(
         self, make: Callable[..., Any], endpoint: str | None
     ) -> None:
         assert make(webhook_endpoint=endpoint).webhook_endpoint == endpoint
 
-    @pytest.mark.parametrize(
+    @for_each(
         "endpoint",
         [
             "bot.example/hook",
@@ -559,14 +549,13 @@ class TestWebhook:
             True,
             b"https://a.b",
         ],
-        ids=repr,
     )
     def test_may_be_nothing_but_an_http_url(self, endpoint: Any) -> None:
         expected = f"Reroll.webhook_endpoint: {endpoint!r} is not allowed; {URL_WANTED}, or None"
 
         assert refusal_of(Reroll, PARENT, webhook_endpoint=endpoint) == expected
 
-    @pytest.mark.parametrize(
+    @for_each(
         "endpoint",
         [
             "https://bot.example:8443/hook",
@@ -582,25 +571,25 @@ class TestWebhook:
 
         assert refusal_of(Reroll, PARENT, webhook_endpoint=endpoint) == expected
 
-    @pytest.mark.parametrize("endpoint", [None, ""], ids=repr)
-    @pytest.mark.parametrize("make", [make for make, _, _ in BARE], ids=name_of)
+    @for_each("endpoint", [None, ""])
+    @for_each("make", [make for make, _, _ in BARE], ids=name_of)
     def test_a_secret_needs_an_endpoint(self, make: Callable[..., Any], endpoint: str | None) -> None:
         refusal = refusal_of(make, webhook_secret="hush-hush", webhook_endpoint=endpoint)
 
         assert refusal == f"{name_of(make)}.webhook_secret: set webhook_endpoint too, or leave both out"
 
-    @pytest.mark.parametrize("secret", [None, ""], ids=repr)
+    @for_each("secret", [None, ""])
     def test_an_empty_secret_needs_none(self, secret: str | None) -> None:
         assert Reroll(PARENT, webhook_secret=secret).webhook_secret == secret
 
-    @pytest.mark.parametrize("secret", [5, True, b"hush-hush", ["hush-hush"]], ids=repr)
+    @for_each("secret", [5, True, b"hush-hush", ["hush-hush"]])
     def test_a_secret_is_a_text_and_a_refusal_does_not_show_it(self, secret: Any) -> None:
         refusal = refusal_of(Reroll, PARENT, webhook_endpoint=HOOK, webhook_secret=secret)
 
         assert refusal.startswith("Reroll.webhook_secret: ")
         assert "hush" not in refusal
 
-    @pytest.mark.parametrize("value", [0, 1, "", "true"], ids=repr)
+    @for_each("value", [0, 1, "", "true"])
     def test_notify_progress_is_a_flag(self, value: Any) -> None:
         expected = f"Reroll.notify_progress: {value!r} is not allowed; {FLAG_WANTED}"
 
@@ -646,7 +635,7 @@ class TestAsValues:
         assert "hush" not in f"{request!r} {request}"
         assert sent(request)["webhook_secret"] == "hush-hush"
 
-    @pytest.mark.parametrize(
+    @for_each(
         ("make", "verb"), [(make, verb) for make, verb, _ in BARE if verb != "inpaint"]
     )  # a mask is shown by its length only
     def test_show_what_was_said_the_way_it_was_said(self, make: Callable[..., Any], verb: str) -> None:
@@ -654,7 +643,7 @@ class TestAsValues:
 
         assert eval(repr(request), {type(request).__name__: type(request)}) == request  # noqa: S307 - our own repr
 
-    @pytest.mark.parametrize(
+    @for_each(
         ("request_", "expected"),
         [
             (Reroll(PARENT), f"Reroll({PARENT!r})"),
@@ -670,7 +659,6 @@ class TestAsValues:
             (Blend([URL, URL_2]), f"Blend({(URL, URL_2)!r})"),
             (Seed(PARENT), f"Seed({PARENT!r})"),
         ],
-        ids=repr,
     )
     def test_show_only_what_was_said(self, request_: Any, expected: str) -> None:
         assert repr(request_) == expected
@@ -729,7 +717,7 @@ class TestCallsAboutTasks:
     def test_the_family_is_made_of_them(self) -> None:
         assert (LEGACY.name, LEGACY.fetch, LEGACY.fetch_many) == ("legacy", Fetch, MultiFetch)
 
-    @pytest.mark.parametrize("task_id", ["", "  "])
+    @for_each("task_id", ["", "  "])
     def test_a_fetch_of_no_id_is_refused(self, task_id: str) -> None:
         with pytest.raises(ValueError, match="task id is empty"):
             Fetch(TaskId(task_id))
@@ -877,15 +865,15 @@ def as_tuple(links: str | list[str]) -> tuple[str, ...]:
 
 
 class TestImages:
-    @pytest.mark.parametrize("winner", LINKS)
+    @for_each("winner", LINKS)
     def test_are_those_of_the_first_field_that_has_any(self, winner: str) -> None:
         names = list(LINKS)
         links = {name: LINKS[name] for name in names[names.index(winner) :]}
 
         assert images_of(**links) == as_tuple(LINKS[winner])
 
-    @pytest.mark.parametrize("nothing", NOTHING, ids=repr)
-    @pytest.mark.parametrize("winner", LINKS)
+    @for_each("nothing", NOTHING)
+    @for_each("winner", LINKS)
     def test_skip_fields_that_hold_nothing(self, winner: str, nothing: Any) -> None:
         names = list(LINKS)
         blank = "" if isinstance(nothing, list) else nothing
@@ -910,7 +898,7 @@ class TestImages:
     def test_take_a_lone_text_where_a_list_is_documented(self) -> None:
         assert images_of(image_urls="https://a.b/1.png") == ("https://a.b/1.png",)
 
-    @pytest.mark.parametrize("nothing", NOTHING, ids=repr)
+    @for_each("nothing", NOTHING)
     def test_are_none_where_all_fields_hold_nothing(self, nothing: Any) -> None:
         blank = "" if isinstance(nothing, list) else nothing
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import attrs
 import pytest
+from support.tables import for_each
 from support.typed_requests import (
     BARE,
     FLUX,
@@ -111,16 +112,16 @@ def inputs_of(cls: Any) -> list[attrs.Attribute[Any]]:
     return [f for f in attrs.fields(cls) if f.name not in AROUND]
 
 
-each = pytest.mark.parametrize(
+each = for_each(
     ("build", "model", "task_type", "expected"), BARE, ids=[name_of(class_of(build)) for build, *_ in BARE]
 )
-each_build = pytest.mark.parametrize(
+each_build = for_each(
     "build", [build for build, *_ in BARE], ids=[name_of(class_of(build)) for build, *_ in BARE]
 )
 
 
 class TestCatalog:
-    @pytest.mark.parametrize(("model", "task_type"), ROWS)
+    @for_each(("model", "task_type"), ROWS)
     def test_has_every_kind_of_task_of_the_vendors_pages(self, model: str, task_type: str) -> None:
         assert (model, task_type) in {
             pair for entry in catalog().values() for pair in known_names(entry.request)
@@ -152,7 +153,7 @@ class TestCatalog:
     def test_holds_every_class_that_these_tests_know(self) -> None:
         assert {entry.request for entry in catalog().values()} == {class_of(build) for build, *_ in BARE}
 
-    @pytest.mark.parametrize("system", SYSTEMS)
+    @for_each("system", SYSTEMS)
     def test_every_module_names_the_page_its_facts_are_from(self, system: str) -> None:
         about = inspect.getdoc(importlib.import_module(f"piapi_async.models.{system}"))
 
@@ -289,7 +290,7 @@ class TestRefusal:
             with pytest.raises(ValueError, match=rf"^{cls.__name__}\.extra: {taken} is not allowed"):
                 build(extra={taken: 1})
 
-    @pytest.mark.parametrize(
+    @for_each(
         ("build", "told"),
         [
             (udio.GenerateMusic, "GenerateMusic.gpt_description_prompt: None is not allowed; give "),
@@ -316,7 +317,7 @@ class TestRefusal:
             build()
         assert told in str(caught.value)
 
-    @pytest.mark.parametrize(
+    @for_each(
         ("build", "told"),
         [
             (
@@ -388,7 +389,7 @@ class TestFiles:
             assert body_of(linked)["input"][f.name] == ([URL_2, URL] if several else URL_2)
             assert body_of(request)["input"][f.name] == (["file:cat.png", URL] if several else "file:cat.png")
 
-    @pytest.mark.parametrize(
+    @for_each(
         ("request_", "where"),
         [
             (
@@ -562,9 +563,7 @@ OUTPUTS: list[tuple[Any, dict[str, Any], dict[str, Any], str]] = [
 
 
 class TestResult:
-    @pytest.mark.parametrize(
-        ("cls", "output", "fields", "kinds"), OUTPUTS, ids=[name_of(cls) for cls, *_ in OUTPUTS]
-    )
+    @for_each(("cls", "output", "fields", "kinds"), OUTPUTS, ids=[name_of(cls) for cls, *_ in OUTPUTS])
     def test_has_the_fields_and_files_of_the_output(
         self, cls: Any, output: dict[str, Any], fields: dict[str, Any], kinds: str
     ) -> None:

@@ -6,6 +6,7 @@ import re
 
 import pytest
 from support.models_readme import README, rewritten
+from support.tables import for_each
 
 from piapi_async.models import SYSTEMS
 
@@ -22,7 +23,7 @@ def test_it_has_a_section_for_each_system_in_their_order() -> None:
     assert list(SECTIONS) == list(SYSTEMS)
 
 
-@pytest.mark.parametrize("system", SYSTEMS)
+@for_each("system", SYSTEMS)
 def test_it_says_of_each_system_how_sure_it_is(system: str) -> None:
     beliefs = SECTIONS[system].partition("<!-- end -->")[2]
     marks = re.findall(r"\*\*(\w+)\*\*", beliefs)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from support.creating import json_answer, raw_host
 from support.families import FamilyCase
+from support.tables import for_each
 
 from piapi_async import InvalidRequestError, Ledger, PiAPI, Reroll, RetryPolicy, SubmissionUnknown
 from piapi_async._http import HTTPResponse
@@ -74,8 +75,8 @@ def judged(status: int, body: object) -> Verdict:
     return judge_create(HTTPResponse(status, text), REROLL).verdict
 
 
-@pytest.mark.parametrize("status", [200, 302, 400, 429, 500, 521])
-@pytest.mark.parametrize("name", OTHER_NAMES, ids=str)
+@for_each("status", [200, 302, 400, 429, 500, 521])
+@for_each("name", OTHER_NAMES)
 def test_what_may_be_a_tasks_id_leaves_nothing_certain(status: int, name: dict[str, Any]) -> None:
     no = (
         {"code": status, "message": "too many requests"}
@@ -85,39 +86,37 @@ def test_what_may_be_a_tasks_id_leaves_nothing_certain(status: int, name: dict[s
     assert judged(status, {**no, **name}) in (Verdict.UNKNOWN, Verdict.NAMED)
 
 
-@pytest.mark.parametrize("status", [200, 302, 400, 429, 500, 521])
-@pytest.mark.parametrize("body", OTHER_FORMS, ids=range(len(OTHER_FORMS)))
+@for_each("status", [200, 302, 400, 429, 500, 521])
+@for_each("body", OTHER_FORMS)
 def test_a_task_is_seen_in_what_is_no_json_too(status: int, body: bytes) -> None:
     assert judged(status, body) in (Verdict.UNKNOWN, Verdict.NAMED)
 
 
-@pytest.mark.parametrize("extra", HARMLESS, ids=str)
+@for_each("extra", HARMLESS)
 def test_what_names_no_new_task_is_a_no_as_before(extra: dict[str, Any]) -> None:
     assert judged(429, {"message": "too many requests", **extra}) is Verdict.RETRY
     assert judged(400, {"message": "prompt: invalid value", **extra}) is Verdict.RAISE
 
 
 @pytest.mark.storm
-@pytest.mark.parametrize(
-    "body", [b'{"task_id": ' * 200_000, b"task_id:" * 500_000, b"task_id" + b">" * 4_000_000]
-)
+@for_each("body", [b'{"task_id": ' * 200_000, b"task_id:" * 500_000, b"task_id" + b">" * 4_000_000])
 def test_a_long_answer_is_searched_in_no_time(body: bytes) -> None:
     began = time.process_time()
     judged(429, body)
     assert time.process_time() - began < 5
 
 
-@pytest.mark.parametrize(
+@for_each(
     "body",
     [{"status": "success", "message": ""}, {"success": True}, {"message": "Success."}, {"status": "queued"}],
 )
-@pytest.mark.parametrize("status", [302, 400, 403, 422, 429])
+@for_each("status", [302, 400, 403, 422, 429])
 def test_a_yes_with_the_status_of_a_no_is_neither(status: int, body: dict[str, Any]) -> None:
     assert judged(status, body) is Verdict.UNKNOWN
     assert judged(status, {"status": "success", "message": "parent task is outdated"}) is not Verdict.UNKNOWN
 
 
-@pytest.mark.parametrize(
+@for_each(
     "text",
     [
         "internal error",
@@ -139,12 +138,12 @@ def test_a_crash_or_a_lost_connection_behind_the_host_is_no_refusal(text: str) -
     assert judged(200, {"code": 500, "message": text}) is Verdict.UNKNOWN
 
 
-@pytest.mark.parametrize("text", ["index out of range", "rpc error: code = InvalidArgument desc = no prompt"])
+@for_each("text", ["index out of range", "rpc error: code = InvalidArgument desc = no prompt"])
 def test_what_only_looks_like_a_crash_is_a_refusal(text: str) -> None:
     assert judged(400, {"code": 400, "message": text}) is Verdict.RAISE
 
 
-@pytest.mark.parametrize(
+@for_each(
     "text",
     [
         "request accepted, quota left 5",

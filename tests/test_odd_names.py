@@ -10,6 +10,7 @@ from typing import Any
 import attrs
 import pytest
 from support.serving import KEY
+from support.tables import for_each
 from support.typed_requests import BARE, LEGACY_BARE
 
 from piapi_async import (
@@ -76,9 +77,7 @@ def with_field(build: Any, field: attrs.Attribute[Any], value: Any) -> Any:
     return cls(*args, **{**given.keywords, field.name: value})
 
 
-@pytest.mark.parametrize(
-    "build", BUILDS, ids=lambda build: f"{class_of(build).__module__}.{class_of(build).__name__}"
-)
+@for_each("build", BUILDS, ids=lambda build: f"{class_of(build).__module__}.{class_of(build).__name__}")
 def test_whatever_a_request_takes_can_be_sent(build: Any) -> None:
     taken = []
     for field in attrs.fields(class_of(build)):
@@ -93,7 +92,7 @@ def test_whatever_a_request_takes_can_be_sent(build: Any) -> None:
             str(path).encode()
 
 
-@pytest.mark.parametrize("name", [f"{HALF}.png", "a\0.png"])
+@for_each("name", [f"{HALF}.png", "a\0.png"])
 def test_a_file_whose_name_cannot_be_sent_is_refused_when_the_request_is_made(name: str) -> None:
     with pytest.raises(ValueError, match="image"):
         flux.ImageToImage("a cat", image=Path(name))

@@ -14,6 +14,7 @@ import attrs
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.tables import for_each
 
 from piapi_async import PollPolicy, RetryPolicy
 from piapi_async.policy import Backoff, Pace, TokenBucket
@@ -60,7 +61,7 @@ def waits(
 class TestRetryPolicyWaitsTwiceAsLongEachTime:
     """Between two tries it waits ``min(maximum, initial · 2ⁿ) · (1 + jitter · random)`` seconds."""
 
-    @pytest.mark.parametrize(
+    @for_each(
         ("tries", "expected"),
         [(1, 0.5), (2, 1.0), (3, 2.0), (4, 4.0), (5, 8.0), (6, 16.0), (7, 16.0), (60, 16.0)],
     )
@@ -76,7 +77,7 @@ class TestRetryPolicyWaitsTwiceAsLongEachTime:
 
         assert wait == pytest.approx(expected)
 
-    @pytest.mark.parametrize("tries", [61, 1023, 1024, 1025, 1_000_000, 10**8])
+    @for_each("tries", [61, 1023, 1024, 1025, 1_000_000, 10**8])
     def test_without_overflowing_however_often(self, tries: int) -> None:
         assert UNBOUNDED.delay(tries, elapsed=0.0, retry_after=None, rng=Random(0)) == 16.0
 
@@ -94,7 +95,7 @@ class TestRetryPolicyWaitsTwiceAsLongEachTime:
 class TestRetryPolicyHeedsTheServer:
     """…or what the server asked for if that is longer."""
 
-    @pytest.mark.parametrize(
+    @for_each(
         ("retry_after", "expected"),
         [(None, 0.5), (0.0, 0.5), (0.1, 0.5), (0.5, 0.5), (7.0, 7.0), (900.0, 900.0)],
     )
@@ -115,7 +116,7 @@ class TestRetryPolicyHeedsTheServer:
 class TestRetryPolicyGivesUpAfterSoManyTries:
     """It gives up after `attempts` tries…"""
 
-    @pytest.mark.parametrize("attempts", [1, 2, 5])
+    @for_each("attempts", [1, 2, 5])
     def test_and_not_before(self, attempts: int) -> None:
         policy = RetryPolicy(attempts=attempts, total=math.inf)
         found = waits(policy, tries=attempts + 2, rng=Random(0))
@@ -146,15 +147,13 @@ class TestRetryPolicyGivesUpAfterSoLong:
 
         assert wait is None or elapsed + wait <= policy.total * (1 + 1e-12)  # the sum is rounded too
 
-    @pytest.mark.parametrize(
-        ("elapsed", "expected"), [(0.0, 4.0), (6.0, 4.0), (6.001, None), (10.0, None), (99.0, None)]
-    )
+    @for_each(("elapsed", "expected"), [(0.0, 4.0), (6.0, 4.0), (6.001, None), (10.0, None), (99.0, None)])
     def test_but_uses_the_time_to_the_last(self, elapsed: float, expected: float | None) -> None:
         policy = RetryPolicy(total=10.0, jitter=0.0)
 
         assert policy.delay(1, elapsed=elapsed, retry_after=4.0, rng=Random(0)) == expected
 
-    @pytest.mark.parametrize("retry_after", [121.0, 3600.0, 1e300, math.inf])
+    @for_each("retry_after", [121.0, 3600.0, 1e300, math.inf])
     def test_at_once_when_the_server_asks_for_more_than_there_is(self, retry_after: float) -> None:
         assert RetryPolicy().delay(1, elapsed=0.0, retry_after=retry_after, rng=Random(0)) is None
 
@@ -251,7 +250,7 @@ arrivals = st.lists(st.floats(0.0, 3.0), min_size=1, max_size=60).map(
 class TestTokenBucketBurst:
     """At most `requests` at once…"""
 
-    @pytest.mark.parametrize(("requests", "seconds"), [(1, 1.0), (5, 1.0), (3, 0.1), (7, 60.0), (100, 1.0)])
+    @for_each(("requests", "seconds"), [(1, 1.0), (5, 1.0), (3, 0.1), (7, 60.0), (100, 1.0)])
     def test_lets_so_many_through_at_once_and_no_more(self, requests: int, seconds: float) -> None:
         bucket = TokenBucket(requests, seconds)
         goes = drained(bucket, [1000.0] * (requests + 1))
@@ -417,7 +416,7 @@ class TestPollPolicyRarePolls:
 class TestPollPolicyOfAnUnknownAge:
     """95 % of ends are noticed within `delay` seconds also where nothing is known of the task."""
 
-    @pytest.mark.parametrize("delay", [0.5, 1.5, 10.0])
+    @for_each("delay", [0.5, 1.5, 10.0])
     def test_holds_for_ends_at_any_moment(self, delay: float) -> None:
         policy, rng = PollPolicy(delay), Random(7)
         polls: list[float] = []
@@ -439,7 +438,7 @@ class TestPollPolicySafetyNet:
         assert usual.after(2.0) < policy.safety_net(0.0, usual) < usual.after(3.0)
         assert policy.safety_net(10_000.0, usual) == pytest.approx(10.0)
 
-    @pytest.mark.parametrize("spread", [0.7, 1.65, 100.0])
+    @for_each("spread", [0.7, 1.65, 100.0])
     def test_is_made_at_four_typical_durations_at_the_latest(self, spread: float) -> None:
         assert PollPolicy().safety_net(5.0, Usual(10.0, spread, known=True)) <= 35.0
 
@@ -476,19 +475,19 @@ def refusal_of(make: Callable[..., Any], value: object) -> str:
 
 
 class TestArguments:
-    @pytest.mark.parametrize("value", [0, 0.0, -1, -0.5, -math.inf, math.nan, *NOT_NUMBERS], ids=repr)
-    @pytest.mark.parametrize(("make", "name"), MAKERS, ids=[name for _, name in MAKERS])
+    @for_each("value", [0, 0.0, -1, -0.5, -math.inf, math.nan, *NOT_NUMBERS])
+    @for_each(("make", "name"), MAKERS, ids=[name for _, name in MAKERS])
     def test_that_must_be_above_zero(self, make: Callable[..., Any], name: str, value: object) -> None:
         assert refusal_of(make, value) == f"{name}: {value!r} is not allowed; it must be above 0"
 
-    @pytest.mark.parametrize("value", [0, 0.5, 1.5, 2.0, -1, math.inf, math.nan, *NOT_NUMBERS], ids=repr)
-    @pytest.mark.parametrize(("make", "name"), COUNTERS, ids=[name for _, name in COUNTERS])
+    @for_each("value", [0, 0.5, 1.5, 2.0, -1, math.inf, math.nan, *NOT_NUMBERS])
+    @for_each(("make", "name"), COUNTERS, ids=[name for _, name in COUNTERS])
     def test_that_are_counted_must_be_whole(self, make: Callable[..., Any], name: str, value: object) -> None:
         assert (
             refusal_of(make, value) == f"{name}: {value!r} is not allowed; it must be a whole number above 0"
         )
 
-    @pytest.mark.parametrize("make", ENDLESS)
+    @for_each("make", ENDLESS)
     def test_that_would_never_end_must_be_finite(self, make: Callable[..., Any]) -> None:
         assert "inf is not allowed; it must be finite" in refusal_of(make, math.inf)
 
@@ -497,31 +496,31 @@ class TestArguments:
 
         assert policy.total == policy.maximum == math.inf
 
-    @pytest.mark.parametrize("value", [-1, -0.5, -math.inf, math.nan, *NOT_NUMBERS], ids=repr)
-    @pytest.mark.parametrize(("make", "name"), MAKERS_FROM_ZERO, ids=[name for _, name in MAKERS_FROM_ZERO])
+    @for_each("value", [-1, -0.5, -math.inf, math.nan, *NOT_NUMBERS])
+    @for_each(("make", "name"), MAKERS_FROM_ZERO, ids=[name for _, name in MAKERS_FROM_ZERO])
     def test_that_must_not_be_negative(self, make: Callable[..., Any], name: str, value: object) -> None:
         assert refusal_of(make, value) == f"{name}: {value!r} is not allowed; it must be 0 or more"
 
-    @pytest.mark.parametrize("value", [0, 0.0, 1, 2.5])
-    @pytest.mark.parametrize(("make", "name"), MAKERS_FROM_ZERO, ids=[name for _, name in MAKERS_FROM_ZERO])
+    @for_each("value", [0, 0.0, 1, 2.5])
+    @for_each(("make", "name"), MAKERS_FROM_ZERO, ids=[name for _, name in MAKERS_FROM_ZERO])
     def test_that_may_be_zero(self, make: Callable[..., Any], name: str, value: float) -> None:
         assert getattr(make(value), name.partition(".")[2]) == value
 
-    @pytest.mark.parametrize("value", [0, -1.0, math.nan])
+    @for_each("value", [0, -1.0, math.nan])
     def test_of_every_must_be_above_zero_too(self, value: float) -> None:
         assert refusal_of(PollPolicy.every, value).startswith("PollPolicy.")
 
-    @pytest.mark.parametrize(("requests", "seconds"), [(1, math.inf), (math.inf, 1.0), (math.inf, math.inf)])
+    @for_each(("requests", "seconds"), [(1, math.inf), (math.inf, 1.0), (math.inf, math.inf)])
     def test_of_a_bucket_must_be_finite(self, requests: Any, seconds: float) -> None:
         with pytest.raises(ValueError, match="is not allowed"):
             TokenBucket(requests, seconds)
 
-    @pytest.mark.parametrize("cls", [RetryPolicy])
+    @for_each("cls", [RetryPolicy])
     def test_of_a_retry_policy_go_by_name(self, cls: Callable[..., Any]) -> None:
         with pytest.raises(TypeError, match="positional"):
             cls(3)
 
-    @pytest.mark.parametrize(("policy", "name"), [(RetryPolicy(), "attempts"), (PollPolicy(), "delay")])
+    @for_each(("policy", "name"), [(RetryPolicy(), "attempts"), (PollPolicy(), "delay")])
     def test_cannot_be_changed_afterwards(self, policy: object, name: str) -> None:
         with pytest.raises(attrs.exceptions.FrozenInstanceError):
             setattr(policy, name, 3)

@@ -14,6 +14,7 @@ from typing import Any, get_type_hints
 import attrs
 import pytest
 from support.processes import ended
+from support.tables import for_each
 
 import piapi_async
 from piapi_async import Ledger, PiAPI, PollPolicy, Request, RetryPolicy, Task, TaskHandle, TaskRef
@@ -112,7 +113,7 @@ class TestNames:
     def test_are_what_dir_shows(self) -> None:
         assert set(dir(piapi_async)) == NAMES
 
-    @pytest.mark.parametrize("name", ["reroll", "Client", "piapi", "aiohttp_", "_nothing"])
+    @for_each("name", ["reroll", "Client", "piapi", "aiohttp_", "_nothing"])
     def test_that_do_not_exist_are_an_attribute_error(self, name: str) -> None:
         with pytest.raises(AttributeError, match=f"module 'piapi_async' has no attribute '{name}'"):
             getattr(piapi_async, name)
@@ -282,13 +283,11 @@ def verb_shape(cls: Callable[..., Any]) -> str:
 
 
 class TestSignatures:
-    @pytest.mark.parametrize(
-        ("name", "function", "expected"), SIGNATURES, ids=[name for name, _, _ in SIGNATURES]
-    )
+    @for_each(("name", "function", "expected"), SIGNATURES, ids=[name for name, _, _ in SIGNATURES])
     def test_are_as_documented(self, name: str, function: Callable[..., Any], expected: str) -> None:
         assert (verb_shape(function) if name in VERBS else shape(function)) == expected
 
-    @pytest.mark.parametrize("verb", sorted(VERBS))
+    @for_each("verb", sorted(VERBS))
     def test_of_every_verb_hold_the_webhook_fields_by_name(self, verb: str) -> None:
         parameters = inspect.signature(getattr(piapi_async, verb)).parameters
 
@@ -296,7 +295,7 @@ class TestSignatures:
         for name in WEBHOOK_FIELDS:
             assert (parameters[name].kind, parameters[name].default) == (inspect.Parameter.KEYWORD_ONLY, None)
 
-    @pytest.mark.parametrize(
+    @for_each(
         ("cls", "names"),
         [
             (
@@ -345,7 +344,7 @@ class TestSignatures:
         there = {*dir(cls), *(f.name for f in getattr(cls, "__attrs_attrs__", ()))}
         assert {name for name in there if not name.startswith("_")} == names
 
-    @pytest.mark.parametrize(
+    @for_each(
         "function",
         [
             *(PiAPI.submit, PiAPI.fetch, PiAPI.fetch_many, PiAPI.cancel, PiAPI.close),
@@ -356,7 +355,7 @@ class TestSignatures:
     def test_of_what_does_io_are_coroutine_functions(self, function: Callable[..., Any]) -> None:
         assert inspect.iscoroutinefunction(function)
 
-    @pytest.mark.parametrize("function", [TaskHandle.updates, piapi_async.as_completed])
+    @for_each("function", [TaskHandle.updates, piapi_async.as_completed])
     def test_of_what_is_looped_over_are_async_generators(self, function: Callable[..., Any]) -> None:
         assert inspect.isasyncgenfunction(function)
 
@@ -382,7 +381,7 @@ MEMBERS = dict(public_members())
 
 
 class TestCompletion:
-    @pytest.mark.parametrize(
+    @for_each(
         ("cls", "names"),
         [
             (Ledger, {"close", "counts", "entries", "find", "pending", "resolve", "unknown"}),
@@ -423,7 +422,7 @@ class TestDocstrings:
             "TaskRef.from_json",
         } <= MEMBERS.keys()
 
-    @pytest.mark.parametrize("name", ["to_http", "parse"])
+    @for_each("name", ["to_http", "parse"])
     def test_of_what_all_requests_do_stand_in_their_protocol(self, name: str) -> None:
         assert inspect.getdoc(getattr(Request, name))
 
@@ -438,7 +437,7 @@ class TestDocstrings:
 
 
 class TestAnnotations:
-    @pytest.mark.parametrize(
+    @for_each(
         "name",
         # A handle is made by its client, and no value; it knows the client's class to type checkers only.
         [
@@ -454,7 +453,7 @@ class TestAnnotations:
 
 
 class TestRequests:
-    @pytest.mark.parametrize("verb", sorted(VERBS))
+    @for_each("verb", sorted(VERBS))
     def test_take_one_argument_by_position_and_perhaps_an_index(self, verb: str) -> None:
         parameters = inspect.signature(getattr(piapi_async, verb)).parameters
         kinds = [parameter.kind for parameter in parameters.values()]

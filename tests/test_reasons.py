@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.families import FamilyCase
 from support.serving import serving
+from support.tables import for_each
 
 from piapi_async import (
     APIError,
@@ -31,7 +32,7 @@ def error_classes() -> list[type[PiAPIError]]:
     return [cls for cls in found if cls.__module__ == errors.__name__ and not cls.__name__.startswith("_")]
 
 
-@pytest.mark.parametrize("cls", error_classes())
+@for_each("cls", error_classes())
 def test_every_error_has_a_sentence_of_its_own(cls: type[PiAPIError]) -> None:
     inherited = [base._for_users for base in cls.__mro__[1:] if issubclass(base, PiAPIError)]
 
@@ -54,7 +55,7 @@ def test_what_operators_are_told_is_kept_from_users() -> None:
     assert WaitTimeout("task 6886fc4d").reason == "It takes longer than expected, and goes on."
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("said", "told"),
     [
         ("Banned prompt detected: blood", "Banned prompt detected: blood"),

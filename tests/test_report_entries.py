@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.any_json import JSON
+from support.tables import for_each
 from support.threaded_emulator import threaded_emulator
 
 from piapi_async import PiAPI, PollPolicy
@@ -68,7 +69,7 @@ def test_a_grid_has_its_quadrants_its_cost_its_times_and_what_can_be_chosen() ->
     assert {"upscale": [1, 2, 3, 4], "reroll": True, "again": True, "system": ""} == found["actions"]
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("changes", "state", "may_be_sent_again"),
     [
         ({"error_type": "SubmissionUnknown", "state": None, "task_id": None}, "unknown", False),
@@ -129,7 +130,7 @@ def test_a_page_that_cannot_be_written_is_told_and_fails_nothing(
     assert "could not be written" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
+@for_each(
     "link",
     [
         "javascript:alert(1)",

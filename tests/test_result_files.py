@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
+from support.tables import for_each
 
 from piapi_async import FileKind, FileRole
 from piapi_async._protocol.result_files import files_to_save, find_files
@@ -18,7 +18,7 @@ def found(value: object) -> list[tuple[str, FileKind]]:
 
 
 class TestFindFiles:
-    @pytest.mark.parametrize(
+    @for_each(
         ("name", "kind"),
         [
             ("image_url", IMAGE),
@@ -36,15 +36,15 @@ class TestFindFiles:
     def test_knows_a_file_by_its_name(self, name: str, kind: FileKind) -> None:
         assert found({name: URL}) == [(f"output.{name}", kind)]
 
-    @pytest.mark.parametrize("name", ["prompt", "url", "download_url", "prompt_img_url", "text", "id"])
+    @for_each("name", ["prompt", "url", "download_url", "prompt_img_url", "text", "id"])
     def test_takes_no_other_text_for_a_file_where_there_is_one(self, name: str) -> None:
         assert found({name: f"{URL}/other", "image_url": URL}) == [("output.image_url", IMAGE)]
 
-    @pytest.mark.parametrize("value", [None, "", "  ", 5, True, {}, [], [None, ""], {"width": 5}])
+    @for_each("value", [None, "", "  ", 5, True, {}, [], [None, ""], {"width": 5}])
     def test_finds_nothing_where_nothing_is(self, value: object) -> None:
         assert found({"video": value, "image_urls": value}) == []
 
-    @pytest.mark.parametrize("value", [None, "", "a text", 5, []])
+    @for_each("value", [None, "", "a text", 5, []])
     def test_finds_nothing_outside_of_objects(self, value: object) -> None:
         assert found(value) == []
 

@@ -14,6 +14,7 @@ import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.tables import for_each
 
 from piapi_async import LEGACY, MidjourneyResult, Task, TaskRef, TaskState
 from piapi_async._http import HTTPResponse
@@ -40,7 +41,7 @@ COPIERS: list[Callable[[Any], Any]] = [
     copy.deepcopy,
     lambda value: pickle.loads(pickle.dumps(value)),
 ]
-each_copier = pytest.mark.parametrize("copied", COPIERS, ids=["copy", "deepcopy", "pickle"])
+each_copier = for_each("copied", COPIERS, ids=["copy", "deepcopy", "pickle"])
 
 
 def read(status: str = "finished", task_id: str = "c0d39b5a", **fields: Any) -> Task[MidjourneyResult]:
@@ -51,7 +52,7 @@ class TestStates:
     def test_are_the_five_documented_ones(self) -> None:
         assert [state.name for state in TaskState] == ["WAITING", "RUNNING", "DONE", "FAILED", "CANCELLED"]
 
-    @pytest.mark.parametrize(
+    @for_each(
         ("state", "expected"),
         [
             (TaskState.WAITING, False),
@@ -66,19 +67,19 @@ class TestStates:
 
 
 class TestClassify:
-    @pytest.mark.parametrize("spell", [str.lower, str.upper, str.title, str.swapcase, "  {}\n".format])
-    @pytest.mark.parametrize(("word", "state"), WORDS.items())
+    @for_each("spell", [str.lower, str.upper, str.title, str.swapcase, "  {}\n".format])
+    @for_each(("word", "state"), WORDS.items())
     def test_knows_the_words_in_any_case(
         self, word: str, state: TaskState, spell: Callable[[str], str]
     ) -> None:
         assert classify(spell(word)) is state
         assert is_known_status(spell(word))
 
-    @pytest.mark.parametrize("word", ["timed out", "Timed-Out", "TIME OUT"])
+    @for_each("word", ["timed out", "Timed-Out", "TIME OUT"])
     def test_knows_words_of_two_parts_however_they_are_joined(self, word: str) -> None:
         assert classify(word) is TaskState.FAILED
 
-    @pytest.mark.parametrize("word", ["", "pondering", "finished?", "undone", "not finished", "🤔"])
+    @for_each("word", ["", "pondering", "finished?", "undone", "not finished", "🤔"])
     def test_takes_a_word_nobody_knows_for_still_waiting(self, word: str) -> None:
         assert classify(word) is TaskState.WAITING
         assert not is_known_status(word)
@@ -101,7 +102,7 @@ class TestTask:
                 setattr(task, name, None)
 
     @each_copier
-    @pytest.mark.parametrize("looked_at", [False, True], ids=["untouched", "looked at"])
+    @for_each("looked_at", [False, True], ids=["untouched", "looked at"])
     def test_keeps_all_it_says_when_copied(self, copied: Callable[[Any], Any], *, looked_at: bool) -> None:
         task = read(
             meta={"task_type": "reroll", "created_at": 1709035361},
@@ -132,7 +133,7 @@ class TestTask:
         assert one == other
         assert hash(one) == hash(other)
 
-    @pytest.mark.parametrize(
+    @for_each(
         "other",
         [
             read("failed"),
@@ -141,7 +142,6 @@ class TestTask:
             read(task_result={"task_progress": 5}),
             read(task_result={"image_url": "https://a.b/1.png"}),
         ],
-        ids=repr,
     )
     def test_differs_from_a_look_that_saw_something_else(self, other: Task[MidjourneyResult]) -> None:
         assert read() != other
@@ -158,7 +158,7 @@ refs = st.builds(TaskRef, st.text(min_size=1), st.text(min_size=1), st.text(min_
 
 
 class TestEndError:
-    @pytest.mark.parametrize(
+    @for_each(
         ("answer", "said"),
         [
             (read("failed", task_result={"error_messages": ["no luck"]}), "Task c0d39b5a failed: no luck."),
@@ -172,7 +172,7 @@ class TestEndError:
         assert error is not None
         assert (str(error), error.task) == (said, answer)
 
-    @pytest.mark.parametrize("word", ["staged", "processing", "finished", "pondering"])
+    @for_each("word", ["staged", "processing", "finished", "pondering"])
     def test_is_none_for_a_task_that_is_done_or_goes_on(self, word: str) -> None:
         assert end_error(read(word)) is None
 
@@ -211,7 +211,7 @@ class TestTaskRef:
 
         assert TaskRef.from_json(text) == self.ref
 
-    @pytest.mark.parametrize(
+    @for_each(
         "text",
         [
             "",
@@ -230,7 +230,6 @@ class TestTaskRef:
             '{"origin": "", "family": "legacy", "task_id": "c0d39b5a"}',
             b"\xff\xfe",
         ],
-        ids=repr,
     )
     def test_is_not_made_from_anything_else(self, text: str | bytes) -> None:
         with pytest.raises(ValueError, match="not a TaskRef"):
@@ -256,16 +255,16 @@ class TestTaskRef:
 
 
 class TestTaskId:
-    @pytest.mark.parametrize("value", ["c0d39b5a", " c0d39b5a\n"])
+    @for_each("value", ["c0d39b5a", " c0d39b5a\n"])
     def test_is_the_users_text_stripped(self, value: str) -> None:
         assert check_task_id(value) == "c0d39b5a"
 
-    @pytest.mark.parametrize("value", ["", "  ", "\n"], ids=repr)
+    @for_each("value", ["", "  ", "\n"])
     def test_is_not_empty(self, value: str) -> None:
         with pytest.raises(ValueError, match="the task id is empty"):
             check_task_id(value)
 
-    @pytest.mark.parametrize("value", [None, 42, b"c0d39b5a", ["c0d39b5a"]], ids=repr)
+    @for_each("value", [None, 42, b"c0d39b5a", ["c0d39b5a"]])
     def test_is_a_text(self, value: Any) -> None:
         with pytest.raises(TypeError, match="a task id must be a str, not "):
             check_task_id(value)
@@ -283,7 +282,7 @@ class TestFamily:
 
 
 class TestFromUnix:
-    @pytest.mark.parametrize(
+    @for_each(
         ("seconds", "expected"),
         [
             (1709035361, datetime(2024, 2, 27, 12, 2, 41, tzinfo=UTC)),
@@ -294,9 +293,7 @@ class TestFromUnix:
     def test_is_an_aware_time(self, seconds: float, expected: datetime) -> None:
         assert from_unix(seconds) == expected
 
-    @pytest.mark.parametrize(
-        "seconds", [None, 0, 0.0, -1, -62135596800, 1e12, 1e300, 10**400, float("inf"), float("nan")]
-    )
+    @for_each("seconds", [None, 0, 0.0, -1, -62135596800, 1e12, 1e300, 10**400, float("inf"), float("nan")])
     def test_is_none_for_what_is_no_time(self, seconds: float | None) -> None:
         assert from_unix(seconds) is None
 

@@ -19,6 +19,7 @@ from aiohttp.client_reqrep import ConnectionKey, RequestInfo
 from multidict import CIMultiDict, CIMultiDictProxy
 from support.serving import KEY, no_leaks, now, serving, turns
 from support.strict_server import Act, StrictServer, free_port, http, ok, strict_server
+from support.tables import for_each
 from yarl import URL
 
 from piapi_async import PiAPI, Reroll, RetryPolicy
@@ -919,13 +920,13 @@ async def test_the_key_is_in_no_log_repr_or_error(everything_logged: pytest.LogC
     assert KEY not in "".join(shown)
 
 
-@pytest.mark.parametrize("key", [None, "", "   ", "\n"])
+@for_each("key", [None, "", "   ", "\n"])
 def test_a_missing_key_is_said_to_be_missing(key: str | None) -> None:
     with pytest.raises(ValueError, match="PIAPI_API_KEY"):
         check_key(Hidden(key))
 
 
-@pytest.mark.parametrize("key", ["a b", "a\nb", "a\r\nX-Evil: 1", "schlüssel", "a\x00b", "a\tb", "\x7f"])
+@for_each("key", ["a b", "a\nb", "a\r\nX-Evil: 1", "schlüssel", "a\x00b", "a\tb", "\x7f"])
 def test_a_key_that_cannot_go_into_a_header_is_refused_and_not_shown(key: str) -> None:
     with pytest.raises(ValueError, match="PIAPI_API_KEY") as caught:
         check_key(Hidden(key))
@@ -940,7 +941,7 @@ def test_white_space_around_a_key_is_dropped() -> None:
 # -- base URLs ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("given", "kept"),
     [
         ("https://api.piapi.ai", "https://api.piapi.ai"),
@@ -958,7 +959,7 @@ def test_a_base_url_that_is_safe_is_taken(given: str, kept: str) -> None:
     assert check_base_url(given, allow_insecure=False) == kept
 
 
-@pytest.mark.parametrize(
+@for_each(
     "base_url",
     [
         "http://api.piapi.ai",
@@ -981,7 +982,7 @@ def test_plain_http_goes_anywhere_when_that_is_allowed() -> None:
     assert check_base_url("http://proxy.example:81/", allow_insecure=True) == "http://proxy.example:81"
 
 
-@pytest.mark.parametrize(
+@for_each(
     "base_url",
     [
         "api.piapi.ai",
@@ -1006,7 +1007,7 @@ def test_a_base_url_that_is_none_is_refused_whatever_is_allowed(base_url: str) -
     assert "word" not in str(caught.value).replace("passwd", "")
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("base_url", "origin"),
     [
         ("https://api.piapi.ai/v7", "https://api.piapi.ai"),

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from support.any_json import JSON, NEAR, look_at_all_of
+from support.tables import for_each
 
 from piapi_async import (
     UNIFIED,
@@ -111,7 +112,7 @@ class TestCreateTask:
             b'{"model":"a/model","task_type":"a-type","input":{"prompt":"a cat","nested":{"list":[1,null]}}}',
         )
 
-    @pytest.mark.parametrize(
+    @for_each(
         ("around", "config"),
         [
             ({"service_mode": "private"}, {"service_mode": "private"}),
@@ -132,7 +133,7 @@ class TestCreateTask:
         assert orjson.loads(request.to_http().body)["config"] == config
         assert "hush-hush" not in repr(request)
 
-    @pytest.mark.parametrize(
+    @for_each(
         ("args", "told"),
         [
             (("", "t", {}), "CreateTask.model: '' is not allowed; it must be a non-empty string"),
@@ -147,7 +148,7 @@ class TestCreateTask:
         with pytest.raises(ValueError, match=told):
             CreateTask(*args)
 
-    @pytest.mark.parametrize(
+    @for_each(
         "around",
         [
             {"service_mode": "fast"},
@@ -187,14 +188,14 @@ class TestCreateTask:
 
 
 class TestCreated:
-    @pytest.mark.parametrize("code", [200, 0, "200", None, {}, True])
+    @for_each("code", [200, 0, "200", None, {}, True])
     def test_gives_the_id(self, code: object) -> None:
         assert created({"code": code, "data": {"task_id": " t1 "}, "message": "success"}) == "t1"
 
     def test_gives_the_id_without_a_code(self) -> None:
         assert created({"data": {"task_id": "t1"}}) == "t1"
 
-    @pytest.mark.parametrize(
+    @for_each(
         ("status", "kind"),
         [
             (400, InvalidRequestError),
@@ -226,7 +227,7 @@ class TestCreated:
         with pytest.raises(APIError, match="was refused"):
             created({"status": "failed"})
 
-    @pytest.mark.parametrize(
+    @for_each(
         ("body", "path"),
         [
             ({"code": 200, "data": {}, "message": "success"}, "task_id"),
@@ -277,7 +278,7 @@ class TestFetched:
     def test_gives_the_output_as_it_came_where_nobody_says_more(self) -> None:
         assert fetched(FINISHED["data"]).result == FINISHED["data"]["output"]
 
-    @pytest.mark.parametrize("name", ["image_urls", "temporary_image_urls"])
+    @for_each("name", ["image_urls", "temporary_image_urls"])
     def test_takes_either_list_of_images(self, name: str) -> None:
         other = {"image_urls", "temporary_image_urls"} - {name}
         task = finished(
@@ -286,13 +287,13 @@ class TestFetched:
 
         assert task.images == ("https://a.b/1.png",)
 
-    @pytest.mark.parametrize("output", [None, "", [], {}, "text", 5])
+    @for_each("output", [None, "", [], {}, "text", 5])
     def test_takes_anything_for_no_output(self, output: object) -> None:
         task = fetched({"status": "completed", "output": output})
 
         assert (task.result, task.images, task.files, task.progress) == ({}, (), (), None)
 
-    @pytest.mark.parametrize(
+    @for_each(
         ("output", "progress"),
         [
             ({"progress": "42%"}, 42),
@@ -312,7 +313,7 @@ class TestFetched:
         assert task.images == ("https://a.b/1.png",)
         assert [file.path for file in task.files] == ["output.image_urls[0].url"]
 
-    @pytest.mark.parametrize(
+    @for_each(
         "time",
         [
             "0001-01-01T00:00:00Z",
@@ -332,7 +333,7 @@ class TestFetched:
 
         assert (task.created_at, task.started_at, task.ended_at) == (None, None, None)
 
-    @pytest.mark.parametrize(
+    @for_each(
         ("text", "micro"),
         [
             ("2026-01-07T01:36:08Z", 0),
@@ -346,13 +347,13 @@ class TestFetched:
 
         assert task.ended_at == datetime(2026, 1, 7, 1, 36, 8, micro, UTC)
 
-    @pytest.mark.parametrize("meta", [None, [], "text", 5])
+    @for_each("meta", [None, [], "text", 5])
     def test_has_no_life_where_the_wire_has_none(self, meta: object) -> None:
         task = fetched({"status": "completed", "meta": meta, "task_type": 5})
 
         assert (task.task_type, task.created_at) == ("", None)
 
-    @pytest.mark.parametrize(
+    @for_each(
         ("error", "text"),
         [
             (
@@ -377,7 +378,7 @@ class TestFetched:
 
         assert (task.state, task.error) == (TaskState.DONE, "")
 
-    @pytest.mark.parametrize("status", [400, 404])
+    @for_each("status", [400, 404])
     def test_of_an_unknown_id_is_not_found(self, status: int) -> None:
         body = {"code": status, "data": None, "message": "task not found"}
 
@@ -390,7 +391,7 @@ class TestFetched:
             fetched({"task_id": "other", "status": "completed"})
         assert caught.value.path == "data.task_id"
 
-    @pytest.mark.parametrize("data", [None, [], "text", {}, {"status": ""}, {"status": {}}])
+    @for_each("data", [None, [], "text", {}, {"status": ""}, {"status": {}}])
     def test_without_a_task_is_not_understood(self, data: object) -> None:
         with pytest.raises(UnexpectedAnswer):
             fetched(data)
@@ -433,7 +434,7 @@ class TestCancel:
     def test_is_done_when_the_host_says_so(self) -> None:
         CancelTask(ID).parse(response({"code": 200, "message": f"task {ID} canceled"}))
 
-    @pytest.mark.parametrize("status", [200, 400])
+    @for_each("status", [200, 400])
     def test_of_a_task_that_runs_is_refused(self, status: int) -> None:
         with pytest.raises(InvalidRequestError, match="processing"):
             CancelTask(ID).parse(response({"code": 400, "message": "task is processing"}, status))
@@ -450,9 +451,7 @@ class TestCancel:
         with pytest.raises(AuthenticationError):
             CancelPending(NOON).parse(response({"message": "invalid api key"}, 401))
 
-    @pytest.mark.parametrize(
-        "args", [(NOON.replace(tzinfo=None),), (1753099200,), (NOON, "flux"), (NOON, ["kling"])]
-    )
+    @for_each("args", [(NOON.replace(tzinfo=None),), (1753099200,), (NOON, "flux"), (NOON, ["kling"])])
     def test_of_what_is_pending_refuses_what_no_host_takes(self, args: tuple[Any, ...]) -> None:
         with pytest.raises(ValueError, match="CancelPending"):
             CancelPending(*args)

@@ -9,12 +9,13 @@ import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.tables import for_each
 from support.vendor_samples import LINK, SAMPLES, body_of, chosen, entry_of, expected, typed
 
 from piapi_async import CreateTask
 from piapi_async.models import faceswap, kling, luma, seedance, trellis, udio
 
-each_sample = pytest.mark.parametrize(
+each_sample = for_each(
     ("model", "task_type", "given_"),
     SAMPLES,
     ids=[f"{number}-{sample[1]}" for number, sample in enumerate(SAMPLES)],
@@ -128,13 +129,11 @@ class TestWhateverASourceShows:
 
         assert body_of(request) == expected(model, task_type, given_)
 
-    @pytest.mark.parametrize("preset", PRESETS)
+    @for_each("preset", PRESETS)
     def test_of_motions(self, preset: str) -> None:
         assert kling.MotionControl(LINK, preset_motion=preset, video_url="").preset_motion == preset
 
-    @pytest.mark.parametrize(
-        "cls", [luma.Video, trellis.ImageTo3D, kling.Video, udio.GenerateMusic, seedance.Video]
-    )
+    @for_each("cls", [luma.Video, trellis.ImageTo3D, kling.Video, udio.GenerateMusic, seedance.Video])
     def test_of_nothing_set_is_nothing_given(self, cls: Any) -> None:
         first = next(f.name for f in attrs.fields(cls) if not f.kw_only)
 
@@ -151,7 +150,7 @@ class TestWhateverASourceShows:
 
         assert kinds == ["generate", "user", "user", "instrumental"]
 
-    @pytest.mark.parametrize("name", ["cat.png", "cat", "./cat", "ftp://a.b/cat.png"])
+    @for_each("name", ["cat.png", "cat", "./cat", "ftp://a.b/cat.png"])
     def test_is_not_a_file_that_nobody_can_read(self, name: str) -> None:
         with pytest.raises(ValueError, match="target_image"):
             faceswap.FaceSwap(name, swap_image=LINK)

@@ -10,6 +10,7 @@ import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.tables import for_each
 
 import piapi_async._verdict
 from piapi_async import (
@@ -114,13 +115,11 @@ def test_the_module_opens_with_the_table_that_the_readme_shows() -> None:
 
 
 class TestReadAnswer:
-    @pytest.mark.parametrize("status", [200, 201, 202, 299])
+    @for_each("status", [200, 201, 202, 299])
     def test_gives_the_object_of_any_good_answer(self, status: int) -> None:
         assert read_answer(answer(status, {"status": "pending"}), FETCH) == {"status": "pending"}
 
-    @pytest.mark.parametrize(
-        "body", [b"", b"null", b"[]", b'"finished"', b"42", b"true", HTML, b"\xff\xfe", b'{"a":']
-    )
+    @for_each("body", [b"", b"null", b"[]", b'"finished"', b"42", b"true", HTML, b"\xff\xfe", b'{"a":'])
     def test_does_not_understand_a_good_answer_without_an_object(self, body: bytes) -> None:
         with pytest.raises(UnexpectedAnswer) as caught:
             read_answer(answer(200, body), FETCH)
@@ -179,7 +178,7 @@ TABLE: list[tuple[int, str, type[APIError]]] = [
 
 
 class TestRefusal:
-    @pytest.mark.parametrize("status", sorted({status for status, *_ in TABLE}))
+    @for_each("status", sorted({status for status, *_ in TABLE}))
     def test_is_named_by_status_and_text(self, status: int) -> None:
         for text, cls in [row[1:] for row in TABLE if row[0] == status]:
             error = refusal(answer(status, refused(text) if text else b""), FETCH)
@@ -189,7 +188,7 @@ class TestRefusal:
             # what a gateway says is not the host's word
             assert error.message == ("" if text in STOCK else text)
 
-    @pytest.mark.parametrize("status", [300, 400, 401, 404, 418, 429, 500, 503])
+    @for_each("status", [300, 400, 401, 404, 418, 429, 500, 503])
     def test_without_the_hosts_json_shows_how_the_body_begins(self, status: int) -> None:
         error = refusal(answer(status, HTML), FETCH)
 
@@ -205,7 +204,7 @@ class TestRefusal:
     def test_without_a_body_is_still_a_sentence(self) -> None:
         assert str(refusal(answer(500), FETCH)) == "Fetch('c0d39b5a') was answered with an error: HTTP 500."
 
-    @pytest.mark.parametrize(
+    @for_each(
         ("response", "advice"),
         [
             (answer(401, refused("Invalid API key")), "Check the API key"),
@@ -227,11 +226,11 @@ class TestRefusal:
         assert len(str(error)) < 400
         assert len(error.body) <= 300
 
-    @pytest.mark.parametrize("text", [" spaced \n", "\tspaced"])
+    @for_each("text", [" spaced \n", "\tspaced"])
     def test_strips_the_hosts_text(self, text: str) -> None:
         assert refusal(answer(400, refused(text)), FETCH).message == "spaced"
 
-    @pytest.mark.parametrize("message", [None, 42, "", "  ", ["busy"], {"text": "busy"}])
+    @for_each("message", [None, 42, "", "  ", ["busy"], {"text": "busy"}])
     def test_of_a_failed_status_without_a_text_says_just_that(self, message: object) -> None:
         error = refusal(answer(400, {"status": "failed", "message": message}), FETCH)
 
@@ -240,7 +239,7 @@ class TestRefusal:
     def test_takes_the_text_its_caller_has_read(self) -> None:
         assert refusal(answer(200, {}), FETCH, message="task not found").message == "task not found"
 
-    @pytest.mark.parametrize(("status", "expected"), [(429, 7.0), (400, 7.0)])
+    @for_each(("status", "expected"), [(429, 7.0), (400, 7.0)])
     def test_of_a_busy_host_keeps_the_seconds_it_asked_for(self, status: int, expected: float) -> None:
         error = refusal(answer(status, refused("too many requests"), retry_after="7"), FETCH)
 
@@ -264,7 +263,7 @@ class TestRefusal:
 
 
 class TestSaysFailed:
-    @pytest.mark.parametrize(
+    @for_each(
         "data",
         [
             {"status": "failed"},
@@ -277,7 +276,7 @@ class TestSaysFailed:
     def test_by_the_status_word_or_the_flag_of_2023(self, data: Mapping[str, Any]) -> None:
         assert says_failed(data)
 
-    @pytest.mark.parametrize(
+    @for_each(
         "data",
         [
             {},
@@ -294,15 +293,15 @@ class TestSaysFailed:
 
 
 class TestCreateErrors:
-    @pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 409, 422, 429, 500])
-    @pytest.mark.parametrize("text", ["bad", "banned prompt words: gore"])
+    @for_each("status", [400, 401, 402, 403, 404, 409, 422, 429, 500])
+    @for_each("text", ["bad", "banned prompt words: gore"])
     def test_say_that_nothing_was_paid_when_that_is_certain(self, status: int, text: str) -> None:
         judgement = judged(status, refused(text))
 
         assert judgement.verdict is (Verdict.RETRY if status == 429 else Verdict.RAISE)
         assert "No task was made, nothing was paid." in str(judgement.error)
 
-    @pytest.mark.parametrize(
+    @for_each(
         "response",
         [answer(408), answer(303), answer(502, HTML), answer(403), answer(504, refused("timeout"))],
     )
@@ -313,8 +312,8 @@ class TestCreateErrors:
         assert "paid" not in str(judgement.error)
         assert "Check" not in str(judgement.error)
 
-    @pytest.mark.parametrize("text", MONEY)
-    @pytest.mark.parametrize("status", [200, 400, 402, 403, 500])
+    @for_each("text", MONEY)
+    @for_each("status", [200, 400, 402, 403, 500])
     def test_about_money_are_a_class_of_their_own(self, status: int, text: str) -> None:
         judgement = judged(status, refused(text))
 
@@ -322,13 +321,11 @@ class TestCreateErrors:
         assert type(judgement.error) is InsufficientCreditError
         assert "Buy credit" in str(judgement.error)
 
-    @pytest.mark.parametrize(
-        "text", ["Insufficient plan level", "not enough bots", "banned: insufficient credits"]
-    )
+    @for_each("text", ["Insufficient plan level", "not enough bots", "banned: insufficient credits"])
     def test_about_anything_else_are_not(self, text: str) -> None:
         assert not isinstance(judged(400, refused(text)).error, InsufficientCreditError)
 
-    @pytest.mark.parametrize(
+    @for_each(
         ("body", "text"),
         [
             (
@@ -387,7 +384,7 @@ class TestCreateErrors:
         assert isinstance(judgement.error, InsufficientCreditError)
         assert judgement.error.message == cause
 
-    @pytest.mark.parametrize(
+    @for_each(
         ("text", "prompt"),
         [
             ("banned prompt words: overloaded", ""),
@@ -459,7 +456,7 @@ class TestAnyAnswer:
 
 
 class TestJudgeRead:
-    @pytest.mark.parametrize(
+    @for_each(
         "error",
         [
             TransportError("reset", sent=True),
@@ -470,12 +467,11 @@ class TestJudgeRead:
             UnexpectedAnswer("what?"),
             APIError("slow client", status=408),
         ],
-        ids=repr,
     )
     def test_repeats_all_passing_faults(self, error: PiAPIError) -> None:
         assert judge_read(error) is Verdict.RETRY
 
-    @pytest.mark.parametrize(
+    @for_each(
         "error",
         [
             AuthenticationError("no", status=401, message="no"),
@@ -487,18 +483,17 @@ class TestJudgeRead:
             ClientClosed("closed"),
             SubmissionUnknown("who knows", request=REROLL, at=0.0),
         ],
-        ids=repr,
     )
     def test_raises_all_others(self, error: PiAPIError) -> None:
         assert judge_read(error) is Verdict.RAISE
 
-    @pytest.mark.parametrize("status", [301, 401, 403, 404, 405, 410, 422, 451, 511])
+    @for_each("status", [301, 401, 403, 404, 405, 410, 422, 451, 511])
     def test_repeats_any_status_that_came_without_the_hosts_own_words(self, status: int) -> None:
         error = read_error(status, b"<html>Just a moment...</html>")
 
         assert judge_read(error) is Verdict.RETRY
 
-    @pytest.mark.parametrize("status", [401, 403, 404, 410, 422])
+    @for_each("status", [401, 403, 404, 410, 422])
     def test_raises_what_the_host_says_itself(self, status: int) -> None:
         assert judge_read(read_error(status, b'{"message": "no"}')) is Verdict.RAISE
 
@@ -510,7 +505,7 @@ def read_error(status: int, body: bytes) -> PiAPIError:
 
 
 class TestJudgeMultiFetch:
-    @pytest.mark.parametrize(
+    @for_each(
         "error",
         [
             UnexpectedAnswer("what?"),
@@ -518,12 +513,11 @@ class TestJudgeMultiFetch:
             APIError("no", status=405),
             NotFoundError("no", status=404),
         ],
-        ids=repr,
     )
     def test_raises_what_says_that_the_host_has_none(self, error: PiAPIError) -> None:
         assert judge_multi_fetch(error) is Verdict.RAISE
 
-    @pytest.mark.parametrize(
+    @for_each(
         "error",
         [
             TransportError("reset", sent=True),
@@ -532,7 +526,6 @@ class TestJudgeMultiFetch:
             ServerError("oops", status=503),
             APIError("slow client", status=408),
         ],
-        ids=repr,
     )
     def test_repeats_all_other_passing_faults(self, error: PiAPIError) -> None:
         assert judge_multi_fetch(error) is Verdict.RETRY

@@ -13,6 +13,7 @@ import pytest
 from support.hooking import SECRET, receiving, rely_on_webhooks
 from support.legnext_host import job
 from support.serving import now, serving
+from support.tables import for_each
 
 from piapi_async import PiAPI, WebhookEvent, WebhookReceiver, WebhookRejected, legnext
 from piapi_async._submit.nonces import nonce_in, signed_endpoint
@@ -39,7 +40,7 @@ def test_a_url_that_we_have_signed_is_proof() -> None:
     assert "bot=7" in QUERY
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("headers", "body"),
     [
         ({"X-Legnext-Signature": signature(BODY)}, BODY),
@@ -56,7 +57,7 @@ def test_a_signature_is_proof_and_so_is_the_secret(headers: dict[str, str], body
     assert event(headers, body=body).task_id == JOB
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("headers", "query"),
     [
         ({}, ""),
@@ -78,7 +79,7 @@ def test_anything_else_is_not(headers: dict[str, str], query: str) -> None:
         event(headers, query=query)
 
 
-@pytest.mark.parametrize("wrong", [{"job_id": None}, {"job_id": "x" * 201}, {"status": ""}, {"job_id": 7}])
+@for_each("wrong", [{"job_id": None}, {"job_id": "x" * 201}, {"status": ""}, {"job_id": 7}])
 def test_a_signed_delivery_must_name_a_job_and_its_status(wrong: dict[str, Any]) -> None:
     body = json.dumps(json.loads(BODY) | wrong).encode()
 

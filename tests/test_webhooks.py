@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from multidict import CIMultiDict, CIMultiDictProxy
 from support.hooking import HEADERS, SECRET, delivery, unified
+from support.tables import for_each
 from yarl import URL
 
 from piapi_async import TaskState, WebhookEvent, WebhookRejected
@@ -54,7 +55,7 @@ def test_a_unified_delivery_has_the_task_in_an_envelope() -> None:
     assert "timestamp" not in event.raw
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("word", "state"),
     [
         ("finished", TaskState.DONE),
@@ -82,7 +83,7 @@ def test_the_nonce_is_read_from_the_endpoint_that_a_unified_host_echoes() -> Non
     assert read(unified("t1", config=echoing(ENDPOINT)["config"])).nonce == "0123abcd"
 
 
-@pytest.mark.parametrize(
+@for_each(
     "endpoint",
     [
         "",
@@ -101,8 +102,8 @@ def test_an_endpoint_without_a_nonce_has_none(endpoint: object) -> None:
     assert read(legacy(**echoing(endpoint))).nonce == ""
 
 
-@pytest.mark.parametrize("odd", [None, 7, "x", [], ["x"], {}])
-@pytest.mark.parametrize("name", ["meta", "config"])
+@for_each("odd", [None, 7, "x", [], ["x"], {}])
+@for_each("name", ["meta", "config"])
 def test_an_echo_of_another_shape_has_no_nonce(name: str, odd: object) -> None:
     assert read(legacy(**{name: odd})).nonce == ""
     inner = {"meta": "task_request", "config": "webhook_config"}[name]
@@ -127,13 +128,13 @@ def test_an_event_is_a_value() -> None:
 # -- the secret -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["x-webhook-secret", "X-Webhook-Secret", "X-WEBHOOK-SECRET"])
-@pytest.mark.parametrize("kind", [dict, CIMultiDict, lambda pairs: CIMultiDictProxy(CIMultiDict(pairs))])
+@for_each("name", ["x-webhook-secret", "X-Webhook-Secret", "X-WEBHOOK-SECRET"])
+@for_each("kind", [dict, CIMultiDict, lambda pairs: CIMultiDictProxy(CIMultiDict(pairs))])
 def test_the_secret_is_found_however_a_framework_spells_its_header(name: str, kind: Any) -> None:
     assert read(delivery("t1"), kind([("Host", "bot"), (name, SECRET)])).task_id == "t1"
 
 
-@pytest.mark.parametrize(
+@for_each(
     "given_secret",
     [
         "",
@@ -154,31 +155,31 @@ def test_another_secret_is_rejected(given_secret: str) -> None:
         read(delivery("t1"), {"x-webhook-secret": given_secret})
 
 
-@pytest.mark.parametrize("headers", [{}, {"authorization": SECRET}, {"x-webhook-secret-": SECRET}])
+@for_each("headers", [{}, {"authorization": SECRET}, {"x-webhook-secret-": SECRET}])
 def test_a_missing_secret_is_rejected(headers: dict[str, str]) -> None:
     with pytest.raises(WebhookRejected):
         read(delivery("t1"), headers)
 
 
-@pytest.mark.parametrize("headers", [{}, {"x-webhook-secret": ""}, HEADERS])
+@for_each("headers", [{}, {"x-webhook-secret": ""}, HEADERS])
 def test_nobody_can_be_believed_without_a_secret_to_compare_with(headers: dict[str, str]) -> None:
     with pytest.raises(ValueError, match="secret"):
         read(delivery("t1"), headers, secret="")
 
 
-@pytest.mark.parametrize("secret", ["ключ", "café", " padded", "two\nlines", "\x00"])
+@for_each("secret", ["ключ", "café", " padded", "two\nlines", "\x00"])
 def test_a_secret_that_frameworks_may_read_differently_is_refused(secret: str) -> None:
     with pytest.raises(ValueError, match="printable ASCII"):
         read(delivery("t1"), {"x-webhook-secret": secret}, secret=secret)
 
 
-@pytest.mark.parametrize("code", [0xDCFF, 0xD800, 0xFFFD, 0xFF])
+@for_each("code", [0xDCFF, 0xD800, 0xFFFD, 0xFF])
 def test_a_byte_that_is_no_letter_is_no_question_mark(code: int) -> None:
     with pytest.raises(WebhookRejected):
         read(delivery("t1"), {"x-webhook-secret": f"what{chr(code)}-then"}, secret="what?-then")
 
 
-@pytest.mark.parametrize("task_id", ["x" * 201, "x" * 1_000_000])
+@for_each("task_id", ["x" * 201, "x" * 1_000_000])
 def test_an_id_that_long_is_rejected(task_id: str) -> None:
     with pytest.raises(WebhookRejected, match="200 characters"):
         read(delivery(task_id))
@@ -219,7 +220,7 @@ class WatchedText(str):
     __hash__ = None  # type: ignore[assignment]  # a look-up compares too
 
 
-@pytest.mark.parametrize(("given_secret", "accepted"), [(SECRET, True), ("hook-other", False)])
+@for_each(("given_secret", "accepted"), [(SECRET, True), ("hook-other", False)])
 def test_the_secret_is_compared_in_a_time_that_does_not_tell(given_secret: str, accepted: bool) -> None:  # noqa: FBT001 - a table's column
     headers: Any = {"x-webhook-secret": WatchedText(given_secret)}
     try:
@@ -231,7 +232,7 @@ def test_the_secret_is_compared_in_a_time_that_does_not_tell(given_secret: str, 
         assert event.task_id == "t1"
 
 
-@pytest.mark.parametrize("body", [legacy(**echoing(ENDPOINT)), unified("t1", **echoing(ENDPOINT))])
+@for_each("body", [legacy(**echoing(ENDPOINT)), unified("t1", **echoing(ENDPOINT))])
 def test_an_echoed_secret_is_blanked(body: bytes) -> None:
     event = read(body)
 
@@ -247,7 +248,7 @@ def test_the_repr_tells_of_the_task_and_not_of_its_prompt() -> None:
     assert "private" not in text
 
 
-@pytest.mark.parametrize(
+@for_each(
     "body",
     [
         unified("t1", config=echoing(ENDPOINT)["config"])[:-1],
@@ -340,7 +341,7 @@ MALFORMED: list[bytes] = [
 ]
 
 
-@pytest.mark.parametrize("body", MALFORMED, ids=range(len(MALFORMED)))
+@for_each("body", MALFORMED)
 def test_a_body_that_tells_of_no_task_is_rejected(body: bytes) -> None:
     with pytest.raises(WebhookRejected):
         read(body)

@@ -13,6 +13,7 @@ import pytest
 from attrs import field, frozen
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.tables import for_each
 
 from piapi_async import Blend, Reroll, UnexpectedAnswer
 from piapi_async._http import HTTPRequest, HTTPResponse, post
@@ -47,7 +48,7 @@ DATE = "Wed, 21 Oct 2015 07:28:00 GMT"
 
 
 class TestRetryAfter:
-    @pytest.mark.parametrize(
+    @for_each(
         ("value", "expected"),
         [
             ("5", 5.0),
@@ -63,7 +64,7 @@ class TestRetryAfter:
     def test_in_seconds_is_never_negative(self, value: str, expected: float) -> None:
         assert read_retry_after({"retry-after": value}) == expected
 
-    @pytest.mark.parametrize(
+    @for_each(
         ("value", "expected"),
         [
             ("Wed, 21 Oct 2015 07:29:00 GMT", 60.0),
@@ -77,7 +78,7 @@ class TestRetryAfter:
     def test_as_a_date_counts_from_the_answers_own_date(self, value: str, expected: float) -> None:
         assert read_retry_after({"retry-after": value, "date": DATE}) == expected
 
-    @pytest.mark.parametrize(
+    @for_each(
         "headers",
         [
             {},
@@ -146,7 +147,7 @@ def without_secrets(data: Any) -> Any:
 
 
 class TestBlankSecrets:
-    @pytest.mark.parametrize(
+    @for_each(
         ("body", "expected"),
         [
             (b'{"webhook_secret":"x"}', b'{"webhook_secret":""}'),
@@ -171,7 +172,7 @@ class TestBlankSecrets:
     def test_empties_every_secret_however_it_is_spelt(self, body: bytes, expected: bytes) -> None:
         assert blank_secrets(body) == expected
 
-    @pytest.mark.parametrize(
+    @for_each(
         "body",
         [
             b"",
@@ -239,7 +240,7 @@ class Plain:
 
 
 class TestLabel:
-    @pytest.mark.parametrize(
+    @for_each(
         ("request_", "expected"),
         [
             (REROLL, "Reroll('6886fc4d')"),
@@ -253,7 +254,6 @@ class TestLabel:
             (Keyworded(page=2), "Keyworded('')"),
             (Plain(), "Plain"),
         ],
-        ids=str,
     )
     def test_names_the_class_and_its_first_field(self, request_: Any, expected: str) -> None:
         assert label(request_) == expected
@@ -273,7 +273,7 @@ class TestLabel:
 
 
 class TestShorten:
-    @pytest.mark.parametrize(
+    @for_each(
         ("text", "expected"),
         [("", ""), ("  a \n\t b ", "a b"), ("12345", "12345"), ("123456", "1234…"), ("é" * 6, "éééé…")],
     )
@@ -293,13 +293,13 @@ class TestShorten:
 
 
 class TestIsLoopback:
-    @pytest.mark.parametrize(
+    @for_each(
         "host", ["localhost", "piapi.localhost", "127.0.0.1", "127.255.255.254", "::1", "0:0:0:0:0:0:0:1"]
     )
     def test_of_this_machine(self, host: str) -> None:
         assert is_loopback(host)
 
-    @pytest.mark.parametrize(
+    @for_each(
         "host",
         [
             "",

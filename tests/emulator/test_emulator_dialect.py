@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import orjson
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.tables import for_each
 
 from piapi_async._http import HTTPRequest
 from piapi_async.emulator import PLANS, Dialect, Plan
@@ -50,20 +50,20 @@ GATED = {
 OPTIONAL = ("task_progress", "intermediate_image_urls", "discord_image_url", "temporary_image_urls")
 
 
-@pytest.mark.parametrize("plan", PLANS)
+@for_each("plan", PLANS)
 def test_a_plan_decides_which_optional_fields_are_there(plan: str) -> None:
     result = _fetched(_router(PLANS[plan]), 100)["task_result"]
     assert GATED[plan] == [name in result for name in OPTIONAL]
     assert result["image_url"].startswith("http://d/mj/")
 
 
-@pytest.mark.parametrize(("gated", "values"), [("null", [None] * 4), ("empty", [0, [], "", []])])
+@for_each(("gated", "values"), [("null", [None] * 4), ("empty", [0, [], "", []])])
 def test_a_gated_field_may_be_null_or_empty_instead(gated: str, values: list[object]) -> None:
     result = _fetched(_router(PLANS["free-payg"], gated=gated), 100)["task_result"]
     assert values == [result[name] for name in OPTIONAL]
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("success", "answer", "refusal"),
     [
         ("none", {"task_id", "status", "message"}, {"task_id", "status", "message"}),
@@ -83,12 +83,12 @@ def test_a_refusal_may_be_the_message_alone() -> None:
     assert _ask(_router(error_body="message"), "imagine", {}) == (400, {"message": "prompt is required"})
 
 
-@pytest.mark.parametrize(("unreached", "value"), [("zero", 0), ("null", None), ("absent", "gone")])
+@for_each(("unreached", "value"), [("zero", 0), ("null", None), ("absent", "gone")])
 def test_a_time_not_reached_is_zero_null_or_absent(unreached: str, value: object) -> None:
     assert value == _fetched(_router(unreached=unreached), 1)["meta"].get("ended_at", "gone")
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("crops_in", "filled"),
     [("temporary_image_urls", [False, True]), ("image_urls", [True, False]), ("both", [True, True])],
 )

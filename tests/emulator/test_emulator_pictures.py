@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import io
 
-import pytest
 from PIL import Image, ImageChops, ImageStat
+from support.tables import for_each
 
 from piapi_async.emulator._media import recipes
 from piapi_async.emulator._media.canvas import PALETTES
@@ -110,7 +110,7 @@ def test_a_variation_is_nearer_to_its_parent_than_a_reroll() -> None:
     assert all(_apart(source, image) < 40 for image in varied)
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("verb", "body", "box"),
     [
         ("outpaint", {"zoom_ratio": "2"}, (0.35, 0.35, 0.65, 0.65)),
@@ -162,8 +162,8 @@ def test_a_long_chain_of_outpaints_is_painted_to_a_depth() -> None:
     assert studio.images(task)[0].size == (SIZE, SIZE)
 
 
-@pytest.mark.parametrize("motif", range(len(MOTIFS)))
-@pytest.mark.parametrize("look", range(10))
+@for_each("motif", range(len(MOTIFS)))
+@for_each("look", range(10))
 def test_every_motif_has_colours_in_every_palette_and_shape(motif: int, look: int) -> None:
     picture = Picture(look + 10 * motif, seed=look, width=40 + 24 * (look % 3), height=64)
     image = Gallery().painted(picture)
@@ -172,7 +172,7 @@ def test_every_motif_has_colours_in_every_palette_and_shape(motif: int, look: in
     assert max(ImageStat.Stat(image).stddev) > 8
 
 
-@pytest.mark.parametrize("motif", range(len(MOTIFS)))
+@for_each("motif", range(len(MOTIFS)))
 def test_every_motif_surrounds_another_picture(motif: int) -> None:
     inner = Picture(10 * motif, seed=motif, width=40, height=64)
     image = Gallery().painted(Picture(inner.look, motif, 64, 64, inner=inner, scale=0.5))
