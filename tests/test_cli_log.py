@@ -22,7 +22,7 @@ KEY = "emulator-key"
 @pytest.fixture
 def host() -> Iterator[tuple[Emulator, dict[str, str]]]:
     with threaded_emulator() as (emulator, base_url):
-        yield emulator, {"PIAPI_BASE_URL": base_url, "PIAPI_API_KEY": KEY}
+        yield emulator, {"PIAPI_BASE_URL": base_url, "PIAPI_API_KEY": KEY, "PIAPI_POLL_SPEED": "20"}
 
 
 def run(*words: str, **environment: str) -> Result:

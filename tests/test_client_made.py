@@ -21,22 +21,18 @@ from piapi_async.emulator import Status
 from piapi_async.errors import APIError, TaskFailed
 
 
-@pytest.mark.parametrize(
-    ("settings", "error"),
-    [
+def test_a_client_that_was_not_made_goes_without_a_noise(capsys: pytest.CaptureFixture[str]) -> None:
+    refused: list[tuple[dict[str, Any], Any]] = [
         ({"nonsense": 1}, TypeError),
         ({"timeout": "soon"}, (TypeError, ValueError)),
         ({"base_url": "nowhere"}, ValueError),
         ({"ledger": "run.db"}, TypeError),
         ({"api_key": ""}, ValueError),
-    ],
-)
-def test_a_client_that_was_not_made_goes_without_a_noise(
-    settings: dict[str, Any], error: Any, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(error) as caught:
-        PiAPI(**{"api_key": KEY, **settings})
-    del caught
+    ]
+    for settings, error in refused:
+        with pytest.raises(error) as caught:
+            PiAPI(**{"api_key": KEY, **settings})
+        del caught
     gc.collect()  # pytest turns what `__del__` raises into a failure
 
     assert "" == capsys.readouterr().err

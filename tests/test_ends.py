@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support.serving import KEY
 from support.strict_server import Act, http, strict_server
@@ -96,7 +96,6 @@ def read_all_of(task: Task[Any]) -> None:
 
 
 @each_family
-@settings(deadline=None, max_examples=20)
 @given(
     word=st.sampled_from(list(ENDS)),
     beside=beside,
@@ -115,7 +114,6 @@ def test_any_json_beside_a_word_for_an_end_leaves_it_an_end(
     read_all_of(task)
 
 
-@settings(deadline=None, max_examples=25)
 @given(word=st.sampled_from(list(ENDS)), beside=beside)
 def test_any_json_beside_it_leaves_an_entry_of_many_an_end(word: str, beside: dict[str, Any]) -> None:
     assert LEGACY.fetch_many is not None
@@ -129,7 +127,6 @@ def test_any_json_beside_it_leaves_an_entry_of_many_an_end(word: str, beside: di
     read_all_of(task)
 
 
-@settings(deadline=None, max_examples=25)
 @given(beside=beside)
 def test_no_json_beside_it_ends_a_task_that_is_waiting(beside: dict[str, Any]) -> None:
     assert fetched(UNIFIED, {**beside, "task_id": ID, "status": "processing"}).state is TaskState.RUNNING

@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from support.any_json import JSON, NEAR, look_at_all_of
 from support.tables import for_each
@@ -295,7 +295,6 @@ class TestFamily:
     @pytest.mark.parametrize(
         "call", [*(build() for build, *_ in BARE), *(family.fetch(ID) for family in FAMILY)]
     )
-    @settings(max_examples=50, deadline=None)
     @given(
         body=(NEAR | JSON).map(orjson.dumps) | st.binary(max_size=200),
         status=st.sampled_from([200, 400, 404, 500]),

@@ -12,7 +12,7 @@ from typing import Any
 
 import attrs
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support.tables import for_each
 
@@ -195,7 +195,6 @@ class TestRetryPolicyJitter:
 
         assert len(found) == 100
 
-    @settings(deadline=None, max_examples=50)
     @given(policy=retry_policies, seed=seeds)
     def test_is_the_same_for_the_same_seed(self, policy: RetryPolicy, seed: int) -> None:
         assert waits(policy, tries=8, rng=Random(seed)) == waits(policy, tries=8, rng=Random(seed))
@@ -226,7 +225,6 @@ class TestBackoff:
 class TestRetryPolicyNever:
     """Return the policy that tries once."""
 
-    @settings(deadline=None, max_examples=50)
     @given(tries=st.integers(1, 10**6), retry_after=st.none() | seconds, seed=seeds)
     def test_never_waits(self, tries: int, retry_after: float | None, seed: int) -> None:
         assert (
@@ -355,7 +353,6 @@ class TestPollPolicyNextPoll:
 
         assert 0.0 < plain <= wait <= plain * 1.1 < math.inf
 
-    @settings(deadline=None, max_examples=50)
     @given(age=ages, pace=paces, seed=seeds)
     def test_is_the_same_for_the_same_seed(self, age: float | None, pace: Pace | None, seed: int) -> None:
         first, second = (PollPolicy().next_poll(Random(seed), age=age, pace=pace) for _ in range(2))
@@ -369,7 +366,6 @@ class TestPollPolicyDelay:
     def test_is_a_second_and_a_half_by_default(self) -> None:
         assert PollPolicy() == PollPolicy(1.5) == PollPolicy(delay=1.5)
 
-    @settings(deadline=None, max_examples=50)
     @given(delay=st.floats(0.1, 100.0), factor=st.floats(2.0, 100.0), age=ages, pace=paces)
     def test_of_a_longer_kind_means_no_more_polls(
         self, delay: float, factor: float, age: float | None, pace: Pace | None

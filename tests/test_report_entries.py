@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support.any_json import JSON
 from support.tables import for_each
@@ -165,7 +165,6 @@ def test_a_saved_file_stands_before_its_link_and_is_quoted(tmp_path: Path) -> No
 
 
 @given(values=st.dictionaries(st.sampled_from(sorted(GRID)), JSON), number=st.integers(1, 9))
-@settings(max_examples=60)
 def test_any_line_whatever_gives_an_entry_that_a_script_reads(values: dict[str, Any], number: int) -> None:
     found = entry_of({**GRID, **values}, number, nowhere)
 

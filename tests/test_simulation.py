@@ -14,7 +14,7 @@ from simulation.story import Story, make
 
 import piapi_async
 
-FIXED_SEEDS = 40
+FIXED_SEEDS = 20
 GATE_SEEDS = 240  # many more are lived by `python -m benchmarks.simulate`
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import attrs
 import orjson
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support.tables import for_each
 
@@ -193,12 +193,10 @@ class TestTaskRef:
         assert TaskRef.from_json(ref.to_json()) == ref
         assert TaskRef.from_json(ref.to_json().encode()) == ref
 
-    @settings(deadline=None, max_examples=50)
     @given(refs)
     def test_is_always_one_line(self, ref: TaskRef) -> None:
         assert "\n" not in ref.to_json()
 
-    @settings(deadline=None, max_examples=50)
     @given(refs)
     def test_is_the_same_after_pickling(self, ref: TaskRef) -> None:
         twin = pickle.loads(pickle.dumps(ref))

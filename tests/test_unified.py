@@ -13,7 +13,7 @@ from typing import Any, cast
 import attrs
 import orjson
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from support.any_json import JSON, NEAR, look_at_all_of
 from support.tables import for_each
@@ -558,7 +558,6 @@ CALLS: list[Any] = [
 
 class TestAnything:
     @pytest.mark.parametrize("call", CALLS, ids=lambda call: type(call).__name__)
-    @settings(max_examples=50, deadline=None)
     @given(
         body=(NEAR | JSON).map(orjson.dumps) | st.binary(max_size=200),
         status=st.sampled_from([200, 400, 404, 500]),

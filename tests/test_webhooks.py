@@ -7,7 +7,7 @@ import pickle
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from multidict import CIMultiDict, CIMultiDictProxy
 from support.hooking import HEADERS, SECRET, delivery, unified
@@ -399,7 +399,6 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=40)
 @given(st.dictionaries(NAMES, JSON), st.integers(0, 12))
 def test_any_json_gives_an_event_or_a_rejection(data: dict[str, Any], missing: int) -> None:
     text = json.dumps(data).encode()
@@ -408,7 +407,6 @@ def test_any_json_gives_an_event_or_a_rejection(data: dict[str, Any], missing: i
     survives(HEADERS, text[: len(text) - missing])
 
 
-@settings(max_examples=40)
 @given(st.dictionaries(NAMES, JSON))
 def test_any_task_with_an_id_and_a_status_is_an_event(data: dict[str, Any]) -> None:
     task = {**data, "task_id": "t1", "status": "finished"}

@@ -11,7 +11,7 @@ import attrs
 import orjson
 import pytest
 from attrs import field, frozen
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support.tables import for_each
 
@@ -200,7 +200,6 @@ class TestBlankSecrets:
     def test_changes_nothing_in_bytes_that_do_not_name_a_secret(self, body: bytes) -> None:
         assert blank_secrets(body) == body
 
-    @settings(deadline=None, max_examples=50)
     @given(documents)
     def test_has_nothing_left_to_do_the_second_time(self, data: Any) -> None:
         once = blank_secrets(orjson.dumps(data))
