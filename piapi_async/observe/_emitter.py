@@ -48,6 +48,10 @@ from ._observer import Observer
 _NUMBERS = itertools.count(1)
 _CLIENTS = itertools.count(1)
 
+# Names of their own: every submission and poll asks, and mostly nobody listens.
+_is_logged = logger.isEnabledFor
+_DEBUG, _INFO = logging.DEBUG, logging.INFO
+
 _OBSERVERS_OWN = (Exception, asyncio.CancelledError)
 """What an observer may raise by itself; nobody cancels it."""
 
@@ -79,17 +83,21 @@ class Events:
     @property
     def heard(self) -> bool:
         """Whether anybody hears of the steps of a task's life."""
-        return bool(self._observers) or logger.isEnabledFor(logging.INFO)
+        if self._observers:
+            return True
+        return _is_logged(_INFO)
 
     @property
     def heard_in_detail(self) -> bool:
         """Whether anybody hears of every poll, commit and change."""
-        return bool(self._observers) or logger.isEnabledFor(logging.DEBUG)
+        if self._observers:
+            return True
+        return _is_logged(_DEBUG)
 
     @property
     def logs_requests(self) -> bool:
         """Whether the log has a line for every HTTP request; observers are told of what it was for."""
-        return logger.isEnabledFor(logging.DEBUG)
+        return _is_logged(_DEBUG)
 
     def emit(self, event: Event) -> None:
         """Tell of an event.  Never raises, but for what ends a program."""
@@ -128,7 +136,7 @@ class Events:
 
     def started(self, request: TaskRequest[Any], family: str, key: str | None) -> Subject | None:
         """Tell that `submit` was called; return what later events name it by, None if nobody listens."""
-        if not self.heard:
+        if not self._observers and not _is_logged(_INFO):  # `heard`, without the price of a property
             return None
 
         now = asyncio.get_running_loop().time()
