@@ -95,7 +95,7 @@ COMMIT;
 """
 
 # Each step makes a file of one version a file of the next; the tables and indexes that are new in it
-# are made by `SCHEMA` afterwards.  Columns that were added are empty in the rows that were there, so
+# are made by `_TABLES` afterwards.  Columns that were added are empty in the rows that were there, so
 # no row is touched, and a process of the older release that has the file open can go on.
 _STEPS = {
     1: (
@@ -109,7 +109,7 @@ _STEPS = {
         "ALTER TABLE submits ADD COLUMN clock_offset REAL",
     ),
 }
-"""The changes of tables that exist, by the version that they are made in."""
+"""The changes of tables that exist, by the version that they start from; a version may need none."""
 
 _INDEXES = 6  # of ours; SQLite's own, of the primary key, has no SQL
 
@@ -182,7 +182,7 @@ def _upgrade(connection: sqlite3.Connection) -> None:
 
 def _change_tables(connection: sqlite3.Connection, version: int) -> None:
     for older in range(version, VERSION):
-        for statement in _STEPS[older]:
+        for statement in _STEPS.get(older, ()):
             connection.execute(statement)
 
 
