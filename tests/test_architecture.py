@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import TypeGuard
 
+import pytest
 from attrs import frozen
 from support.tables import for_each
 
@@ -83,6 +84,14 @@ def files() -> list[Path]:
 @cache
 def parse(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"), str(path))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_trees_afterwards() -> Iterator[None]:
+    """Keep no hundred thousands of nodes, among which every later search for garbage would have to look."""
+    yield
+    walk.cache_clear()
+    parse.cache_clear()
 
 
 def is_for_type_checkers(node: ast.AST) -> TypeGuard[ast.If]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from support.serving import serving
 from support.typed_requests import BARE, LEGACY_BARE, PARENT, Build, class_of, name_of
 
-from piapi_async import FileKind, PiAPIError, PollPolicy, TaskState, download
+from piapi_async import FileKind, PiAPI, PiAPIError, PollPolicy, TaskState, download
 from piapi_async.legacy import FACE_SWAP
 from piapi_async.models import joycaption, kling, midjourney, udio
 
@@ -38,22 +39,30 @@ async def parent_of(piapi: Any, cls: type[Any]) -> str:
     return task_id
 
 
-class TestEachRequest:
-    @pytest.mark.parametrize("build", BUILDS, ids=[name_of(class_of(build)) for build in BUILDS])
-    async def test_is_taken_waited_for_and_saved(self, build: Build, tmp_path: Path) -> None:
-        async with serving({"poll": PollPolicy.every(15.0)}, picture_size=32) as (_, piapi):
-            request: Any = build()
-            if getattr(request, "origin_task_id", None) == PARENT:
-                request = attrs.evolve(request, origin_task_id=await parent_of(piapi, class_of(build)))
-            task = await (await piapi.submit(request)).wait(timeout=600)
-            paths = await download(task, tmp_path, all_files=True) if task.files else []
+async def serve(piapi: PiAPI, build: Build, folder: Path) -> None:
+    request: Any = build()
+    if getattr(request, "origin_task_id", None) == PARENT:
+        request = attrs.evolve(request, origin_task_id=await parent_of(piapi, class_of(build)))
+    task = await (await piapi.submit(request)).wait(timeout=600)
+    paths = await download(task, folder, all_files=True) if task.files else []
 
-            assert task.state is TaskState.DONE
-            assert task.result is not None
-            assert [
-                path.suffix in SUFFIXES[file.kind] for path, file in zip(paths, task.files, strict=True)
-            ] == [True for _ in task.files]
-            assert bool(task.files) is (class_of(build) not in ENDS_IN_WORDS)
+    assert task.state is TaskState.DONE
+    assert task.result is not None
+    assert [path.suffix in SUFFIXES[file.kind] for path, file in zip(paths, task.files, strict=True)] == [
+        True for _ in task.files
+    ]
+    assert bool(task.files) is (class_of(build) not in ENDS_IN_WORDS)
+
+
+async def test_each_request_is_taken_waited_for_and_saved(tmp_path: Path) -> None:
+    async with serving({"poll": PollPolicy.every(15.0)}, picture_size=32, queue=len(BUILDS)) as (_, piapi):
+        ends = await asyncio.gather(
+            *(serve(piapi, build, tmp_path) for build in BUILDS), return_exceptions=True
+        )
+
+    assert {} == {
+        name_of(class_of(build)): end for build, end in zip(BUILDS, ends, strict=True) if end is not None
+    }
 
 
 class TestResults:

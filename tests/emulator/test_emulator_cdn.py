@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 import pytest
 from support.emulating import Caller, emulating
@@ -117,28 +116,28 @@ class TestParts:
                 assert whole[:half] + rest == whole
                 assert part["etag"] == headers["etag"]
 
-    @pytest.mark.parametrize(
-        ("header", "expected"),
-        [
-            ("bytes=0-3", (206, 0, 4)),
-            ("bytes=-3", (206, -3, None)),
-            ("bytes=5-999999999999", (206, 5, None)),
-            ("bytes=-999999999999", (206, 0, None)),
-            ("bytes=3-1", (416, 0, 0)),
-            ("bytes=99999999-", (416, 0, 0)),
-            ("bytes=-0", (416, 0, 0)),
-            ("bytes=-", (200, 0, None)),
-            ("bytes=0-1,4-5", (200, 0, None)),
-            ("lines=0-1", (200, 0, None)),
-            (f"bytes={'9' * 5000}-", (200, 0, None)),
-        ],
-    )
-    async def test_a_range_is_read_as_the_standard_says(self, header: str, expected: Any) -> None:
+    async def test_a_range_is_read_as_the_standard_says(self) -> None:
+        expected: dict[str, tuple[int, int, int | None]] = {
+            "bytes=0-3": (206, 0, 4),
+            "bytes=-3": (206, -3, None),
+            "bytes=5-999999999999": (206, 5, None),
+            "bytes=-999999999999": (206, 0, None),
+            "bytes=3-1": (416, 0, 0),
+            "bytes=99999999-": (416, 0, 0),
+            "bytes=-0": (416, 0, 0),
+            "bytes=-": (200, 0, None),
+            "bytes=0-1,4-5": (200, 0, None),
+            "lines=0-1": (200, 0, None),
+            f"bytes={'9' * 5000}-": (200, 0, None),
+        }
         async with emulating(durations=1.0) as caller:
             (link, *_) = await files(caller)
             _, _, whole = await asked(caller, link)
-            status, first, last = expected
-            assert (await asked(caller, link, Range=header))[::2] == (status, whole[first:last])
+            answers = {header: (await asked(caller, link, Range=header))[::2] for header in expected}
+
+        assert answers == {
+            header: (status, whole[first:last]) for header, (status, first, last) in expected.items()
+        }
 
     async def test_another_file_is_sent_whole(self) -> None:
         async with emulating(durations=1.0) as caller:
