@@ -208,7 +208,7 @@ def verdict_of(error: PiAPIError | None, creates: int) -> str:
 
 @pytest.mark.parametrize("status", STATUSES)
 def test_an_answer_is_judged_as_the_table_says(status: int, case: FamilyCase) -> None:
-    check_judgement(itertools.islice(answers((status,)), 0, None, 11), case)
+    check_judgement(itertools.islice(answers((status,)), 0, None, 23), case)
 
 
 @pytest.mark.storm
