@@ -49,6 +49,9 @@ PICTURE, VIDEO = 2 * 1024 * 1024, 200 * 1024 * 1024
 GOAL_SPEED = 0.8
 """Of the bare loop's megabytes per second."""
 
+GOAL_BESIDE_DURABLE = 1.0
+"""Of the megabytes per second of a bare loop that waits for the disk, as `download` does."""
+
 GOAL_MEMORY = 8 * 1024 * 1024
 """Bytes in memory that a video may take, however long it is."""
 
@@ -178,6 +181,18 @@ class Row:
         )
 
 
+def beside_durable(rows: list[Row], count: int) -> Goal:
+    """Hold our speed on a disk against that of a bare loop which promises as much of the disk."""
+    paces = {row.way: row.pace.median for row in rows if row.place == _DISK}
+    pace = paces[_OURS] / paces[_DURABLE]
+    return Goal(
+        f"speed of saving {count} pictures of 2 MB {_DISK}, of bare aiohttp's with fsync",
+        short(pace),
+        f">= {GOAL_BESIDE_DURABLE:g}",
+        pace >= GOAL_BESIDE_DURABLE,
+    )
+
+
 def places() -> dict[str, Path]:
     """Give where files can be saved here: a folder on a disk and, on Linux, one in memory."""
     found = {_DISK: Path(tempfile.gettempdir())}
@@ -259,6 +274,7 @@ def main(*, smoke: bool = False, json_path: Path | None = None) -> None:
     columns = ("pictures of 2 MB", "MB/s", "ms of CPU per MB", "speed", "CPU")
     print(table(f"downloads: {count} at once", columns, [row.cells() for row in rows]), end="\n\n")
     goals = [row.judge(count) for row in rows if row.way == _OURS]
+    goals.append(beside_durable(rows, count))
     goals.append(
         Goal(
             f"bytes in memory of a video of {size // 1024**2} MB",
