@@ -2,8 +2,11 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import io
+import os
 import re
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
@@ -15,12 +18,14 @@ import attrs
 import pytest
 from support.families import FamilyCase
 from support.picture_tasks import PNG, files, picture_task
+from support.processes import PATIENCE
 from support.serving import KEY, no_leaks, now, serving, turns
 from support.strict_server import Act, free_port, http, strict_server
 
 from piapi_async import UNIFIED, CreateTask, FileRole, Reroll, RetryPolicy, Task, download
 from piapi_async._calls.transport import USER_AGENT
 from piapi_async._protocol.signatures import suffix_of
+from piapi_async.downloads._disk import PartFile
 from piapi_async.downloads._names import paths_of, safe_stem, saved_files
 from piapi_async.downloads._saver import Downloads
 from piapi_async.downloads._session import FileSession
@@ -561,6 +566,43 @@ async def test_a_download_cancelled_while_a_thread_works_for_it_leaves_no_partia
 
     assert files(tmp_path) in ([], ["t1.png"])
     assert all((tmp_path / name).read_bytes() == PNG for name in files(tmp_path))
+
+
+class SlowFile(io.BytesIO):
+    """A file that is discarded in another thread while it is written, and tells in which order that was."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.part = PartFile(path, self)
+        self.done: list[str] = []
+        self.begun = threading.Event()
+        self.discarding = threading.Thread(target=self.discard)
+
+    def discard(self) -> None:
+        self.begun.set()
+        self.part.discard()
+
+    def write(self, data: Any) -> int:
+        self.discarding.start()
+        self.begun.wait(PATIENCE)
+        for _ in range(1000):  # the other thread goes as far as it can
+            os.sched_yield()
+        self.done.append("written")
+        return len(data)
+
+    def fileno(self) -> int:
+        raise OSError
+
+    def close(self) -> None:
+        self.done.append("closed")
+
+
+def test_a_file_is_not_closed_while_a_thread_writes_it(tmp_path: Path) -> None:
+    file = SlowFile(tmp_path / "a.part")
+    file.part.write(PNG)
+    file.discarding.join(PATIENCE)
+
+    assert file.done == ["written", "closed"]
 
 
 # -- files of every kind ------------------------------------------------------------------------------------------

@@ -157,6 +157,9 @@ class PartFile:
     path: Path
     file: IO[bytes] = field(repr=False)
     _size: int = field(default=0, init=False)
+    # A cancelled caller's thread may still be writing; a descriptor that is closed meanwhile may be
+    # another file's by then.
+    _lock: threading.Lock = field(factory=threading.Lock, init=False, repr=False)
 
     @classmethod
     def create(cls, folder: Path, name: str) -> PartFile:
@@ -172,31 +175,35 @@ class PartFile:
     def write(self, data: bytes) -> None:
         """Append bytes."""
         view = memoryview(data)
-        while view:
-            view = view[self.file.write(view) :]
-        _start_storing(self.file, self._size, len(data))
-        self._size += len(data)
+        with self._lock:
+            while view:
+                view = view[self.file.write(view) :]
+            _start_storing(self.file, self._size, len(data))
+            self._size += len(data)
 
     def restart(self) -> None:
         """Empty the file."""
-        self.file.seek(0)
-        self.file.truncate()
-        self._size = 0
+        with self._lock:
+            self.file.seek(0)
+            self.file.truncate()
+            self._size = 0
 
     def publish(self, path: Path) -> None:
         """Give the whole file its name, once its bytes are on the disk."""
         # A later run takes a name for a saved file, and its link has expired by then: so a crash of
         # the machine must not leave one of half its bytes.  Most of them are there by now.  The files
         # of a task wait at once, which a file system answers with few commits, while others arrive.
-        os.fsync(self.file.fileno())
-        self.file.close()
-        self.path.replace(path)
+        with self._lock:
+            os.fsync(self.file.fileno())
+            self.file.close()
+            self.path.replace(path)
 
     def discard(self) -> None:
         """Remove the file."""
-        with contextlib.suppress(OSError):
-            self.file.close()
-        self.path.unlink(missing_ok=True)
+        with self._lock:
+            with contextlib.suppress(OSError):
+                self.file.close()
+            self.path.unlink(missing_ok=True)
 
 
 def _start_storing(file: IO[bytes], begin: int, size: int) -> None:
