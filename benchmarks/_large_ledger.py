@@ -85,6 +85,9 @@ def build(path: Path, rows: int, *, still_open: int) -> None:
         file.executemany(_INSERT, _rows(rows, still_open))
         file.execute("COMMIT")
         file.execute("PRAGMA journal_mode = WAL")
+    # Else gigabytes would be on their way to the disk while it is measured.
+    if hasattr(os, "sync"):  # not on Windows
+        os.sync()
 
 
 def _rows(count: int, still_open: int) -> Iterator[tuple[Any, ...]]:

@@ -61,6 +61,7 @@ class LedgerFile:
     _place: Place = field(init=False)
     _owners: Owners = field(init=False)
     _pid: int = 0  # of the process that has the file open; 0 while none has
+    _changes: int = 0  # of the connection, when the present transaction began
     _dead_owners: set[str] = field(factory=set)  # of whom the present transaction leaves nothing
 
     def __attrs_post_init__(self) -> None:
@@ -103,13 +104,15 @@ class LedgerFile:
         except BaseException:
             connection.execute("ROLLBACK")
             raise
+        self._changes = connection.total_changes
         return connection
 
     def commit(self, connection: sqlite3.Connection) -> None:
         """Commit the transaction, provided the file still has its name."""
         self._place.check_name()
         connection.execute("COMMIT")
-        self._place.note_commit()
+        if connection.total_changes != self._changes:  # what was only read has left the files as they are
+            self._place.note_commit()
         self._remove_dead_owners()
 
     def roll_back(self, connection: sqlite3.Connection) -> None:
