@@ -9,7 +9,7 @@ import pytest
 from simulation.life import live, look_for_faults
 from simulation.mutants import MONEY_FAULTS, MUTANTS
 from simulation.plans import CreatePlan, FilePlan
-from simulation.steps import Batch, Close, Freeze, Jump, Leave, Recover, Submit, Weather
+from simulation.steps import Batch, Close, Freeze, FullDisk, Jump, Leave, Recover, Submit, Weather
 from simulation.story import Story, make
 
 import piapi_async
@@ -24,6 +24,16 @@ def faults_of(seeds: Iterable[int]) -> list[str]:
 
 # Each of these once broke a promise.  They are told as short as the simulation could make them.
 FOUND = {
+    "a disk is full when the task of a caller who has left, and wants it cancelled, is accepted": Story(
+        54005660, processes=1, ledger=True, webhooks=False, steps=(
+            Submit(
+                5.05, process=0, intent=10, keyed=True, unified=True, runs=True, cancels=True,
+                plans=(CreatePlan(delay=25.0, at=0.89),), leave=Leave("cancel", 14),
+            ),
+            Submit(11.71, process=0, intent=3, keyed=True, unified=True, seconds=9.4, wait=0.0),
+            FullDisk(24.35, seconds=9.1),
+        ),
+    ),
     "a process stands still for longer than a time-out, and its response has come meanwhile": Story(
         920522, processes=1, ledger=True, webhooks=False, steps=(
             Batch(

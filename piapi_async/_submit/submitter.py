@@ -188,7 +188,7 @@ class Submitter:
         except Exception as error:  # noqa: BLE001 - whatever it is, it is the caller's
             tell_failed(events, submission, error)
             if submission.result.done():
-                self._report(submission, error)
+                await self._end_without_caller(submission, error)
             else:
                 submission.result.set_exception(error)
         except BaseException as error:
@@ -220,8 +220,13 @@ class Submitter:
     async def _end_without_caller(self, submission: Submission, end: SubmitResult | BaseException) -> None:
         """Log the end of a submission whose caller has gone, and cancel its task if that was asked for."""
         self._report(submission, end)
-        if submission.terms.cancel_if_left and isinstance(end, SubmitResult):
-            await cancel_for_leaver(self._sender, submission.family, end.task_id)
+        task_id = None
+        if isinstance(end, SubmitResult):
+            task_id = end.task_id
+        elif submission.state is SubmissionState.ACCEPTED:  # its task could not be recorded
+            task_id = submission.task_id
+        if submission.terms.cancel_if_left and task_id is not None:
+            await cancel_for_leaver(self._sender, submission.family, task_id)
 
     def _report(self, submission: Submission, end: SubmitResult | BaseException) -> None:
         report_left(self._sender.events, submission, end, recorded=self._ledger is not None)
