@@ -294,7 +294,7 @@ class Runtime:
         timing = self.poller.schedule.timing
         if timing.needs_durations(has_webhook=has_webhook) and isinstance(kind, Kind):  # or a user's own word
             durations = timing.durations_of(family, kind)
-        if not submitted or self._loop is None:  # whatever was submitted here was so in its loop
+        if not submitted or self._loop is None:  # without a loop nothing was submitted here
             return Watch(family, task_id, due=NEVER, durations=durations)
 
         now = self._loop.time()

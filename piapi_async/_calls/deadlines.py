@@ -81,7 +81,7 @@ class Deadline:
 
     _all: Deadlines
     at: float
-    _loop: asyncio.AbstractEventLoop  # until Python 3.12 it costs a system call to ask for it
+    _loop: asyncio.AbstractEventLoop  # asking for it is a system call before Python 3.12
     _task: asyncio.Task[object] | None = field(default=None, init=False)  # while it is in the block
     _cancelling: int = field(default=0, init=False)
     _expired: bool = field(default=False, init=False)

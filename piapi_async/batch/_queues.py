@@ -163,7 +163,7 @@ class OutcomeQueue(Generic[T]):
     """
 
     error: BaseException | None = field(default=None, init=False)
-    _loop: asyncio.AbstractEventLoop = field(factory=asyncio.get_running_loop, init=False)
+    _loop: asyncio.AbstractEventLoop = field(factory=asyncio.get_running_loop, init=False)  # asked for once
     _offered: deque[tuple[T, asyncio.Future[None]]] = field(factory=deque, init=False)
     _closed: bool = field(default=False, init=False)
     _changed: asyncio.Event = field(factory=asyncio.Event, init=False)

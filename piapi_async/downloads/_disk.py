@@ -36,7 +36,7 @@ MAX_OPEN_FILES = 64
 
 _STEP = 16 * 1024 * 1024  # bytes that are promised at a time to a file of unknown length
 
-_ADVICE = getattr(os, "POSIX_FADV_DONTNEED", None)  # unknown to macOS and Windows
+_NOT_NEEDED_SOON = getattr(os, "POSIX_FADV_DONTNEED", None)  # macOS and Windows take no such advice
 
 _PARTIAL = re.compile(r"\.(?:.+\.)?[0-9a-f]{8,16}\.part\Z", re.DOTALL)
 
@@ -212,9 +212,9 @@ def _start_storing(file: IO[bytes], begin: int, size: int) -> None:
     Otherwise they would lie in memory until then.  On Linux this advice does it, and returns at once;
     nothing is dropped from memory, because bytes on their way to the disk cannot be.
     """
-    if _ADVICE is not None:  # pragma: no branch - Linux has it
+    if _NOT_NEEDED_SOON is not None:  # pragma: no branch - Linux has it
         with contextlib.suppress(OSError):  # it is only a hint
-            os.posix_fadvise(file.fileno(), begin, size, _ADVICE)
+            os.posix_fadvise(file.fileno(), begin, size, _NOT_NEEDED_SOON)
 
 
 _CLEARED: set[tuple[int, int]] = set()  # folders

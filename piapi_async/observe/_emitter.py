@@ -48,7 +48,8 @@ from ._observer import Observer
 _NUMBERS = itertools.count(1)
 _CLIENTS = itertools.count(1)
 
-# Names of their own: every submission and poll asks, and mostly nobody listens.
+# Every submission and poll asks, and mostly nobody listens: a name of the module is found faster than
+# an attribute of another.
 _is_logged = logger.isEnabledFor
 _DEBUG, _INFO = logging.DEBUG, logging.INFO
 

@@ -27,7 +27,9 @@ def for_each(
         names = [name.strip() for name in names.split(",")]
     table = [_values(case, len(names)) for case in cases]
     assert table, "a table without a case proves nothing"
-    labels = [_label(names, values, ids) for values in table] if ids is None or callable(ids) else list(ids)
+    if ids is None or callable(ids):
+        ids = [_label(names, values, ids or reprlib.repr) for values in table]
+    labels = list(ids)
 
     def decorate(test: _Test) -> _Test:
         assert not inspect.iscoroutinefunction(test), "each case of an async test needs a loop of its own"
@@ -72,6 +74,5 @@ def _values(case: Any, count: int) -> Sequence[Any]:
     return tuple(case)
 
 
-def _label(names: Sequence[str], values: Sequence[Any], name_of: Callable[[Any], str] | None) -> str:
-    name_of = name_of or reprlib.repr
+def _label(names: Sequence[str], values: Sequence[Any], name_of: Callable[[Any], str]) -> str:
     return ", ".join(f"{name}={name_of(value)}" for name, value in zip(names, values, strict=True))
