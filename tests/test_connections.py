@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import aiohttp
 import pytest
@@ -234,6 +235,25 @@ async def test_what_the_kernel_holds_unread_counts_before_the_loop_has_read_it(a
         assert has_unread(kept)
         assert (await piapi.submit(case.reroll("p"))).task_id == "t1"
         assert [len(line.requests) for line in server.lines] == [1, 1]
+
+
+async def test_no_connection_asks_the_system_for_the_room_of_each_response(authority: trustme.CA) -> None:
+    case = CASES["legacy"]
+
+    def script(_: Server) -> Script:
+        async def answer(line: Line, _: int) -> None:
+            await line.say(made(case, "t0"))  # to a read as well
+
+        return answer
+
+    async with scripted(script) as server, client_of(server, "our own", authority) as piapi:
+        await (await piapi.submit(case.reroll("p"))).refresh()
+        connectors: list[Any] = [own.connector for own in piapi._runtime.sender.transport._own.values()]
+        kept = [protocol for one in connectors for ((protocol, _),) in one._conns.values()]
+        rooms = [protocol.transport.max_size for protocol in kept]
+
+    assert len(rooms) == 2
+    assert max(rooms) < 128 * 1024  # glibc's and musl's limit, beyond which they have it mapped
 
 
 # -- what crosses the next request --------------------------------------------------------------------------------

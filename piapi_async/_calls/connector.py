@@ -28,6 +28,11 @@ if TYPE_CHECKING:
     from aiohttp.connector import Connection
     from aiohttp.tracing import Trace
 
+# Bytes that the loop makes room for whenever it reads from a socket.  For 128 KiB and more the C library
+# asks the system, each time: with asyncio's 256 KiB that is a tenth of a whole request, of which most
+# responses fill 2 kB.
+_ROOM = 120 * 1024
+
 
 class SteadyConnector(aiohttp.TCPConnector):
     """A connector whose kept connections are used again only if nothing has come on them since."""
@@ -66,6 +71,8 @@ class _Handler(aiohttp.client_proto.ResponseHandler):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self.readable = _watch(transport)
+        if hasattr(transport, "max_size"):  # TLS, uvloop and Windows have a room that they keep
+            transport.max_size = _ROOM
 
     def data_received(self, data: bytes) -> None:
         if data:  # aiohttp hands on nothing, too
