@@ -137,6 +137,44 @@ async def test_no_operation_reads_the_table_through(large: Path) -> None:
     assert {} == {text: plan for text, plan in plans.items() if "SCAN submits" in plan}
 
 
+def steps_of(file: sqlite3.Connection, statements: Sequence[str]) -> dict[str, set[str]]:
+    """Return the names of the steps of which SQLite's program for each statement consists."""
+    file.text_factory = lambda text: text.decode(errors="replace")  # what is bound may be no text
+    return {text: {step["opcode"] for step in file.execute(f"EXPLAIN {text}")} for text in statements}
+
+
+async def test_what_every_submission_writes_makes_no_table_of_its_own(tmp_path: Path) -> None:
+    # SQLite makes one for the words of a long IN, and for what it sorts, each time that a statement is run.
+    statements: set[str] = set()
+    mine = identity("again")
+    async with opened(tmp_path / "l.db") as ledger:
+        writer = writer_of(ledger)
+        await writer.run(lambda file: file.set_trace_callback(statements.add))
+        await writer.claim(mine)
+        await writer.accept(mine, ref("task of again"))
+        writer.end(ref("task of again"), "done", {})
+        await writer.flush()
+        await writer.run(lambda file: file.set_trace_callback(None))
+        written = [text for text in statements if text.strip().startswith(("INSERT", "UPDATE"))]
+        steps = await writer.run(steps_of, written)
+
+    assert len(written) == 3
+    assert {} == {text: found for text, found in steps.items() if "OpenEphemeral" in found}
+
+
+def set_state(file: sqlite3.Connection, state: LedgerState) -> None:
+    file.execute("UPDATE submits SET state = ?", (state.value,))
+
+
+async def test_no_row_has_a_state_that_there_is_not(tmp_path: Path) -> None:
+    async with opened(tmp_path / "l.db") as ledger:
+        await accept(ledger, "k")
+        with pytest.raises(LedgerError, match="CHECK"):
+            await writer_of(ledger).run(lambda file: file.execute("UPDATE submits SET state = 'paid'"))
+        for state in LedgerState:
+            await writer_of(ledger).run(set_state, state)
+
+
 async def test_the_first_of_those_that_ended_comes_at_once(large: Path) -> None:
     async with opened(large) as ledger:
         counter = Counter(ledger)

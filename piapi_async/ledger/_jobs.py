@@ -15,10 +15,9 @@ from ._store import LedgerStore, Operation
 
 
 @define(eq=False, kw_only=True)
-class Job:
+class Job(Operation):
     """An operation in the queue, and who hears of its result."""
 
-    operation: Operation
     loop: asyncio.AbstractEventLoop
     future: asyncio.Future[Any] | None = None
     """What a caller awaits, None if nobody does."""
@@ -34,17 +33,18 @@ class Job:
 
         Log a loss if there is none, or it was cancelled.
         """
-        if self.future is None or self.future.done():
+        future = self.future
+        if future is None or future.done():
             self.log_loss(result)
         elif isinstance(result, BaseException):
-            self.future.set_exception(result)
-            self.future.exception()  # if the caller is gone, asyncio would complain that nobody looked
+            future.set_exception(result)
+            future.exception()  # if the caller is gone, asyncio would complain that nobody looked
         else:
-            self.future.set_result(result)
+            future.set_result(result)
 
     def log_loss(self, result: object) -> None:
         """Log an error that nobody else hears of."""
-        if self.loss and isinstance(result, BaseException):
+        if isinstance(result, BaseException) and self.loss:
             _LOG.notice(logging.ERROR, f"{self.loss}: {result}", error=type(result).__name__)
 
 

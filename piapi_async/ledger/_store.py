@@ -38,6 +38,10 @@ from ._recovery import (
 )
 
 _INSERT_CLAIM = """
+INSERT INTO submits (key, origin, family, digest, request, owner, at, state)
+VALUES (?, ?, ?, ?, ?, ?, ?, 'sending') ON CONFLICT DO NOTHING
+"""
+_INSERT_DETAILED_CLAIM = """
 INSERT INTO submits (key, origin, family, digest, request, owner, at, body, lost_at, clock_offset, note, trace, state)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'sending') ON CONFLICT DO NOTHING
 """
@@ -66,9 +70,11 @@ VALUES (:key, 'accepted', :origin, :family, :digest, :request, :task_id, :at)
 _RESOLVE = f"""
 UPDATE submits SET state = 'accepted', task_id = ?, found = 'hand', owner = NULL WHERE key = ? AND {OPEN}
 """  # noqa: S608 - our own words
+# One row at most has a task as accepted.  If that was not said, SQLite would collect the rows in a table first.
 _END = """
-UPDATE submits SET state = 'ended', outcome = ?, answer = ?
-WHERE task_id = ? AND origin = ? AND family = ? AND state = 'accepted'
+UPDATE submits SET state = 'ended', outcome = ?, answer = ? WHERE rowid = (
+    SELECT rowid FROM submits WHERE task_id = ? AND origin = ? AND family = ? AND state = 'accepted'
+)
 """
 _SENDING = f"SELECT key, owner, at FROM submits WHERE {OPEN} AND state = 'sending'"  # noqa: S608 - ours
 _MAKE_UNKNOWN = "UPDATE submits SET state = 'unknown', owner = NULL WHERE key = ? AND state = 'sending'"
@@ -80,10 +86,6 @@ class Operation:
 
     method: Callable[..., Any]
     arguments: tuple[Any, ...] = ()
-
-    def run(self, connection: sqlite3.Connection) -> Any:  # noqa: ANN401 - the method's
-        """Return what the method returns."""
-        return self.method(connection, *self.arguments)
 
 
 @define(eq=False)
@@ -151,7 +153,7 @@ class LedgerStore:
         try:
             for operation in operations:
                 try:
-                    results.append(operation.run(connection))
+                    results.append(operation.method(connection, *operation.arguments))
                 except (LedgerError, ValueError) as error:  # raised before anything was written
                     results.append(error)
             self._file.commit(connection)
@@ -182,21 +184,10 @@ class LedgerStore:
         Raises `LedgerError` if the key belongs to another origin or family, `KeyReused` if to
         another request.
         """
-        new_row = (
-            identity.key,
-            identity.origin,
-            identity.family,
-            identity.digest,
-            identity.request,
-            self.owner,
-            time.time(),
-            *((None, None, None) if sent_as is None else (sent_as.body, sent_as.latest, sent_as.offset)),
-            kept.note,
-            kept.trace,
-        )
-        is_new = connection.execute(_INSERT_CLAIM, new_row).rowcount > 0
+        statement, new_row = self._new_claim(identity, sent_as, kept)
+        is_new = connection.execute(statement, new_row).rowcount > 0
         if len(identity.request) > _LARGE:
-            _let_go_of_request(connection, new_row)
+            _let_go_of_request(connection, statement, new_row)
         if is_new:
             self._owned[identity.key] = identity
             return None
@@ -210,6 +201,27 @@ class LedgerStore:
             self._owned[identity.key] = identity
             return None
         return self._current(connection, row)
+
+    def _new_claim(
+        self, identity: SubmissionKey, sent_as: SentAs | None, kept: Kept
+    ) -> tuple[str, tuple[Any, ...]]:
+        """Return the statement that inserts a claim, and what is bound to it: no more than there is."""
+        row = (
+            identity.key,
+            identity.origin,
+            identity.family,
+            identity.digest,
+            identity.request,
+            self.owner,
+            time.time(),
+        )
+        if sent_as is None and kept.note is None and kept.trace is None:
+            return _INSERT_CLAIM, row
+
+        search: tuple[str | None, float | None, float | None] = (None, None, None)
+        if sent_as is not None:
+            search = (sent_as.body, sent_as.latest, sent_as.offset)
+        return _INSERT_DETAILED_CLAIM, (*row, *search, kept.note, kept.trace)
 
     def accept(self, connection: sqlite3.Connection, identity: SubmissionKey, task_id: str) -> Taken | None:
         """Record the task that a response names for a submission of ours, whatever has become of its row.
@@ -348,7 +360,7 @@ class LedgerStore:
 
     def disown(self, identity: SubmissionKey) -> None:
         """Own a submission no longer: if its row still says *sending*, that means *unknown* from now on."""
-        if self._owns(identity):
+        if self._owned.get(identity.key) is identity:
             del self._owned[identity.key]
 
     def end(self, connection: sqlite3.Connection, ref: TaskRef, outcome: str, answer: bytes) -> None:
@@ -424,14 +436,14 @@ class LedgerStore:
         return connection.execute("SELECT * FROM submits WHERE key = ?", (key,)).fetchone()
 
 
-def _let_go_of_request(connection: sqlite3.Connection, claimed: tuple[Any, ...]) -> None:
+def _let_go_of_request(connection: sqlite3.Connection, statement: str, claimed: tuple[Any, ...]) -> None:
     """Have SQLite free its copy of the request of a claim that was inserted, or not, just now.
 
     What was bound to a statement stays with it until it is executed again; as the key is taken, that
     does nothing else.
     """
     request = 4
-    connection.execute(_INSERT_CLAIM, (*claimed[:request], "", *claimed[request + 1 :]))
+    connection.execute(statement, (*claimed[:request], "", *claimed[request + 1 :]))
 
 
 def _require_same(row: sqlite3.Row, identity: SubmissionKey) -> None:

@@ -52,7 +52,7 @@ from ._file import FORKED, Shrinking
 from ._jobs import Job
 from ._queries import occurrence_numbers, open_keys, size_of
 from ._recovery import OpenRow, SentAs, Taken, keys_of
-from ._store import LedgerStore, Operation
+from ._store import LedgerStore
 
 T = TypeVar("T")
 Arguments = TypeVarTuple("Arguments")
@@ -104,13 +104,13 @@ class LedgerWriter:
         """
         was_used_here = self._thread is not None and self._pid == os.getpid()
         if not self._clients and was_used_here:
-            await self._enqueue(Operation(_nothing), between=methodcaller("close"))
+            await self._enqueue(_nothing, between=methodcaller("close"))
 
     async def shrink(self) -> Shrinking:
         """Give the pages that hold nothing back to the disk, unless a client or another process is there."""
         if self._clients:
             return Shrinking(await self.run(size_of), "a client uses it")
-        shrinking: Shrinking = await self._enqueue(Operation(_nothing), between=methodcaller("shrink"))
+        shrinking: Shrinking = await self._enqueue(_nothing, between=methodcaller("shrink"))
         return shrinking
 
     # -- one submission ---------------------------------------------------------------------------
@@ -128,7 +128,9 @@ class LedgerWriter:
         `replaces` it is a new attempt, in the place of one that was seen to end.  Raises `KeyReused`
         if the key stands for another request.
         """
-        return await self.run(self.store.claim, identity, sent_as, kept, replaces)
+        arguments = (identity, sent_as, kept, replaces)
+        entry: LedgerEntry | None = await self._enqueue(self.store.claim, arguments)
+        return entry
 
     async def accept(self, identity: SubmissionKey, ref: TaskRef) -> Taken | None:
         """Record the task that a response names; if that fails, the `LedgerError` has it as its `ref`.
@@ -136,17 +138,17 @@ class LedgerWriter:
         Returns None, or what came of it if another submission has the same task: see `LedgerStore.accept`.
         """
         loss = f"Task {ref.task_id} was accepted, and is paid for, but could not be recorded"
-        operation = Operation(self.store.accept, (identity, ref.task_id))
         try:
-            taken: Taken | None = await self._enqueue(operation, settles=identity, loss=loss)
+            taken: Taken | None = await self._enqueue(
+                self.store.accept, (identity, ref.task_id), settles=identity, loss=loss
+            )
         except LedgerError as error:
             raise LedgerError(f"{loss}: {error}", ref=ref) from error
         return taken
 
     async def mark_unknown(self, identity: SubmissionKey) -> TaskId | None:
         """Record that a submission may have made a task; return that task if another process knows it."""
-        operation = Operation(self.store.mark_unknown, (identity,))
-        task_id: TaskId | None = await self._enqueue(operation, settles=identity)
+        task_id: TaskId | None = await self._enqueue(self.store.mark_unknown, (identity,), settles=identity)
         return task_id
 
     async def forget(self, identity: SubmissionKey, refused: TaskId | None = None) -> None:
@@ -154,8 +156,7 @@ class LedgerWriter:
 
         The task that its refusal has named, if any, is never given to a later submission.
         """
-        operation = Operation(self.store.forget, (identity, refused))
-        await self._enqueue(operation, settles=identity)
+        await self._enqueue(self.store.forget, (identity, refused), settles=identity)
 
     async def attach_task(self, key: str, task_id: str) -> bool:
         """Record the task of a submission that has none, even one that another process is waiting for.
@@ -190,9 +191,8 @@ class LedgerWriter:
     async def give_lost(self, identity: SubmissionKey, task_id: TaskId, found: str) -> Taken:
         """Record the task of a submission whose response was lost; if that fails, `LedgerError.ref` has it."""
         loss = f"Task {task_id} was found, and is paid for, but could not be recorded"
-        operation = Operation(self.store.give_lost, (identity, task_id, found))
         try:
-            taken: Taken = await self._enqueue(operation, loss=loss)
+            taken: Taken = await self._enqueue(self.store.give_lost, (identity, task_id, found), loss=loss)
         except LedgerError as error:
             raise LedgerError(
                 f"{loss}: {error}", ref=TaskRef(identity.origin, identity.family, task_id)
@@ -210,14 +210,12 @@ class LedgerWriter:
         except TypeError:  # nested more deeply than can be written; the outcome is what matters
             data = b""
 
-        operation = Operation(self.store.end, (ref, outcome, data))
         loss = f"The end of task {ref.task_id} was not recorded"
-        self._put(Job(operation=operation, loop=running_loop(), loss=loss))
+        self._put(Job(self.store.end, (ref, outcome, data), loop=running_loop(), loss=loss))
 
     def hint(self, method: Callable[[sqlite3.Connection, *Arguments], None], *arguments: *Arguments) -> None:
         """Queue an operation that nobody waits for, in the transaction of those that are queued now."""
-        operation = Operation(method, arguments)
-        self._put(Job(operation=operation, loop=running_loop(), loss="A hint was not recorded"))
+        self._put(Job(method, arguments, loop=running_loop(), loss="A hint was not recorded"))
 
     async def flush(self) -> None:
         """Return once all ends that were reported until now are on the disk, or have failed."""
@@ -252,7 +250,8 @@ class LedgerWriter:
     @property
     def store(self) -> LedgerStore:
         """The store of this process, whose methods are run as operations."""
-        self._check_process()
+        if self._pid != os.getpid():
+            self._start_afresh()
         return self._store
 
     def run(
@@ -261,11 +260,12 @@ class LedgerWriter:
         *arguments: *Arguments,
     ) -> Awaitable[T]:
         """Queue an operation, and return an awaitable of its result."""
-        return self._enqueue(Operation(method, arguments))
+        return self._enqueue(method, arguments)
 
     def _enqueue(
         self,
-        operation: Operation,
+        method: Callable[..., Any],
+        arguments: tuple[Any, ...] = (),
         *,
         settles: SubmissionKey | None = None,
         loss: str = "",
@@ -274,14 +274,7 @@ class LedgerWriter:
         loop = running_loop()
         future: asyncio.Future[Any] = loop.create_future()
         self._put(
-            Job(
-                operation=operation,
-                loop=loop,
-                future=future,
-                settles=settles,
-                loss=loss,
-                between=between,
-            )
+            Job(method, arguments, loop=loop, future=future, settles=settles, loss=loss, between=between)
         )
         return future
 
@@ -290,19 +283,19 @@ class LedgerWriter:
 
         Nothing that is queued can be cancelled.
         """
-        self._check_process()
+        if self._pid != os.getpid():
+            self._start_afresh()
         with self._mutex:
             self._queue.append(job)
-            if self._draining is not None and not self._draining.done():
+            draining = self._draining
+            if draining is not None and not draining.done():
                 return
             if self._thread is None:
                 self._thread = ThreadPoolExecutor(1, thread_name_prefix="piapi_async ledger")
             self._draining = job.loop.run_in_executor(self._thread, self._drain)
 
-    def _check_process(self) -> None:
-        """Start afresh in a forked process; raise `LedgerError` if the file was open when it was forked."""
-        if self._pid == os.getpid():
-            return
+    def _start_afresh(self) -> None:
+        """Begin anew in a forked process; raise `LedgerError` if the file was open when it was forked."""
         if self._store.is_open or self._queue:
             raise LedgerError(f"The ledger {self.path} was open when this process was forked: {FORKED}")
 
@@ -351,7 +344,7 @@ class LedgerWriter:
         if group[0].between is not None:
             return [self._run_between(group[0].between)]
 
-        results = self._store.commit([job.operation for job in group])
+        results = self._store.commit(group)
         for job, result in zip(group, results, strict=True):
             if job.settles is not None and isinstance(result, BaseException):
                 self._store.disown(job.settles)
@@ -401,7 +394,7 @@ class LedgerWriter:
         """Tell the observers of the clients in a loop that a group was committed."""
         for client in self._clients:
             if client.loop is loop and client.events.heard_in_detail:
-                operations = sum(job.operation.method is not _nothing for job in group)
+                operations = sum(job.method is not _nothing for job in group)
                 failed = sum(isinstance(result, LedgerError) for result in results)
                 client.events.ledger_written(self.path, operations, failed, seconds)
 

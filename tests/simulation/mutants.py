@@ -172,16 +172,16 @@ MUTANTS = (
     Mutant(
         "a key that is being sent elsewhere is given out again",
         "ledger/_store.py",
-        "        is_new = connection.execute(_INSERT_CLAIM, new_row).rowcount > 0\n",
+        "        is_new = connection.execute(statement, new_row).rowcount > 0\n",
         "        row = self._row_of(connection, identity.key)\n"
-        "        is_new = connection.execute(_INSERT_CLAIM, new_row).rowcount > 0 or row['task_id'] is None\n",
+        "        is_new = connection.execute(statement, new_row).rowcount > 0 or row['task_id'] is None\n",
     ),
     Mutant(
         "a submission of a dead process is forgotten",
         "ledger/_store.py",
         "        row = self._row_of(connection, identity.key)\n        assert row is not None",
         "        connection.execute(\"DELETE FROM submits WHERE state = 'sending' AND owner != ?\", (self.owner,))\n"
-        "        if connection.execute(_INSERT_CLAIM, new_row).rowcount:\n"
+        "        if connection.execute(statement, new_row).rowcount:\n"
         "            self._owned[identity.key] = identity\n"
         "            return None\n"
         "        row = self._row_of(connection, identity.key)\n        assert row is not None",
