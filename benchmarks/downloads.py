@@ -4,8 +4,8 @@
 
 The files come over loopback from a process of its own, on a core of its own.  `download` and the bare loop take turns,
 into a folder on a disk and into one in memory; a ratio is the median over the rounds.  The bare loop promises nothing:
-it neither checks what it gets nor waits for the disk.  What a loop costs that waits for the disk, file by file, stands
-beside it.
+it neither checks what it gets nor waits for the disk, and while it writes nothing else runs.  What loops cost that
+write in threads, or wait for the disk, file by file, stands beside it.
 """
 
 from __future__ import annotations
@@ -57,7 +57,8 @@ GOAL_MEMORY = 8 * 1024 * 1024
 
 _MEGABYTE = 1_000_000
 _DISK, _MEMORY = "on disk", "in memory"
-_BARE, _DURABLE, _OURS = "bare aiohttp", "bare aiohttp, fsync", "piapi_async"
+_BARE, _OURS = "bare aiohttp", "piapi_async"
+_THREADED, _DURABLE = "bare aiohttp, writing in threads", "bare aiohttp, fsync"
 
 Way = Callable[[str, int, Path], Awaitable[object]]
 """Saves so many pictures of a host in a folder."""
@@ -120,15 +121,20 @@ def _host() -> Iterator[str]:
 # -- the ways -------------------------------------------------------------------------------------------------------
 
 
-async def bare(base_url: str, count: int, folder: Path, *, durable: bool = False) -> None:
-    """Save pictures as the aiohttp documentation does, all at once."""
+async def bare(
+    base_url: str, count: int, folder: Path, *, durable: bool = False, threaded: bool = False
+) -> None:
+    """Save pictures as the aiohttp documentation does, all at once; `threaded` keeps the loop free meanwhile."""
 
     async def save(session: aiohttp.ClientSession, number: int) -> None:
         path = folder / f"{number}.png"
         async with session.get(f"{base_url}/{number}-{PICTURE}") as response:
             with path.open("wb") as file:
                 async for chunk in response.content.iter_chunked(256 * 1024):
-                    file.write(chunk)
+                    if threaded:
+                        await asyncio.to_thread(file.write, chunk)
+                    else:
+                        file.write(chunk)
                 if durable:
                     file.flush()
                     os.fsync(file.fileno())
@@ -149,7 +155,12 @@ def _task(links: list[str]) -> Task[Any]:
     return Fetch(TaskId("t1")).parse(HTTPResponse(200, orjson.dumps(answer)))
 
 
-WAYS: dict[str, Way] = {_BARE: bare, _DURABLE: partial(bare, durable=True), _OURS: ours}
+WAYS: dict[str, Way] = {
+    _BARE: bare,
+    _THREADED: partial(bare, threaded=True),
+    _DURABLE: partial(bare, durable=True),
+    _OURS: ours,
+}
 
 
 # -- measuring ------------------------------------------------------------------------------------------------------
@@ -171,19 +182,30 @@ class Row:
         figures = [short(self.rate.median), short(self.millis.median), str(self.pace), str(self.cost)]
         return [f"{self.way}, {self.place}", *figures]
 
-    def judge(self, count: int) -> Goal:
-        """Hold our line against its goal."""
-        return Goal(
-            f"speed of saving {count} pictures of 2 MB {self.place}, of bare aiohttp's",
-            short(self.pace.median),
-            f">= {GOAL_SPEED}",
-            self.pace.median >= GOAL_SPEED,
-        )
+
+def _paces(rows: list[Row], place: str) -> dict[str, float]:
+    return {row.way: row.pace.median for row in rows if row.place == place}
+
+
+def beside_bare(rows: list[Row], place: str, count: int) -> Goal:
+    """Hold our speed in a place against a bare loop's, which promises nothing."""
+    paces = _paces(rows, place)
+    why = (
+        f"a bare loop that writes in threads, so that no disk holds the event loop up, is itself at "
+        f"{short(paces[_THREADED])}, and one that makes sure of its files at {short(paces[_DURABLE])}"
+    )
+    return Goal(
+        f"speed of saving {count} pictures of 2 MB {place}, of bare aiohttp's",
+        short(paces[_OURS]),
+        f">= {GOAL_SPEED}",
+        paces[_OURS] >= GOAL_SPEED,
+        why=why,
+    )
 
 
 def beside_durable(rows: list[Row], count: int) -> Goal:
     """Hold our speed on a disk against that of a bare loop which promises as much of the disk."""
-    paces = {row.way: row.pace.median for row in rows if row.place == _DISK}
+    paces = _paces(rows, _DISK)
     pace = paces[_OURS] / paces[_DURABLE]
     return Goal(
         f"speed of saving {count} pictures of 2 MB {_DISK}, of bare aiohttp's with fsync",
@@ -273,7 +295,7 @@ def main(*, smoke: bool = False, json_path: Path | None = None) -> None:
 
     columns = ("pictures of 2 MB", "MB/s", "ms of CPU per MB", "speed", "CPU")
     print(table(f"downloads: {count} at once", columns, [row.cells() for row in rows]), end="\n\n")
-    goals = [row.judge(count) for row in rows if row.way == _OURS]
+    goals = [beside_bare(rows, place, count) for place in places()]
     goals.append(beside_durable(rows, count))
     goals.append(
         Goal(
