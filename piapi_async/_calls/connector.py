@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from aiohttp.connector import Connection
     from aiohttp.tracing import Trace
 
-# Bytes that the loop makes room for whenever it reads from a socket.  For 128 KiB and more the C library
-# asks the system, each time: with asyncio's 256 KiB that is a tenth of a whole request, of which most
-# responses fill 2 kB.
+# Bytes that the loop makes room for whenever it reads from a socket without TLS.  For 128 KiB and
+# more the C library asks the system, each time: with asyncio's 256 KiB that is a tenth of a whole
+# request, and most responses have 2 kB.
 _ROOM = 120 * 1024
 
 
@@ -71,7 +71,7 @@ class _Handler(aiohttp.client_proto.ResponseHandler):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self.readable = _watch(transport)
-        if hasattr(transport, "max_size"):  # TLS, uvloop and Windows have a room that they keep
+        if hasattr(transport, "max_size"):  # TLS and uvloop keep theirs, Windows' proactor takes 64 KiB
             transport.max_size = _ROOM
 
     def data_received(self, data: bytes) -> None:

@@ -44,7 +44,8 @@ _HEADER = 100  # bytes with which every SQLite file begins (sqlite.org/fileforma
 _TABLES = """
 CREATE TABLE IF NOT EXISTS submits (
     key TEXT PRIMARY KEY,
-    state TEXT NOT NULL CHECK (state = 'sending' OR state = 'accepted' OR state = 'ended' OR state = 'unknown'),
+    state TEXT NOT NULL
+        CHECK (state = 'sending' OR state = 'accepted' OR state = 'ended' OR state = 'unknown'),
     origin TEXT NOT NULL,
     family TEXT NOT NULL,
     digest BLOB NOT NULL,
