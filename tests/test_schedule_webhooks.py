@@ -13,7 +13,6 @@ from piapi_async import LEGACY, PollPolicy
 from piapi_async._protocol.kinds import UNKNOWN
 from piapi_async._wait.schedule import PollSchedule
 from piapi_async._wait.watch import NEVER, UNPLANNED, Wait, Watch
-from piapi_async.policy import USUAL_CAUTION, Caution
 from piapi_async.tasks import TaskId
 
 LATE = 1e6  # a poll that is due then was put off
@@ -81,6 +80,19 @@ def test_a_watch_that_has_ended_stays_what_it_is() -> None:
 
     assert schedule.current(ended) is ended
     assert schedule.start(ended, "again", 2.0).over
+
+
+@pytest.mark.parametrize("has_webhook", [False, True])
+def test_the_first_poll_of_a_new_task_waits_for_what_it_usually_takes(*, has_webhook: bool) -> None:
+    # A webhook that is not relied on makes it neither later nor sooner.
+    schedule = PollSchedule(PollPolicy(1.5), Random(1), 20)  # noqa: S311 - jitter
+    kind = schedule.timing.durations_of(LEGACY, UNKNOWN)
+    watch = Watch(LEGACY, TaskId("a"), UNPLANNED, durations=kind, paced_from=0.0, has_webhook=has_webhook)
+    schedule.start(watch, "a", 0.0)
+
+    assert 4.0 < watch.due < 30.0
+    again = schedule.start(watch, "again", 1.0)
+    assert again.watch.due <= watch.due
 
 
 # -- a reported end, step by step -------------------------------------------------------------------------------------
@@ -185,44 +197,3 @@ def test_when_webhooks_are_no_longer_relied_on_polls_that_were_put_off_are_broug
 
     assert not schedule.trust.relied_on
     assert schedule.next_event(polls=True) < 3.0
-
-
-# -- what an end that no webhook has reported teaches -----------------------------------------------------------------
-
-
-def caution_after(late: float, *, reported: int = 0, missed: int = 0, has_webhook: bool = True) -> Caution:
-    """Return the caution after an end that a poll has noticed at most so many seconds late."""
-    schedule = PollSchedule(PollPolicy(1.5), Random(1), 20)  # noqa: S311 - jitter
-    for _ in range(reported):
-        schedule.trust.confirmed()
-    for _ in range(missed):
-        schedule.trust.missed()
-
-    kind = schedule.timing.durations_of(LEGACY, UNKNOWN)
-    watch = Watch(LEGACY, TaskId("a"), UNPLANNED, durations=kind, paced_from=0.0, has_webhook=has_webhook)
-    schedule.start(watch, "a", 0.0)
-    for now, status in ((40.0, "processing"), (40.0 + late, "finished")):
-        schedule.poll_now(watch, now - 0.1)
-        poll = take_one(schedule, now)
-        watch.end_reported_at = NEVER  # it is the schedule's own
-        succeed(schedule, poll, now, status)
-    return kind.caution
-
-
-def test_behind_a_webhook_that_reports_nothing_caution_answers_to_late_ends_as_without() -> None:
-    for late in (0.5, 1.4, 5.0, 20.0):
-        assert caution_after(late, missed=64) == caution_after(late, has_webhook=False)
-
-    assert caution_after(0.5, missed=64).young > USUAL_CAUTION.young > caution_after(20.0, missed=64).young
-
-
-def test_where_some_ends_are_reported_others_may_be_noticed_later() -> None:
-    late = PollPolicy(1.5).in_time * 1.02
-
-    unheard, half = caution_after(late, missed=64), caution_after(late, reported=40, missed=40)
-
-    assert unheard.young < half.young == caution_after(0.5, missed=64).young
-
-
-def test_an_end_that_a_webhook_should_have_reported_says_nothing_of_the_polls() -> None:
-    assert caution_after(20.0, reported=64) == USUAL_CAUTION

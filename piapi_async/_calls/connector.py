@@ -71,7 +71,7 @@ class _Handler(aiohttp.client_proto.ResponseHandler):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self.readable = _watch(transport)
-        if hasattr(transport, "max_size"):  # TLS and uvloop keep theirs, Windows' proactor takes 64 KiB
+        if hasattr(transport, "max_size"):  # as no transport of TLS, of uvloop or of Windows' proactor has
             transport.max_size = _ROOM
 
     def data_received(self, data: bytes) -> None:

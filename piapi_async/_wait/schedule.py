@@ -115,6 +115,7 @@ class PollSchedule:
 
         queue = self._queue_of(watch.family)
         watch = queue.watches.get(watch.task_id, watch)
+        was_planned = not math.isnan(watch.due)
         if not watch.waits:
             self._begin(queue, watch, now)
         if changes and watch.due > now and not (watch.has_webhook and self.trust.relied_on):
@@ -126,7 +127,7 @@ class PollSchedule:
         if self._reports.take_early(watch.task_id):
             watch.end_reported_at = now
             watch.due = now
-        elif watch.has_webhook and not self.trust.relied_on:
+        elif was_planned and watch.has_webhook and not self.trust.relied_on:
             # Its poll may have been put off while webhooks were relied on.
             watch.due = min(watch.due, now + self.timing.soon(watch, now))
 

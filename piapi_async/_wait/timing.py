@@ -5,7 +5,6 @@ It joins what is known of durations, of progress and of webhooks; `PollPolicy` h
 
 from __future__ import annotations
 
-import math
 from random import Random
 from typing import Any
 
@@ -50,7 +49,7 @@ class Timing:
         usual = self._usual(watch, now)
         seconds = self.policy.next_poll(self.rng, age=0.0, usual=usual, caution=caution, shared=shared)
 
-        if watch.has_webhook:
+        if watch.has_webhook and self.trust.relied_on:
             return self._put_off(seconds, 0.0, usual)
         return seconds
 
@@ -120,17 +119,8 @@ class Timing:
             if began is not None and ended is not None:
                 told = (ended - began).total_seconds()
 
-        in_time = self._in_time(watch)
-        if not reported and in_time < math.inf and watch.polled_at > earliest:
+        if not reported and not watch.has_webhook and not self.policy.is_plain and watch.polled_at > earliest:
             # A slow network makes every end late, and caution would not help.
-            slowness = now - watch.polled_at
-            durations.judge(watch, earliest, now, in_time + slowness, paced=watch.paced)
+            in_time = self.policy.in_time + now - watch.polled_at
+            durations.judge(watch, earliest, now, in_time, paced=watch.paced)
         return durations.ended(watch, earliest, now, told=told)
-
-    def _in_time(self, watch: Watch) -> float:
-        """Return within how many seconds polls should notice an end; inf if they are not timed for that."""
-        if self.policy.is_plain:
-            return math.inf
-        if watch.has_webhook:  # so much longer may an end go unnoticed that no webhook reports
-            return self.policy.in_time * self.trust.patience
-        return self.policy.in_time

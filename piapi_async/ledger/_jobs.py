@@ -7,25 +7,25 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from attrs import define
+from attrs import define, field
 
 from ..observe._emitter import Events
 from ._entries import SubmissionKey
 from ._store import LedgerStore, Operation
 
 
-@define(eq=False, kw_only=True)
+@define(eq=False)
 class Job(Operation):
     """An operation in the queue, and who hears of its result."""
 
-    loop: asyncio.AbstractEventLoop
-    future: asyncio.Future[Any] | None = None
+    loop: asyncio.AbstractEventLoop = field(kw_only=True)
+    future: asyncio.Future[Any] | None = field(default=None, kw_only=True)
     """What a caller awaits, None if nobody does."""
-    settles: SubmissionKey | None = None
+    settles: SubmissionKey | None = field(default=None, kw_only=True)
     """The submission that is no longer owned afterwards, even if the operation fails."""
-    loss: str = ""
+    loss: str = field(default="", kw_only=True)
     """What to log if the operation fails and no caller hears of it."""
-    between: Callable[[LedgerStore], Any] | None = None
+    between: Callable[[LedgerStore], Any] | None = field(default=None, kw_only=True)
     """What is done with the store between transactions, instead of the operation: closing the file."""
 
     def deliver(self, result: object) -> None:

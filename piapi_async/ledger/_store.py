@@ -70,7 +70,7 @@ VALUES (:key, 'accepted', :origin, :family, :digest, :request, :task_id, :at)
 _RESOLVE = f"""
 UPDATE submits SET state = 'accepted', task_id = ?, found = 'hand', owner = NULL WHERE key = ? AND {OPEN}
 """  # noqa: S608 - our own words
-# One row at most has a task as accepted.  If that was not said, SQLite would collect the rows in a table first.
+# One row of a family at most has a task as accepted; unless that is said, SQLite collects rows in a table.
 _END = """
 UPDATE submits SET state = 'ended', outcome = ?, answer = ? WHERE rowid = (
     SELECT rowid FROM submits WHERE task_id = ? AND origin = ? AND family = ? AND state = 'accepted'
