@@ -28,9 +28,10 @@ if TYPE_CHECKING:
     from aiohttp.connector import Connection
     from aiohttp.tracing import Trace
 
-# Bytes that the loop makes room for whenever it reads from a socket without TLS.  For 128 KiB and
-# more the C library asks the system, each time: with asyncio's 256 KiB that is a tenth of a whole
-# request, and most responses have 2 kB.
+# Bytes that the loop makes room for whenever it reads from a socket without TLS.  asyncio's 256 KiB
+# are mapped and unmapped by the system for every response, most of which have 2 kB, until the process
+# has once freed so much in one piece, which glibc then keeps at hand.  In a process that never does,
+# that is a tenth of a request and more.
 _ROOM = 120 * 1024
 
 
