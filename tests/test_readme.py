@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from support.processes import PATIENCE
+from support.strict_server import free_port
 from support.threaded_emulator import threaded_emulator
 
 from piapi_async import PiAPI, PollPolicy
@@ -40,6 +41,7 @@ async def test_a_python_block_runs_as_it_stands(
     code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    code = code.replace("8088", str(free_port()))  # other interpreters may run this very test meanwhile
     async with Emulator(adopt_parents=True, picture_size=32).run() as base_url:
         monkeypatch.setenv("PIAPI_BASE_URL", base_url)
         monkeypatch.setenv("PIAPI_API_KEY", "emulator-key")
