@@ -124,7 +124,10 @@ def _host() -> Iterator[str]:
 async def bare(
     base_url: str, count: int, folder: Path, *, durable: bool = False, threaded: bool = False
 ) -> None:
-    """Save pictures as the aiohttp documentation does, all at once; `threaded` keeps the loop free meanwhile."""
+    """Save pictures as the aiohttp documentation does, all at once.
+
+    `durable` makes sure that each is on the disk; `threaded` keeps the event loop free while they are written.
+    """
 
     async def save(session: aiohttp.ClientSession, number: int) -> None:
         path = folder / f"{number}.png"

@@ -135,7 +135,7 @@ class Row:
     def goal(self) -> float:
         """The most that the product may be; inf for none.
 
-        With few in flight there is none: an even stream, which polls all and needs to know nothing, is as good.
+        With few in flight there is none: polling all of them at an even pace is as good as any schedule.
         """
         if self.in_flight == 1:
             return GOAL_ALONE

@@ -49,7 +49,7 @@ class Timing:
         usual = self._usual(watch, now)
         seconds = self.policy.next_poll(self.rng, age=0.0, usual=usual, caution=caution, shared=shared)
 
-        if watch.has_webhook and self.trust.relied_on:
+        if watch.has_webhook and self.trust.relied_on:  # until then its first poll is as without one
             return self._put_off(seconds, 0.0, usual)
         return seconds
 

@@ -36,8 +36,8 @@ _HEADER = 100  # bytes with which every SQLite file begins (sqlite.org/fileforma
 # Why `submits_ended` holds outcomes, of which there are three: it grows at three places, and how many have
 # ended is counted in it, not in as many rows with their answers.
 #
-# Why the CHECK is no IN: SQLite makes a table of a list of more than two words, each time that a row is
-# written, which takes as long as half the rest of it.
+# Why the CHECK is no IN: SQLite makes a temporary table of a list of more than two words, each time
+# that a row is written; that was a sixth of the work.
 #
 # An index changes nothing that another release reads or writes, so a file of this version without
 # them is given them when it is opened.

@@ -70,7 +70,8 @@ VALUES (:key, 'accepted', :origin, :family, :digest, :request, :task_id, :at)
 _RESOLVE = f"""
 UPDATE submits SET state = 'accepted', task_id = ?, found = 'hand', owner = NULL WHERE key = ? AND {OPEN}
 """  # noqa: S608 - our own words
-# One row of a family at most has a task as accepted; unless that is said, SQLite collects rows in a table.
+# At most one row of a family has a task as accepted.  It is updated by its rowid, as SQLite would first
+# collect all that a condition may find in a temporary table.
 _END = """
 UPDATE submits SET state = 'ended', outcome = ?, answer = ? WHERE rowid = (
     SELECT rowid FROM submits WHERE task_id = ? AND origin = ? AND family = ? AND state = 'accepted'
@@ -205,7 +206,7 @@ class LedgerStore:
     def _new_claim(
         self, identity: SubmissionKey, sent_as: SentAs | None, kept: Kept
     ) -> tuple[str, tuple[Any, ...]]:
-        """Return the statement that inserts a claim, and what is bound to it: no more than there is."""
+        """Return the statement that inserts a claim, and its values; most claims have few."""
         row = (
             identity.key,
             identity.origin,
@@ -360,7 +361,7 @@ class LedgerStore:
 
     def disown(self, identity: SubmissionKey) -> None:
         """Own a submission no longer: if its row still says *sending*, that means *unknown* from now on."""
-        if self._owned.get(identity.key) is identity:
+        if self._owns(identity):
             del self._owned[identity.key]
 
     def end(self, connection: sqlite3.Connection, ref: TaskRef, outcome: str, answer: bytes) -> None:

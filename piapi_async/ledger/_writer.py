@@ -128,9 +128,7 @@ class LedgerWriter:
         `replaces` it is a new attempt, in the place of one that was seen to end.  Raises `KeyReused`
         if the key stands for another request.
         """
-        arguments = (identity, sent_as, kept, replaces)
-        entry: LedgerEntry | None = await self._enqueue(self.store.claim, arguments)
-        return entry
+        return await self.run(self.store.claim, identity, sent_as, kept, replaces)
 
     async def accept(self, identity: SubmissionKey, ref: TaskRef) -> Taken | None:
         """Record the task that a response names; if that fails, the `LedgerError` has it as its `ref`.
@@ -250,8 +248,7 @@ class LedgerWriter:
     @property
     def store(self) -> LedgerStore:
         """The store of this process, whose methods are run as operations."""
-        if self._pid != os.getpid():
-            self._start_afresh()
+        self._check_process()
         return self._store
 
     def run(
@@ -283,8 +280,7 @@ class LedgerWriter:
 
         Nothing that is queued can be cancelled.
         """
-        if self._pid != os.getpid():
-            self._start_afresh()
+        self._check_process()
         with self._mutex:
             self._queue.append(job)
             draining = self._draining
@@ -294,8 +290,10 @@ class LedgerWriter:
                 self._thread = ThreadPoolExecutor(1, thread_name_prefix="piapi_async ledger")
             self._draining = job.loop.run_in_executor(self._thread, self._drain)
 
-    def _start_afresh(self) -> None:
-        """Begin anew in a forked process; raise `LedgerError` if the file was open when it was forked."""
+    def _check_process(self) -> None:
+        """Start afresh in a forked process; raise `LedgerError` if the file was open when it was forked."""
+        if self._pid == os.getpid():
+            return
         if self._store.is_open or self._queue:
             raise LedgerError(f"The ledger {self.path} was open when this process was forked: {FORKED}")
 
