@@ -5,6 +5,8 @@ import faulthandler
 import gc
 import logging
 import os
+import shutil
+import tempfile
 from collections.abc import Generator, Iterator
 from typing import Any
 
@@ -20,13 +22,30 @@ settings.register_profile("fast line", settings.get_profile("gate"), max_example
 settings.load_profile("gate")
 
 _STDERR = pytest.StashKey[int]()
+_OWN_FOLDER = pytest.StashKey[str]()
 _MEASURES_CHILDREN = "COVERAGE_PROCESS_CONFIG"
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
+    """Give each run a folder of its own, which is left where a test of it failed.
+
+    In the one that pytest has for all runs of a user, a run fails when two of them clear away the same older one's.
+    """
+    if not config.option.basetemp:  # a worker of xdist is told a place in it
+        root = os.environ.get("PYTEST_DEBUG_TEMPROOT")
+        config.option.basetemp = config.stash[_OWN_FOLDER] = tempfile.mkdtemp(prefix="piapi-tests-", dir=root)
+
     config.stash[_STDERR] = os.dup(2)  # the real one: pytest captures only later
     if config.option.markexpr == "not storm":
         settings.load_profile("fast line")  # the gate looks for what these examples miss
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    own = session.config.stash.get(_OWN_FOLDER, None)
+    if own and exitstatus in {pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED}:
+        shutil.rmtree(own, ignore_errors=True)
 
 
 def pytest_timeout_set_timer(item: pytest.Item, settings: Any) -> bool:

@@ -134,6 +134,28 @@ def test_a_pytest_that_a_test_starts_leaves_the_folders_of_other_runs_alone(
     assert Path(os.environ["PYTEST_DEBUG_TEMPROOT"]).is_relative_to(tmp_path_factory.getbasetemp())
 
 
+@pytest.mark.parametrize("outcome", ["passes", "fails"])
+def test_a_run_has_a_folder_of_its_own_which_it_leaves_where_it_fails(tmp_path: Path, outcome: str) -> None:
+    test = f"""
+        def test_shows_its_folder(tmp_path):
+            print("folder", tmp_path.parent)
+            assert {outcome == "passes"}
+    """
+    shutil.copy(Path(__file__).with_name("conftest.py"), tmp_path)
+    (tmp_path / "test_shows.py").write_text(textwrap.dedent(test), "ascii")
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(sys.path),
+        "PYTEST_DEBUG_TEMPROOT": str(tmp_path),
+    }
+    words = ("-m", "pytest", "-p", "no:cacheprovider", "-s", str(tmp_path))
+    done = ended(sys.executable, *words, env=environment, cwd=tmp_path)
+
+    folder = Path(done.printed.partition("folder ")[2].split()[0])
+    assert folder.parent == tmp_path, "not one of all runs of this user"
+    assert folder.exists() == (outcome == "fails")
+
+
 @pytest.mark.storm
 def test_no_coverage_is_measured_in_a_storm_nor_in_the_processes_that_it_starts() -> None:
     assert coverage.Coverage.current() is None
