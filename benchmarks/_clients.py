@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
@@ -19,6 +20,11 @@ from attrs import evolve, frozen
 from piapi_async import LEGACY, PiAPI, PollPolicy, Reroll
 from piapi_async._calls.transport import SendState
 from piapi_async._http import HTTPResponse
+from piapi_async._protocol.family import TaskRequest
+from piapi_async._submit.claim import NO_CLAIM
+from piapi_async._submit.known_ids import KnownIds
+from piapi_async._submit.submission import Submission, SubmissionState, SubmitResult
+from piapi_async.handle import TaskHandle
 from piapi_async.tasks import TaskId
 
 from ._models import make_models
@@ -118,10 +124,7 @@ async def transported(base_url: str, pause: float) -> AsyncIterator[Calls]:
 
 @asynccontextmanager
 async def owned(base_url: str, pause: float) -> AsyncIterator[Calls]:
-    """Give the same with a task that owns each POST, without which a caller who is cancelled loses the answer.
-
-    This is the least that a submission costs which keeps what it promises.
-    """
+    """Give the same with a task that owns each POST, without which a caller who is cancelled loses the answer."""
     async with transported(base_url, pause) as calls:
 
         async def submit() -> Any:  # noqa: ANN401 - whatever the answer is
@@ -136,6 +139,70 @@ async def owned(base_url: str, pause: float) -> AsyncIterator[Calls]:
                 return await result
             finally:
                 del owner  # held until here
+
+        yield evolve(calls, submit=submit)
+
+
+@asynccontextmanager
+async def kept(base_url: str, pause: float) -> AsyncIterator[Calls]:
+    """Give the same with all that a submission without a ledger promises, in one function.
+
+    It is made of the package's own parts: what tells a client that is closed, or another process's; what observers
+    hear; the states, by which an error says what was paid; the tasks that are known, by which a response that was
+    mixed up is found; and the handle that can be waited for.  What the package has beside it are the places where it
+    asks whether there is a ledger, a receiver, a file to be uploaded, a pause or a rate limit, and its layers.
+    """
+    async with transported(base_url, pause) as calls, PiAPI(KEY, base_url=base_url) as piapi:
+        runtime = piapi._runtime  # noqa: SLF001 - what a call is made of is to be seen
+        sender = runtime.sender
+        under_way: set[Submission] = set()
+        ids = KnownIds()
+
+        async def own(submission: Submission) -> None:
+            try:
+                submission.enter(SubmissionState.CLAIMED)
+                submission.enter(SubmissionState.SENDING)
+                sender.counters.requests["Reroll"] += 1
+                answer = await sender.transport.send(
+                    submission.request.to_http(), timeout=30.0, state=submission.send_state, submit=True
+                )
+                sender.clock.note(answer.headers.get("Date"))
+                made = submission.take_in(submission.request.parse(answer))
+                if not ids.take(made):
+                    raise AssertionError(made)  # noqa: TRY301 - another function would be another cost
+                submission.send_state.settle(reuse=True)
+                submission.accept(made)
+            except BaseException as error:
+                submission.fail(error)
+                submission.result.set_exception(error)
+                raise
+            else:
+                submission.result.set_result(SubmitResult(made))
+            finally:
+                under_way.discard(submission)
+
+        async def submit() -> TaskHandle[Any]:
+            request: TaskRequest[Any] = Reroll(PARENT, prompt=PROMPT)
+            runtime.enter()
+            family = request.family
+            runtime.check_family(family)
+            subject = runtime.events.started(request, family.name, None)
+            loop = asyncio.get_running_loop()
+            submission = Submission(
+                request,
+                family,
+                30.0,
+                time.time(),
+                NO_CLAIM,
+                SendState(),
+                loop.create_future(),
+                subject=subject,
+            )
+            under_way.add(submission)
+            submission.task = loop.create_task(own(submission))
+            accepted = await submission.result
+            watch = runtime.watch(family, accepted.task_id, submitted=True)
+            return TaskHandle(runtime, watch, accepted.frozen)
 
         yield evolve(calls, submit=submit)
 
@@ -233,9 +300,16 @@ async def _legnext(base_url: str, pause: float) -> AsyncIterator[Calls]:
 
 
 OURS, BARE, TYPED, TRANSPORT = "piapi_async", "bare aiohttp", "aiohttp, our types", "our transport"
-OWNED = "our transport, in a task"
-NEAR: Mapping[str, Client] = {OURS: ours, OWNED: owned, TRANSPORT: transported, TYPED: typed, BARE: bare}
-"""What differs by little: the package, three of its layers, and what they stand on."""
+OWNED, KEPT = "our transport, in a task", "its promises, in one function"
+NEAR: Mapping[str, Client] = {
+    OURS: ours,
+    KEPT: kept,
+    OWNED: owned,
+    TRANSPORT: transported,
+    TYPED: typed,
+    BARE: bare,
+}
+"""What differs by little: the package, what its promises cost, three of its layers, and what they stand on."""
 
 PEERS: Mapping[str, Client] = {
     "httpx": _httpx,

@@ -24,7 +24,20 @@ from typing import Any
 import orjson
 from attrs import asdict, frozen
 
-from ._clients import BARE, NEAR, OURS, OWNED, TRANSPORT, TYPED, Call, Calls, Client, installed, versions
+from ._clients import (
+    BARE,
+    KEPT,
+    NEAR,
+    OURS,
+    OWNED,
+    TRANSPORT,
+    TYPED,
+    Call,
+    Calls,
+    Client,
+    installed,
+    versions,
+)
 from ._goals import Goal, goals_table
 from ._slices import Loop, Slice, Spread, cpu, in_flight, ratios, take_turns, wall
 from ._table import short, table
@@ -223,12 +236,14 @@ def _cpu_goal(group: Group) -> Goal:
         f"left, makes it {short(transport.median)}; "
     )
     if group.call == "submit":
-        floor = group.of(OWNED).cpu_to_bare
+        owner, floor = group.of(OWNED).cpu_to_bare, group.of(KEPT).cpu_to_bare
         why += (
             "a task that owns the POST, so that a cancelled caller loses no answer, makes it "
-            f"{short(floor.median)}, which is the floor; "
+            f"{short(owner.median)}; all that is promised, written as one function, {short(floor.median)}, which is "
+            "the floor; the rest is the layers, which ask for a ledger, a receiver, a file and a pause"
         )
-    why += "the rest is the gate, retries, counting, and the watch of the task"
+    else:
+        why += "the rest is the gate, retries, and counting"
 
     goal = GOAL_CPU[group.call]
     return Goal(

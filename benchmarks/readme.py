@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from .__main__ import read_goals, there
-from ._clients import OURS, OWNED, TRANSPORT, TYPED
+from ._clients import KEPT, OURS, OWNED, TRANSPORT, TYPED
 from ._goals import Goal
 from ._picture import Bar, draw_bars
 
@@ -25,7 +25,7 @@ PICTURE = Path(__file__).parent / "overhead.svg"
 
 PICTURED = ("submit", 64)
 """What the picture shows, and with how many in flight."""
-LEFT_OUT = (TYPED, TRANSPORT, OWNED)
+LEFT_OUT = (TYPED, TRANSPORT, OWNED, KEPT)
 """What is measured to see what a call is made of."""
 
 Measured = Mapping[str, Any]
