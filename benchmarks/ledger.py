@@ -4,9 +4,10 @@
 
 The host is `benchmarks.server` in a process of its own.  Submissions without a ledger, submissions with
 one, the two entries of a submission alone (claimed before the POST, accepted after it), and the three of
-a reroll (ended, too, with the host's response of 1.8 kB, which is not awaited) take turns in slices.  Each
-entry is in a commit that the disk has confirmed; what is queued during one commit is the next, so in a
-crowd many rerolls share three.
+a reroll (ended, too, with the host's response of 1.8 kB, which is not awaited) take turns in slices; so do the
+same entries in bare SQLite, with nothing that a ledger makes sure of (see `_bare_ledger`).  Each entry is in a
+commit that the disk has confirmed; what is queued during one commit is the next, so in a crowd many rerolls
+share three.
 
 A second table is about a ledger of a million entries (see `_large_ledger`), which takes 2.7 GB of disk for some
 minutes.
@@ -20,7 +21,7 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from random import getrandbits
@@ -35,6 +36,7 @@ from piapi_async.ledger._ledger import writer_of
 from piapi_async.tasks import TaskId, TaskRef
 
 from . import _large_ledger
+from ._bare_ledger import bare_ledger
 from ._goals import Goal, goals_table
 from ._slices import Slice, Spread, in_flight, take_turns
 from ._table import short, table
@@ -47,6 +49,7 @@ GOAL = 50.0
 
 WITHOUT, WITH = "submit, no ledger", "submit, ledger"
 TWO, THREE = "a submission's two entries", "a reroll's three entries"
+BARE: Mapping[str, str] = {TWO: "the two in bare SQLite", THREE: "the three in bare SQLite"}
 _ANSWER = orjson.loads(ANSWERS["finished"])
 REROLL = Reroll("6886fc4d-11b4-4bbe-9f2c-1f0e7b1b8a2d", prompt="a quiet landscape")
 
@@ -97,6 +100,11 @@ async def measure(base_url: str, folder: Path, *, rounds: int, seconds: float) -
         async def three() -> None:
             writer_of(ledgers[2]).end(await two(ledgers[2]), "done", _ANSWER)
 
+        bare = {
+            name: await stack.enter_async_context(bare_ledger(folder / f"bare {name}.db"))
+            for name in (TWO, THREE)
+        }
+
         lines, added = [], Spread(0.0, 0.0, 0.0)
         for crowd in CROWDS:
             loops = {
@@ -104,6 +112,8 @@ async def measure(base_url: str, folder: Path, *, rounds: int, seconds: float) -
                 WITH: in_flight(crowd, lambda: recording.submit(REROLL)),
                 TWO: in_flight(crowd, two),
                 THREE: in_flight(crowd, three),
+                BARE[TWO]: in_flight(crowd, bare[TWO].two),
+                BARE[THREE]: in_flight(crowd, lambda: bare[THREE].three(ANSWERS["finished"].decode())),
             }
             turns = await take_turns(loops, rounds=rounds, seconds=seconds, least=crowd)
             lines += [Line.of(name, crowd, turns[name]) for name in loops]
@@ -139,10 +149,10 @@ def goals(lines: Sequence[Line], added: Spread, sync: float) -> list[Goal]:
         )
     ]
     for what in (TWO, THREE):
-        line = next(line for line in lines if (line.what, line.in_flight) == (what, CROWDS[-1]))
+        line, bare = (_of(lines, name) for name in (what, BARE[what]))
         why = (
             f"{short(line.cpu.median)} µs of it is CPU, the rest is the disk, which takes {short(sync)} µs to "
-            "confirm a page"
+            f"confirm a page; bare SQLite, which makes sure of nothing, takes {bare.wall} µs here"
         )
         found.append(
             Goal(
@@ -154,6 +164,11 @@ def goals(lines: Sequence[Line], added: Spread, sync: float) -> list[Goal]:
             )
         )
     return found
+
+
+def _of(lines: Sequence[Line], what: str) -> Line:
+    """Return the line of a contestant in the larger crowd."""
+    return next(line for line in lines if (line.what, line.in_flight) == (what, CROWDS[-1]))
 
 
 def main(*, smoke: bool = False, json_path: Path | None = None) -> None:
