@@ -35,7 +35,7 @@ from ._table import short, table
 
 DELAYS = (0.5, 1.0, 1.5, 3.0, 6.0, 12.0)
 SIZES = (1, 20, 50, 100)
-LEAST, LEAST_SMOKE = 2000, 200  # tasks measured
+LEAST, LEAST_SMOKE = 2000, 60  # tasks measured
 RUNS_ALONE = 2
 """Runs that count as one where each task takes its own requests: what a client learns first moves a run by 4 %."""
 
@@ -298,13 +298,13 @@ def main(
     who = "simulated" if simulated else "the client at the emulator"
     print(table(f"polling: {who}, delay={delay:g} s", COLUMNS, [row.cells() for row in rows]), end="\n\n")
     print(peers_table(peers), end="\n\n")
-    shapes = shape_rows(delay, 200 if smoke else 1000)
+    shapes = shape_rows(delay, 60 if smoke else 1000)
     print(shapes_table(delay, shapes), end="\n\n")
-    kinds = kind_rows(40 if smoke else 600)
+    kinds = kind_rows(20 if smoke else 600)
     print(kinds_table(kinds), end="\n\n")
     on_time = goals_on_time(kinds, shapes)
     print(goals_table("on time", on_time), end="\n\n")
-    print(knob_table(200 if smoke else 1000), end="\n\n")
+    print(knob_table(60 if smoke else 1000), end="\n\n")
     if plot_path is not None:
         plot(plot_path, [Job(case, each, seed, simulated) for case in PICTURED for each in DELAYS], peers)
     print(f"{time.perf_counter() - begun:.0f} s")
