@@ -1,21 +1,22 @@
 """The least that writes a reroll's entries down: SQLite, a thread, and groups of what is queued in one commit.
 
-It has the tables and the settings of a ledger, and nothing that tells whether the file is still the one that was
-opened, whose a key is, or whether another submission has the same task.  So it shows what SQLite, the disk and the two
-threads take on the machine that measures, which no ledger of this kind can spare.
+It has the tables and the settings of a ledger, so that each entry is as safe, and nothing that tells whether the
+file is still the one that was opened, whose a key is, or whether another submission has the same task.  So it
+shows what SQLite, the disk and the two threads take on the machine that measures.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
-from secrets import token_bytes, token_hex
+from random import getrandbits
 from typing import Any
 
 from attrs import define, field
@@ -37,7 +38,11 @@ UPDATE submits SET state = 'ended', outcome = 'done', answer = ? WHERE rowid = (
     SELECT rowid FROM submits WHERE task_id = ? AND state = 'accepted'
 )
 """
+_DIGEST = bytes(32)
 _FIND = "SELECT * FROM submits WHERE key = ?"
+
+_GRACE = 0.05
+"""Seconds for which the thread waits for the loop, which may have stopped running."""
 
 _Statement = tuple[str, tuple[Any, ...], asyncio.Future[Any] | None]
 
@@ -56,12 +61,12 @@ class BareLedger:
 
     async def two(self) -> str:
         """Write down that a submission is being sent, and then that it has a task; return the task's id."""
-        key, task_id = token_hex(16), token_hex(16)
-        await self._write(_CLAIM, key, ORIGIN, FAMILY, token_bytes(32), REQUEST, "an owner", time.time())
+        key, task_id = f"{time.time_ns():016x}{os.urandom(8).hex()}", f"{getrandbits(128):032x}"
+        await self._write(_CLAIM, key, ORIGIN, FAMILY, _DIGEST, REQUEST, "an owner", time.time())
         await self._write(_ACCEPT, task_id, key)
         return task_id
 
-    async def three(self, answer: str) -> None:
+    async def three(self, answer: bytes) -> None:
         """Write down its end as well, which is not waited for."""
         self._put((_END, (answer, await self.two()), None))
 
@@ -91,19 +96,29 @@ class BareLedger:
             if not group:
                 return
 
+            error = self._commit(group)
+            self._resumed.clear()
+            self._loop.call_soon_threadsafe(self._deliver, group, error)
+            self._resumed.wait(_GRACE)  # its callers are what fills the next group
+
+    def _commit(self, group: list[_Statement]) -> sqlite3.Error | None:
+        try:
             self._connection.execute("BEGIN IMMEDIATE")
             for statement, values, _ in group:
                 self._connection.execute(statement, values)
             self._connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            return error
+        return None
 
-            self._resumed.clear()
-            self._loop.call_soon_threadsafe(self._deliver, group)
-            self._resumed.wait()  # its callers are what fills the next group
-
-    def _deliver(self, group: list[_Statement]) -> None:
+    def _deliver(self, group: list[_Statement], error: sqlite3.Error | None) -> None:
         for _, _, future in group:
-            if future is not None:
+            if future is None or future.done():
+                continue
+            if error is None:
                 future.set_result(None)
+            else:
+                future.set_exception(error)
         self._loop.call_soon(self._resumed.set)
 
 
@@ -116,7 +131,5 @@ async def bare_ledger(path: Path) -> AsyncIterator[BareLedger]:
     connection.row_factory = sqlite3.Row
     prepare(connection, path, path)
 
-    with ThreadPoolExecutor(1) as thread:
-        ledger = BareLedger(connection, asyncio.get_running_loop(), thread)
-        yield ledger
-        await asyncio.get_running_loop().run_in_executor(thread, connection.close)
+    with closing(connection), ThreadPoolExecutor(1) as thread:
+        yield BareLedger(connection, asyncio.get_running_loop(), thread)

@@ -24,6 +24,7 @@ from piapi_async._protocol.family import TaskRequest
 from piapi_async._submit.claim import NO_CLAIM
 from piapi_async._submit.known_ids import KnownIds
 from piapi_async._submit.submission import Submission, SubmissionState, SubmitResult
+from piapi_async._submit.telling import tell_accepted
 from piapi_async.handle import TaskHandle
 from piapi_async.tasks import TaskId
 
@@ -145,12 +146,13 @@ async def owned(base_url: str, pause: float) -> AsyncIterator[Calls]:
 
 @asynccontextmanager
 async def kept(base_url: str, pause: float) -> AsyncIterator[Calls]:
-    """Give the same with all that a submission without a ledger promises, in one function.
+    """Give the same with what a submission promises that succeeds and has no ledger, in one function.
 
     It is made of the package's own parts: what tells a client that is closed, or another process's; what observers
     hear; the states, by which an error says what was paid; the tasks that are known, by which a response that was
-    mixed up is found; and the handle that can be waited for.  What the package has beside it are the places where it
-    asks whether there is a ledger, a receiver, a file to be uploaded, a pause or a rate limit, and its layers.
+    mixed up is found; and the handle that can be waited for.  It leaves out what follows a failure or a caller's
+    cancellation, and every place where the package asks whether there is a ledger, a receiver, a file to be uploaded,
+    a pause, a rate limit or another client: so it is somewhat less than the least.
     """
     async with transported(base_url, pause) as calls, PiAPI(KEY, base_url=base_url) as piapi:
         runtime = piapi._runtime  # noqa: SLF001 - what a call is made of is to be seen
@@ -162,6 +164,7 @@ async def kept(base_url: str, pause: float) -> AsyncIterator[Calls]:
             try:
                 submission.enter(SubmissionState.CLAIMED)
                 submission.enter(SubmissionState.SENDING)
+                sender.events.sending(submission.subject)
                 sender.counters.requests["Reroll"] += 1
                 answer = await sender.transport.send(
                     submission.request.to_http(), timeout=30.0, state=submission.send_state, submit=True
@@ -174,10 +177,15 @@ async def kept(base_url: str, pause: float) -> AsyncIterator[Calls]:
                 submission.accept(made)
             except BaseException as error:
                 submission.fail(error)
-                submission.result.set_exception(error)
+                submission.send_state.settle(reuse=False)
+                if not submission.result.done():
+                    submission.result.set_exception(error)
                 raise
             else:
-                submission.result.set_result(SubmitResult(made))
+                accepted = SubmitResult(made)
+                tell_accepted(sender.events, submission, accepted)
+                if not submission.result.done():
+                    submission.result.set_result(accepted)
             finally:
                 under_way.discard(submission)
 
@@ -202,6 +210,7 @@ async def kept(base_url: str, pause: float) -> AsyncIterator[Calls]:
             submission.task = loop.create_task(own(submission))
             accepted = await submission.result
             watch = runtime.watch(family, accepted.task_id, submitted=True)
+            watch.subject = subject
             return TaskHandle(runtime, watch, accepted.frozen)
 
         yield evolve(calls, submit=submit)
@@ -310,6 +319,9 @@ NEAR: Mapping[str, Client] = {
     BARE: bare,
 }
 """What differs by little: the package, what its promises cost, three of its layers, and what they stand on."""
+
+ONLY_SUBMIT = frozenset({KEPT, OWNED})
+"""Those that differ from another in how they submit alone."""
 
 PEERS: Mapping[str, Client] = {
     "httpx": _httpx,

@@ -28,6 +28,7 @@ from ._clients import (
     BARE,
     KEPT,
     NEAR,
+    ONLY_SUBMIT,
     OURS,
     OWNED,
     TRANSPORT,
@@ -140,12 +141,15 @@ class Arena:
         The ratio to aiohttp is to be exact, so the near have many rounds of their own; the peers are far away.
         """
         setting = self.setting
-        loops = _loops(self.near, call, crowd)
+        near = {
+            name: calls for name, calls in self.near.items() if call == "submit" or name not in ONLY_SUBMIT
+        }
+        loops = _loops(near, call, crowd)
         await loops[OURS](crowd)  # connects, so that the host's share is that of work
         self.remote.reset()
         turns = await take_turns(loops, rounds=setting.rounds, seconds=setting.seconds, least=crowd)
         busy = self.remote.counted().busy
-        lines = [_line(call, crowd, name, turns) for name in self.near]
+        lines = [_line(call, crowd, name, turns) for name in near]
         failed: dict[str, str] = {}
         if self.peers:
             peers = {
@@ -236,11 +240,11 @@ def _cpu_goal(group: Group) -> Goal:
         f"left, makes it {short(transport.median)}; "
     )
     if group.call == "submit":
-        owner, floor = group.of(OWNED).cpu_to_bare, group.of(KEPT).cpu_to_bare
+        owner, kept = group.of(OWNED).cpu_to_bare, group.of(KEPT).cpu_to_bare
         why += (
             "a task that owns the POST, so that a cancelled caller loses no answer, makes it "
-            f"{short(owner.median)}; all that is promised, written as one function, {short(floor.median)}, which is "
-            "the floor; the rest is the layers, which ask for a ledger, a receiver, a file and a pause"
+            f"{short(owner.median)}; what is promised, written as one function, {short(kept.median)}; the rest is "
+            "the layers, which ask for a ledger, a receiver, a file and a pause"
         )
     else:
         why += "the rest is the gate, retries, and counting"

@@ -5,6 +5,7 @@ import faulthandler
 import gc
 import logging
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Generator, Iterator
@@ -28,13 +29,14 @@ _MEASURES_CHILDREN = "COVERAGE_PROCESS_CONFIG"
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Give each run a folder of its own, which is left where a test of it failed.
+    """Give each run a folder of its own, which is kept unless all its tests pass.
 
     In the one that pytest has for all runs of a user, a run fails when two of them clear away the same older one's.
     """
     if not config.option.basetemp:  # a worker of xdist is told a place in it
-        root = os.environ.get("PYTEST_DEBUG_TEMPROOT")
-        config.option.basetemp = config.stash[_OWN_FOLDER] = tempfile.mkdtemp(prefix="piapi-tests-", dir=root)
+        root = os.environ.get("PYTEST_DEBUG_TEMPROOT") or tempfile.gettempdir()
+        own = os.path.join(root, f"piapi-tests-{secrets.token_hex(8)}")  # noqa: PTH118 - pytest's option is a str
+        config.option.basetemp = config.stash[_OWN_FOLDER] = own  # pytest makes it when it is first asked for
 
     config.stash[_STDERR] = os.dup(2)  # the real one: pytest captures only later
     if config.option.markexpr == "not storm":

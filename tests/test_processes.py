@@ -134,8 +134,9 @@ def test_a_pytest_that_a_test_starts_leaves_the_folders_of_other_runs_alone(
     assert Path(os.environ["PYTEST_DEBUG_TEMPROOT"]).is_relative_to(tmp_path_factory.getbasetemp())
 
 
+@pytest.mark.storm  # as it takes a second, and says the same each time
 @pytest.mark.parametrize("outcome", ["passes", "fails"])
-def test_a_run_has_a_folder_of_its_own_which_it_leaves_where_it_fails(tmp_path: Path, outcome: str) -> None:
+def test_a_run_has_a_folder_of_its_own_which_it_keeps_if_it_fails(tmp_path: Path, outcome: str) -> None:
     test = f"""
         def test_shows_its_folder(tmp_path):
             print("folder", tmp_path.parent)
@@ -151,7 +152,7 @@ def test_a_run_has_a_folder_of_its_own_which_it_leaves_where_it_fails(tmp_path: 
     words = ("-m", "pytest", "-p", "no:cacheprovider", "-s", str(tmp_path))
     done = ended(sys.executable, *words, env=environment, cwd=tmp_path)
 
-    folder = Path(done.printed.partition("folder ")[2].split()[0])
+    folder = Path(done.printed.partition("folder ")[2].splitlines()[0])
     assert folder.parent == tmp_path, "not one of all runs of this user"
     assert folder.exists() == (outcome == "fails")
 
