@@ -150,7 +150,8 @@ async def test_what_is_in_flight_is_handed_over_on_sigterm_and_cancelled_by_its_
 
 
 async def test_a_lost_answer_is_found_in_the_history_and_of_equal_ones_each_its_own(url: str) -> None:
-    async with host() as (emulator, piapi), Fleet(url, poll=0.05) as fleet:
+    patient = {"timeout": 30.0, "recover": 30.0}  # on a busy machine two looks take long
+    async with host(patient) as (emulator, piapi), Fleet(url, poll=0.05) as fleet:
         emulator.fail("create", Drop(after_body=True), times=3)
         async with at_work(url, piapi):
             jobs = await fleet.submit_many([cat("same"), cat("same"), cat("other")])
