@@ -26,12 +26,11 @@ from piapi_async.ledger._ledger import writer_of
 from piapi_async.ledger._schema import SCHEMA
 from piapi_async.ledger._sqlite import make
 
-from ._bare_ledger import bare_ledger
+from ._bare_ledger import FAMILY, ORIGIN, bare_ledger
 from ._goals import Goal
 from ._table import short, table
 from .decode import ANSWERS
 
-ORIGIN, FAMILY = "https://api.piapi.ai", "legacy"
 ROWS, SMOKE_ROWS = 1_000_000, 3_000
 OPEN = 1_000
 """Entries that are accepted, and as many that are unknown; in smoke mode a tenth."""

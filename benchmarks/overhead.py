@@ -247,7 +247,7 @@ def _cpu_goal(group: Group) -> Goal:
             "the layers, which ask for a ledger, a receiver, a file and a pause"
         )
     else:
-        why += "the rest is the gate, retries, and counting"
+        why += "the rest is the throttle, retries, and counting"
 
     goal = GOAL_CPU[group.call]
     return Goal(
