@@ -67,7 +67,7 @@ class Setting:
 
 
 FULL = Setting((1, 64, 512), 40, 0.08, 5)
-SMOKE = Setting((1, 64), 3, 0.02, 1)
+SMOKE = Setting((1, 64), 2, 0.01, 1)
 
 
 @frozen

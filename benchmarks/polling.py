@@ -35,7 +35,7 @@ from ._table import short, table
 
 DELAYS = (0.5, 1.0, 1.5, 3.0, 6.0, 12.0)
 SIZES = (1, 20, 50, 100)
-LEAST, LEAST_SMOKE = 2000, 60  # tasks measured
+LEAST, LEAST_SMOKE = 2000, 20  # tasks measured
 RUNS_ALONE = 2
 """Runs that count as one where each task takes its own requests: what a client learns first moves a run by 4 %."""
 
@@ -291,8 +291,9 @@ def main(
 ) -> None:
     """Print the tables; `smoke` measures little, `large` also 10,000 tasks in flight."""
     begun = time.perf_counter()
-    crowds = (1, 10, 100) if smoke else (1, 10, 100, 1000, 10_000) if large else (1, 10, 100, 1000)
-    cases = grid(crowds, SIZES[:2], least=LEAST_SMOKE) if smoke else grid(crowds)
+    cases = grid((1, 10, 100, 1000, 10_000) if large else (1, 10, 100, 1000))
+    if smoke:
+        cases = [*grid((1,), (1,), least=LEAST_SMOKE), *grid((100,), (20,), least=LEAST_SMOKE)]
     rows = list(run_all([Job(case, delay, seed, simulated) for case in cases]))
     peers = wait_as_peers()
     who = "simulated" if simulated else "the client at the emulator"

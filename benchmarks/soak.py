@@ -41,7 +41,7 @@ from ._soak_host import KEY, SPEED, TIMEOUT
 from ._soak_life import PATIENCE, Numbers, Users
 
 MINUTES = 20
-SMOKE_SECONDS = 10.0
+SMOKE_SECONDS = 5.0
 LINES = 20
 """About so many lines are printed of any run."""
 IN_FLIGHT = 200
