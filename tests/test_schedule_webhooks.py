@@ -8,11 +8,14 @@ from typing import Any
 
 import pytest
 from support.scheduling import EVERYTHING, reading, schedule_of, start, succeed, take_one, watch_of
+from support.tables import for_each
 
 from piapi_async import LEGACY, PollPolicy
 from piapi_async._protocol.kinds import UNKNOWN
+from piapi_async._wait.durations import KindDurations
 from piapi_async._wait.schedule import PollSchedule
 from piapi_async._wait.watch import NEVER, UNPLANNED, Wait, Watch
+from piapi_async.policy import USUAL_CAUTION, Caution
 from piapi_async.tasks import TaskId
 
 LATE = 1e6  # a poll that is due then was put off
@@ -197,3 +200,105 @@ def test_when_webhooks_are_no_longer_relied_on_polls_that_were_put_off_are_broug
 
     assert not schedule.trust.relied_on
     assert schedule.next_event(polls=True) < 3.0
+
+
+# -- what an end that no webhook has reported teaches -----------------------------------------------------------------
+
+
+def kind_of(schedule: PollSchedule) -> KindDurations:
+    """Return what a schedule knows of a kind."""
+    return schedule.timing.durations_of(LEGACY, UNKNOWN)
+
+
+def begin(schedule: PollSchedule, task_id: str = "a", *, has_webhook: bool = True) -> None:
+    """Begin to wait for a new task of a kind at its submission."""
+    kind = kind_of(schedule)
+    watch = Watch(LEGACY, TaskId(task_id), UNPLANNED, durations=kind, paced_from=0.0, has_webhook=has_webhook)
+    schedule.start(watch, task_id, 0.0)
+
+
+def poll_at(schedule: PollSchedule, now: float, status: str, progress: int | None = None) -> None:
+    """Poll all tasks, whether they are due or not."""
+    (queue,) = schedule._queues.values()
+    for watch in queue.watches.values():
+        schedule.start(watch, "at once", now - 0.1, once=True)
+    for poll in schedule.due_polls(now - 0.1, EVERYTHING):
+        readings = {watch.task_id: reading(watch.task_id, status, progress) for watch in poll.watches}
+        schedule.succeeded(poll, readings, now)
+
+
+def caution_after(
+    late: float,
+    *,
+    reported: int = 0,
+    missed: int = 0,
+    has_webhook: bool = True,
+    progress: tuple[int, int] | tuple[None, None] = (None, None),
+) -> Caution:
+    """Return the caution after an end that a poll has noticed at most so many seconds late."""
+    schedule = PollSchedule(PollPolicy(1.5), Random(1), 20)  # noqa: S311 - jitter
+    for _ in range(reported):
+        schedule.trust.confirmed()
+    for _ in range(missed):
+        schedule.trust.missed()
+
+    begin(schedule, has_webhook=has_webhook)
+    early, later = progress
+    poll_at(schedule, 20.0, "processing", early)
+    poll_at(schedule, 40.0, "processing", later)
+    poll_at(schedule, 40.0 + late, "finished")
+    return kind_of(schedule).caution
+
+
+@for_each("progress", [(None, None), (20, 60)])
+@for_each("late", [0.5, 1.4, 5.0, 20.0])
+def test_where_nothing_is_reported_an_end_teaches_as_without_a_webhook(
+    late: float, progress: tuple[int, int] | tuple[None, None]
+) -> None:
+    taught = caution_after(late, has_webhook=False, progress=progress)
+
+    assert caution_after(late, missed=64, progress=progress) == taught != USUAL_CAUTION
+
+
+def test_a_poll_that_was_put_off_may_notice_an_end_so_much_later() -> None:
+    late = PollPolicy(1.5).in_time * 1.2  # half are reported: polls are put off by a twentieth
+
+    unheard, half = caution_after(late, missed=64), caution_after(late, reported=40, missed=40)
+
+    in_time = caution_after(0.5, missed=64)
+    assert unheard.young < half.young < in_time.young
+
+
+def test_an_end_that_the_safety_net_has_noticed_teaches_nothing() -> None:
+    assert caution_after(20.0, reported=64) == caution_after(0.5, reported=64) == USUAL_CAUTION
+
+
+@for_each("seen", [True, False])
+def test_those_whose_polls_were_put_off_when_deliveries_stopped_teach_nothing(*, seen: bool) -> None:
+    schedule = PollSchedule(PollPolicy(1.5), Random(1), 20)  # noqa: S311 - jitter
+    for _ in range(64):
+        schedule.trust.confirmed()
+    for task_id in "abcd":
+        begin(schedule, task_id)
+    if seen:
+        poll_at(schedule, 20.0, "processing")
+    for _ in range(3):
+        schedule.trust.missed()
+    assert not schedule.trust.relied_on
+
+    poll_at(schedule, 100.0, "finished")
+
+    assert kind_of(schedule).caution == USUAL_CAUTION
+
+
+def test_an_end_that_was_reported_teaches_no_caution() -> None:
+    schedule = PollSchedule(PollPolicy(1.5), Random(1), 20)  # noqa: S311 - jitter
+    begin(schedule)
+    poll_at(schedule, 20.0, "processing")
+    watch = schedule.find(LEGACY, TaskId("a"))
+    assert watch is not None
+
+    schedule.poll_now(watch, 59.0)
+    poll_at(schedule, 60.0, "finished")
+
+    assert kind_of(schedule).caution == USUAL_CAUTION

@@ -18,6 +18,11 @@ one side, everything before them is forgotten.
 
 No fit is perfect, and hosts are not lognormal.  So the `Caution` with which a kind is polled answers
 to how many of its ends were noticed late: that share is kept, whatever the distribution is.
+
+Behind webhooks the ends that polls notice teach it.  Which ends are reported does not depend on the
+polls, so the others are a fair sample.  Their polls may have been put off, and an end is late for want
+of caution only if it would be late without that.  A poll of the safety net is made when it is made
+however careful one is, and so teaches nothing.
 """
 
 from __future__ import annotations
@@ -64,6 +69,7 @@ class _Run:
     seconds: float | None = None  # None: in flight
     ended: bool = False
     rough: tuple[float, float] | None = None  # how long it took at least and at most, if that differs much
+    put_off: float = 1.0  # how many times as late as caution asks for its next poll is
 
 
 @define(eq=False, repr=False, slots=True)
@@ -123,16 +129,29 @@ class KindDurations:
         self._ends += 1
         return self._notice_change(run)
 
-    def judge(self, watch: object, seen_before: float, now: float, in_time: float, *, paced: bool) -> None:
-        """Take in when an end was noticed: be more careful if that was late, else a little less.
+    def put_off(self, watch: object, times: float) -> None:
+        """Take in that the next poll of a task is so many times as late as caution asks for.
 
-        It has ended after `seen_before`; `paced` tells that its polls followed its progress.  Where many
-        are in flight each counts less, because they answer to caution so late.
+        That is inf where caution has no part in when the poll is made.
         """
         run = self._in_flight.get(watch)
-        if run is None or now <= seen_before:
+        if run is not None:
+            run.put_off = times
+
+    def judge(
+        self, watch: object, seen_before: float, now: float, in_time: float, slowness: float, *, paced: bool
+    ) -> None:
+        """Take in when a poll noticed an end: be more careful if that was late, else a little less.
+
+        It has ended after `seen_before`.  It may take `in_time` seconds, or so many times as long as its
+        poll was put off, and the `slowness` of the response.  `paced` tells that its polls followed its
+        progress.  Where many are in flight each counts less, because they answer to caution so late.
+        """
+        run = self._in_flight.get(watch)
+        if run is None or now <= seen_before or run.put_off == math.inf:
             return
 
+        in_time = in_time * run.put_off + slowness
         gap, weight = now - seen_before, _ANSWERS_TO / max(_ANSWERS_TO, len(self._in_flight))
         late = max(0.0, 1.0 - in_time / gap)
         if paced:

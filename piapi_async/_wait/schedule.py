@@ -139,14 +139,14 @@ class PollSchedule:
 
     def _begin(self, queue: FamilyQueue, watch: Watch, now: float) -> None:
         """Take in a watch for which nobody waits yet."""
+        if watch.durations is not None and watch.observed_at == NEVER and watch.paced_from <= now:
+            watch.durations.begun(watch, watch.paced_from)
         if math.isnan(watch.due):  # it was submitted, and is not polled before anything can have ended
             if watch.has_webhook:
                 self._judge_reports(now)
             watch.due = watch.paced_from + self.timing.first(watch, now, shared=queue.is_shared())
         if watch.fault_record is not None:
             watch.fault_record.begin_anew()
-        if watch.durations is not None and watch.observed_at == NEVER and watch.paced_from <= now:
-            watch.durations.begun(watch, watch.paced_from)
         queue.watches[watch.task_id] = watch
 
     def stop(self, wait: Wait) -> bool:

@@ -5,6 +5,7 @@ It joins what is known of durations, of progress and of webhooks; `PollPolicy` h
 
 from __future__ import annotations
 
+import math
 from random import Random
 from typing import Any
 
@@ -50,7 +51,7 @@ class Timing:
         seconds = self.policy.next_poll(self.rng, age=0.0, usual=usual, caution=caution, shared=shared)
 
         if watch.has_webhook and self.trust.relied_on:  # until then its first poll is as without one
-            return self._put_off(seconds, 0.0, usual)
+            return self._put_off(watch, seconds, 0.0, usual)
         return seconds
 
     def soon(self, watch: Watch, now: float, *, looked_at: bool = False) -> float:
@@ -84,7 +85,7 @@ class Timing:
             shared=shared,
         )
         if watch.has_webhook and not watch.end_reported:
-            seconds = self._put_off(seconds, now - watch.paced_from, usual)
+            seconds = self._put_off(watch, seconds, now - watch.paced_from, usual)
         watch.end_reported_at = NEVER  # a report is refuted: it was too early, or forged
         return seconds
 
@@ -94,13 +95,20 @@ class Timing:
             return None
         return watch.durations.usual(now)
 
-    def _put_off(self, seconds: float, age: float, usual: Usual | None = None) -> float:
-        """Return a longer time to the next poll, as far as webhooks are trusted to report the end.
+    def _put_off(self, watch: Watch, seconds: float, age: float, usual: Usual | None) -> float:
+        """Return a longer time to a task's next poll, as far as webhooks are trusted to report the end.
 
         There is always a next poll: a webhook that is lost does not come again.
         """
         longest = self.policy.safety_net(age, usual)
-        return max(seconds, min(seconds * self.trust.patience, longest))
+        put_off = max(seconds, min(seconds * self.trust.patience, longest))
+
+        if watch.durations is not None:
+            times = put_off / seconds
+            if put_off == longest > seconds:  # its time is the safety net's
+                times = math.inf
+            watch.durations.put_off(watch, times)
+        return put_off
 
     # -- what an end teaches -----------------------------------------------------------------------
 
@@ -119,8 +127,8 @@ class Timing:
             if began is not None and ended is not None:
                 told = (ended - began).total_seconds()
 
-        if not reported and not watch.has_webhook and not self.policy.is_plain and watch.polled_at > earliest:
+        if not reported and not self.policy.is_plain and watch.polled_at > earliest:
             # A slow network makes every end late, and caution would not help.
-            in_time = self.policy.in_time + now - watch.polled_at
-            durations.judge(watch, earliest, now, in_time, paced=watch.paced)
+            slowness = now - watch.polled_at
+            durations.judge(watch, earliest, now, self.policy.in_time, slowness, paced=watch.paced)
         return durations.ended(watch, earliest, now, told=told)
