@@ -17,8 +17,10 @@ import trustme
 from hypothesis import HealthCheck, settings
 from support.families import CASES, FamilyCase
 
-# How long an example takes says how busy the machine is.
-settings.register_profile("gate", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# How long an example takes says how busy the machine is; each gate draws others.
+settings.register_profile(
+    "gate", deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=60
+)
 settings.register_profile("fast line", settings.get_profile("gate"), max_examples=12)
 settings.load_profile("gate")
 

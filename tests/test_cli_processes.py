@@ -164,6 +164,8 @@ def test_with_a_ledger_nothing_needs_to_be_named(slow: Host) -> None:
     assert "To go on: " in process.said
 
 
+@pytest.mark.storm
+@pytest.mark.measured
 def test_a_reader_of_stdout_that_leaves_costs_no_id(slow: Host) -> None:
     reading, writing = os.pipe()
     with batch(slow, five(), "--concurrency", "3", stdout=writing) as process:

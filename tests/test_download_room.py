@@ -420,6 +420,8 @@ async def test_a_saved_file_that_cannot_be_had_leaves_the_others_told(tmp_path: 
     assert caught.value.task is task
 
 
+@pytest.mark.storm
+@pytest.mark.measured
 async def test_a_large_video_takes_little_memory(tmp_path: Path) -> None:
     def body() -> Iterator[bytes]:
         yield http(PNG, length=len(PNG) + 200 * MB)

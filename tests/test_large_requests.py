@@ -41,6 +41,8 @@ def resident() -> float:
     return int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1]) / 1000
 
 
+@pytest.mark.storm
+@pytest.mark.measured
 @pytest.mark.skipif(sys.platform != "linux", reason="asks Linux what is in memory")
 async def test_a_large_request_is_claimed_whole_and_sqlite_keeps_no_copy_of_it(tmp_path: Path) -> None:
     # Above 32 MB the allocator gives back at once what is freed, so that the figures are exact.

@@ -283,6 +283,8 @@ async def test_a_busy_process_killed_at_its_nth_commit_is_continued_without_a_du
             assert tasks[key] == again["outcomes"][key]
 
 
+@pytest.mark.storm
+@pytest.mark.measured
 async def test_two_processes_that_submit_one_key_get_the_same_task_and_one_post_leaves(
     case: FamilyCase, zygotes: tuple[Zygote, Zygote], tmp_path: Path
 ) -> None:

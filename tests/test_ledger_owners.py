@@ -225,6 +225,8 @@ async def test_whoever_waits_for_another_owner_is_told(
     assert "0.3 s at most" in record.getMessage()
 
 
+@pytest.mark.storm
+@pytest.mark.measured
 @pytest.mark.skipif(sys.platform == "win32", reason="processes cannot be stopped there")
 async def test_a_stopped_process_is_waited_for_no_longer_than_the_time_out(path: Path) -> None:
     async with sending_elsewhere(path) as (process, base_url):

@@ -54,6 +54,8 @@ async def serve(piapi: PiAPI, build: Build, folder: Path) -> None:
     assert bool(task.files) is (class_of(build) not in ENDS_IN_WORDS)
 
 
+@pytest.mark.storm
+@pytest.mark.measured
 async def test_each_request_is_taken_waited_for_and_saved(tmp_path: Path) -> None:
     async with serving({"poll": PollPolicy.every(15.0)}, picture_size=32, queue=len(BUILDS)) as (_, piapi):
         ends = await asyncio.gather(

@@ -63,6 +63,8 @@ class TestEverySample:
         assert sorted(map(spelt, made)) == sorted(spelt(given_) for *_, given_ in SAMPLES)
 
 
+@pytest.mark.storm
+@pytest.mark.measured
 def test_every_sample_is_a_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session, "PiAPI", partial(PiAPI, poll=PollPolicy.every(0.01)))
     with threaded_emulator(queue=1000) as (emulator, base_url):
