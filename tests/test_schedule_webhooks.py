@@ -16,7 +16,7 @@ from piapi_async._wait.durations import KindDurations
 from piapi_async._wait.schedule import PollSchedule
 from piapi_async._wait.watch import NEVER, UNPLANNED, Wait, Watch
 from piapi_async.policy import USUAL_CAUTION, Caution
-from piapi_async.tasks import TaskId
+from piapi_async.tasks import TaskId, Usual
 
 LATE = 1e6  # a poll that is due then was put off
 
@@ -261,12 +261,52 @@ def test_where_nothing_is_reported_an_end_teaches_as_without_a_webhook(
 
 
 def test_a_poll_that_was_put_off_may_notice_an_end_so_much_later() -> None:
-    late = PollPolicy(1.5).in_time * 1.2  # half are reported: polls are put off by a twentieth
+    late = PollPolicy(1.5).in_time * 1.2  # a third is reported: polls are put off by 3 %
 
     unheard, half = caution_after(late, missed=64), caution_after(late, reported=40, missed=40)
 
     in_time = caution_after(0.5, missed=64)
     assert unheard.young < half.young < in_time.young
+
+
+@for_each("times", [1.0, 1.2, 1.5, 3.0, math.inf])
+def test_only_a_poll_that_was_put_off_a_little_tells_how_careful_one_was(times: float) -> None:
+    kind = KindDurations(Usual(45.0, 0.4))
+    kind.begun("a", 0.0)
+    kind.put_off("a", times)
+
+    kind.judge("a", 20.0, 60.0, 1.5, 0.1, paced=True)
+
+    assert (kind.caution != USUAL_CAUTION) is (times < 1.25)
+
+
+def test_a_wait_that_is_left_and_begun_again_teaches_nothing_of_a_poll_that_was_put_off() -> None:
+    schedule = PollSchedule(PollPolicy(1.5), Random(1), 20)  # noqa: S311 - jitter
+    for _ in range(64):
+        schedule.trust.confirmed()
+    kind = kind_of(schedule)
+    watch = Watch(LEGACY, TaskId("a"), UNPLANNED, durations=kind, paced_from=0.0, has_webhook=True)
+    schedule.stop(schedule.start(watch, "a", 0.0))
+    schedule.start(watch, "a", 5.0)
+
+    poll_at(schedule, 158.0, "finished")
+
+    assert kind.caution == USUAL_CAUTION
+
+
+def test_after_a_report_that_was_refuted_polls_teach_as_without_a_webhook() -> None:
+    schedule = PollSchedule(PollPolicy(1.5), Random(1), 20)  # noqa: S311 - jitter
+    for _ in range(64):
+        schedule.trust.confirmed()
+    begin(schedule)
+    watch = schedule.find(LEGACY, TaskId("a"))
+    assert watch is not None
+    schedule.poll_now(watch, 19.0)
+    poll_at(schedule, 20.0, "processing")
+
+    poll_at(schedule, 40.0, "finished")
+
+    assert kind_of(schedule).caution != USUAL_CAUTION
 
 
 def test_an_end_that_the_safety_net_has_noticed_teaches_nothing() -> None:

@@ -19,10 +19,9 @@ one side, everything before them is forgotten.
 No fit is perfect, and hosts are not lognormal.  So the `Caution` with which a kind is polled answers
 to how many of its ends were noticed late: that share is kept, whatever the distribution is.
 
-Behind webhooks the ends that polls notice teach it.  Which ends are reported does not depend on the
-polls, so the others are a fair sample.  Their polls may have been put off, and an end is late for want
-of caution only if it would be late without that.  A poll of the safety net is made when it is made
-however careful one is, and so teaches nothing.
+Behind webhooks the ends that no webhook has reported teach it.  Where a poll was put off a little, an
+end may be noticed so much later.  Where it was put off by much, as the safety net's polls are, that is
+why an end was noticed late, and caution would not help: nothing is learned.
 """
 
 from __future__ import annotations
@@ -59,6 +58,7 @@ _SHORTEST = 1e-3  # seconds; a duration of nothing has no logarithm
 _LONGEST = 1e7  # seconds
 _STORED = 32  # durations of a kind that the next run is told of
 _OFTEN = 1.0  # seconds between two fits without a new end
+_A_LITTLE = 1.25  # times as late at most is a poll that still tells how careful one was
 
 
 @define(eq=False, repr=False, slots=True)
@@ -132,7 +132,7 @@ class KindDurations:
     def put_off(self, watch: object, times: float) -> None:
         """Take in that the next poll of a task is so many times as late as caution asks for.
 
-        That is inf where caution has no part in when the poll is made.
+        That is inf where caution has no part in when the poll is made, or it is not known.
         """
         run = self._in_flight.get(watch)
         if run is not None:
@@ -148,7 +148,7 @@ class KindDurations:
         progress.  Where many are in flight each counts less, because they answer to caution so late.
         """
         run = self._in_flight.get(watch)
-        if run is None or now <= seen_before or run.put_off == math.inf:
+        if run is None or now <= seen_before or run.put_off > _A_LITTLE:
             return
 
         in_time = in_time * run.put_off + slowness

@@ -145,6 +145,8 @@ class PollSchedule:
             if watch.has_webhook:
                 self._judge_reports(now)
             watch.due = watch.paced_from + self.timing.first(watch, now, shared=queue.is_shared())
+        elif watch.has_webhook and watch.durations is not None:
+            watch.durations.put_off(watch, math.inf)  # by how much was forgotten when its last wait was left
         if watch.fault_record is not None:
             watch.fault_record.begin_anew()
         queue.watches[watch.task_id] = watch

@@ -86,6 +86,8 @@ class Timing:
         )
         if watch.has_webhook and not watch.end_reported:
             seconds = self._put_off(watch, seconds, now - watch.paced_from, usual)
+        elif watch.has_webhook and durations is not None:
+            durations.put_off(watch, 1.0)
         watch.end_reported_at = NEVER  # a report is refuted: it was too early, or forged
         return seconds
 
