@@ -442,8 +442,8 @@ async def test_no_submission_is_given_the_id_of_another_under_fire(case: FamilyC
 
 
 @pytest.mark.storm
-@pytest.mark.parametrize("seed", range(3))
-async def test_none_of_thousands_of_submissions_is_given_the_id_of_another_under_fire(
+@pytest.mark.parametrize("seed", range(5))
+async def test_none_of_ten_thousand_submissions_is_given_the_id_of_another_under_fire(
     seed: int, case: FamilyCase
 ) -> None:
     await fire(case, 1_000, seed)

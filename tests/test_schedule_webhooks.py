@@ -263,10 +263,10 @@ def test_where_nothing_is_reported_an_end_teaches_as_without_a_webhook(
 def test_a_poll_that_was_put_off_may_notice_an_end_so_much_later() -> None:
     late = PollPolicy(1.5).in_time * 1.2  # a third is reported: polls are put off by 3 %
 
-    unheard, half = caution_after(late, missed=64), caution_after(late, reported=40, missed=40)
+    unheard, a_third = caution_after(late, missed=64), caution_after(late, reported=40, missed=40)
 
     in_time = caution_after(0.5, missed=64)
-    assert unheard.young < half.young < in_time.young
+    assert unheard.young < a_third.young < in_time.young
 
 
 @for_each("times", [1.0, 1.2, 1.5, 3.0, math.inf])

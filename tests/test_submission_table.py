@@ -213,9 +213,8 @@ def test_an_answer_is_judged_as_the_table_says(status: int, case: FamilyCase) ->
 
 @pytest.mark.storm
 @pytest.mark.parametrize("status", STATUSES)
-def test_answers_of_every_kind_are_judged_as_the_table_says(status: int, case: FamilyCase) -> None:
-    begin = STATUSES.index(status) % 3  # what is left out of one status is in for another
-    check_judgement(itertools.islice(answers((status,)), begin, None, 3), case)
+def test_every_answer_is_judged_as_the_table_says(status: int, case: FamilyCase) -> None:
+    check_judgement(answers((status,)), case)
 
 
 def check_judgement(table: Iterable[Answer], case: FamilyCase) -> None:
@@ -257,8 +256,7 @@ async def test_answers_do_to_client_and_ledger_what_the_table_says(
     status: int, case: FamilyCase, tmp_path: Path
 ) -> None:
     # A judgement goes the same way whatever it was given for, so not every one of them is sent over a socket.
-    begin = STATUSES.index(status)
-    await check(list(itertools.islice(answers((status,)), begin, None, 53)), case, tmp_path)
+    await check(list(itertools.islice(answers((status,)), 0, None, 23)), case, tmp_path)
 
 
 async def check(table: list[Answer], case: FamilyCase, tmp_path: Path) -> None:
