@@ -130,10 +130,7 @@ class KindDurations:
         return self._notice_change(run)
 
     def put_off(self, watch: object, times: float) -> None:
-        """Take in that the next poll of a task is so many times as late as caution asks for.
-
-        That is inf where caution has no part in when the poll is made, or it is not known.
-        """
+        """Take in that the next poll of a task is so many times as late as caution asks for, inf if unknown."""
         run = self._in_flight.get(watch)
         if run is not None:
             run.put_off = times

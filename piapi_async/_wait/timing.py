@@ -5,7 +5,6 @@ It joins what is known of durations, of progress and of webhooks; `PollPolicy` h
 
 from __future__ import annotations
 
-import math
 from random import Random
 from typing import Any
 
@@ -106,10 +105,7 @@ class Timing:
         put_off = max(seconds, min(seconds * self.trust.patience, longest))
 
         if watch.durations is not None:
-            times = put_off / seconds
-            if put_off == longest > seconds:  # its time is the safety net's
-                times = math.inf
-            watch.durations.put_off(watch, times)
+            watch.durations.put_off(watch, put_off / seconds)
         return put_off
 
     # -- what an end teaches -----------------------------------------------------------------------
