@@ -7,7 +7,7 @@ field of `Dialect`.
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING
 
 from .._service.geometry import picture_size, trims
@@ -175,9 +175,13 @@ def _echoed_request(task: Task) -> JSON:
 
     It has every field of the verb, unset ones in their empty form.
     """
-    unset = {**_UNSET, "process_mode": task.mode}
-    names = dict.fromkeys((*VERBS[task.verb].fields, "prompt", "process_mode", "skip_prompt_check"))
-    return {name: task.given.get(name, unset.get(name, "")) for name in names}
+    return {**_empty_request(task.verb), "process_mode": task.mode, **task.given}
+
+
+@cache
+def _empty_request(verb: str) -> JSON:
+    names = (*VERBS[verb].fields, "prompt", "process_mode", "skip_prompt_check")
+    return {name: _UNSET.get(name, "") for name in names}
 
 
 def task_result(view: View, task: Task, now: float, *, crops_in: str) -> JSON:

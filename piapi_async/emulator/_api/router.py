@@ -58,12 +58,16 @@ class Router:
 
     def respond(self, request: HTTPRequest, now: float) -> HTTPResponse:
         """Return the response of the service at `now`, emulated seconds."""
-        key = request.headers.get("x-api-key", "")
-        call = find_call(request.method, request.path, body=request.body, key=key, now=now)
+        call = find_call(request.method, request.path)
         if call is None:
             path = request.path.partition("?")[0]
             return self.refuse(path, 404, f"no such endpoint: {path[:200]}")
 
+        call.body, call.key, call.now = request.body, request.headers.get("x-api-key", ""), now
+        return self.serve(call)
+
+    def serve(self, call: Call) -> HTTPResponse:
+        """Return the response of the service to a call that has been read."""
         protocol = call.route.protocol
         if not call.allowed:
             return _json(405, self.refusal_body(protocol, 405, "method not allowed"))

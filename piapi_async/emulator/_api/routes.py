@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from functools import cache
 from urllib.parse import parse_qsl, unquote
 
 import orjson
-from attrs import frozen
+from attrs import define, frozen
 
 from .._service.legnext import VERBS as LEGNEXT_VERBS
 from .._service.requests import Protocol, Refusal
@@ -72,11 +73,11 @@ GROUPS: Mapping[str, frozenset[str]] = {
 KNOWN_ROUTES = frozenset({*ROUTES, *GROUPS, "image", "file", "*"})
 
 
-def names_of(route: str) -> Iterator[str]:
-    """Yield the names that include a route, the closest first."""
-    yield route
-    yield from (group for group, routes in GROUPS.items() if route in routes)
-    yield "*"
+@cache
+def names_of(route: str) -> tuple[str, ...]:
+    """Return the names that include a route, the closest first."""
+    groups = (group for group, routes in GROUPS.items() if route in routes)
+    return (route, *groups, "*")
 
 
 def _by_path() -> dict[str, dict[str, Route]]:
@@ -89,14 +90,17 @@ def _by_path() -> dict[str, dict[str, Route]]:
 _PATHS: Mapping[str, Mapping[str, Route]] = _by_path()
 
 
-@frozen
+@define  # every request makes one, and a frozen one would take twice as long
 class Call:
-    """One request to a route; `allowed`: its method is the route's."""
+    """One request to a route; `allowed`: its method is the route's.
+
+    `body`, `key` and `now` are filled in once the request has been read.
+    """
 
     route: Route
-    task_id: str = ""
-    allowed: bool = True
-    query: Mapping[str, str] = {}
+    task_id: str
+    allowed: bool
+    query: Mapping[str, str]
     body: bytes = b""
     key: str = ""
     now: float = 0.0
@@ -113,8 +117,8 @@ class Call:
         return body
 
 
-def find_call(method: str, path: str, *, body: bytes = b"", key: str = "", now: float = 0.0) -> Call | None:
-    """Return the call that a request is, None if nothing is served at its path."""
+def find_call(method: str, path: str) -> Call | None:
+    """Return the call that a request to a path, with its query, is; None if nothing is served there."""
     path, _, query = path.partition("?")
     front, _, last = path.rpartition("/")
     task_id = unquote(last) if f"{front}/" in _PATHS else ""
@@ -128,8 +132,5 @@ def find_call(method: str, path: str, *, body: bytes = b"", key: str = "", now: 
         route or next(iter(routes.values())),
         task_id=task_id,
         allowed=route is not None,
-        query=dict(parse_qsl(query, keep_blank_values=True)),
-        body=body,
-        key=key,
-        now=now,
+        query=dict(parse_qsl(query, keep_blank_values=True)) if query else {},
     )

@@ -27,7 +27,7 @@ from piapi_async._http import HTTPRequest, HTTPResponse
 
 from .._api.host import Host
 from .._api.router import Router
-from .._api.routes import Route, find_call, names_of
+from .._api.routes import Call, find_call, names_of
 from .._media.extras import missing_extras
 from .._media.links import read_file_link, read_link
 from .._service.requests import Protocol
@@ -221,12 +221,12 @@ class Server:
         return self.router.refuse(request.rel_url.raw_path, status, message)
 
     async def _dispatch(self, request: web.BaseRequest) -> web.StreamResponse:
-        path = request.rel_url.raw_path
-        call = find_call(request.method, path)
+        call = find_call(request.method, request.rel_url.raw_path_qs)
         if call is not None:
-            serve = partial(self._serve, request, call.route)
+            serve = partial(self._serve, request, call)
             return await self._serve_with_latency(request, call.route.name, call.route.protocol, serve)
 
+        path = request.rel_url.raw_path
         link = read_link(path)
         if link is not None and link.thumb:
             return plain(await self._files.picture(link))
@@ -268,9 +268,10 @@ class Server:
         finally:
             self.begin_outage_if_due()
 
-    async def _serve(self, request: web.BaseRequest, route: Route) -> HTTPResponse:
+    async def _serve(self, request: web.BaseRequest, call: Call) -> HTTPResponse:
+        route = call.route
         try:
-            body = await request.read()
+            call.body = await request.read()
         except web.HTTPRequestEntityTooLarge:
             refusal = self.router.refusal_body(route.protocol, 413, "the request is too large")
             return HTTPResponse(413, orjson.dumps(refusal), {"content-type": "application/json"})
@@ -280,9 +281,9 @@ class Server:
             if script is not None:
                 self._host.engine.script_next(route.name, script)
 
-        headers = {"x-api-key": request.headers.get("X-API-Key", "")}
-        path = request.rel_url.raw_path_qs
-        response = self.router.respond(HTTPRequest(request.method, path, body, headers), self.clock())
+        call.key = request.headers.get("X-API-Key", "")
+        call.now = self.clock()
+        response = self.router.serve(call)
 
         if route.group in ("create", "cancel"):
             self.changed()

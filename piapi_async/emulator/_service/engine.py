@@ -111,7 +111,7 @@ class TaskEngine:
         self.advance(now)
 
         parent = self._parent(request) if request.parent else None
-        if not request.given.get("skip_prompt_check"):
+        if request.prompt and not request.given.get("skip_prompt_check"):
             self._check_prompt(request.prompt)
 
         place = self._place(account, request.protocol)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 #: How many times smaller the sides of a clip are than a picture's: large enough to see, cheap to
 #: encode.
 _CLIP_REDUCTION = 4
@@ -11,6 +13,7 @@ CLIP_SECONDS = 2
 _NARROWEST, _WIDEST = 0.25, 4.0
 
 
+@lru_cache(maxsize=256)  # read again for every view of a task, and strangers make ratios up
 def picture_size(aspect_ratio: str, size: int) -> tuple[int, int]:
     """Return width and height in pixels of one picture: about `size` squared in area, in multiples of 8."""
     across, down = (int(part) for part in aspect_ratio.split(":"))
