@@ -49,6 +49,12 @@ from piapi_async.tasks import TaskId
 REROLL = Reroll("6886fc4d", prompt="a cute cat")
 FETCH = Fetch(TaskId("c0d39b5a"))
 
+ON_THEIR_WAY = [
+    *("staged", "pending", "queued", "submitted", "scheduled", "waiting", "retry", "retrying"),
+    *("starting", "processing", "running", "in_progress"),
+    *("finished", "completed", "succeeded", "succeed", "success", "complete", "done"),
+]
+
 HTML = b"<html><head><title>502 Bad Gateway</title></head><body>cloudflare</body></html>"
 
 OUTDATED = "derive from origin task: parent task is outdated"
@@ -311,6 +317,22 @@ class TestCreateErrors:
         assert judgement.verdict is Verdict.UNKNOWN
         assert "paid" not in str(judgement.error)
         assert "Check" not in str(judgement.error)
+
+    # Every word by which a read knows a task that goes well: had no task been made, no host would say it.
+    @for_each("word", [*ON_THEIR_WAY, "Queued", "in progress", "IN-PROGRESS", "Retrying!"])
+    @for_each("status", [302, 400, 409, 429])
+    def test_promise_nothing_where_the_status_is_that_of_a_task(self, status: int, word: str) -> None:
+        bodies: list[Mapping[str, Any]] = [{"status": word}, {"data": {"status": word}}, {"message": word}]
+
+        assert {judged(status, body).verdict for body in bodies} == {Verdict.UNKNOWN}
+
+    @for_each("word", ["cancelled", "timed out", "Expired"])
+    def test_promise_nothing_where_it_is_that_of_a_task_that_went_wrong(self, word: str) -> None:
+        assert judged(400, {"status": word, "message": "bad"}).verdict is Verdict.UNKNOWN
+
+    @for_each("word", ["failed", "Rejected", "error"])
+    def test_do_where_it_may_be_the_requests(self, word: str) -> None:
+        assert judged(400, {"status": word, "message": "bad"}).verdict is Verdict.RAISE
 
     @for_each("text", MONEY)
     @for_each("status", [200, 400, 402, 403, 500])

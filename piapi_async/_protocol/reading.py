@@ -171,6 +171,7 @@ _WORDS: Mapping[TaskState, tuple[str, ...]] = {
     TaskState.CANCELLED: ("cancelled", "canceled"),
 }
 _STATES: Mapping[str, TaskState] = {word: state for state, words in _WORDS.items() for word in words}
+_MERE_NO = frozenset({"failed", "fail", "failure", "error", "rejected"})  # of a request as well as of a task
 _KNOWN: Mapping[str, tuple[str, TaskState]] = {word: (word, state) for word, state in _STATES.items()}
 
 _LONGEST_STATUS = 100
@@ -185,6 +186,18 @@ def classify(status: str) -> TaskState:
 def is_known_status(status: str) -> bool:
     """Return whether `classify` knows the word, or falls back to "waiting"."""
     return status in _STATES or _normalized(status) in _STATES
+
+
+def goes_well(word: str) -> bool:
+    """Return whether a word is the status of a task that has neither failed nor been cancelled."""
+    state = _STATES.get(_normalized(word), TaskState.FAILED)
+    return state not in (TaskState.FAILED, TaskState.CANCELLED)
+
+
+def tells_of_a_task(status: str) -> bool:
+    """Return whether a status word is one that nothing but a task has, be it one that went wrong."""
+    word = _normalized(status)
+    return word in _STATES and word not in _MERE_NO
 
 
 def is_end(status: object) -> bool:

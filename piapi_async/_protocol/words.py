@@ -19,7 +19,7 @@ from attrs import frozen
 
 from .._http import Request
 from ..tasks import TaskId, check_task_id
-from .reading import object_at, read_int
+from .reading import goes_well, object_at, read_int, tells_of_a_task
 
 # -- the task that it names ---------------------------------------------------------------------------
 
@@ -185,18 +185,14 @@ def _has_status(place: object, word: str) -> bool:
     return isinstance(status, str) and status.strip().lower() == word
 
 
-_YES = frozenset(
-    {
-        *("success", "succeeded", "ok", "accepted", "created", "queued", "submitted"),
-        *("staged", "pending", "starting", "processing", "running", "finished", "completed"),
-    }
-)
+_YES = frozenset({"ok", "accepted", "created"})  # beside the status words of a task that goes well
 
 
 def claims_success(answer: Mapping[str, Any]) -> bool:
     """Return whether a response with the HTTP status of a no says yes: by status, flag or message.
 
-    A `code` does not count: hosts that have none leave it at 0.
+    The status of a task counts as a yes, even of one that was cancelled.  A `code` does not count:
+    hosts that have none leave it at 0.
     """
     data = object_at(answer, "data")
     if says_failed(answer) or _has_status(data, "failed"):
@@ -204,22 +200,35 @@ def claims_success(answer: Mapping[str, Any]) -> bool:
     if answer.get("success") is True:
         return True
 
-    words = (answer.get("status"), answer.get("message"), data.get("status"))
-    return any(isinstance(word, str) and word.strip(" .!").lower() in _YES for word in words)
+    return _is_yes(answer.get("message")) or _says_made(answer.get("status"), data.get("status"))
 
 
 def _says_yes(answer: Mapping[str, Any]) -> bool:
     """Return whether the status, the whole message, the flag or the code says "succeeded"."""
-    for word in (answer.get("status"), answer.get("message")):
-        if isinstance(word, str) and word.strip().lower() in _YES:
-            return True
-    if answer.get("success") is True:
+    if answer.get("success") is True or _is_yes(answer.get("message")):
+        return True
+    if _says_made(answer.get("status")):
         return True
 
     code = read_code(answer)
     if code is None:
         return False
     return code == 0 or is_good(code)
+
+
+def _is_yes(message: object) -> bool:
+    """Return whether a whole message is a word that says "succeeded", or that a task is on its way."""
+    if not isinstance(message, str):
+        return False
+    word = message.strip(" .!")
+    return word.lower() in _YES or goes_well(word)
+
+
+def _says_made(*values: object) -> bool:
+    """Return whether any value is a status that says yes, or that of a task, whatever has become of that."""
+    return any(
+        _is_yes(value) or tells_of_a_task(value.strip(" .!")) for value in values if isinstance(value, str)
+    )
 
 
 # -- texts -----------------------------------------------------------------------------------------
