@@ -10,6 +10,7 @@ from support.serving import REROLL, now, serving
 
 from piapi_async import BatchItem, BatchRunner, Ledger, NotFoundError, PiAPI, WaitTimeout
 from piapi_async.emulator import Emulator, Status
+from piapi_async.emulator._service.tasks import Stage
 from piapi_async.ledger import compact
 
 pytestmark = pytest.mark.looptime
@@ -62,6 +63,40 @@ async def test_nobody_waits_for_ever_for_what_has_ended(tmp_path: Path) -> None:
     async with serving({"ledger": ledger}, durations=1.0) as (emulator, piapi):
         await end_and_compact(emulator, piapi, ledger, faults=10_000)
         with pytest.raises(WaitTimeout, match="within 300 s"):
+            await piapi.run(REROLL, key="k")
+
+
+@pytest.mark.parametrize("in_batch", [False, True])
+async def test_what_was_done_is_done_though_the_host_says_otherwise_later(
+    tmp_path: Path,
+    in_batch: bool,  # noqa: FBT001 - a parameter
+) -> None:
+    ledger = Ledger(tmp_path / "run.db")
+    async with serving({"ledger": ledger}, durations=1.0) as (emulator, piapi):
+        first = await piapi.run(REROLL, key="k")
+        emulator.engine.tasks[first.task_id].stage = Stage.FAILED
+        if in_batch:
+            runner = BatchRunner(piapi, retry_failed=True)
+            [outcome] = await runner.run([BatchItem(REROLL, key="k")])
+            assert outcome.error is None
+            again = outcome.task
+        else:
+            again = await piapi.run(REROLL, key="k")
+
+        assert again is not None
+        assert (again.task_id, again.images) == (first.task_id, first.images)
+        assert emulator.seen.creates == 1
+
+
+async def test_a_result_that_the_ledger_has_no_more_and_the_host_denies_is_told(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "run.db")
+    async with serving({"ledger": ledger}, durations=1.0) as (emulator, piapi):
+        task_id = await end_and_compact(emulator, piapi, ledger)
+        emulator.engine.tasks[task_id].stage = Stage.FAILED
+        with pytest.raises(NotFoundError, match=r"ended well in an earlier run.*\(failed\)"):
+            await piapi.run(REROLL, key="k")
+        emulator.fail("fetch", Status(502, body="<html>bad gateway</html>"), times=3)
+        with pytest.raises(NotFoundError, match="nothing was paid"):
             await piapi.run(REROLL, key="k")
 
 
