@@ -6,7 +6,7 @@ What came of a submission, first match first; the README shows the same table:
 |---|---|
 | nothing left this machine (refused, DNS, TLS, no connection in time); 521, 523, 525, 526 of an edge | try again |
 | a 2xx that names a task and does not say that it failed | accepted |
-| any other answer that names a task | read that task once: it lives, it failed, or `SubmissionUnknown` |
+| any other answer that names a task | read that task: it lives, it failed, or `SubmissionUnknown` |
 | 429; a 4xx in which the host says that it is busy | try again; `Retry-After` holds the whole client |
 | a no in the host's own words: a 4xx, a 5xx, a 2xx that says it failed; a 3xx but 303 | raise it: no task was made |
 | all else: lost after sending began, 408, 303, an edge's page, a gateway's phrase, no clear no | unknown |

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import codecs
 import json
 import time
@@ -13,7 +14,7 @@ from support.creating import json_answer, raw_host
 from support.families import FamilyCase
 from support.tables import for_each
 
-from piapi_async import InvalidRequestError, Ledger, PiAPI, Reroll, RetryPolicy, SubmissionUnknown
+from piapi_async import APIError, InvalidRequestError, Ledger, PiAPI, Reroll, RetryPolicy, SubmissionUnknown
 from piapi_async._http import HTTPResponse
 from piapi_async._verdict import Verdict, judge_create
 from piapi_async.ledger import LedgerState
@@ -198,3 +199,32 @@ async def test_a_yes_that_names_the_parent_is_no_new_task() -> None:
             await piapi.submit(REROLL)
 
     assert len(host.creates) == 1
+
+
+async def test_a_task_that_is_named_and_not_visible_yet_is_read_again(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "run.db")
+    denied = json_answer(400, {"message": "task not found"})
+    reads = [denied, denied, json_answer(200, {"task_id": "T1", "status": "pending"})]
+    async with (
+        raw_host(
+            lambda _: json_answer(500, {"task_id": "T1", "message": "busy"}), lambda n: reads[n]
+        ) as host,
+        PiAPI(KEY, base_url=host.url, ledger=ledger, recover=0) as piapi,
+    ):
+        handle = await piapi.submit(REROLL, key="k")
+
+        assert (handle.task_id, len(host.creates), len(host.reads)) == ("T1", 1, 3)
+
+
+async def test_one_that_stays_unknown_to_the_host_is_a_refusal() -> None:
+    denied = json_answer(400, {"message": "task not found"})
+    began = asyncio.get_running_loop().time()
+    async with (
+        raw_host(lambda _: json_answer(500, {"task_id": "T1", "message": "busy"}), lambda _: denied) as host,
+        PiAPI(KEY, base_url=host.url, recover=0) as piapi,
+    ):
+        with pytest.raises(APIError, match="which the host does not know: nothing was paid"):
+            await piapi.submit(REROLL)
+
+        assert len(host.reads) > 3
+    assert 4 <= asyncio.get_running_loop().time() - began < 7

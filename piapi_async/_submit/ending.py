@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import time
 from functools import partial
+from typing import Any
 
 import orjson
 from attrs import define
 
 from .._calls.sender import Sender
 from .._verdict import Judgement, Verdict
+from .._wait.faults import NOT_FOUND_GRACE
 from ..errors import APIError, NotFoundError, PiAPIError, UnexpectedAnswer
 from ..ledger._recovery import SentAs, Taken
-from ..tasks import TaskId, TaskRef, TaskState
+from ..tasks import Task, TaskId, TaskRef, TaskState
 from .claim import tell_taken_back
 from .correlation import Correlation
 from .finder import Finder
@@ -68,13 +70,13 @@ class Ending:
         raise answer.error
 
     async def _read_named(self, submission: Submission, named: TaskId, error: PiAPIError) -> TaskId:
-        """Return a task that a response names without saying yes, if one read of it shows that it lives."""
+        """Return a task that a response names without saying yes, if a read of it shows that it lives."""
         ref = self._ref(submission, named)
         if self._ids.has(named):
             return await self.mixed_up(submission, named)
 
         try:
-            task = await self._sender.attempt(submission.family.fetch(named))
+            task = await self._read_once_known(submission, named)
         except NotFoundError as denial:
             if not denial.message:  # an edge's page, not the host's word
                 return await self.look_for(submission, error, ref, f"; reading it failed: {denial}")
@@ -92,6 +94,21 @@ class Ending:
         self._finder.note(named)
         submission.found = "read"
         return named
+
+    async def _read_once_known(self, submission: Submission, named: TaskId) -> Task[Any]:
+        """Return a task as the host shows it; raise its denial if it still denies it after some seconds.
+
+        A task that was made just now may not be visible yet, as in a wait.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + NOT_FOUND_GRACE
+        while True:
+            try:
+                return await self._sender.attempt(submission.family.fetch(named))
+            except NotFoundError as denial:
+                if not denial.message or loop.time() + FIRST_PAUSE > deadline:
+                    raise
+            await asyncio.sleep(FIRST_PAUSE)
 
     def _refusal(self, submission: Submission, error: PiAPIError, ref: TaskRef, what: str) -> PiAPIError:
         """Return a refusal that names a task; note that no submission is ever to be given that task.
