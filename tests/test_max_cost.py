@@ -24,8 +24,9 @@ from piapi_async import (
     SubmissionUnknown,
     WaitTimeout,
 )
-from piapi_async.batch._budget import Budget, kind_of
+from piapi_async.batch._budget import Budget, Kind, kind_of
 from piapi_async.emulator import Drop, TaskFails
+from piapi_async.models import veo3
 
 pytestmark = pytest.mark.looptime
 
@@ -234,24 +235,76 @@ def test_what_the_price_depends_on_makes_a_kind() -> None:
     assert len({kind_of(PICTURE), kind_of(longer), kind_of(SONG), kind_of(Reroll("p"))}) == 4
 
 
-@given(st.lists(st.tuples(st.integers(0, 3), st.floats(0, 10)), max_size=60), st.floats(0, 50))
+def test_any_input_may_make_the_price_but_for_texts_links_and_seeds() -> None:
+    video = veo3.Video("a cat")
+    dearer = [
+        evolve(video, generate_audio=True),
+        evolve(video, image_url="https://img.example.org/a.png"),
+        CreateTask("veo3", "veo3-video", {"prompt": "a cat", "steps": 40}),
+        CreateTask("veo3", "veo3-video", {"prompt": "a cat", "images": ["a"]}),
+        CreateTask("veo3", "veo3-video", {"prompt": "a cat", "images": ["a", "b"]}),
+    ]
+    alike = [
+        evolve(video, prompt="a dog"),
+        CreateTask("veo3", "veo3-video", {"prompt": "a", "seed": 5}),
+        CreateTask("veo3", "veo3-video", {"prompt": "b", "seed": 6}),
+    ]
+
+    assert len({kind_of(video), *map(kind_of, dearer)}) == 6
+    assert {kind_of(each) for each in alike} == {
+        kind_of(CreateTask("veo3", "veo3-video", {"prompt": "a cat"}))
+    }
+
+
+async def test_what_an_input_makes_dearer_is_learned_before_more_of_it_is_submitted() -> None:
+    silent, loud = veo3.Video("a cat"), evolve(veo3.Video("a cat"), generate_audio=True)
+    budget = Budget(200)
+    assert await budget.reserve(0, silent)
+    budget.freeze(0, Cost(10, UNIT))
+
+    assert await budget.reserve(1, loud)  # goes first, with the other's price reserved
+    assert (Cost(20, UNIT),) == budget.frozen()
+    others = [asyncio.create_task(budget.reserve(index, loud)) for index in (2, 3)]
+    await asyncio.sleep(0)
+    assert not any(other.done() for other in others)
+
+    budget.freeze(1, Cost(100, UNIT))
+    await asyncio.sleep(0)
+    assert not any(other.done() for other in others)  # 110 of 200 are frozen, and another takes 100
+    budget.consume(0, Cost(0, UNIT), is_done=True)
+    assert [True] == [other.result() for other in (await asyncio.wait(others, timeout=1))[0]]
+    budget.close()
+    assert sorted(await asyncio.gather(*others)) == [False, True]
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2)), max_size=60),
+    st.floats(0, 50),
+    st.tuples(*[st.floats(0.5, 20)] * 3),
+)
 def test_the_limit_holds_whatever_happens_in_whatever_order(
-    steps: list[tuple[int, float]], limit: float
+    steps: list[tuple[int, int]], limit: float, prices: tuple[float, float, float]
 ) -> None:
-    """Prices are as they were told; what was spent or is frozen never passes the limit."""
-    budget, price = Budget(limit), 3.0
-    alive: list[int] = []
-    for index, (what, _) in enumerate(steps):
+    """What was spent or is frozen passes the limit by one task at most, whose price nobody could know."""
+    budget = Budget(limit)
+    kinds = [Kind(("/", "a", "b"), (("duration", str(number)),)) for number in range(3)]
+    alive: list[tuple[int, float]] = []
+    for index, (what, number) in enumerate(steps):
+        price = prices[number]
         if what == 0 or not alive:
-            if budget._try_to_reserve(index, "kind"):
+            is_known = kinds[number] in budget._prices
+            before = sum(cost.amount for cost in (*budget.costs(), *budget.frozen()))
+            if budget._try_to_reserve(index, kinds[number]):
                 budget.freeze(index, Cost(price))
-                alive.append(index)
+                alive.append((index, price))
+                assert before + price <= limit or not is_known
         elif what == 1:
-            budget.consume(alive.pop(0), Cost(price), is_done=True)
+            ended, price = alive.pop(0)
+            budget.consume(ended, Cost(price), is_done=True)
         elif what == 2:
-            budget.keep(alive.pop())
+            budget.keep(alive.pop()[0])
         else:
-            budget.release(alive.pop())
+            budget.release(alive.pop()[0])
 
         spent = sum(cost.amount for cost in (*budget.costs(), *budget.frozen()))
-        assert spent <= max(limit, price)
+        assert spent <= limit + max(prices) + 1e-9

@@ -1,10 +1,12 @@
 """What a run has cost, what is frozen for its tasks in flight, and whether another may be submitted.
 
 A task's price is not known before it is submitted.  What the host freezes when it accepts a task is
-what that is expected to cost, and tasks of one kind cost about the same; so an item of a kind that
-was never seen goes first, alone, and the others wait until its figure is known.  From then on an item
-is submitted if what was consumed, what is frozen, and its own price stay within the limit; if they
-may once the tasks in flight have ended, it waits for these.
+what that is expected to cost, and tasks of one kind cost about the same.  A kind is a model, a task
+type, and every input that a price may depend on: all but texts, links and seeds, of which it counts
+only whether they are there.  Of each task type one item at a time goes first whose kind was never
+seen, while the highest price of its task type is reserved for it; the others wait until its figure is
+known.  An item is submitted if what was consumed, what is frozen, and its own price stay within the
+limit; if they may once the tasks in flight have ended, it waits for these.
 """
 
 from __future__ import annotations
@@ -12,18 +14,27 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import defaultdict
-from collections.abc import Hashable
+from functools import lru_cache
 from typing import Any
 
+import attrs
 import orjson
-from attrs import define, field
+from attrs import define, field, frozen
 
 from .._protocol.family import TaskRequest
 from .._text import label
 from ..tasks import Cost
 
-_PRICED_BY = ("mode", "process_mode", "duration", "resolution", "version", "batch_size", "quality", "model")
-"""Inputs on which the vendor's prices depend, beside the model and the task type (vendor page)."""
+_PRICED_BY = frozenset({"mode", "process_mode", "duration", "resolution", "version", "quality", "model"})
+"""Inputs that may be words, and on which the vendor's prices depend (vendor page)."""
+
+
+@frozen
+class Kind:
+    """What tasks of about one price have in common: the path, the model and the task type, and the inputs."""
+
+    base: tuple[str, str, str]
+    inputs: tuple[tuple[str, str], ...]
 
 
 def _amounts() -> defaultdict[str, float]:
@@ -46,17 +57,18 @@ class Budget:
     _kept: defaultdict[str, float] = field(factory=_amounts, init=False)
     """What is frozen for tasks that nobody here waits for any more, or that may have been made."""
     _frozen: dict[int, Cost] = field(factory=dict, init=False)
-    _unpriced: dict[int, Hashable] = field(factory=dict, init=False)
+    _unpriced: dict[int, Kind] = field(factory=dict, init=False)
     """The kinds of items that may have made a task before the price of any was known."""
     _priced_late: dict[int, Cost] = field(factory=dict, init=False)
     """What is kept for such items since it is known."""
 
     # With a limit:
-    _kinds: dict[int, Hashable] = field(factory=dict, init=False)  # of the items that may cost something yet
-    _prices: dict[Hashable, Cost] = field(factory=dict, init=False)
-    _going_first: dict[Hashable, int] = field(factory=dict, init=False)
+    _kinds: dict[int, Kind] = field(factory=dict, init=False)  # of the items that may cost something yet
+    _prices: dict[Kind, Cost] = field(factory=dict, init=False)
+    _highest: dict[tuple[str, str, str], Cost] = field(factory=dict, init=False)
+    _going_first: dict[tuple[str, str, str], int] = field(factory=dict, init=False)
     # kinds of which a task ended, and no figure came
-    _priceless: set[Hashable] = field(factory=set, init=False)
+    _priceless: set[Kind] = field(factory=set, init=False)
     _changed: asyncio.Event = field(factory=asyncio.Event, init=False)
     _closed: bool = field(default=False, init=False)
 
@@ -124,18 +136,23 @@ class Budget:
     def keep(self, index: int) -> Cost | None:
         """Keep an item's price counted, and return it: its task goes on unwatched, or may have been made."""
         kind = self._kinds.get(index)
-        cost = self._frozen.pop(index, None) or self._prices.get(kind)
+        cost = self._frozen.pop(index, None)
+        if kind is not None:
+            cost = cost or self._prices.get(kind)
         if cost is not None:
             self._kept[cost.unit] += cost.amount
-        elif kind is not None:  # counted as soon as another task of its kind has a price
+
+        if kind is not None and kind not in self._prices:  # counted once another task of its kind has a price
             self._unpriced[index] = kind
+            if cost is not None:  # which was guessed
+                self._priced_late[index] = cost
         self._release(index)
         return cost
 
     def revive(self, index: int, kept: Cost | None) -> None:
         """Note that an item whose price was kept has a task, which is waited for."""
         self._unpriced.pop(index, None)
-        kept = kept or self._priced_late.pop(index, None)
+        kept = self._priced_late.pop(index, None) or kept
         if kept is None:
             return
         self._kept[kept.unit] -= kept.amount
@@ -155,20 +172,29 @@ class Budget:
 
     # -- the limit --------------------------------------------------------------------------------
 
-    def _try_to_reserve(self, index: int, kind: Hashable) -> bool:
+    def _try_to_reserve(self, index: int, kind: Kind) -> bool:
         price = self._prices.get(kind)
         if price is None:
-            first = self._going_first.setdefault(kind, index)
-            if first != index or self._spent() >= self._limit:
-                self._give_up_first(index, kind)
+            price = self._guess(kind)
+            if self._going_first.setdefault(kind.base, index) != index:
                 return False
-        elif self._spent() + price.amount > self._limit:
-            return False
-        else:
-            self._frozen[index] = price
 
+        if not self._has_room(self._spent(), price):
+            self._give_up_first(index, kind)
+            return False
+        if price is not None:
+            self._frozen[index] = price
         self._kinds[index] = kind
         return True
+
+    def _guess(self, kind: Kind) -> Cost | None:
+        """Return the highest price of all kinds with this task type, None if none is known."""
+        return self._highest.get(kind.base)
+
+    def _has_room(self, spent: float, price: Cost | None) -> bool:
+        if price is None:
+            return spent < self._limit
+        return spent + price.amount <= self._limit
 
     @property
     def _limit(self) -> float:
@@ -181,14 +207,11 @@ class Budget:
     def _lasting(self) -> float:
         return sum(self._consumed.values()) + sum(self._kept.values())
 
-    def _is_too_much(self, kind: Hashable) -> bool:
+    def _is_too_much(self, kind: Kind) -> bool:
         """Return whether an item does not fit in even when all tasks in flight have ended."""
-        price = self._prices.get(kind)
-        if price is None:
-            return self._lasting() >= self._limit
-        return self._lasting() + price.amount > self._limit
+        return not self._has_room(self._lasting(), self._prices.get(kind) or self._guess(kind))
 
-    def _check_kind(self, kind: Hashable, request: TaskRequest[Any]) -> None:
+    def _check_kind(self, kind: Kind, request: TaskRequest[Any]) -> None:
         """Raise `LimitError` if the figures do not allow a limit: several units, or none for this kind."""
         units = {price.unit for price in self._prices.values()}
         if len(units) > 1:
@@ -211,19 +234,25 @@ class Budget:
         known = self._prices.get(kind)
         if known is None or known.unit != cost.unit or known.amount < cost.amount:
             self._prices[kind] = cost
+            highest = self._highest.get(kind.base)
+            if highest is None or highest.amount < cost.amount:
+                self._highest[kind.base] = cost
             self._keep_unpriced(kind, cost)
         self._give_up_first(index, kind)
 
-    def _keep_unpriced(self, kind: Hashable, cost: Cost) -> None:
+    def _keep_unpriced(self, kind: Kind, cost: Cost) -> None:
         """Count what may have been made before anybody knew what it costs."""
         for index in [index for index, other in self._unpriced.items() if other == kind]:
             del self._unpriced[index]
+            guessed = self._priced_late.get(index)
+            if guessed is not None:
+                self._kept[guessed.unit] -= guessed.amount
             self._priced_late[index] = cost
             self._kept[cost.unit] += cost.amount
 
-    def _give_up_first(self, index: int, kind: Hashable) -> None:
-        if self._going_first.get(kind) == index:
-            del self._going_first[kind]
+    def _give_up_first(self, index: int, kind: Kind) -> None:
+        if self._going_first.get(kind.base) == index:
+            del self._going_first[kind.base]
 
     def _release(self, index: int) -> None:
         kind = self._kinds.pop(index, None)
@@ -249,14 +278,36 @@ def why_no_price(request: TaskRequest[Any]) -> str:
     )
 
 
-def kind_of(request: TaskRequest[Any]) -> Hashable:
+def kind_of(request: TaskRequest[Any]) -> Kind:
     """Return what tasks of about one price have in common."""
     sent = request.to_http()
     body = orjson.loads(sent.body or b"{}")
     inputs = body.get("input")
     if not isinstance(inputs, dict):
         inputs = body
-    return *model_of(sent.path, body), *(str(inputs.get(name)) for name in _PRICED_BY)
+
+    words = _PRICED_BY | _choices_of(type(request))
+    counted = sorted(
+        (name, _counted(value, is_word=name in words)) for name, value in inputs.items() if "seed" not in name
+    )
+    return Kind(model_of(sent.path, body), tuple(counted))
+
+
+def _counted(value: object, *, is_word: bool) -> str:
+    """Return what counts of an input: a number, a flag, a word, a list's length, else that it is there."""
+    if isinstance(value, (bool, int, float)) or (is_word and isinstance(value, str)):
+        return str(value)
+    if isinstance(value, list):
+        return f"{len(value)} of them"
+    return ""
+
+
+@lru_cache(maxsize=256)
+def _choices_of(request_class: type[Any]) -> frozenset[str]:
+    """Return the inputs of a request class that are one of some words."""
+    if not attrs.has(request_class):  # a user's own
+        return frozenset()
+    return frozenset(each.name for each in attrs.fields(request_class) if "words" in each.metadata)
 
 
 def model_of(path: str, body: Any) -> tuple[str, str, str]:  # noqa: ANN401 - JSON

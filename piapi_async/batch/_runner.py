@@ -61,7 +61,9 @@ class BatchRunner:
     max_cost
         Submit nothing by which the run could cost more than this, in the host's own unit: what was
         consumed, what is frozen in flight, and what may have been made count, what an earlier run
-        submitted does not.  Of each kind of task whose price is not known one is submitted first.
+        submitted does not.  Of each kind of task whose price is not known one is submitted first, one
+        at a time of a task type; a kind is a task type with the same inputs but for texts, links and
+        seeds.
         The run ends with a `ValueError` if prices are of several units, or none is told, as by the
         legacy protocol.
     on_progress

@@ -343,15 +343,8 @@ MUTANTS = (
     Mutant(
         "max_cost is looked at when it is passed, not before",
         "batch/_budget.py",
-        "        elif self._spent() + price.amount > self._limit:",
-        "        elif self._spent() > self._limit:",
-        also=(
-            (
-                "batch/_budget.py",
-                "    return self._lasting() + price.amount > self._limit",
-                "    return self._lasting() > self._limit",
-            ),
-        ),
+        "        return spent + price.amount <= self._limit\n",
+        "        return spent <= self._limit\n",
     ),
     Mutant(
         "what may have been made costs nothing while no price is known",
