@@ -16,7 +16,7 @@ from support.fleets import cat, empty_database
 from support.processes import started, wait_until
 from support.threaded_emulator import end_all, threaded_emulator
 
-from piapi_async import DownloadError, Imagine, Outcome, PiAPIError, SubmissionUnknown
+from piapi_async import BatchItem, DownloadError, Imagine, KeyReused, Outcome, PiAPIError, SubmissionUnknown
 from piapi_async.cli import cli
 from piapi_async.cli._batch._fleet import FleetRun
 from piapi_async.cli._batch._lines import Line, Origin
@@ -195,3 +195,24 @@ def test_a_run_over_a_fleet_counts_what_its_jobs_came_to(capsys: pytest.CaptureF
     assert caught.value.code == 6
     run._say_totals()
     assert "The workers go on with them. To go on: piapi-async batch" in capsys.readouterr().err
+
+
+def test_a_key_that_stands_for_another_request_leaves_nothing_in_the_queue() -> None:
+    async def submit() -> tuple[str, str, dict[str, int]]:
+        async with Fleet(URL) as fleet:
+            await fleet.submit(Imagine("first"), key="k")
+            clash = [*(BatchItem(Imagine(f"p{number}"), f"n{number}") for number in range(3))]
+            clash.append(BatchItem(Imagine("another"), "k"))
+            with pytest.raises(KeyReused) as alone:
+                await fleet.submit_many(clash)
+            counts = await fleet.counts()
+            many = [BatchItem(Imagine(f"q{number}"), f"m{number}") for number in range(jobs.AT_ONCE)]
+            with pytest.raises(KeyReused) as late:
+                await fleet.submit_many([*many, *clash])
+            return str(alone.value), str(late.value), counts
+
+    alone, late, counts = asyncio.run(submit())
+
+    assert "'k' stands for another request in this fleet. Nothing was submitted" in alone
+    assert sum(counts.values()) == 1
+    assert f"The first {jobs.AT_ONCE} items are in the fleet, which goes on with them" in late

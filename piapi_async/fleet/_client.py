@@ -142,7 +142,7 @@ class Fleet:
         source = iter(items)
         while few := list(islice(source, AT_ONCE)):
             entries = [await self._entry(item, batch, len(jobs) + number) for number, item in enumerate(few)]
-            await _ask(partial(_jobs.enqueue, database, entries))
+            await _ask(partial(_jobs.enqueue, database, entries, before=len(jobs)))
             jobs += [FleetJob(self, entry.key, entry.request, entry.index) for entry in entries]
         return jobs
 

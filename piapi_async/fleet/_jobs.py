@@ -73,8 +73,13 @@ class Entry:
         }
 
 
-def enqueue(database: Database, entries: Sequence[Entry]) -> None:
-    """Put entries into the queue in one transaction, but for those whose keys are known."""
+def enqueue(database: Database, entries: Sequence[Entry], before: int = 0) -> None:
+    """Put entries into the queue in one transaction, but for those whose keys are known.
+
+    Raises `KeyReused`, with nothing of them written, if a key stands for another request; `before`
+    is how many entries of the same call are in the queue already.
+    """
+    _check_digests(database, entries, before)
     known = _enqueue_new(database, entries, frozenset())
     if known is None:  # some were pruned, or have a later attempt, and nothing was written
         noted = frozenset(database.notes([entry.key for entry in entries]))
@@ -105,21 +110,49 @@ def _enqueue_new(database: Database, entries: Sequence[Entry], leave: frozenset[
     return known
 
 
-def _meet_again(database: Database, entry: Entry) -> None:
-    """Compare a request with the one that its key stands for; raise `ValueError` for another.
+def _check_digests(database: Database, entries: Sequence[Entry], before: int) -> None:
+    digests = {key: note.digest for key, note in database.notes([entry.key for entry in entries]).items()}
+    for few in chunks([entry for entry in entries if entry.key not in digests]):
+        items = {item_of(entry.key): entry.key for entry in few}
+        for listed in database.client.list_workflows(
+            workflow_ids=list(items), load_input=False, load_output=False
+        ):
+            digests[items[listed.workflow_id]] = _digest_of(listed)
 
-    Begin another attempt if the last one made nothing.
-    """
+    for entry in entries:
+        _check_digest(entry, digests.get(entry.key, entry.digest), before)
+
+
+def _check_digest(entry: Entry, digest: str, before: int) -> None:
+    if digest == entry.digest:
+        return
+    rest = "Nothing was submitted"
+    if before:
+        rest = (
+            f"The first {before} items are in the fleet, which goes on with them; those from there on are not"
+        )
+    raise KeyReused(f"key: {entry.key!r} stands for another request in this fleet. {rest}")
+
+
+def _digest_of(listed: WorkflowStatus) -> str:
+    return str((listed.attributes or {}).get("digest", ""))
+
+
+def _meet_again(database: Database, entry: Entry) -> None:
+    """Begin another attempt for a key that is known, if the last one made nothing."""
     note = database.notes([entry.key]).get(entry.key)
     if note is None:
         listed = listed_item(database, item_of(entry.key))
         if listed is None:
             return
         state = codec.CANCELLED if listed.status == "CANCELLED" else ""
-        note = KeyNote(entry.key, 1, state, (listed.attributes or {}).get("digest", ""))
+        note = KeyNote(entry.key, 1, state, _digest_of(listed))
 
-    if note.digest != entry.digest:
-        raise KeyReused(f"key: {entry.key!r} stands for another request in this fleet. Nothing was submitted")
+    if note.digest != entry.digest:  # another process was faster than we, who had looked before
+        raise KeyReused(
+            f"key: {entry.key!r} stands for another request in this fleet. "
+            "This one was not submitted; others of the same call may have been"
+        )
     if note.state not in _FREE or note.kept is not None:
         return
     if note.state == codec.CANCELLED and database.task_of(item_of(entry.key, note.attempt)) is not None:

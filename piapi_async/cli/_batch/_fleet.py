@@ -7,7 +7,6 @@ import contextlib
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -30,7 +29,6 @@ from ._results import Results
 if TYPE_CHECKING:
     from ...fleet import Fleet, FleetJob
 
-_AT_ONCE = 200  # lines that are put into the database in one transaction
 _FOLLOWED = 1000  # jobs that are waited for at a time: the first in are the first out
 
 
@@ -111,15 +109,18 @@ class FleetRun:
 
     async def _put(self, fleet: Fleet) -> list[tuple[FleetJob[Any], Line]]:
         """Put the lines into the database; return the jobs whose outcomes are to be written."""
-        followed: list[tuple[FleetJob[Any], Line]] = []
-        lines = self._lines()
-        while few := list(islice(lines, _AT_ONCE)):
-            items = [BatchItem(line.request, self._key_of(line)) for line in few]
-            wanted = [pair for pair in zip(items, few, strict=True) if not self.results.skips(pair[0].key)]
-            jobs = await fleet.submit_many([item for item, _ in wanted], batch=self.requests.source.name)
-            followed += zip(jobs, [line for _, line in wanted], strict=True)
-        say(f"{len(followed)} jobs are in {shown(self.database)}.")
-        return followed
+        wanted: list[Line] = []
+
+        def items() -> Iterator[BatchItem[Any]]:
+            for line in self._lines():
+                key = self._key_of(line)
+                if not self.results.skips(key):
+                    wanted.append(line)
+                    yield BatchItem(line.request, key)
+
+        jobs = await fleet.submit_many(items(), batch=self.requests.source.name)
+        say(f"{len(jobs)} jobs are in {shown(self.database)}.")
+        return list(zip(jobs, wanted, strict=True))
 
     def _lines(self) -> Iterator[Line]:
         for line in self.requests.lines():
