@@ -213,13 +213,13 @@ def _outcome(handle: TaskHandle[R], wait: Wait, timeout: float | None) -> Task[R
 
 def _of_this_wait(error: PiAPIError, task_id: str) -> PiAPIError:
     """Return what ended a wait as its own error, which names the task; several waits may share one."""
-    task = "which goes on"
+    task = "which goes on; this cost nothing"
     if isinstance(error, NotFoundError):
-        task = "which was not found"
+        task = "which was not found; if it was accepted, it stays paid for"
 
     own = copy.copy(error)
     own.__cause__ = error.__cause__
-    own.args = (f"Stopped waiting for task {task_id}, {task}; this cost nothing: {error}",)
+    own.args = (f"Stopped waiting for task {task_id}, {task}: {error}",)
     return own
 
 

@@ -18,9 +18,10 @@ from support.threaded_emulator import threaded_emulator
 from piapi_async import Ledger, PiAPI, PollPolicy
 from piapi_async.cli import _session as setup
 from piapi_async.cli import cli
-from piapi_async.cli._batch import _check, _job, _results
+from piapi_async.cli._batch import _check, _job, _results, _tables
 from piapi_async.cli._batch._lines import BatchInput
 from piapi_async.cli._batch._source import Source
+from piapi_async.cli._report import _command
 from piapi_async.cli._saving import Saving
 from piapi_async.emulator import Drop, Emulator, Status, TaskFails
 from piapi_async.ledger._sqlite import lock_file
@@ -789,3 +790,63 @@ async def keys_of(name: str) -> set[str]:
     keys = {entry.key async for entry in ledger}
     await ledger.close()
     return keys
+
+
+def test_an_interrupt_after_the_run_does_not_say_that_nothing_was_submitted(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(_: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_tables, "write_table", interrupted)
+    result = run(five(), "--ledger", "run.db", "--out", "out.csv", host=host)
+
+    assert result.exit_code == 130
+    assert "5 done" in result.stderr
+    assert "all outcomes are in out.csv.jsonl" in result.stderr
+    assert "Nothing was submitted" not in result.stderr
+
+
+def test_a_report_that_cannot_be_written_is_an_error_of_a_run_that_went_well(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_room(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(_command, "write_page_of", no_room)
+    for out in ([], ["--out", "out.jsonl", "--ledger", "run.db"]):
+        result = run(five(), *out, "--report", "page.html", host=host)
+
+        assert (result.exit_code, "could not be written" in result.stderr) == (1, True)
+        assert "5 done" in result.stderr
+
+
+def test_a_file_that_is_written_to_while_it_is_read_is_not_gone_on_with(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_check, "CHUNK_LINES", 2)
+    name = five()
+    seen = iter(range(10))
+    chunks = _check.chunks
+
+    def edited(requests: BatchInput) -> Iterator[Any]:
+        for chunk in chunks(requests):
+            yield chunk
+            if next(seen) == 0:
+                write(name, *(reroll(f"q{number}") for number in range(1, 6)))
+
+    monkeypatch.setattr(_check, "chunks", edited)
+    result = run(name, "--ledger", "run.db", "--out", "out.jsonl", host=host)
+
+    assert result.exit_code == 1
+    assert "has changed since it was checked. Nothing more is submitted" in result.stderr
+    assert host[0].seen.creates == 2
+
+
+def test_pictures_that_are_in_another_folder_are_saved_in_the_one_that_is_asked_for(host: Host) -> None:
+    name = write("one.jsonl", reroll("p1"))
+    for folder in ("one", "two"):
+        result = run(name, "--ledger", "run.db", "--out", "out.jsonl", "--download", folder, host=host)
+
+        assert (result.exit_code, len(list(Path(folder).iterdir()))) == (0, 4)
+    assert host[0].seen.creates == 1

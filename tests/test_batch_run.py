@@ -21,6 +21,7 @@ from piapi_async._verdict import read_created
 from piapi_async.cli._batch._check import identified
 from piapi_async.cli._batch._lines import Line, Origin
 from piapi_async.cli._batch._results import digest_of, row_of
+from piapi_async.cli._batch._source import Source
 from piapi_async.tasks import Created, TaskId
 
 
@@ -60,6 +61,7 @@ class Lines:
     """A batch file of one line."""
 
     request: Counted
+    source: Source = field(factory=lambda: Source("p", None))
 
     def lines(self) -> Iterator[Line]:
         yield Line(self.request, None, Origin(1, "reroll", {"origin_task_id": self.request.origin}, {}))

@@ -403,6 +403,35 @@ def test_a_key_and_a_ledger_make_a_command_repeatable(
     assert emulator.seen.requests["imagine"] == 1
 
 
+def test_a_key_whose_task_has_ended_gives_what_the_ledger_has_though_the_host_has_forgotten_it(
+    host: tuple[Emulator, dict[str, str]], tmp_path: Path
+) -> None:
+    emulator, environment = host
+    words = ("imagine", "a cat", "--ledger", str(tmp_path / "run.db"), "--key", "order 17")
+    first = run(*words, **environment)
+    emulator.engine.tasks.clear()
+    again = run(*words, **environment)
+
+    assert (first.exit_code, again.exit_code) == (0, 0)
+    assert first.stdout == again.stdout
+    task_id = json.loads(first.stdout)["task_id"]
+    assert f"submitted {task_id}" in first.stderr
+    assert f"submitted earlier, under this key: {task_id}" in again.stderr
+    assert "goes on" not in again.stderr
+
+
+def test_a_picture_that_was_edited_is_not_overwritten(
+    host: tuple[Emulator, dict[str, str]], tmp_path: Path
+) -> None:
+    words = ("--download", str(tmp_path))
+    task_id = json.loads(run("imagine", "a cat", *words, **host[1]).stdout)["task_id"]
+    picture = next(tmp_path.glob(f"{task_id}*"))
+    picture.write_bytes(b"edited")
+    again = run("wait", task_id, *words, **host[1])
+
+    assert (again.exit_code, picture.read_bytes()) == (0, b"edited")
+
+
 def test_an_unknown_submit_is_shown_and_resolved(
     host: tuple[Emulator, dict[str, str]], tmp_path: Path
 ) -> None:
@@ -411,13 +440,14 @@ def test_an_unknown_submit_is_shown_and_resolved(
     emulator.fail("imagine", Drop(after_body=True))
     unknown = run("imagine", "a cat", "--ledger", file, "--key", "order 17", **environment)
     shown = run("ledger", "show", file, "--state", "unknown")
+    mistyped = run("ledger", "resolve", file, "order 17", "--task-id", "abd")
     resolved = run("ledger", "resolve", file, "order 17", "--task-id", "abc")
     again = run("ledger", "resolve", file, "order 17", "--resubmit")
 
     assert unknown.exit_code == 6
     assert f"piapi-async ledger resolve {file} 'order 17'" in unknown.stderr
     assert json.loads(shown.stdout)["key"] == "order 17"
-    assert resolved.exit_code == 0
+    assert (mistyped.exit_code, resolved.exit_code) == (0, 0)
     assert again.exit_code == 1
     assert "is accepted, not unknown" in again.stderr
     assert submit(environment, "--ledger", file, "--key", "order 17") == "abc"

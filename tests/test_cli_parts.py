@@ -26,10 +26,11 @@ from piapi_async.batch._outcome import Totals
 from piapi_async.cli import _account, _meter, _output, cli
 from piapi_async.cli._account import _summary
 from piapi_async.cli._batch import _display, _results
+from piapi_async.cli._batch._earlier import Keeping, _is_final
 from piapi_async.cli._batch._file_format import FileRefusedError
 from piapi_async.cli._batch._json_values import json_values
 from piapi_async.cli._batch._lines import BadLineError, BatchInput
-from piapi_async.cli._batch._results import Keeping, Results, _is_final
+from piapi_async.cli._batch._results import Results
 from piapi_async.cli._batch._source import Source, _copied
 from piapi_async.cli._meter import Meter
 from piapi_async.cli._running import explain, run
@@ -321,9 +322,5 @@ def test_results_whose_lock_cannot_be_had_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has it")
 def test_a_line_that_has_no_room_is_an_error_of_the_system() -> None:
-    full = os.open("/dev/full", os.O_WRONLY)
-    try:
-        with pytest.raises(OSError, match="No space left"):
-            _results._File(full).write("{}")
-    finally:
-        os.close(full)
+    with closing(_results._File(Path("/dev/full"))) as full, pytest.raises(OSError, match="No space left"):
+        full.write("{}")

@@ -14,7 +14,7 @@ from support.threaded_emulator import threaded_emulator
 
 from piapi_async import PiAPI, PollPolicy
 from piapi_async.cli import _session, cli
-from piapi_async.cli._batch._results import _is_final
+from piapi_async.cli._batch._earlier import _is_final
 from piapi_async.cli._saving import Saving
 from piapi_async.emulator import Emulator, Status
 

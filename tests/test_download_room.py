@@ -365,6 +365,12 @@ def test_a_saved_file_is_found_under_the_suffix_of_its_link_or_any_known(tmp_pat
         path.unlink()
 
 
+@pytest.mark.parametrize("suffix", [".json", ".txt", ".zip", ".psd"])
+def test_a_file_beside_a_picture_is_not_the_picture(tmp_path: Path, suffix: str) -> None:
+    (tmp_path / f"t1{suffix}").write_bytes(b"my own notes")
+    assert saved_files(picture_task("http://h.test/a.png"), tmp_path) is None
+
+
 @pytest.mark.parametrize("spoil", ["directory", "empty", "gone"])
 async def test_a_resumed_batch_saves_again_what_is_no_saved_picture(spoil: str, tmp_path: Path) -> None:
     folder = tmp_path / "pictures"

@@ -258,6 +258,20 @@ async def test_a_submit_let_go_of_is_unknown_to_everybody_in_the_same_process_to
     assert entry.state is UNKNOWN
 
 
+def test_what_was_being_sent_in_a_loop_that_was_closed_is_unknown(path: Path) -> None:
+    ledger = Ledger(path)
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(writer_of(ledger).claim(identity()))
+
+    async def state() -> LedgerState:
+        return (await entries_of(ledger))["k"].state
+
+    assert loop.run_until_complete(state()) is SENDING
+    loop.close()
+    assert asyncio.run(state()) is LedgerState.UNKNOWN
+    asyncio.run(ledger.close())
+
+
 async def test_who_did_not_get_the_key_can_neither_release_nor_doubt_it(ledger: Ledger) -> None:
     mine, other = identity(), identity()
     await writer_of(ledger).claim(mine)

@@ -13,7 +13,7 @@ import os
 import signal
 import sqlite3
 import sys
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
@@ -66,8 +66,10 @@ class DeadlyStore(LedgerStore):
         sent_as: SentAs | None = None,
         kept: Kept = NOTHING_KEPT,
         replaces: EndedAttempt | None = None,
+        *,
+        is_gone: Callable[[], bool] = bool,
     ) -> LedgerEntry | None:
-        entry = super().claim(connection, identity, sent_as, kept, replaces)
+        entry = super().claim(connection, identity, sent_as, kept, replaces, is_gone=is_gone)
         self._at("in the claim's transaction")
         return entry
 

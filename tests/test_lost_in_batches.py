@@ -208,6 +208,20 @@ def test_without_an_api_key_a_person_is_believed(host: Emulator, monkeypatch: py
     assert {} == shown()
 
 
+def test_what_was_submitted_to_another_host_is_not_said_to_be_known(
+    host: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asyncio.run(lose(host, Path("run.db"), 2))
+    with threaded_emulator() as (_, other):
+        monkeypatch.setenv("PIAPI_BASE_URL", other)
+        recovered = run("ledger", "recover", "run.db")
+        resolved = run("ledger", "resolve", "run.db", "k0", "--resubmit")
+
+    assert recovered.exit_code == 6
+    assert f"2 more are unknown that were submitted to {host.base_url}" in recovered.stderr
+    assert f"Its task was not looked for: it was submitted to {host.base_url}" in resolved.stderr
+
+
 def test_a_look_that_failed_is_told_to_the_person_who_says_that_no_task_was_made(host: Emulator) -> None:
     asyncio.run(lose(host, Path("run.db"), 2))
     host.fail("history", Status(503), times=None)

@@ -256,7 +256,7 @@ async def test_an_unknown_task_ends_its_wait_alone_after_a_short_grace(beside: i
         assert NOT_FOUND_GRACE <= now() - began <= NOT_FOUND_GRACE + 2.0
         assert caught.value.message == case.unknown
         assert str(caught.value).startswith("Stopped waiting for task ")
-        assert ", which was not found; this cost nothing: " in str(caught.value)
+        assert ", which was not found; if it was accepted, it stays paid for: " in str(caught.value)
         for other in others:
             assert (await other).state is TaskState.DONE
 

@@ -40,7 +40,6 @@ leaves no doubt behind.
 from __future__ import annotations
 
 import contextlib
-import shlex
 from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import TYPE_CHECKING, Any
@@ -52,6 +51,7 @@ from .._calls.throttle import Ticket
 from .._protocol.family import Family, TaskRequest
 from .._text import label
 from ..errors import APIError, PiAPIError, SubmissionUnknown, TransportError
+from ..ledger._entries import resolve_command
 from ..policy import RetryPolicy
 from ..tasks import Cost, Created, TaskId, TaskRef
 from .recovery import body_as_listed, body_as_sent
@@ -276,10 +276,8 @@ class Submission:
         advice = "look at your account's tasks before you submit it again"
         path = self.claim.ledger_path
         if path is not None:
-            command = ["piapi-async", "ledger", "resolve", path, self.claim.key or ""]
-            advice += (
-                f", then tell the ledger: {shlex.join(command)} --task-id ID, or --resubmit if there is none"
-            )
+            command = resolve_command(path, self.claim.key or "")
+            advice += f", then tell the ledger: {command} --task-id ID, or --resubmit if there is none"
 
         if candidates:
             ids = ", ".join(map(str, candidates[:_NAMED]))

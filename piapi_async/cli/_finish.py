@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from .._client.earlier import read_ended
+from .._families import FAMILIES
 from ..client import PiAPI
 from ..errors import NotFoundError
 from ..handle import TaskHandle
+from ..ledger import LedgerEntry, LedgerState
 from ..tasks import Task
 from ._meter import Meter
 from ._output import print_task
@@ -25,23 +28,30 @@ async def finish(
     timeout: float | None,
     saving: Saving,
     verb: str | None = None,
+    known: LedgerEntry | None = None,
 ) -> None:
     """Wait for a task and show how it goes, save its files, print it.
 
     `verb` is that of the request by which this command created the task, so that the task exists even
-    if no response told of it; None for a task of unknown origin.
+    if no response told of it; None for a task of unknown origin.  `known` is what the ledger had of it
+    before, if that was so.
     """
+    has_ended = known is not None and known.state is LedgerState.ENDED and known.task_id == handle.task_id
     how = how_to_wait(setup, handle.task_id, handle.ref.family, saving)
     try:
-        async for task in handle.updates(timeout):
-            meter.show(task)
-        task = await handle.wait()
+        if known is not None and has_ended:
+            task = await read_ended(handle, known, FAMILIES[handle.ref.family], timeout)
+        else:
+            async for task in handle.updates(timeout):
+                meter.show(task)
+            task = await handle.wait()
     except BaseException as error:  # whatever ended the wait: the id is worth money
         with meter.ended(handle.task_id):
-            _tell_how_to_resume(handle, error, how, submitted=verb is not None)
+            if not has_ended:
+                _tell_how_to_resume(handle, error, how, submitted=verb is not None)
         raise
 
-    just_ended = verb is not None  # else it may have ended long ago
+    just_ended = verb is not None and not has_ended  # else it may have ended long ago
     try:
         task = await saving.save(piapi, task, verb=verb or "", just_ended=just_ended)
     except BaseException:

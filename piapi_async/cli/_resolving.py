@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 from attrs import evolve
 
+from ..client import PiAPI, runtime_of
 from ..ledger import Ledger
 from ._exit import ExitCode
 from ._fleet_options import fleet_module
@@ -19,7 +21,7 @@ from ._setup import Setup, read_setup
 from ._stderr import harmless, say
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Container, Sequence
 
     from ..fleet import Fleet
     from ..tasks import TaskRef
@@ -69,9 +71,13 @@ async def _look_for(setup: Setup, key: str) -> str | None:
     try:
         async with client(setup) as piapi:
             report = await piapi.recover()
+            elsewhere = await _of_other_hosts(piapi, {key})
     except click.UsageError as error:
         say(f"Its task was not looked for: {error.message}")
         return None
+
+    for origin in elsewhere:
+        say(f"Its task was not looked for: it was submitted to {origin}, and this is about another host")
 
     ref = report.found.get(key)
     if ref is not None:
@@ -81,6 +87,16 @@ async def _look_for(setup: Setup, key: str) -> str | None:
     if key in report.candidates:
         say(f"{key}: {_told(report.candidates[key])}")
     return None
+
+
+async def _of_other_hosts(piapi: PiAPI, keys: Container[str] | None = None) -> Counter[str]:
+    """Count the unknown submissions, of these keys if any are given, to hosts that a client does not ask."""
+    assert piapi.ledger is not None  # noqa: S101 - the command has one
+    asked = runtime_of(piapi).origin
+    unknown = await piapi.ledger.unknown()
+    return Counter(
+        entry.origin for entry in unknown if entry.origin != asked and (keys is None or entry.key in keys)
+    )
 
 
 def _told(candidates: Sequence[TaskRef]) -> str:
@@ -96,6 +112,7 @@ def recover(file: Path) -> None:
     async def main() -> None:
         async with client(setup) as piapi:
             report = await piapi.recover()
+            elsewhere = await _of_other_hosts(piapi)
 
         for key, ref in report.found.items():
             _tell(key, f"task {ref.task_id}", {"task_id": ref.task_id})
@@ -108,7 +125,9 @@ def recover(file: Path) -> None:
         say(f"{len(report.found)} found, {len(report.unknown)} still unknown")
         if report.trouble:
             say(f"Not all could be looked for: {report.trouble}")
-        if report.unknown:
+        for origin, count in elsewhere.items():
+            say(f"{count} more are unknown that were submitted to {origin}: set PIAPI_BASE_URL to look there")
+        if report.unknown or elsewhere:
             sys.exit(ExitCode.UNKNOWN)
 
     run(main())

@@ -84,4 +84,5 @@ class Saving:
         )
         session = runtime_of(piapi).file_session()  # with the client's proxy and TLS
         async with Downloads(self.directory, session, options) as downloads:
-            return with_files(task, await downloads.save(task, verb=verb, just_ended=just_ended))
+            saved = await downloads.save(task, verb=verb, just_ended=just_ended, again=True)
+            return with_files(task, saved)

@@ -13,6 +13,7 @@ import click
 from ..client import PiAPI, runtime_of
 from ..errors import ClientClosed
 from ..handle import TaskHandle
+from ..ledger import LedgerEntry
 from ..ledger._entries import check_key
 from ._finish import finish
 from ._meter import Meter
@@ -99,14 +100,27 @@ async def submit_and_finish(
     async with client(setup) as piapi:
         with Meter() as meter:
             meter.submitting()
+            known = await _known(piapi, key)
             handle = await _submit(setup, piapi, request, key, saving)
             meter.submitted(handle.task_id)
-            say(f"submitted {handle.task_id}")
+            when = (
+                " earlier, under this key:" if known is not None and known.task_id == handle.task_id else ""
+            )
+            say(f"submitted{when} {handle.task_id}")
             if wait:
                 verb = getattr(request, "verb", "")
-                await finish(setup, piapi, handle, meter, timeout=timeout, saving=saving, verb=verb)
+                await finish(
+                    setup, piapi, handle, meter, timeout=timeout, saving=saving, verb=verb, known=known
+                )
                 return
         echo(handle.task_id)
+
+
+async def _known(piapi: PiAPI, key: str | None) -> LedgerEntry | None:
+    """Return what the ledger has of a key, None if it is new."""
+    if key is None or piapi.ledger is None:
+        return None
+    return await piapi.ledger.find(key)
 
 
 async def _submit(

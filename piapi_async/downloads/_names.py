@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,12 +13,14 @@ from attrs import evolve
 
 from .._protocol.result_files import files_to_save
 from .._protocol.signatures import SUFFIXES, suffix_of_link
-from ..tasks import FileRole
+from ..tasks import FileKind, FileRole
 from ._place import LocalFolder, Place
 
 if TYPE_CHECKING:
     from ..tasks import Task, TaskFile
 
+_TEXTS = frozenset({".json", ".xml", ".txt", ".pdf"})
+_BUNDLES = frozenset({".psd", ".zip", ".7z", ".gz", ".zst", ".tar"})
 _LONGEST_STEM = 100  # characters of a task id that go into a file name
 
 
@@ -83,10 +86,20 @@ def saved_files(
 def _existing(place: Place, stem: str, file: TaskFile) -> Path | str | None:
     likely = suffix_of_link(file.url)
 
-    for suffix in dict.fromkeys((likely, *SUFFIXES)):
+    for suffix in dict.fromkeys((likely, *filter(partial(_may_have, file.kind), SUFFIXES))):
         if suffix and (saved := place.saved(f"{stem}{suffix}")):
             return saved
     return None
+
+
+def _may_have(kind: FileKind, suffix: str) -> bool:
+    """Return whether a file of a kind may have been saved with a suffix.
+
+    Beside a picture `<id>.json` or `<id>.zip` are somebody's own.
+    """
+    if kind is FileKind.FILE:
+        return True
+    return suffix not in _TEXTS and (kind is FileKind.MODEL or suffix not in _BUNDLES)
 
 
 def paths_of(files: Sequence[TaskFile]) -> list[Path | str]:

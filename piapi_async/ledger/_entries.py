@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import time
 from enum import Enum
 from hashlib import sha256
@@ -177,3 +178,8 @@ def _without_webhooks(value: Any) -> Any:  # noqa: ANN401 - JSON
     if not isinstance(value, dict):
         return value
     return {name: _without_webhooks(item) for name, item in value.items() if name not in _WEBHOOK_FIELDS}
+
+
+def resolve_command(path: object, key: str) -> str:
+    """Return the command that tells a ledger what became of a key, but for its last words, for a shell."""
+    return shlex.join(["piapi-async", "ledger", "resolve", str(path), key])

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from attrs import define, field
+from attrs import define, field, frozen
 
 from .._text import shorten
 from ..errors import KeyReused, LedgerError
@@ -67,8 +67,11 @@ _INSERT_ACCEPTED = """
 INSERT INTO submits (key, state, origin, family, digest, request, task_id, at)
 VALUES (:key, 'accepted', :origin, :family, :digest, :request, :task_id, :at)
 """
+_BY_HAND = "hand"
+"""How a task was found that a person has named, who may have mistyped it and name another."""
 _RESOLVE = f"""
-UPDATE submits SET state = 'accepted', task_id = ?, found = 'hand', owner = NULL WHERE key = ? AND {OPEN}
+UPDATE submits SET state = 'accepted', task_id = ?, found = '{_BY_HAND}', owner = NULL
+WHERE key = ? AND ({OPEN} OR (state = 'accepted' AND found = '{_BY_HAND}'))
 """  # noqa: S608 - our own words
 # At most one row of a family has a task as accepted.  It is updated by its rowid, as SQLite would first
 # collect all that a condition may find in a temporary table.
@@ -89,6 +92,14 @@ class Operation:
     arguments: tuple[Any, ...] = ()
 
 
+@frozen(eq=False)
+class _Owned:
+    """A submission of ours, and whether the loop that it was sent in is gone."""
+
+    identity: SubmissionKey
+    is_gone: Callable[[], bool]
+
+
 @define(eq=False)
 class LedgerStore:
     """One owner's hold on the database.
@@ -98,7 +109,7 @@ class LedgerStore:
 
     path: Path
     _file: LedgerFile = field(init=False)
-    _owned: dict[str, SubmissionKey] = field(factory=dict)  # the submissions that this store owns, by key
+    _owned: dict[str, _Owned] = field(factory=dict)  # the submissions that this store owns, by key
     _to_disown: list[SubmissionKey] = field(factory=list)  # once the present transaction is committed
 
     def __attrs_post_init__(self) -> None:
@@ -175,12 +186,14 @@ class LedgerStore:
         sent_as: SentAs | None = None,
         kept: Kept = NOTHING_KEPT,
         replaces: EndedAttempt | None = None,
+        *,
+        is_gone: Callable[[], bool] = bool,
     ) -> LedgerEntry | None:
         """Insert a submission as *sending* and return None, or return the entry that its key has already.
 
         `sent_as` is what a later process needs to find its task, None if it could not be found;
         `kept` stands beside it.  With `replaces` it takes the place of that attempt, if that is still
-        the last of its key.
+        the last of its key.  Once `is_gone` says so, nobody here sends it any more.
 
         Raises `LedgerError` if the key belongs to another origin or family, `KeyReused` if to
         another request.
@@ -190,7 +203,7 @@ class LedgerStore:
         if len(identity.request) > _LARGE:
             _let_go_of_request(connection, statement, new_row)
         if is_new:
-            self._owned[identity.key] = identity
+            self._owned[identity.key] = _Owned(identity, is_gone)
             return None
 
         row = self._row_of(connection, identity.key)
@@ -199,7 +212,7 @@ class LedgerStore:
         if replaces is not None and replace(
             connection, identity, replaces, self.owner, sent_as, trace=kept.trace
         ):
-            self._owned[identity.key] = identity
+            self._owned[identity.key] = _Owned(identity, is_gone)
             return None
         return self._current(connection, row)
 
@@ -371,6 +384,8 @@ class LedgerStore:
     def resolve(self, connection: sqlite3.Connection, key: str, task_id: str | None) -> None:
         """Record the task of an unknown submission, or delete it as `forget` does if it made none.
 
+        A task that was named so may be named anew, as it may have been mistyped.
+
         Raise `LedgerError` for others, and for a task that another submission has.
         """
         self.sweep(connection)
@@ -378,7 +393,8 @@ class LedgerStore:
         row = self._row_of(connection, key)
         if row is None:
             raise LedgerError(f"The ledger {self.path} has no key {key!r}")
-        if row["state"] != LedgerState.UNKNOWN.value:
+        may_be_corrected = row["state"] == LedgerState.ACCEPTED.value and row["found"] == _BY_HAND
+        if row["state"] != LedgerState.UNKNOWN.value and not (may_be_corrected and task_id is not None):
             state = row["state"]
             raise LedgerError(f"The submission {key!r} is {state}, not unknown: there is nothing to resolve")
 
@@ -418,7 +434,8 @@ class LedgerStore:
 
     def _is_alive(self, row: sqlite3.Row) -> bool:
         if row["owner"] == self.owner:
-            return row["key"] in self._owned
+            owned = self._owned.get(row["key"])
+            return owned is not None and not owned.is_gone()
         return self._file.is_alive(row["owner"], row["at"])
 
     def _is_sent_here(self, row: sqlite3.Row | None) -> bool:
@@ -427,7 +444,8 @@ class LedgerStore:
 
     def _owns(self, identity: SubmissionKey) -> bool:
         """Return whether this very submission is ours, and not another of the same key."""
-        return self._owned.get(identity.key) is identity
+        owned = self._owned.get(identity.key)
+        return owned is not None and owned.identity is identity
 
     def _make_unknown(self, connection: sqlite3.Connection, key: str) -> LedgerEntry:
         connection.execute(_MAKE_UNKNOWN, (key,))

@@ -30,11 +30,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shlex
 import sqlite3
 import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from operator import methodcaller
 from pathlib import Path
 from typing import Any, TypeVar, TypeVarTuple
@@ -47,7 +49,7 @@ from ..errors import LedgerError
 from ..observe._emitter import Events
 from ..tasks import TaskId, TaskRef
 from ._attempts import spent_key
-from ._entries import NOTHING_KEPT, EndedAttempt, Kept, LedgerEntry, SubmissionKey
+from ._entries import NOTHING_KEPT, EndedAttempt, Kept, LedgerEntry, SubmissionKey, resolve_command
 from ._file import FORKED, Shrinking
 from ._jobs import Job
 from ._queries import occurrence_numbers, open_keys, size_of
@@ -128,7 +130,9 @@ class LedgerWriter:
         `replaces` it is a new attempt, in the place of one that was seen to end.  Raises `KeyReused`
         if the key stands for another request.
         """
-        return await self.run(self.store.claim, identity, sent_as, kept, replaces)
+        # Nothing goes on in a loop that was closed, so what was claimed in it is nobody's then.
+        claim = partial(self.store.claim, is_gone=running_loop().is_closed)
+        return await self.run(claim, identity, sent_as, kept, replaces)
 
     async def accept(self, identity: SubmissionKey, ref: TaskRef) -> Taken | None:
         """Record the task that a response names; if that fails, the `LedgerError` has it as its `ref`.
@@ -141,7 +145,7 @@ class LedgerWriter:
                 self.store.accept, (identity, ref.task_id), settles=identity, loss=loss
             )
         except LedgerError as error:
-            raise LedgerError(f"{loss}: {error}", ref=ref) from error
+            raise self._lost(loss, error, identity, ref) from error
         return taken
 
     async def mark_unknown(self, identity: SubmissionKey) -> TaskId | None:
@@ -192,10 +196,15 @@ class LedgerWriter:
         try:
             taken: Taken = await self._enqueue(self.store.give_lost, (identity, task_id, found), loss=loss)
         except LedgerError as error:
-            raise LedgerError(
-                f"{loss}: {error}", ref=TaskRef(identity.origin, identity.family, task_id)
-            ) from error
+            ref = TaskRef(identity.origin, identity.family, task_id)
+            raise self._lost(loss, error, identity, ref) from error
         return taken
+
+    def _lost(self, loss: str, error: LedgerError, identity: SubmissionKey, ref: TaskRef) -> LedgerError:
+        """Return the error that has the id of a task which could not be recorded, and says how to record it."""
+        why = str(error).rstrip(".")
+        command = f"{resolve_command(self.path, identity.key)} --task-id {shlex.quote(ref.task_id)}"
+        return LedgerError(f"{loss}: {why}. Once it can be written to, record the task: {command}", ref=ref)
 
     async def give_unknown(self, row: OpenRow, task_id: TaskId, found: str) -> Taken:
         """Record the task of a submission that is *unknown*, unless that has changed."""

@@ -200,7 +200,10 @@ async def identified(piapi: PiAPI, requests: BatchInput) -> AsyncGenerator[Ident
 
 
 def chunks(requests: BatchInput) -> Iterator[list[Line]]:
-    """Yield the good lines in chunks, each of which costs one transaction of the ledger."""
+    """Yield the good lines in chunks, each of which costs one transaction of the ledger.
+
+    Raises `click.ClickException` if the source has been written to since it was checked.
+    """
     chunk: list[Line] = []
     weight = 0
     for line in requests.lines():
@@ -208,7 +211,9 @@ def chunks(requests: BatchInput) -> Iterator[list[Line]]:
             chunk.append(line)
             weight += line.origin.size
         if len(chunk) >= CHUNK_LINES or weight >= CHUNK_BYTES:
+            requests.source.check_unchanged()
             yield chunk
             chunk, weight = [], 0
+    requests.source.check_unchanged()
     if chunk:
         yield chunk

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import click
 
 from ...ledger import Ledger
+from ...ledger._entries import resolve_command
 from .._exit import ExitCode
 from .._fleet_options import shown
 from .._journal import journal_of
@@ -22,6 +22,7 @@ from .._running import run
 from .._setup import Setup, read_setup
 from .._stderr import say
 from ._check import check, refused
+from ._earlier import Keeping
 from ._file_format import FileRefusedError
 from ._fleet import FleetRun, fleet_status
 from ._job import Job
@@ -29,7 +30,7 @@ from ._lines import BatchInput
 from ._options import BatchOptions
 from ._rehearsal import rehearse
 from ._reported import reported
-from ._results import Keeping, Results
+from ._results import Results
 from ._source import Source
 from ._tables import tabulated
 
@@ -44,8 +45,8 @@ def status(ledger: Path | None, database: str | None) -> None:
             counts, unknown = await fleet_status(database)
             print_json(counts)
             for key in unknown:
-                words = ["piapi-async", "ledger", "resolve", shown(database), key]
-                say(f"{key} is unknown: {shlex.join(words)} --task-id ID, or --resubmit")
+                command = resolve_command(shown(database), key)
+                say(f"{key} is unknown: {command} --task-id ID, or --resubmit")
             return
         opened = Ledger(ledger)
         try:
@@ -70,9 +71,7 @@ def run_batch(**given: Any) -> None:  # noqa: ANN401 - whatever click has read
 
 def _run_source(options: BatchOptions, setup: Setup, source: Source) -> None:
     resume = options.resume_command(setup)
-    lines = None
-    if options.out is not None:
-        lines = journal_of(options.out)
+    lines = _lines_of(options)
     requests = _input(source, options.verb, ignore_extra=options.ignore_extra)
     limited = options.max_cost is not None
     setup, requests, good = check(setup, requests, lines, skip_invalid=options.skip_invalid, limited=limited)
@@ -81,12 +80,28 @@ def _run_source(options: BatchOptions, setup: Setup, source: Source) -> None:
         return
 
     options.saving.prepare()
+    try:
+        _submit_all(options, setup, requests, good, resume)
+    except KeyboardInterrupt:  # the run itself ends in order; this came before it, or after it
+        place = "on standard output" if lines is None else f"in {lines}"
+        say(
+            f"Interrupted while the results were read or written: nothing was submitted meanwhile, and all "
+            f"outcomes are {place}."
+        )
+        sys.exit(ExitCode.INTERRUPTED)
+
+
+def _submit_all(
+    options: BatchOptions, setup: Setup, requests: BatchInput, good: int, resume: str | None
+) -> None:
+    lines = _lines_of(options)
     keep = setup.ledger is not None or options.database is not None
     keeping = Keeping(options.saving, options.retry_failed)
     with (
         Results.at(lines, keep=keep, keeping=keeping) as results,
         reported(options.report, results, options.out, setup.ledger),
         tabulated(options.out),
+        results.settled(lines),
     ):
         if options.database is not None:
             worker = options.for_worker()
@@ -94,6 +109,13 @@ def _run_source(options: BatchOptions, setup: Setup, source: Source) -> None:
             return
         job = Job(setup, requests, good, results, resume, options.saving)
         run(job.main(options.for_runner()))
+
+
+def _lines_of(options: BatchOptions) -> Path | None:
+    """Return where the lines of outcomes are, None for standard output."""
+    if options.out is None:
+        return None
+    return journal_of(options.out)
 
 
 def _run_fleet(fleet_run: FleetRun) -> None:

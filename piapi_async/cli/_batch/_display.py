@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ...batch import BatchRunner, Outcome
-from ...errors import DownloadError, SubmissionUnknown
+from ...errors import DownloadError, LedgerError, SubmissionUnknown
 from .._meter import clock
 from .._stderr import console, say
 from ._results import Results
@@ -73,7 +73,7 @@ class Display:
     @staticmethod
     def say_serious(outcome: Outcome[Any]) -> None:
         """Print at once the errors that a person will have to look at."""
-        if isinstance(outcome.error, SubmissionUnknown):
+        if isinstance(outcome.error, (SubmissionUnknown, LedgerError)):
             say(str(outcome.error))
         elif isinstance(outcome.download_error, DownloadError):
             say(str(outcome.download_error))

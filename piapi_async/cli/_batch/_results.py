@@ -3,35 +3,31 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import shutil
 import sqlite3
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, Protocol
 
 import click
-from attrs import define, field, frozen
+from attrs import define, field
 
 from ..._protocol.family import TaskRequest
-from ..._protocol.result_files import makes_text
 from ...batch import Outcome
 from ...batch._outcome import outcome_fields
-from ...downloads._disk import is_saved
-from ...downloads._target import Target
 from ...errors import TaskCancelled, TaskFailed
 from ...ledger._entries import SubmissionKey
 from ...ledger._sqlite import lock_file
-from ...tasks import FileRole
 from .._output import (
     leave_stdout,
     on_terminal,
+    reason_of,
     stdout_encoding,
     to_json,
     write_out,
 )
-from .._saving import Saving
+from .._stderr import say
+from ._earlier import Earlier, Keeping, drop_replaced, read_row
 from ._lines import Line, Origin, mark
 
 
@@ -58,6 +54,10 @@ class Sink(Protocol):
         """Write a line; raise `OSError` or `ValueError` if that fails."""
         ...
 
+    def close(self) -> None:
+        """Write no more."""
+        ...
+
 
 class _Stdout:
     @property
@@ -71,15 +71,53 @@ class _Stdout:
             leave_stdout()
             raise
 
+    def close(self) -> None:
+        """Leave it open: it is not ours."""
+
 
 @define
 class _File:
-    """A file to append to: a line is written as a whole, or not at all."""
+    """A file to append to: a line is written as a whole, or not at all.
 
-    _descriptor: int
+    If another takes its name while it is written to, as an editor that saves it makes one, that is
+    gone on with; if it has no name any more it is made anew, and if it was moved it is followed.
+    """
+
+    _path: Path
+    _descriptor: int = field(default=-1, init=False)
     encoding: str = "utf-8"
 
+    def __attrs_post_init__(self) -> None:
+        self._open()
+
+    def _open(self) -> None:
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
+        self._descriptor = os.open(self._path, flags, 0o666)
+
+        end = os.lseek(self._descriptor, 0, os.SEEK_END)
+        if end:  # a person's editor may have left the last line without an end
+            os.lseek(self._descriptor, end - 1, os.SEEK_SET)
+            if os.read(self._descriptor, 1) != b"\n":
+                os.write(self._descriptor, b"\n")
+
+    def close(self) -> None:
+        """Close it, unless that was done."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    def _follow(self) -> None:
+        status = os.fstat(self._descriptor)
+        named = _identity(self._path)
+        was_moved = named is None and status.st_nlink
+        if was_moved or named == (status.st_dev, status.st_ino):
+            return
+
+        self.close()
+        self._open()
+
     def write(self, line: str) -> None:
+        self._follow()
         end = os.lseek(self._descriptor, 0, os.SEEK_END)
         data = memoryview(f"{line}\n".encode())
         try:
@@ -93,18 +131,20 @@ class _File:
 
 @define
 class Results:
-    """The outcomes: a line for each item, written when it is known, and never two for one item.
+    """The outcomes: a line for each item, written when it is known.
 
-    A later run drops the lines of items whose outcome may still change, and skips the others.
+    A later run skips the items that have ended.  The lines of the others stay until there is a new
+    one, which replaces it when the results are settled.
     """
 
     _sink: Sink
-    failed: int = 0
+    _earlier: Earlier = field(factory=Earlier)
     skipped: int = field(default=0, init=False)
     """Items that were skipped, because an earlier run has recorded their end."""
     copy: IO[str] | None = field(default=None, init=False)
     """Where every line is written once more, for the page of a run whose results are not in a file."""
-    _ended: set[int] = field(factory=set)
+    _replaced: set[int] = field(factory=set, init=False)
+    """Items that have an older line, too, by the marks of their keys."""
 
     @classmethod
     def on_stdout(cls) -> Results:
@@ -124,45 +164,36 @@ class Results:
 
         real = path.resolve()
         with _locked(real, path):
-            failed, ended = 0, set[int]()
+            earlier = Earlier()
             if real.exists():
-                failed, ended = cls._tidy(real, path, keeping)
+                earlier = Earlier.take_in(real, path, keeping)
 
-            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
-            descriptor = os.open(real, flags, 0o666)
+            file = _File(real)
             try:
-                yield cls(_File(descriptor), failed, ended)
+                yield cls(file, earlier)
             finally:
-                os.close(descriptor)
+                file.close()
 
-    @classmethod
-    def _tidy(cls, path: Path, shown: Path, keeping: Keeping) -> tuple[int, set[int]]:
-        """Keep the lines that are final; return how many failed, and the marks of all.
+    @contextlib.contextmanager
+    def settled(self, path: Path | None) -> Iterator[None]:
+        """Have one line for each item at the end; that it could not be done is told, and harms nothing."""
+        try:
+            yield
+        finally:
+            if path is not None and self._replaced:
+                self._sink.close()
+                try:
+                    drop_replaced(path.resolve(), self._replaced)
+                except OSError as error:
+                    say(
+                        f"{path} has old rows of {len(self._replaced)} items beside their new ones, which "
+                        f"could not be removed ({reason_of(error)}): the next run with it does that"
+                    )
 
-        A last line that was cut off is dropped.
-        """
-        ended: set[int] = set()
-        failed = 0
-        fresh = path.with_name(f".{path.name}.piapi-async-new")  # ours alone while the lock is held
-        with (
-            path.open(encoding="utf-8", errors="replace") as old,
-            fresh.open("w", encoding="utf-8") as new,
-        ):
-            for line in old:
-                row = _read_row(line)
-                if row is None and line.endswith("\n"):
-                    fresh.unlink()
-                    text = f"{shown} exists and is not a file of results with keys: move it away"
-                    raise click.UsageError(text)
-                if row is None or not keeping.keeps(row) or mark(row["key"]) in ended:
-                    continue
-
-                ended.add(mark(row["key"]))
-                failed += bool(row.get("error"))
-                new.write(line.rstrip("\n") + "\n")
-        shutil.copymode(path, fresh)
-        fresh.replace(path)
-        return failed, ended
+    @property
+    def failed(self) -> int:
+        """How many items have ended badly in earlier runs."""
+        return self._earlier.failed
 
     @property
     def on_terminal(self) -> bool:
@@ -171,7 +202,7 @@ class Results:
 
     def skips(self, key: str | None) -> bool:
         """Return whether an earlier run has recorded the end of the item with this key, and count it."""
-        skip = key is not None and mark(key) in self._ended
+        skip = key is not None and mark(key) in self._earlier.ended
         self.skipped += skip
         return skip
 
@@ -179,6 +210,8 @@ class Results:
         """Write the outcome of a line; raise `OSError` or `ValueError` if that fails."""
         row = row_of(outcome, origin)
         self._sink.write(to_json(row, encoding=self._sink.encoding))
+        if outcome.key and mark(outcome.key) in self._earlier.open:
+            self._replaced.add(mark(outcome.key))
         if self.copy is not None:
             self.copy.write(f"{to_json(row)}\n")
 
@@ -249,7 +282,7 @@ def read_digests(out: Path) -> dict[int, int]:
     """
     digests: dict[int, int] = {}
     with out.open(encoding="utf-8", errors="replace") as file:
-        for row in filter(None, map(_read_row, file)):
+        for row in filter(None, map(read_row, file)):
             if row["final"]:
                 with contextlib.suppress(KeyError, TypeError, ValueError):
                     digests[mark(row["key"])] = int(row["digest"], 16)
@@ -262,85 +295,3 @@ def stands_for_another(line: Line, digests: Mapping[int, int]) -> bool:
         return False
     known = digests.get(mark(line.key))
     return known is not None and known != int(digest_of(line.request), 16)
-
-
-def _read_row(text: str) -> dict[str, Any] | None:
-    """Return a line of results, None if it is not one."""
-    try:
-        row = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-
-    if not isinstance(row, dict) or "final" not in row:
-        return None
-    key = row.get("key")
-    if not isinstance(key, str) or not key:
-        return None
-    return row
-
-
-_FAILURES = frozenset({TaskFailed.__name__, TaskCancelled.__name__})
-
-
-@frozen
-class Keeping:
-    """Which lines of an earlier run stay as they are: those to which this run has nothing to add."""
-
-    saving: Saving
-    retry_failed: bool = False
-
-    def keeps(self, row: dict[str, Any]) -> bool:
-        """Return whether a line stays."""
-        if self.retry_failed and row.get("error_type") in _FAILURES:
-            return False
-        return _is_final(row, self.saving)
-
-
-def _is_final(row: dict[str, Any], saving: Saving) -> bool:
-    """Return whether a later run has nothing to add: the task has ended, wanted files are saved."""
-    if not row["final"] or row.get("error") or saving.directory is None:
-        return bool(row["final"])
-    files = row.get("files") or []
-    if not files:
-        return _is_text(row)
-
-    roles = [_role_of(file) for file in files]
-    best = next((role for role in FileRole if role in roles), None)
-    for file, role in zip(files, roles, strict=True):
-        wanted = saving.all_files or role in {best, None}
-        name = _saved_as(file)
-        if wanted and (name is None or not _is_there(name, saving.directory)):
-            return False
-    return True
-
-
-def _is_there(name: str, target: Target) -> bool:
-    """Return whether a row's file is saved; what it says of a sink is believed: to ask would take hours."""
-    if isinstance(target, Path):
-        return is_saved(Path(name))
-    return name.startswith(f"{target.url}/")
-
-
-def _role_of(file: object) -> str | None:
-    if not isinstance(file, dict):
-        return None
-    return file.get("role")
-
-
-def _is_text(row: dict[str, Any]) -> bool:
-    """Return whether the result of a row without files is text."""
-    request = row.get("request")
-    if not isinstance(request, dict):  # of an older release
-        return not row.get("images")
-
-    return any(makes_text(str(request.get(name, ""))) for name in ("verb", "model", "task_type"))
-
-
-def _saved_as(file: object) -> str | None:
-    """Return where a file of a row was saved; rows of older releases have just the name."""
-    name = file
-    if isinstance(file, dict):
-        name = file.get("saved_as")
-    if not isinstance(name, str):
-        return None
-    return name

@@ -51,19 +51,38 @@ class Source:
 
         assert self.path is not None  # noqa: S101 - there is a file or a copy
         stream = self.path.open("rb")
-        status = os.fstat(stream.fileno())
-        stamp = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+        stamp = _stamp_of(os.fstat(stream.fileno()))
         if self._stamp not in (None, stamp):
             stream.close()
-            text = f"{self.name} has changed since it was checked. Nothing more is submitted."
-            raise click.ClickException(text)
+            raise self._has_changed()
         self._stamp = stamp
         return stream
+
+    def check_unchanged(self) -> None:
+        """Raise `click.ClickException` if it has been written to since it was opened first.
+
+        One that has another file in its place now does not matter: what is open is read to its end.
+        """
+        if self.path is None or self._stamp is None:
+            return
+        with contextlib.suppress(OSError):
+            stamp = _stamp_of(self.path.stat())
+            if stamp[:2] == self._stamp[:2] and stamp != self._stamp:
+                raise self._has_changed()
+
+    def _has_changed(self) -> click.ClickException:
+        return click.ClickException(
+            f"{self.name} has changed since it was checked. Nothing more is submitted."
+        )
 
     def close(self) -> None:
         """Close the copy."""
         if self._copy is not None:
             self._copy.close()
+
+
+def _stamp_of(status: os.stat_result) -> tuple[int, ...]:
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _copied(stream: BinaryIO, name: str) -> IO[bytes]:

@@ -10,7 +10,6 @@ import contextlib
 import csv
 import json
 import math
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from itertools import islice
@@ -20,10 +19,10 @@ from typing import Any
 import click
 from attrs import frozen
 
-from .._exit import ExitCode
 from .._journal import is_table, journal_of
 from .._output import reason_of
 from .._stderr import tell
+from ._at_end import written_at_end
 
 Row = dict[str, Any]
 
@@ -55,13 +54,8 @@ def tabulated(out: Path | None) -> Iterator[None]:
         yield
         return
 
-    try:
+    with written_at_end(lambda: _write_or_tell(out)):
         yield
-    except BaseException:
-        _write_or_tell(out)
-        raise
-    if not _write_or_tell(out):
-        sys.exit(ExitCode.OTHER)
 
 
 def _write_or_tell(out: Path) -> bool:

@@ -63,14 +63,15 @@ def write_page_of(lines: ResultLines, target: Path, ledger: Path | None = None) 
     write_page(page, target, entries, lambda: lines.unreadable)
 
 
-def write_at_end(lines: ResultLines, target: Path, ledger: Path | None) -> None:
-    """Write the page of a run that ends; whatever fails here fails nothing else."""
+def write_at_end(lines: ResultLines, target: Path, ledger: Path | None) -> bool:
+    """Write the page of a run that ends; return whether that worked, which is told."""
     try:
         write_page_of(lines, target, ledger)
     except OSError as error:
         say(f"The report {target} could not be written ({error.strerror or error}).")
-        return
+        return False
     say(f"Report: {target}")
+    return True
 
 
 # -- reading ----------------------------------------------------------------------------------------
