@@ -21,14 +21,12 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-from attrs import asdict, frozen
+from attrs import asdict, define, frozen
 
 from ._clients import BARE, NEAR, OURS
-from ._slices import Spread, cpu, in_flight, ratios, take_turns
+from ._slices import Loop, Spread, cpu, in_flight, ratios, take_turns
 
 CALLS, CROWDS = ("submit", "fetch"), (1, 64)
-_COUNTED = 1000
-"""Calls during which the pages are counted."""
 
 
 @frozen
@@ -68,16 +66,28 @@ async def _measure_here(base_url: str, rounds: int, seconds: float) -> list[NewP
             name: await stack.enter_async_context(NEAR[name](base_url, 0.005)) for name in (OURS, BARE)
         }
         for call, crowd in product(CALLS, CROWDS):
-            loops = {name: in_flight(crowd, getattr(calls, call)) for name, calls in clients.items()}
+            loops = {
+                name: _Counting(in_flight(crowd, getattr(calls, call))) for name, calls in clients.items()
+            }
             turns = await take_turns(loops, rounds=rounds, seconds=seconds, least=crowd)
-
-            pages = {}
-            for name, loop in loops.items():
-                before = _pages()
-                await loop(_COUNTED)
-                pages[name] = (_pages() - before) / _COUNTED
+            pages = {name: loop.pages / loop.calls for name, loop in loops.items()}
             found.append(NewProcess(call, crowd, ratios(turns[OURS], turns[BARE], cpu), pages))
     return found
+
+
+@define
+class _Counting:
+    """A loop that counts its calls, and the pages that the system maps meanwhile."""
+
+    loop: Loop
+    calls: int = 0
+    pages: int = 0
+
+    async def __call__(self, count: int) -> None:
+        before = _pages()
+        await self.loop(count)
+        self.pages += _pages() - before
+        self.calls += count
 
 
 def _pages() -> int:
