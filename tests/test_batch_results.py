@@ -74,6 +74,27 @@ def test_a_row_that_was_cut_off_is_dropped(tmp_path: Path) -> None:
         assert whole == out.read_text(encoding="utf-8")
 
 
+@for_each("text", ['{"line": 1, "text": "only copy"}', "notes of mine"])
+def test_text_after_rows_is_not_dropped(tmp_path: Path, text: str) -> None:
+    out = tmp_path / "out.jsonl"
+    for before in ("", row("a")):
+        out.write_text(before + text, encoding="utf-8")
+        with pytest.raises(click.UsageError, match="is not a file of results"), results_at(out):
+            pass
+        assert before + text == out.read_text(encoding="utf-8")
+
+
+def test_what_somebody_puts_there_during_the_run_stays(tmp_path: Path) -> None:
+    out, other = tmp_path / "out.jsonl", tmp_path / "other"
+    out.write_text(row("a", final=False), encoding="utf-8")
+    with results_at(out) as results:
+        other.write_text("notes of mine\n", encoding="utf-8")
+        other.replace(out)
+        write(results, "a")
+
+    assert out.read_text(encoding="utf-8").startswith("notes of mine\n{")
+
+
 def test_a_last_row_without_an_end_gets_one(tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
     out.write_text(row("a").rstrip("\n"), encoding="utf-8")
@@ -108,6 +129,8 @@ def test_that_nobody_knows_replaces_neither_an_id_nor_an_explanation(tmp_path: P
     with results_at(out) as results:
         for key in "abc":
             write(results, key, UNKNOWN)
+    with results_at(out) as results:
+        write(results, "a", LedgerError("the disk is full"))
 
     assert [
         ("a", "LedgerError", "t1"),

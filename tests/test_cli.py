@@ -441,13 +441,14 @@ def test_an_unknown_submit_is_shown_and_resolved(
     unknown = run("imagine", "a cat", "--ledger", file, "--key", "order 17", **environment)
     shown = run("ledger", "show", file, "--state", "unknown")
     mistyped = run("ledger", "resolve", file, "order 17", "--task-id", "abd")
+    twice = run("ledger", "resolve", file, "order 17", "--task-id", "abd")
     resolved = run("ledger", "resolve", file, "order 17", "--task-id", "abc")
     again = run("ledger", "resolve", file, "order 17", "--resubmit")
 
     assert unknown.exit_code == 6
     assert f"piapi-async ledger resolve {file} 'order 17'" in unknown.stderr
     assert json.loads(shown.stdout)["key"] == "order 17"
-    assert (mistyped.exit_code, resolved.exit_code) == (0, 0)
+    assert (mistyped.exit_code, twice.exit_code, resolved.exit_code) == (0, 0, 0)
     assert again.exit_code == 1
     assert "is accepted, not unknown" in again.stderr
     assert submit(environment, "--ledger", file, "--key", "order 17") == "abc"

@@ -357,7 +357,7 @@ def test_what_is_no_file_with_something_in_it_is_not_saved(made: str, tmp_path: 
 
 
 def test_a_saved_file_is_found_under_the_suffix_of_its_link_or_any_known(tmp_path: Path) -> None:
-    for suffix in (".unheard", ".glb", ".bin"):
+    for suffix in (".unheard", ".webp", ".bin"):
         path = tmp_path / f"t1{suffix}"
         path.write_bytes(b"x")
         [found] = saved_files(picture_task("http://h.test/a.unheard?x=1"), tmp_path) or ()
@@ -365,7 +365,7 @@ def test_a_saved_file_is_found_under_the_suffix_of_its_link_or_any_known(tmp_pat
         path.unlink()
 
 
-@pytest.mark.parametrize("suffix", [".json", ".txt", ".zip", ".psd"])
+@pytest.mark.parametrize("suffix", [".json", ".txt", ".zip", ".mp3", ".3mf", ".csv"])
 def test_a_file_beside_a_picture_is_not_the_picture(tmp_path: Path, suffix: str) -> None:
     (tmp_path / f"t1{suffix}").write_bytes(b"my own notes")
     assert saved_files(picture_task("http://h.test/a.png"), tmp_path) is None

@@ -242,6 +242,10 @@ def test_any_input_may_make_the_price_but_for_texts_links_and_seeds() -> None:
         evolve(video, image_url="https://img.example.org/a.png"),
         CreateTask("veo3", "veo3-video", {"prompt": "a cat", "steps": 40}),
         CreateTask("veo3", "veo3-video", {"prompt": "a cat", "images": ["a"]}),
+        CreateTask("veo3", "veo3-video", {"prompt": "a cat", "size": "1024x1024"}),
+        CreateTask("veo3", "veo3-video", {"prompt": "a cat", "size": "2048x2048"}),
+        CreateTask("veo3", "veo3-video", {"prompt": "a cat", "camera": {"config": {"zoom": 5}}}),
+        CreateTask("veo3", "veo3-video", {"prompt": "a cat", "camera": {"config": {"zoom": 6}}}),
         CreateTask("veo3", "veo3-video", {"prompt": "a cat", "images": ["a", "b"]}),
     ]
     alike = [
@@ -250,7 +254,7 @@ def test_any_input_may_make_the_price_but_for_texts_links_and_seeds() -> None:
         CreateTask("veo3", "veo3-video", {"prompt": "b", "seed": 6}),
     ]
 
-    assert len({kind_of(video), *map(kind_of, dearer)}) == 6
+    assert len({kind_of(video), *map(kind_of, dearer)}) == 10
     assert {kind_of(each) for each in alike} == {
         kind_of(CreateTask("veo3", "veo3-video", {"prompt": "a cat"}))
     }
@@ -275,6 +279,18 @@ async def test_what_an_input_makes_dearer_is_learned_before_more_of_it_is_submit
     assert [True] == [other.result() for other in (await asyncio.wait(others, timeout=1))[0]]
     budget.close()
     assert sorted(await asyncio.gather(*others)) == [False, True]
+
+
+def test_a_guess_is_no_cost() -> None:
+    budget, kinds = Budget(100), [Kind(("/", "a", "b"), (("steps", str(number)),)) for number in range(2)]
+    assert budget._try_to_reserve(0, kinds[0])
+    budget.freeze(0, Cost(10))
+    assert budget._try_to_reserve(1, kinds[1])
+    assert (Cost(20),) == budget.frozen()
+    budget.consume(1, None, is_done=False)
+    budget.consume(0, None, is_done=True)
+
+    assert ((Cost(10),), ()) == (budget.costs(), budget.frozen())
 
 
 @given(

@@ -228,3 +228,20 @@ async def test_one_that_stays_unknown_to_the_host_is_a_refusal() -> None:
 
         assert len(host.reads) > 3
     assert 4 <= asyncio.get_running_loop().time() - began < 7
+
+
+async def test_a_close_while_it_is_read_tells_the_task_that_was_named() -> None:
+    denied = json_answer(400, {"message": "task not found"})
+    async with raw_host(
+        lambda _: json_answer(500, {"task_id": "T1", "message": "busy"}), lambda _: denied
+    ) as host:
+        piapi = PiAPI(KEY, base_url=host.url, recover=0, timeout=0.3)
+        submitting = asyncio.create_task(piapi.submit(REROLL))
+        while not host.reads:
+            await asyncio.sleep(0.01)
+        await piapi.close()
+
+        with pytest.raises(SubmissionUnknown, match="it is not certain to be task") as caught:
+            await submitting
+    assert caught.value.ref is not None
+    assert caught.value.ref.task_id == "T1"

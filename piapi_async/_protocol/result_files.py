@@ -68,6 +68,11 @@ _BY_SUFFIX: Mapping[FileKind, str] = {
 _SUFFIX_KINDS = {f".{suffix}": kind for kind, suffixes in _BY_SUFFIX.items() for suffix in suffixes.split()}
 
 
+def kind_of_suffix(suffix: str) -> FileKind:
+    """Return what a file with a suffix is, `FileKind.FILE` if that does not tell."""
+    return _SUFFIX_KINDS.get(suffix, FileKind.FILE)
+
+
 @frozen(eq=False, repr=False)
 class _Place:
     """A value of an answer, and what the names around it say of it."""
@@ -227,7 +232,7 @@ def _walk_links(value: object, path: str) -> Iterator[TaskFile]:
             ahead += reversed([(item, join(path, index)) for index, item in enumerate(value)])
         elif isinstance(value, str) and _LINK.match(value):
             url = value.strip()
-            kind = _SUFFIX_KINDS.get(suffix_of_link(url), FileKind.FILE)
+            kind = kind_of_suffix(suffix_of_link(url))
             yield TaskFile(url, path, kind)
 
 

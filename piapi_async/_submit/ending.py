@@ -75,6 +75,7 @@ class Ending:
         if self._ids.has(named):
             return await self.mixed_up(submission, named)
 
+        submission.named = ref
         try:
             task = await self._read_once_known(submission, named)
         except NotFoundError as denial:

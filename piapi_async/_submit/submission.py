@@ -179,6 +179,8 @@ class Submission:
     has_links: bool = field(default=False, init=False)
     """Whether links stand in the place of its files by now."""
     refused_id: TaskId | None = field(default=None, init=False)
+    named: TaskRef | None = field(default=None, init=False)
+    """The task that its response names, while it is not certain whether that is its own."""
     """The task that its refusal has named: not its own, and of no later submission."""
     found: str = field(default="", init=False)
     """How its task was found if the response was lost."""
@@ -287,6 +289,7 @@ class Submission:
             what += f"; its task could not be looked for: {trouble}"
 
         which = "its id did not arrive"
+        ref = ref or self.named
         if ref is not None:
             which = f"it is not certain to be task {ref}, which the response names"
         return SubmissionUnknown(

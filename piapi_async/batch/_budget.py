@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
 from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -27,6 +29,9 @@ from ..tasks import Cost
 
 _PRICED_BY = frozenset({"mode", "process_mode", "duration", "resolution", "version", "quality", "model"})
 """Inputs that may be words, and on which the vendor's prices depend (vendor page)."""
+_LONGEST_WORD = 24
+_FREE = r"(?i)prompt|text|lyric|title|tag|message|id$|url|link|image|video|audio|file|mask"
+"""Inputs that anything may stand in, by parts of their names."""
 
 
 @frozen
@@ -59,12 +64,15 @@ class Budget:
     _frozen: dict[int, Cost] = field(factory=dict, init=False)
     _unpriced: dict[int, Kind] = field(factory=dict, init=False)
     """The kinds of items that may have made a task before the price of any was known."""
+    _guessed: set[int] = field(factory=set, init=False)
+    """The items for which the price of another kind is frozen, as the host has not told their own."""
     _priced_late: dict[int, Cost] = field(factory=dict, init=False)
     """What is kept for such items since it is known."""
 
     # With a limit:
     _kinds: dict[int, Kind] = field(factory=dict, init=False)  # of the items that may cost something yet
     _prices: dict[Kind, Cost] = field(factory=dict, init=False)
+    _units: set[str] = field(factory=set, init=False)  # of the prices
     _highest: dict[tuple[str, str, str], Cost] = field(factory=dict, init=False)
     _going_first: dict[tuple[str, str, str], int] = field(factory=dict, init=False)
     # kinds of which a task ended, and no figure came
@@ -114,12 +122,15 @@ class Budget:
         if cost is None:
             return
         self._frozen[index] = cost
+        self._guessed.discard(index)
         self._learn(index, cost)
         self._notify()
 
     def consume(self, index: int, cost: Cost | None, *, is_done: bool) -> None:
         """Note what an item's ended task has cost: what was frozen, if the host says nothing."""
         frozen = self._frozen.pop(index, None)
+        if index in self._guessed:
+            frozen = None
         if cost is not None and (is_done or cost.amount):  # one that failed may cost nothing
             self._learn(index, cost)
         cost = cost or frozen
@@ -174,7 +185,8 @@ class Budget:
 
     def _try_to_reserve(self, index: int, kind: Kind) -> bool:
         price = self._prices.get(kind)
-        if price is None:
+        is_guessed = price is None
+        if is_guessed:
             price = self._guess(kind)
             if self._going_first.setdefault(kind.base, index) != index:
                 return False
@@ -184,6 +196,8 @@ class Budget:
             return False
         if price is not None:
             self._frozen[index] = price
+        if is_guessed:
+            self._guessed.add(index)
         self._kinds[index] = kind
         return True
 
@@ -213,10 +227,9 @@ class Budget:
 
     def _check_kind(self, kind: Kind, request: TaskRequest[Any]) -> None:
         """Raise `LimitError` if the figures do not allow a limit: several units, or none for this kind."""
-        units = {price.unit for price in self._prices.values()}
-        if len(units) > 1:
+        if len(self._units) > 1:
             raise LimitError(
-                f"max_cost: the tasks of this run cost {' and '.join(sorted(units))}, which "
+                f"max_cost: the tasks of this run cost {' and '.join(sorted(self._units))}, which "
                 "cannot be added: run them one after the other. Nothing more is submitted"
             )
         if kind in self._priceless:
@@ -234,6 +247,7 @@ class Budget:
         known = self._prices.get(kind)
         if known is None or known.unit != cost.unit or known.amount < cost.amount:
             self._prices[kind] = cost
+            self._units.add(cost.unit)
             highest = self._highest.get(kind.base)
             if highest is None or highest.amount < cost.amount:
                 self._highest[kind.base] = cost
@@ -255,6 +269,7 @@ class Budget:
             del self._going_first[kind.base]
 
     def _release(self, index: int) -> None:
+        self._guessed.discard(index)
         kind = self._kinds.pop(index, None)
         if kind is not None:
             self._give_up_first(index, kind)
@@ -287,19 +302,29 @@ def kind_of(request: TaskRequest[Any]) -> Kind:
         inputs = body
 
     words = _PRICED_BY | _choices_of(type(request))
-    counted = sorted(
-        (name, _counted(value, is_word=name in words)) for name, value in inputs.items() if "seed" not in name
-    )
-    return Kind(model_of(sent.path, body), tuple(counted))
+    return Kind(model_of(sent.path, body), tuple(sorted(_counted(inputs, words))))
 
 
-def _counted(value: object, *, is_word: bool) -> str:
-    """Return what counts of an input: a number, a flag, a word, a list's length, else that it is there."""
-    if isinstance(value, (bool, int, float)) or (is_word and isinstance(value, str)):
-        return str(value)
-    if isinstance(value, list):
-        return f"{len(value)} of them"
-    return ""
+def _counted(inputs: Mapping[str, Any], words: frozenset[str], depth: int = 3) -> Iterator[tuple[str, str]]:
+    """Yield the names of inputs, and what counts of them: numbers, flags, words, the lengths of lists."""
+    for name, value in inputs.items():
+        if "seed" in name:
+            continue
+        if isinstance(value, dict) and depth:
+            yield from ((f"{name}.{inner}", counts) for inner, counts in _counted(value, words, depth - 1))
+        elif isinstance(value, (bool, int, float)):
+            yield name, str(value)
+        elif isinstance(value, list):
+            yield name, f"{len(value)} of them"
+        elif isinstance(value, str) and (name in words or _is_word(name, value)):
+            yield name, value
+        else:  # that it is there
+            yield name, ""
+
+
+def _is_word(name: str, value: str) -> bool:
+    """Return whether an input is a word such as "1024x1024", not a text, an id or a link."""
+    return len(value) <= _LONGEST_WORD and not re.search(r"\s", value) and not re.search(_FREE, name)
 
 
 @lru_cache(maxsize=256)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 from attrs import evolve
 
+from .._families import FAMILIES
 from ..client import PiAPI, runtime_of
 from ..ledger import Ledger
 from ._exit import ExitCode
@@ -76,7 +77,7 @@ async def _look_for(setup: Setup, key: str) -> str | None:
         say(f"Its task was not looked for: {error.message}")
         return None
 
-    for origin in elsewhere:
+    for origin, _ in elsewhere:
         say(f"Its task was not looked for: it was submitted to {origin}, and this is about another host")
 
     ref = report.found.get(key)
@@ -89,13 +90,19 @@ async def _look_for(setup: Setup, key: str) -> str | None:
     return None
 
 
-async def _of_other_hosts(piapi: PiAPI, keys: Container[str] | None = None) -> Counter[str]:
-    """Count the unknown submissions, of these keys if any are given, to hosts that a client does not ask."""
+async def _of_other_hosts(piapi: PiAPI, keys: Container[str] | None = None) -> Counter[tuple[str, bool]]:
+    """Count the unknown submissions, of these keys if any are given, to hosts that a client does not ask.
+
+    By their hosts, and whether these show a history.
+    """
     assert piapi.ledger is not None  # noqa: S101 - the command has one
     asked = runtime_of(piapi).origin
-    unknown = await piapi.ledger.unknown()
+    unknown = [entry for entry in await piapi.ledger.unknown() if keys is None or entry.key in keys]
+    elsewhere = [entry for entry in unknown if entry.origin != asked]
+    families = [FAMILIES.get(entry.family) for entry in elsewhere]
     return Counter(
-        entry.origin for entry in unknown if entry.origin != asked and (keys is None or entry.key in keys)
+        (entry.origin, family is not None and family.trace is not None)
+        for entry, family in zip(elsewhere, families, strict=True)
     )
 
 
@@ -125,8 +132,11 @@ def recover(file: Path) -> None:
         say(f"{len(report.found)} found, {len(report.unknown)} still unknown")
         if report.trouble:
             say(f"Not all could be looked for: {report.trouble}")
-        for origin, count in elsewhere.items():
-            say(f"{count} more are unknown that were submitted to {origin}: set PIAPI_BASE_URL to look there")
+        for (origin, shows_history), count in elsewhere.items():
+            what = "whose tasks only a person can look for: piapi-async ledger resolve"
+            if shows_history:
+                what = "set PIAPI_BASE_URL to look there"
+            say(f"{count} more are unknown that were submitted to {origin}: {what}")
         if report.unknown or elsewhere:
             sys.exit(ExitCode.UNKNOWN)
 

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import evolve
 
-from .._protocol.result_files import files_to_save
-from .._protocol.signatures import SUFFIXES, suffix_of_link
+from .._protocol.result_files import files_to_save, kind_of_suffix
+from .._protocol.signatures import ANYTHING, SUFFIXES, suffix_of_link
 from ..tasks import FileKind, FileRole
 from ._place import LocalFolder, Place
 
 if TYPE_CHECKING:
     from ..tasks import Task, TaskFile
 
-_TEXTS = frozenset({".json", ".xml", ".txt", ".pdf"})
-_BUNDLES = frozenset({".psd", ".zip", ".7z", ".gz", ".zst", ".tar"})
+_BUNDLES = frozenset({".zip", ".7z", ".gz", ".zst", ".tar"})
+_MOVING_OR_NOT = frozenset({FileKind.IMAGE, FileKind.VIDEO})  # as a GIF is either
 _LONGEST_STEM = 100  # characters of a task id that go into a file name
 
 
@@ -95,11 +95,14 @@ def _existing(place: Place, stem: str, file: TaskFile) -> Path | str | None:
 def _may_have(kind: FileKind, suffix: str) -> bool:
     """Return whether a file of a kind may have been saved with a suffix.
 
-    Beside a picture `<id>.json` or `<id>.zip` are somebody's own.
+    Beside a picture `<id>.json` or `<id>.mp3` are somebody's own.
     """
-    if kind is FileKind.FILE:
+    if kind is FileKind.FILE or suffix == ANYTHING:
         return True
-    return suffix not in _TEXTS and (kind is FileKind.MODEL or suffix not in _BUNDLES)
+    own = kind_of_suffix(suffix)
+    if kind is FileKind.MODEL:
+        return own is kind or suffix in _BUNDLES
+    return own is kind or {own, kind} == _MOVING_OR_NOT
 
 
 def paths_of(files: Sequence[TaskFile]) -> list[Path | str]:

@@ -120,7 +120,7 @@ def _check_digests(database: Database, entries: Sequence[Entry], before: int) ->
             digests[items[listed.workflow_id]] = _digest_of(listed)
 
     for entry in entries:
-        _check_digest(entry, digests.get(entry.key, entry.digest), before)
+        _check_digest(entry, digests.setdefault(entry.key, entry.digest), before)
 
 
 def _check_digest(entry: Entry, digest: str, before: int) -> None:

@@ -70,8 +70,9 @@ VALUES (:key, 'accepted', :origin, :family, :digest, :request, :task_id, :at)
 _BY_HAND = "hand"
 """How a task was found that a person has named, who may have mistyped it and name another."""
 _RESOLVE = f"""
-UPDATE submits SET state = 'accepted', task_id = ?, found = '{_BY_HAND}', owner = NULL
-WHERE key = ? AND ({OPEN} OR (state = 'accepted' AND found = '{_BY_HAND}'))
+UPDATE submits SET state = 'accepted', task_id = ?, found = '{_BY_HAND}', owner = NULL,
+    outcome = NULL, answer = NULL
+WHERE key = ? AND ({OPEN} OR found = '{_BY_HAND}')
 """  # noqa: S608 - our own words
 # At most one row of a family has a task as accepted.  It is updated by its rowid, as SQLite would first
 # collect all that a condition may find in a temporary table.
@@ -393,8 +394,10 @@ class LedgerStore:
         row = self._row_of(connection, key)
         if row is None:
             raise LedgerError(f"The ledger {self.path} has no key {key!r}")
-        may_be_corrected = row["state"] == LedgerState.ACCEPTED.value and row["found"] == _BY_HAND
-        if row["state"] != LedgerState.UNKNOWN.value and not (may_be_corrected and task_id is not None):
+        may_be_corrected = row["found"] == _BY_HAND and task_id is not None
+        if may_be_corrected and row["task_id"] == task_id:
+            return
+        if row["state"] != LedgerState.UNKNOWN.value and not may_be_corrected:
             state = row["state"]
             raise LedgerError(f"The submission {key!r} is {state}, not unknown: there is nothing to resolve")
 

@@ -201,7 +201,7 @@ class LedgerWriter:
         return taken
 
     def _lost(self, loss: str, error: LedgerError, identity: SubmissionKey, ref: TaskRef) -> LedgerError:
-        """Return the error that has the id of a task which could not be recorded, and says how to record it."""
+        """Return the error with the id of a task that could not be recorded, and how to record it."""
         why = str(error).rstrip(".")
         command = f"{resolve_command(self.path, identity.key)} --task-id {shlex.quote(ref.task_id)}"
         return LedgerError(f"{loss}: {why}. Once it can be written to, record the task: {command}", ref=ref)

@@ -20,8 +20,9 @@ from ...downloads._disk import is_saved
 from ...downloads._target import Target
 from ...errors import SubmissionUnknown, TaskCancelled, TaskFailed
 from ...tasks import FileRole
-from .._output import to_json
+from .._output import reason_of, to_json
 from .._saving import Saving
+from .._stderr import say
 from ._lines import mark
 
 Row = dict[str, Any]
@@ -50,17 +51,24 @@ class Earlier:
         Raises `click.UsageError` if it is no file of results; it is left as it is then.
         """
         earlier = cls._read(path, shown, keeping)
-        if earlier.replaced or earlier.is_cut_off:
+        if not earlier.replaced and not earlier.is_cut_off:
+            return earlier
+
+        try:
             drop_replaced(path, earlier.replaced)
-            earlier = cls._read(path, shown, keeping)
-        return earlier
+        except OSError as error:  # items with several rows are looked at anew, and pay for nothing twice
+            say(f"{shown} could not be put in order after a run that was killed: {reason_of(error)}")
+            earlier.ended -= earlier.replaced
+            earlier.open |= earlier.replaced
+            return earlier
+        return cls._read(path, shown, keeping)
 
     @classmethod
     def _read(cls, path: Path, shown: Path, keeping: Keeping) -> Earlier:
         earlier = cls()
-        for number, (line, row) in enumerate(_lines(path)):
+        for line, row in _lines(path):
             if row is None:
-                if not _is_cut_off(line, alone=number == 0):
+                if not _is_cut_off(line):
                     text = f"{shown} exists and is not a file of results with keys: move it away"
                     raise click.UsageError(text)
                 earlier.is_cut_off = True
@@ -78,16 +86,20 @@ class Earlier:
 
 
 def drop_replaced(path: Path, items: set[int]) -> None:
-    """Leave one row of each of these items, the one that counts, and no last line that was cut off.
+    """Leave one row of each of these items, the one that counts, and no last row that was cut off.
 
-    Raises `OSError`; the file is as it was then.
+    What is no row stays: somebody may have put the file there during the run.  Raises `OSError`; the
+    file is as it was then.
     """
     kept = _rows_that_count(path, items)
     fresh = path.with_name(f".{path.name}.piapi-async-new")  # ours alone while the lock is held
     try:
         with fresh.open("w", encoding="utf-8") as new:
             for number, (line, row) in enumerate(_lines(path)):
-                if row is not None and (mark(row["key"]) not in items or number in kept):
+                stays = not _is_cut_off(line)
+                if row is not None:
+                    stays = mark(row["key"]) not in items or number in kept
+                if stays:
                     new.write(line.rstrip("\n") + "\n")
         shutil.copymode(path, fresh)
         fresh.replace(path)
@@ -95,22 +107,39 @@ def drop_replaced(path: Path, items: set[int]) -> None:
         fresh.unlink(missing_ok=True)
 
 
+@frozen
+class _Said:
+    """A row by its number, and what it says of its item."""
+
+    number: int
+    final: bool
+    names_task: bool
+    error_type: str
+
+    @classmethod
+    def by(cls, number: int, row: Row) -> _Said:
+        return cls(number, bool(row["final"]), bool(row.get("task_id")), str(row.get("error_type", "")))
+
+    def is_more_than(self, later: _Said) -> bool:
+        """Return whether a later row only says that it went wrong, where this names the task, or why."""
+        if self.final or not later.error_type:
+            return False
+        if self.names_task:
+            return not later.names_task
+        return self.error_type == later.error_type == _UNKNOWN
+
+
 def _rows_that_count(path: Path, items: set[int]) -> set[int]:
     """Return the numbers of the rows that count: of each item the last, unless that says less."""
-    found: dict[int, tuple[int, Row]] = {}
+    found: dict[int, _Said] = {}
     for number, (_, row) in enumerate(_lines(path)):
         if row is None or (item := mark(row["key"])) not in items:
             continue
-        if item not in found or not _says_less(row, found[item][1]):
-            found[item] = number, row
-    return {number for number, _ in found.values()}
 
-
-def _says_less(row: Row, earlier: Row) -> bool:
-    """Return whether a row only says that nobody knows, where an earlier one names the task, or why."""
-    if earlier["final"] or row.get("error_type") != _UNKNOWN:
-        return False
-    return bool(earlier.get("task_id")) or earlier.get("error_type") == _UNKNOWN
+        later, earlier = _Said.by(number, row), found.get(item)
+        if earlier is None or not earlier.is_more_than(later):
+            found[item] = later
+    return {said.number for said in found.values()}
 
 
 def _lines(path: Path) -> Iterator[tuple[str, Row | None]]:
@@ -119,11 +148,15 @@ def _lines(path: Path) -> Iterator[tuple[str, Row | None]]:
             yield line, read_row(line)
 
 
-def _is_cut_off(line: str, *, alone: bool) -> bool:
-    """Return whether a line is a row that a kill has cut off; the only line of a file may be anybody's."""
-    if line.endswith("\n"):
+def _is_cut_off(line: str) -> bool:
+    """Return whether a line is the beginning of a row that a kill has cut off."""
+    if line.endswith("\n") or not (line.startswith(_BEGINNING) or _BEGINNING.startswith(line)):
         return False
-    return not alone or line.startswith(_BEGINNING) or _BEGINNING.startswith(line)
+    try:
+        json.loads(line)
+    except (ValueError, RecursionError):
+        return True
+    return False
 
 
 def read_row(text: str) -> Row | None:
@@ -181,8 +214,7 @@ def _is_there(name: str, target: Target) -> bool:
     """Return whether a row's file is saved there; of a sink that is believed: to ask would take hours."""
     if isinstance(target, Path):
         path = Path(name)
-        is_bare = path.parent == Path()  # in a row of an older release
-        return is_saved(path) and (is_bare or path.parent.resolve() == target.resolve())
+        return is_saved(path) and path.parent.resolve() == target.resolve()
     return name.startswith(f"{target.url}/")
 
 
