@@ -214,6 +214,7 @@ WRONG: dict[str, Any] = {
     "another size": http(b"x", "Content-Range: bytes 600000-600000/600001", status=206),
     "another version": http(b"x", f"Content-Range: bytes 0-0/{len(BIG)}", 'ETag: "v2"', status=206),
     "no range": http(BIG, status=206),
+    "an end beyond the end": http(b"x", f"Content-Range: bytes 600000-{len(BIG)}/{len(BIG)}", status=206),
     "nonsense": http(BIG, "Content-Range: bytes */*", status=206),
     "refused": http(b"", f"Content-Range: bytes */{len(BIG)}", status=416),
 }
@@ -229,15 +230,64 @@ async def test_a_range_that_does_not_fit_is_not_believed(how: str, tmp_path: Pat
         assert ranges(server)[2:] == [None]
 
 
+@pytest.mark.parametrize("most", [100_000, 0])
+async def test_a_server_that_sends_less_than_was_asked_for_is_asked_for_the_rest(
+    most: int, tmp_path: Path
+) -> None:
+    def capped() -> Iterator[bytes]:
+        start = int(re.findall(r"\d+", dict(server.received[-1].headers)["range"])[0])
+        part = BIG[start : start + most]
+        end = start + max(len(part), 1) - 1
+        yield http(part, f"Content-Range: bytes {start}-{end}/{len(BIG)}", 'ETag: "v1"', status=206)
+
+    async with no_leaks(), strict_server(BREAKS["closed"]) as server:
+        server.usual = Act(say=capped, then="close")
+        saving = asyncio.create_task(download(picture_task(f"{server.base_url}/a"), tmp_path))
+        if most:
+            [path] = await saving
+            assert path.read_bytes() == BIG
+        else:
+            with pytest.raises(DownloadError, match=f"its server has sent [0-9]+ bytes of {len(BIG)}"):
+                await saving
+            assert files(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [
+        ("Last-Modified: Fri, 27 Nov 2026 05:30:00 GMT", "Last-Modified: Sat, 28 Nov 2026 05:30:00 GMT"),
+        ("ETag: v1", "ETag: v2"),
+    ],
+)
+async def test_the_rest_of_another_version_is_not_taken_for_this_ones(
+    first: str, then: str, tmp_path: Path
+) -> None:
+    other = bytes(reversed(BIG))
+    rest = http(other[600_000:], f"Content-Range: bytes 600000-{len(BIG) - 1}/{len(BIG)}", then, status=206)
+    broken = Act(say=_cut_at(600_000, http(BIG, first)), then="close")
+    async with no_leaks(), strict_server(broken, Act(say=rest)) as server:
+        server.usual = Act(say=http(PNG, then))
+        [path] = await download(picture_task(f"{server.base_url}/a"), tmp_path)
+
+        assert path.read_bytes() == PNG
+        assert [True, False] == [each is None for each in ranges(server)[:2]]
+
+
+def _cut_at(size: int, whole: bytes) -> bytes:
+    """Return a response that breaks off after so many bytes of its body."""
+    return whole[: whole.index(b"\r\n\r\n") + 4 + size]
+
+
 @pytest.mark.parametrize(
     "headers",
     [
         [],
         ['ETag: W/"weak"'],
+        ["ETag: v\t1\x7f"],
         ['ETag: "v1"', "Accept-Ranges: none"],
         ['ETag: "v1"', "Content-Encoding: identity"],
     ],
-    ids=["no validator", "weak", "no ranges", "encoded"],
+    ids=["no validator", "weak", "cannot be sent", "no ranges", "encoded"],
 )
 async def test_where_a_server_cannot_resume_the_file_is_begun_anew(
     headers: list[str], tmp_path: Path

@@ -283,7 +283,7 @@ async def test_a_disk_that_somebody_else_fills_is_a_download_error_and_leaves_no
 
 # -- what a dead process has left ---------------------------------------------------------------------------------
 
-LEFT = ".t0-1.0123abcd.part"
+LEFT = ".t0-1.0123abcd.piapi-part"
 CHILD = """
 import sys, time
 from pathlib import Path
@@ -296,18 +296,19 @@ sys.stdin.read()
 
 
 async def test_partial_files_of_dead_processes_are_cleared_by_the_next_download(tmp_path: Path) -> None:
-    for name in (LEFT, ".trial.0011223344556677.part", ".0011223344556677.part"):
+    for name in (LEFT, ".trial.0011223344556677.piapi-part", ".0011223344556677.piapi-part"):
         (tmp_path / name).write_bytes(b"half")
-    for name in ("mine.part", ".mine.part", ".x.0123abcd.part.txt"):
+    for name in ("mine.part", ".mine.part", ".x.0123abcd.piapi-part.txt", ".backup.20251128.part"):
         (tmp_path / name).write_bytes(b"mine")
-    (tmp_path / ".d.0123abcd.part").mkdir()
+    (tmp_path / ".d.0123abcd.piapi-part").mkdir()
     async with no_leaks(), strict_server(Act(say=http(PNG))) as server:
         await download(picture_task(f"{server.base_url}/a"), tmp_path)
 
     assert files(tmp_path) == [
-        ".d.0123abcd.part",
+        ".backup.20251128.part",
+        ".d.0123abcd.piapi-part",
         ".mine.part",
-        ".x.0123abcd.part.txt",
+        ".x.0123abcd.piapi-part.txt",
         "mine.part",
         "t1.png",
     ]

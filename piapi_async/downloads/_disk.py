@@ -38,7 +38,9 @@ _STEP = 16 * 1024 * 1024  # bytes that are promised at a time to a file of unkno
 
 _NOT_NEEDED_SOON = getattr(os, "POSIX_FADV_DONTNEED", None)  # macOS and Windows take no such advice
 
-_PARTIAL = re.compile(r"\.(?:.+\.)?[0-9a-f]{8,16}\.part\Z", re.DOTALL)
+PART = ".piapi-part"
+"""The suffix of partial files: ours alone, as those that dead processes have left are removed."""
+_PARTIAL = re.compile(rf"\.(?:.+\.)?[0-9a-f]{{8,16}}{re.escape(PART)}\Z", re.DOTALL)
 
 # -- places -------------------------------------------------------------------------------------
 
@@ -165,7 +167,7 @@ class PartFile:
     def create(cls, folder: Path, name: str) -> PartFile:
         """Make a partial file in the folder of the whole one."""
         while True:
-            path = folder / f".{name}.{secrets.token_hex(4)}.part"
+            path = folder / f".{name}.{secrets.token_hex(4)}{PART}"
             file = path.open("xb", buffering=0)
             # Before the lock another process may have taken it for a dead one's, and removed it.
             if _may_keep(file) and path.exists():

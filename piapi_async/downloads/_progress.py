@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
     from ..tasks import TaskFile
 
-_CONTENT_RANGE = re.compile(r"bytes\s+(\d{1,18})-\d{1,18}/(\d{1,18}|\*)\s*\Z", re.IGNORECASE)
+_CONTENT_RANGE = re.compile(r"bytes\s+(\d{1,18})-(\d{1,18})/(\d{1,18}|\*)\s*\Z", re.IGNORECASE)
+_SENDABLE = re.compile(r"[ -~]+\Z")
 
 
 @define(eq=False)
@@ -36,6 +37,8 @@ class Progress:
     head: bytes = b""
     validator: str = ""
     """By which the server knows the version that was begun; "" if it cannot be resumed."""
+    validated_by: str = ""
+    """The header that it stands in."""
     total: int | None = None
     content_type: str = ""
     furthest: int = 0
@@ -60,22 +63,34 @@ class Progress:
         if response.headers.get("Accept-Ranges", "").strip().lower() == "none":
             return
 
-        self.validator = response.headers.get("Last-Modified", "")
-        etag = response.headers.get("ETag", "")
-        if etag and not etag.startswith("W/"):  # a weak one does not promise the same bytes
-            self.validator = etag
+        for name in ("ETag", "Last-Modified"):
+            value = response.headers.get(name, "")
+            # A weak tag does not promise the same bytes, and not every value can be sent back.
+            if _SENDABLE.match(value) and not value.startswith("W/"):
+                self.validator, self.validated_by = value, name
+                return
 
     def is_continued_by(self, response: aiohttp.ClientResponse) -> bool:
-        """Return whether a partial response goes on where this ends, in the same version."""
+        """Return whether a partial response goes on where this ends, in the same version.
+
+        It must tell how long the whole file is, unless that is known, for it may have less than was
+        asked for.
+        """
         found = _CONTENT_RANGE.match(response.headers.get("Content-Range", ""))
         if found is None or int(found[1]) != self.size or "Content-Encoding" in response.headers:
             return False
-        if self.total is not None and found[2] not in {"*", str(self.total)}:
+        if response.headers.get(self.validated_by, self.validator) != self.validator:
             return False
 
-        if not self.validator.startswith('"'):
-            return True
-        return response.headers.get("ETag", self.validator) == self.validator
+        if found[3] == "*":
+            return self.total is not None
+        if self.total is None:
+            self.total = int(found[3])
+        return int(found[3]) == self.total > int(found[2])
+
+    def lacks(self, rest: bytes) -> bool:
+        """Return whether the file is not whole with these last bytes, as far as its length is known."""
+        return self.total is not None and self.size + len(rest) != self.total
 
     @property
     def likely_suffix(self) -> str:

@@ -21,6 +21,7 @@ from attrs import define, field
 from .._protocol.signatures import HEAD
 from .._text import shorten, without_password
 from ..errors import DownloadError
+from ._disk import PART
 from ._place import NO_DISK, PLENTY, Part
 
 _THREADS = 16
@@ -84,7 +85,7 @@ class Sink:
 
     def prepare(self) -> None:
         """Write a small file and remove it, before anything is paid for; raises `DownloadError`."""
-        trial = self.path_of(f".trial.{secrets.token_hex(4)}.part")
+        trial = self.path_of(f".trial.{secrets.token_hex(4)}{PART}")
         try:
             self._make_folder()
             self._fs.pipe_file(trial, b"trial")
@@ -207,7 +208,7 @@ class _SinkPart:
     def _open(self, name: str) -> None:
         # First under a hidden name: a file system without commits would empty an older file of the
         # final one.  Object stores hear nothing of an open before the first bytes.
-        self._path = self.sink.path_of(f".{name}.{secrets.token_hex(4)}.part")
+        self._path = self.sink.path_of(f".{name}.{secrets.token_hex(4)}{PART}")
         self._file = self.fs.open(self._path, "wb", block_size=_BLOCK, autocommit=False)
         self._commits = _has_commit(self._file)
         if self._commits:

@@ -157,6 +157,8 @@ class Transfer:
             headers = {"Accept-Encoding": "identity", **progress.range}
             async with self.session.get(file.url, headers) as response:
                 rest = await self._receive(response, progress)
+            if progress.lacks(rest):
+                raise await self._part_only(progress, rest)
             return await self._publish(progress, rest)
         except DiskFullError as error:
             raise self._failure(file, str(error), passing=error.others, waits_for_others=True) from error
@@ -175,6 +177,16 @@ class Transfer:
             raise self._failure(file, text, passing=True, waits_for_others=busy) from error
         except OSError as error:
             raise await self._cannot_write(error, progress) from error
+
+    async def _part_only(self, progress: Progress, rest: bytes) -> DownloadError:
+        """Return the error for a response that was whole and did not make the file so; keep what is good of it."""
+        size, total = progress.size + len(rest), progress.total or 0
+        if size < total and progress.validator:
+            await self._write(progress, [rest])
+        else:
+            await progress.restart()
+        reason = f"its server has sent {size} bytes of {total}"
+        return self._failure(progress.file, reason, passing=True)
 
     @property
     def _others(self) -> bool:
