@@ -349,3 +349,43 @@ asyncio.run(main())
 
     assert child.code == 1
     assert "This process has a DBOS application of its own" in child.said.splitlines()[-1]
+
+
+async def test_a_worker_that_dies_while_it_settles_a_late_answer_leaves_it_to_the_next(
+    fleet: Fleet, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Died(Exception): ...
+
+    def die(*_: object) -> None:
+        raise Died
+
+    await left_unknown(fleet, database, "k")
+    database.settle_origin(REF.origin)
+    database.take_task(REF, "k#1")
+    monkeypatch.setattr(database.client, "enqueue_in_transaction", die)
+    with pytest.raises(Died):
+        jobs.settle_found(database)
+    monkeypatch.undo()
+
+    assert database.task_of("k#1") == (REF, False)
+    assert jobs.settle_found(database) == 1
+    assert database.task_of("k#2") == (REF, False)
+
+
+async def test_a_task_of_any_earlier_attempt_makes_a_post_needless(database: Database) -> None:
+    database.settle_origin(REF.origin)
+    database.take_task(REF, "k#1")
+
+    assert database.task_of_any(["k#1", "k#2", "k#3"]) == (REF, "k#1")
+    assert database.move_task(REF, "k#1", "k#3")
+    assert database.task_of_any(["k#1", "k#2", "k#3"]) == (REF, "k#3")
+    assert database.task_of_any(["k#1", "k#2"]) is None
+
+
+async def test_a_key_that_is_cancelled_in_the_queue_again_and_again_is_queued_each_time(
+    fleet: Fleet,
+) -> None:
+    for _ in range(3):
+        await fleet.submit(cat("k"), key="k")
+        assert (await fleet.counts())["queued"] == 1
+        assert await fleet.cancel("k")

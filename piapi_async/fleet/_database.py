@@ -183,8 +183,11 @@ class Database:
     def _insert(self, table: sa.Table) -> Any:  # noqa: ANN401 - either dialect's
         return insert_into(table, self.engine)
 
-    def _run(self, statement: Any) -> Any:  # noqa: ANN401 - any statement
-        """Execute one statement by itself, which costs no BEGIN and no COMMIT."""
+    def _run(self, statement: Any, transaction: sa.Connection | None = None) -> Any:  # noqa: ANN401 - any statement
+        """Execute one statement by itself, which costs no BEGIN and no COMMIT, or in a transaction."""
+        if transaction is not None:
+            result = transaction.execute(statement)
+            return result.fetchall() if result.returns_rows else result.rowcount
         with self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             result = connection.execute(statement)
             if result.returns_rows:
@@ -206,7 +209,9 @@ class Database:
 
     # -- tasks ------------------------------------------------------------------------------------
 
-    def take_task(self, ref: TaskRef, item: str, *, found: bool = False) -> bool:
+    def take_task(
+        self, ref: TaskRef, item: str, *, found: bool = False, transaction: sa.Connection | None = None
+    ) -> bool:
         """Return whether a task is this item's, and make it so if it is nobody's.
 
         A response that names a task wins over a finding in the host's history.
@@ -219,23 +224,32 @@ class Database:
             "item": item,
             "found": found,
         }
-        if self._run(self._insert(tasks).values(**row).on_conflict_do_nothing()):
+        if self._run(self._insert(tasks).values(**row).on_conflict_do_nothing(), transaction):
             return True
 
         is_it = (tasks.c.origin == ref.origin) & (tasks.c.task_id == ref.task_id)
         if not found:
             claim = sa.update(tasks).where(is_it, tasks.c.found).values(item=item, found=False)
-            if self._run(claim):
+            if self._run(claim, transaction):
                 return True
-        return bool(self._run(sa.select(tasks.c.item).where(is_it, tasks.c.item == item)))
+        return bool(self._run(sa.select(tasks.c.item).where(is_it, tasks.c.item == item), transaction))
 
-    def move_task(self, ref: TaskRef, item: str, to: str) -> bool:
-        """Return whether a task is an item's now: it was nobody's, or that of the attempt before."""
+    def move_task(self, ref: TaskRef, item: str, to: str, transaction: sa.Connection | None = None) -> bool:
+        """Return whether a task is an item's now: it was nobody's, or that of an earlier attempt."""
         tasks = self._tasks.c
         is_it = (tasks.origin == ref.origin) & (tasks.task_id == ref.task_id) & (tasks.item == item)
-        if self._run(sa.update(self._tasks).where(is_it).values(item=to)):
+        if self._run(sa.update(self._tasks).where(is_it).values(item=to), transaction):
             return True
-        return self.take_task(ref, to)
+        return self.take_task(ref, to, transaction=transaction)
+
+    def task_of_any(self, items: Sequence[str]) -> tuple[TaskRef, str] | None:
+        """Return a task that one of these items has, and which; one named by a response comes first."""
+        tasks = self._tasks.c
+        query = sa.select(tasks.origin, tasks.family, tasks.task_id, tasks.item)
+        rows = self._run(query.where(tasks.item.in_(items)).order_by(tasks.found).limit(1))
+        if not rows:
+            return None
+        return TaskRef(*rows[0][:3]), rows[0][3]
 
     def task_of(self, item: str) -> tuple[TaskRef, bool] | None:
         """Return the task of an item, and whether that is only a finding; None if none is known."""
@@ -310,12 +324,13 @@ class Database:
 
         `ref` is its task, if a person has named one.  Raises `ValueError` if that is another's.
         """
-        item = f"{note.key}#{note.attempt}"
-        if ref is not None and not self.move_task(ref, f"{note.key}#{note.attempt - 1}", item):
-            raise ValueError(f"task {ref.task_id} belongs to another submission of this fleet")
+        before, item = (f"{note.key}#{number}" for number in (note.attempt - 1, note.attempt))
         with self.engine.begin() as connection:
+            if ref is not None and not self.move_task(ref, before, item, connection):
+                raise ValueError(f"task {ref.task_id} belongs to another submission of this fleet")
             only_if = self._keys.c.attempt == note.attempt - 1
             if not connection.execute(self._upsert_note(note, only_if=only_if)).rowcount:
+                connection.rollback()  # the task stays where it was
                 return False
             enqueue(connection)
         return True

@@ -141,12 +141,12 @@ def _digest_of(listed: WorkflowStatus) -> str:
 def _meet_again(database: Database, entry: Entry) -> None:
     """Begin another attempt for a key that is known, if the last one made nothing."""
     note = database.notes([entry.key]).get(entry.key)
-    if note is None:
-        listed = listed_item(database, item_of(entry.key))
+    if note is None or not note.state:  # an attempt that was cancelled in the queue has noted nothing
+        listed = listed_item(database, item_of(entry.key, 1 if note is None else note.attempt))
         if listed is None:
             return
         state = codec.CANCELLED if listed.status == "CANCELLED" else ""
-        note = KeyNote(entry.key, 1, state, _digest_of(listed))
+        note = evolve(note or KeyNote(entry.key, 1, "", _digest_of(listed)), state=state)
 
     if note.digest != entry.digest:  # another process was faster than we, who had looked before
         raise KeyReused(

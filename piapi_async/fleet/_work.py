@@ -223,7 +223,7 @@ class Work:
         self.runtime.events.notice(logging.WARNING, text, key=key)
 
     async def _instead(self, item: str) -> Json | None:
-        """Return what makes a POST needless: it is not wanted any more, or the attempt before has made a task.
+        """Return what makes a POST needless: it is not wanted any more, or an attempt of its key has made a task.
 
         The latter becomes known of a late answer, after a person has said that it made none.
         """
@@ -234,15 +234,15 @@ class Work:
         if attempt == 1:
             return None
 
-        before = item_of(key, attempt - 1)
-        look = partial(self.database.task_of, before)
+        look = partial(self.database.task_of_any, [item_of(key, number) for number in range(1, attempt + 1)])
         known = await self.persistence.in_thread(look, f"attempt {attempt} of {key}", key=key)
         if known is None:
             return None
-        move = partial(self.database.move_task, known[0], before, item)
-        if not await self.persistence.in_thread(move, f"task {known[0]} of {item}", key=key):
+        ref, owner = known
+        move = partial(self.database.move_task, ref, owner, item)
+        if not await self.persistence.in_thread(move, f"task {ref} of {item}", key=key):
             return None
-        return {"ref": codec.encode_ref(known[0])}
+        return {"ref": codec.encode_ref(ref)}
 
     async def _take(self, ref: TaskRef, item: str, *, found: bool = False) -> bool:
         """Return whether a task that a response has named is this item's."""
