@@ -389,3 +389,18 @@ async def test_a_key_that_is_cancelled_in_the_queue_again_and_again_is_queued_ea
         await fleet.submit(cat("k"), key="k")
         assert (await fleet.counts())["queued"] == 1
         assert await fleet.cancel("k")
+
+
+@pytest.mark.parametrize(("state", "queued"), [(codec.REFUSED, 1), (codec.CANCELLED, 0), (codec.DONE, 0)])
+async def test_of_pruned_keys_those_that_were_refused_may_be_submitted_again(
+    fleet: Fleet, database: Database, state: str, queued: int
+) -> None:
+    await fleet.submit(cat("k"), key="k")
+    listed = jobs.listed_item(database, "k#1")
+    assert listed is not None
+    database.keep(KeyNote("k", 1, state, (listed.attributes or {})["digest"], "{}"))
+    database.client.delete_workflows(["k#1"])
+
+    await fleet.submit(cat("k"), key="k")
+
+    assert (await fleet.counts())["queued"] == queued

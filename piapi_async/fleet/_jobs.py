@@ -153,7 +153,8 @@ def _meet_again(database: Database, entry: Entry) -> None:
             f"key: {entry.key!r} stands for another request in this fleet. "
             "This one was not submitted; others of the same call may have been"
         )
-    if note.state not in _FREE or note.kept is not None:
+    is_pruned = note.kept is not None
+    if note.state not in _FREE or (is_pruned and note.state != codec.REFUSED):
         return
     if note.state == codec.CANCELLED and database.task_of(item_of(entry.key, note.attempt)) is not None:
         return  # a task was made, and the host has cancelled it: an outcome, and perhaps paid for
@@ -174,7 +175,7 @@ def _next_attempt(
     def enqueue(connection: sa.Connection) -> object:
         return database.client.enqueue_in_transaction(connection, options, payload)
 
-    after = evolve(note, attempt=note.attempt + 1, state="")
+    after = evolve(note, attempt=note.attempt + 1, state="", kept=None)
     begun = database.begin_attempt(after, enqueue, ref=ref)
     if begun:
         database.client.delete_workflows([item_of(note.key, note.attempt)])
