@@ -12,8 +12,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
+from typing import cast
 
 import orjson
 from attrs import asdict, define, field, frozen
@@ -51,9 +53,47 @@ class Step:
         return [self.name, f"{self.requests:,}", short(self.seconds), short(self.millis)]
 
 
+@define(eq=False)
+class _Connection(asyncio.Protocol):
+    """HTTP of a few lines: posts bodies one after the other, and is `done` when all have their responses."""
+
+    path: str
+    port: int
+    bodies: Iterator[object]
+    done: asyncio.Future[list[bytes]]
+    found: list[bytes] = field(factory=list)
+    _received: bytes = b""
+    _transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        self._post()
+
+    def data_received(self, data: bytes) -> None:
+        self._received += data
+        head, end, body = self._received.partition(b"\r\n\r\n")
+        length = head.lower().partition(b"\r\ncontent-length:")[2].partition(b"\r\n")[0]
+        if end and len(body) == int(length):
+            self.found.append(body)
+            self._received = b""
+            self._post()
+
+    def _post(self) -> None:
+        transport = cast("asyncio.Transport", self._transport)
+        body = next(self.bodies, None)
+        if body is None:
+            transport.close()
+            self.done.set_result(self.found)
+            return
+
+        data = orjson.dumps(body)
+        head = f"POST {self.path} HTTP/1.1\r\nHost: 127.0.0.1:{self.port}\r\nX-API-Key: emulator-key\r\n"
+        transport.write(f"{head}Content-Length: {len(data)}\r\n\r\n".encode() + data)
+
+
 @define
 class _Client:
-    """HTTP of a few lines over some connections, each of which sends one request after the other."""
+    """Posts bodies over some connections at a time."""
 
     port: int
     steps: list[Step] = field(factory=list)
@@ -67,18 +107,11 @@ class _Client:
         return [body for share in found for body in share]
 
     async def _post(self, path: str, bodies: Sequence[object]) -> list[bytes]:
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
-        found = []
-        for body in bodies:
-            data = orjson.dumps(body)
-            head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{self.port}\r\nX-API-Key: emulator-key\r\n"
-            writer.write(f"{head}Content-Length: {len(data)}\r\n\r\n".encode() + data)
-
-            answered = (await reader.readuntil(b"\r\n\r\n")).lower()
-            length = int(answered.partition(b"\r\ncontent-length:")[2].partition(b"\r\n")[0])
-            found.append(await reader.readexactly(length))
-        writer.close()
-        return found
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[list[bytes]] = loop.create_future()
+        make = partial(_Connection, path, self.port, iter(bodies), done)
+        await loop.create_connection(make, "127.0.0.1", self.port)
+        return await done
 
 
 async def _live(tasks: int) -> list[Step]:
