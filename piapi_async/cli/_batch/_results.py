@@ -210,8 +210,9 @@ class Results:
         """Write the outcome of a line; raise `OSError` or `ValueError` if that fails."""
         row = row_of(outcome, origin)
         self._sink.write(to_json(row, encoding=self._sink.encoding))
-        if outcome.key and mark(outcome.key) in self._earlier.open:
-            self._replaced.add(mark(outcome.key))
+        item = mark(outcome.key)
+        if item in self._earlier.open:
+            self._replaced.add(item)
         if self.copy is not None:
             self.copy.write(f"{to_json(row)}\n")
 
